@@ -1,0 +1,118 @@
+"""What a sweep writes down: one typed row per cell, every field with its unit in its name.
+
+A row is nested in memory (`Row.stages["vision"].host_s`) and flat on disk and in a DataFrame
+(`host_vision_s`), so that the columns are the same for every cell whatever stages it ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+AxisValue = str | int | float
+
+STAGES = ("preprocess", "vision", "connector", "prefill", "decode")
+"""The timed units of one iteration, in the order in which they run."""
+
+
+class Status(StrEnum):
+    """How a cell ended. Only `ok` rows carry latencies."""
+
+    OK = "ok"
+    OOM = "oom"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class StageFigures:
+    """One stage of one cell. `None` means that this machine has no such clock or counter.
+
+    Latencies are means over the measured iterations; the samples are kept beside the rows.
+    Peaks are the process's high-water marks while the stage ran, weights of all stages included.
+    """
+
+    host_s: float | None = None
+    gpu_s: float | None = None
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    weight_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """The result of one cell."""
+
+    cell_id: str
+    axes: Mapping[str, AxisValue]
+    """The cell's own values: backbone, resolution (as written), llm and every other axis."""
+    height_px: int
+    width_px: int
+    status: Status
+    oom_stage: str | None = None
+    """Where memory ran out: a stage of `STAGES`, `build` (the model) or `load` (the process)."""
+    message: str | None = None
+    visual_tokens: int | None = None
+    prompt_tokens: int | None = None
+    stages: Mapping[str, StageFigures] = field(default_factory=dict)
+    end_to_end_s: float | None = None
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    baseline_rss_bytes: int | None = None
+    """Resident size of the cell's process with its libraries, before the model is built."""
+    nvml_process_bytes: int | None = None
+    weight_bytes: int | None = None
+    warm_up: int | None = None
+    iterations: int | None = None
+    build_s: float | None = None
+    first_iteration_s: float | None = None
+    wall_s: float | None = None
+    started_at: str | None = None
+    device: str | None = None
+    """What the cell ran on, as the driver names it."""
+    backends: Mapping[str, str] = field(default_factory=dict)
+    """Which implementation of each replaceable part ran, such as `{"ss2d": "torch"}`."""
+    warnings: tuple[str, ...] = ()
+
+    def to_flat(self) -> dict[str, Any]:
+        """The row as one JSON object: axes and stage figures become columns of their own."""
+        flat: dict[str, Any] = {"cell_id": self.cell_id, **self.axes}
+        for f in fields(self):
+            if f.name not in ("cell_id", "axes", "stages"):
+                flat[f.name] = getattr(self, f.name)
+        flat |= {"status": str(self.status), "backends": dict(self.backends), "warnings": list(self.warnings)}
+        for stage in STAGES:
+            figures = self.stages.get(stage, StageFigures())
+            for f in fields(StageFigures):
+                flat[stage_column(f.name, stage)] = getattr(figures, f.name)
+        return flat
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Any]) -> Row:
+        """The inverse of `to_flat`. Columns that are no field of a row are axes.
+
+        Raises `KeyError` or `ValueError` when a required column is missing or a status unknown.
+        """
+        rest = dict(flat)
+        stages = {}
+        for stage in STAGES:
+            columns = {f.name: rest.pop(stage_column(f.name, stage), None) for f in fields(StageFigures)}
+            if any(value is not None for value in columns.values()):
+                stages[stage] = StageFigures(**columns)
+        own = {f.name: rest.pop(f.name) for f in fields(cls) if f.name in rest}
+        own |= {"status": Status(own["status"]), "warnings": tuple(own.get("warnings", ()))}
+        missing = {"cell_id", "height_px", "width_px"} - own.keys()
+        if missing:
+            raise KeyError(f"row without {', '.join(sorted(missing))}")
+        return cls(axes=rest, stages=stages, **own)
+
+
+def stage_column(figure: str, stage: str) -> str:
+    """The flat name of a stage's figure: `host_s` of `vision` is `host_vision_s`."""
+    head, unit = figure.rsplit("_", 1)
+    return f"{head}_{stage}_{unit}"
