@@ -1,0 +1,130 @@
+"""Vision backbones behind one small interface. Importing this loads no torch; building one does.
+
+A backbone is an `nn.Module` with
+
+- `forward(images) -> tokens`: (batch, 3, height, width) to (batch, tokens, d_model);
+- `feature_maps(images) -> list`, hierarchical families only: one (batch, channels, height, width) per
+  feature level, before down-sampling;
+- `facts`: what is known of it without building it (`vlmprof.backbones.facts(name)`);
+- `backends`: which implementation of each replaceable part runs, such as `{"ss2d": "triton"}`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from vlmprof.backbones.catalog import (
+    DEFAULT_LEVEL,
+    BackboneFacts,
+    BuildOptions,
+    facts,
+    names,
+    users_factory,
+)
+from vlmprof.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["BackboneFacts", "BuildOptions", "backbone", "create_backbone", "facts", "names"]
+
+LEVELS = ("through-tap", "all")
+KERNELS = ("auto", "reference", "torch", "triton")
+
+Factory = TypeVar("Factory", bound=Callable[..., object])
+
+
+def backbone(
+    *,
+    embed_dim: int,
+    stride: int,
+    family: str = "",
+    size: str = "",
+    min_size: int = 1,
+    multiple: int = 1,
+    parameters: int | None = None,
+) -> Callable[[Factory], Factory]:
+    """Decorator of a user's own factory, named on the command line as `module:function`.
+
+    The factory takes nothing, or a `BuildOptions`, and returns an `nn.Module` whose
+    `forward((batch, 3, height, width))` gives (batch, tokens, embed_dim), with one token per
+    `stride` × `stride` pixels. It is called with the target device and dtype as torch's defaults.
+    """
+
+    def decorate(factory: Factory) -> Factory:
+        name = getattr(factory, "__name__", "backbone")
+        factory.facts = BackboneFacts(  # type: ignore[attr-defined]
+            name=name,
+            family=family or name,
+            size=size,
+            embed_dim=embed_dim,
+            stride=stride,
+            min_size=max(min_size, multiple),
+            multiple=multiple,
+            parameters=parameters,
+            module="",
+        )
+        return factory
+
+    return decorate
+
+
+def create_backbone(
+    name: str,
+    *,
+    level: int = DEFAULT_LEVEL,
+    levels: str = "through-tap",
+    image_size: tuple[int, int] | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+    kernels: str = "auto",
+    classifier: bool = False,
+) -> nn.Module:
+    """A frozen backbone in eval mode with random weights, made on `device` in `dtype` (float32 when `None`).
+
+    `level` is the feature level that is tapped, `levels` and `kernels` as in `BuildOptions`, `image_size`
+    (height, width) in pixels what it will be given. Raises `UserError` for names, options or image sizes
+    that cannot be, and `ValueError` or `RuntimeError` for a kernel backend that this machine lacks.
+    """
+    import torch
+
+    from vlmprof.backbones.random_weights import fill, uninitialised
+
+    known = facts(name, level)
+    if levels not in LEVELS:
+        raise unknown("levels", levels, LEVELS)
+    if kernels not in KERNELS:
+        raise unknown("kernel backend", kernels, KERNELS)
+    if image_size is not None and not known.accepts(*image_size):
+        near = " or ".join(f"{width}x{height}" for height, width in known.nearest(*image_size))
+        raise UserError(f"{name} cannot encode {image_size[1]}x{image_size[0]}; it can encode {near}")
+    options = BuildOptions(image_size=image_size, levels=levels, kernels=kernels, classifier=classifier)
+    with uninitialised(device, dtype or torch.float32):
+        if ":" in known.module:
+            module = _build_users(known, options)
+        else:
+            module = importlib.import_module(known.module).build(known, options)
+    module.facts = known
+    module.backends = getattr(module, "backends", {})
+    filled: nn.Module = fill(module, seed)
+    if image_size is not None and hasattr(filled, "prepare"):
+        filled.prepare(*image_size)
+    return filled
+
+
+def _build_users(known: BackboneFacts, options: BuildOptions) -> nn.Module:
+    import inspect
+
+    from torch import nn
+
+    factory = users_factory(known.module)
+    module = factory(options) if inspect.signature(factory).parameters else factory()
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"backbone {known.name!r} returned a {type(module).__name__}; it must return a torch.nn.Module"
+        )
+    return module
