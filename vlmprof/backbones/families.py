@@ -35,18 +35,24 @@ def _vit() -> Iterator[BackboneFacts]:
 
 
 def _vmamba() -> Iterator[BackboneFacts]:
-    """Liu et al., arXiv 2401.10166; sizes and counts as in the authors' repository MzeroMiko/VMamba."""
-    sizes = {
-        # first level's d_model, depth of each level, parameters with a 1000-class head
-        "T": (96, (2, 2, 5, 2), 30_705_832),
-        "S": (96, (2, 2, 15, 2), 50_147_752),
-        "B": (128, (2, 2, 15, 2), 88_557_800),
-    }
-    for size, (d_model, depths, parameters) in sizes.items():
+    """Liu et al., arXiv 2401.10166; sizes and counts as in the authors' repository MzeroMiko/VMamba.
+
+    The names follow its README: s2l15 has `ssm_ratio` 2 and 15 blocks in the third level. Two sets of
+    sizes differ in more: v0 is the first version, with d_state 16, a gate, no MLP, and plain patches.
+    """
+    second = {"d_state": 1, "gate": False, "overlap": True, "mlp_ratio": 4}
+    first = {"d_state": 16, "gate": True, "overlap": False, "mlp_ratio": 0}
+    variants = (
+        # suffix, size, first level's d_model, blocks in the third level, ssm_ratio, parameters with head
+        ("", "T", 96, 5, 2, second, 30_705_832),
+        ("", "S", 96, 15, 2, second, 50_147_752),
+        ("", "B", 128, 15, 2, second, 88_557_800),
+    )
+    for suffix, size, d_model, blocks, ssm_ratio, version, parameters in variants:
         dims = tuple(d_model << level for level in range(4))
         yield BackboneFacts(
-            name=f"vmamba-{size.lower()}",
-            family="VMamba",
+            name=f"vmamba-{size.lower()}{suffix}",
+            family=f"VMamba{suffix}",
             size=size,
             embed_dim=dims[DEFAULT_LEVEL - 1],
             stride=4 << (DEFAULT_LEVEL - 1),
@@ -54,9 +60,10 @@ def _vmamba() -> Iterator[BackboneFacts]:
             multiple=1,
             parameters=parameters,
             module="vlmprof.backbones.vmamba",
-            config={"depths": depths, "d_state": 1, "ssm_ratio": 2, "mlp_ratio": 4},
+            config={"depths": (2, 2, blocks, 2), "ssm_ratio": ssm_ratio, **version},
             level_dims=dims,
             level=DEFAULT_LEVEL,
+            rounding="up" if version["overlap"] else "down",
         )
 
 

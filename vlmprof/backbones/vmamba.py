@@ -1,0 +1,232 @@
+"""VMamba (Liu et al., arXiv 2401.10166): a hierarchical backbone whose mixer is SS2D.
+
+Parameter names are those of the authors' repository, MzeroMiko/VMamba. Activations are channels last,
+(batch, height, width, channels), from the first convolution to the tokens, so that nothing is transposed.
+
+Dtypes: matrices, filters and norms are in the model's dtype; `A_logs`, `Ds` and `dt_projs_bias` stay in
+float32, as the scan reads them there. The scan merges its four directions in float32 and rounds once;
+layer norm takes that rounded value and computes its own statistics in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.kernels import resolve_backend, ss2d
+
+DIRECTIONS = 4
+
+
+def build(facts: BackboneFacts, options: BuildOptions) -> nn.Module:
+    """The VMamba of these facts, on torch's default device and in its default dtype."""
+    return VMamba(facts, options)
+
+
+class VMamba(nn.Module):
+    """Patch embedding, then feature levels of stride 4, 8, 16 and 32 with a down-sampling after each."""
+
+    def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
+        super().__init__()
+        config, dims = facts.config, facts.level_dims
+        assert facts.level is not None
+        self.tap = facts.level - 1
+        whole = options.levels == "all" or options.classifier
+        count = len(dims) if whole else facts.level
+        self.patch_embed = _overlapping_embedding(dims[0]) if config["overlap"] else _patches(dims[0])
+        self.layers = nn.ModuleList(
+            Level(
+                (Block(dims[i], config, options.kernels) for _ in range(config["depths"][i])),
+                _downsample(dims[i], dims[i + 1], config["overlap"]) if i + 1 < count else None,
+            )
+            for i in range(count)
+        )
+        self.classifier = Classifier(dims[-1], 1000) if options.classifier else None
+        device = next(self.parameters()).device
+        self.backends = {"ss2d": resolve_backend("ss2d", device, options.kernels)}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to the tapped level's tokens (batch, rows·columns, channels)."""
+        tokens = images.new_empty(0)
+        for i, level in enumerate(self._levels(images)):
+            if i == self.tap:
+                tokens = level.flatten(1, 2)
+        return tokens
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """(batch, 3, height, width) to every built level's output before its down-sampling, each
+        (batch, channels, height, width)."""
+        return [level.permute(0, 3, 1, 2) for level in self._levels(images)]
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to (batch, classes). Needs a model built with its classifier."""
+        if self.classifier is None:
+            raise ValueError("this VMamba was built without its classifier")
+        *_, last = self._levels(images)
+        logits: Tensor = self.classifier(last)
+        return logits
+
+    def _levels(self, images: Tensor) -> Iterator[Tensor]:
+        x = images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+        x = self.patch_embed(x)
+        for level in self.layers:
+            x = level.blocks(x)
+            yield x
+            if level.downsample is not None:
+                x = level.downsample(x)
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, and the way to the next one."""
+
+    def __init__(self, blocks: Iterator[nn.Module], downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+        self.downsample = downsample
+
+
+class Block(nn.Module):
+    """x += SS2D(norm(x)); x += MLP(norm2(x)), the latter only where the variant has an MLP."""
+
+    def __init__(self, d_model: int, config: dict, kernels: str) -> None:  # type: ignore[type-arg]
+        super().__init__()
+        self.norm = nn.LayerNorm(d_model)
+        self.op = SS2D(d_model, config["d_state"], config["ssm_ratio"], config["gate"], kernels)
+        hidden = config["mlp_ratio"] * d_model
+        self.norm2 = nn.LayerNorm(d_model) if hidden else None
+        self.mlp = Mlp(d_model, hidden) if hidden else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, height, width, d_model) to the same."""
+        x = x + self.op(self.norm(x))
+        if self.norm2 is not None and self.mlp is not None:
+            x = x + self.mlp(self.norm2(x))
+        return x
+
+
+class SS2D(nn.Module):
+    """in_proj, depthwise convolution, SiLU, the four-direction selective scan, norm, gate, out_proj.
+
+    The gate and the convolution's bias belong to the first version of VMamba ("v0", d_state 16).
+    """
+
+    def __init__(self, d_model: int, d_state: int, ssm_ratio: int, gate: bool, kernels: str) -> None:
+        super().__init__()
+        d_inner, dt_rank = ssm_ratio * d_model, math.ceil(d_model / 16)
+        self.kernels = kernels
+        self.gate = gate
+        self.in_proj = nn.Linear(d_model, d_inner * (2 if gate else 1), bias=False)
+        self.conv2d = Convolution(d_inner, d_inner, 3, padding=1, groups=d_inner, bias=gate)
+        self.x_proj_weight = nn.Parameter(torch.empty(DIRECTIONS, dt_rank + 2 * d_state, d_inner))
+        self.dt_projs_weight = nn.Parameter(torch.empty(DIRECTIONS, d_inner, dt_rank))
+        self.dt_projs_bias = nn.Parameter(torch.empty(DIRECTIONS, d_inner, dtype=torch.float32))
+        self.A_logs = nn.Parameter(torch.empty(DIRECTIONS * d_inner, d_state, dtype=torch.float32))
+        self.Ds = nn.Parameter(torch.empty(DIRECTIONS * d_inner, dtype=torch.float32))
+        self.out_norm = nn.LayerNorm(d_inner)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, height, width, d_model) to the same."""
+        x = self.in_proj(x)
+        gate = None
+        if self.gate:
+            x, gate = x.chunk(2, dim=-1)
+        x = F.silu(self.conv2d(x.contiguous()))
+        y = ss2d(
+            x,
+            self.x_proj_weight,
+            self.dt_projs_weight,
+            self.dt_projs_bias,
+            self.A_logs,
+            self.Ds,
+            backend=self.kernels,
+        )
+        y = self.out_norm(y)
+        if gate is not None:
+            y = y * F.silu(gate)
+        return self.out_proj(y)
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, d_model: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(d_model, hidden)
+        self.fc2 = nn.Linear(hidden, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d_model) to the same."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Convolution(nn.Conv2d):
+    """A convolution between channels-last tensors: (batch, height, width, channels) in and out."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The permutations move no data: torch convolves channels-last memory in place."""
+        return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class PatchMerging(nn.Module):
+    """v0's down-sampling, Swin's: four neighbours side by side, norm, one matrix. Odd edges are cut off."""
+
+    def __init__(self, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.reduction = nn.Linear(4 * d_in, d_out, bias=False)
+        self.norm = nn.LayerNorm(4 * d_in)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, height, width, d_in) to (batch, ⌊height/2⌋, ⌊width/2⌋, d_out)."""
+        height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+        x = x[:, :height, :width]
+        neighbours = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        return self.reduction(self.norm(torch.cat(neighbours, dim=-1)))
+
+
+class Classifier(nn.Module):
+    """Norm, mean over pixels, one matrix."""
+
+    def __init__(self, d_model: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, height, width, d_model) to (batch, classes)."""
+        return self.head(self.norm(x).mean(dim=(1, 2)))
+
+
+def _overlapping_embedding(d_model: int) -> nn.Sequential:
+    """Two 3×3 convolutions of stride 2; the keys are the positions in the authors' sequence."""
+    return nn.Sequential(
+        OrderedDict(
+            {
+                "0": Convolution(3, d_model // 2, 3, stride=2, padding=1),
+                "2": nn.LayerNorm(d_model // 2),
+                "4": nn.GELU(),
+                "5": Convolution(d_model // 2, d_model, 3, stride=2, padding=1),
+                "7": nn.LayerNorm(d_model),
+            }
+        )
+    )
+
+
+def _patches(d_model: int) -> nn.Sequential:
+    """v0's patch embedding: one 4×4 convolution of stride 4."""
+    return nn.Sequential(
+        OrderedDict({"0": Convolution(3, d_model, 4, stride=4), "2": nn.LayerNorm(d_model)})
+    )
+
+
+def _downsample(d_in: int, d_out: int, overlap: bool) -> nn.Module:
+    if not overlap:
+        return PatchMerging(d_in, d_out)
+    convolution = Convolution(d_in, d_out, 3, stride=2, padding=1)
+    return nn.Sequential(OrderedDict({"1": convolution, "3": nn.LayerNorm(d_out)}))

@@ -1,0 +1,52 @@
+"""Language models as transformers builds them, with random weights made where they are used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from vlmprof.backbones.random_weights import fill, uninitialised
+from vlmprof.errors import UserError
+from vlmprof.vlm.llm_catalog import LLMFacts, facts
+
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
+
+
+def create_llm(
+    name: str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
+    seed: int = 0,
+) -> nn.Module:
+    """A frozen transformers causal LM in eval mode, every parameter made on `device` in `dtype`.
+
+    No other copy of the weights ever exists, neither in float32 nor on the host. Raises `UserError` for
+    an unknown name or a configuration that transformers cannot build.
+    """
+    known = facts(name)
+    config = configuration(known)
+    try:
+        with uninitialised(device, dtype):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    except (ValueError, KeyError, ImportError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise UserError(f"language model {name!r}: transformers cannot build it ({reason})") from problem
+    return fill(model, seed)
+
+
+def configuration(known: LLMFacts) -> Any:
+    """The transformers configuration of these facts."""
+    try:
+        config = AutoConfig.for_model(known.model_type, **known.config)
+    except (ValueError, TypeError, KeyError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise UserError(
+            f"language model {known.name!r}: transformers does not take its configuration ({reason})"
+        ) from problem
+    config.use_cache = False
+    return config
