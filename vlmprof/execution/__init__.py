@@ -1,0 +1,1 @@
+"""Drives a plan: one process per cell, memory limits, time-outs, resuming."""

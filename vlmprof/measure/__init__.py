@@ -1,0 +1,1 @@
+"""Measurement of callables: clocks, memory and statistics. Knows no model."""

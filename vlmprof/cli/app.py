@@ -1,0 +1,131 @@
+"""The Typer application and the commands of the main job: sweep, plan, plot."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import vlmprof
+from vlmprof.cli.options import spec_options
+from vlmprof.errors import UserError
+
+app = typer.Typer(
+    help="What a vision encoder costs inside a vision-language model, measured.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SpecArgument = Annotated[
+    str | None, typer.Argument(help="A TOML file or a shipped name; by default the one for this machine.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(vlmprof.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+@spec_options
+def sweep(
+    overrides: dict[str, Any],
+    spec: SpecArgument = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
+    retry: Annotated[list[str] | None, typer.Option(help="Run cells with this status again.")] = None,
+) -> None:
+    """Measure every cell of a sweep; leave rows, samples and the six-panel figure in a run folder.
+
+    The same command continues a sweep that was interrupted.
+    """
+    from vlmprof.cli import show
+    from vlmprof.execution.progress import choose_progress
+    from vlmprof.execution.sweep import run_sweep
+    from vlmprof.records import Status
+
+    checked = _load(spec, overrides)
+    folder = out or Path("runs") / (f"{checked.name}-{checked.digest()}" if overrides else checked.name)
+    statuses = [_status(word, Status) for word in retry or ()]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        run_sweep(checked, folder, _command(), choose_progress(), statuses)
+    except KeyboardInterrupt:
+        print(f"interrupted; finished cells are in {folder}, the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    show.run(folder)
+
+
+@app.command()
+@spec_options
+def plan(overrides: dict[str, Any], spec: SpecArgument = None) -> None:
+    """Print the cells of a sweep with their visual tokens, and why any is skipped. Measures nothing."""
+    from vlmprof.cli import show
+    from vlmprof.plan import make_plan
+
+    checked = _load(spec, overrides)
+    show.plan(checked, make_plan(checked))
+
+
+@app.command()
+def plot(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    log: Annotated[bool, typer.Option(help="Logarithmic axes.")] = False,
+    reference: Annotated[str | None, typer.Option(help="Published points to lay behind: kuo2026.")] = None,
+    format: Annotated[list[str] | None, typer.Option(help="png, pdf or svg; repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the figure; the run's own by default.")] = None,
+    width: Annotated[str, typer.Option(help="one-column or two-column.")] = "two-column",
+) -> None:
+    """Draw the six-panel figure of a run again from its rows."""
+    from vlmprof.cli import show
+
+    for path in show.figure(run, out or run, log, reference, format or ["png", "pdf"], width):
+        print(path)
+
+
+def _load(spec: str | None, overrides: dict[str, Any]) -> Any:
+    from vlmprof.environment import has_gpu
+    from vlmprof.spec import load_spec
+
+    checked = load_spec(spec or ("kuo2026-fig4" if has_gpu() else "quick"), overrides)
+    if checked.fixed["image"]:
+        _check_image(checked.fixed["image"])
+    return checked
+
+
+def _check_image(path: str) -> None:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UserError(f"image {path} cannot be read: {error}") from None
+
+
+def _status(word: str, known: Any) -> Any:
+    if word not in {"oom", "error", "timeout"}:
+        raise UserError(f"--retry {word!r}: write oom, error or timeout")
+    return known(word)
+
+
+def _command() -> str:
+    return shlex.join(["vlmprof", *sys.argv[1:]])
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,64 @@
+"""What the main commands print and draw."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vlmprof.plan import Cell
+from vlmprof.spec import AXES, SweepSpec
+
+
+def plan(spec: SweepSpec, cells: Sequence[Cell]) -> None:
+    """Print the cells of a plan; axes with one value are said once, above."""
+    varied = [name for name in AXES if name in ("backbone", "resolution") or len(spec.axes[name]) > 1]
+    console = _console()
+    fixed = [f"{name} {spec.axes[name][0]}" for name in AXES if name not in varied]
+    protocol = f"{spec.fixed['warm_up']} warm-up + {spec.fixed['iterations']} measured iterations"
+    console.print(f"{spec.name}: {', '.join(fixed)}; {protocol}", highlight=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in varied:
+        table.add_column(name.replace("_", " "))
+    table.add_column("visual tokens", justify="right")
+    skipped = any(cell.skip_reason for cell in cells)
+    if skipped:
+        table.add_column("skipped because", overflow="fold")
+    for cell in cells:
+        tokens = "" if cell.visual_tokens is None else f"{cell.visual_tokens:,}"
+        reason = [cell.skip_reason or ""] if skipped else []
+        table.add_row(*(str(cell.axes[name]) for name in varied), tokens, *reason)
+    console.print(table)
+    to_run = sum(cell.skip_reason is None for cell in cells)
+    console.print(f"{to_run} cells to run, {len(cells) - to_run} skipped", highlight=False)
+
+
+def run(folder: Path) -> None:
+    """Print a finished run's table and draw its figure."""
+    from vlmprof.render.table import render_table
+    from vlmprof.store import load_frame, load_samples
+
+    _console().print(render_table(load_frame(folder), load_samples(folder)))
+    for path in figure(folder, folder, False, None, ["png", "pdf"], "two-column"):
+        print(path)
+
+
+def figure(
+    folder: Path, out: Path, log: bool, reference: str | None, formats: Sequence[str], width: str
+) -> list[Path]:
+    """Draw a run's six panels; returns the files written."""
+    from vlmprof.analysis.reference import load_reference
+    from vlmprof.render.six_panel import save_six_panel, six_panel
+    from vlmprof.store import load_frame, load_samples
+
+    points = load_reference(reference) if reference else None
+    drawn = six_panel(load_frame(folder), load_samples(folder), log=log, reference=points, width=width)
+    return save_six_panel(drawn, out, formats)
+
+
+def _console() -> Console:
+    # tables in files and pipes keep their columns whatever the width of a terminal
+    return Console() if sys.stdout.isatty() else Console(width=200)

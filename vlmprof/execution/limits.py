@@ -1,0 +1,44 @@
+"""Making a device behave like one with less memory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from vlmprof.errors import UserError
+from vlmprof.units import show_bytes
+
+
+def check_memory_limit(limit_bytes: int, device_type: str, device_memory_bytes: int | None) -> None:
+    """Raise `UserError` when a limit cannot be kept on this device."""
+    if device_type == "cpu" and not sys.platform.startswith("linux"):
+        raise UserError("memory_limit on a CPU needs Linux, which counts a process's private memory")
+    if device_type not in ("cpu", "cuda"):
+        raise UserError(f"memory_limit is not available on {device_type}")
+    if device_memory_bytes is not None and limit_bytes > device_memory_bytes:
+        here = show_bytes(device_memory_bytes)
+        raise UserError(f"memory_limit {show_bytes(limit_bytes)} is more than the {here} of the device")
+
+
+def limit_memory(limit_bytes: int, device: torch.device) -> None:
+    """Let this process take so many bytes and no more.
+
+    On a GPU the caching allocator's share of the device is lowered. On a CPU the process's private
+    writable memory (RLIMIT_DATA, setrlimit(2)) may grow by so much beyond what the interpreter and its
+    libraries hold at the time of the call; shared libraries and file mappings do not count.
+    """
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), device)
+        return
+    import resource
+
+    # the thread pool's stacks are the libraries', so they are made before the count
+    torch.ones(2**16).sum()
+    status = Path("/proc/self/status").read_text()
+    held_bytes = int(status.split("VmData:")[1].split()[0]) * 1024
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = held_bytes + limit_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))

@@ -1,0 +1,162 @@
+"""A fresh process for one call: started cheaply, watched, ended with its parent.
+
+A fork server imports the libraries once (`preload`) and never touches a device; each call runs in a
+fork of it, which costs milliseconds and begins with an untouched accelerator.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from vlmprof.errors import UserError
+from vlmprof.execution.board import Board
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a call in a process of its own ended: with a value, an exception's text, or neither."""
+
+    value: Any = None
+    error: str | None = None
+    user_error: str | None = None
+    exit_code: int | None = None
+    """Set when the process died without an answer; negative for a signal's number."""
+    timed_out: bool = False
+    last_words: str = ""
+    """The end of what it printed."""
+
+
+@cache
+def context() -> Any:
+    """The multiprocessing context of all cells: a fork server where the system has one."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["vlmprof.execution.preload"])
+    return found
+
+
+def call_in_process(
+    target: Callable[..., Any],
+    args: tuple[Any, ...],
+    *,
+    log: Path | None = None,
+    timeout_s: float | None = None,
+    on_poll: Callable[[], None] = lambda: None,
+) -> Ended:
+    """Run `target(*args)` in a process of its own and wait for it.
+
+    What it prints goes to `log`. After `timeout_s` it is killed. `on_poll` is called a few times a
+    second meanwhile. If this process is interrupted or dies, so does the other.
+    """
+    spawn = context()
+    answers, answer = spawn.Pipe(duplex=False)
+    lifeline, held = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log))
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    process.start()
+    answer.close()
+    lifeline.close()
+    try:
+        while not wait([answers, process.sentinel], POLL_S):
+            on_poll()
+            if deadline is not None and time.monotonic() > deadline:
+                process.kill()
+                process.join()
+                return Ended(timed_out=True, last_words=_tail(log))
+        kind, content = _answer(answers)
+        if kind == "died":
+            process.join()
+            return Ended(exit_code=process.exitcode, last_words=_tail(log))
+        return Ended(**{kind: content}, last_words=_tail(log))
+    finally:
+        # whatever happened, nothing of this call is left running
+        process.kill()
+        process.join()
+        process.close()
+        answers.close()
+        held.close()
+
+
+def _answer(answers: Connection) -> tuple[str, Any]:
+    """What the process sent, or `died` if it ended before it could."""
+    try:
+        return answers.recv() if answers.poll() else ("died", None)
+    except (EOFError, OSError):
+        return "died", None
+
+
+def _serve(
+    target: Callable[..., Any],
+    args: tuple[Any, ...],
+    answer: Connection,
+    lifeline: Connection,
+    log: Path | None,
+) -> None:
+    """The other process's side."""
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+    if log is not None:
+        _print_to(log)
+    try:
+        reply: tuple[str, Any] = ("value", target(*args))
+    except UserError as error:
+        reply = ("user_error", str(error))
+    except Exception as error:  # whatever a model raises is this cell's result, not the sweep's end
+        traceback.print_exc()
+        reply = ("error", f"{type(error).__name__}: {first_line(str(error))}")
+    answer.send(reply)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    # leaving the accelerator's context to the driver takes no time; tearing it down would
+    os._exit(0)
+
+
+def _end_with_parent(lifeline: Connection) -> None:
+    with suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+    os._exit(1)
+
+
+def _print_to(log: Path) -> None:
+    try:
+        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    except OSError:
+        target = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(target, descriptor)
+    os.close(target)
+
+
+def _tail(log: Path | None) -> str:
+    if log is None:
+        return ""
+    try:
+        return log.read_bytes()[-4000:].decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def first_line(text: str, limit: int = 300) -> str:
+    """The first line of a message, cut to a readable length."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def board() -> Board:
+    """A new board that a process of `call_in_process` can be given."""
+    return Board.shared(context())

@@ -1,0 +1,174 @@
+"""Showing a sweep as it runs: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from vlmprof.execution.board import Reading
+from vlmprof.plan import Cell
+from vlmprof.records import Row, Status
+from vlmprof.units import show_duration, show_seconds
+
+RECENT = 4
+STYLES = {Status.OK: "green", Status.OOM: "yellow", Status.SKIPPED: "dim", Status.TIMEOUT: "magenta"}
+
+
+class Progress(Protocol):
+    """What a sweep tells about itself."""
+
+    def __enter__(self) -> Progress: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def begin(self, todo: Sequence[Cell], kept: int) -> None:
+        """The cells to run, and how many were done before."""
+
+    def tick(self, cell: Cell, reading: Reading) -> None:
+        """`cell` is running and its process says so much."""
+
+    def finished(self, cell: Cell, row: Row) -> None:
+        """`cell` has ended with `row`."""
+
+
+class TimeLeft:
+    """Estimates the rest of a sweep from the cells done, weighing a cell by its tokens.
+
+    A cell's time is taken as a start-up plus something in proportion to its tokens; both are fitted
+    by least squares to the cells measured so far.
+    """
+
+    def __init__(self, todo: Sequence[Cell]) -> None:
+        self._left = {cell.cell_id: _tokens(cell) for cell in todo if cell.skip_reason is None}
+        self._done: list[tuple[int, float]] = []
+
+    def finished(self, cell: Cell, seconds: float, ran: bool) -> None:
+        """A cell ended after so many seconds; `ran` is False for a skipped one."""
+        self._left.pop(cell.cell_id, None)
+        if ran:
+            self._done.append((_tokens(cell), seconds))
+
+    def seconds(self, running_s: float = 0.0) -> float | None:
+        """Seconds to go, or None before there is anything to judge by."""
+        if not self._done:
+            return None
+        n = len(self._done)
+        mean_x = sum(x for x, _ in self._done) / n
+        mean_y = sum(y for _, y in self._done) / n
+        spread = sum((x - mean_x) ** 2 for x, _ in self._done)
+        slope = sum((x - mean_x) * (y - mean_y) for x, y in self._done) / spread if spread else 0.0
+        slope = min(max(slope, 0.0), mean_y / mean_x if mean_x else 0.0)
+        rest = sum(mean_y + slope * (tokens - mean_x) for tokens in self._left.values())
+        return max(rest - running_s, 0.0)
+
+
+class LiveProgress:
+    """For a terminal: the last cells, the running cell with its stage, a bar and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Bar(
+            BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.description}"), console=console
+        )
+        self._task = self._bar.add_task("starting", total=None)
+        self._recent: list[Text] = []
+        self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._view)
+        self._left = TimeLeft([])
+        self._begun = time.monotonic()
+
+    def __enter__(self) -> LiveProgress:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def begin(self, todo: Sequence[Cell], kept: int) -> None:
+        self._left = TimeLeft(todo)
+        self._bar.update(self._task, total=len(todo) + kept, completed=kept)
+        self._begun = time.monotonic()
+
+    def tick(self, cell: Cell, reading: Reading) -> None:
+        left = self._left.seconds(time.monotonic() - self._begun)
+        rest = "" if left is None else f", about {show_duration(left)} left"
+        self._bar.update(self._task, description=f"{cell.label}: {reading}{rest}")
+
+    def finished(self, cell: Cell, row: Row) -> None:
+        now = time.monotonic()
+        self._left.finished(cell, now - self._begun, row.status is not Status.SKIPPED)
+        self._begun = now
+        self._recent = [*self._recent, Text(describe(cell, row), STYLES.get(row.status, "red"))][-RECENT:]
+        self._bar.advance(self._task)
+
+    def _view(self) -> Group:
+        return Group(*self._recent, self._bar)
+
+
+class PlainProgress:
+    """For files and pipes: a line per cell."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._left = TimeLeft([])
+        self._number = self._total = 0
+        self._begun = time.monotonic()
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def begin(self, todo: Sequence[Cell], kept: int) -> None:
+        self._left = TimeLeft(todo)
+        self._number, self._total = kept, len(todo) + kept
+        if kept:
+            self._say(f"{kept} of {self._total} cells were done before")
+        self._begun = time.monotonic()
+
+    def tick(self, cell: Cell, reading: Reading) -> None:
+        pass
+
+    def finished(self, cell: Cell, row: Row) -> None:
+        now = time.monotonic()
+        self._left.finished(cell, now - self._begun, row.status is not Status.SKIPPED)
+        self._begun = now
+        self._number += 1
+        left = self._left.seconds()
+        rest = "" if left is None or self._number == self._total else f", about {show_duration(left)} left"
+        self._say(f"[{self._number}/{self._total}] {describe(cell, row)}{rest}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def describe(cell: Cell, row: Row) -> str:
+    """A finished cell in a line: `vit-s @ 224: ok, 58.1 ms`."""
+    if row.status is Status.OK:
+        return f"{cell.label}: ok, {show_seconds(row.end_to_end_s or 0.0)} end to end"
+    where = f" in {row.oom_stage}" if row.oom_stage else ""
+    return f"{cell.label}: {row.status}{where}, {row.message}"
+
+
+def choose_progress() -> Progress:
+    """Live on a terminal, plain lines otherwise, on standard error either way."""
+    console = Console(stderr=True)
+    return LiveProgress(console) if sys.stderr.isatty() and console.is_terminal else PlainProgress(console)
+
+
+def _tokens(cell: Cell) -> int:
+    return (cell.visual_tokens or 0) * int(cell.axes.get("batch_size", 1))

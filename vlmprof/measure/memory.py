@@ -1,0 +1,112 @@
+"""High-water marks: the caching allocator's two figures, the process's resident size, the driver's figure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What was reached since the last `MemoryMeter.reset`, or since the process began."""
+
+    allocated_bytes: int | None
+    reserved_bytes: int | None
+    rss_bytes: int | None
+
+    def __or__(self, other: Peaks) -> Peaks:
+        """The higher of each."""
+        return Peaks(
+            _higher(self.allocated_bytes, other.allocated_bytes),
+            _higher(self.reserved_bytes, other.reserved_bytes),
+            _higher(self.rss_bytes, other.rss_bytes),
+        )
+
+
+class MemoryMeter:
+    """Reads and resets the high-water marks of this process and of its device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = None if device.type == "cpu" else device
+        self._resets_rss = _reset_peak_rss()
+        self.tells_stages_apart = self._resets_rss or self._device is not None
+        """Whether any mark can be lowered between stages."""
+
+    def reset(self) -> None:
+        """Lower the marks to what is in use now."""
+        if self._device is not None:
+            torch.accelerator.reset_peak_memory_stats(self._device)
+        _reset_peak_rss()
+
+    def peaks(self) -> Peaks:
+        """The marks as they stand."""
+        if self._device is None:
+            return Peaks(None, None, peak_rss_bytes())
+        return Peaks(
+            torch.accelerator.max_memory_allocated(self._device),
+            torch.accelerator.max_memory_reserved(self._device),
+            peak_rss_bytes(),
+        )
+
+    def stage_peaks(self) -> Peaks:
+        """The marks since `reset`, without those that this system cannot lower."""
+        reached = self.peaks()
+        return reached if self._resets_rss else replace(reached, rss_bytes=None)
+
+
+def rss_bytes() -> int:
+    """Resident size of this process now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_rss_bytes() -> int | None:
+    """Highest resident size of this process since the last reset (Linux) or its start; None if unknown."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    with contextlib.suppress(ImportError):
+        import resource
+
+        # the BSDs and Linux count in KiB, macOS in bytes
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return None
+
+
+def nvml_process_bytes(device: torch.device) -> int | None:
+    """What the NVIDIA driver counts for this process: allocator, context and libraries together.
+
+    None where there is no NVIDIA driver, or where a container hides which process is which.
+    """
+    if device.type != "cuda" or torch.version.cuda is None:
+        return None
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except pynvml.NVMLError:
+        return None
+    ours = [p for p in processes if p.pid == os.getpid()] or (processes if len(processes) == 1 else [])
+    return ours[0].usedGpuMemory if ours else None
+
+
+def _reset_peak_rss() -> bool:
+    # proc(5): writing 5 resets the high-water mark of the resident set
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _higher(one: int | None, other: int | None) -> int | None:
+    return max((value for value in (one, other) if value is not None), default=None)

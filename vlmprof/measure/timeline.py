@@ -1,0 +1,114 @@
+"""The measuring loop: what is read when in one iteration.
+
+host    |sync|t0  [e0|h.. stage 0 ..h|e1]  [e0|h.. stage 1 ..h|e1]  …  |sync|t1
+device       |     e0=====work=====e1       e0=======work=======e1      |
+             |<------------------ end-to-end: t1 - t0 ----------------->|
+
+host latency  h to h    perf_counter_ns around the call, nothing in between waits for the device
+GPU latency   e0 to e1  events in the device's queue before and after the stage's work
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from time import perf_counter_ns
+from typing import Any
+
+from vlmprof.measure.clocks import DeviceClock
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A timed unit: `run` gets what the stage before it returned."""
+
+    name: str
+    run: Callable[[Any], Any]
+
+
+@dataclass
+class Samples:
+    """Raw values, one per measured iteration, by stage. GPU lists stay empty without a device clock."""
+
+    host_s: dict[str, list[float]] = field(default_factory=dict)
+    gpu_s: dict[str, list[float]] = field(default_factory=dict)
+    end_to_end_s: list[float] = field(default_factory=list)
+
+    def columns(self) -> dict[str, list[float]]:
+        """The samples by row column: `host_vision_s`, `gpu_vision_s`, …, `end_to_end_s`."""
+        columns = {f"host_{stage}_s": values for stage, values in self.host_s.items()}
+        columns |= {f"gpu_{stage}_s": values for stage, values in self.gpu_s.items() if values}
+        return columns | {"end_to_end_s": self.end_to_end_s}
+
+
+class Timeline:
+    """Runs iterations of a chain of stages and reads the clocks."""
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        clock: DeviceClock,
+        first_input: Any = None,
+        on_stage: Callable[[int], None] = lambda i: None,
+    ) -> None:
+        """`first_input` goes into the first stage of every iteration; `on_stage(i)` is called before
+        stage `i`, outside its host latency but inside end-to-end, so it must cost next to nothing."""
+        self._stages = list(stages)
+        self._clock = clock
+        self._first_input = first_input
+        self._on_stage = on_stage
+        self._host_ns = [0] * len(self._stages)
+
+    def iterate(self) -> tuple[float, Any]:
+        """One iteration: its end-to-end latency in seconds, and what the last stage returned."""
+        clock, host_ns, on_stage = self._clock, self._host_ns, self._on_stage
+        value = self._first_input
+        clock.synchronize()
+        begin = perf_counter_ns()
+        for i, stage in enumerate(self._stages):
+            on_stage(i)
+            clock.start(i)
+            before = perf_counter_ns()
+            value = stage.run(value)
+            host_ns[i] = perf_counter_ns() - before
+            clock.stop(i)
+        clock.synchronize()
+        return (perf_counter_ns() - begin) * 1e-9, value
+
+    def sample(self, iterations: int, on_iteration: Callable[[int], None] = lambda n: None) -> Samples:
+        """Measured iterations, all kept. The cyclic garbage collector rests while the clocks run:
+        its pauses belong to the process's history, not to the stage that they happen to hit."""
+        samples = Samples(
+            host_s={stage.name: [] for stage in self._stages},
+            gpu_s={stage.name: [] for stage in self._stages},
+        )
+        collecting = gc.isenabled()
+        gc.collect()
+        gc.disable()
+        try:
+            for n in range(iterations):
+                on_iteration(n)
+                end_to_end_s, output = self.iterate()
+                del output
+                samples.end_to_end_s.append(end_to_end_s)
+                for i, stage in enumerate(self._stages):
+                    samples.host_s[stage.name].append(self._host_ns[i] * 1e-9)
+                    elapsed_s = self._clock.elapsed_s(i)
+                    if elapsed_s is not None:
+                        samples.gpu_s[stage.name].append(elapsed_s)
+        finally:
+            if collecting:
+                gc.enable()
+        return samples
+
+    def each_stage(self, around: Callable[[str], AbstractContextManager[object]]) -> None:
+        """One iteration outside the clocks, each stage inside `around(name)` until the device is done
+        with it: a pass for memory, never for latency."""
+        value = self._first_input
+        for i, stage in enumerate(self._stages):
+            self._on_stage(i)
+            with around(stage.name):
+                value = stage.run(value)
+                self._clock.synchronize()

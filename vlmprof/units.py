@@ -1,0 +1,58 @@
+"""Units as people write them, to the SI and binary units that are stored, and back."""
+
+from __future__ import annotations
+
+import re
+
+from vlmprof.errors import UserError
+
+_BYTES = {
+    "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_bytes(text: str | int) -> int:
+    """`24GiB`, `512 MiB`, `16GB` (10⁹) or a plain count, in bytes. Raises `UserError`."""
+    value = _parse(str(text), _BYTES, "b", "a memory size", "24GiB or 512MiB")
+    return round(value)
+
+
+def parse_seconds(text: str | float) -> float:
+    """`90`, `90s`, `1.5min`, `2h` in seconds. Raises `UserError`."""
+    return _parse(str(text), _SECONDS, "s", "a duration", "90s or 10min")
+
+
+def _parse(text: str, units: dict[str, float] | dict[str, int], default: str, what: str, like: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*", text)
+    unit = (match[2].lower() or default) if match else ""
+    if match is None or unit not in units or float(match[1]) <= 0:
+        raise UserError(f"{text!r} is not {what}; write it like {like}")
+    return float(match[1]) * units[unit]
+
+
+def show_bytes(count: float) -> str:
+    """A byte count for people: `512 MiB`, `13.3 GiB`."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:.0f} {unit}"
+    return f"{count:.0f} B"
+
+
+def show_seconds(seconds: float) -> str:
+    """A latency for people, three digits: `1.95 ms`, `22.9 s`."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def show_duration(seconds: float) -> str:
+    """A waiting time for people: `42 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
