@@ -1,0 +1,86 @@
+"""Which implementation of an operation runs, and whether it can.
+
+`reference` is the oracle: plain loops, any floating dtype, differentiable, slow.
+`torch` is vectorised PyTorch and runs on any device. `triton` needs a GPU, or Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import lru_cache
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Backend = Literal["auto", "reference", "torch", "triton"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
+
+OPERATIONS = (
+    "selective_scan",
+    "cross_scan",
+    "cross_merge",
+    "ss2d",
+    "norm_linear",
+    "linear",
+    "depthwise_conv_silu",
+)
+
+
+@lru_cache(maxsize=1)
+def triton_installed() -> bool:
+    """True when Triton can be imported."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def triton_interpreted() -> bool:
+    """True when Triton's interpreter runs the kernels, which it does on CPU tensors, slowly."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def why_not_triton(device: torch.device) -> str | None:
+    """The reason why the `triton` backend cannot run on `device`, or None when it can."""
+    if not triton_installed():
+        return "Triton is not installed (pip install triton)"
+    if device.type == "cuda" or triton_interpreted():
+        return None
+    return f"Triton compiles for GPUs and the tensors are on {device.type} (TRITON_INTERPRET=1 interprets it)"
+
+
+def resolve_backend(op: str, device: torch.device | str, backend: str = "auto") -> str:
+    """The backend that `op` runs with on `device`: `triton` on a GPU and `torch` elsewhere for `auto`.
+
+    Callers record the answer beside their numbers. Raises ValueError for an unknown name and
+    RuntimeError when the backend asked for cannot run there; it never picks another one silently.
+    """
+    if op not in OPERATIONS:
+        raise ValueError(f"unknown operation {op!r}; known: {', '.join(OPERATIONS)}")
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
+    device = torch.device(device)
+    if backend == "auto":
+        return "triton" if device.type == "cuda" and triton_installed() else "torch"
+    if backend == "triton":
+        reason = why_not_triton(device)
+        if reason is not None:
+            raise RuntimeError(f"{op}: backend 'triton' cannot run: {reason}")
+    return backend
+
+
+def needs_grad(*tensors: Tensor | None) -> bool:
+    """True when autograd would record an operation on these tensors."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def refuse_grad(op: str, backend: str) -> None:
+    """Raise for an input that requires grad: only the reference is differentiable."""
+    raise RuntimeError(
+        f"{op}: backend {backend!r} is inference only and an input requires grad; "
+        "call it under torch.no_grad(), or ask for backend='reference', which is differentiable"
+    )
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of states and sums: float64 for float64, float32 for everything narrower."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,0 +1,5 @@
+"""The rest of a VMamba block for inference: norm and projection, depthwise convolution and SiLU, MLP."""
+
+from vlmprof.kernels.block.op import depthwise_conv_silu, linear, norm_linear
+
+__all__ = ["depthwise_conv_silu", "linear", "norm_linear"]

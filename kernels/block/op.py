@@ -1,0 +1,191 @@
+"""`norm_linear`, `linear` and `depthwise_conv_silu`: checks, choice of backend, registered operators."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
+from vlmprof.kernels.block.plain import (
+    ACTIVATIONS,
+    depthwise_conv_silu_plain,
+    linear_plain,
+    norm_linear_plain,
+)
+from vlmprof.kernels.block.reference import (
+    depthwise_conv_silu_reference,
+    linear_reference,
+    norm_linear_reference,
+)
+from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
+
+
+def norm_linear(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+    eps: float = 1e-5,
+    backend: Backend = "auto",
+) -> Tensor:
+    """activation(LayerNorm(x) weightᵀ + bias) + residual.
+
+    Args:
+        x: (..., in_features), bfloat16, float16, float32 or float64.
+        norm_weight, norm_bias: (in_features); the norm's statistics are float32 whatever x is.
+        weight: (out_features, in_features), used in the dtype of x. bias: (out_features), or None.
+        residual: (..., out_features), added last, or None.
+        activation: "gelu" (by the error function), "silu" or None.
+        eps: added to the variance.
+        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+
+    Returns:
+        (..., out_features) in the dtype of x.
+
+    Raises:
+        ValueError, TypeError: a shape, device, dtype or activation does not fit.
+        RuntimeError: the backend cannot run here, or an input requires grad and the backend is
+            `triton`.
+    """
+    op = "norm_linear"
+    _check_linear(op, x, weight, bias, residual, activation)
+    for name, tensor in (("norm_weight", norm_weight), ("norm_bias", norm_bias)):
+        if tensor is not None:
+            check_shape(op, name, tensor, (x.shape[-1],), "(in_features)")
+    check_device(op, x.device, norm_weight=norm_weight, norm_bias=norm_bias)
+    chosen = resolve_backend(op, x.device, backend)
+    if chosen == "reference":
+        return norm_linear_reference(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
+    if chosen == "torch":
+        return norm_linear_plain(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
+    if needs_grad(x, norm_weight, norm_bias, weight, bias, residual):
+        refuse_grad(op, chosen)
+    return _linear_op(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+    backend: Backend = "auto",
+) -> Tensor:
+    """activation(x weightᵀ + bias) + residual; arguments as in `norm_linear`."""
+    op = "linear"
+    _check_linear(op, x, weight, bias, residual, activation)
+    chosen = resolve_backend(op, x.device, backend)
+    if chosen == "reference":
+        return linear_reference(x, weight, bias, residual, activation)
+    if chosen == "torch":
+        return linear_plain(x, weight, bias, residual, activation)
+    if needs_grad(x, weight, bias, residual):
+        refuse_grad(op, chosen)
+    return _linear_op(x, None, None, weight, bias, residual, activation, 0.0)
+
+
+def depthwise_conv_silu(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: Backend = "auto"
+) -> Tensor:
+    """SiLU(depthwise convolution of x, "same" zero padding), channels last.
+
+    Args:
+        x: (batch, height, width, channels), bfloat16, float16, float32 or float64.
+        weight: (channels, 1, k, k) with k odd. bias: (channels), or None.
+        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+
+    Returns:
+        Shaped like x and in its dtype, contiguous; sums in float32 for `reference` and `triton`.
+
+    Raises:
+        ValueError, TypeError: a shape, device or dtype does not fit.
+        RuntimeError: the backend cannot run here, or an input requires grad and the backend is
+            `triton`.
+    """
+    op = "depthwise_conv_silu"
+    check_dims(op, "x", x, 4, "(batch, height, width, channels)")
+    check_float(op, "x", x)
+    check_dims(op, "weight", weight, 4, "(channels, 1, k, k)")
+    k = weight.shape[-1]
+    check_shape(op, "weight", weight, (x.shape[3], 1, k, k), "(channels, 1, k, k)")
+    if k % 2 == 0:
+        raise ValueError(f"{op}: the kernel size must be odd, got {k}")
+    if bias is not None:
+        check_shape(op, "bias", bias, (x.shape[3],), "(channels)")
+    check_device(op, x.device, weight=weight, bias=bias)
+    chosen = resolve_backend(op, x.device, backend)
+    if chosen == "reference":
+        return depthwise_conv_silu_reference(x, weight, bias)
+    if chosen == "torch":
+        return depthwise_conv_silu_plain(x, weight, bias)
+    if needs_grad(x, weight, bias):
+        refuse_grad(op, chosen)
+    return _depthwise_conv_silu_op(x, weight, bias)
+
+
+@torch.library.custom_op("vlmprof::linear", mutates_args=())
+def _linear_op(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    eps: float,
+) -> Tensor:
+    from vlmprof.kernels.block.linear import linear_fused
+
+    return linear_fused(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
+
+
+@_linear_op.register_fake
+def _(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    eps: float,
+) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+@torch.library.custom_op("vlmprof::depthwise_conv_silu", mutates_args=())
+def _depthwise_conv_silu_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    from vlmprof.kernels.block.depthwise import depthwise_conv_silu_fused
+
+    return depthwise_conv_silu_fused(x, weight, bias)
+
+
+@_depthwise_conv_silu_op.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _check_linear(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+) -> None:
+    check_float(op, "x", x)
+    check_dims(op, "weight", weight, 2, "(out_features, in_features)")
+    out_features, in_features = weight.shape
+    if x.dim() < 1 or x.shape[-1] != in_features:
+        raise ValueError(f"{op}: x must be (..., in_features = {in_features}), got {tuple(x.shape)}")
+    if bias is not None:
+        check_shape(op, "bias", bias, (out_features,), "(out_features)")
+    if residual is not None:
+        check_shape(op, "residual", residual, (*x.shape[:-1], out_features), "(..., out_features)")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ValueError(f"{op}: unknown activation {activation!r}; known: {', '.join(ACTIVATIONS)} or None")
+    check_device(op, x.device, weight=weight, bias=bias, residual=residual)

@@ -1,0 +1,58 @@
+"""The block's pieces in plain PyTorch, every step in the dtype of x: the `torch` backend."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+from vlmprof.kernels.backends import compute_dtype
+
+ACTIVATIONS = ("gelu", "silu")
+
+
+def activate(x: Tensor, activation: str | None) -> Tensor:
+    """GELU (exact, by the error function), SiLU, or nothing."""
+    if activation == "gelu":
+        return F.gelu(x)
+    return F.silu(x) if activation == "silu" else x
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """Layer norm over the last dimension, in float32 where weight and x differ in dtype."""
+    if weight.dtype == x.dtype:
+        return F.layer_norm(x, weight.shape, weight, bias, eps)
+    dtype = compute_dtype(x.dtype)
+    bias = None if bias is None else bias.to(dtype)
+    return F.layer_norm(x.to(dtype), weight.shape, weight.to(dtype), bias, eps).to(x.dtype)
+
+
+def linear_plain(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str | None
+) -> Tensor:
+    """Shapes as in `linear`, every step in the dtype of x."""
+    bias = None if bias is None else bias.to(x.dtype)
+    y = activate(F.linear(x, weight.to(x.dtype), bias), activation)
+    return y if residual is None else y + residual
+
+
+def norm_linear_plain(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    eps: float,
+) -> Tensor:
+    """Shapes as in `norm_linear`, every step in the dtype of x."""
+    return linear_plain(layer_norm(x, norm_weight, norm_bias, eps), weight, bias, residual, activation)
+
+
+def depthwise_conv_silu_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Shapes as in `depthwise_conv_silu`, every step in the dtype of x."""
+    bias = None if bias is None else bias.to(x.dtype)
+    channels_first = x.permute(0, 3, 1, 2)
+    y = F.conv2d(
+        channels_first, weight.to(x.dtype), bias, padding=weight.shape[-1] // 2, groups=weight.shape[0]
+    )
+    return F.silu(y).permute(0, 2, 3, 1).contiguous()

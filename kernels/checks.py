@@ -1,0 +1,35 @@
+"""Argument checks shared by the operations: one clear line for each mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+
+
+def check_shape(op: str, name: str, tensor: Tensor, shape: Sequence[int], meaning: str) -> None:
+    """Raise ValueError unless `tensor` has `shape`, which `meaning` names in words."""
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(f"{op}: {name} must be {meaning} = {tuple(shape)}, got {tuple(tensor.shape)}")
+
+
+def check_dims(op: str, name: str, tensor: Tensor, dims: int, meaning: str) -> None:
+    """Raise ValueError unless `tensor` has `dims` dimensions, none of them empty."""
+    if tensor.dim() != dims or 0 in tensor.shape:
+        raise ValueError(f"{op}: {name} must be {meaning}, none of them 0; got {tuple(tensor.shape)}")
+
+
+def check_float(op: str, name: str, tensor: Tensor) -> None:
+    """Raise TypeError unless `tensor` is bfloat16, float16, float32 or float64."""
+    if tensor.dtype not in FLOATS:
+        raise TypeError(f"{op}: {name} must be bfloat16, float16, float32 or float64, got {tensor.dtype}")
+
+
+def check_device(op: str, device: torch.device, **tensors: Tensor | None) -> None:
+    """Raise ValueError unless every tensor given is on `device`."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.device != device:
+            raise ValueError(f"{op}: {name} is on {tensor.device}, the input is on {device}")

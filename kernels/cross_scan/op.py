@@ -1,0 +1,99 @@
+"""`cross_scan` and `cross_merge`: checks, choice of backend, and the registered operators."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
+from vlmprof.kernels.checks import check_dims, check_float, check_shape
+from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
+from vlmprof.kernels.cross_scan.vectorized import cross_merge_vectorized, cross_scan_vectorized
+
+
+def cross_scan(x: Tensor, *, backend: Backend = "auto") -> Tensor:
+    """Read an image in four directions: rows, columns, rows reversed, columns reversed.
+
+    Args:
+        x: (batch, d_inner, height, width), any floating dtype.
+        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+
+    Returns:
+        (batch, 4, d_inner, height · width), contiguous, in the dtype of x.
+
+    Raises:
+        ValueError, TypeError: a shape or dtype does not fit.
+        RuntimeError: the backend cannot run here, or x requires grad and it is not `reference`.
+
+    Source: VMamba (arXiv 2401.10166), section 4.3.
+    """
+    check_dims("cross_scan", "x", x, 4, "(batch, d_inner, height, width)")
+    check_float("cross_scan", "x", x)
+    chosen = resolve_backend("cross_scan", x.device, backend)
+    if needs_grad(x):
+        if chosen != "reference":
+            refuse_grad("cross_scan", chosen)
+        return cross_scan_reference(x)
+    return _cross_scan_op(x, chosen)
+
+
+def cross_merge(ys: Tensor, height: int, width: int, *, backend: Backend = "auto") -> Tensor:
+    """Put four scans back in place and sum them: the adjoint of `cross_scan`.
+
+    Args:
+        ys: (batch, 4, d_inner, height · width), any floating dtype.
+        height, width: of the image.
+        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+
+    Returns:
+        (batch, d_inner, height, width), contiguous, summed in float32 (float64 for float64) and
+        rounded once to the dtype of ys.
+
+    Raises:
+        ValueError, TypeError: a shape or dtype does not fit.
+        RuntimeError: the backend cannot run here, or ys requires grad and it is not `reference`.
+
+    Source: VMamba (arXiv 2401.10166), section 4.3.
+    """
+    check_dims("cross_merge", "ys", ys, 4, "(batch, 4, d_inner, height · width)")
+    check_float("cross_merge", "ys", ys)
+    shape = (ys.shape[0], 4, ys.shape[2], height * width)
+    check_shape("cross_merge", "ys", ys, shape, "(batch, 4, d_inner, height · width)")
+    chosen = resolve_backend("cross_merge", ys.device, backend)
+    if needs_grad(ys):
+        if chosen != "reference":
+            refuse_grad("cross_merge", chosen)
+        return cross_merge_reference(ys, height, width)
+    return _cross_merge_op(ys, height, width, chosen)
+
+
+@torch.library.custom_op("vlmprof::cross_scan", mutates_args=())
+def _cross_scan_op(x: Tensor, backend: str) -> Tensor:
+    if backend == "reference":
+        return cross_scan_reference(x)
+    if backend == "torch":
+        return cross_scan_vectorized(x)
+    from vlmprof.kernels.cross_scan.fused import cross_scan_fused
+
+    return cross_scan_fused(x)
+
+
+@_cross_scan_op.register_fake
+def _(x: Tensor, backend: str) -> Tensor:
+    batch, d_inner, height, width = x.shape
+    return x.new_empty(batch, 4, d_inner, height * width)
+
+
+@torch.library.custom_op("vlmprof::cross_merge", mutates_args=())
+def _cross_merge_op(ys: Tensor, height: int, width: int, backend: str) -> Tensor:
+    if backend == "reference":
+        return cross_merge_reference(ys, height, width).contiguous()
+    if backend == "torch":
+        return cross_merge_vectorized(ys, height, width)
+    from vlmprof.kernels.cross_scan.fused import cross_merge_fused
+
+    return cross_merge_fused(ys, height, width)
+
+
+@_cross_merge_op.register_fake
+def _(ys: Tensor, height: int, width: int, backend: str) -> Tensor:
+    return ys.new_empty(ys.shape[0], ys.shape[2], height, width)

@@ -1,0 +1,27 @@
+"""Cross-scan and cross-merge with no temporary larger than the result: the `torch` backend."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from vlmprof.kernels.backends import compute_dtype
+
+
+def cross_scan_vectorized(x: Tensor) -> Tensor:
+    """Shapes as in `cross_scan`."""
+    batch, d_inner, height, width = x.shape
+    xs = x.new_empty(batch, 4, d_inner, height * width)
+    xs[:, 0].unflatten(-1, (height, width)).copy_(x)
+    xs[:, 1].unflatten(-1, (width, height)).copy_(x.transpose(2, 3))
+    xs[:, 2:].copy_(xs[:, :2].flip(-1))
+    return xs
+
+
+def cross_merge_vectorized(ys: Tensor, height: int, width: int) -> Tensor:
+    """Shapes as in `cross_merge`."""
+    dtype = compute_dtype(ys.dtype)
+    both = ys[:, 2:].flip(-1).to(dtype)
+    both += ys[:, :2]
+    merged = both[:, 0].unflatten(-1, (height, width))
+    merged += both[:, 1].unflatten(-1, (width, height)).transpose(2, 3)
+    return merged.to(ys.dtype, memory_format=torch.contiguous_format, copy=True)

@@ -1,0 +1,116 @@
+"""`selective_scan`: checks, choice of backend, and the registered operator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
+from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.selective_scan.reference import selective_scan_reference
+from vlmprof.kernels.selective_scan.vectorized import selective_scan_vectorized
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    *,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Mamba's selective scan: h_l = exp(delta_l A) h_(l-1) + delta_l B_l u_l;  y_l = <C_l, h_l> + D u_l.
+
+    Args:
+        u, delta: (batch, d_inner, L), bfloat16, float16, float32 or float64.
+        A: (d_inner, d_state), negative for a state that decays.
+        B, C: (batch, groups, d_state, L), or (batch, d_state, L) for one group. Group g serves the
+            channels [g · d_inner / groups, (g + 1) · d_inner / groups).
+        D, delta_bias: (d_inner), or None.
+        delta_softplus: apply softplus, with threshold 20, to delta + delta_bias.
+        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+
+    Returns:
+        y, shaped like u and in its dtype. States are float32 (float64 for float64 input).
+
+    Raises:
+        ValueError, TypeError: a shape, device or dtype does not fit.
+        RuntimeError: the backend cannot run here, or an input requires grad and the backend is not
+            `reference`.
+
+    Source: Gu & Dao, "Mamba" (arXiv 2312.00752), algorithm 2; shapes as in `mamba_ssm`.
+    """
+    check_dims("selective_scan", "u", u, 3, "(batch, d_inner, L)")
+    if B.dim() == 3:
+        B = B.unsqueeze(1)
+    if C.dim() == 3:
+        C = C.unsqueeze(1)
+    _check(u, delta, A, B, C, D, delta_bias)
+    chosen = resolve_backend("selective_scan", u.device, backend)
+    if needs_grad(u, delta, A, B, C, D, delta_bias):
+        if chosen != "reference":
+            refuse_grad("selective_scan", chosen)
+        return selective_scan_reference(u, delta, A, B, C, D, delta_bias, delta_softplus)
+    return _selective_scan_op(u, delta, A, B, C, D, delta_bias, delta_softplus, chosen)
+
+
+@torch.library.custom_op("vlmprof::selective_scan", mutates_args=())
+def _selective_scan_op(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    backend: str,
+) -> Tensor:
+    arguments = (u, delta, A, B, C, D, delta_bias, delta_softplus)
+    if backend == "reference":
+        return selective_scan_reference(*arguments)
+    if backend == "torch":
+        return selective_scan_vectorized(*arguments)
+    from vlmprof.kernels.selective_scan.fused import selective_scan_fused
+
+    return selective_scan_fused(*arguments)
+
+
+@_selective_scan_op.register_fake
+def _(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    backend: str,
+) -> Tensor:
+    return torch.empty_like(u, memory_format=torch.contiguous_format)
+
+
+def _check(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, delta_bias: Tensor | None
+) -> None:
+    op = "selective_scan"
+    batch, d_inner, length = u.shape
+    for name, tensor in (("u", u), ("delta", delta), ("B", B), ("C", C)):
+        check_float(op, name, tensor)
+    check_shape(op, "delta", delta, u.shape, "(batch, d_inner, L) like u")
+    check_dims(op, "A", A, 2, "(d_inner, d_state)")
+    check_shape(op, "A", A, (d_inner, A.shape[1]), "(d_inner, d_state)")
+    check_dims(op, "B", B, 4, "(batch, groups, d_state, L) or (batch, d_state, L)")
+    groups = B.shape[1]
+    if d_inner % groups:
+        raise ValueError(f"{op}: {d_inner} channels cannot be shared out among {groups} groups of B")
+    check_shape(op, "B", B, (batch, groups, A.shape[1], length), "(batch, groups, d_state, L)")
+    check_shape(op, "C", C, B.shape, "(batch, groups, d_state, L) like B")
+    for name, vector in (("D", D), ("delta_bias", delta_bias)):
+        if vector is not None:
+            check_shape(op, name, vector, (d_inner,), "(d_inner)")
+    check_device(op, u.device, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)

@@ -1,0 +1,85 @@
+"""Selective scan in vectorised PyTorch, in segments of bounded size: the `torch` backend."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from vlmprof.kernels.backends import compute_dtype
+from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
+
+SEGMENT_ELEMENTS = 1 << 19
+"""Elements of one working tensor: a few of them stay in a CPU's last-level cache."""
+
+LOG2_E = math.log2(math.e)
+
+
+def segment_length(elements_per_position: int) -> int:
+    """Positions per segment, a multiple of the chunk, so that one working tensor stays bounded."""
+    return max(1, SEGMENT_ELEMENTS // (elements_per_position * CHUNK_STEPS)) * CHUNK_STEPS
+
+
+def selective_scan_vectorized(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> Tensor:
+    """Shapes as in `selective_scan`, with B and C already (batch, groups, d_state, L)."""
+    batch, d_inner, length = u.shape
+    groups, d_state = B.shape[1:3]
+    dtype = compute_dtype(u.dtype)
+    grouped = (groups, d_inner // groups)
+    A2 = (A.to(dtype) * LOG2_E).view(*grouped, d_state)
+    bias = None if delta_bias is None else delta_bias.to(dtype).view(grouped)
+    skip = None if D is None else D.to(dtype).view(grouped)
+
+    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    states = [A2.new_zeros(batch, *grouped) for _ in range(d_state)]
+    step = segment_length(batch * d_inner)
+    for start in range(0, length, step):
+        here = slice(start, min(start + step, length))
+        x = _chunk_layout(u[:, :, here].unflatten(1, grouped), dtype)
+        increment = _chunk_layout(delta[:, :, here].unflatten(1, grouped), dtype)
+        b_in = _chunk_layout(B[..., here].unsqueeze(3), dtype)
+        c_out = _chunk_layout(C[..., here].unsqueeze(3), dtype)
+        if bias is not None:
+            increment += bias
+        if delta_softplus:
+            increment = F.softplus(increment)
+        _clear_tail(increment, here.stop - start)
+        drive = increment * x
+        out = torch.zeros_like(x) if skip is None else x * skip
+        for n in range(d_state):
+            decay = torch.exp2(increment * A2[..., n])
+            state = drive * b_in[:, :, :, :, n]
+            states[n] = scan_chunks_(decay, state, states[n], reverse=False)
+            out.addcmul_(state, c_out[:, :, :, :, n])
+        y[:, :, here] = _sequence_layout(out, here.stop - start).flatten(1, 2)
+    return y
+
+
+def _chunk_layout(sequence: Tensor, dtype: torch.dtype) -> Tensor:
+    """(batch, groups, *rest, length) -> (steps, chunks, batch, groups, *rest), the tail filled with 0."""
+    length = sequence.shape[-1]
+    padded = F.pad(sequence.to(dtype), (0, -length % CHUNK_STEPS))
+    chunked = padded.unflatten(-1, (-1, CHUNK_STEPS))
+    return torch.movedim(chunked, (-1, -2), (0, 1)).contiguous()
+
+
+def _sequence_layout(chunked: Tensor, length: int) -> Tensor:
+    """The inverse of `_chunk_layout`: (batch, groups, channels, length)."""
+    return torch.movedim(chunked, (0, 1), (-1, -2)).flatten(-2)[..., :length]
+
+
+def _clear_tail(step: Tensor, length: int) -> None:
+    """Set the step size beyond `length` to 0, so that the state passes the tail unchanged."""
+    tail = step.shape[0] * step.shape[1] - length
+    if tail:
+        step[-tail:, -1] = 0

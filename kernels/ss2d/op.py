@@ -1,0 +1,122 @@
+"""`ss2d`: checks, choice of backend, and the registered operator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
+from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.ss2d.reference import ss2d_reference
+from vlmprof.kernels.ss2d.vectorized import ss2d_vectorized
+
+
+def ss2d(
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    *,
+    backend: Backend = "auto",
+) -> Tensor:
+    """The core of VMamba's SS2D block: cross-scan, projections, selective scan, cross-merge.
+
+    Args:
+        x: (batch, height, width, d_inner), channels last, the activation after the depthwise
+            convolution and SiLU; bfloat16, float16, float32 or float64.
+        x_proj_weight: (4, dt_rank + 2 · d_state, d_inner), used in the dtype of x.
+        dt_projs_weight: (4, d_inner, dt_rank), used in the dtype of x.
+        dt_projs_bias: (4, d_inner), used in float32.
+        A_logs: (4 · d_inner, d_state), used in float32; A = −exp(A_logs).
+        Ds: (4 · d_inner), used in float32; the skip, counted once per direction.
+        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+
+    Returns:
+        The sum over the four directions, shaped like x, before the output norm. It is merged in
+        float32 (float64 for float64 input) and rounded once to the dtype of x.
+
+    Raises:
+        ValueError, TypeError: a shape, device or dtype does not fit.
+        RuntimeError: the backend cannot run here, or an input requires grad and the backend is not
+            `reference`.
+
+    Source: Liu et al., "VMamba" (arXiv 2401.10166), sections 4.2 and 4.3; parameter shapes as in the
+    published checkpoints. Directions: 0 rows, 1 columns, 2 rows reversed, 3 columns reversed.
+    """
+    arguments = (x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    _check(*arguments)
+    chosen = resolve_backend("ss2d", x.device, backend)
+    if needs_grad(*arguments):
+        if chosen != "reference":
+            refuse_grad("ss2d", chosen)
+        return ss2d_reference(*arguments)
+    return _ss2d_op(*arguments, chosen)
+
+
+@torch.library.custom_op("vlmprof::ss2d", mutates_args=())
+def _ss2d_op(
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    backend: str,
+) -> Tensor:
+    arguments = (x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    if backend == "reference":
+        return ss2d_reference(*arguments)
+    if backend == "torch":
+        return ss2d_vectorized(*arguments)
+    from vlmprof.kernels.ss2d.fused import ss2d_fused
+
+    return ss2d_fused(*arguments)
+
+
+@_ss2d_op.register_fake
+def _(
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    backend: str,
+) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _check(
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+) -> None:
+    op = "ss2d"
+    check_dims(op, "x", x, 4, "(batch, height, width, d_inner)")
+    check_float(op, "x", x)
+    d_inner = x.shape[3]
+    check_dims(op, "dt_projs_weight", dt_projs_weight, 3, "(4, d_inner, dt_rank)")
+    dt_rank = dt_projs_weight.shape[2]
+    check_shape(op, "dt_projs_weight", dt_projs_weight, (4, d_inner, dt_rank), "(4, d_inner, dt_rank)")
+    check_dims(op, "A_logs", A_logs, 2, "(4 · d_inner, d_state)")
+    d_state = A_logs.shape[1]
+    check_shape(op, "A_logs", A_logs, (4 * d_inner, d_state), "(4 · d_inner, d_state)")
+    rows = dt_rank + 2 * d_state
+    meaning = "(4, dt_rank + 2 · d_state, d_inner)"
+    check_shape(op, "x_proj_weight", x_proj_weight, (4, rows, d_inner), meaning)
+    check_shape(op, "dt_projs_bias", dt_projs_bias, (4, d_inner), "(4, d_inner)")
+    check_shape(op, "Ds", Ds, (4 * d_inner,), "(4 · d_inner)")
+    parameters = {
+        "x_proj_weight": x_proj_weight,
+        "dt_projs_weight": dt_projs_weight,
+        "dt_projs_bias": dt_projs_bias,
+        "A_logs": A_logs,
+        "Ds": Ds,
+    }
+    for name, tensor in parameters.items():
+        check_float(op, name, tensor)
+    check_device(op, x.device, **parameters)
