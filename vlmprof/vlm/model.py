@@ -1,0 +1,131 @@
+"""The VLM that is timed: a vision backbone, a connector and a language model, each its own stage.
+
+    images ──encode_image──▶ visual tokens ──project──▶ embeddings ──prefill──▶ logits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vlmprof.backbones import create_backbone
+from vlmprof.backbones.catalog import DEFAULT_LEVEL
+from vlmprof.errors import unknown
+from vlmprof.vlm.connector import create_connector
+from vlmprof.vlm.llm import create_llm
+
+LOGITS = ("all", "last")
+
+
+class VLM:
+    """Three frozen parts and the prompt between them. Nothing here synchronizes or measures.
+
+    `prompt` holds the prompt's token ids, (prompt tokens,); the same prompt goes to every image of a batch,
+    after its visual tokens.
+    """
+
+    def __init__(
+        self,
+        vision: nn.Module,
+        connector: nn.Module,
+        llm: nn.Module,
+        *,
+        prompt: Tensor,
+        logits: str = "all",
+        backends: Mapping[str, str] | None = None,
+    ) -> None:
+        if logits not in LOGITS:
+            raise unknown("logits", logits, LOGITS)
+        self.vision = vision
+        self.connector = connector
+        self.llm = llm
+        self.logits = logits
+        self.prompt = prompt
+        self.backends = dict(backends or {})
+        """Which implementation of each replaceable part runs, such as `{"ss2d": "torch"}`."""
+
+    @torch.inference_mode()
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Stage `vision`: (batch, 3, height, width) to (batch, visual tokens, d_model)."""
+        tokens: Tensor = self.vision(images)
+        return tokens
+
+    @torch.inference_mode()
+    def project(self, tokens: Tensor) -> Tensor:
+        """Stage `connector`: (batch, visual tokens, d_model) to (batch, visual tokens, hidden size)."""
+        embeddings: Tensor = self.connector(tokens)
+        return embeddings
+
+    @torch.inference_mode()
+    def prefill(self, embeddings: Tensor) -> Tensor:
+        """Stage `prefill`: one forward pass of the LLM over visual and prompt tokens, no key–value cache.
+
+        (batch, visual tokens, hidden size) to logits (batch, positions, vocabulary) in the model's dtype:
+        every position for `all`, as the study did, the last one for `last`.
+        """
+        output = self.llm(
+            inputs_embeds=self._with_prompt(embeddings),
+            use_cache=False,
+            logits_to_keep=1 if self.logits == "last" else 0,
+        )
+        logits: Tensor = output.logits
+        return logits
+
+    def weight_bytes(self) -> dict[str, int]:
+        """Bytes of parameters and buffers of each stage: `vision`, `connector` and `prefill` (the LLM)."""
+        parts = {"vision": self.vision, "connector": self.connector, "prefill": self.llm}
+        return {stage: _weight_bytes(part) for stage, part in parts.items()}
+
+    def _with_prompt(self, embeddings: Tensor) -> Tensor:
+        if not self.prompt.numel():
+            return embeddings
+        prompt = self.llm.get_input_embeddings()(self.prompt).to(embeddings.dtype)
+        return torch.cat((embeddings, prompt.expand(embeddings.shape[0], -1, -1)), dim=1)
+
+
+def create_vlm(
+    backbone: str,
+    llm: str,
+    connector: str = "mlp2",
+    *,
+    height: int,
+    width: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    level: int = DEFAULT_LEVEL,
+    levels: str = "through-tap",
+    kernels: str = "auto",
+    attention: str = "sdpa",
+    prompt_tokens: int = 0,
+    logits: str = "all",
+    seed: int = 0,
+) -> VLM:
+    """A VLM with random weights made on `device` in `dtype`, for images of height × width pixels.
+
+    The prompt is `prompt_tokens` random token ids. Raises `UserError` for names, options and sizes that
+    cannot be.
+    """
+    vision = create_backbone(
+        backbone,
+        level=level,
+        levels=levels,
+        image_size=(height, width),
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        kernels=kernels,
+    )
+    language = create_llm(llm, device=device, dtype=dtype, attention=attention, seed=seed)
+    embeddings = language.get_input_embeddings()
+    joint = create_connector(
+        connector, vision.facts.embed_dim, embeddings.embedding_dim, device=device, dtype=dtype, seed=seed
+    )
+    generator = torch.Generator(device).manual_seed(seed)
+    prompt = torch.randint(embeddings.num_embeddings, (prompt_tokens,), generator=generator, device=device)
+    return VLM(vision, joint, language, prompt=prompt, logits=logits, backends=vision.backends)
+
+
+def _weight_bytes(module: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))

@@ -1,0 +1,103 @@
+"""Stage `preprocess`: read an image file, decode, resize or letterbox, normalise, copy to the device."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from vlmprof.errors import UserError, unknown
+
+FITS = ("resize", "letterbox")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+BORDER = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
+"""Letterbox bars: the mean colour, zero after normalising."""
+GENERATED_SIZE = (640, 480)
+"""(width, height) in pixels of the picture that stands in when no file is given."""
+
+
+class Preprocess:
+    """Called once per iteration; does all of its work, from the file's bytes on, every time.
+
+    `fit` is `resize` (both sides to the target, the aspect ratio let go) or `letterbox` (the aspect ratio
+    kept, bars in the mean colour). Raises `UserError` here, not in the timed call, for an image that
+    cannot be read.
+    """
+
+    def __init__(
+        self,
+        image: Path | None,
+        height: int,
+        width: int,
+        *,
+        fit: str = "resize",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        batch_size: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if fit not in FITS:
+            raise unknown("fit", fit, FITS)
+        self.height = height
+        self.width = width
+        self.fit = fit
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.batch_size = batch_size
+        self._path = image
+        self._generated = b"" if image else generated_jpeg(seed)
+        self._scale = torch.tensor([1 / (255 * std) for std in IMAGENET_STD]).view(3, 1, 1)
+        self._shift = torch.tensor(
+            [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
+        ).view(3, 1, 1)
+        self._decode()
+
+    def __call__(self) -> Tensor:
+        """Normalised images on the device: (batch, 3, height, width), every image of the batch decoded."""
+        images = torch.stack([self._one() for _ in range(self.batch_size)])
+        return images.to(self.device, self.dtype)
+
+    def _one(self) -> Tensor:
+        picture = self._fitted(self._decode())
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
+
+    def _decode(self) -> Image.Image:
+        try:
+            data = self._path.read_bytes() if self._path else self._generated
+            return Image.open(io.BytesIO(data)).convert("RGB")
+        except UnidentifiedImageError as problem:
+            raise UserError(f"{self._path} is not an image that Pillow can read") from problem
+        except (OSError, Image.DecompressionBombError, SyntaxError) as problem:
+            reason = getattr(problem, "strerror", None) or str(problem)
+            raise UserError(f"cannot read image {self._path}: {reason}") from problem
+
+    def _fitted(self, picture: Image.Image) -> Image.Image:
+        if self.fit == "resize":
+            return picture.resize((self.width, self.height), Image.Resampling.BICUBIC)
+        scale = min(self.width / picture.width, self.height / picture.height)
+        inner = (
+            min(self.width, max(1, round(picture.width * scale))),
+            min(self.height, max(1, round(picture.height * scale))),
+        )
+        canvas = Image.new("RGB", (self.width, self.height), BORDER)
+        corner = ((self.width - inner[0]) // 2, (self.height - inner[1]) // 2)
+        canvas.paste(picture.resize(inner, Image.Resampling.BICUBIC), corner)
+        return canvas
+
+
+def generated_jpeg(seed: int) -> bytes:
+    """A seeded picture, smooth colours under noise, as JPEG bytes: what a camera's file costs to decode."""
+    rng = np.random.default_rng(seed)
+    width, height = GENERATED_SIZE
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
+    noisy = smooth + rng.normal(0, 8, smooth.shape)
+    buffer = io.BytesIO()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
