@@ -81,8 +81,7 @@ def accelerator_facts(wanted: str) -> dict[str, Any]:
         with suppress(AttributeError, RuntimeError):
             properties = torch.get_device_module(device).get_device_properties(device)
             name, memory_bytes = properties.name, properties.total_memory
-    found = Accelerator(str(device), name, memory_bytes, torch.get_num_threads(), torch.version.cuda)
-    return asdict(found)
+    return asdict(Accelerator(str(device), name, memory_bytes, torch.get_num_threads(), torch.version.cuda))
 
 
 @cache

@@ -26,7 +26,7 @@ MANIFEST, ROWS, SAMPLES, LOGS, LOCK = "run.json", "rows.jsonl", "samples", "logs
 POLICY = {"run_after_oom", "cell_timeout_s"}
 """Settings that decide which cells run, not what a cell's numbers mean: they may change on resuming."""
 
-Samples = Mapping[str, Sequence[float | None]]
+Samples = Mapping[str, Sequence[float]]
 """Column name to one raw value per measured iteration."""
 
 
@@ -133,7 +133,7 @@ def load_frame(run: Path | str) -> pd.DataFrame:
     return pd.DataFrame(list(latest.values()))
 
 
-def load_samples(run: Path | str) -> dict[str, dict[str, list[float | None]]]:
+def load_samples(run: Path | str) -> dict[str, dict[str, list[float]]]:
     """Raw values by cell id and column; cells without a readable file are absent."""
     samples = {}
     for path in sorted((Path(run) / SAMPLES).glob("*.json")):

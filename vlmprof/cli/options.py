@@ -35,11 +35,13 @@ def spec_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameter(field: Field, many: bool) -> inspect.Parameter:
+    kind: Any = list[str] | None if many else str | None
+    names = [option(field.name)]
     if isinstance(field.default, bool):
-        names, kind = [f"{option(field.name)}/--no-{field.name.replace('_', '-')}"], bool | None
-    else:
-        names, kind = [option(field.name)], (list[str] | None if many else str | None)
+        kind, names = bool | None, [f"{option(field.name)}/--no-{field.name.replace('_', '-')}"]
     hint = f"{field.help} Repeatable." if many else field.help
     panel = "Axes" if field.name in AXES else "Fixed for every cell"
-    annotation = Annotated[kind, typer.Option(*names, help=hint, rich_help_panel=panel, show_default=False)]
+    annotation: Any = Annotated[
+        kind, typer.Option(*names, help=hint, rich_help_panel=panel, show_default=False)
+    ]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -50,13 +50,13 @@ def figure(
     folder: Path, out: Path, log: bool, reference: str | None, formats: Sequence[str], width: str
 ) -> list[Path]:
     """Draw a run's six panels; returns the files written."""
-    from vlmprof.analysis.reference import load_reference
-    from vlmprof.render.six_panel import save_six_panel, six_panel
+    from vlmprof.render.six_panel import save_six_panel
     from vlmprof.store import load_frame, load_samples
 
-    points = load_reference(reference) if reference else None
-    drawn = six_panel(load_frame(folder), load_samples(folder), log=log, reference=points, width=width)
-    return save_six_panel(drawn, out, formats)
+    return save_six_panel(
+        load_frame(folder), out, load_samples(folder),
+        formats=formats, log=log, reference=reference, width=width,
+    )  # fmt: skip
 
 
 def _console() -> Console:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from vlmprof.errors import UserError
 from vlmprof.units import show_bytes
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_memory_limit(limit_bytes: int, device_type: str, device_memory_bytes: int | None) -> None:
@@ -29,6 +31,8 @@ def limit_memory(limit_bytes: int, device: torch.device) -> None:
     writable memory (RLIMIT_DATA, setrlimit(2)) may grow by so much beyond what the interpreter and its
     libraries hold at the time of the call; shared libraries and file mappings do not count.
     """
+    import torch
+
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), device)

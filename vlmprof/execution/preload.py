@@ -3,15 +3,13 @@
 Imports only: nothing here may touch an accelerator or start threads, for neither survives a fork.
 """
 
+import importlib
 import signal
 
-import numpy  # noqa: F401
-import PIL.Image  # noqa: F401
-import torch  # noqa: F401
-import transformers.models.auto.modeling_auto  # noqa: F401
-import transformers.models.llama.modeling_llama  # noqa: F401
+from vlmprof.vlm import PRELOAD
 
-import vlmprof.execution.worker  # noqa: F401
+for _name in (*PRELOAD, "vlmprof.execution.worker"):
+    importlib.import_module(_name)
 
 # Ctrl-C reaches the whole process group; the sweep's own process decides what becomes of the cell
 signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -6,6 +6,7 @@ fork of it, which costs milliseconds and begins with an untouched accelerator.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import sys
@@ -51,17 +52,18 @@ def context() -> Any:
 
 
 def call_in_process(
-    target: Callable[..., Any],
+    target: str,
     args: tuple[Any, ...],
     *,
     log: Path | None = None,
     timeout_s: float | None = None,
     on_poll: Callable[[], None] = lambda: None,
 ) -> Ended:
-    """Run `target(*args)` in a process of its own and wait for it.
+    """Run `target`, written `module:function`, on `args` in a process of its own and wait for it.
 
-    What it prints goes to `log`. After `timeout_s` it is killed. `on_poll` is called a few times a
-    second meanwhile. If this process is interrupted or dies, so does the other.
+    The module is imported there alone, so that this process stays light. What it prints goes to `log`.
+    After `timeout_s` it is killed. `on_poll` is called a few times a second meanwhile. If this process
+    is interrupted or dies, so does the other.
     """
     spawn = context()
     answers, answer = spawn.Pipe(duplex=False)
@@ -101,7 +103,7 @@ def _answer(answers: Connection) -> tuple[str, Any]:
 
 
 def _serve(
-    target: Callable[..., Any],
+    target: str,
     args: tuple[Any, ...],
     answer: Connection,
     lifeline: Connection,
@@ -112,7 +114,8 @@ def _serve(
     if log is not None:
         _print_to(log)
     try:
-        reply: tuple[str, Any] = ("value", target(*args))
+        module, _, function = target.partition(":")
+        reply: tuple[str, Any] = ("value", getattr(importlib.import_module(module), function)(*args))
     except UserError as error:
         reply = ("user_error", str(error))
     except Exception as error:  # whatever a model raises is this cell's result, not the sweep's end

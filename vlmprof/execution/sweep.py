@@ -9,16 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlmprof.environment import accelerator_facts, host_facts
+from vlmprof.environment import host_facts
 from vlmprof.errors import UserError
-from vlmprof.execution import limits, oom, worker
+from vlmprof.execution import limits, oom
 from vlmprof.execution.board import Board
 from vlmprof.execution.processes import Ended, board, call_in_process, first_line
 from vlmprof.execution.progress import Progress
 from vlmprof.plan import Cell, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.spec import SweepSpec
-from vlmprof.store import RunFolder
+from vlmprof.store import RunFolder, Samples
+
+NO_SAMPLES: Samples = {}
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
     Raises `UserError` when `device` is not there.
     """
-    ended = call_in_process(accelerator_facts, (device,))
+    ended = call_in_process("vlmprof.environment:accelerator_facts", (device,))
     if ended.user_error:
         raise UserError(ended.user_error)
     if ended.value is None:
@@ -67,12 +69,12 @@ def run_sweep(
         progress.begin(todo, kept=len(cells) - len(todo))
         too_large = _smallest_oom(done.values())
         for cell in todo:
-            reason = cell.skip_reason
+            reason, samples = cell.skip_reason, NO_SAMPLES
             smallest = too_large.get(cell.line)
             if smallest and not fixed["run_after_oom"] and _area(cell) > smallest[0]:
                 reason = f"out of memory at {smallest[1]} already"
             if reason is not None:
-                row, samples = _row(cell, machine, Status.SKIPPED, reason), {}
+                row = _row(cell, machine, Status.SKIPPED, reason)
             else:
                 row, samples = _run(cell, fixed, machine, folder, progress)
             if row.status is Status.OOM:
@@ -84,24 +86,24 @@ def run_sweep(
 
 def _run(
     cell: Cell, fixed: Mapping[str, Any], machine: Mapping[str, Any], folder: RunFolder, progress: Progress
-) -> tuple[Row, Mapping[str, list[float]]]:
+) -> tuple[Row, Samples]:
     """Measure a cell in a process of its own. However that ends, there is a row."""
     where = board()
     kills_before = oom.system_oom_kills()
     log = folder.log_path(cell.cell_id)
     ended = call_in_process(
-        worker.run_cell,
+        "vlmprof.execution.worker:run_cell",
         (cell, fixed, machine["device_name"], where),
         log=log,
         timeout_s=fixed["cell_timeout"],
         on_poll=lambda: progress.tick(cell, where.read()),
     )
     if ended.value is not None:
-        result: worker.CellResult = ended.value
-        if result.row.status is Status.OK:
+        row, samples = ended.value
+        if row.status is Status.OK:
             log.unlink(missing_ok=True)
-        return result.row, result.samples
-    return _explain(cell, machine, ended, where, kills_before, fixed["cell_timeout"]), {}
+        return row, samples
+    return _explain(cell, machine, ended, where, kills_before, fixed["cell_timeout"]), NO_SAMPLES
 
 
 def _explain(

@@ -9,8 +9,9 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,24 +25,15 @@ from vlmprof.measure.clocks import device_clock
 from vlmprof.measure.timeline import Stage, Timeline
 from vlmprof.plan import Cell
 from vlmprof.records import Row, StageFigures, Status
-from vlmprof.vlm import create_vlm
-from vlmprof.vlm.model import VLM
+from vlmprof.store import Samples
+from vlmprof.vlm.model import VLM, create_vlm
 from vlmprof.vlm.preprocess import Preprocess
 
-PART_OF_STAGE = {"vision": "vision", "connector": "connector", "prefill": "llm"}
-"""Whose weights a stage uses."""
+NO_PEAKS = memory.Peaks(None, None, None)
 
 
-@dataclass(frozen=True)
-class CellResult:
-    """What a cell's process sends back."""
-
-    row: Row
-    samples: Mapping[str, list[float]]
-
-
-def run_cell(cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Board) -> CellResult:
-    """Measure `cell` on `fixed["device"]` and return its row; running out of memory is a row too.
+def run_cell(cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Board) -> tuple[Row, Samples]:
+    """Measure `cell` on `fixed["device"]` and return its row and samples; running out of memory is a row.
 
     Anything else that the model raises is raised.
     """
@@ -51,7 +43,7 @@ def run_cell(cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Boar
         status=Status.OK, visual_tokens=cell.visual_tokens, prompt_tokens=fixed["prompt_tokens"],
         started_at=datetime.now(UTC).isoformat(timespec="seconds"), device=device_name,
     )  # fmt: skip
-    samples: Mapping[str, list[float]] = {}
+    samples: Samples = {}
     try:
         with torch.inference_mode():
             row, samples = _measure(row, fixed, board)
@@ -65,10 +57,10 @@ def run_cell(cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Boar
             oom_stage=board.read().place,
             message=first_line(str(error)) or "MemoryError",
         )
-    return CellResult(replace(row, wall_s=time.perf_counter() - begin), samples)
+    return replace(row, wall_s=time.perf_counter() - begin), samples
 
 
-def _measure(row: Row, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Mapping[str, list[float]]]:
+def _measure(row: Row, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Samples]:
     device = torch.device(fixed["device"])
     baseline_rss_bytes = memory.rss_bytes()
     if fixed["memory_limit"]:
@@ -107,13 +99,13 @@ def _measure(row: Row, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Map
     for reached in stage_peaks.values():
         peaks |= reached
 
-    weight_bytes = vlm.weight_bytes
+    weight_bytes = vlm.weight_bytes()
     stages = {
         name: StageFigures(
             host_s=_mean(samples.host_s[name]),
             gpu_s=_mean(samples.gpu_s[name]),
-            weight_bytes=weight_bytes.get(PART_OF_STAGE.get(name, "")),
-            **_peak_columns(stage_peaks.get(name)),
+            weight_bytes=weight_bytes.get(name),
+            **asdict(stage_peaks.get(name, NO_PEAKS)),
         )
         for name in names
     }
@@ -121,7 +113,7 @@ def _measure(row: Row, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Map
         row,
         stages=stages,
         end_to_end_s=_mean(samples.end_to_end_s),
-        **_peak_columns(peaks),
+        **asdict(peaks),
         baseline_rss_bytes=baseline_rss_bytes,
         nvml_process_bytes=memory.nvml_process_bytes(device),
         weight_bytes=sum(weight_bytes.values()),
@@ -143,9 +135,10 @@ def _build(row: Row, fixed: Mapping[str, Any], device: torch.device) -> tuple[VL
         height=row.height_px, width=row.width_px, levels=str(axes["levels"]),
         prompt_tokens=fixed["prompt_tokens"], logits=fixed["logits"], seed=fixed["seed"],
     )  # fmt: skip
+    image = Path(fixed["image"]) if fixed["image"] else None
     preprocess = Preprocess(
-        fixed["image"], height=row.height_px, width=row.width_px, fit=fixed["fit"], device=device,
-        dtype=dtype, batch_size=int(axes["batch_size"]), seed=fixed["seed"],
+        image, height=row.height_px, width=row.width_px, fit=fixed["fit"], device=device, dtype=dtype,
+        batch_size=int(axes["batch_size"]), seed=fixed["seed"],
     )  # fmt: skip
     return vlm, preprocess
 
@@ -177,16 +170,6 @@ def _memory_pass(timeline: Timeline, meter: memory.MemoryMeter) -> dict[str, mem
 
     timeline.each_stage(around)
     return peaks
-
-
-def _peak_columns(peaks: memory.Peaks | None) -> dict[str, int | None]:
-    if peaks is None:
-        return {}
-    return {
-        "peak_allocated_bytes": peaks.allocated_bytes,
-        "peak_reserved_bytes": peaks.reserved_bytes,
-        "peak_rss_bytes": peaks.rss_bytes,
-    }
 
 
 def _mean(values: list[float]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -16,16 +17,16 @@ import torch
 class Peaks:
     """What was reached since the last `MemoryMeter.reset`, or since the process began."""
 
-    allocated_bytes: int | None
-    reserved_bytes: int | None
-    rss_bytes: int | None
+    peak_allocated_bytes: int | None
+    peak_reserved_bytes: int | None
+    peak_rss_bytes: int | None
 
     def __or__(self, other: Peaks) -> Peaks:
         """The higher of each."""
         return Peaks(
-            _higher(self.allocated_bytes, other.allocated_bytes),
-            _higher(self.reserved_bytes, other.reserved_bytes),
-            _higher(self.rss_bytes, other.rss_bytes),
+            _higher(self.peak_allocated_bytes, other.peak_allocated_bytes),
+            _higher(self.peak_reserved_bytes, other.peak_reserved_bytes),
+            _higher(self.peak_rss_bytes, other.peak_rss_bytes),
         )
 
 
@@ -39,9 +40,10 @@ class MemoryMeter:
         """Whether any mark can be lowered between stages."""
 
     def reset(self) -> None:
-        """Lower the marks to what is in use now."""
+        """Lower the marks to what is in use now, freed memory given back to the system first."""
         if self._device is not None:
             torch.accelerator.reset_peak_memory_stats(self._device)
+        _give_back_freed()
         _reset_peak_rss()
 
     def peaks(self) -> Peaks:
@@ -57,7 +59,7 @@ class MemoryMeter:
     def stage_peaks(self) -> Peaks:
         """The marks since `reset`, without those that this system cannot lower."""
         reached = self.peaks()
-        return reached if self._resets_rss else replace(reached, rss_bytes=None)
+        return reached if self._resets_rss else replace(reached, peak_rss_bytes=None)
 
 
 def rss_bytes() -> int:
@@ -97,6 +99,12 @@ def nvml_process_bytes(device: torch.device) -> int | None:
         return None
     ours = [p for p in processes if p.pid == os.getpid()] or (processes if len(processes) == 1 else [])
     return ours[0].usedGpuMemory if ours else None
+
+
+def _give_back_freed() -> None:
+    # glibc keeps what was freed; other C libraries have no such call and no such habit
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _reset_peak_rss() -> bool:
