@@ -22,18 +22,13 @@ SHORT = 12
 """A recurrence over at most so many chunk ends runs one by one."""
 
 
-def chunk_count(length: int, steps: int = CHUNK_STEPS) -> int:
-    """Chunks that cover `length` positions, the last one perhaps in part."""
-    return -(-length // steps)
-
-
-def scan_chunks_(decay: Tensor, drive: Tensor, entering: Tensor, reverse: bool) -> Tensor:
+def scan_chunks_(decay: Tensor, drive: Tensor, entering: Tensor | None, reverse: bool) -> Tensor:
     """Run the recurrence in place over chunked sequences and return the state that leaves it.
 
     decay, drive: (steps, chunks, *channels), contiguous; `drive` becomes the states and `decay` the
     products of decays since the chunk began. entering: (*channels), the state before the first
-    position. `reverse` runs from the last position to the first. Padding must have drive 0, and
-    decay 1 unless the state that reaches it is 0.
+    position, or None for 0. `reverse` runs from the last position to the first. Padding must have
+    drive 0, and decay 1 unless the state that reaches it is 0.
     """
     steps, chunks = decay.shape[:2]
     decays, drives = decay.unbind(0), drive.unbind(0)
@@ -44,37 +39,45 @@ def scan_chunks_(decay: Tensor, drive: Tensor, entering: Tensor, reverse: bool) 
         decays[t].mul_(decays[before])
         before = t
 
-    into_chunk = torch.empty_like(drives[before])
-    first, last = (chunks - 1, 0) if reverse else (0, chunks - 1)
-    into_chunk[first] = entering
-    if chunks > 1:
-        ends = _chunk_end_states(decays[before], drives[before], entering, reverse)
-        if reverse:
-            into_chunk[:-1] = ends[1:]
-        else:
-            into_chunk[1:] = ends[:-1]
-    drive.addcmul_(decay, into_chunk)
-    return drives[before][last].clone()
+    if entering is None:
+        if chunks == 1:
+            return drives[before][0]
+        entering = torch.zeros_like(drives[before][0])
+    into_chunks, leaving = _carry(decays[before], drives[before], entering, reverse)
+    drive.addcmul_(decay, into_chunks)
+    return leaving
 
 
-def _chunk_end_states(decay: Tensor, drive: Tensor, entering: Tensor, reverse: bool) -> Tensor:
-    """States at the ends of the chunks, (chunks, *channels), from what each chunk does on its own."""
+def _carry(decay: Tensor, drive: Tensor, entering: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The state that enters each chunk, (chunks, *channels), and the one that leaves the last.
+
+    decay, drive: (chunks, *channels), what each chunk does to the state that enters it. The states
+    are those of a recurrence one longer, whose first element brings in `entering`.
+    """
     chunks = decay.shape[0]
+    into_chunks, first, last = (slice(1, None), chunks, 0) if reverse else (slice(chunks), 0, chunks)
     if chunks <= SHORT:
-        states = torch.empty_like(drive)
-        state = entering
+        states = drive.new_empty(chunks + 1, *drive.shape[1:])
+        rows = states.unbind(0)
+        state = rows[first].copy_(entering)
         for c in range(chunks - 1, -1, -1) if reverse else range(chunks):
-            state = torch.addcmul(drive[c], decay[c], state, out=states[c])
-        return states
-    decay, drive = _into_chunks(decay, fill=1.0), _into_chunks(drive, fill=0.0)
-    scan_chunks_(decay, drive, entering, reverse)
-    return drive.transpose(0, 1).flatten(0, 1)[:chunks]
+            after = c if reverse else c + 1
+            state = torch.addcmul(drive[c], decay[c], state, out=rows[after])
+        return states[into_chunks], rows[last]
+
+    padding = -(chunks + 1) % CHUNK_STEPS
+    longer_decay = decay.new_ones(chunks + 1 + padding, *decay.shape[1:])
+    longer_drive = drive.new_zeros(longer_decay.shape)
+    ends = slice(chunks) if reverse else slice(1, chunks + 1)
+    longer_decay[ends] = decay
+    longer_drive[ends] = drive
+    longer_drive[first] = entering
+    states = _into_chunks(longer_drive)
+    scan_chunks_(_into_chunks(longer_decay), states, None, reverse)
+    states = states.transpose(0, 1).flatten(0, 1)[: chunks + 1]
+    return states[into_chunks], states[last]
 
 
-def _into_chunks(sequence: Tensor, fill: float) -> Tensor:
-    """(length, *channels) -> (steps, chunks, *channels), the tail filled up with `fill`."""
-    length = sequence.shape[0]
-    chunks = chunk_count(length)
-    padded = sequence.new_full((chunks * CHUNK_STEPS, *sequence.shape[1:]), fill)
-    padded[:length] = sequence
-    return padded.unflatten(0, (chunks, CHUNK_STEPS)).transpose(0, 1).contiguous()
+def _into_chunks(sequence: Tensor) -> Tensor:
+    """(chunks · steps, *channels) -> (steps, chunks, *channels)."""
+    return sequence.unflatten(0, (-1, CHUNK_STEPS)).transpose(0, 1).contiguous()

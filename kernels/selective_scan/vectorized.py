@@ -16,9 +16,10 @@ SEGMENT_ELEMENTS = 1 << 19
 LOG2_E = math.log2(math.e)
 
 
-def segment_length(elements_per_position: int) -> int:
-    """Positions per segment, a multiple of the chunk, so that one working tensor stays bounded."""
-    return max(1, SEGMENT_ELEMENTS // (elements_per_position * CHUNK_STEPS)) * CHUNK_STEPS
+def chunks_per_segment(chunks: int, elements_per_position: int) -> int:
+    """Chunks in each of the equal segments that bound the size of a working tensor."""
+    most = max(1, SEGMENT_ELEMENTS // (elements_per_position * CHUNK_STEPS))
+    return -(-chunks // -(-chunks // most))
 
 
 def selective_scan_vectorized(
@@ -42,7 +43,7 @@ def selective_scan_vectorized(
 
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
     states = [A2.new_zeros(batch, *grouped) for _ in range(d_state)]
-    step = segment_length(batch * d_inner)
+    step = chunks_per_segment(-(-length // CHUNK_STEPS), batch * d_inner) * CHUNK_STEPS
     for start in range(0, length, step):
         here = slice(start, min(start + step, length))
         x = _chunk_layout(u[:, :, here].unflatten(1, grouped), dtype)

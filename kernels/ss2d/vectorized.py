@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from vlmprof.kernels.backends import compute_dtype
 from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
-from vlmprof.kernels.selective_scan.vectorized import LOG2_E, segment_length
+from vlmprof.kernels.selective_scan.vectorized import LOG2_E, chunks_per_segment
 
 
 def ss2d_vectorized(
@@ -32,31 +32,33 @@ def ss2d_vectorized(
     dt_weight = dt_projs_weight.to(x.dtype).to(dtype)
     dt_bias = dt_projs_bias.to(dtype)
 
-    merged = x.to(dtype) * Ds.to(dtype).view(4, d_inner).sum(0)
-    for orientation in (0, 1):
-        columns = orientation == 1
+    skip = Ds.to(dtype).view(4, d_inner)
+
+    scanned = []
+    for orientation, columns in enumerate((False, True)):
         pixels = _by_position(x, columns, dtype)
-        y = torch.zeros_like(pixels)
+        y = pixels * (skip[orientation] + skip[orientation + 2])
         for k in (orientation, orientation + 2):
             parameters = _by_position(projected[..., k, :], columns, dtype)
             _scan_direction_(y, pixels, parameters, dt_weight[k], dt_bias[k], A2[k], reverse=k >= 2)
-        y = y.flatten(0, 1)[: height * width].transpose(0, 1)
-        merged += y.unflatten(1, (width, height)).transpose(1, 2) if columns else y.view_as(merged)
-    return merged.to(x.dtype)
+        scanned.append(y.flatten(0, 1)[: height * width].movedim(1, 0))
+    by_rows = scanned[0].unflatten(1, (height, width))
+    by_columns = scanned[1].unflatten(1, (width, height))
+    return (by_rows + by_columns.transpose(1, 2)).to(x.dtype, memory_format=torch.contiguous_format)
 
 
 def _by_position(image: Tensor, columns: bool, dtype: torch.dtype) -> Tensor:
     """(batch, height, width, channels) -> (chunks, steps, batch, channels) in order of the scan.
 
-    The tail of the last chunk is 0, so a scan that starts there keeps its state at 0.
+    A view where it can be one. The tail of the last chunk is 0, so a scan that starts there keeps its
+    state at 0.
     """
     if columns:
         image = image.transpose(1, 2)
-    batch, outer, inner, channels = image.shape
-    length = outer * inner
-    positions = image.new_empty(length + -length % CHUNK_STEPS, batch, channels, dtype=dtype)
-    positions[:length].unflatten(0, (outer, inner)).copy_(image.permute(1, 2, 0, 3))
-    positions[length:] = 0
+    positions = image.flatten(1, 2).movedim(0, 1).to(dtype)
+    padding = -positions.shape[0] % CHUNK_STEPS
+    if padding:
+        positions = F.pad(positions, (0, 0, 0, 0, 0, padding))
     return positions.unflatten(0, (-1, CHUNK_STEPS))
 
 
@@ -77,7 +79,7 @@ def _scan_direction_(
     chunks, _, batch, d_inner = pixels.shape
     dt_rank, d_state = dt_weight.shape[1], A2.shape[1]
     states = [A2.new_zeros(batch, d_inner) for _ in range(d_state)]
-    per_segment = segment_length(batch * d_inner) // CHUNK_STEPS
+    per_segment = chunks_per_segment(chunks, batch * d_inner)
     starts = range(0, chunks, per_segment)
     for start in reversed(starts) if reverse else starts:
         here = slice(start, start + per_segment)
