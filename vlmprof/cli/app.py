@@ -21,6 +21,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
 SpecArgument = Annotated[
     str | None, typer.Argument(help="A TOML file or a shipped name; by default the one for this machine.")
 ]
@@ -61,7 +63,8 @@ def sweep(
     checked = _load(spec, overrides)
     folder = out or Path("runs") / (f"{checked.name}-{checked.digest()}" if overrides else checked.name)
     statuses = [_status(word, Status) for word in retry or ()]
-    signal.signal(signal.SIGTERM, _interrupt)
+    for stop in STOPS:
+        signal.signal(stop, _interrupt)
     try:
         run_sweep(checked, folder, _command(), choose_progress(), statuses)
     except KeyboardInterrupt:
@@ -128,4 +131,7 @@ def _command() -> str:
 
 
 def _interrupt(signum: int, frame: Any) -> None:
+    # once is enough: an impatient second one must not cut the clean end short
+    for stop in STOPS:
+        signal.signal(stop, signal.SIG_IGN)
     raise KeyboardInterrupt

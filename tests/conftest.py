@@ -1,0 +1,18 @@
+"""Tests that need a GPU run first where there is one, and say why they are skipped where there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not on_gpu:
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        items.sort(key=lambda item: item.get_closest_marker("gpu") is None)
+        return
+    for item in on_gpu:
+        item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and there is none here"))

@@ -1,0 +1,134 @@
+"""Backbones that fail in every way a cell can, for sweeps that must go on regardless."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vlmprof.backbones import backbone
+
+
+class Tiny(nn.Module):
+    """One token per 16 × 16 pixels, and a fault before it answers."""
+
+    def __init__(self, fault=lambda: None):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 16, 16)
+        self.fault = fault
+
+    def forward(self, images):
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        self.fault()
+        return tokens
+
+
+def faulty(fault):
+    """A factory whose backbone does `fault()` in its forward pass."""
+
+    def factory():
+        return Tiny(fault)
+
+    factory.__name__ = fault.__name__
+    return backbone(embed_dim=8, stride=16)(factory)
+
+
+@backbone(embed_dim=8, stride=16)
+def fine():
+    return Tiny()
+
+
+@faulty
+def error():
+    raise ValueError("the weights\nare haunted")
+
+
+@faulty
+def hang():
+    time.sleep(600)
+
+
+@faulty
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@faulty
+def crash():
+    ctypes.string_at(0)
+
+
+@faulty
+def quit_early():
+    os._exit(3)
+
+
+@faulty
+def device_oom():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+@faulty
+def launch_oom():
+    raise RuntimeError("CUDA error: out of memory")
+
+
+@faulty
+def library_oom():
+    raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+@faulty
+def host_oom():
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+@faulty
+def python_oom():
+    bytearray(1 << 60)
+
+
+@faulty
+def aborted_oom():
+    os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n")
+    os.abort()
+
+
+@backbone(embed_dim=8, stride=16)
+def build_oom():
+    torch.empty(1 << 60, dtype=torch.uint8)
+    return Tiny()
+
+
+@backbone(embed_dim=8, stride=16)
+def build_error():
+    raise RuntimeError("no such layer")
+
+
+class NotANumber(Tiny):
+    def forward(self, images):
+        return super().forward(images) * float("nan")
+
+
+@backbone(embed_dim=8, stride=16)
+def not_a_number():
+    return NotANumber()
+
+
+class Slow(Tiny):
+    """Leaves a mark that it runs, so that a test knows when to strike."""
+
+    def forward(self, images):
+        Path("running").touch()
+        time.sleep(float(os.environ.get("SLOW_S", "0.5")))
+        return super().forward(images)
+
+
+@backbone(embed_dim=8, stride=16)
+def slow():
+    return Slow()

@@ -1,0 +1,213 @@
+"""Whatever becomes of a cell, there is a row that says so, and the sweep goes on. Through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SWEEP = [sys.executable, "-m", "vlmprof", "sweep"]
+SPEC = """
+[axes]
+backbone = [{backbones}]
+resolution = {resolutions}
+llm = "llama-23m"
+dtype = "float32"
+[fixed]
+warm_up = 1
+iterations = 2
+stages = ["preprocess", "vision", "connector"]
+"""
+
+
+def write_spec(folder: Path, names: list[str], resolutions: list[int]) -> Path:
+    path = folder / "spec.toml"
+    quoted = ", ".join(f'"faulty:{name}"' for name in names)
+    path.write_text(SPEC.format(backbones=quoted, resolutions=resolutions))
+    return path
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "2", **more}
+
+
+def sweep(folder: Path, spec: Path, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SWEEP, str(spec), "--out", "run", *options],
+        cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+
+
+def rows(folder: Path) -> dict[tuple[str, str], dict]:
+    lines = (folder / "run" / "rows.jsonl").read_text().splitlines()
+    return {(r["backbone"].removeprefix("faulty:"), r["resolution"]): r for r in map(json.loads, lines)}
+
+
+@pytest.fixture(scope="module")
+def everything_at_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faults")
+    names = [
+        "error", "hang", "killed", "crash", "quit_early", "device_oom", "launch_oom", "library_oom",
+        "host_oom", "python_oom", "aborted_oom", "build_oom", "build_error", "not_a_number", "fine",
+    ]  # fmt: skip
+    spec = write_spec(folder, names, [32, 64])
+    ended = sweep(folder, spec, "--cell-timeout", "6s")
+    assert ended.returncode == 0, ended.stderr
+    return folder, rows(folder), ended
+
+
+def test_every_cell_has_a_row_and_the_healthy_ones_are_measured(everything_at_once):
+    _, found, _ = everything_at_once
+    assert len(found) == 30
+    for size in ("32", "64"):
+        assert found["fine", size]["status"] == "ok"
+        assert found["fine", size]["host_vision_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("device_oom", "vision"), ("launch_oom", "vision"), ("library_oom", "vision"), ("host_oom", "vision"),
+        ("python_oom", "vision"), ("aborted_oom", "vision"), ("build_oom", "build"),
+    ],
+)  # fmt: skip
+def test_out_of_memory_is_found_wherever_it_strikes(everything_at_once, name, where):
+    _, found, _ = everything_at_once
+    row = found[name, "32"]
+    assert (row["status"], row["oom_stage"]) == ("oom", where)
+    assert row["message"]
+    assert row["host_vision_s"] is None
+    larger = found[name, "64"]
+    assert larger["status"] == "skipped"
+    assert larger["message"] == "out of memory at 32 already"
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "words"),
+    [
+        ("error", "error", "ValueError: the weights"),
+        ("build_error", "error", "no such layer"),
+        ("hang", "timeout", "longer than 6 s, stopped while warming up 1/1, vision"),
+        ("crash", "error", "SIGSEGV while warming up 1/1, vision"),
+        ("quit_early", "error", "exit code 3"),
+    ],
+)
+def test_other_failures_are_named_and_do_not_skip_larger_sizes(everything_at_once, name, status, words):
+    _, found, _ = everything_at_once
+    for size in ("32", "64"):
+        assert found[name, size]["status"] == status
+        assert words in found[name, size]["message"]
+
+
+def test_a_killed_worker_counts_as_memory_only_where_the_kernel_says_so(everything_at_once):
+    from vlmprof.execution.oom import system_oom_kills
+
+    _, found, _ = everything_at_once
+    row = found["killed", "32"]
+    if system_oom_kills() is None:
+        assert row["status"] == "oom"
+    else:
+        assert row["status"] == "error"
+        assert "SIGKILL) from outside while warming up" in row["message"]
+
+
+def test_values_that_are_not_finite_are_flagged(everything_at_once):
+    _, found, _ = everything_at_once
+    assert found["not_a_number", "32"]["status"] == "ok"
+    assert "not finite" in found["not_a_number", "32"]["warnings"][0]
+    assert found["fine", "32"]["warnings"] == []
+
+
+def test_the_traceback_is_kept_in_the_log_and_not_shown(everything_at_once):
+    folder, found, ended = everything_at_once
+    log = folder / "run" / "logs" / f"{found['error', '32']['cell_id']}.txt"
+    assert "are haunted" in log.read_text()
+    assert "Traceback" not in ended.stderr + ended.stdout
+    assert not (folder / "run" / "logs" / f"{found['fine', '32']['cell_id']}.txt").exists()
+
+
+def test_running_again_repeats_nothing_unless_asked(everything_at_once):
+    folder, found, _ = everything_at_once
+    before = (folder / "run" / "rows.jsonl").read_bytes()
+    ended = sweep(folder, folder / "spec.toml", "--cell-timeout", "6s")
+    assert ended.returncode == 0
+    assert "30 of 30 cells were done before" in ended.stderr
+    assert (folder / "run" / "rows.jsonl").read_bytes() == before
+    ended = sweep(folder, folder / "spec.toml", "--cell-timeout", "1s", "--retry", "timeout")
+    assert ended.returncode == 0, ended.stderr
+    again = rows(folder)
+    assert "longer than 1 s" in again["hang", "64"]["message"]
+    assert again["error", "32"] == found["error", "32"]
+
+
+def test_larger_sizes_run_after_all_when_asked(tmp_path):
+    spec = write_spec(tmp_path, ["device_oom"], [32, 64])
+    assert sweep(tmp_path, spec).returncode == 0
+    assert rows(tmp_path)["device_oom", "64"]["status"] == "skipped"
+    assert sweep(tmp_path, spec, "--run-after-oom").returncode == 0
+    assert rows(tmp_path)["device_oom", "64"]["status"] == "oom"
+
+
+def _start(folder: Path, spec: Path, **more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*SWEEP, str(spec), "--out", "run"], cwd=folder, env=environment(**more), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def _wait_for(condition, seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def _children_gone(session: int) -> bool:
+    import psutil
+
+    alive = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                alive.append(process)
+        except (ProcessLookupError, PermissionError, psutil.Error):
+            continue
+    return not alive
+
+
+@pytest.mark.parametrize("strike", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_stopped_in_the_middle_is_finished_by_the_same_command(tmp_path, strike):
+    spec = write_spec(tmp_path, ["fine", "slow"], [32, 64])
+    process = _start(tmp_path, spec, SLOW_S="60")
+    _wait_for((tmp_path / "running").exists)
+    if strike is signal.SIGINT:
+        # Ctrl-C, impatiently, to every process of the terminal's group
+        os.killpg(process.pid, strike)
+        time.sleep(0.05)
+    os.kill(process.pid, strike) if strike is not signal.SIGINT else os.killpg(process.pid, strike)
+    _, stderr = process.communicate(timeout=60)
+    _wait_for(lambda: _children_gone(process.pid), 30)
+    if strike is signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130, stderr
+        assert "the same command goes on" in stderr
+        assert "Traceback" not in stderr
+
+    before = (tmp_path / "run" / "rows.jsonl").read_bytes()
+    assert len(before.splitlines()) == 2
+    ended = sweep(tmp_path, spec, SLOW_S="0")
+    assert ended.returncode == 0, ended.stderr
+    after = (tmp_path / "run" / "rows.jsonl").read_bytes()
+    assert after.startswith(before)
+    assert {row["status"] for row in rows(tmp_path).values()} == {"ok"}
+    assert len(after.splitlines()) == 4
+    samples = {path.stem for path in (tmp_path / "run" / "samples").iterdir()}
+    assert samples == {row["cell_id"] for row in rows(tmp_path).values()}

@@ -1,0 +1,73 @@
+"""Plans: the cells, their ids and tokens, and what is skipped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from vlmprof.errors import UserError
+from vlmprof.plan import make_plan
+from vlmprof.spec import build_spec
+
+
+def planned(**axes):
+    return make_plan(build_spec({"axes": {"llm": "llama-23m", **axes}}, {}, "test"))
+
+
+def test_cells_run_line_by_line_from_small_to_large():
+    cells = planned(backbone=["vit-t", "vmamba-t"], resolution=[512, 224, "640x320"])
+    assert [cell.label for cell in cells] == [
+        f"{backbone} @ {resolution}"
+        for backbone in ("vit-t", "vmamba-t")
+        for resolution in ("224", "640x320", "512")
+    ]
+
+
+def test_tokens_are_one_per_sixteen_pixels_rounded_up():
+    cells = planned(backbone="vmamba-t", resolution=[224, 512, "1333x800", "33x47"])
+    tokens = {cell.axes["resolution"]: cell.visual_tokens for cell in cells}
+    assert tokens == {"224": 196, "512": 1024, "1333x800": 4200, "33x47": 9}
+
+
+def test_ids_are_stable_and_depend_on_every_axis():
+    first = planned(backbone="vit-t", resolution=[224])[0]
+    again = planned(backbone=["vit-s", "vit-t"], resolution=[512, 224])
+    assert first.cell_id in {cell.cell_id for cell in again}
+    for axis, value in (("dtype", "float32"), ("batch_size", 2), ("connector", "linear"), ("levels", "all")):
+        assert planned(backbone="vit-t", resolution=[224], **{axis: value})[0].cell_id != first.cell_id
+
+
+def test_a_size_that_only_some_backbones_take_is_skipped_for_the_others():
+    cells = {cell.axes["backbone"]: cell for cell in planned(backbone=["vit-t", "vmamba-t"], resolution=[230])}
+    assert cells["vmamba-t"].skip_reason is None
+    assert cells["vit-t"].visual_tokens is None
+    assert "nearest that fits is 224 or 240" in cells["vit-t"].skip_reason
+
+
+def test_a_size_that_no_backbone_takes_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match="vit-t cannot take 100x230; the nearest that fits is 96x224 or 112x240"):
+        planned(backbone="vit-t", resolution=[224, "100x230"])
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "words"),
+    [
+        ("backbone", "vmanba-t", "unknown backbone 'vmanba-t'; did you mean vmamba-t"),
+        ("llm", "vicuna7b", "vicuna-7b"),
+        ("connector", "mlp4", "mlp"),
+    ],
+)
+def test_unknown_names_bring_the_nearest(axis, value, words):
+    with pytest.raises(UserError, match=words):
+        planned(**{"backbone": "vit-t", "resolution": 224, axis: value})
+
+
+def test_planning_loads_no_torch():
+    code = (
+        "import sys; from vlmprof.spec import load_spec; from vlmprof.plan import make_plan;"
+        "cells = make_plan(load_spec('kuo2026-fig4')); assert len(cells) > 100;"
+        "assert not {'torch', 'pandas', 'matplotlib', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,108 @@
+"""Specifications: what is accepted, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+
+import pytest
+
+from vlmprof.errors import UserError
+from vlmprof.spec import AXES, build_spec, load_spec, parse_resolution, resolution_size, shipped_specs
+
+GRID = {"axes": {"backbone": "vit-t", "resolution": [224], "llm": "llama-23m"}}
+
+
+def test_defaults_fill_what_is_not_said():
+    spec = build_spec(GRID, {}, "mine")
+    assert spec.axes["resolution"] == ("224",)
+    assert spec.axes["batch_size"] == (1,)
+    assert list(spec.axes) == list(AXES)
+    assert spec.fixed["logits"] == "all"
+
+
+def test_overrides_replace_what_the_file_says():
+    spec = build_spec(GRID, {"backbone": ["vit-s", "vmamba-t"], "iterations": "20"}, "mine")
+    assert spec.axes["backbone"] == ("vit-s", "vmamba-t")
+    assert spec.fixed["iterations"] == 20
+
+
+@pytest.mark.parametrize(
+    ("written", "kept", "size"),
+    [
+        (512, "512", (512, 512)),
+        ("512", "512", (512, 512)),
+        ("512x512", "512", (512, 512)),
+        ("1333x800", "1333x800", (800, 1333)),
+        (" 1333 × 800 ", "1333x800", (800, 1333)),
+    ],
+)
+def test_a_resolution_is_width_by_height(written, kept, size):
+    assert parse_resolution(written) == kept
+    assert resolution_size(kept) == size
+
+
+@pytest.mark.parametrize("written", [0, "0", "0x5", "5x0", "-4", "big", "1x2x3", True, 2.5, ""])
+def test_what_is_no_resolution_is_refused(written):
+    with pytest.raises(UserError, match="not a resolution"):
+        parse_resolution(written)
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"axes": {**GRID["axes"], "resolutions": [1]}}, r"'resolutions'; did you mean resolution"),
+        ({**GRID, "fixd": {}}, r"'fixd'; did you mean fixed"),
+        ({**GRID, "fixed": {"iterations": 0}}, "iterations: 0 is not a whole number of at least 1"),
+        ({**GRID, "fixed": {"iterations": 2.5}}, "iterations: 2.5 is not a whole number"),
+        ({**GRID, "fixed": {"warm_up": True}}, "warm_up: True is not a whole number"),
+        ({**GRID, "fixed": {"logits": "some"}}, "'some' is not one of all, last"),
+        ({**GRID, "fixed": {"memory_limit": "lots"}}, "memory_limit: 'lots' is not a memory size"),
+        ({**GRID, "fixed": {"stages": []}}, "stages: must be consecutive"),
+        ({**GRID, "fixed": {"stages": ["preprocess", "connector"]}}, "stages: must be consecutive"),
+        ({**GRID, "fixed": {"stages": ["prefill"]}}, "stages: must be consecutive"),
+        ({"axes": {"backbone": [], "resolution": 224, "llm": "llama-23m"}}, "no backbone given"),
+        ({}, "no backbone given.*--backbone"),
+        ({"axes": [1]}, "axes must be a table"),
+    ],
+)
+def test_mistakes_are_named(document, words):
+    with pytest.raises(UserError, match=words):
+        build_spec(document, {}, "mine")
+
+
+def test_a_file_that_is_no_toml_is_refused(tmp_path):
+    path = tmp_path / "broken.toml"
+    path.write_text("[axes\n")
+    with pytest.raises(UserError, match="not valid TOML"):
+        load_spec(str(path))
+
+
+def test_shipped_specs_are_found_by_name_and_are_valid():
+    assert {"quick", "kuo2026-fig4"} <= set(shipped_specs())
+    for name in shipped_specs():
+        assert load_spec(name).axes == load_spec(f"{name}.toml").axes
+
+
+def test_the_paper_spec_has_the_papers_resolutions_and_protocol():
+    from vlmprof.analysis.reference import load_reference
+
+    spec = load_spec("kuo2026-fig4")
+    published = {str(r) for r in load_reference("kuo2026")["resolution"]}
+    assert published <= set(spec.axes["resolution"])
+    assert (spec.fixed["warm_up"], spec.fixed["iterations"]) == (100, 100)
+    assert spec.axes["llm"] == ("vicuna-7b",)
+    assert spec.axes["dtype"] == ("bfloat16",)
+
+
+def test_the_digest_follows_values_and_not_names():
+    one = build_spec({**GRID, "name": "a"}, {}, "x")
+    other = build_spec({**GRID, "name": "b"}, {}, "y")
+    assert one.digest() == other.digest()
+    assert one.digest() != build_spec(GRID, {"seed": 1}, "x").digest()
+
+
+def test_every_shipped_file_is_packaged():
+    names = {entry.name for entry in resources.files("vlmprof.sweeps").iterdir()}
+    assert "quick.toml" in names
+    tomllib.loads(resources.files("vlmprof.sweeps").joinpath("quick.toml").read_text())

@@ -1,0 +1,185 @@
+"""The run folder: what survives, what is refused."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from vlmprof.errors import UserError
+from vlmprof.records import Row, StageFigures, Status, stage_column
+from vlmprof.store import RunFolder, load_frame, load_manifest, load_samples, read_rows
+
+MANIFEST = {
+    "spec": {"axes": {"backbone": ["vit-t"]}, "fixed": {"seed": 0, "run_after_oom": False}},
+    "command": "vlmprof sweep",
+    "environment": {"device_name": "this"},
+}
+
+
+def a_row(cell_id: str = "a", **changes) -> Row:
+    base = dict(
+        cell_id=cell_id,
+        axes={"backbone": "vit-t", "resolution": "224", "llm": "llama-23m"},
+        height_px=224,
+        width_px=224,
+        status=Status.OK,
+        stages={"vision": StageFigures(host_s=0.125, peak_rss_bytes=7), "prefill": StageFigures(gpu_s=0.5)},
+        end_to_end_s=0.7,
+        backends={"ss2d": "torch"},
+        warnings=("careful",),
+    )
+    return Row(**(base | changes))
+
+
+def test_a_row_comes_back_as_it_was():
+    assert Row.from_flat(json.loads(json.dumps(a_row().to_flat()))) == a_row()
+
+
+def test_every_number_carries_its_unit():
+    assert stage_column("host_s", "vision") == "host_vision_s"
+    assert stage_column("peak_allocated_bytes", "prefill") == "peak_allocated_prefill_bytes"
+    units = ("_s", "_bytes", "_px", "_tokens")
+    plain = {"batch_size", "warm_up", "iterations"}
+    for name, value in a_row(weight_bytes=1, visual_tokens=2, build_s=1.0).to_flat().items():
+        if isinstance(value, int | float) and name not in plain:
+            assert name.endswith(units), name
+
+
+def test_rows_samples_and_manifest_are_read_back(tmp_path):
+    with RunFolder(tmp_path / "run", MANIFEST) as folder:
+        folder.append(a_row("a"), {"host_vision_s": [0.1, 0.15]})
+        folder.append(a_row("b", status=Status.OOM, oom_stage="vision"), {})
+        folder.append(a_row("a", end_to_end_s=0.9), {"host_vision_s": [0.2]})
+    frame = load_frame(tmp_path / "run").set_index("cell_id")
+    assert frame.loc["a", "end_to_end_s"] == 0.9
+    assert frame.loc["b", "oom_stage"] == "vision"
+    assert load_samples(tmp_path / "run") == {"a": {"host_vision_s": [0.2]}}
+    assert load_manifest(tmp_path / "run") == MANIFEST
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
+def test_a_half_written_last_line_is_survived(tmp_path, keep):
+    run = tmp_path / "run"
+    with RunFolder(run, MANIFEST) as folder:
+        folder.append(a_row("a"), {})
+        folder.append(a_row("b"), {})
+    first, second, _ = (run / "rows.jsonl").read_bytes().split(b"\n")
+    (run / "rows.jsonl").write_bytes(first + b"\n" + second[: int(len(second) * keep)])
+    assert [row.cell_id for row in read_rows(run)] == ["a"]
+    with RunFolder(run, MANIFEST) as folder:
+        assert list(folder.rows()) == ["a"]
+        folder.append(a_row("c"), {})
+    assert [row.cell_id for row in read_rows(run)] == ["a", "c"]
+
+
+def test_a_garbled_line_in_the_middle_costs_only_its_own_cell(tmp_path):
+    run = tmp_path / "run"
+    with RunFolder(run, MANIFEST) as folder:
+        for name in "abc":
+            folder.append(a_row(name), {})
+    lines = (run / "rows.jsonl").read_bytes().split(b"\n")
+    for garbage in (b"\x00\xff" * 9, b"null", b"[]", b'{"cell_id": "b"}', b'{"status": "fine"}'):
+        (run / "rows.jsonl").write_bytes(b"\n".join([lines[0], garbage, *lines[2:]]))
+        assert [row.cell_id for row in read_rows(run)] == ["a", "c"]
+
+
+def test_another_spec_or_device_is_refused_with_both_shown(tmp_path):
+    RunFolder(tmp_path / "run", MANIFEST).__exit__(None, None, None)
+    other = json.loads(json.dumps(MANIFEST))
+    other["spec"]["axes"]["backbone"] = ["vit-s"]
+    other["environment"]["device_name"] = "that"
+    with pytest.raises(UserError, match=r'\["vit-t"\] there and \["vit-s"\] here; device is this there and that'):
+        RunFolder(tmp_path / "run", other)
+    other = json.loads(json.dumps(MANIFEST))
+    other["spec"]["fixed"]["run_after_oom"] = True
+    RunFolder(tmp_path / "run", other).__exit__(None, None, None)
+
+
+def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years")
+    with pytest.raises(UserError, match="no run folder"):
+        RunFolder(tmp_path, MANIFEST)
+    assert (tmp_path / "thesis.txt").read_text() == "years"
+
+
+def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from vlmprof.store import RunFolder;"
+        f"f = RunFolder(Path(sys.argv[1]), {MANIFEST!r}); print('open', flush=True); time.sleep(60)"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE)
+    assert first.stdout.readline() == b"open\n"
+    with pytest.raises(UserError, match="another sweep is writing"):
+        RunFolder(tmp_path / "run", MANIFEST)
+    first.kill()
+    first.wait()
+    RunFolder(tmp_path / "run", MANIFEST).__exit__(None, None, None)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_a_clear_line(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot write the run folder"):
+        RunFolder(tmp_path / "run", MANIFEST)
+
+
+def test_a_file_in_the_way_is_a_clear_line(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="cannot write the run folder"):
+        RunFolder(tmp_path / "run", MANIFEST)
+
+
+def _fill_up(run, limit, results):
+    """Append rows until files may grow no further, as on a full disk; report how it ended."""
+    import signal
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    written = 0
+    with RunFolder(run, MANIFEST) as folder:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            for n in range(1000):
+                folder.append(a_row(f"cell-{n}"), {"host_vision_s": [0.1] * 10})
+                written += 1
+        except UserError as error:
+            results.put((written, str(error)))
+
+
+def test_a_full_disk_loses_no_row(tmp_path):
+    results = multiprocessing.get_context("fork").Queue()
+    process = multiprocessing.get_context("fork").Process(
+        target=_fill_up, args=(tmp_path / "run", 20_000, results)
+    )
+    process.start()
+    written, words = results.get(timeout=60)
+    process.join()
+    assert written > 3
+    assert "no space left" in words
+    assert "rows before it are safe" in words
+    assert [row.cell_id for row in read_rows(tmp_path / "run")] == [f"cell-{n}" for n in range(written)]
+    assert (tmp_path / "run" / "rows.jsonl").read_bytes().endswith(b"\n")
+    with RunFolder(tmp_path / "run", MANIFEST) as folder:
+        folder.append(a_row("after"), {})
+    assert read_rows(tmp_path / "run")[-1].cell_id == "after"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_samples_that_do_not_fit_leave_no_half_file(tmp_path, monkeypatch):
+    import vlmprof.store as store
+
+    with RunFolder(tmp_path / "run", MANIFEST) as folder:
+
+        def no_space(fd):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(store.os, "fsync", no_space)
+        with pytest.raises(UserError, match="no space left"):
+            folder.append(a_row("a"), {"host_vision_s": [0.1]})
+    assert list((tmp_path / "run" / "samples").iterdir()) == []
+    assert read_rows(tmp_path / "run") == []
