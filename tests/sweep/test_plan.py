@@ -40,14 +40,18 @@ def test_ids_are_stable_and_depend_on_every_axis():
 
 
 def test_a_size_that_only_some_backbones_take_is_skipped_for_the_others():
-    cells = {cell.axes["backbone"]: cell for cell in planned(backbone=["vit-t", "vmamba-t"], resolution=[230])}
+    cells = {
+        cell.axes["backbone"]: cell for cell in planned(backbone=["vit-t", "vmamba-t"], resolution=[230])
+    }
     assert cells["vmamba-t"].skip_reason is None
     assert cells["vit-t"].visual_tokens is None
     assert "nearest that fits is 224 or 240" in cells["vit-t"].skip_reason
 
 
 def test_a_size_that_no_backbone_takes_is_refused_with_the_nearest():
-    with pytest.raises(UserError, match="vit-t cannot take 100x230; the nearest that fits is 96x224 or 112x240"):
+    with pytest.raises(
+        UserError, match="vit-t cannot take 100x230; the nearest that fits is 96x224 or 112x240"
+    ):
         planned(backbone="vit-t", resolution=[224, "100x230"])
 
 

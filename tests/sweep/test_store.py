@@ -94,7 +94,9 @@ def test_another_spec_or_device_is_refused_with_both_shown(tmp_path):
     other = json.loads(json.dumps(MANIFEST))
     other["spec"]["axes"]["backbone"] = ["vit-s"]
     other["environment"]["device_name"] = "that"
-    with pytest.raises(UserError, match=r'\["vit-t"\] there and \["vit-s"\] here; device is this there and that'):
+    with pytest.raises(
+        UserError, match=r'\["vit-t"\] there and \["vit-s"\] here; device is this there and that'
+    ):
         RunFolder(tmp_path / "run", other)
     other = json.loads(json.dumps(MANIFEST))
     other["spec"]["fixed"]["run_after_oom"] = True

@@ -8,7 +8,8 @@ import signal
 
 from vlmprof.vlm import PRELOAD
 
-for _name in (*PRELOAD, "vlmprof.execution.worker"):
+# torch's custom ops load the compiler's front end on their first call, which is seconds
+for _name in (*PRELOAD, "torch._dynamo", "vlmprof.execution.worker"):
     importlib.import_module(_name)
 
 # Ctrl-C reaches the whole process group; the sweep's own process decides what becomes of the cell

@@ -1,0 +1,145 @@
+"""The measuring loop against clocks that the test winds itself, and against torch's own timer."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+
+import pytest
+import torch
+
+from vlmprof.measure import timeline
+from vlmprof.measure.clocks import device_clock
+from vlmprof.measure.timeline import Stage, Timeline
+
+
+class World:
+    """A host and an asynchronous device with one hand-wound clock each, in nanoseconds."""
+
+    def __init__(self):
+        self.host_ns = 1_000
+        self.device_ns = 1_000
+        self.marks = {}
+        self.log = []
+
+    def perf_counter_ns(self):
+        return self.host_ns
+
+    def launch(self, host_ns, device_ns):
+        """Work that costs the host `host_ns` to launch and the device `device_ns` to do."""
+        self.host_ns += host_ns
+        self.device_ns = max(self.device_ns, self.host_ns) + device_ns
+
+    def synchronize(self):
+        self.log.append("sync")
+        self.host_ns = self.device_ns = max(self.host_ns, self.device_ns)
+
+    def start(self, i):
+        self.log.append(f"start {i}")
+        self.marks[i] = [max(self.device_ns, self.host_ns), None]
+
+    def stop(self, i):
+        self.log.append(f"stop {i}")
+        self.marks[i][1] = self.device_ns
+
+    def elapsed_s(self, i):
+        return (self.marks[i][1] - self.marks[i][0]) * 1e-9
+
+
+@pytest.fixture
+def world(monkeypatch):
+    world = World()
+    monkeypatch.setattr(timeline, "perf_counter_ns", world.perf_counter_ns)
+    return world
+
+
+def test_host_gpu_and_end_to_end_are_three_different_things(world):
+    def stage(host_ns, device_ns):
+        def run(value):
+            world.launch(host_ns, device_ns)
+            return value
+
+        return run
+
+    chain = [Stage("vision", stage(100, 5_000)), Stage("prefill", stage(200, 9_000))]
+    samples = Timeline(chain, world, "image").sample(3)
+    assert samples.host_s["vision"] == pytest.approx([100e-9] * 3)
+    assert samples.host_s["prefill"] == pytest.approx([200e-9] * 3)
+    assert samples.gpu_s["prefill"] == pytest.approx([9_000e-9] * 3)
+    # launching the first stage is the only host time that the device cannot hide
+    assert samples.end_to_end_s == pytest.approx([14_100e-9] * 3)
+
+
+def test_nothing_waits_inside_an_iteration(world):
+    chain = [Stage("vision", lambda value: value), Stage("prefill", lambda value: value)]
+    Timeline(chain, world).iterate()
+    assert world.log == ["sync", "start 0", "stop 0", "start 1", "stop 1", "sync"]
+
+
+def test_each_stage_gets_what_the_one_before_returned():
+    chain = [Stage("vision", lambda x: x + 1), Stage("connector", lambda x: x * 10)]
+    _, value = Timeline(chain, device_clock(torch.device("cpu"), 2), 4).iterate()
+    assert value == 50
+
+
+def test_columns_are_the_rows_columns_and_a_cpu_has_no_gpu_column():
+    chain = [Stage("vision", lambda x: x)]
+    columns = Timeline(chain, device_clock(torch.device("cpu"), 1)).sample(4).columns()
+    assert set(columns) == {"host_vision_s", "end_to_end_s"}
+    assert all(len(values) == 4 for values in columns.values())
+
+
+def test_the_stage_is_marked_before_it_runs():
+    seen = []
+    chain = [Stage("a", lambda _: seen.append("run a")), Stage("b", lambda _: seen.append("run b"))]
+    Timeline(chain, device_clock(torch.device("cpu"), 2), on_stage=seen.append).iterate()
+    assert seen == [0, "run a", 1, "run b"]
+
+
+def test_the_garbage_collector_rests_and_is_woken_even_after_a_failure():
+    states = []
+
+    def fails(_):
+        states.append(gc.isenabled())
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        Timeline([Stage("vision", fails)], device_clock(torch.device("cpu"), 1)).sample(1)
+    assert states == [False]
+    assert gc.isenabled()
+
+
+def test_the_memory_pass_goes_around_each_stage_in_turn():
+    from contextlib import contextmanager
+
+    seen = []
+
+    @contextmanager
+    def around(name):
+        seen.append(f"before {name}")
+        yield
+        seen.append(f"after {name}")
+
+    chain = [Stage("a", lambda x: seen.append("a") or 1), Stage("b", lambda x: seen.append(f"b {x}"))]
+    Timeline(chain, device_clock(torch.device("cpu"), 2)).each_stage(around)
+    assert seen == ["before a", "a", "after a", "before b", "b 1", "after b"]
+
+
+def test_a_known_wait_is_measured_as_long_as_it_is():
+    chain = [Stage("vision", lambda _: time.sleep(0.02))]
+    samples = Timeline(chain, device_clock(torch.device("cpu"), 1)).sample(5)
+    assert min(samples.host_s["vision"]) >= 0.02
+    assert min(e - h for e, h in zip(samples.end_to_end_s, samples.host_s["vision"], strict=True)) >= 0
+
+
+@pytest.mark.gpu
+def test_gpu_latency_agrees_with_torchs_own_timer():
+    from torch.utils.benchmark import Timer
+
+    a = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16)
+    line = Timeline([Stage("vision", lambda _: a @ a)], device_clock(torch.device("cuda"), 1))
+    line.sample(20)
+    ours = statistics.median(line.sample(50).gpu_s["vision"])
+    theirs = Timer("a @ a", globals={"a": a}).blocked_autorange(min_run_time=1).median
+    assert ours == pytest.approx(theirs, rel=0.1)

@@ -1,0 +1,133 @@
+"""Who may import whom, read from the imports themselves (the house rules of the package)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted([*(ROOT / "vlmprof").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
+NO_TORCH = ("torch", "triton", "transformers", "timm")
+LIGHT = (
+    "vlmprof.spec",
+    "vlmprof.plan",
+    "vlmprof.records",
+    "vlmprof.errors",
+    "vlmprof.units",
+    "vlmprof.store",
+)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = ("vlmprof", *parts) if parts[0] == "kernels" else parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imports(path: Path, everywhere: bool) -> set[str]:
+    """Modules that a file imports: at its top level, or `everywhere` (inside functions too)."""
+    tree = ast.parse(path.read_text())
+    found = set()
+    pending = list(ast.iter_child_nodes(tree))
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            base = node.module or ""
+            found |= {base} | {f"{base}.{name.name}" for name in node.names}
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        elif everywhere or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            pending += ast.iter_child_nodes(node)
+    return found
+
+
+def uses(found: set[str], *packages: str) -> set[str]:
+    return {
+        name for name in found for package in packages if name == package or name.startswith(package + ".")
+    }
+
+
+def files_of(*packages: str) -> list[Path]:
+    return [path for path in FILES if uses({module_name(path)}, *packages)]
+
+
+def violations(paths: list[Path], *forbidden: str, everywhere: bool = True) -> dict[str, set[str]]:
+    checked = {module_name(path): uses(imports(path, everywhere), *forbidden) for path in paths}
+    assert checked
+    return {name: found for name, found in checked.items() if found}
+
+
+def test_the_light_modules_load_no_torch_even_indirectly():
+    for module in LIGHT + ("vlmprof.backbones.catalog", "vlmprof.vlm.llm_catalog", "vlmprof.cli.app"):
+        code = f"import sys, {module}; print([m for m in {NO_TORCH} if m in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]", module
+
+
+def test_kernels_know_torch_and_triton_and_nothing_else_of_the_project():
+    others = [
+        module_name(path)
+        for path in files_of("vlmprof.kernels")
+        if uses(imports(path, True), "vlmprof") - uses(imports(path, True), "vlmprof.kernels")
+    ]
+    assert others == []
+
+
+def test_models_use_kernels_and_not_what_measures_them():
+    models = files_of("vlmprof.backbones", "vlmprof.vlm")
+    forbidden = ("measure", "execution", "store", "analysis", "render", "cli")
+    assert violations(models, *(f"vlmprof.{name}" for name in forbidden)) == {}
+
+
+def test_measurement_knows_no_model():
+    forbidden = ("backbones", "vlm", "kernels", "execution", "plan", "cli", "render", "analysis")
+    assert violations(files_of("vlmprof.measure"), *(f"vlmprof.{name}" for name in forbidden)) == {}
+
+
+def test_analysis_and_render_load_no_torch():
+    paths = files_of("vlmprof.analysis", "vlmprof.render")
+    assert violations(paths, *NO_TORCH, "vlmprof.kernels", "vlmprof.vlm.model", "vlmprof.execution") == {}
+
+
+def test_only_execution_sees_both_models_and_measurement():
+    both = [
+        module_name(path)
+        for path in FILES
+        if uses(found := imports(path, True), "vlmprof.measure")
+        and uses(found, "vlmprof.backbones", "vlmprof.vlm", "vlmprof.kernels")
+    ]
+    assert [name for name in both if not name.startswith(("vlmprof.execution", "vlmprof.cli"))] == []
+
+
+def test_nobody_imports_the_command_line():
+    rest = [path for path in FILES if not uses({module_name(path)}, "vlmprof.cli", "vlmprof.__main__")]
+    assert violations(rest, "vlmprof.cli") == {}
+
+
+def test_kernels_are_never_imported_by_their_bare_name():
+    everything = FILES + sorted((ROOT / "tests").rglob("*.py"))
+    assert violations(everything, "kernels", "sweeps") == {}
+
+
+def test_the_command_line_imports_nothing_heavy_at_the_top():
+    heavy = (*NO_TORCH, "pandas", "matplotlib", "numpy")
+    assert violations(files_of("vlmprof.cli"), *heavy, everywhere=False) == {}
+
+
+def test_every_package_is_installed():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    present = {module_name(path) for path in FILES if path.name == "__init__.py"} | {"vlmprof.sweeps"}
+    assert present - listed == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_a_file_can_be_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= 350
