@@ -1,0 +1,79 @@
+"""Lines of a frame, and published points as frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from synthetic_runs import cell, frame, sweep
+
+from vlmprof.analysis.frames import axis_columns, show_resolution, split_lines, varying_axes
+from vlmprof.analysis.reference import load_reference, reference_title, study_scores
+from vlmprof.errors import UserError
+from vlmprof.records import Row, Status
+
+
+def test_lines_differ_in_resolution_and_in_nothing_else() -> None:
+    rows = sweep(("vit-t", "vit-s"), (512, 224)) + sweep(("vit-t",), (224,), axes={"dtype": "bfloat16"})
+    lines = split_lines(frame(rows))
+    assert [line.key for line in lines] == [("vit-t", "float32"), ("vit-s", "float32"), ("vit-t", "bfloat16")]
+    assert lines[0].pixels.tolist() == [224**2, 512**2]
+    assert varying_axes(frame(rows)) == ["dtype"]
+    assert axis_columns(frame(rows)) == ["backbone", "resolution", "llm", "connector", "dtype", "batch_size"]
+
+
+def test_an_axis_that_older_rows_lack_still_makes_lines() -> None:
+    rows = [cell("vit-t", 224), cell("vit-t", 224, axes={"mode": "eager"})]
+    assert [line.setting for line in split_lines(frame(rows))] == [{"mode": "none"}, {"mode": "eager"}]
+
+
+def test_only_ok_rows_are_measured_and_the_first_oom_is_found() -> None:
+    (line,) = split_lines(frame(sweep(("vit-t",), (224, 512, 1024, 2048), oom_from={"vit-t": 1024})))
+    assert line.first_oom_pixels == 1024**2
+    assert np.isfinite(line.measured("end_to_end_s")).tolist() == [True, True, False, False]
+    assert np.isnan(line.measured("gpu_decode_s")).all()
+    assert np.isnan(line.measured("no_such_column")).all()
+
+
+def test_resolutions_for_people() -> None:
+    assert [show_resolution(r) for r in ("512", 512, "1333x800", "512x512")] == [
+        "512²",
+        "512²",
+        "1333×800",
+        "512²",
+    ]
+
+
+def test_the_paper_reads_like_a_run() -> None:
+    paper = load_reference("kuo2026")
+    assert (paper["status"] == Status.OK).sum() == 120
+    assert sorted(paper.loc[paper["status"] == Status.OOM, "backbone"]) == [
+        "vitdet-b",
+        "vitdet-h",
+        "vitdet-l",
+    ]
+    row = paper.query("backbone == 'vmamba-b' and resolution == '224'").iloc[0]
+    assert row["host_vision_s"] == 0.01037
+    assert row["gpu_prefill_s"] == 0.03788
+    assert row["peak_allocated_bytes"] == pytest.approx(13.2957 * 2**30, abs=1)
+    assert row["visual_tokens"] == 196
+    last = paper.query("backbone == 'vit-t' and resolution == '8192'").iloc[0]
+    assert np.isnan(last["end_to_end_s"])
+    assert last["gpu_vision_s"] == 2.29336
+    assert "2026" in reference_title("kuo2026")
+    for flat in paper.astype(object).where(paper.notna(), None).to_dict("records"):
+        Row.from_flat(flat)
+
+
+def test_scores_ship_with_the_package() -> None:
+    scores = study_scores().set_index("model")
+    assert scores.loc["vmamba-s-coco-1333x800", "weighted_localization"] == 47.94
+    assert len(scores) == 8
+
+
+def test_unknown_references_and_foreign_frames_are_refused() -> None:
+    with pytest.raises(UserError, match="kuo2026"):
+        load_reference("kuo-2026")
+    with pytest.raises(UserError, match="no rows yet"):
+        split_lines(frame([cell()]).iloc[:0])
+    with pytest.raises(UserError, match="not a run's rows"):
+        split_lines(frame([cell()]).drop(columns="status"))

@@ -1,0 +1,271 @@
+"""The scaling figure, by what its artists say when they are drawn."""
+
+from __future__ import annotations
+
+import itertools
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from synthetic_runs import GIB, cell, frame, samples, sweep
+
+from vlmprof.analysis.reference import load_reference
+from vlmprof.errors import UserError
+from vlmprof.records import Row, Status
+from vlmprof.render.six_panel import draw_reference, save_six_panel, six_panel
+
+UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "GiB": GIB}
+COLUMNS = {
+    "a": "host_vision_s",
+    "b": "host_prefill_s",
+    "c": "end_to_end_s",
+    "d": "gpu_vision_s",
+    "e": "gpu_prefill_s",
+    "f": "peak_allocated_bytes",
+}
+
+
+def panels(figure: Figure) -> dict[str, Axes]:
+    FigureCanvasAgg(figure).draw()
+    return {axes.get_title()[1]: axes for axes in figure.axes}
+
+
+def drawn(axes: Axes, gid: str) -> list:
+    return [line for line in axes.get_lines() if line.get_gid() == gid]
+
+
+def unit(axes: Axes) -> float:
+    return UNITS[axes.get_ylabel().split("(")[1].rstrip(")")]
+
+
+def words(axes: Axes) -> str:
+    return " ".join(text.get_text().replace("\n", " ") for text in axes.texts)
+
+
+def legend_texts(figure: Figure) -> list[str]:
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_every_number_drawn_is_the_rows_number(log: bool) -> None:
+    rows = sweep()
+    for letter, axes in panels(six_panel(frame(rows), samples(rows), log=log)).items():
+        shown = np.concatenate([line.get_xydata() for line in drawn(axes, "measured")])
+        flat = [row.to_flat() for row in rows]
+        expected = [(r["height_px"] * r["width_px"], r[COLUMNS[letter]] / unit(axes)) for r in flat]
+        np.testing.assert_allclose(sorted(map(tuple, shown)), sorted(expected))
+
+
+def test_x_positions_are_proportional_to_pixels() -> None:
+    axes = panels(six_panel(frame(sweep(resolutions=(224, 448, "1333x800")))))["a"]
+    (small, large, wide) = drawn(axes, "measured")[0].get_xdata()
+    assert (large / small, wide / small) == (4.0, pytest.approx(1333 * 800 / 224**2))
+    assert axes.get_xscale() == "linear"
+    assert axes.get_xlim()[0] == 0
+
+
+def test_a_cross_at_the_top_marks_the_first_resolution_out_of_memory() -> None:
+    figure = six_panel(frame(sweep(oom_from={"vmamba-t": 768})))
+    for axes in panels(figure).values():
+        (cross,) = drawn(axes, "oom")
+        x, y = cross.get_transform().transform(cross.get_xydata()[0])
+        assert y == pytest.approx(axes.get_window_extent().y1, abs=0.5)
+        assert axes.transData.inverted().transform((x, y))[0] == pytest.approx(768**2)
+        (way,) = [patch for patch in axes.patches if patch.get_gid() == "oom-way"]
+        vmamba = next(line for line in drawn(axes, "measured") if line.get_color() == cross.get_color())
+        ends = way.get_transform().transform(way.get_path().vertices)
+        points = vmamba.get_xydata()
+        last = points[np.isfinite(points[:, 1])][-1]
+        np.testing.assert_allclose(ends[0], axes.transData.transform(last), atol=0.5)
+        np.testing.assert_allclose(ends[-1], (x, y), atol=0.5)
+        assert way.get_linestyle() not in ("-", "solid")
+
+
+def test_crosses_of_one_resolution_are_stacked_and_stay_above_the_data() -> None:
+    rows = sweep(oom_from={"vmamba-t": 1024, "vit-s": 1024, "vit-t": 1024})
+    for axes in panels(six_panel(frame(rows))).values():
+        ends = [line.get_transform().transform(line.get_xydata()[0]) for line in drawn(axes, "oom")]
+        heights = sorted((y for _, y in ends), reverse=True)
+        assert len(heights) == 3
+        assert all(above - below > 4 for above, below in itertools.pairwise(heights))
+        highest = max(
+            np.nanmax(axes.transData.transform(line.get_xydata())[:, 1]) for line in drawn(axes, "measured")
+        )
+        assert heights[-1] > highest
+
+
+def test_a_line_out_of_memory_from_its_first_cell_is_a_cross_alone() -> None:
+    rows = [*sweep(("vit-t",)), cell("vmamba-t", 224, status=Status.OOM)]
+    axes = panels(six_panel(frame(rows)))["a"]
+    assert len(drawn(axes, "oom")) == 1
+    assert not [patch for patch in axes.patches if patch.get_gid() == "oom-way"]
+
+
+def test_all_out_of_memory_says_so_in_words() -> None:
+    rows = [cell(name, 512, status=Status.OOM) for name in ("vit-t", "vmamba-t")]
+    for axes in panels(six_panel(frame(rows))).values():
+        assert "out of memory at every resolution" in words(axes)
+        assert len(drawn(axes, "oom")) == 2
+
+
+def test_a_failed_cell_leaves_a_gap_and_a_note() -> None:
+    rows = sweep(("vit-t",), (224, 384, 512, 768))
+    rows[1] = cell("vit-t", 384, status=Status.ERROR)
+    figure = six_panel(frame(rows))
+    (line,) = drawn(panels(figure)["a"], "measured")
+    assert np.isnan(line.get_ydata()).tolist() == [False, True, False, False]
+    assert "1 failed" in figure.legends[0].get_title().get_text()
+
+
+def test_without_a_gpu_clock_the_panels_say_so_and_memory_is_resident_with_weights_apart() -> None:
+    rows = sweep(gpu=False)
+    found = panels(six_panel(frame(rows), samples(rows)))
+    for letter in "de":
+        assert words(found[letter]) == "no GPU clock on this device"
+        assert not found[letter].get_lines()
+    assert "resident" in found["f"].get_title()
+    levels = {float(y) for line in drawn(found["f"], "level") for y in line.get_ydata()}
+    assert levels == {0.5}
+    top = max(line.get_ydata().max() for line in drawn(found["f"], "measured"))
+    assert top == pytest.approx(max(row.peak_rss_bytes or 0 for row in rows) / GIB)
+
+
+def test_intervals_are_drawn_around_the_mean_when_samples_are_given() -> None:
+    rows = sweep(("vit-t",), (224, 512))
+    axes = panels(six_panel(frame(rows), samples(rows)))["c"]
+    bars = [segment[:, 1] for bar in axes.containers for segment in bar.lines[2][0].get_segments()]
+    means = [(row.end_to_end_s or 0) / unit(axes) for row in rows]
+    assert len(bars) == 2
+    assert all(low < mean < high for (low, high), mean in zip(bars, means, strict=True))
+    assert not panels(six_panel(frame(rows)))["c"].containers
+
+
+def test_every_axis_carries_its_unit() -> None:
+    found = panels(six_panel(frame(sweep())))
+    assert all(axes.get_xlabel() == "Image size (pixels)" for axes in found.values())
+    assert all(
+        axes.get_ylabel() in {"Latency (s)", "Latency (ms)"}
+        for letter, axes in found.items()
+        if letter != "f"
+    )
+    assert found["f"].get_ylabel() == "Memory (GiB)"
+
+
+@pytest.mark.parametrize("width", ["one-column", "two-column"])
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(
+    "resolutions", [(224, 256, 384, 512, 768, "1333x800", 1024, "800x1333", 2048, 8192), (512,)]
+)
+def test_tick_labels_never_overlap(width: str, log: bool, resolutions: tuple[int | str, ...]) -> None:
+    figure = six_panel(frame(sweep(resolutions=resolutions)), width=width, log=log)
+    for shrink in (1.0, 0.6):
+        figure.set_size_inches(figure.get_size_inches() * shrink)
+        for axes in panels(figure).values():
+            labels = [text for text in axes.get_xticklabels() if text.get_text()]
+            boxes = sorted((text.get_window_extent() for text in labels), key=lambda box: box.x0)
+            assert labels
+            assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+            assert labels[-1].get_text() == ("8192²" if len(resolutions) > 1 else "512²")
+
+
+def test_one_colour_per_family_and_one_marker_per_size() -> None:
+    names = ("vit-t", "vit-s", "vmamba-t", "vmamba-s")
+    axes = panels(six_panel(frame(sweep(names))))["a"]
+    looks = dict(zip(names, drawn(axes, "measured"), strict=True))
+    assert looks["vit-t"].get_color() == looks["vit-s"].get_color() != looks["vmamba-t"].get_color()
+    assert looks["vit-t"].get_marker() == looks["vmamba-t"].get_marker() != looks["vit-s"].get_marker()
+    assert looks["vit-t"].get_linestyle() == "-" != looks["vmamba-t"].get_linestyle()
+
+
+def test_a_legend_says_what_differs_and_only_that() -> None:
+    rows = sweep(("vit-t",)) + sweep(("vit-t",), axes={"batch_size": 4, "dtype": "bfloat16"})
+    assert legend_texts(six_panel(frame(rows))) == ["ViT-T · float32 · batch 1", "ViT-T · bfloat16 · batch 4"]
+    assert legend_texts(six_panel(frame(sweep(("vit-t",))))) == ["ViT-T"]
+    fills = {line.get_fillstyle() for line in drawn(panels(six_panel(frame(rows)))["a"], "measured")}
+    assert len(fills) == 2
+
+
+@pytest.mark.parametrize("width", ["one-column", "two-column"])
+def test_twenty_backbones_keep_their_legend_on_the_page_and_off_the_panels(width: str) -> None:
+    names = [f"{family}-{size}" for family in ("vit", "vmamba", "vitdet", "swin", "vim") for size in "tsbl"]
+    figure = six_panel(frame(sweep(names, oom_from={"vit-l": 768})), width=width)
+    found = panels(figure)
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert box.y0 >= 0
+    assert all(axes.get_tightbbox().y0 >= box.y1 for axes in found.values())
+    assert len([text for text in legend_texts(figure) if text.strip()]) == 21
+
+
+def test_one_cell_is_a_figure() -> None:
+    axes = panels(six_panel(frame([cell()]), samples([cell()])))["a"]
+    assert len(drawn(axes, "measured")) == 1
+    low, high = axes.get_xlim()
+    assert low < 224**2 < high
+
+
+def test_reference_points_lie_pale_behind_ours() -> None:
+    figure = six_panel(frame(sweep()), reference="kuo2026")
+    axes = panels(figure)["a"]
+    pale, ours = drawn(axes, "reference"), drawn(axes, "measured")
+    assert len(pale) == 3
+    assert max(line.get_zorder() for line in pale) < min(line.get_zorder() for line in ours)
+    assert {line.get_color() for line in pale} == {line.get_color() for line in ours}
+    assert all(line.get_alpha() < 0.5 for line in pale)
+    paper = load_reference("kuo2026").query("backbone == 'vit-t' and resolution == '512'").iloc[0]
+    values = [y * unit(axes) for line in pale for x, y in line.get_xydata() if x == 512**2]
+    assert any(value == pytest.approx(paper["host_vision_s"]) for value in values)
+    assert "Kuo & Cascante-Bonilla 2026" in figure.legends[0].get_title().get_text()
+
+
+def test_the_published_figure_from_its_points() -> None:
+    found = panels(draw_reference("kuo2026"))
+    assert all(len(drawn(axes, "measured")) == 10 for axes in found.values())
+    for axes in found.values():
+        assert sorted(line.get_xdata()[0] for line in drawn(axes, "oom")) == [3072**2] * 3
+    highest = max(np.nanmax(line.get_ydata()) for line in drawn(found["f"], "measured"))
+    assert highest == pytest.approx(55.44656)
+    assert to_hex(drawn(found["a"], "oom")[0].get_color()) == "#009e73"
+
+
+def test_files_are_written_and_the_same_rows_give_the_same_bytes(tmp_path) -> None:
+    rows = sweep(("vit-t", "vmamba-t"), (224, 512))
+    first = save_six_panel(frame(rows), tmp_path / "a", samples(rows), formats=("png", "pdf", "svg"))
+    second = save_six_panel(frame(rows), tmp_path / "b", samples(rows), formats=("png", "pdf", "svg"))
+    assert [path.name for path in first] == ["six_panel.png", "six_panel.pdf", "six_panel.svg"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert first[0].read_bytes().startswith(b"\x89PNG")
+    assert first[1].read_bytes().startswith(b"%PDF")
+
+
+def test_drawing_leaves_no_global_state() -> None:
+    before = dict(mpl.rcParams)
+    six_panel(frame(sweep(("vit-t",), (224,))))
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "says"),
+    [
+        ({"width": "three-column"}, [cell()], "unknown figure width"),
+        ({"reference": "kuo2025"}, [cell()], "kuo2026"),
+        ({}, [], "not a run's rows"),
+    ],
+)
+def test_mistakes_are_one_clear_line(options: dict[str, str], rows: list[Row], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        six_panel(frame(rows), **options)
+
+
+def test_an_unknown_format_or_an_unwritable_folder_is_one_clear_line(tmp_path) -> None:
+    with pytest.raises(UserError, match="did you mean"):
+        save_six_panel(frame([cell()]), tmp_path, formats=("pngg",))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write the figure"):
+        save_six_panel(frame([cell()]), tmp_path / "file", formats=("png",))

@@ -1,0 +1,49 @@
+"""The terminal table."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+from synthetic_runs import cell, frame, samples, sweep
+
+from vlmprof.records import Status
+from vlmprof.render.table import render_table
+
+
+def text(rows, with_samples: bool = True) -> str:
+    out = io.StringIO()
+    Console(file=out, width=200).print(render_table(frame(rows), samples(rows) if with_samples else None))
+    return out.getvalue()
+
+
+def test_a_row_reads_as_words_with_units() -> None:
+    shown = text([cell("vmamba-t", 512)])
+    assert "\x1b" not in shown
+    (line,) = [line for line in shown.splitlines() if "VMamba-T" in line]
+    assert all(word in line for word in ("512²", "1,024", "3.05 ms", "11.3 ms ±", "707 MiB", "ok"))
+    assert "±" not in text([cell()], with_samples=False)
+
+
+def test_failures_are_told_in_words() -> None:
+    rows = [
+        cell("vit-t", 512, status=Status.OOM),
+        cell("vit-s", 512, status=Status.ERROR, message="boom [not markup]\nsecond line"),
+        cell("vit-b", 512, status=Status.TIMEOUT),
+        cell("vit-b", 1024, status=Status.SKIPPED, message="512² of this line ran out of memory"),
+    ]
+    shown = text(rows)
+    for words in ("out of memory in vision", "failed: boom [not markup]", "timed out", "skipped: 512²"):
+        assert words in shown
+    assert "second line" not in shown
+    assert "nan" not in shown.lower()
+
+
+def test_constant_axes_are_said_once_and_empty_columns_left_out() -> None:
+    shown = text(sweep(("vit-t",), (224, 512), gpu=False))
+    assert shown.count("float32") == 1
+    assert "GPU" not in shown
+    assert "peak resident" in shown
+    varied = text([*sweep(("vit-t",), (224,)), *sweep(("vit-t",), (224,), axes={"dtype": "bfloat16"})])
+    assert "bfloat16" in varied
+    assert "GPU vision" in varied

@@ -1,0 +1,119 @@
+"""Reading a run's DataFrame: columns as numbers, axes, and the lines of a scaling figure.
+
+A line is a set of cells that differ in resolution and in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vlmprof.analysis.intervals import Interval, mean_interval
+from vlmprof.errors import UserError
+from vlmprof.records import STAGES, Row, StageFigures, Status, stage_column
+
+Samples = Mapping[str, Mapping[str, Sequence[float]]]
+"""Raw values by cell id and column name: `samples["a1b2"]["host_vision_s"]`."""
+
+_ROW_FIELDS = frozenset(f.name for f in fields(Row)) - {"axes", "stages"}
+_STAGE_COLUMNS = frozenset(stage_column(f.name, stage) for f in fields(StageFigures) for stage in STAGES)
+
+
+@dataclass(frozen=True)
+class Line:
+    """The cells of one model in one setting, by resolution."""
+
+    backbone: str
+    setting: Mapping[str, str]
+    """The other axes that vary within the frame, as written: `{"llm": "tiny", "dtype": "float32"}`."""
+    rows: pd.DataFrame
+    """The line's rows in order of pixel count, with a `pixels` column."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells this line from every other line of its frame."""
+        return (self.backbone, *self.setting.values())
+
+    @property
+    def pixels(self) -> npt.NDArray[np.float64]:
+        """Height times width of each row, in pixels."""
+        return self.rows["pixels"].to_numpy(dtype=np.float64)
+
+    @property
+    def first_oom_pixels(self) -> float | None:
+        """The smallest image, in pixels, for which memory ran out."""
+        out = self.rows.loc[self.rows["status"] == Status.OOM, "pixels"]
+        return None if out.empty else float(out.iloc[0])
+
+    def measured(self, column: str) -> npt.NDArray[np.float64]:
+        """The column of every row, NaN where the row is not `ok` or holds no number."""
+        values = numbers(self.rows, column)
+        values[(self.rows["status"] != Status.OK).to_numpy()] = np.nan
+        return values
+
+
+def numbers(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
+    """A column as float64, NaN for null. A column that the frame lacks is all NaN."""
+    if column not in frame:
+        return np.full(len(frame), np.nan)
+    values = pd.to_numeric(frame[column], errors="coerce")
+    return np.array(values.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def any_measured(frame: pd.DataFrame, column: str) -> bool:
+    """Whether any `ok` row holds a number in this column."""
+    return bool(np.isfinite(numbers(frame[frame["status"] == Status.OK], column)).any())
+
+
+def axis_columns(frame: pd.DataFrame) -> list[str]:
+    """The axes of a sweep: the columns that are neither a row's own field nor a stage's figure."""
+    own = _ROW_FIELDS | _STAGE_COLUMNS | {"pixels"}
+    return [column for column in frame.columns if column not in own]
+
+
+def varying_axes(frame: pd.DataFrame) -> list[str]:
+    """The axes other than backbone and resolution that take more than one value in this frame."""
+    others = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
+    return [axis for axis in others if frame[axis].map(_word).nunique() > 1]
+
+
+def _word(value: object) -> str:
+    """An axis value as a word; a row from before the axis existed has none."""
+    return "none" if value is None or value != value else str(value)
+
+
+def split_lines(frame: pd.DataFrame) -> list[Line]:
+    """The lines of a frame, in the order in which they first appear.
+
+    Raises `UserError` when the frame has no rows or lacks a column that every row has.
+    """
+    missing = {"cell_id", "backbone", "resolution", "height_px", "width_px", "status"} - set(frame.columns)
+    if missing:
+        raise UserError(f"these rows have no column {', '.join(sorted(missing))}; they are not a run's rows")
+    if frame.empty:
+        raise UserError("the run has no rows yet; run the sweep first")
+    axes = varying_axes(frame)
+    placed = frame.assign(pixels=numbers(frame, "height_px") * numbers(frame, "width_px"))
+    keys = [placed[axis].map(_word) for axis in ("backbone", *axes)]
+    lines = []
+    for key, rows in placed.groupby(keys, sort=False):
+        backbone, *values = map(str, key)
+        in_order = rows.sort_values("pixels", kind="stable").reset_index(drop=True)
+        lines.append(Line(backbone, dict(zip(axes, values, strict=True)), in_order))
+    return lines
+
+
+def row_interval(samples: Samples | None, cell_id: str, column: str) -> Interval | None:
+    """The 95 % interval of a cell's mean from its samples, None where it has too few."""
+    values = (samples or {}).get(cell_id, {}).get(column, ())
+    return mean_interval(list(values))
+
+
+def show_resolution(resolution: object) -> str:
+    """A resolution for people: `512²`, `1333×800` (width by height, in pixels)."""
+    width, _, height = str(resolution).partition("x")
+    return f"{width}×{height}" if height and height != width else f"{width}²"

@@ -1,0 +1,90 @@
+"""Published results as frames with the columns of a run, so that everything that reads a run reads them.
+
+What each file holds and where it comes from is said in `data/README.md`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+import pandas as pd
+
+from vlmprof.errors import unknown
+from vlmprof.records import Row, StageFigures, Status
+
+GIB = 2**30
+
+
+def _read(name: str) -> pd.DataFrame:
+    text = resources.files("vlmprof.analysis").joinpath("data", name).read_text(encoding="utf-8")
+    return pd.read_csv(io.StringIO(text))
+
+
+def _kuo2026() -> pd.DataFrame:
+    """Kuo & Cascante-Bonilla 2026 (arXiv 2603.19209), Figure 4; the paper's LLM stage is our `prefill`."""
+    rows = [_kuo2026_row(dict(point)) for _, point in _read("kuo2026_fig4.csv").iterrows()]
+    out_of_memory = [
+        _kuo2026_row({"backbone": name, "resolution": 3072}, Status.OOM)
+        for name in ("ViTDet-B", "ViTDet-L", "ViTDet-H")
+    ]
+    return pd.DataFrame([row.to_flat() for row in rows + out_of_memory])
+
+
+def _kuo2026_row(point: dict[Any, Any], status: Status = Status.OK) -> Row:
+    def seconds(column: str) -> float | None:
+        value = point.get(column)
+        return float(value) if isinstance(value, float) and pd.notna(value) else None
+
+    side = int(str(point["resolution"]))
+    backbone = str(point["backbone"]).lower()
+    memory_gib = seconds("peak_alloc_gib")
+    return Row(
+        cell_id=f"kuo2026-{backbone}-{side}",
+        axes={
+            "backbone": backbone, "resolution": str(side), "llm": "vicuna-7b", "connector": "mlp2",
+            "dtype": "bfloat16", "batch_size": 1, "levels": "all",
+        },
+        height_px=side,
+        width_px=side,
+        status=status,
+        message="first resolution reported out of memory" if status is Status.OOM else None,
+        visual_tokens=(side // 16) ** 2,
+        stages={
+            "vision": StageFigures(host_s=seconds("host_vision_s"), gpu_s=seconds("gpu_vision_s")),
+            "prefill": StageFigures(host_s=seconds("host_llm_s"), gpu_s=seconds("gpu_llm_s")),
+        },
+        end_to_end_s=seconds("e2e_s"),
+        peak_allocated_bytes=None if memory_gib is None else round(memory_gib * GIB),
+        warm_up=100,
+        iterations=100,
+        device="NVIDIA H200",
+    )  # fmt: skip
+
+
+_REFERENCES: dict[str, tuple[str, Callable[[], pd.DataFrame]]] = {
+    "kuo2026": ("Kuo & Cascante-Bonilla 2026, Fig. 4 (H200)", _kuo2026),
+}
+
+
+def reference_title(name: str) -> str:
+    """The reference as a legend names it. Raises `UserError` for an unknown name."""
+    if name not in _REFERENCES:
+        raise unknown("reference", name, _REFERENCES)
+    return _REFERENCES[name][0]
+
+
+def load_reference(name: str) -> pd.DataFrame:
+    """Published points as rows of a run: latencies in seconds, memory in bytes.
+
+    Where the source is silent the value is null. Raises `UserError` for an unknown name.
+    """
+    reference_title(name)
+    return _REFERENCES[name][1]()
+
+
+def study_scores() -> pd.DataFrame:
+    """Scores, in percent, of the eight models released with Kuo & Cascante-Bonilla 2026."""
+    return _read("study_scores.csv")

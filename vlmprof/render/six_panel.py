@@ -1,0 +1,217 @@
+"""The scaling figure of a run: six panels against image size.
+
+It is drawn from rows and samples alone, through matplotlib's object interface, so that it needs no
+display and leaves no global state behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+from vlmprof.analysis.frames import (
+    Line,
+    Samples,
+    any_measured,
+    row_interval,
+    show_resolution,
+    split_lines,
+)
+from vlmprof.analysis.reference import load_reference, reference_title
+from vlmprof.errors import UserError, unknown
+from vlmprof.records import Status
+from vlmprof.render.page import PAGES, Page, add_legend
+from vlmprof.render.panels import Drawing, Panel, draw_panel
+from vlmprof.render.style import LineStyle, by_family, line_label, line_styles
+from vlmprof.render.ticks import label_resolutions
+
+FORMATS = ("png", "pdf", "svg")
+
+
+_NO_GPU = "no GPU clock\non this device"
+
+
+def panels_for(frame: pd.DataFrame) -> tuple[Panel, ...]:
+    """The six panels in the paper's order, for what this run's machine could measure."""
+    if any_measured(frame, "peak_allocated_bytes") or not any_measured(frame, "peak_rss_bytes"):
+        memory = Panel("f", "Peak allocated", "peak_allocated_bytes", "Memory", "not measured")
+    else:
+        memory = Panel("f", "Peak resident", "peak_rss_bytes", "Memory", "not measured", "weight_bytes")
+    return (
+        Panel("a", "Host vision", "host_vision_s", "Latency", "not measured"),
+        Panel("b", "Host LLM", "host_prefill_s", "Latency", "not measured"),
+        Panel("c", "End-to-end", "end_to_end_s", "Latency", "not measured"),
+        Panel("d", "GPU vision", "gpu_vision_s", "Latency", _NO_GPU),
+        Panel("e", "GPU LLM", "gpu_prefill_s", "Latency", _NO_GPU),
+        memory,
+    )
+
+
+def six_panel(
+    frame: pd.DataFrame,
+    samples: Samples | None = None,
+    *,
+    log: bool = False,
+    reference: str | None = None,
+    width: str = "two-column",
+) -> Figure:
+    """The six-panel figure of a run.
+
+    Args:
+        frame: the rows of a run, as `vlmprof.store.load_frame` gives them.
+        samples: raw values by cell and column; with them, every mean carries its 95 % interval.
+        log: logarithmic axes, both of them; otherwise both are linear and y starts at zero.
+        reference: published points to lay pale behind the run's, by name (`kuo2026`): those of the
+            run's own backbones (of all, where the run has none of them) up to its largest image.
+        width: `one-column` (3.5 in) or `two-column` (7.16 in).
+
+    Raises `UserError` for a frame without rows, an unknown reference or width.
+    """
+    if width not in PAGES:
+        raise unknown("figure width", width, PAGES)
+    page = PAGES[width]
+    lines = split_lines(frame)
+    behind = _reference_lines(reference, lines) if reference else []
+    drawing = Drawing(
+        lines, line_styles(behind) | line_styles(lines), samples, behind, log,
+        page.font_pt, page.line_pt, page.marker_pt,
+    )  # fmt: skip
+    panels = panels_for(frame)
+    notes = _notes(frame, drawing, reference)
+    engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.03, hspace=0.03)
+    figure = Figure(dpi=200, facecolor="white", layout=engine)
+    text_rows = add_legend(figure, _legend_groups(drawing, panels), notes, page) + 0.5
+    figure.set_size_inches(page.width_in, 2 * page.row_in + 1.35 * text_rows * page.font_pt / 72)
+    grid = figure.subplots(2, 3)
+    ticks = _resolutions(lines)
+    for axes, panel in zip(grid.flat, panels, strict=True):
+        _prepare(axes, ticks, log, page)
+        draw_panel(axes, panel, drawing)
+    figure.align_ylabels(grid)
+    return figure
+
+
+def draw_reference(name: str = "kuo2026", *, log: bool = False, width: str = "two-column") -> Figure:
+    """The published figure itself, drawn from its points by the plotting of this package."""
+    return six_panel(load_reference(name), log=log, width=width)
+
+
+def save_six_panel(
+    frame: pd.DataFrame,
+    folder: Path | str,
+    samples: Samples | None = None,
+    *,
+    formats: Sequence[str] = ("png", "pdf"),
+    stem: str = "six_panel",
+    log: bool = False,
+    reference: str | None = None,
+    width: str = "two-column",
+) -> list[Path]:
+    """Draw the figure once and write it to `folder/stem.FORMAT` for each format; the paths written.
+
+    The same rows give the same file, byte for byte. Raises `UserError` as `six_panel` does, and for an
+    unknown format or a folder that cannot be written.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("figure format", name, FORMATS)
+    return save_figure(
+        six_panel(frame, samples, log=log, reference=reference, width=width), Path(folder), stem, formats
+    )
+
+
+def save_figure(figure: Figure, folder: Path, stem: str, formats: Sequence[str]) -> list[Path]:
+    """Write a figure in each format, with embedded fonts and no date. Raises `UserError` if it cannot."""
+    paths = [folder / f"{stem}.{name}" for name in formats]
+    undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "vlmprof"}):
+            for path, name in zip(paths, formats, strict=True):
+                figure.savefig(path, format=name, dpi=300, metadata=undated[name])
+    except OSError as problem:
+        raise UserError(f"cannot write the figure to {folder}: {problem.strerror or problem}") from problem
+    return paths
+
+
+def _prepare(axes: Axes, ticks: dict[float, str], log: bool, page: Page) -> None:
+    pixels = np.array(sorted(ticks))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, axis="y", color="0.9", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=page.font_pt * 0.93, width=0.6, length=2.5, pad=2)
+    axes.tick_params(which="minor", width=0.4, length=1.5)
+    for spine in axes.spines.values():
+        spine.set_linewidth(0.6)
+    if log:
+        axes.set_xscale("log")
+        axes.set_xlim(pixels[0] / 1.4, pixels[-1] * 1.4)
+    else:
+        axes.set_xlim(0, pixels[-1] * (1.06 if pixels.size > 1 else 2.0))
+    label_resolutions(axes, ticks, page.font_pt * 0.93)
+    axes.set_xlabel("Image size (pixels)", fontsize=page.font_pt, labelpad=2)
+
+
+def _resolutions(lines: Sequence[Line]) -> dict[float, str]:
+    """Tick labels by pixel count; of several shapes with one count, the first met is named."""
+    labels: dict[float, str] = {}
+    for line in lines:
+        for pixels, resolution in zip(line.pixels, line.rows["resolution"], strict=True):
+            labels.setdefault(float(pixels), show_resolution(resolution))
+    return labels
+
+
+def _reference_lines(name: str, ours: Sequence[Line]) -> list[Line]:
+    largest = max(float(line.pixels[-1]) for line in ours)
+    every = split_lines(load_reference(name))
+    shared = [line for line in every if line.backbone in {our.backbone for our in ours}] or every
+    lines = []
+    for line in shared:
+        rows = line.rows[line.rows["pixels"] <= largest].reset_index(drop=True)
+        if not rows.empty:
+            lines.append(Line(line.backbone, {"reference": name}, rows))
+    return lines
+
+
+def _legend_groups(drawing: Drawing, panels: Sequence[Panel]) -> list[list[Line2D]]:
+    """Legend entries by family, then those that explain the marks."""
+
+    def entry(style: LineStyle, label: str, **changed: object) -> Line2D:
+        return Line2D([], [], label=label, **(style.line(drawing.line_pt, drawing.marker_pt) | changed))
+
+    groups = [
+        [entry(drawing.styles[line.key], line_label(line)) for line in family]
+        for family in by_family(drawing.lines)
+    ]
+    grey = LineStyle("0.3", (0, (1, 1.5)), "x", "full")
+    marks = []
+    if any(line.first_oom_pixels is not None for line in drawing.lines):
+        marks.append(entry(grey, "out of memory", markeredgewidth=max(drawing.line_pt, 0.9)))
+    if any(panel.level_column for panel in panels):
+        marks.append(entry(grey, "weights alone", linestyle="none", marker="_", markersize=8.0))
+    return [*groups, marks] if marks else groups
+
+
+def _notes(frame: pd.DataFrame, drawing: Drawing, reference: str | None) -> list[str]:
+    """What a reader of the figure has to be told in words, a line each."""
+    notes = []
+    if reference and drawing.behind:
+        notes.append(f"Pale, behind: {reference_title(reference)}.")
+    if any(row_interval(drawing.samples, cell, "end_to_end_s") for cell in frame["cell_id"]):
+        notes.append("Bars: 95 % interval of the mean.")
+    counts = {
+        words: int((frame["status"] == status).sum())
+        for status, words in ((Status.ERROR, "failed"), (Status.TIMEOUT, "timed out"))
+    }
+    missing = [f"{count} {words}" for words, count in counts.items() if count]
+    if missing:
+        notes.append(f"Cells not drawn: {', '.join(missing)}.")
+    return notes

@@ -1,0 +1,150 @@
+"""How a line looks: colour and dash by family, marker by size, marker fill by whatever else differs.
+
+The colours are those of Okabe & Ito (2008) and Tol's "muted" scheme, chosen to stay apart for every
+common colour blindness; dashes and markers tell the same story in grey. Dotted is kept for the way to OOM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlmprof.analysis.frames import Line
+
+Dash = str | tuple[float, tuple[float, ...]]
+
+_DASHES: tuple[Dash, ...] = ("-", (0, (5, 1.6)), (0, (6, 1.5, 1.2, 1.5)), (0, (2.6, 1.2)), (0, (9, 2)))
+_COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255",
+    "#999933", "#44AA99",
+)  # fmt: skip
+_FAMILY_SLOTS = {
+    name: slot
+    for slot, name in enumerate(
+        (
+            "vit",
+            "vmamba",
+            "vitdet",
+            "mambavision",
+            "maxvit",
+            "vit-adapter",
+            "vim",
+            "swin",
+            "convnext",
+            "siglip",
+        )
+    )
+}
+"""Families keep their colour from figure to figure; one that is not listed takes a free slot."""
+
+_MARKERS = {"t": "o", "s": "s", "b": "D", "l": "^", "h": "v", "g": "p", "xl": "P"}
+_OTHER_MARKERS = ("X", "<", ">", "h", "d", "*", "8")
+FILLS = ("full", "none", "left", "top", "right", "bottom")
+"""Marker fills in the order in which they are given to lines that differ in some other axis."""
+
+_PROPER_NAMES = {"vit": "ViT", "vitdet": "ViTDet", "vmamba": "VMamba", "vit-adapter": "ViT-Adapter"}
+_SIZE_WORDS = frozenset({"nano", "tiny", "small", "base", "large", "huge", "giant"}) | _MARKERS.keys()
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """Everything that matplotlib needs to draw one line and its legend entry."""
+
+    colour: str
+    dash: Dash
+    marker: str
+    fill: str
+
+    def line(self, line_pt: float, marker_pt: float) -> dict[str, Any]:
+        """Keyword arguments of `Axes.plot`, for a line width and marker size in points."""
+        return {
+            "color": self.colour,
+            "linestyle": self.dash,
+            "linewidth": line_pt,
+            "marker": self.marker,
+            "markersize": marker_pt,
+            "fillstyle": self.fill,
+            "markerfacecoloralt": "white",
+            "markeredgewidth": 0.6,
+        }
+
+
+def backbone_words(name: str) -> tuple[str, str]:
+    """(family, size) of a backbone as a legend writes them: `vmamba-t` is (`VMamba`, `T`).
+
+    Names that the catalog does not know are split at their last dash when what follows is a size.
+    """
+    from vlmprof.backbones import catalog
+
+    if name in catalog.names():
+        facts = catalog.facts(name)
+        return facts.family, facts.size
+    family, _, size = name.rpartition("-")
+    if not family or size.lower() not in _SIZE_WORDS:
+        return _PROPER_NAMES.get(name, name), ""
+    return _PROPER_NAMES.get(family, family), size.upper() if len(size) <= 2 else size
+
+
+def backbone_label(name: str) -> str:
+    """A backbone as a legend writes it: `VMamba-T`."""
+    return "-".join(filter(None, backbone_words(name)))
+
+
+def line_label(line: Line) -> str:
+    """A line as a legend writes it, with what sets it apart: `VMamba-T · float16 · batch 4`."""
+    words = [f"batch {value}" if axis == "batch_size" else value for axis, value in line.setting.items()]
+    return " · ".join([backbone_label(line.backbone), *words])
+
+
+def by_family(lines: Sequence[Line]) -> list[list[Line]]:
+    """The lines of each family, from the smallest size to the largest."""
+    families: dict[str, list[Line]] = {}
+    for line in lines:
+        families.setdefault(backbone_words(line.backbone)[0], []).append(line)
+    sizes = list(_MARKERS)
+
+    def rank(line: Line) -> int:
+        size = backbone_words(line.backbone)[1].lower()
+        return sizes.index(size) if size in sizes else len(sizes)
+
+    in_order = sorted(families, key=lambda family: _FAMILY_SLOTS.get(family.lower(), len(_FAMILY_SLOTS)))
+    return [sorted(families[family], key=rank) for family in in_order]
+
+
+def line_styles(lines: Sequence[Line]) -> dict[tuple[str, ...], LineStyle]:
+    """A style for each line, by its `key`. Lines of one family share their colour, whatever else differs."""
+    words = {line.backbone: backbone_words(line.backbone) for line in lines}
+    slots = _slots(dict.fromkeys(family for family, _ in words.values()))
+    markers = _markers(dict.fromkeys(words.values()))
+    settings = list(dict.fromkeys(tuple(line.setting.values()) for line in lines))
+    styles = {}
+    for line in lines:
+        family, size = words[line.backbone]
+        slot = slots[family]
+        styles[line.key] = LineStyle(
+            colour=_COLOURS[slot % len(_COLOURS)],
+            dash=_DASHES[slot % len(_DASHES)],
+            marker=markers[family, size],
+            fill=FILLS[settings.index(tuple(line.setting.values())) % len(FILLS)],
+        )
+    return styles
+
+
+def _slots(families: Mapping[str, None]) -> dict[str, int]:
+    taken = {_FAMILY_SLOTS[family.lower()] for family in families if family.lower() in _FAMILY_SLOTS}
+    free = (slot for slot in range(len(families) + len(_FAMILY_SLOTS)) if slot not in taken)
+    return {
+        family: _FAMILY_SLOTS[family.lower()] if family.lower() in _FAMILY_SLOTS else next(free)
+        for family in families
+    }
+
+
+def _markers(words: Mapping[tuple[str, str], None]) -> dict[tuple[str, str], str]:
+    """A marker for each (family, size): the same for the same size, unless no known size is named."""
+    markers: dict[tuple[str, str], str] = {}
+    for family, size in words:
+        known = _MARKERS.get(size[:1].lower() if size.lower() in _SIZE_WORDS - {"xl"} else size.lower())
+        others = sum(1 for other, _ in markers if other == family)
+        markers[family, size] = known or _OTHER_MARKERS[others % len(_OTHER_MARKERS)]
+    return markers

@@ -1,0 +1,104 @@
+"""A run's rows as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from vlmprof.analysis.frames import (
+    Samples,
+    any_measured,
+    axis_columns,
+    row_interval,
+    show_resolution,
+    varying_axes,
+)
+from vlmprof.records import Status
+from vlmprof.render.style import backbone_label
+from vlmprof.units import show_bytes, show_seconds
+
+_LATENCIES = {
+    "host_preprocess_s": "preprocess",
+    "host_vision_s": "host vision",
+    "host_prefill_s": "host LLM",
+    "gpu_vision_s": "GPU vision",
+    "gpu_prefill_s": "GPU LLM",
+    "end_to_end_s": "end-to-end",
+}
+_MEMORY = {"peak_allocated_bytes": "peak allocated", "peak_rss_bytes": "peak resident"}
+_STYLES = {Status.OOM: "red", Status.ERROR: "red", Status.TIMEOUT: "yellow", Status.SKIPPED: "dim"}
+
+
+def render_table(frame: pd.DataFrame, samples: Samples | None = None) -> Table:
+    """The rows as a `rich` table, which prints as plain text where there is no terminal.
+
+    Columns that hold nothing are left out; axes with one value are said once, in the caption. With
+    samples, each end-to-end latency carries half the width of its 95 % interval.
+    """
+    shown = varying_axes(frame)
+    latencies = {column: title for column, title in _LATENCIES.items() if any_measured(frame, column)}
+    memory = next((column for column in _MEMORY if any_measured(frame, column)), None)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=_constants(frame), caption_justify="left")
+    for title in ("backbone", "resolution", *(axis.replace("_", " ") for axis in shown)):
+        table.add_column(title, no_wrap=True)
+    for title in ("visual tokens", *latencies.values(), *([_MEMORY[memory]] if memory else [])):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("status", overflow="fold")
+    for row in frame.to_dict("records"):
+        figures = [_latency(row, column, samples) for column in latencies]
+        table.add_row(
+            escape(backbone_label(str(row["backbone"]))),
+            show_resolution(row["resolution"]),
+            *(escape(str(row[axis])) for axis in shown),
+            f"{int(row['visual_tokens']):,}" if _is_number(row.get("visual_tokens")) else "",
+            *figures,
+            *([show_bytes(row[memory]) if _is_number(row[memory]) else ""] if memory else []),
+            escape(status_words(row)),
+            style=_STYLES.get(Status(row["status"])),
+        )
+    return table
+
+
+def status_words(row: Mapping[Any, Any]) -> str:
+    """How a cell ended, in words: `ok`, `out of memory in vision`, `failed: …`, `skipped: …`."""
+    status = Status(row["status"])
+    message = row.get("message")
+    message = message.strip().split("\n")[0] if isinstance(message, str) else ""
+    if status is Status.OOM:
+        stage = row.get("oom_stage")
+        return f"out of memory in {stage}" if isinstance(stage, str) and stage else "out of memory"
+    if status is Status.OK:
+        warnings = row.get("warnings")
+        return "ok; " + "; ".join(warnings) if isinstance(warnings, list | tuple) and warnings else "ok"
+    words = {Status.ERROR: "failed", Status.TIMEOUT: "timed out", Status.SKIPPED: "skipped"}[status]
+    return f"{words}: {message}" if message else words
+
+
+def _constants(frame: pd.DataFrame) -> str | None:
+    fixed = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
+    same = [axis for axis in fixed if axis not in varying_axes(frame)]
+    words = [f"{axis.replace('_', ' ')} {frame[axis].iloc[0]}" for axis in same]
+    if "device" in frame and frame["device"].nunique() == 1:
+        words.append(f"on {frame['device'].dropna().iloc[0]}")
+    return escape(", ".join(words)) or None
+
+
+def _latency(row: Mapping[Any, Any], column: str, samples: Samples | None) -> str:
+    value = row[column]
+    if not _is_number(value):
+        return ""
+    interval = row_interval(samples, row["cell_id"], column) if column == "end_to_end_s" else None
+    if interval is None or not value:
+        return show_seconds(value)
+    half = max(interval.high - value, value - interval.low)
+    return f"{show_seconds(value)} ± {100 * half / value:.2g} %"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and bool(np.isfinite(value))

@@ -1,0 +1,72 @@
+"""Resolution ticks that never overlap: which of them get a label is decided each time they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import XAxis
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, NullFormatter
+
+_GAP_PT = 3.0
+"""Least space between neighbouring labels, in points."""
+
+
+class ResolutionLocator(Locator):
+    """Of the given positions (pixel counts), those whose labels fit side by side at the present size.
+
+    The largest position is always kept, then every next smaller one that leaves room. Widths are those
+    of the labels' own outlines, so the choice is the same on every canvas.
+    """
+
+    def __init__(self, labels: Mapping[float, str], font_pt: float) -> None:
+        font = FontProperties(size=font_pt)
+        self._widths_pt = {
+            position: TextPath((0, 0), label, prop=font, size=font_pt).get_extents().width
+            for position, label in sorted(labels.items(), reverse=True)
+        }
+
+    def __call__(self) -> list[float]:
+        axes = self.axis.axes  # type: ignore[union-attr]
+        points_per_dot = 72 / axes.figure.dpi
+        kept: list[float] = []
+        free_below = np.inf
+        for position, width in self._widths_pt.items():
+            dots, _ = axes.transData.transform((position, axes.get_ylim()[0]))
+            centre = dots * points_per_dot
+            if centre + width / 2 <= free_below:
+                kept.append(position)
+                free_below = centre - width / 2 - _GAP_PT
+        return kept[::-1]
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        """The kept positions between two pixel counts."""
+        return [position for position in self() if vmin <= position <= vmax]
+
+
+def label_resolutions(axes: Axes, labels: Mapping[float, str], font_pt: float) -> None:
+    """Put labelled ticks at as many of these pixel counts as fit, and a small bare tick at each of them."""
+    axis: XAxis = axes.xaxis
+    axis.set_major_locator(ResolutionLocator(labels, font_pt))
+    axis.set_major_formatter(FuncFormatter(lambda position, _: labels.get(position, "")))
+    axis.set_minor_locator(FixedLocator(sorted(labels)))
+    axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+
+
+class _RoundLogLocator(LogLocator):
+    """Powers of ten, or 1-2-5 steps where the axis spans fewer than two of them."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        few = np.log10(max(vmax, 1e-300) / max(vmin, 1e-300)) < 2
+        self.set_params(subs=(1.0, 2.0, 5.0) if few else (1.0,))
+        return super().tick_values(vmin, vmax)
+
+
+def plain_log_labels(axes: Axes) -> None:
+    """Label a logarithmic y axis with plain numbers: `0.1`, `20`, not powers and products of ten."""
+    axes.yaxis.set_major_locator(_RoundLogLocator(base=10, numticks=8))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
