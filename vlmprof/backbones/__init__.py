@@ -1,6 +1,6 @@
 """Vision backbones behind one small interface. Importing this loads no torch; building one does.
 
-A backbone is an `nn.Module` with
+A backbone is an `nn.Module` (`vlmprof.backbones.interface.Backbone`) with
 
 - `forward(images) -> tokens`: (batch, 3, height, width) to (batch, tokens, d_model);
 - `feature_maps(images) -> list`, hierarchical families only: one (batch, channels, height, width) per
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from vlmprof.backbones.catalog import (
     DEFAULT_LEVEL,
@@ -21,13 +21,13 @@ from vlmprof.backbones.catalog import (
     BuildOptions,
     facts,
     names,
-    users_factory,
 )
 from vlmprof.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+
+    from vlmprof.backbones.interface import Backbone
 
 __all__ = ["BackboneFacts", "BuildOptions", "backbone", "create_backbone", "facts", "names"]
 
@@ -65,7 +65,7 @@ def backbone(
             min_size=max(min_size, multiple),
             multiple=multiple,
             parameters=parameters,
-            module="",
+            module="vlmprof.backbones.users",
         )
         return factory
 
@@ -81,9 +81,9 @@ def create_backbone(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     seed: int = 0,
-    kernels: str = "auto",
+    kernels: Literal["auto", "reference", "torch", "triton"] = "auto",
     classifier: bool = False,
-) -> nn.Module:
+) -> Backbone:
     """A frozen backbone in eval mode with random weights, made on `device` in `dtype` (float32 when `None`).
 
     `level` is the feature level that is tapped, `levels` and `kernels` as in `BuildOptions`, `image_size`
@@ -104,27 +104,9 @@ def create_backbone(
         raise UserError(f"{name} cannot encode {image_size[1]}x{image_size[0]}; it can encode {near}")
     options = BuildOptions(image_size=image_size, levels=levels, kernels=kernels, classifier=classifier)
     with uninitialised(device, dtype or torch.float32):
-        if ":" in known.module:
-            module = _build_users(known, options)
-        else:
-            module = importlib.import_module(known.module).build(known, options)
-    module.facts = known
-    module.backends = getattr(module, "backends", {})
-    filled: nn.Module = fill(module, seed)
-    if image_size is not None and hasattr(filled, "prepare"):
-        filled.prepare(*image_size)
-    return filled
-
-
-def _build_users(known: BackboneFacts, options: BuildOptions) -> nn.Module:
-    import inspect
-
-    from torch import nn
-
-    factory = users_factory(known.module)
-    module = factory(options) if inspect.signature(factory).parameters else factory()
-    if not isinstance(module, nn.Module):
-        raise UserError(
-            f"backbone {known.name!r} returned a {type(module).__name__}; it must return a torch.nn.Module"
-        )
-    return module
+        encoder: Backbone = importlib.import_module(known.module).build(known, options)
+    fill(encoder, seed)
+    encoder.facts = known
+    if image_size is not None:
+        encoder.prepare(*image_size)
+    return encoder

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from vlmprof.errors import UserError, unknown
 
@@ -39,7 +39,7 @@ class BackboneFacts:
     """Parameters of the whole published model, its classification head included where it has one.
     `None` when nobody said."""
     module: str
-    """The module whose `build(facts, options)` makes it, or the user's own `module:function`."""
+    """The module whose `build(facts, options)` makes it."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The family's own sizes."""
     extra: str | None = None
@@ -86,9 +86,7 @@ class BackboneFacts:
                 f"{self.name} has feature levels 1 to {len(self.level_dims)}; level {level} is none of them"
             )
         finest = self.stride >> ((self.level or 1) - 1)
-        return replace(
-            self, level=level, embed_dim=self.level_dims[level - 1], stride=finest << (level - 1)
-        )
+        return replace(self, level=level, embed_dim=self.level_dims[level - 1], stride=finest << (level - 1))
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class BuildOptions:
     levels: str = "through-tap"
     """`through-tap` runs no level above the tapped one; `all` runs them and throws them away, as the
     study's wrapper did."""
-    kernels: str = "auto"
+    kernels: Literal["auto", "reference", "torch", "triton"] = "auto"
     """Backend of the project's own kernels: `auto`, `reference`, `torch` or `triton`."""
     classifier: bool = False
     """Whether to build the published classification head too, for `logits(images)`."""
@@ -143,8 +141,7 @@ def users_factory(name: str) -> Any:
             f"backbone {name!r} tells no facts; put @vlmprof.backbones.backbone(embed_dim=..., stride=...) "
             f"above {function_name!r}"
         )
-    if factory.facts.module != name:
-        factory.facts = replace(factory.facts, name=name, module=name)
+    factory.facts = replace(factory.facts, name=name)
     return factory
 
 

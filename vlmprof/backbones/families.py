@@ -47,6 +47,12 @@ def _vmamba() -> Iterator[BackboneFacts]:
         ("", "T", 96, 5, 2, second, 30_705_832),
         ("", "S", 96, 15, 2, second, 50_147_752),
         ("", "B", 128, 15, 2, second, 88_557_800),
+        ("-s1l8", "T", 96, 8, 1, second, 30_249_064),
+        ("-s1l20", "S", 96, 20, 1, second, 49_012_840),
+        ("-s1l20", "B", 128, 20, 1, second, 86_614_504),
+        ("-v0", "T", 96, 9, 2, first, 22_893_448),
+        ("-v0", "S", 96, 27, 2, first, 44_417_416),
+        ("-v0", "B", 128, 27, 2, first, 76_254_056),
     )
     for suffix, size, d_model, blocks, ssm_ratio, version, parameters in variants:
         dims = tuple(d_model << level for level in range(4))
@@ -67,6 +73,4 @@ def _vmamba() -> Iterator[BackboneFacts]:
         )
 
 
-ENTRIES: dict[str, BackboneFacts] = {
-    facts.name: facts for family in (_vit, _vmamba) for facts in family()
-}
+ENTRIES: dict[str, BackboneFacts] = {facts.name: facts for family in (_vit, _vmamba) for facts in family()}

@@ -20,10 +20,8 @@ from torch.overrides import TorchFunctionMode
 POOL_SIZE = 1_048_573
 """Prime, so that repeats of the pool fall on different columns of every matrix."""
 
-_INITIALISERS = frozenset(
-    "uniform_ normal_ trunc_normal_ erfinv_ mul_ add_ div_ clamp_ fill_ zero_ copy_ exponential_ "
-    "kaiming_uniform_ kaiming_normal_ xavier_uniform_ xavier_normal_ constant_ ones_ zeros_".split()
-)
+_IN_PLACE = ("uniform_", "normal_", "erfinv_", "mul_", "add_", "div_", "clamp_", "fill_", "zero_", "copy_")
+_INITIALISERS = frozenset(_IN_PLACE) | {name for name in vars(nn.init) if name.endswith("_")}
 
 
 class _SkipInitialisers(TorchFunctionMode):

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.interface import Backbone
 
 
-def build(facts: BackboneFacts, options: BuildOptions) -> nn.Module:
+def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
     """The ViT of these facts, on torch's default device and in its default dtype."""
     return ViT(
         d_model=facts.embed_dim,
@@ -22,7 +23,7 @@ def build(facts: BackboneFacts, options: BuildOptions) -> nn.Module:
     )
 
 
-class ViT(nn.Module):
+class ViT(Backbone):
     """Pre-norm encoder with a class token and learned positions, at any resolution the patch divides."""
 
     def __init__(
@@ -37,8 +38,8 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         side = pretrained_size // patch
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(3, d_model, patch, stride=patch)
+        self.patch = patch
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, d_model, patch, stride=patch)})
         self.cls_token = nn.Parameter(torch.empty(1, 1, d_model))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + side * side, d_model))
         self.blocks = nn.ModuleList(Block(d_model, heads, mlp_ratio) for _ in range(depth))
@@ -59,18 +60,18 @@ class ViT(nn.Module):
 
     def prepare(self, height: int, width: int) -> None:
         """Interpolate the positions for a resolution in pixels now, instead of in the first call."""
-        patch = self.patch_embed.proj.stride[0]
-        self._position(height // patch, width // patch)
+        self._position(height // self.patch, width // self.patch)
 
     def _encode(self, images: Tensor) -> Tensor:
         """All tokens after the final norm, class token first: (batch, 1 + rows·columns, d_model)."""
-        patches = self.patch_embed.proj(images)
+        patches = self.patch_embed["proj"](images)
         position = self._position(patches.shape[2], patches.shape[3])
         tokens = patches.flatten(2).transpose(1, 2)
         x = torch.cat((self.cls_token.expand(tokens.shape[0], -1, -1), tokens), dim=1) + position
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        encoded: Tensor = self.norm(x)
+        return encoded
 
     def _position(self, rows: int, columns: int) -> Tensor:
         """Position embedding (1, 1 + rows·columns, d_model), interpolated once per resolution.
@@ -79,7 +80,7 @@ class ViT(nn.Module):
         """
         if (rows, columns) not in self._positions:
             side = int((self.pos_embed.shape[1] - 1) ** 0.5)
-            position = self.pos_embed
+            position: Tensor = self.pos_embed
             if (rows, columns) != (side, side):
                 grid = position[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
                 grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", antialias=True)

@@ -12,24 +12,26 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
-from vlmprof.kernels import resolve_backend, ss2d
+from vlmprof.backbones.interface import Backbone
+from vlmprof.kernels import Backend, resolve_backend, ss2d
 
 DIRECTIONS = 4
 
 
-def build(facts: BackboneFacts, options: BuildOptions) -> nn.Module:
+def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
     """The VMamba of these facts, on torch's default device and in its default dtype."""
     return VMamba(facts, options)
 
 
-class VMamba(nn.Module):
+class VMamba(Backbone):
     """Patch embedding, then feature levels of stride 4, 8, 16 and 32 with a down-sampling after each."""
 
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
@@ -76,6 +78,7 @@ class VMamba(nn.Module):
         x = images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
         x = self.patch_embed(x)
         for level in self.layers:
+            assert isinstance(level, Level)
             x = level.blocks(x)
             yield x
             if level.downsample is not None:
@@ -94,7 +97,7 @@ class Level(nn.Module):
 class Block(nn.Module):
     """x += SS2D(norm(x)); x += MLP(norm2(x)), the latter only where the variant has an MLP."""
 
-    def __init__(self, d_model: int, config: dict, kernels: str) -> None:  # type: ignore[type-arg]
+    def __init__(self, d_model: int, config: Mapping[str, Any], kernels: Backend) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(d_model)
         self.op = SS2D(d_model, config["d_state"], config["ssm_ratio"], config["gate"], kernels)
@@ -116,7 +119,7 @@ class SS2D(nn.Module):
     The gate and the convolution's bias belong to the first version of VMamba ("v0", d_state 16).
     """
 
-    def __init__(self, d_model: int, d_state: int, ssm_ratio: int, gate: bool, kernels: str) -> None:
+    def __init__(self, d_model: int, d_state: int, ssm_ratio: int, gate: bool, kernels: Backend) -> None:
         super().__init__()
         d_inner, dt_rank = ssm_ratio * d_model, math.ceil(d_model / 16)
         self.kernels = kernels
@@ -220,9 +223,7 @@ def _overlapping_embedding(d_model: int) -> nn.Sequential:
 
 def _patches(d_model: int) -> nn.Sequential:
     """v0's patch embedding: one 4×4 convolution of stride 4."""
-    return nn.Sequential(
-        OrderedDict({"0": Convolution(3, d_model, 4, stride=4), "2": nn.LayerNorm(d_model)})
-    )
+    return nn.Sequential(OrderedDict({"0": Convolution(3, d_model, 4, stride=4), "2": nn.LayerNorm(d_model)}))
 
 
 def _downsample(d_in: int, d_out: int, overlap: bool) -> nn.Module:

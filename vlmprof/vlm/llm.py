@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from vlmprof.backbones.random_weights import fill, uninitialised
 from vlmprof.errors import UserError
@@ -22,7 +21,7 @@ def create_llm(
     dtype: torch.dtype = torch.float32,
     attention: str = "sdpa",
     seed: int = 0,
-) -> nn.Module:
+) -> PreTrainedModel:
     """A frozen transformers causal LM in eval mode, every parameter made on `device` in `dtype`.
 
     No other copy of the weights ever exists, neither in float32 nor on the host. Raises `UserError` for
@@ -36,7 +35,8 @@ def create_llm(
     except (ValueError, KeyError, ImportError) as problem:
         reason = str(problem).strip().splitlines()[0]
         raise UserError(f"language model {name!r}: transformers cannot build it ({reason})") from problem
-    return fill(model, seed)
+    fill(model, seed)
+    return model
 
 
 def configuration(known: LLMFacts) -> Any:

@@ -28,7 +28,7 @@ class LLMFacts:
     vocab_size: int
     layers: int
     parameters: int | None
-    """Parameters as published, tied matrices counted once; `None` when they have to be built to be counted."""
+    """Parameters as published, tied matrices counted once; `None` when nobody said."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the architecture's transformers configuration."""
     source: str = ""
@@ -65,7 +65,7 @@ def _from_file(name: str, path: Path) -> LLMFacts:
     except ValueError as problem:
         raise UserError(f"language model {name!r}: {path} is not JSON ({problem})") from problem
     if not isinstance(config, dict) or "model_type" not in config:
-        raise UserError(f"language model {name!r}: {path} names no model_type, so it is no transformers config")
+        raise UserError(f"language model {name!r}: {path} has no model_type: no transformers config")
     return _from_config(name, config, source=str(path))
 
 
@@ -82,9 +82,7 @@ def _hub(name: str) -> LLMFacts:
     return _from_config(name, config.to_dict(), source=f"hub model {hub_name}", hub_name=hub_name)
 
 
-def _from_config(
-    name: str, config: Mapping[str, Any], source: str, hub_name: str | None = None
-) -> LLMFacts:
+def _from_config(name: str, config: Mapping[str, Any], source: str, hub_name: str | None = None) -> LLMFacts:
     sizes = {key: config.get(key) for key in ("hidden_size", "vocab_size")}
     sizes["num_hidden_layers"] = config.get("num_hidden_layers") or config.get("n_layer")
     missing = [key for key, value in sizes.items() if not isinstance(value, int)]

@@ -1,14 +1,16 @@
 """The VLM that is timed: a vision backbone, a connector and a language model, each its own stage.
 
-    images ──encode_image──▶ visual tokens ──project──▶ embeddings ──prefill──▶ logits
+images ──encode_image──▶ visual tokens ──project──▶ embeddings ──prefill──▶ logits
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from vlmprof.backbones import create_backbone
 from vlmprof.backbones.catalog import DEFAULT_LEVEL
@@ -30,7 +32,7 @@ class VLM:
         self,
         vision: nn.Module,
         connector: nn.Module,
-        llm: nn.Module,
+        llm: PreTrainedModel,
         *,
         prompt: Tensor,
         logits: str = "all",
@@ -96,7 +98,7 @@ def create_vlm(
     device: torch.device | str = "cpu",
     level: int = DEFAULT_LEVEL,
     levels: str = "through-tap",
-    kernels: str = "auto",
+    kernels: Literal["auto", "reference", "torch", "triton"] = "auto",
     attention: str = "sdpa",
     prompt_tokens: int = 0,
     logits: str = "all",
@@ -118,12 +120,14 @@ def create_vlm(
         kernels=kernels,
     )
     language = create_llm(llm, device=device, dtype=dtype, attention=attention, seed=seed)
-    embeddings = language.get_input_embeddings()
+    embeddings = language.get_input_embeddings().weight
+    assert isinstance(embeddings, Tensor)
+    vocab_size, hidden_size = embeddings.shape
     joint = create_connector(
-        connector, vision.facts.embed_dim, embeddings.embedding_dim, device=device, dtype=dtype, seed=seed
+        connector, vision.facts.embed_dim, hidden_size, device=device, dtype=dtype, seed=seed
     )
     generator = torch.Generator(device).manual_seed(seed)
-    prompt = torch.randint(embeddings.num_embeddings, (prompt_tokens,), generator=generator, device=device)
+    prompt = torch.randint(vocab_size, (prompt_tokens,), generator=generator, device=device)
     return VLM(vision, joint, language, prompt=prompt, logits=logits, backends=vision.backends)
 
 

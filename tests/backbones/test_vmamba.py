@@ -1,0 +1,74 @@
+"""VMamba against the authors' own outputs (tests/golden), and its own invariants."""
+
+import pytest
+import torch
+from golden import golden_image, load, load_golden_weights, relative_error
+
+from vlmprof.backbones import create_backbone
+
+VARIANTS = load("vmamba_variants.json")
+OFFICIAL = {
+    "vmamba-t": load("vmamba_t.json")["vmamba-t"],
+    "vmamba-t-v0": load("vmamba_t_v0.json")["vmamba-t-v0"],
+}
+
+
+def official(name, kernels="torch"):
+    """Our model with the weights that the authors' model had."""
+    module = create_backbone(name, levels="all", classifier=True, kernels=kernels)
+    load_golden_weights(module)
+    return module
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_state_dict_is_the_official_one(name):
+    module = create_backbone(name, levels="all", classifier=True, device="meta")
+    shapes = {key: list(tensor.shape) for key, tensor in module.state_dict().items()}
+    assert shapes == OFFICIAL[name]["keys"]
+
+
+@pytest.mark.parametrize("name", sorted({*OFFICIAL, *VARIANTS}))
+def test_every_level_and_the_logits_agree(name):
+    module = official(name)
+    cases = [case for golden in (OFFICIAL, VARIANTS) if name in golden for case in golden[name]["cases"]]
+    for case in cases:
+        images = golden_image(*case["hw"])
+        outputs = [*module.feature_maps(images), module.logits(images)]
+        expected = [*case["stages_channel_first"], case["logits"]]
+        assert len(outputs) == len(expected)
+        assert max(map(relative_error, outputs, expected)) < 1e-4
+
+
+def test_reference_kernels_give_the_same():
+    vectorised, plain = official("vmamba-t"), official("vmamba-t", kernels="reference")
+    images = golden_image(33, 71)
+    torch.testing.assert_close(vectorised.logits(images), plain.logits(images), rtol=1e-4, atol=1e-4)
+    assert plain.backends == {"ss2d": "reference"}
+
+
+def test_first_version_cuts_odd_edges_off():
+    encoder = create_backbone("vmamba-t-v0", image_size=(45, 71))
+    assert encoder(golden_image(45, 71)).shape == (1, 2 * 4, 384)
+    assert encoder.facts.num_tokens(45, 71) == 8
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (97, 64)])
+def test_tokens_are_the_tapped_level_at_any_size(height, width):
+    encoder = create_backbone("vmamba-t", level=2, levels="all", image_size=(height, width))
+    images = golden_image(height, width)
+    tokens, maps = encoder(images), encoder.feature_maps(images)
+    assert [level.shape[1] for level in maps] == [96, 192, 384, 768]
+    assert tokens.shape == (1, encoder.facts.num_tokens(height, width), 192)
+    assert torch.equal(tokens, maps[1].flatten(2).transpose(1, 2))
+
+
+def test_a_batch_is_its_images_one_by_one():
+    encoder = create_backbone("vmamba-t")
+    images = torch.cat((golden_image(48, 64), golden_image(48, 64).flip(-1)))
+    torch.testing.assert_close(encoder(images)[1:], encoder(images[1:]), rtol=1e-4, atol=1e-4)
+
+
+def test_scan_parameters_stay_in_float32():
+    mixer = create_backbone("vmamba-t", dtype=torch.bfloat16).layers[0].blocks[0].op
+    assert {mixer.A_logs.dtype, mixer.Ds.dtype, mixer.dt_projs_bias.dtype} == {torch.float32}
+    assert mixer.out_norm.weight.dtype == torch.bfloat16

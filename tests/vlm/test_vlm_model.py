@@ -1,0 +1,98 @@
+"""The VLM's stages, their shapes, and what they cost in memory."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vlmprof.errors import UserError
+from vlmprof.vlm.connector import create_connector
+from vlmprof.vlm.connector_catalog import facts as connector_facts
+from vlmprof.vlm.connector_catalog import names as connector_names
+from vlmprof.vlm.model import create_vlm
+
+
+@pytest.mark.parametrize("name", connector_names())
+def test_connectors(name):
+    connector = create_connector(name, 48, 64, dtype=torch.bfloat16)
+    assert sum(p.numel() for p in connector.parameters()) == connector_facts(name).parameters(48, 64)
+    assert connector(torch.randn(2, 9, 48).bfloat16()).shape == (2, 9, 64)
+
+
+@pytest.mark.parametrize(("logits", "positions"), [("all", 6 + 5), ("last", 1)])
+def test_stages(logits, positions):
+    vlm = create_vlm("vmamba-t", "llama-23m", height=32, width=48, prompt_tokens=5, logits=logits)
+    tokens = vlm.encode_image(torch.randn(2, 3, 32, 48))
+    embeddings = vlm.project(tokens)
+    answer = vlm.prefill(embeddings)
+    assert tokens.shape == (2, 6, 384)
+    assert embeddings.shape == (2, 6, 384)
+    assert answer.shape == (2, positions, 32000)
+    assert answer.isfinite().all()
+    assert not answer.requires_grad
+    assert vlm.backends == {"ss2d": "torch"}
+
+
+def test_last_logits_are_the_last_of_all():
+    every, last = (
+        create_vlm("vit-t", "llama-23m", height=32, width=32, prompt_tokens=3, logits=logits)
+        for logits in ("all", "last")
+    )
+    tokens = torch.randn(1, 4, 192)
+    torch.testing.assert_close(
+        every.prefill(every.project(tokens))[:, -1:], last.prefill(last.project(tokens))
+    )
+
+
+def test_without_a_prompt_there_are_only_visual_tokens():
+    vlm = create_vlm("vit-t", "llama-23m", height=32, width=48)
+    assert vlm.prefill(vlm.project(vlm.encode_image(torch.randn(1, 3, 32, 48)))).shape == (1, 6, 32000)
+
+
+def test_weight_bytes_are_told_by_stage():
+    vlm = create_vlm("vit-t", "llama-23m", "mlp2", height=32, width=32, dtype=torch.bfloat16)
+    weights = vlm.weight_bytes()
+    assert weights["connector"] == 2 * connector_facts("mlp2").parameters(192, 384)
+    assert weights["vision"] == 2 * (5_717_416 - 1000 * 193)
+    assert weights["prefill"] == pytest.approx(2 * 22_909_824, abs=1000)
+
+
+def test_unknown_logits_are_refused():
+    with pytest.raises(UserError, match="last"):
+        create_vlm("vit-t", "llama-23m", height=32, width=32, logits="lost")
+
+
+LIMITED = """
+import importlib, resource, sys, torch
+from vlmprof.vlm import PRELOAD
+for module in PRELOAD: importlib.import_module(module)
+torch.set_num_threads(2)
+bare = next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("VmData"))
+resource.setrlimit(resource.RLIMIT_DATA, (bare + 512 * 2**20,) * 2)
+from vlmprof.vlm.model import create_vlm
+side = int(sys.argv[1])
+try:
+    vlm = create_vlm("vmamba-t", "llama-23m", height=side, width=side)
+    vlm.prefill(vlm.project(vlm.encode_image(torch.zeros(1, 3, side, side))))
+    print("fits")
+except (RuntimeError, MemoryError) as problem:
+    print("out of memory" if "memory" in str(problem) else problem)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits a process's data")
+@pytest.mark.parametrize(("side", "ends"), [(256, "fits"), (2048, "out of memory")])
+def test_the_small_vlm_fits_512_mib_at_256_and_not_at_2048(side, ends):
+    assert resource.RLIMIT_DATA
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(side)], capture_output=True, text=True)
+    assert done.stdout.strip() == ends, done.stderr
+
+
+def test_preloading_touches_no_gpu():
+    code = (
+        "import importlib, vlmprof.vlm as v; [importlib.import_module(m) for m in v.PRELOAD]; "
+        "import torch; assert not torch.cuda.is_initialized()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

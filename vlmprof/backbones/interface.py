@@ -1,0 +1,26 @@
+"""What every built backbone is."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vlmprof.backbones.catalog import BackboneFacts
+
+
+class Backbone(nn.Module):
+    """A frozen vision encoder. `create_backbone` sets `facts`; a family that has a choice sets `backends`."""
+
+    facts: BackboneFacts
+    backends: dict[str, str]
+    """Which implementation of each replaceable part runs, such as `{"ss2d": "triton"}`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backends = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to visual tokens (batch, tokens, d_model)."""
+        raise TypeError(f"{type(self).__name__} encodes nothing: it must define forward(images)")
+
+    def prepare(self, height: int, width: int) -> None:
+        """Do once for a resolution in pixels what need not be done in every call. Optional."""

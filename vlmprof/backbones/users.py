@@ -1,0 +1,44 @@
+"""A backbone from the user's own file, named `module:function`."""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import Tensor, nn
+
+from vlmprof.backbones.catalog import BackboneFacts, BuildOptions, users_factory
+from vlmprof.backbones.interface import Backbone
+from vlmprof.errors import UserError
+
+
+def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
+    """Call the user's factory, with the options when it takes an argument."""
+    factory = users_factory(facts.name)
+    module = factory(options) if inspect.signature(factory).parameters else factory()
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"backbone {facts.name!r} returned a {type(module).__name__}; it must return a torch.nn.Module"
+        )
+    return UsersBackbone(facts, module)
+
+
+class UsersBackbone(Backbone):
+    """The user's module, held to the facts that its decorator promised."""
+
+    def __init__(self, facts: BackboneFacts, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.promised = facts
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to (batch, tokens, d_model); `UserError` for any other shape."""
+        tokens = self.module(images)
+        batch, _, height, width = images.shape
+        promised = (batch, self.promised.num_tokens(height, width), self.promised.embed_dim)
+        shape = tuple(getattr(tokens, "shape", ()))
+        if shape != promised:
+            raise UserError(
+                f"backbone {self.promised.name!r} gave {shape or type(tokens).__name__} for an image of "
+                f"{width}x{height}; its facts promise (batch, tokens, d_model) = {promised}"
+            )
+        return tokens
