@@ -66,7 +66,7 @@ def violations(paths: list[Path], *forbidden: str, everywhere: bool = True) -> d
 
 
 def test_the_light_modules_load_no_torch_even_indirectly():
-    for module in LIGHT + ("vlmprof.backbones.catalog", "vlmprof.vlm.llm_catalog", "vlmprof.cli.app"):
+    for module in (*LIGHT, "vlmprof.backbones.catalog", "vlmprof.vlm.llm_catalog", "vlmprof.cli.app"):
         code = f"import sys, {module}; print([m for m in {NO_TORCH} if m in sys.modules])"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]", module

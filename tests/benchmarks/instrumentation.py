@@ -73,9 +73,8 @@ def main() -> None:
         print(f"{'':>{len(name)}}  a bare loop takes {bare:.2f} µs: ratio {whole / bare:.1f}")
     interpreter = command_s(sys.executable, "-c", "pass")
     shown = command_s(sys.executable, "-m", "vlmprof", "--help")
-    print(
-        f"vlmprof --help: {shown:.3f} s; a bare interpreter: {interpreter:.3f} s; ratio {shown / interpreter:.1f}"
-    )
+    ratio = shown / interpreter
+    print(f"vlmprof --help: {shown:.3f} s; a bare interpreter: {interpreter:.3f} s; ratio {ratio:.1f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whatever becomes of a cell, there is a row that says so, and the sweep goes on. Through the command line."""
+"""Whatever becomes of a cell, there is a row that says so, and the sweep goes on."""
 
 from __future__ import annotations
 

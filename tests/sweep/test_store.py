@@ -23,17 +23,20 @@ MANIFEST = {
 
 
 def a_row(cell_id: str = "a", **changes) -> Row:
-    base = dict(
-        cell_id=cell_id,
-        axes={"backbone": "vit-t", "resolution": "224", "llm": "llama-23m"},
-        height_px=224,
-        width_px=224,
-        status=Status.OK,
-        stages={"vision": StageFigures(host_s=0.125, peak_rss_bytes=7), "prefill": StageFigures(gpu_s=0.5)},
-        end_to_end_s=0.7,
-        backends={"ss2d": "torch"},
-        warnings=("careful",),
-    )
+    base = {
+        "cell_id": cell_id,
+        "axes": {"backbone": "vit-t", "resolution": "224", "llm": "llama-23m"},
+        "height_px": 224,
+        "width_px": 224,
+        "status": Status.OK,
+        "stages": {
+            "vision": StageFigures(host_s=0.125, peak_rss_bytes=7),
+            "prefill": StageFigures(gpu_s=0.5),
+        },
+        "end_to_end_s": 0.7,
+        "backends": {"ss2d": "torch"},
+        "warnings": ("careful",),
+    }
     return Row(**(base | changes))
 
 

@@ -1,0 +1,103 @@
+"""What a user's mistakes look like: one clear line, exit code 2, nothing measured and nothing lost."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+VLMPROF = [sys.executable, "-m", "vlmprof"]
+
+
+def vlmprof(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*VLMPROF, *words], cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sweep", "quick", "--backbone", "vmanba-t"], "unknown backbone 'vmanba-t'; did you mean vmamba-t"),
+        (["sweep", "quick", "--backbone", "vit-t", "--resolution", "230"], "nearest that fits is 224 or 240"),
+        (["sweep", "quick", "--resolution", "big"], "write 512, or 1333x800"),
+        (["sweep", "quick", "--iterations", "0"], "iterations: '0' is not a whole number of at least 1"),
+        (["sweep", "quick", "--dtype", "float8"], "is not one of float32, bfloat16, float16"),
+        (["sweep", "quick", "--image", "nothing.jpg"], "image nothing.jpg cannot be read"),
+        (["sweep", "quick", "--image", "text.jpg"], "image text.jpg cannot be read"),
+        (["sweep", "quick", "--memory-limit", "lots"], "write it like 24GiB"),
+        (["sweep", "quick", "--retry", "everything"], "write oom, error or timeout"),
+        (["sweep", "quik"], "did you mean quick"),
+        (["sweep", "misspelt.toml"], "'resolutoin'; did you mean resolution"),
+        (["sweep", "quick", "--out", "text.jpg"], "cannot write the run folder"),
+        (["plan", "quick", "--llm", "vicuna7b"], "vicuna-7b"),
+        (["plot", "nowhere"], "no run folder"),
+        (["sweep", "quick", "--device", "toaster"], "not known to torch"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path, words, said):
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "misspelt.toml").write_text('[axes]\nbackbone = "vit-t"\nresolutoin = 224\n')
+    before = sorted(tmp_path.iterdir())
+    ended = vlmprof(*words, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert ended.stdout == ""
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_gpu_asked_for_where_there_is_none(tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one here")
+    ended = vlmprof("sweep", "kuo2026-fig4", "--backbone", "vit-t", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.strip().endswith("there is no accelerator here; use --device auto")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_plan_prints_cells_tokens_and_reasons(tmp_path):
+    ended = vlmprof(
+        "plan", "quick", "--backbone", "vit-t", "--backbone", "vmamba-t", "--resolution", "1333x800",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.returncode == 0
+    assert "4,200" in ended.stdout
+    assert "vit-t cannot take 1333x800; the nearest that fits is 1328x800 or 1344x800" in ended.stdout
+    assert "1 cells to run, 1 skipped" in ended.stdout
+
+
+def test_a_wheel_holds_everything(tmp_path):
+    """Built as a user would build it; the shipped sweeps and data come with it."""
+    source = tmp_path / "source"
+    unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("vlmprof", "kernels", "sweeps"):
+        shutil.copytree(ROOT / name, source / name, ignore=unwanted)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path, "."],
+        cwd=source, check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    target = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import vlmprof, vlmprof.kernels;"
+        "assert vlmprof.__file__.startswith(sys.argv[1]), vlmprof.__file__;"
+        "assert vlmprof.kernels.__file__.startswith(sys.argv[1]), vlmprof.kernels.__file__;"
+        "from vlmprof.spec import load_spec, shipped_specs; print(*shipped_specs());"
+        "load_spec('quick'); from vlmprof.analysis.reference import load_reference; load_reference('kuo2026')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(target)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "quick" in ended.stdout
+    assert (target / "vlmprof" / "kernels" / "__init__.py").exists()
