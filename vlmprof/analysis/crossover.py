@@ -1,0 +1,178 @@
+"""Where one line becomes cheaper than another, with an interval.
+
+                d = log(A / B)
+        A cheaper below        │      ╱ B cheaper above
+                               │   ╱
+     ──────────────────────────┼╱───────────  log(pixels)
+                             ╱ │
+                          ╱    crossover
+
+The logarithm of the ratio is interpolated linearly in log(pixels) between the resolutions that both
+lines measured. The interval holds every size at which a ratio of one cannot be refused: where |d| is
+within the reach of two errors,
+
+* sampling: the t interval of the interpolated d, from the samples of the four means (this is Fieller's
+  set, E. C. Fieller 1954);
+* interpolation: at most ½ |d″| (x − xᵢ)(xᵢ₊₁ − x), with |d″| the largest second divided difference of
+  the neighbouring points. Where there is no neighbour to tell the curvature, the whole gap counts.
+
+An interval that reaches the end of the measured sizes says so; beyond it nothing was measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vlmprof.analysis import student
+from vlmprof.analysis.frames import Line, Samples
+from vlmprof.analysis.intervals import describe_mean
+
+Floats = npt.NDArray[np.float64]
+
+_STEPS = 200
+_CURVATURE_MARGIN = 1.5
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """One change of order between two lines, in pixels of image area."""
+
+    cheaper_below: Line
+    cheaper_above: Line
+    column: str
+    pixels: float
+    low_pixels: float
+    high_pixels: float
+    open_below: bool
+    """The interval reaches the smallest size that both lines measured."""
+    open_above: bool
+
+
+@dataclass(frozen=True)
+class _LogRatio:
+    x: Floats
+    """log(pixels), ascending."""
+    d: Floats
+    """log(A / B)."""
+    variance: Floats
+    """Of d, from the samples; zero where there are none."""
+    freedom: Floats
+
+
+def find_crossovers(a: Line, b: Line, column: str, samples: Samples | None = None) -> list[Crossover]:
+    """Every crossover of two lines in one column, by size. Only resolutions that both measured count."""
+    ratio = _log_ratio(a, b, column, samples)
+    found = []
+    for i in range(ratio.x.size - 1):
+        left, right = ratio.d[i], ratio.d[i + 1]
+        if left == right or left * right > 0 or right == 0:
+            continue
+        at = ratio.x[i] + (ratio.x[i + 1] - ratio.x[i]) * left / (left - right)
+        low, high = _undecided(ratio, float(at))
+        below, above = (a, b) if left < right else (b, a)
+        found.append(
+            Crossover(
+                cheaper_below=below,
+                cheaper_above=above,
+                column=column,
+                pixels=math.exp(at),
+                low_pixels=math.exp(low),
+                high_pixels=math.exp(high),
+                open_below=bool(low <= ratio.x[0]),
+                open_above=bool(high >= ratio.x[-1]),
+            )
+        )
+    return found
+
+
+def all_crossovers(lines: Sequence[Line], column: str, samples: Samples | None = None) -> list[Crossover]:
+    """The crossovers of every pair of lines that differ in their backbone and in nothing else."""
+    return [
+        crossover
+        for a, b in itertools.combinations(lines, 2)
+        if a.setting == b.setting and a.backbone != b.backbone
+        for crossover in find_crossovers(a, b, column, samples)
+    ]
+
+
+def _log_ratio(a: Line, b: Line, column: str, samples: Samples | None) -> _LogRatio:
+    ours, theirs = _points(a, column, samples), _points(b, column, samples)
+    shared = sorted(ours.keys() & theirs.keys())
+    pairs = [(ours[pixels], theirs[pixels]) for pixels in shared]
+    return _LogRatio(
+        x=np.log(np.array(shared, dtype=np.float64)),
+        d=np.array([math.log(p.value / q.value) for p, q in pairs]),
+        variance=np.array([p.variance + q.variance for p, q in pairs]),
+        freedom=np.array([min(p.freedom, q.freedom) for p, q in pairs]),
+    )
+
+
+@dataclass(frozen=True)
+class _Point:
+    value: float
+    variance: float
+    """Of the logarithm of the value."""
+    freedom: float
+
+
+def _points(line: Line, column: str, samples: Samples | None) -> dict[float, _Point]:
+    points = {}
+    for pixels, value, cell_id in zip(
+        line.pixels, line.measured(column), line.rows["cell_id"], strict=True
+    ):
+        if not (np.isfinite(value) and value > 0):
+            continue
+        mean = describe_mean(list((samples or {}).get(cell_id, {}).get(column, ())))
+        if mean is None:
+            points[float(pixels)] = _Point(float(value), 0.0, math.inf)
+        else:
+            error = mean.standard_error / mean.value
+            points[float(pixels)] = _Point(float(value), error**2, mean.degrees_of_freedom)
+    return points
+
+
+def _undecided(ratio: _LogRatio, at: float) -> tuple[float, float]:
+    """The connected set of x around a crossing in which d = 0 cannot be refused."""
+    grid = np.unique(
+        np.concatenate([
+            [at],
+            *(np.linspace(p, q, _STEPS + 1) for p, q in itertools.pairwise(ratio.x)),
+        ])
+    )  # fmt: skip
+    undecided = np.array([_cannot_refuse(ratio, float(x)) for x in grid])
+    middle = int(np.searchsorted(grid, at))
+    refused = np.flatnonzero(~undecided)
+    below, above = refused[refused < middle], refused[refused > middle]
+    low = grid[below[-1]] if below.size else grid[0]
+    high = grid[above[0]] if above.size else grid[-1]
+    return float(low), float(high)
+
+
+def _cannot_refuse(ratio: _LogRatio, x: float) -> bool:
+    i = int(np.clip(np.searchsorted(ratio.x, x, side="right") - 1, 0, ratio.x.size - 2))
+    gap = ratio.x[i + 1] - ratio.x[i]
+    w = (x - ratio.x[i]) / gap
+    d = (1 - w) * ratio.d[i] + w * ratio.d[i + 1]
+    variance = (1 - w) ** 2 * ratio.variance[i] + w**2 * ratio.variance[i + 1]
+    freedom = float(min(ratio.freedom[i], ratio.freedom[i + 1]))
+    reach = student.quantile(0.975, freedom if math.isfinite(freedom) else 1e6) * math.sqrt(variance)
+    curvature = _curvature(ratio, i)
+    bend = 0.5 * curvature * w * (1 - w) * gap**2 if w * (1 - w) > 0 else 0.0
+    return bool(abs(d) <= reach + bend)
+
+
+def _curvature(ratio: _LogRatio, i: int) -> float:
+    """The largest |d″| that the points around gap i show; infinite where no third point is near."""
+    seconds = []
+    for j in (i - 1, i):
+        if j >= 0 and j + 2 < ratio.x.size:
+            x, d = ratio.x[j : j + 3], ratio.d[j : j + 3]
+            slopes = np.diff(d) / np.diff(x)
+            seconds.append(2 * abs(float(slopes[1] - slopes[0])) / float(x[2] - x[0]))
+    return _CURVATURE_MARGIN * max(seconds) if seconds else math.inf

@@ -1,0 +1,110 @@
+"""How a latency or a memory grows with the visual tokens: fixed, linear and quadratic parts.
+
+The model is y(n) = fixed + linear · n + quadratic · n², fitted by least squares of relative residuals,
+because a sweep spans orders of magnitude and the noise of a latency grows with it: the weights are
+1 / y², taken first from the values and then, twice, from the fit itself. Intervals are Student's t on
+the fit's own residuals, so what the model cannot follow (a launch-bound plateau, a change of algorithm)
+widens them. No sign is forced: a part whose interval holds zero cannot be told from zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vlmprof.analysis import student
+from vlmprof.analysis.frames import Line
+from vlmprof.analysis.intervals import Interval
+
+Floats = npt.NDArray[np.float64]
+
+FEWEST_POINTS = 3
+"""Distinct token counts below which nothing is fitted; with exactly this many there is no quadratic part."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted y(n). The parts have the unit of y, per token and per token squared."""
+
+    coefficients: Floats
+    """Fixed, linear and (from four points on) quadratic part, shape (2,) or (3,)."""
+    covariance: Floats
+    degrees_of_freedom: int
+    relative_rms: float
+    """Root mean square of the relative residuals: how well the model follows the points."""
+    tokens_low: float
+    tokens_high: float
+    """The range of token counts that was fitted."""
+
+    @property
+    def fixed(self) -> Interval:
+        """What no token causes."""
+        return self._along(np.array([1.0, 0.0, 0.0]))
+
+    @property
+    def linear(self) -> Interval:
+        """Per token."""
+        return self._along(np.array([0.0, 1.0, 0.0]))
+
+    @property
+    def quadratic(self) -> Interval | None:
+        """Per token squared; None where there were too few points for it."""
+        return self._along(np.array([0.0, 0.0, 1.0])) if self.coefficients.size == 3 else None
+
+    def at(self, tokens: float) -> Interval:
+        """The fitted value for a token count."""
+        return self._along(np.array([1.0, tokens, tokens**2]))
+
+    def marginal(self, tokens: float) -> Interval:
+        """What one more token costs at this token count: linear + 2 · quadratic · n."""
+        return self._along(np.array([0.0, 1.0, 2 * tokens]))
+
+    def _along(self, direction: Floats, confidence: float = 0.95) -> Interval:
+        direction = direction[: self.coefficients.size]
+        value = float(direction @ self.coefficients)
+        spread = math.sqrt(max(float(direction @ self.covariance @ direction), 0.0))
+        reach = student.quantile((1 + confidence) / 2, self.degrees_of_freedom) * spread
+        return Interval(value, value - reach, value + reach, confidence)
+
+
+def fit_tokens(tokens: Sequence[float] | Floats, values: Sequence[float] | Floats) -> Fit | None:
+    """Fit positive values against token counts, both of shape (points,); NaN points are passed over.
+
+    None for fewer than `FEWEST_POINTS` distinct token counts.
+    """
+    n, y = np.asarray(tokens, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    usable = np.isfinite(n) & np.isfinite(y) & (y > 0)
+    n, y = n[usable], y[usable]
+    distinct = np.unique(n).size
+    if distinct < FEWEST_POINTS:
+        return None
+    terms = 3 if distinct > FEWEST_POINTS else 2
+    scale = n.max() ** np.arange(terms)
+    powers = np.vander(n, terms, increasing=True) / scale
+    expected = y
+    for _ in range(3):
+        design = powers / expected[:, None]
+        solution, *_ = np.linalg.lstsq(design, y / expected, rcond=None)
+        fitted = powers @ solution
+        expected = np.where(fitted > 0.1 * y, fitted, y)
+    residuals = (y - fitted) / expected
+    freedom = y.size - terms
+    variance = float(residuals @ residuals) / freedom
+    inverse = np.linalg.inv(design.T @ design)
+    return Fit(
+        coefficients=solution / scale,
+        covariance=variance * inverse / np.outer(scale, scale),
+        degrees_of_freedom=freedom,
+        relative_rms=math.sqrt(float(np.mean((fitted / y - 1) ** 2))),
+        tokens_low=float(n.min()),
+        tokens_high=float(n.max()),
+    )
+
+
+def fit_line(line: Line, column: str) -> Fit | None:
+    """Fit one column of a line's measured cells against their visual tokens."""
+    return fit_tokens(line.measured("visual_tokens"), line.measured(column))
