@@ -32,7 +32,12 @@ def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
 
 
 class VMamba(Backbone):
-    """Patch embedding, then feature levels of stride 4, 8, 16 and 32 with a down-sampling after each."""
+    """Patch embedding, then feature levels of stride 4, 8, 16 and 32 with a down-sampling after each.
+
+    As in the authors' own backbone for dense tasks, and so in the study's, the tapped level passes a layer
+    norm (`outnorm2` for the third). Classification checkpoints have none: there it starts as the identity.
+    The whole classifier has none either.
+    """
 
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
         super().__init__()
@@ -50,6 +55,9 @@ class VMamba(Backbone):
             for i in range(count)
         )
         self.classifier = Classifier(dims[-1], 1000) if options.classifier else None
+        self.outnorm = None if options.classifier else f"outnorm{self.tap}"
+        if self.outnorm:
+            self.add_module(self.outnorm, nn.LayerNorm(dims[self.tap]))
         device = next(self.parameters()).device
         self.backends = {"ss2d": resolve_backend("ss2d", device, options.kernels)}
 
@@ -58,8 +66,8 @@ class VMamba(Backbone):
         tokens = images.new_empty(0)
         for i, level in enumerate(self._levels(images)):
             if i == self.tap:
-                tokens = level.flatten(1, 2)
-        return tokens
+                tokens = self.get_submodule(self.outnorm)(level) if self.outnorm else level
+        return tokens.flatten(1, 2)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """(batch, 3, height, width) to every built level's output before its down-sampling, each

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -24,10 +26,8 @@ def create_connector(
     """
     layers: list[nn.Module] = []
     with uninitialised(device, dtype):
-        for i in range(facts(name).layers):
-            if i:
-                layers.append(nn.GELU())
-            layers.append(nn.Linear(hidden_size if i else vision_dim, hidden_size))
+        for d_in, d_out in pairwise(facts(name).widths(vision_dim, hidden_size)):
+            layers += [nn.GELU(), nn.Linear(d_in, d_out)] if layers else [nn.Linear(d_in, d_out)]
         connector = nn.Sequential(*layers)
     fill(connector, seed)
     return connector
