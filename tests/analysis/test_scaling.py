@@ -36,7 +36,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     for _ in range(trials):
         fit = fit_tokens(TOKENS, truth(TOKENS) * (1 + 0.03 * random.normal(size=TOKENS.size)))
         parts: list[tuple[Interval, float]] = [
-            (fit.fixed, TRUTH[0]), (fit.linear, TRUTH[1]), (fit.quadratic, TRUTH[2]), (fit.marginal(4096), slope),
+            (fit.fixed, TRUTH[0]), (fit.linear, TRUTH[1]), (fit.quadratic, TRUTH[2]),
+            (fit.marginal(4096), slope),
         ]  # fmt: skip
         hits += [value in interval for interval, value in parts]
     assert hits / trials == pytest.approx([0.95] * 4, abs=0.03)
@@ -92,7 +93,7 @@ def test_a_crossover_is_found_where_it_is_and_names_who_is_cheaper() -> None:
     assert (found.cheaper_below.backbone, found.cheaper_above.backbone) == ("vit-t", "vmamba-t")
     assert found.low_pixels <= CROSSING_TOKENS * 256 <= found.high_pixels
     assert found.high_pixels / found.low_pixels < 2
-    assert not (found.open_below or found.open_above)
+    assert (found.open_below, found.open_above) == (False, False)
 
 
 @pytest.mark.parametrize("spread", [0.002, 0.05])

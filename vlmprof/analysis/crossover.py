@@ -123,9 +123,7 @@ class _Point:
 
 def _points(line: Line, column: str, samples: Samples | None) -> dict[float, _Point]:
     points = {}
-    for pixels, value, cell_id in zip(
-        line.pixels, line.measured(column), line.rows["cell_id"], strict=True
-    ):
+    for pixels, value, cell_id in zip(line.pixels, line.measured(column), line.rows["cell_id"], strict=True):
         if not (np.isfinite(value) and value > 0):
             continue
         mean = describe_mean(list((samples or {}).get(cell_id, {}).get(column, ())))

@@ -1,0 +1,86 @@
+"""Recommendations: limits, the Pareto front, scores, and what they say when nothing can be said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_runs import cell, frame, sweep
+
+from vlmprof.analysis.advice import Limits, advise, load_scores, pareto_front
+from vlmprof.errors import UserError
+from vlmprof.records import StageFigures, Status
+
+
+def test_the_front_is_what_no_other_point_beats() -> None:
+    random = np.random.default_rng(0)
+    points = random.integers(0, 6, size=(60, 3)).astype(float)
+    beaten = [any((q <= p).all() and (q < p).any() for q in points) for p in points]
+    assert (pareto_front(points) == ~np.array(beaten)).all()
+    assert pareto_front(np.array([[1.0, np.nan], [2.0, 5.0], [1.0, 5.0]])).tolist() == [False, False, True]
+    assert pareto_front(np.empty((0, 2))).tolist() == []
+
+
+def test_limits_hold_and_the_largest_image_leads() -> None:
+    run = frame(sweep(resolutions=(224, 512, 1024)))
+    advice = advise(run, Limits(memory_bytes=900 * 2**20, ttft_s=8e-3))
+    assert advice.chosen.iloc[0][["backbone", "resolution"]].tolist() == ["vit-t", "512"]
+    fits = advice.candidates[advice.candidates["fits"]]
+    assert (fits["memory_bytes"] <= 900 * 2**20).all()
+    assert (fits["ttft_s"] <= 8e-3).all()
+    assert set(advice.chosen["backbone"]) == {"vit-t"}
+    assert advise(run, Limits(ttft_s=1e-9)).chosen.empty
+
+
+def test_memory_is_what_the_device_must_have() -> None:
+    run = frame([cell(nvml_process_bytes=5 * 2**30), cell(resolution=512, gpu=False)])
+    needed = advise(run, Limits()).candidates["memory_bytes"]
+    assert needed.tolist() == [5 * 2**30, run["peak_rss_bytes"].iloc[1]]
+
+
+def test_first_token_comes_before_decoding() -> None:
+    row = cell(stages={"decode": StageFigures(gpu_s=0.4, host_s=0.3)}, end_to_end_s=1.0)
+    assert advise(frame([row]), Limits()).candidates["ttft_s"].tolist() == pytest.approx([0.6])
+    assert advise(frame([row]).assign(ttft_s=0.5), Limits()).candidates["ttft_s"].tolist() == [0.5]
+
+
+def test_scores_make_the_front_of_quality_and_the_correlations() -> None:
+    rows = [cell("vmamba-s", 224), cell("vmamba-s", 512), cell("vmamba-s", "1333x800"), cell("vit-s", 224)]
+    advice = advise(frame(rows), Limits(), scores=load_scores("kuo2026"), price_per_hour=3.6)
+    assert advice.quality == "weighted_overall"
+    assert [(row.backbone, row.resolution) for row in advice.chosen.itertuples()] == [
+        ("vmamba-s", "1333x800"), ("vmamba-s", "512"), ("vmamba-s", "224"), ("vit-s", "224"),
+    ]  # fmt: skip
+    assert advice.candidates["cost_per_thousand_images"].iloc[0] == pytest.approx(rows[0].end_to_end_s)
+    assert advice.correlation.loc["weighted_overall", "ttft_s"] == pytest.approx(1.0)
+    vqa = advise(frame(rows), Limits(), scores=load_scores("kuo2026"), score="weighted_vqa")
+    assert tuple(vqa.chosen.iloc[0][["backbone", "resolution"]]) == ("vmamba-s", "512")
+
+
+def test_a_users_scores(tmp_path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("backbone,resolution,accuracy\nvit-t,224,50.5\nvit-t,512,60\n")
+    advice = advise(frame(sweep(("vit-t",), (224, 512, 1024))), Limits(), scores=load_scores(path))
+    assert advice.quality == "accuracy"
+    assert advice.chosen["accuracy"].tolist() == [60.0, 50.5]
+    assert advice.correlation is None
+
+
+def test_energy_counts_where_a_run_has_it() -> None:
+    run = frame([cell("vit-t", 224), cell("vit-t", 512)]).assign(energy_per_image_j=[3.0, 9.0])
+    assert "energy_per_image_j" in advise(run, Limits()).costs
+
+
+def test_mistakes_are_one_clear_line(tmp_path) -> None:
+    run = frame(sweep(("vit-t",), (224,)))
+    with pytest.raises(UserError, match="nothing to recommend"):
+        advise(frame([cell(status=Status.OOM)]), Limits())
+    with pytest.raises(UserError, match="no measured cell has a score; scored are vit-b at 99"):
+        advise(run, Limits(), scores=pd.DataFrame({"backbone": ["vit-b"], "resolution": [99], "f1": [1.0]}))
+    with pytest.raises(UserError, match="weighted_vqa"):
+        advise(frame([cell("vmamba-s", 224)]), Limits(), scores=load_scores("kuo2026"), score="weighted_vqas")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_scores(tmp_path / "absent.csv")
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="has no backbone, resolution"):
+        load_scores(tmp_path / "bad.csv")

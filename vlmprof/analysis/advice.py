@@ -1,0 +1,200 @@
+"""Which backbone at which resolution: cells within limits, the Pareto front, scores beside costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vlmprof.analysis.frames import numbers
+from vlmprof.analysis.reference import study_scores
+from vlmprof.errors import UserError, unknown
+from vlmprof.records import Status
+
+STUDY = "kuo2026"
+"""The name under which the study's released scores are shipped."""
+
+_NO_SCORES = frozenset({"visual_tokens", "parameters_million"})
+_GPU_MEMORY = ("nvml_process_bytes", "peak_reserved_bytes", "peak_allocated_bytes")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a deployment allows; None is no limit."""
+
+    memory_bytes: int | None = None
+    ttft_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The cells that were measured, what each costs, and which are worth choosing."""
+
+    candidates: pd.DataFrame
+    """The `ok` rows with `pixels`, `ttft_s`, `memory_bytes` and, where known, `energy_per_image_j`,
+    `cost_per_thousand_images` and the score columns; `fits` and `on_front` say which are within the
+    limits and which of those no other beats in every respect."""
+    quality: str
+    """The column that is to be large: a score, or `pixels`."""
+    costs: Sequence[str]
+    """The columns that are to be small."""
+    scores: Sequence[str]
+    correlation: pd.DataFrame | None
+    """Spearman's rank correlation of scores and costs over the scored cells; None for fewer than three."""
+
+    @property
+    def chosen(self) -> pd.DataFrame:
+        """The front, best quality first, cheaper first among equals."""
+        front = self.candidates[self.candidates["on_front"]]
+        return front.sort_values([self.quality, "ttft_s"], ascending=[False, True])
+
+
+def advise(
+    frame: pd.DataFrame,
+    limits: Limits,
+    *,
+    scores: pd.DataFrame | None = None,
+    score: str | None = None,
+    price_per_hour: float | None = None,
+) -> Advice:
+    """Choose among the `ok` cells of a run.
+
+    Args:
+        frame: the rows of a run.
+        limits: memory, and time to first token.
+        scores: quality of (backbone, resolution) pairs, as `load_scores` gives them; cells without a
+            score are left out. Without it a larger image counts as better.
+        score: the score that the front is made for; the overall one, or the last, by default.
+        price_per_hour: of the device, in any currency, for the cost per thousand images.
+
+    Raises `UserError` when no cell is `ok`, no measured cell has a score, or there is no such score.
+    """
+    candidates = _candidates(frame, price_per_hour)
+    names: list[str] = []
+    quality = "pixels"
+    if scores is not None:
+        names = score_columns(scores)
+        quality = _pick_score(names, score)
+        candidates = _with_scores(candidates, scores, names)
+    costs = [
+        column
+        for column in ("ttft_s", "memory_bytes", "energy_per_image_j", "cost_per_thousand_images")
+        if column in candidates and candidates[column].notna().any()
+    ]
+    fits = np.ones(len(candidates), dtype=bool)
+    if limits.memory_bytes is not None:
+        fits &= (candidates["memory_bytes"] <= limits.memory_bytes).to_numpy()
+    if limits.ttft_s is not None:
+        fits &= (candidates["ttft_s"] <= limits.ttft_s).to_numpy()
+    judged = [column for column in costs if column != "cost_per_thousand_images"]
+    on_front = np.zeros(len(candidates), dtype=bool)
+    table = np.column_stack([-numbers(candidates, quality), *(numbers(candidates, c) for c in judged)])
+    on_front[fits] = pareto_front(table[fits])
+    marked = candidates.assign(fits=fits, on_front=on_front)
+    correlation = None
+    if names and len(marked) >= 3:
+        correlation = marked[[*names, *costs]].astype(float).corr(method="spearman")
+    return Advice(marked, quality, costs, names, correlation)
+
+
+def pareto_front(costs: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which points, shape (points, costs), no other point beats: nowhere dearer and somewhere cheaper.
+
+    A cost that was not measured (NaN) counts as the dearest.
+    """
+    known = np.where(np.isnan(costs), np.inf, costs)
+    on_front = np.ones(len(known), dtype=bool)
+    for i, point in enumerate(known):
+        rivals = known[(known <= point).all(axis=1)]
+        on_front[i] = not (rivals < point).any()
+    return on_front
+
+
+def load_scores(source: str | Path) -> pd.DataFrame:
+    """Scores by `backbone` and `resolution` from a CSV file, or the study's by the name `kuo2026`.
+
+    Raises `UserError` for a file that cannot be read or lacks those columns or any score.
+    """
+    if str(source) == STUDY:
+        return study_scores()
+    try:
+        table = pd.read_csv(source, dtype={"resolution": str})
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem).split("\n")[0]
+        raise UserError(f"scores {source} cannot be read: {reason}; give a CSV file or {STUDY}") from None
+    missing = {"backbone", "resolution"} - set(table.columns)
+    if missing or not score_columns(table):
+        lacks = ", ".join(sorted(missing)) or "column of numbers"
+        raise UserError(f"scores {source} has no {lacks}; write backbone,resolution,accuracy as its head")
+    return table
+
+
+def score_columns(scores: pd.DataFrame) -> list[str]:
+    """The columns of a score table that hold scores: numbers other than sizes and counts."""
+    numeric = scores.select_dtypes("number").columns
+    return [str(column) for column in numeric if column not in _NO_SCORES | {"resolution"}]
+
+
+def _pick_score(names: Sequence[str], wanted: str | None) -> str:
+    if wanted is None:
+        return next((name for name in names if "overall" in name), names[-1])
+    if wanted not in names:
+        raise unknown("score", wanted, names)
+    return wanted
+
+
+def _candidates(frame: pd.DataFrame, price_per_hour: float | None) -> pd.DataFrame:
+    rows = frame[frame["status"] == Status.OK].reset_index(drop=True)
+    if rows.empty:
+        raise UserError("no cell of this run is ok, so there is nothing to recommend")
+    batch = np.nan_to_num(numbers(rows, "batch_size"), nan=1.0)
+    added: dict[str, npt.NDArray[np.float64]] = {
+        "pixels": numbers(rows, "height_px") * numbers(rows, "width_px"),
+        "ttft_s": time_to_first_token(rows),
+        "memory_bytes": memory_needed(rows),
+    }
+    if price_per_hour is not None:
+        images_per_hour = 3600 * batch / numbers(rows, "end_to_end_s")
+        added["cost_per_thousand_images"] = 1000 * price_per_hour / images_per_hour
+    energy = next((c for c in rows.columns if c.startswith("energy") and c.endswith("_j")), None)
+    if energy is not None and energy != "energy_per_image_j":
+        added["energy_per_image_j"] = numbers(rows, energy)
+    return rows.assign(**added)
+
+
+def time_to_first_token(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Seconds from image and prompt to the first token: `ttft_s` where a run has it, else end-to-end
+    latency, which holds no decoding unless that stage was measured, and then less the decoding."""
+    whole = numbers(rows, "end_to_end_s")
+    decode = numbers(rows, "gpu_decode_s")
+    decode = np.where(np.isnan(decode), numbers(rows, "host_decode_s"), decode)
+    return np.where(np.isnan(numbers(rows, "ttft_s")), whole - np.nan_to_num(decode), numbers(rows, "ttft_s"))
+
+
+def memory_needed(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Bytes that the device must have: the largest of the GPU's figures, on a CPU the peak resident size."""
+    gpu = np.column_stack([numbers(rows, column) for column in _GPU_MEMORY])
+    largest = np.where(np.isnan(gpu), -np.inf, gpu).max(axis=1)
+    return np.where(np.isfinite(largest), largest, numbers(rows, "peak_rss_bytes"))
+
+
+def _with_scores(candidates: pd.DataFrame, scores: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    keyed = scores.assign(resolution=scores["resolution"].astype(str)).drop_duplicates(
+        ["backbone", "resolution"]
+    )
+    joined = candidates.assign(resolution=candidates["resolution"].astype(str)).merge(
+        keyed[["backbone", "resolution", *names]], on=["backbone", "resolution"], how="inner"
+    )
+    if joined.empty:
+        scored = _pairs(keyed)
+        raise UserError(f"no measured cell has a score; scored are {scored}")
+    return joined
+
+
+def _pairs(table: pd.DataFrame) -> str:
+    pairs = [f"{b} at {r}" for b, r in zip(table["backbone"], table["resolution"], strict=True)]
+    return ", ".join(pairs[:10]) + (f" and {len(pairs) - 10} more" if len(pairs) > 10 else "")

@@ -1,0 +1,203 @@
+"""Comparing two runs cell by cell: ratios with intervals, verdicts by a stated test, and a guard.
+
+The test. For a cell and a latency, r = mean of B / mean of A. The 95 % interval of r is Welch's t on
+log r (delta method; effective sample counts as in `intervals`). With a margin m (2 % unless told):
+
+    same     the 90 % interval lies within 1 / (1 + m) … 1 + m: two one-sided tests of size 5 %
+             (Schuirmann 1987) both say that a difference as large as the margin is refuted
+    faster   else, the 95 % interval lies below 1
+    slower   else, the 95 % interval lies above 1
+    unclear  else, or where samples are missing on both sides
+
+Only the spread within a run is in the samples. Two runs of the same code also differ by what holds
+still within one run (clocks, placement in memory, other load): compare a run with its own repetition to see
+how much.
+
+The guard. `regressions` lists what is slower than allowed: one-sided Welch tests of r ≤ 1 + allowed,
+corrected over all tested cells by Holm (1979), so that a harmless change is held back in at most 5 %
+of comparisons however many cells there are; and every cell that ran in A and does not run in B.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+
+from vlmprof.analysis import student
+from vlmprof.analysis.frames import Samples, axis_columns, numbers
+from vlmprof.analysis.intervals import Interval, Mean, describe_mean
+from vlmprof.errors import UserError
+from vlmprof.records import STAGES, Status
+
+LATENCIES = (*(f"{clock}_{stage}_s" for stage in STAGES for clock in ("host", "gpu")), "end_to_end_s")
+MEMORIES = ("peak_allocated_bytes", "peak_rss_bytes")
+MARGIN = 0.02
+_SIZE = 0.05
+
+
+class Verdict(StrEnum):
+    """What the test says of B beside A."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    SAME = "same"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True)
+class CellRatio:
+    """One figure of one cell in both runs. `ratio` is B / A; below one, B is faster (or smaller)."""
+
+    cell: Mapping[str, str]
+    """The axes that name the cell."""
+    column: str
+    a: float
+    b: float
+    ratio: Interval | None
+    """None where neither run has samples of it."""
+    verdict: Verdict | None
+    """None for memory, which is counted and not sampled."""
+    log_error: float = 0.0
+    """Standard error of log(B / A)."""
+    degrees_of_freedom: float = math.inf
+
+    @property
+    def value(self) -> float:
+        """B / A."""
+        return self.b / self.a
+
+    def probability_if_at_most(self, allowed: float) -> float:
+        """One-sided p value of B / A ≤ `allowed`; one without samples."""
+        excess = math.log(self.value / allowed)
+        if self.ratio is None:
+            return 1.0
+        if self.log_error == 0:
+            return 0.0 if excess > 0 else 1.0
+        return 1 - student.cdf(excess / self.log_error, min(self.degrees_of_freedom, 1e6))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side."""
+
+    ratios: Sequence[CellRatio]
+    lost: Sequence[Mapping[str, str]]
+    """Cells that are `ok` in A and ran out of memory, failed or timed out in B."""
+    gained: Sequence[Mapping[str, str]]
+    """Cells that did not run in A and are `ok` in B."""
+    only_a: int
+    only_b: int
+    margin: float = MARGIN
+
+
+def compare(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    samples_a: Samples | None = None,
+    samples_b: Samples | None = None,
+    *,
+    margin: float = MARGIN,
+    ignore: Sequence[str] = (),
+) -> Comparison:
+    """Compare the cells that both frames hold, matched by the axes that both have, except those to ignore.
+
+    Raises `UserError` when no cell is in both, or when the shared axes do not tell cells apart.
+    """
+    shared_axes = set(axis_columns(b)) - set(ignore)
+    axes = [axis for axis in axis_columns(a) if axis in shared_axes]
+    rows_a, rows_b = _by_axes(a, axes, "the first run"), _by_axes(b, axes, "the second run")
+    shared = [key for key in rows_a if key in rows_b]
+    if not shared:
+        raise UserError(f"the two runs share no cell: none agrees in {', '.join(axes)}")
+    values_a, values_b = _values(a), _values(b)
+    ratios, lost, gained = [], [], []
+    for key in shared:
+        i, j = rows_a[key], rows_b[key]
+        cell = dict(zip(axes, key, strict=True))
+        ran_a, ran_b = (frame["status"].iloc[k] == Status.OK for frame, k in ((a, i), (b, j)))
+        if ran_a and not ran_b and b["status"].iloc[j] != Status.SKIPPED:
+            lost.append(cell)
+        if ran_b and not ran_a:
+            gained.append(cell)
+        if not (ran_a and ran_b):
+            continue
+        own_a = (samples_a or {}).get(str(a["cell_id"].iloc[i]), {})
+        own_b = (samples_b or {}).get(str(b["cell_id"].iloc[j]), {})
+        for column in (*LATENCIES, *MEMORIES):
+            x, y = float(values_a[column][i]), float(values_b[column][j])
+            if not (x > 0 and y > 0):
+                continue
+            if column in MEMORIES:
+                ratios.append(CellRatio(cell, column, x, y, None, None))
+            else:
+                means = describe_mean(list(own_a.get(column, ()))), describe_mean(list(own_b.get(column, ())))
+                ratios.append(_latency_ratio(cell, column, x, y, means, margin))
+    return Comparison(ratios, lost, gained, len(rows_a) - len(shared), len(rows_b) - len(shared), margin)
+
+
+def regressions(
+    comparison: Comparison, allowed: float, columns: Sequence[str] = ("end_to_end_s",)
+) -> list[CellRatio]:
+    """The ratios in these columns that are beyond doubt above 1 + `allowed`, after Holm's correction."""
+    tested = [ratio for ratio in comparison.ratios if ratio.column in columns and ratio.ratio is not None]
+    ordered = sorted(tested, key=lambda ratio: ratio.probability_if_at_most(1 + allowed))
+    found = []
+    for rank, ratio in enumerate(ordered):
+        if ratio.probability_if_at_most(1 + allowed) > _SIZE / (len(ordered) - rank):
+            break
+        found.append(ratio)
+    return found
+
+
+def _by_axes(frame: pd.DataFrame, axes: Sequence[str], which: str) -> dict[tuple[str, ...], int]:
+    keys = list(zip(*(frame[axis].map(str) for axis in axes), strict=True))
+    index = {key: i for i, key in enumerate(keys)}
+    if len(index) < len(keys):
+        raise UserError(f"{which} has cells that differ only in an axis that the other run lacks")
+    return index
+
+
+def _values(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    return {column: numbers(frame, column) for column in (*LATENCIES, *MEMORIES)}
+
+
+def _latency_ratio(
+    cell: Mapping[str, str],
+    column: str,
+    a: float,
+    b: float,
+    means: tuple[Mean | None, Mean | None],
+    margin: float,
+) -> CellRatio:
+    sampled = [mean for mean in means if mean is not None]
+    if not sampled:
+        return CellRatio(cell, column, a, b, None, Verdict.UNCLEAR)
+    parts = [(mean.standard_error / mean.value) ** 2 for mean in sampled]
+    variance = sum(parts)
+    freedom = (
+        variance**2
+        / sum(part**2 / mean.degrees_of_freedom for part, mean in zip(parts, sampled, strict=True))
+        if variance > 0
+        else math.inf
+    )
+    log_ratio, error = math.log(b / a), math.sqrt(variance)
+
+    def interval(confidence: float) -> Interval:
+        t = student.quantile((1 + confidence) / 2, round(min(freedom, 1e6), 2))
+        return Interval(b / a, math.exp(log_ratio - t * error), math.exp(log_ratio + t * error), confidence)
+
+    wide, narrow = interval(0.95), interval(0.90)
+    if narrow.low >= 1 / (1 + margin) and narrow.high <= 1 + margin:
+        verdict = Verdict.SAME
+    elif wide.high < 1:
+        verdict = Verdict.FASTER
+    elif wide.low > 1:
+        verdict = Verdict.SLOWER
+    else:
+        verdict = Verdict.UNCLEAR
+    return CellRatio(cell, column, a, b, wide, verdict, error, freedom)
