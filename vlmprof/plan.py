@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from vlmprof.backbones import catalog
 from vlmprof.errors import UserError
+from vlmprof.fields import AXES, resolution_size
 from vlmprof.records import AxisValue
-from vlmprof.spec import AXES, SweepSpec, digest, resolution_size
+from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog
 
 

@@ -16,6 +16,7 @@ import torch
 from vlmprof.execution.board import Phase
 from vlmprof.execution.processes import board
 from vlmprof.measure.clocks import device_clock
+from vlmprof.measure.stopping import FixedCount
 from vlmprof.measure.timeline import Stage, Timeline
 
 NAMES = ("preprocess", "vision", "connector", "prefill")
@@ -27,8 +28,8 @@ def per_stage(device: torch.device, iterations: int = 5_000) -> tuple[float, flo
     shared.enter(Phase.MEASURING, "vision", iterations)
     chain = [Stage(name, lambda value: value) for name in NAMES]
     line = Timeline(chain, device_clock(device, len(chain)), on_stage=shared.stage_marker(NAMES))
-    line.sample(iterations // 10, shared.count)
-    samples = line.sample(iterations, shared.count)
+    line.sample(FixedCount(iterations // 10), shared.count)
+    samples = line.sample(FixedCount(iterations), shared.count)
     whole = statistics.median(samples.end_to_end_s) / len(chain)
     inside = statistics.median(samples.host_s["vision"])
     return whole * 1e6, inside * 1e6

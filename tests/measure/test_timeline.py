@@ -11,6 +11,7 @@ import torch
 
 from vlmprof.measure import timeline
 from vlmprof.measure.clocks import device_clock
+from vlmprof.measure.stopping import FixedCount
 from vlmprof.measure.timeline import Stage, Timeline
 
 
@@ -63,7 +64,7 @@ def test_host_gpu_and_end_to_end_are_three_different_things(world):
         return run
 
     chain = [Stage("vision", stage(100, 5_000)), Stage("prefill", stage(200, 9_000))]
-    samples = Timeline(chain, world, "image").sample(3)
+    samples = Timeline(chain, world, "image").sample(FixedCount(3))
     assert samples.host_s["vision"] == pytest.approx([100e-9] * 3)
     assert samples.host_s["prefill"] == pytest.approx([200e-9] * 3)
     assert samples.gpu_s["prefill"] == pytest.approx([9_000e-9] * 3)
@@ -85,7 +86,7 @@ def test_each_stage_gets_what_the_one_before_returned():
 
 def test_columns_are_the_rows_columns_and_a_cpu_has_no_gpu_column():
     chain = [Stage("vision", lambda x: x)]
-    columns = Timeline(chain, device_clock(torch.device("cpu"), 1)).sample(4).columns()
+    columns = Timeline(chain, device_clock(torch.device("cpu"), 1)).sample(FixedCount(4)).columns()
     assert set(columns) == {"host_vision_s", "end_to_end_s"}
     assert all(len(values) == 4 for values in columns.values())
 
@@ -105,7 +106,7 @@ def test_the_garbage_collector_rests_and_is_woken_even_after_a_failure():
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        Timeline([Stage("vision", fails)], device_clock(torch.device("cpu"), 1)).sample(1)
+        Timeline([Stage("vision", fails)], device_clock(torch.device("cpu"), 1)).sample(FixedCount(1))
     assert states == [False]
     assert gc.isenabled()
 
@@ -128,7 +129,7 @@ def test_the_memory_pass_goes_around_each_stage_in_turn():
 
 def test_a_known_wait_is_measured_as_long_as_it_is():
     chain = [Stage("vision", lambda _: time.sleep(0.02))]
-    samples = Timeline(chain, device_clock(torch.device("cpu"), 1)).sample(5)
+    samples = Timeline(chain, device_clock(torch.device("cpu"), 1)).sample(FixedCount(5))
     assert min(samples.host_s["vision"]) >= 0.02
     assert min(e - h for e, h in zip(samples.end_to_end_s, samples.host_s["vision"], strict=True)) >= 0
 
@@ -139,7 +140,7 @@ def test_gpu_latency_agrees_with_torchs_own_timer():
 
     a = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16)
     line = Timeline([Stage("vision", lambda _: a @ a)], device_clock(torch.device("cuda"), 1))
-    line.sample(20)
-    ours = statistics.median(line.sample(50).gpu_s["vision"])
+    line.sample(FixedCount(20))
+    ours = statistics.median(line.sample(FixedCount(50)).gpu_s["vision"])
     theirs = Timer("a @ a", globals={"a": a}).blocked_autorange(min_run_time=1).median
     assert ours == pytest.approx(theirs, rel=0.1)

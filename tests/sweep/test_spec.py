@@ -8,7 +8,8 @@ from importlib import resources
 import pytest
 
 from vlmprof.errors import UserError
-from vlmprof.spec import AXES, build_spec, load_spec, parse_resolution, resolution_size, shipped_specs
+from vlmprof.fields import AXES, parse_resolution, resolution_size
+from vlmprof.spec import build_spec, load_spec, shipped_specs
 
 GRID = {"axes": {"backbone": "vit-t", "resolution": [224], "llm": "llama-23m"}}
 
@@ -60,7 +61,7 @@ def test_what_is_no_resolution_is_refused(written):
         ({**GRID, "fixed": {"memory_limit": "lots"}}, "memory_limit: 'lots' is not a memory size"),
         ({**GRID, "fixed": {"stages": []}}, "stages: must be consecutive"),
         ({**GRID, "fixed": {"stages": ["preprocess", "connector"]}}, "stages: must be consecutive"),
-        ({**GRID, "fixed": {"stages": ["prefill"]}}, "stages: must be consecutive"),
+        ({**GRID, "fixed": {"stages": ["preprocess", "vision", "decode"]}}, "stages: must be consecutive"),
         ({"axes": {"backbone": [], "resolution": 224, "llm": "llama-23m"}}, "no backbone given"),
         ({}, "no backbone given.*--backbone"),
         ({"axes": [1]}, "axes must be a table"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmprof.spec import AXES, SETTINGS, Field, option
+from vlmprof.fields import AXES, SETTINGS, Field, option
 
 
 def spec_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from vlmprof.fields import AXES
 from vlmprof.plan import Cell
-from vlmprof.spec import AXES, SweepSpec
+from vlmprof.spec import SweepSpec
 
 
 def plan(spec: SweepSpec, cells: Sequence[Cell]) -> None:
@@ -18,7 +19,9 @@ def plan(spec: SweepSpec, cells: Sequence[Cell]) -> None:
     varied = [name for name in AXES if name in ("backbone", "resolution") or len(spec.axes[name]) > 1]
     console = _console()
     fixed = [f"{name} {spec.axes[name][0]}" for name in AXES if name not in varied]
-    protocol = f"{spec.fixed['warm_up']} warm-up + {spec.fixed['iterations']} measured iterations"
+    protocol = "sampled until the medians are known"
+    if spec.fixed["sampling"] == "fixed":
+        protocol = f"{spec.fixed['warm_up']} warm-up + {spec.fixed['iterations']} measured iterations"
     console.print(f"{spec.name}: {', '.join(fixed)}; {protocol}", highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in varied:

@@ -18,6 +18,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from vlmprof.measure.clocks import DeviceClock
+from vlmprof.measure.stopping import StoppingRule
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,12 @@ class Timeline:
         clock.synchronize()
         return (perf_counter_ns() - begin) * 1e-9, value
 
-    def sample(self, iterations: int, on_iteration: Callable[[int], None] = lambda n: None) -> Samples:
-        """Measured iterations, all kept. The cyclic garbage collector rests while the clocks run:
-        its pauses belong to the process's history, not to the stage that they happen to hit."""
+    def sample(self, rule: StoppingRule, on_iteration: Callable[[int], None] = lambda n: None) -> Samples:
+        """Measured iterations until `rule` has enough, all kept; at least one.
+
+        The cyclic garbage collector rests while the clocks run: its pauses belong to the process's
+        history, not to the stage that they happen to hit.
+        """
         samples = Samples(
             host_s={stage.name: [] for stage in self._stages},
             gpu_s={stage.name: [] for stage in self._stages},
@@ -88,8 +92,8 @@ class Timeline:
         gc.collect()
         gc.disable()
         try:
-            for n in range(iterations):
-                on_iteration(n)
+            while not samples.end_to_end_s or not rule.enough(samples.columns()):
+                on_iteration(len(samples.end_to_end_s))
                 end_to_end_s, output = self.iterate()
                 del output
                 samples.end_to_end_s.append(end_to_end_s)

@@ -1,6 +1,8 @@
 """The VLM that is timed: a vision backbone, a connector and a language model, each its own stage.
 
 images ──encode_image──▶ visual tokens ──project──▶ embeddings ──prefill──▶ logits
+
+Decoding goes on from there: see `vlmprof.vlm.decoding`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from transformers import PreTrainedModel
 from vlmprof.backbones import create_backbone
 from vlmprof.backbones.catalog import DEFAULT_LEVEL
 from vlmprof.errors import unknown
+from vlmprof.vlm import llm_catalog
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.llm import create_llm
 
@@ -32,7 +35,7 @@ class VLM:
         self,
         vision: nn.Module,
         connector: nn.Module,
-        llm: PreTrainedModel,
+        llm: PreTrainedModel | None,
         *,
         prompt: Tensor,
         logits: str = "all",
@@ -67,23 +70,31 @@ class VLM:
         (batch, visual tokens, hidden size) to logits (batch, positions, vocabulary) in the model's dtype:
         every position for `all`, as the study did, the last one for `last`.
         """
-        output = self.llm(
-            inputs_embeds=self._with_prompt(embeddings),
+        output = self.language(
+            inputs_embeds=self.with_prompt(embeddings),
             use_cache=False,
             logits_to_keep=1 if self.logits == "last" else 0,
         )
         logits: Tensor = output.logits
         return logits
 
+    @property
+    def language(self) -> PreTrainedModel:
+        """The LLM. Raises `ValueError` if it was left out."""
+        if self.llm is None:
+            raise ValueError("this VLM was built without its language model")
+        return self.llm
+
     def weight_bytes(self) -> dict[str, int]:
         """Bytes of parameters and buffers of each stage: `vision`, `connector` and `prefill` (the LLM)."""
         parts = {"vision": self.vision, "connector": self.connector, "prefill": self.llm}
-        return {stage: _weight_bytes(part) for stage, part in parts.items()}
+        return {stage: _weight_bytes(part) for stage, part in parts.items() if part is not None}
 
-    def _with_prompt(self, embeddings: Tensor) -> Tensor:
+    def with_prompt(self, embeddings: Tensor) -> Tensor:
+        """The LLM's input: visual embeddings, then the prompt's, (batch, positions, hidden size)."""
         if not self.prompt.numel():
             return embeddings
-        prompt = self.llm.get_input_embeddings()(self.prompt).to(embeddings.dtype)
+        prompt = self.language.get_input_embeddings()(self.prompt).to(embeddings.dtype)
         return torch.cat((embeddings, prompt.expand(embeddings.shape[0], -1, -1)), dim=1)
 
 
@@ -103,10 +114,12 @@ def create_vlm(
     prompt_tokens: int = 0,
     logits: str = "all",
     seed: int = 0,
+    with_llm: bool = True,
 ) -> VLM:
     """A VLM with random weights made on `device` in `dtype`, for images of height × width pixels.
 
-    The prompt is `prompt_tokens` random token ids. Raises `UserError` for names, options and sizes that
+    The prompt is `prompt_tokens` random token ids. `with_llm=False` leaves the language model out, for
+    timing what comes before it. Raises `UserError` for names, options and sizes that
     cannot be.
     """
     vision = create_backbone(
@@ -119,15 +132,15 @@ def create_vlm(
         seed=seed,
         kernels=kernels,
     )
-    language = create_llm(llm, device=device, dtype=dtype, attention=attention, seed=seed)
-    embeddings = language.get_input_embeddings().weight
-    assert isinstance(embeddings, Tensor)
-    vocab_size, hidden_size = embeddings.shape
+    known = llm_catalog.facts(llm)
     joint = create_connector(
-        connector, vision.facts.embed_dim, hidden_size, device=device, dtype=dtype, seed=seed
+        connector, vision.facts.embed_dim, known.hidden_size, device=device, dtype=dtype, seed=seed
     )
+    language = None
+    if with_llm:
+        language = create_llm(llm, device=device, dtype=dtype, attention=attention, seed=seed)
     generator = torch.Generator(device).manual_seed(seed)
-    prompt = torch.randint(vocab_size, (prompt_tokens,), generator=generator, device=device)
+    prompt = torch.randint(known.vocab_size, (prompt_tokens,), generator=generator, device=device)
     return VLM(vision, joint, language, prompt=prompt, logits=logits, backends=vision.backends)
 
 

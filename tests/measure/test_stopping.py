@@ -1,0 +1,150 @@
+"""The sampling rules on simulated streams with known answers: noise, skew, drift, outliers, two modes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vlmprof.measure.statistics import effective_count, median_interval, oddities
+from vlmprof.measure.stopping import Adaptive, FixedCount, Settling
+
+RUNS = 400
+
+
+def steady(rng, n, level=0.05, noise=0.02):
+    return level * np.exp(noise * rng.standard_normal(n))
+
+
+def skewed(rng, n, level=0.05):
+    """What a shared machine gives: a floor, and a long tail above it. Median `level`."""
+    tail = rng.gamma(1.0, 1.0, n)
+    return level * (1 + 0.03 * (tail - np.log(2)))
+
+
+def correlated(rng, n, level=0.05, rho=0.7, noise=0.02):
+    x = np.empty(n)
+    x[0] = rng.standard_normal()
+    for i in range(1, n):
+        x[i] = rho * x[i - 1] + np.sqrt(1 - rho**2) * rng.standard_normal()
+    return level * np.exp(noise * x)
+
+
+def with_outliers(rng, n, level=0.05):
+    values = steady(rng, n, level, 0.01)
+    values[rng.random(n) < 0.03] *= 5
+    return values
+
+
+def run_rule(rule, stream):
+    """The samples a rule takes of a stream."""
+    for n in range(1, len(stream) + 1):
+        taken = list(stream[:n])
+        if rule.enough({"end_to_end_s": taken, "host_vision_s": taken}):
+            return np.array(taken)
+    raise AssertionError("the stream was too short for the rule")
+
+
+@pytest.mark.parametrize("stream", [steady, skewed, correlated])
+@pytest.mark.parametrize("n", [12, 40, 150])
+def test_intervals_cover_the_median_as_often_as_they_say(stream, n):
+    rng = np.random.default_rng(n)
+    found = [interval for _ in range(RUNS) if (interval := median_interval(stream(rng, n)))]
+    covered = np.mean([interval.low <= 0.05 <= interval.high for interval in found])
+    # neighbours this alike cannot be told from a trend in a dozen samples
+    assert covered >= (0.7 if stream is correlated and n == 12 else 0.9)
+    assert len(found) >= (0.3 if stream is correlated else 0.85) * RUNS
+
+
+def test_too_few_samples_have_no_interval():
+    assert median_interval([1.0] * 5) is None
+    six = median_interval([3.0, 1.0, 2.0, 6.0, 5.0, 4.0])
+    assert (six.low, six.median, six.high) == (1.0, 3.5, 6.0)
+
+
+def test_correlation_counts_against_the_number_of_samples():
+    rng = np.random.default_rng(0)
+    assert effective_count(correlated(rng, 4000)) == pytest.approx(4000 * 0.3 / 1.7, rel=0.25)
+    assert np.mean([effective_count(steady(rng, 100)) for _ in range(100)]) > 90
+
+
+@pytest.mark.parametrize("stream", [steady, skewed, with_outliers])
+def test_the_adaptive_rule_stops_early_and_still_covers_the_truth(stream):
+    rng = np.random.default_rng(3)
+    rule = Adaptive(watched=("end_to_end_s",), target=0.01, budget_s=1e9)
+    errors, counts, covered = [], [], []
+    for _ in range(RUNS):
+        taken = run_rule(rule, stream(rng, 1000))
+        interval = median_interval(taken)
+        assert interval.relative_half_width <= 0.01
+        errors.append(abs(interval.median / 0.05 - 1))
+        counts.append(len(taken))
+        covered.append(interval.low <= 0.05 <= interval.high)
+    assert np.mean(covered) > 0.88
+    assert np.quantile(errors, 0.95) < 0.01
+    assert np.median(counts) < 100
+
+
+def test_the_adaptive_rule_agrees_with_a_hundred_samples_of_the_same_stream():
+    rng = np.random.default_rng(4)
+    rule = Adaptive(watched=("end_to_end_s",), budget_s=1e9)
+    ratios = []
+    for _ in range(RUNS):
+        stream = steady(rng, 1000, noise=0.01)
+        ratios.append(run_rule(rule, stream).mean() / run_rule(FixedCount(100), stream).mean())
+    assert np.quantile(np.abs(np.array(ratios) - 1), 0.99) < 0.01
+
+
+def test_the_budget_ends_it_and_the_unmet_target_is_said():
+    rng = np.random.default_rng(5)
+    rule = Adaptive(watched=("host_vision_s",), target=0.001, budget_s=2.0)
+    taken = list(run_rule(rule, steady(rng, 1000)))
+    assert 2.0 <= sum(taken) < 2.2
+    (said,) = rule.unmet({"host_vision_s": taken, "end_to_end_s": taken})
+    assert "host_vision_s is known to within" in said
+    assert "not ±0.1%" in said
+    assert len(run_rule(Adaptive(watched=("end_to_end_s",), budget_s=1.0), [30.0] * 50)) == 6
+
+
+def test_a_met_target_says_nothing():
+    taken = [0.05] * 12
+    assert Adaptive(watched=("end_to_end_s",)).unmet({"end_to_end_s": taken}) == []
+
+
+def test_warming_up_ends_when_the_latencies_have_settled():
+    rng = np.random.default_rng(6)
+    counts = []
+    for _ in range(100):
+        decay = 1 + 0.8 * np.exp(-np.arange(300) / 12)
+        stream = steady(rng, 300, noise=0.005) * decay
+        stream[0] = 3.0
+        n = next(n for n in range(1, 300) if Settling().enough(list(stream[:n])))
+        counts.append(n)
+        assert decay[n] < 1.05
+    assert np.median(counts) < 80
+
+
+def test_warming_up_a_steady_model_takes_little():
+    rng = np.random.default_rng(7)
+    stream = steady(rng, 100, level=2.0)
+    assert next(n for n in range(1, 100) if Settling().enough(list(stream[:n]))) <= 8
+    assert not Settling().enough([5.0])
+
+
+def test_warming_up_never_outlasts_its_budget():
+    falling = [1.0 / (1 + 0.1 * n) for n in range(1000)]
+    n = next(n for n in range(1, 1000) if Settling(budget_s=5.0).enough(falling[:n]))
+    assert sum(falling[:n]) < 6.0
+
+
+def test_odd_streams_are_named_and_plain_ones_are_not():
+    rng = np.random.default_rng(8)
+    plain = [
+        oddities(stream(rng, n)) for stream in (steady, skewed) for n in (12, 24, 40, 100) for _ in range(100)
+    ]
+    assert np.mean([bool(found) for found in plain]) < 0.02
+    drifting = [oddities(steady(rng, 60, noise=0.01) * np.linspace(1, 1.15, 60)) for _ in range(100)]
+    assert np.mean(["drifted by +" in " ".join(found) for found in drifting]) > 0.95
+    two = [oddities(steady(rng, 60, noise=0.01) * rng.choice([1, 1.2], 60)) for _ in range(100)]
+    assert np.mean(["bimodal" in " ".join(found) for found in two]) > 0.95
+    wild = [oddities(steady(rng, 60, noise=0.3)) for _ in range(100)]
+    assert np.mean(["jittered" in " ".join(found) for found in wild]) > 0.9

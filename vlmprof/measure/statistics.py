@@ -1,0 +1,124 @@
+"""What a stream of samples supports: an interval for its median, and warnings about its shape.
+
+Nothing is ever dropped. An outlier is a sample, and a median bears it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FEWEST = 6
+"""With fewer samples even the smallest and the largest do not enclose the median with 95 %: 1 - 2/2⁵."""
+
+FEWEST_TO_JUDGE = 18
+"""With fewer samples chance draws every shape."""
+
+NORMAL_975 = 1.959963984540054
+"""The 97.5 % point of the normal distribution."""
+
+Values = Sequence[float] | npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MedianInterval:
+    """A median and the ends of its 95 % confidence interval, in the unit of the samples."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half the interval's width as a share of the median."""
+        return (self.high - self.low) / 2 / self.median if self.median else math.inf
+
+
+def median_interval(samples: Values) -> MedianInterval | None:
+    """The median with its 95 % interval from order statistics, or None for too few samples.
+
+    The ranks are n/2 ± z √n/2 of the binomial distribution (David & Nagaraja, Order Statistics, 2003,
+    section 7.1), with n the effective number where neighbours resemble each other; any distribution will do.
+    """
+    values = np.sort(np.asarray(samples, dtype=np.float64))
+    n = values.size
+    effective = effective_count(samples)
+    if effective < FEWEST:
+        return None
+    reach = NORMAL_975 / 2 / math.sqrt(effective)
+    low = max(math.floor((n + 1) * (0.5 - reach)), 1)
+    return MedianInterval(float(np.median(values)), float(values[low - 1]), float(values[n - low]))
+
+
+def effective_count(samples: Values) -> float:
+    """How many independent samples say as much as these, which were taken one after another.
+
+    n (1 - ρ) / (1 + ρ) of a first-order autoregression, with ρ the rank correlation of neighbours, so
+    that one outlier does not hide it, its bias -(1 + 3ρ) / n (Marriott & Pope 1954) taken back. A ρ
+    within chance, 1 / √n, counts as none.
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    n = values.size
+    if n < FEWEST or np.ptp(values) == 0:
+        return float(n)
+    ranks = np.argsort(np.argsort(values)).astype(np.float64)
+    ranks -= ranks.mean()
+    rho = float(ranks[1:] @ ranks[:-1] / (ranks @ ranks))
+    if rho <= 1 / math.sqrt(n):
+        return float(n)
+    rho = min(rho + (1 + 3 * rho) / n, 0.95)
+    return max(n * (1 - rho) / (1 + rho), 1.0)
+
+
+def oddities(samples: Values) -> list[str]:
+    """What a reader of the median should know: `drifted`, `bimodal` or `jittered`, each with its size."""
+    values = np.asarray(samples, dtype=np.float64)
+    if values.size < FEWEST_TO_JUDGE:
+        return []
+    median = float(np.median(values))
+    found = []
+    drift = _drift(values)
+    if drift is not None:
+        found.append(f"drifted by {drift:+.1%} from its first third to its last")
+    modes = _two_modes(values)
+    if modes is not None:
+        found.append(f"bimodal, with modes {modes[0]:.3g} s and {modes[1]:.3g} s")
+    spread = float(np.subtract(*np.quantile(values, [0.75, 0.25]))) / median
+    if modes is None and drift is None and spread > 0.1:
+        found.append(f"jittered: its middle half spreads over {spread:.0%} of its median")
+    return found
+
+
+def _drift(values: npt.NDArray[np.float64]) -> float | None:
+    """The relative change between the medians of the outer thirds, if it is large and not by chance."""
+    third = values.size // 3
+    first, last = values[:third], values[-third:]
+    before, after = float(np.median(first)), float(np.median(last))
+    # 1.2533 σ/√n is the standard error of a median; 1.4826 makes a median deviation a σ
+    sigma = 1.4826 * float(np.median(np.abs(np.concatenate([first - before, last - after]))))
+    error = 1.2533 * sigma * math.sqrt(2 / third)
+    change = after - before
+    return change / before if abs(change) > max(0.02 * before, 5 * error) else None
+
+
+def _two_modes(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
+    """The two levels that samples keep to, if Ashman's D of the best split in two exceeds 4.
+
+    D = √2 |μ₁ - μ₂| / √(σ₁² + σ₂²) (Ashman, Bird & Zepf 1994). Each side must hold a fifth of the samples,
+    the levels must be 3 % apart, and half of the way between them empty, which a long tail does not leave.
+    """
+    ordered = np.sort(values)
+    n, fifth = ordered.size, max(ordered.size // 5, 3)
+    cuts = np.arange(fifth, n - fifth + 1)
+    within = [float(ordered[:cut].var() * cut + ordered[cut:].var() * (n - cut)) for cut in cuts]
+    cut = int(cuts[int(np.argmin(within))])
+    low, high = ordered[:cut], ordered[cut:]
+    gap = float(np.mean(high) - np.mean(low))
+    scatter = math.sqrt(float(low.var() + high.var()))
+    empty = float(high[0] - low[-1])
+    apart = gap > 0.03 * float(np.median(ordered)) and math.sqrt(2) * gap > 4 * scatter and empty > gap / 2
+    return (float(np.median(low)), float(np.median(high))) if apart else None

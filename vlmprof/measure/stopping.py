@@ -1,0 +1,124 @@
+"""When to begin measuring and when to stop.
+
+fixed      so many discarded iterations, then so many measured ones (the paper's protocol: 100 + 100)
+adaptive   discard until settled, then measure until every watched median is known to within the
+           target, or the budget is spent; what was not reached is said
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from vlmprof.measure.statistics import FEWEST, median_interval
+
+Columns = Mapping[str, Sequence[float]]
+"""Samples so far by row column."""
+
+
+class StoppingRule(Protocol):
+    """Decides after every measured iteration, outside the clocks."""
+
+    def enough(self, columns: Columns) -> bool:
+        """Whether to stop with these samples."""
+
+    def unmet(self, columns: Columns) -> list[str]:
+        """What the rule asked for and the samples do not give, in words."""
+
+
+@dataclass(frozen=True)
+class FixedCount:
+    """So many iterations, whatever they show."""
+
+    iterations: int
+
+    def enough(self, columns: Columns) -> bool:
+        return len(columns["end_to_end_s"]) >= self.iterations
+
+    def unmet(self, columns: Columns) -> list[str]:
+        return []
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Until each watched median's 95 % interval is within ± `target` of it, or the budget ends.
+
+    The intervals are looked at a few times only, at counts that grow by a quarter: a rule that looks
+    after every sample stops at the first lucky one, and its intervals would cover less than they say.
+    """
+
+    watched: tuple[str, ...]
+    """Columns whose medians matter."""
+    target: float = 0.01
+    budget_s: float = 60.0
+    most: int = 1000
+    fewest: int = 10
+
+    def enough(self, columns: Columns) -> bool:
+        end_to_end_s = columns["end_to_end_s"]
+        n = len(end_to_end_s)
+        # the budget may cut the samples down to the fewest that have an interval, but no further
+        if n >= self.most or (n >= FEWEST and sum(end_to_end_s) >= self.budget_s):
+            return True
+        return n >= self.fewest and self._looks_at(n) and not self._wide(columns)
+
+    def unmet(self, columns: Columns) -> list[str]:
+        n, spent_s = len(columns["end_to_end_s"]), sum(columns["end_to_end_s"])
+        after = f"after {n} iterations in {spent_s:.3g} s"
+        return [
+            f"{name} is known to within ±{width:.1%} only, not ±{self.target:.1%}, {after}"
+            for name, width in self._wide(columns).items()
+        ]
+
+    def _wide(self, columns: Columns) -> dict[str, float]:
+        wide = {}
+        for name in self.watched:
+            interval = median_interval(columns[name])
+            width = math.inf if interval is None else interval.relative_half_width
+            if width > self.target:
+                wide[name] = width
+        return wide
+
+    def _looks_at(self, n: int) -> bool:
+        count = self.fewest
+        while count < n:
+            count += max(count // 4, 1)
+        return count == n
+
+
+@dataclass(frozen=True)
+class Settling:
+    """When a warming-up model has settled: its last iterations are no different from those before.
+
+    Two neighbouring windows of end-to-end latencies are compared by their medians; they may differ by
+    1 % or by what their scatter explains. A window is half a second of iterations, at least three.
+    """
+
+    budget_s: float = 15.0
+    most: int = 500
+
+    def enough(self, end_to_end_s: Sequence[float]) -> bool:
+        """Whether to begin measuring after these discarded iterations."""
+        n, spent_s = len(end_to_end_s), sum(end_to_end_s)
+        if n < 2:
+            return False
+        return spent_s >= self.budget_s or n >= self.most or self.settled(end_to_end_s)
+
+    def settled(self, end_to_end_s: Sequence[float]) -> bool:
+        """Whether the last two windows agree. The first iteration compiles and tunes, and is in neither."""
+        values = np.asarray(end_to_end_s[1:], dtype=np.float64)
+        if values.size < 2:
+            return False
+        window = max(3, math.ceil(0.5 / max(float(np.median(values)), 1e-4)))
+        if values.size < 2 * window:
+            return False
+        last = values[-2 * window :]
+        before, after = float(np.median(last[:window])), float(np.median(last[window:]))
+        # neighbours' differences show the scatter without the trend that is looked for
+        scatter = 1.4826 * float(np.median(np.abs(np.diff(last)))) / math.sqrt(2)
+        error = 1.2533 * scatter * math.sqrt(2 / window)
+        return abs(after - before) <= max(0.01 * before, 2 * error)

@@ -1,0 +1,77 @@
+"""Stage `decode`: further tokens, one at a time, from the state that prefill leaves behind.
+
+embeddings ──prefill_cached──▶ Context ──decode_step──▶ Context ──decode_step──▶ …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmprof.vlm.model import VLM
+
+STATES = ("past_key_values", "cache_params")
+"""What transformers calls the state: attention's key–value cache, or a state-space model's own."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What decoding goes on from."""
+
+    token: Tensor
+    """The next token of each sequence, (batch, 1)."""
+    state: Mapping[str, Any]
+    """The cache under its name in `STATES`."""
+
+    def state_bytes(self) -> int:
+        """Bytes of all tensors in the state: for attention, the key–value cache."""
+        return _tensor_bytes(self.state, set())
+
+
+@torch.inference_mode()
+def prefill_cached(vlm: VLM, embeddings: Tensor) -> Context:
+    """Stage `prefill` where `decode` follows: the same pass over (batch, visual tokens, hidden size)
+    embeddings, which now keeps its state."""
+    output = vlm.language(
+        inputs_embeds=vlm.with_prompt(embeddings),
+        use_cache=True,
+        logits_to_keep=1 if vlm.logits == "last" else 0,
+    )
+    return _context(output)
+
+
+@torch.inference_mode()
+def decode_step(vlm: VLM, context: Context) -> Context:
+    """One further token, chosen greedily on the device."""
+    return _context(vlm.language(input_ids=context.token, use_cache=True, **context.state))
+
+
+@torch.inference_mode()
+def decode(vlm: VLM, context: Context, new_tokens: int) -> Context:
+    """`new_tokens` steps, none of which waits for the host to see a token."""
+    for _ in range(new_tokens):
+        context = decode_step(vlm, context)
+    return context
+
+
+def _context(output: Any) -> Context:
+    state = {name: output[name] for name in STATES if output.get(name) is not None}
+    return Context(output.logits[:, -1:].argmax(-1), state)
+
+
+def _tensor_bytes(value: object, seen: set[int]) -> int:
+    """Bytes of the tensors in a nest of containers and objects, each counted once."""
+    if id(value) in seen:
+        return 0
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(_tensor_bytes(item, seen) for item in value.values())
+    if isinstance(value, list | tuple):
+        return sum(_tensor_bytes(item, seen) for item in value)
+    return _tensor_bytes(vars(value), seen) if hasattr(value, "__dict__") else 0
