@@ -1,0 +1,136 @@
+"""Counts what a module does by running it on `meta` tensors: shapes flow, no memory and no arithmetic.
+
+The counter stands below autograd in torch's dispatcher, so it sees what the device would be given:
+composite operations are taken apart first, except attention, which is one kernel unless `math` is asked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vlmprof.cost.counted import OpCost, StageCost
+from vlmprof.cost.formulas import attention_workspace_bytes, op_cost, tensors_in
+from vlmprof.cost.liveness import LiveMemory, in_blocks, module_tensors
+from vlmprof.cost.scans import Kernels, is_project_op, project_op
+from vlmprof.errors import UserError
+
+Attention = Literal["fused", "math"]
+
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+_READ_VALUE = torch.ops.aten._local_scalar_dense.default
+_COMPOSITE = "CompositeImplicitAutograd"
+FUSED_HEAD_DIM = 256
+"""The widest head that torch's flash and memory-efficient kernels take."""
+
+
+class CostCounter(TorchDispatchMode):
+    """While open, counts every operation and every live byte. Use it inside `torch.inference_mode()`."""
+
+    def __init__(self, kernels: Kernels = "triton", attention: Attention = "fused") -> None:
+        super().__init__()
+        self.ops: Counter[OpCost] = Counter()
+        self.memory = LiveMemory()
+        self._kernels = kernels
+        self._attention = attention
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is _READ_VALUE and args[0].is_meta:
+            return _assumed_value(args[0])
+        fused = func is _ATTENTION and self._fuses(args[0])
+        if not fused and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
+            with self:
+                output = func.decompose(*args, **kwargs)
+            if output is not NotImplemented:
+                return output
+        output = _attended(*args[:3]) if fused and args[0].is_meta else func(*args, **kwargs)
+        workspace_bytes = 0
+        cost: OpCost | None
+        if is_project_op(func):
+            cost, workspace_bytes = project_op(func, args, output, self._kernels)
+        else:
+            cost = op_cost(func, args, kwargs, output)
+            if fused:
+                workspace_bytes = in_blocks(attention_workspace_bytes(args[0]))
+        if cost is not None:
+            self.ops[cost] += 1
+        self.memory.hold(tensors_in(output))
+        self.memory.reach(workspace_bytes)
+        return output
+
+    def _fuses(self, q: Tensor) -> bool:
+        """Whether attention over these queries would be one kernel."""
+        return self._attention == "fused" and q.shape[-1] <= FUSED_HEAD_DIM and q.dtype != torch.float64
+
+
+def count_module(
+    module: nn.Module,
+    inputs: Tensor | Sequence[Tensor],
+    *,
+    call: Callable[..., Any] | None = None,
+    kernels: Kernels = "triton",
+    attention: Attention = "fused",
+) -> StageCost:
+    """The cost of one call of `module` on `inputs`, best both on `meta`; `call` when it is not `module(*inputs)`.
+
+    Works on any device, but off `meta` the module really runs. Raises `UserError` for a module that reads
+    values from its tensors, which `meta` tensors do not have.
+    """
+    return count_call(module, inputs, call=call, kernels=kernels, attention=attention)[0]
+
+
+def count_call(
+    module: nn.Module,
+    inputs: Tensor | Sequence[Tensor],
+    *,
+    call: Callable[..., Any] | None = None,
+    kernels: Kernels = "triton",
+    attention: Attention = "fused",
+) -> tuple[StageCost, Any]:
+    """As `count_module`, with what the call returned."""
+    given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    weights = {id(t): t for t in (*module.parameters(), *module.buffers())}.values()
+    with torch.inference_mode(), CostCounter(kernels, attention) as counter:
+        memory = counter.memory
+        memory.hold(module_tensors(module))
+        resident_bytes = memory.live_bytes
+        memory.hold(given)
+        memory.peak_bytes = memory.live_bytes
+        output = (call or module)(*given)
+    cost = StageCost(
+        ops=dict(counter.ops),
+        weight_bytes=sum(t.numel() * t.element_size() for t in weights),
+        resident_bytes=resident_bytes,
+        input_bytes=sum(t.numel() * t.element_size() for t in given),
+        output_bytes=sum(t.numel() * t.element_size() for t in tensors_in(output)),
+        peak_activation_bytes=memory.peak_bytes - resident_bytes,
+    )
+    return cost, output
+
+
+def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """An output laid out as the fused kernels leave it, heads beside channels, so that joining the heads
+    afterwards copies nothing; the `meta` kernel would lay it out like q."""
+    if q.dim() != 4:
+        return q.new_empty(*q.shape[:-1], v.shape[-1])
+    batch, heads, tokens, _ = q.shape
+    return q.new_empty(batch, tokens, heads, v.shape[-1]).transpose(1, 2)
+
+
+def _assumed_value(asked: Tensor) -> bool:
+    """The answer to a question of yes or no put to values that are not there.
+
+    transformers asks `(positions == 0).all()` and `mask.all()` to find that no mask is needed, which is so
+    for one unpadded sequence; a module that asks for more than yes or no cannot be counted.
+    """
+    if asked.dtype != torch.bool:
+        raise UserError("this model reads values from its tensors as it runs; its cost cannot be counted")
+    return True

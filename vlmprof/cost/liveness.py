@@ -1,0 +1,55 @@
+"""How many bytes are alive, from the storages that tensors really share, on any device, `meta` included."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+BLOCK_BYTES = 512
+"""The CUDA caching allocator hands out multiples of this (`kMinBlockSize` of CUDACachingAllocator)."""
+
+
+class LiveMemory:
+    """Counts each storage once, from when it is first held until its last tensor is gone."""
+
+    def __init__(self) -> None:
+        self.live_bytes = 0
+        self.peak_bytes = 0
+        self._held: dict[int, int] = {}
+
+    def hold(self, tensors: Iterable[Tensor]) -> None:
+        """Count the storages of these tensors from now on, unless they are counted already."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            address = storage._cdata
+            if address in self._held:
+                continue
+            size = in_blocks(storage.nbytes())
+            self._held[address] = size
+            self.live_bytes += size
+            weakref.finalize(storage, self._released, address).atexit = False
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+
+    def reach(self, extra_bytes: int) -> None:
+        """So many bytes beside the live ones are in use for a moment."""
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes + extra_bytes)
+
+    def _released(self, address: int) -> None:
+        self.live_bytes -= self._held.pop(address)
+
+
+def in_blocks(size_bytes: int) -> int:
+    """Bytes that an allocation of this size takes."""
+    return -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def module_tensors(module: nn.Module) -> list[Tensor]:
+    """Parameters, buffers, and what modules keep in plain attributes, such as prepared positions."""
+    tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
+    for part in module.modules():
+        for value in vars(part).values():
+            kept = value.values() if isinstance(value, dict) else (value,)
+            tensors += [tensor for tensor in kept if isinstance(tensor, Tensor)]
+    return tensors

@@ -1,0 +1,180 @@
+"""Costs of the project's own operators, by the implementation that would run.
+
+`triton`     ours: no tensor with four directions of d_inner channels is written.
+`torch`      ours for a CPU: one direction at a time, in segments that stay in the cache.
+`published`  the public code of VMamba (arXiv 2401.10166), operation by operation: cross-scan, projections,
+             scan and merge are kernels of their own, with their results in memory.
+
+The mathematics is the same for all: per position, channel and direction, softplus takes an exp2 and a
+log2, and each state one exp2 for its decay; step·A, drive·B, and two multiply-adds per state.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+import vlmprof.kernels  # noqa: F401  (registers the operators)
+from vlmprof.cost.counted import Kind, OpCost
+from vlmprof.cost.formulas import dtype_name, tensors_in, touched_bytes
+from vlmprof.cost.liveness import in_blocks
+
+Kernels = Literal["triton", "torch", "published"]
+KERNELS: tuple[str, ...] = get_args(Kernels)
+
+DIRECTIONS = 4
+FLOAT_BYTES = 4
+"""Scans and merges work in float32."""
+
+TORCH_PASSES = 25
+"""Reads and writes of a float32 slab per direction in `kernels/ss2d/vectorized.py`: 1 for the step sizes,
+2 softplus, 3 drive, 2 B, 2 A, 2 exp2, 7 within the chunks, 3 to add what enters them, 3 for C."""
+TORCH_KERNELS_PER_SEGMENT = 40
+TORCH_SEGMENT_BYTES = 6 * FLOAT_BYTES * (1 << 19)
+"""Working tensors of one segment, `SEGMENT_ELEMENTS` each."""
+
+PUBLISHED_KERNELS = 16
+"""Launches per SS2D block of the public code: cross-scan, two projections, three splits made contiguous,
+five casts and exponentials of the parameters, scan, merge, and layout changes around them."""
+
+
+def scan_flops(positions: int, d_state: int) -> int:
+    """Of a selective scan over so many (position, channel, direction)."""
+    return positions * (6 * d_state + 4)
+
+
+def scan_special_functions(positions: int, d_state: int, softplus: bool = True) -> int:
+    """Decays, and exp2 and log2 for each softplus."""
+    return positions * (d_state + (2 if softplus else 0))
+
+
+def project_op(func: Any, args: tuple[Any, ...], output: Tensor, kernels: Kernels) -> tuple[OpCost, int]:
+    """Cost and workspace in bytes of an operator of `torch.ops.vlmprof`.
+
+    Raises `KeyError` for one that has no formula.
+    """
+    return _COSTS[func.overloadpacket.__name__](output, args, kernels)
+
+
+def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
+    x, x_proj, dt_projs, _, A_logs, _ = args[:6]
+    d_inner, dt_rank, d_state = x.shape[3], dt_projs.shape[2], A_logs.shape[1]
+    pixels, item = x.numel() // d_inner, x.element_size()
+    scanned = DIRECTIONS * x.numel()
+    rows = DIRECTIONS * (dt_rank + 2 * d_state)
+    weights = touched_bytes(args[1:6])
+    image, projected, steps = x.numel() * item, pixels * rows * item, scanned * item
+    merged, scans = x.numel() * FLOAT_BYTES, scanned * FLOAT_BYTES
+
+    if kernels == "triton":
+        # read: x for the projection and for both passes of rows and columns, projections likewise;
+        # the rows write their sum, the columns add to it
+        moved = 5 * image + 5 * projected + 2 * merged + image
+        workspace, launches = projected + merged, 6
+    elif kernels == "torch":
+        moved = image + 2 * projected + TORCH_PASSES * scans + 4 * merged + image
+        segments = -(-x.numel() // (1 << 19)) * DIRECTIONS
+        workspace = projected + 3 * merged + TORCH_SEGMENT_BYTES
+        launches = 10 + segments * TORCH_KERNELS_PER_SEGMENT
+    else:
+        cross_scan = image + steps
+        projections = (steps + projected) + 2 * projected + (projected + steps)
+        scan = 2 * steps + projected + scans
+        moved = cross_scan + projections + scan + (scans + merged) + (merged + image)
+        workspace, launches = 2 * steps + 2 * projected + scans, PUBLISHED_KERNELS
+    cost = OpCost(
+        Kind.SCAN,
+        dtype_name(x),
+        flops=2 * pixels * d_inner * rows
+        + 2 * scanned * dt_rank
+        + scan_flops(scanned, d_state)
+        + (DIRECTIONS - 1) * x.numel(),
+        moved_bytes=moved + weights,
+        # two passes: the carries are found first
+        special_functions=(2 if kernels == "triton" else 1) * scan_special_functions(scanned, d_state),
+        kernels=launches,
+    )
+    return cost, in_blocks(workspace)
+
+
+def _selective_scan(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
+    u, _, A, *_ = args
+    d_state, softplus = A.shape[1], bool(args[7])
+    moved, launches, workspace = touched_bytes(tensors_in(args[:7])) + touched_bytes([output]), 1, 0
+    if kernels == "torch":
+        moved += TORCH_PASSES * u.numel() * FLOAT_BYTES * d_state
+        launches = 10 + -(-u.numel() // (1 << 19)) * TORCH_KERNELS_PER_SEGMENT * d_state
+        workspace = TORCH_SEGMENT_BYTES
+    cost = OpCost(
+        Kind.SCAN,
+        dtype_name(u),
+        flops=scan_flops(u.numel(), d_state),
+        moved_bytes=moved,
+        special_functions=scan_special_functions(u.numel(), d_state, softplus),
+        kernels=launches,
+    )
+    return cost, in_blocks(workspace)
+
+
+def _cross_scan(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
+    moved = touched_bytes([args[0], output])
+    return OpCost(Kind.COPY, dtype_name(args[0]), moved_bytes=moved), 0
+
+
+def _cross_merge(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
+    moved = touched_bytes([args[0], output])
+    flops = (DIRECTIONS - 1) * output.numel()
+    return OpCost(Kind.ELEMENTWISE, dtype_name(args[0]), flops=flops, moved_bytes=moved), 0
+
+
+def _linear(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
+    x, norm_weight, _, weight, _, residual, activation, _ = args
+    per_output = (residual is not None) + (4 if activation else 0)
+    flops = 2 * output.numel() * weight.shape[1] + per_output * output.numel()
+    if norm_weight is not None:
+        flops += 7 * x.numel()
+    return OpCost(
+        Kind.MATMUL,
+        dtype_name(x),
+        flops=flops,
+        moved_bytes=touched_bytes(tensors_in(args)) + touched_bytes([output]),
+        special_functions=output.numel() if activation else 0,
+    ), 0
+
+
+def _depthwise_conv_silu(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
+    x, weight, bias = args
+    return OpCost(
+        Kind.CONVOLUTION,
+        dtype_name(x),
+        flops=output.numel() * (2 * weight[0].numel() + 4),
+        moved_bytes=touched_bytes(tensors_in((x, weight, bias, output))),
+        special_functions=2 * output.numel(),
+    ), 0
+
+
+_COSTS = {
+    "ss2d": _ss2d,
+    "selective_scan": _selective_scan,
+    "cross_scan": _cross_scan,
+    "cross_merge": _cross_merge,
+    "linear": _linear,
+    "depthwise_conv_silu": _depthwise_conv_silu,
+}
+
+
+def is_project_op(func: Any) -> bool:
+    """Whether an operator is one of `torch.ops.vlmprof` with a formula here."""
+    return func.namespace == "vlmprof" and func.overloadpacket.__name__ in _COSTS
+
+
+def registered_without_formula() -> list[str]:
+    """Operators of `torch.ops.vlmprof` that are missing here, for a test to find."""
+    names = {
+        schema.name.removeprefix("vlmprof::")
+        for schema in torch._C._jit_get_all_schemas()
+        if schema.name.startswith("vlmprof::")
+    }
+    return sorted(names - _COSTS.keys())
