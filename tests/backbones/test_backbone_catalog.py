@@ -10,7 +10,11 @@ import torch
 from vlmprof.backbones import create_backbone, facts, names
 from vlmprof.errors import UserError
 
-BUILT_BY_US = [name for name in names() if facts(name).module.rsplit(".", 1)[-1] in ("vit", "vmamba")]
+BUILT_BY_US = [
+    name
+    for name in names()
+    if facts(name).module.rsplit(".", 1)[-1] in ("vit", "vitdet", "vmamba", "mambavision")
+]
 
 
 def count(module):

@@ -18,6 +18,7 @@ def _vit() -> Iterator[BackboneFacts]:
         "S": (384, 12, 6, 16, 22_050_664),
         "B": (768, 12, 12, 16, 86_567_656),
         "L": (1024, 24, 16, 16, 304_326_632),
+        "H": (1280, 32, 16, 14, 632_045_800),
     }
     for size, (d_model, depth, heads, patch, parameters) in sizes.items():
         yield BackboneFacts(
@@ -31,6 +32,29 @@ def _vit() -> Iterator[BackboneFacts]:
             parameters=parameters,
             module="vlmprof.backbones.vit",
             config={"depth": depth, "heads": heads, "mlp_ratio": 4, "pretrained_size": 224},
+        )
+
+
+def _vitdet() -> Iterator[BackboneFacts]:
+    """Li et al., arXiv 2203.16527; sizes and counts as in detectron2, without feature pyramid and heads."""
+    sizes = {
+        # d_model, depth, heads, parameters
+        "B": (768, 12, 12, 85_889_024),
+        "L": (1024, 24, 16, 303_432_704),
+        "H": (1280, 32, 16, 631_116_800),
+    }
+    for size, (d_model, depth, heads, parameters) in sizes.items():
+        yield BackboneFacts(
+            name=f"vitdet-{size.lower()}",
+            family="ViTDet",
+            size=size,
+            embed_dim=d_model,
+            stride=16,
+            min_size=16,
+            multiple=16,
+            parameters=parameters,
+            module="vlmprof.backbones.vitdet",
+            config={"depth": depth, "heads": heads, "window": 14, "trained_size": 1024},
         )
 
 
@@ -73,4 +97,41 @@ def _vmamba() -> Iterator[BackboneFacts]:
         )
 
 
-ENTRIES: dict[str, BackboneFacts] = {facts.name: facts for family in (_vit, _vmamba) for facts in family()}
+def _mambavision() -> Iterator[BackboneFacts]:
+    """Hatamizadeh & Kautz, arXiv 2407.08083; sizes as in the authors' repository NVlabs/MambaVision."""
+    sizes = {
+        # first level's d_model, stem, blocks per level, heads per level, layer scale, parameters with head
+        "T": (80, 32, (1, 3, 8, 4), (2, 4, 8, 16), False, 31_794_248),
+        "T2": (80, 32, (1, 3, 11, 4), (2, 4, 8, 16), False, 35_104_008),
+        "S": (96, 64, (3, 3, 7, 5), (2, 4, 8, 16), False, 50_140_584),
+        "B": (128, 64, (3, 3, 10, 5), (2, 4, 8, 16), True, 97_685_288),
+        "L": (196, 64, (3, 3, 10, 5), (4, 8, 16, 32), True, 227_961_048),
+        "L2": (196, 64, (3, 3, 12, 5), (4, 8, 16, 32), True, 241_554_824),
+    }
+    for size, (d_model, stem_dim, depths, heads, layer_scale, parameters) in sizes.items():
+        dims = tuple(d_model << level for level in range(4))
+        yield BackboneFacts(
+            name=f"mambavision-{size.lower()}",
+            family="MambaVision",
+            size=size,
+            embed_dim=dims[DEFAULT_LEVEL - 1],
+            stride=4 << (DEFAULT_LEVEL - 1),
+            min_size=32,
+            multiple=1,
+            parameters=parameters,
+            module="vlmprof.backbones.mambavision",
+            config={
+                "stem_dim": stem_dim,
+                "depths": depths,
+                "heads": heads,
+                "windows": (8, 8, 14, 7),
+                "layer_scale": layer_scale,
+            },
+            level_dims=dims,
+            level=DEFAULT_LEVEL,
+        )
+
+
+ENTRIES: dict[str, BackboneFacts] = {
+    facts.name: facts for family in (_vit, _vitdet, _vmamba, _mambavision) for facts in family()
+}

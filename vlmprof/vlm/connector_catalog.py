@@ -10,7 +10,7 @@ from vlmprof.errors import unknown
 
 @dataclass(frozen=True)
 class ConnectorFacts:
-    """A multi-layer perceptron from visual tokens to token embeddings, with a GELU between each two layers."""
+    """A multi-layer perceptron from visual tokens to token embeddings; GELU between its layers."""
 
     name: str
     layers: int
