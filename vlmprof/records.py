@@ -67,6 +67,13 @@ class Row:
     """Resident size of the cell's process with its libraries, before the model is built."""
     nvml_process_bytes: int | None = None
     weight_bytes: int | None = None
+    cache_bytes: int | None = None
+    """The key–value cache (or a state-space model's state) after the last new token."""
+    ttft_s: float | None = None
+    """Time to first token: end-to-end without the decode stage."""
+    tpot_s: float | None = None
+    """Time per further token."""
+    new_tokens: int | None = None
     warm_up: int | None = None
     iterations: int | None = None
     build_s: float | None = None

@@ -39,7 +39,8 @@ class Reading:
     def __str__(self) -> str:
         words = self.phase.name.lower().replace("_", " ")
         if self.phase in (Phase.WARMING_UP, Phase.MEASURING):
-            return f"{words} {self.iteration}/{self.iterations}, {self.place}"
+            of = f"/{self.iterations}" if self.iterations else ""
+            return f"{words} {self.iteration}{of}, {self.place}"
         return words
 
 

@@ -125,8 +125,6 @@ def _serve(
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    # leaving the accelerator's context to the driver takes no time; tearing it down would
-    os._exit(0)
 
 
 def _end_with_parent(lifeline: Connection) -> None:
@@ -155,8 +153,9 @@ def _tail(log: Path | None) -> str:
 
 
 def first_line(text: str, limit: int = 300) -> str:
-    """The first line of a message, cut to a readable length."""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    """The first line of a message that says something, cut to a readable length."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 

@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from vlmprof.execution.board import Board, Phase
+from vlmprof.execution.chain import attention_backend, build_chain, state_bytes
 from vlmprof.execution.limits import limit_memory
+from vlmprof.execution.modes import quiet_autograd
 from vlmprof.execution.oom import is_out_of_memory
 from vlmprof.execution.processes import first_line
 from vlmprof.measure import memory
 from vlmprof.measure.clocks import device_clock
-from vlmprof.measure.timeline import Stage, Timeline
+from vlmprof.measure.statistics import oddities
+from vlmprof.measure.stopping import Adaptive, FixedCount, Settling, StoppingRule
+from vlmprof.measure.timeline import Timeline
 from vlmprof.plan import Cell
 from vlmprof.records import Row, StageFigures, Status
 from vlmprof.store import Samples
-from vlmprof.vlm.model import VLM, create_vlm
-from vlmprof.vlm.preprocess import Preprocess
 
 NO_PEAKS = memory.Peaks(None, None, None)
 
@@ -45,7 +46,7 @@ def run_cell(cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Boar
     )  # fmt: skip
     samples: Samples = {}
     try:
-        with torch.inference_mode():
+        with attention_backend(str(cell.axes["attention"])):
             row, samples = _measure(row, fixed, board)
     except Exception as error:
         if not is_out_of_memory(error):
@@ -66,96 +67,115 @@ def _measure(row: Row, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Sam
     if fixed["memory_limit"]:
         limit_memory(fixed["memory_limit"], device)
     meter = memory.MemoryMeter(device)
+    names = list(fixed["stages"])
 
     board.enter(Phase.BUILDING, "build")
     begin = time.perf_counter()
-    vlm, preprocess = _build(row, fixed, device)
+    chain = build_chain(row.axes, (row.height_px, row.width_px), fixed, device)
     build_s = time.perf_counter() - begin
     meter.reset()
-
-    names = list(fixed["stages"])
-    first_input = None if "preprocess" in names else preprocess()
-    calls = {
-        "preprocess": lambda _: preprocess(),
-        "vision": vlm.encode_image,
-        "connector": vlm.project,
-        "prefill": vlm.prefill,
-    }
     timeline = Timeline(
-        [Stage(name, calls[name]) for name in names],
-        device_clock(device, len(names)),
-        first_input,
-        on_stage=board.stage_marker(names),
+        chain.stages, device_clock(device, len(names)), chain.first_input, board.stage_marker(names)
     )
 
-    board.enter(Phase.WARMING_UP, names[0], fixed["warm_up"])
-    first_iteration_s, warnings = _warm_up(timeline, fixed["warm_up"], board)
-    board.enter(Phase.MEASURING, names[0], fixed["iterations"])
-    samples = timeline.sample(fixed["iterations"], board.count)
-    peaks = meter.peaks()
-
-    board.enter(Phase.READING_MEMORY, names[0])
-    stage_peaks = _memory_pass(timeline, meter) if meter.tells_stages_apart else {}
+    rule = _stopping_rule(fixed, names, device)
+    with quiet_autograd(str(row.axes["mode"])):
+        board.enter(Phase.WARMING_UP, names[0], fixed["warm_up"] or 0)
+        warm_up = _warm_up(timeline, fixed["warm_up"], board)
+        board.enter(Phase.MEASURING, names[0], fixed["iterations"] or 0)
+        samples = timeline.sample(rule, board.count).columns()
+        peaks = meter.peaks()
+        board.enter(Phase.READING_MEMORY, names[0])
+        stage_peaks = _memory_pass(timeline, meter) if meter.tells_stages_apart else {}
     for reached in stage_peaks.values():
         peaks |= reached
 
-    weight_bytes = vlm.weight_bytes()
     stages = {
         name: StageFigures(
-            host_s=_mean(samples.host_s[name]),
-            gpu_s=_mean(samples.gpu_s[name]),
-            weight_bytes=weight_bytes.get(name),
+            host_s=_mean(samples[f"host_{name}_s"]),
+            gpu_s=_mean(samples.get(f"gpu_{name}_s", [])),
+            weight_bytes=chain.weight_bytes.get(name),
             **asdict(stage_peaks.get(name, NO_PEAKS)),
         )
         for name in names
     }
+    iterations = len(samples["end_to_end_s"])
     row = replace(
         row,
         stages=stages,
-        end_to_end_s=_mean(samples.end_to_end_s),
+        end_to_end_s=_mean(samples["end_to_end_s"]),
         **asdict(peaks),
         baseline_rss_bytes=baseline_rss_bytes,
         nvml_process_bytes=memory.nvml_process_bytes(device),
-        weight_bytes=sum(weight_bytes.values()),
-        warm_up=fixed["warm_up"],
-        iterations=fixed["iterations"],
+        weight_bytes=sum(chain.weight_bytes.values()),
+        cache_bytes=warm_up.cache_bytes,
+        warm_up=warm_up.iterations,
+        iterations=iterations,
         build_s=build_s,
-        first_iteration_s=first_iteration_s,
-        backends=dict(vlm.backends),
-        warnings=tuple(warnings),
+        first_iteration_s=warm_up.first_iteration_s,
+        backends=dict(chain.backends),
+        warnings=(*warm_up.warnings, *rule.unmet(samples), *_oddities(samples, rule_columns(names, device))),
     )
-    return row, samples.columns()
+    return _with_token_times(row, samples, fixed["new_tokens"]), samples
 
 
-def _build(row: Row, fixed: Mapping[str, Any], device: torch.device) -> tuple[VLM, Preprocess]:
-    axes = row.axes
-    dtype = getattr(torch, str(axes["dtype"]))
-    vlm = create_vlm(
-        str(axes["backbone"]), str(axes["llm"]), str(axes["connector"]), device=device, dtype=dtype,
-        height=row.height_px, width=row.width_px, levels=str(axes["levels"]),
-        prompt_tokens=fixed["prompt_tokens"], logits=fixed["logits"], seed=fixed["seed"],
-    )  # fmt: skip
-    image = Path(fixed["image"]) if fixed["image"] else None
-    preprocess = Preprocess(
-        image, height=row.height_px, width=row.width_px, fit=fixed["fit"], device=device, dtype=dtype,
-        batch_size=int(axes["batch_size"]), seed=fixed["seed"],
-    )  # fmt: skip
-    return vlm, preprocess
+@dataclass(frozen=True)
+class WarmUp:
+    """What the discarded iterations showed."""
+
+    iterations: int
+    first_iteration_s: float | None
+    cache_bytes: int | None
+    warnings: tuple[str, ...]
 
 
-def _warm_up(timeline: Timeline, iterations: int, board: Board) -> tuple[float | None, list[str]]:
-    """Discarded iterations. Returns the first one's latency and what was odd about the output."""
-    first_iteration_s, warnings = None, []
-    for n in range(iterations):
-        board.count(n)
+def _warm_up(timeline: Timeline, count: int | None, board: Board) -> WarmUp:
+    """So many discarded iterations, or as many as it takes to settle."""
+    settling = Settling()
+    end_to_end_s: list[float] = []
+    cache_bytes, warnings = None, []
+    while len(end_to_end_s) < count if count is not None else not settling.enough(end_to_end_s):
+        board.count(len(end_to_end_s))
         elapsed_s, output = timeline.iterate()
-        if n == 0:
-            first_iteration_s = elapsed_s
-            # the last position is enough: a NaN anywhere before it reaches it through attention
-            if not bool(torch.isfinite(output[:, -1]).all()):
+        if not end_to_end_s:
+            cache_bytes = state_bytes(output)
+            # the last position is enough: through causal attention it has seen all others
+            if isinstance(output, torch.Tensor) and not bool(torch.isfinite(output[:, -1]).all()):
                 warnings.append("the output holds values that are not finite")
         del output
-    return first_iteration_s, warnings
+        end_to_end_s.append(elapsed_s)
+    if count is None and not settling.settled(end_to_end_s):
+        warnings.append(f"still not settled after {len(end_to_end_s)} warm-up iterations")
+    first_iteration_s = end_to_end_s[0] if end_to_end_s else None
+    return WarmUp(len(end_to_end_s), first_iteration_s, cache_bytes, tuple(warnings))
+
+
+def rule_columns(names: Sequence[str], device: torch.device) -> tuple[str, ...]:
+    """The latencies that a figure shows, on the clock that tells most: what sampling must make precise."""
+    clock = "host" if device.type == "cpu" else "gpu"
+    shown = [name for name in ("vision", "prefill", "decode") if name in names]
+    return (*(f"{clock}_{name}_s" for name in shown), "end_to_end_s")
+
+
+def _stopping_rule(fixed: Mapping[str, Any], names: Sequence[str], device: torch.device) -> StoppingRule:
+    if fixed["sampling"] == "fixed":
+        return FixedCount(fixed["iterations"])
+    most = fixed["iterations"] or Adaptive.most
+    return Adaptive(rule_columns(names, device), fixed["target"], fixed["budget"], most)
+
+
+def _oddities(samples: Samples, columns: Sequence[str]) -> list[str]:
+    return [f"{column} {said}" for column in columns for said in oddities(samples[column])]
+
+
+def _with_token_times(row: Row, samples: Samples, new_tokens: int) -> Row:
+    """TTFT and TPOT where a decode stage ran: its time is the device's where the device has a clock."""
+    decode_s = samples.get("gpu_decode_s") or samples.get("host_decode_s")
+    if not decode_s:
+        return row
+    first_token_s = [whole - part for whole, part in zip(samples["end_to_end_s"], decode_s, strict=True)]
+    tpot_s = (_mean(decode_s) or 0.0) / new_tokens
+    return replace(row, ttft_s=_mean(first_token_s), tpot_s=tpot_s, new_tokens=new_tokens)
 
 
 def _memory_pass(timeline: Timeline, meter: memory.MemoryMeter) -> dict[str, memory.Peaks]:
@@ -172,5 +192,5 @@ def _memory_pass(timeline: Timeline, meter: memory.MemoryMeter) -> dict[str, mem
     return peaks
 
 
-def _mean(values: list[float]) -> float | None:
+def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None

@@ -67,12 +67,15 @@ class Adaptive:
         return n >= self.fewest and self._looks_at(n) and not self._wide(columns)
 
     def unmet(self, columns: Columns) -> list[str]:
+        wide = self._wide(columns)
+        if not wide:
+            return []
         n, spent_s = len(columns["end_to_end_s"]), sum(columns["end_to_end_s"])
-        after = f"after {n} iterations in {spent_s:.3g} s"
-        return [
-            f"{name} is known to within ±{width:.1%} only, not ±{self.target:.1%}, {after}"
-            for name, width in self._wide(columns).items()
-        ]
+        reached = ", ".join(
+            f"{name} ±{width:.1%}" if math.isfinite(width) else f"{name} unknown"
+            for name, width in wide.items()
+        )
+        return [f"not within ±{self.target:.1%} after {n} iterations in {spent_s:.3g} s: {reached}"]
 
     def _wide(self, columns: Columns) -> dict[str, float]:
         wide = {}

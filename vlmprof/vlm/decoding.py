@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vlmprof.vlm.model import VLM
@@ -32,7 +31,6 @@ class Context:
         return _tensor_bytes(self.state, set())
 
 
-@torch.inference_mode()
 def prefill_cached(vlm: VLM, embeddings: Tensor) -> Context:
     """Stage `prefill` where `decode` follows: the same pass over (batch, visual tokens, hidden size)
     embeddings, which now keeps its state."""
@@ -44,13 +42,11 @@ def prefill_cached(vlm: VLM, embeddings: Tensor) -> Context:
     return _context(output)
 
 
-@torch.inference_mode()
 def decode_step(vlm: VLM, context: Context) -> Context:
     """One further token, chosen greedily on the device."""
     return _context(vlm.language(input_ids=context.token, use_cache=True, **context.state))
 
 
-@torch.inference_mode()
 def decode(vlm: VLM, context: Context, new_tokens: int) -> Context:
     """`new_tokens` steps, none of which waits for the host to see a token."""
     for _ in range(new_tokens):

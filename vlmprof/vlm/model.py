@@ -25,7 +25,8 @@ LOGITS = ("all", "last")
 
 
 class VLM:
-    """Three frozen parts and the prompt between them. Nothing here synchronizes or measures.
+    """Three frozen parts and the prompt between them. Nothing here synchronizes or measures, and no weight
+    asks for a gradient; the caller chooses `torch.inference_mode` or `torch.no_grad` (for compiling).
 
     `prompt` holds the prompt's token ids, (prompt tokens,); the same prompt goes to every image of a batch,
     after its visual tokens.
@@ -51,19 +52,16 @@ class VLM:
         self.backends = dict(backends or {})
         """Which implementation of each replaceable part runs, such as `{"ss2d": "torch"}`."""
 
-    @torch.inference_mode()
     def encode_image(self, images: Tensor) -> Tensor:
         """Stage `vision`: (batch, 3, height, width) to (batch, visual tokens, d_model)."""
         tokens: Tensor = self.vision(images)
         return tokens
 
-    @torch.inference_mode()
     def project(self, tokens: Tensor) -> Tensor:
         """Stage `connector`: (batch, visual tokens, d_model) to (batch, visual tokens, hidden size)."""
         embeddings: Tensor = self.connector(tokens)
         return embeddings
 
-    @torch.inference_mode()
     def prefill(self, embeddings: Tensor) -> Tensor:
         """Stage `prefill`: one forward pass of the LLM over visual and prompt tokens, no key–value cache.
 

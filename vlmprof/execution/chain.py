@@ -1,0 +1,87 @@
+"""The chain of stages of one cell: the model built, its calls in the chosen mode, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vlmprof.execution.modes import MODES
+from vlmprof.measure.timeline import Stage
+from vlmprof.records import AxisValue
+from vlmprof.vlm.decoding import Context, decode, prefill_cached
+from vlmprof.vlm.model import create_vlm
+from vlmprof.vlm.preprocess import Preprocess
+
+ATTENTION = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What is measured in one cell."""
+
+    stages: tuple[Stage, ...]
+    first_input: Tensor | None
+    """The images, where preprocessing is no stage of the iteration."""
+    weight_bytes: Mapping[str, int]
+    backends: Mapping[str, str]
+
+
+def build_chain(
+    axes: Mapping[str, AxisValue], size: tuple[int, int], fixed: Mapping[str, Any], device: torch.device
+) -> Chain:
+    """Build the model of a cell for images of `size` (height, width) and join its stages.
+
+    Raises `UserError` for what cannot be built, and `RuntimeError` for a mode this device lacks.
+    """
+    height, width = size
+    dtype = getattr(torch, str(axes["dtype"]))
+    names = fixed["stages"]
+    vlm = create_vlm(
+        str(axes["backbone"]), str(axes["llm"]), str(axes["connector"]), device=device, dtype=dtype,
+        height=height, width=width, levels=str(axes["levels"]), prompt_tokens=fixed["prompt_tokens"],
+        logits=fixed["logits"], seed=fixed["seed"], with_llm="prefill" in names,
+    )  # fmt: skip
+    image = Path(fixed["image"]) if fixed["image"] else None
+    preprocess = Preprocess(
+        image, height=height, width=width, fit=fixed["fit"], device=device, dtype=dtype,
+        batch_size=int(axes["batch_size"]), seed=fixed["seed"],
+    )  # fmt: skip
+
+    in_mode = MODES[str(axes["mode"])](device)
+    decodes = "decode" in names
+    calls: dict[str, Callable[[Any], Any]] = {
+        "preprocess": lambda _: preprocess(),
+        "vision": in_mode(vlm.encode_image),
+        "connector": in_mode(vlm.project),
+        # a cache grows with each step, so what keeps one cannot be replayed from a graph
+        "prefill": (lambda x: prefill_cached(vlm, x)) if decodes else in_mode(vlm.prefill),
+        "decode": lambda context: decode(vlm, context, fixed["new_tokens"]),
+    }
+    return Chain(
+        stages=tuple(Stage(name, calls[name]) for name in names),
+        first_input=None if "preprocess" in names else preprocess(),
+        weight_bytes=vlm.weight_bytes(),
+        backends=vlm.backends,
+    )
+
+
+def attention_backend(name: str) -> AbstractContextManager[Any]:
+    """A context in which scaled-dot-product attention runs on one backend; `auto` leaves torch its choice."""
+    return nullcontext() if name == "auto" else sdpa_kernel(ATTENTION[name])
+
+
+def state_bytes(output: Any) -> int | None:
+    """Bytes of the key–value cache in what the last stage returned, if there is one."""
+    return output.state_bytes() if isinstance(output, Context) else None

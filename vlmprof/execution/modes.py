@@ -1,0 +1,80 @@
+"""How a stage's call runs: as written, compiled, or replayed from a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmprof.errors import UserError
+
+Call = Callable[[Tensor], Tensor]
+
+
+def _eager(device: torch.device) -> Callable[[Call], Call]:
+    return lambda call: call
+
+
+def _compiled(device: torch.device) -> Callable[[Call], Call]:
+    # a cell has one shape, so there is nothing to generalise over
+    return lambda call: torch.compile(call, dynamic=False)
+
+
+def _graphed(device: torch.device) -> Callable[[Call], Call]:
+    if device.type != "cuda":
+        raise UserError(f"mode graphs needs a CUDA device; on {device.type} use eager or compile")
+    return Graphed
+
+
+MODES: dict[str, Callable[[torch.device], Callable[[Call], Call]]] = {
+    "eager": _eager,
+    "compile": _compiled,
+    "graphs": _graphed,
+}
+"""By name: from a device to what wraps a call."""
+
+
+def quiet_autograd(mode: str) -> AbstractContextManager[object]:
+    """The context that spares autograd's bookkeeping. The compiler cannot trace in inference mode."""
+    return torch.no_grad() if mode == "compile" else torch.inference_mode()
+
+
+class Graphed:
+    """A call on one tensor of one shape, captured as a CUDA graph at first use and replayed after.
+
+    The output lives in the graph's own memory and is overwritten by the next replay.
+    """
+
+    WARM_UP = 3
+    """Calls before the capture, so that libraries have chosen and allocated what they need."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._input: Tensor | None = None
+        self._output: Any = None
+
+    def __call__(self, value: Tensor) -> Tensor:
+        if self._graph is None or self._input is None:
+            self._capture(value)
+        elif self._input.data_ptr() != value.data_ptr():
+            self._input.copy_(value)
+        assert self._graph is not None
+        self._graph.replay()
+        return self._output
+
+    def _capture(self, value: Tensor) -> None:
+        # a graph's output that is the next graph's input stays where it is: no copy between stages
+        self._input = value
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(self.WARM_UP):
+                self._call(self._input)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._output = self._call(self._input)
