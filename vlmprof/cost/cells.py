@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from vlmprof.backbones import create_backbone
 from vlmprof.cost.counted import CellCost, StageCost
@@ -122,9 +123,7 @@ def _language_costs(
         model, embeddings, call=lambda given: prefill_cached(vlm, given), attention=fused
     )
     kv_cache_bytes = context.state_bytes()
-    step = count_module(
-        model, context.token, call=lambda _: decode_step(vlm, context), attention=fused
-    )
+    step = count_module(model, context.token, call=lambda _: decode_step(vlm, context), attention=fused)
     # the step starts with the cache in memory, which it did not allocate
     step = replace(
         step,
@@ -135,7 +134,7 @@ def _language_costs(
 
 
 @lru_cache(maxsize=4)
-def _language_model(llm: str, dtype: str, attention: str) -> nn.Module:
+def _language_model(llm: str, dtype: str, attention: str) -> PreTrainedModel:
     # flash kernels are CUDA's alone; what they compute is what fused attention is counted as
     built = "eager" if attention == "eager" else "sdpa"
     return create_llm(llm, device=META, dtype=getattr(torch, dtype), attention=built)

@@ -36,8 +36,8 @@ FLOPS_PER_ELEMENT = {
 """Where it is not one: norms take mean, variance, scale and shift; a special function counts as one."""
 
 COPIES = frozenset(
-    ("clone", "copy_", "_to_copy", "cat", "stack", "constant_pad_nd", "index", "index_select", "gather", "roll",
-     "embedding", "fill_", "zero_", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "arange",
+    ("clone", "copy_", "_to_copy", "cat", "stack", "constant_pad_nd", "index", "index_select", "gather",
+     "roll", "embedding", "fill_", "zero_", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "arange",
      "new_zeros", "new_ones", "new_full", "flip", "repeat", "im2col", "col2im", "pixel_shuffle",
      "pixel_unshuffle", "slice_scatter", "select_scatter", "masked_fill", "where", "reflection_pad2d",
      "_local_scalar_dense", "scalar_tensor", "lift_fresh_copy", "contiguous")

@@ -59,7 +59,7 @@ def project_op(func: Any, args: tuple[Any, ...], output: Tensor, kernels: Kernel
 
 
 def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
-    x, x_proj, dt_projs, _, A_logs, _ = args[:6]
+    x, _, dt_projs, _, A_logs, _ = args[:6]
     d_inner, dt_rank, d_state = x.shape[3], dt_projs.shape[2], A_logs.shape[1]
     pixels, item = x.numel() // d_inner, x.element_size()
     scanned = DIRECTIONS * x.numel()
@@ -85,7 +85,7 @@ def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCo
         moved = cross_scan + projections + scan + (scans + merged) + (merged + image)
         workspace, launches = 2 * steps + 2 * projected + scans, PUBLISHED_KERNELS
     cost = OpCost(
-        Kind.SCAN,
+        Kind.FUSED_SCAN if kernels == "triton" else Kind.SCAN,
         dtype_name(x),
         flops=2 * pixels * d_inner * rows
         + 2 * scanned * dt_rank

@@ -1,0 +1,40 @@
+"""`vlmprof estimate`: what a sweep would cost, with nothing run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from vlmprof.cli.options import spec_options
+
+
+@spec_options
+def estimate(
+    overrides: dict[str, Any],
+    spec: Annotated[str, typer.Argument(help="A TOML file or a shipped name.")] = "kuo2026-fig4",
+    gpu: Annotated[
+        str, typer.Option(help="h200, h100, a100-80, l40s, rtx4090, …; here for this CPU.")
+    ] = "h200",
+    memory: Annotated[str | None, typer.Option(help="A smaller budget, such as 24GiB.")] = None,
+    kernels: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose scans: triton (ours), torch (ours, for a CPU) or published (VMamba's own code). "
+            "By default what runs there, or what ran in --against.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="A run folder, or kuo2026: say how far off.")] = None,
+    refit: Annotated[bool, typer.Option(help="Fit the constants to --against first.")] = False,
+) -> None:
+    """Predict latencies, peak memory and the first resolution that does not fit. Runs nothing.
+
+    Costs are counted on tensors without data; a data sheet and a few constants turn them into time.
+    """
+    from vlmprof.cli import predictions
+    from vlmprof.spec import load_spec
+
+    if memory is not None:
+        overrides = {**overrides, "memory_limit": memory}
+    predictions.show(load_spec(spec, overrides), gpu, kernels, against, refit)

@@ -1,0 +1,167 @@
+"""Predictions for a whole sweep, and how far they were from rows that measured the same cells."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vlmprof.analysis.frames import axis_columns
+from vlmprof.cost.calibration import Point
+from vlmprof.cost.cells import count_cell
+from vlmprof.cost.counted import CellCost
+from vlmprof.cost.devices import DeviceSheet
+from vlmprof.cost.roofline import CellEstimate, Efficiency, estimate
+from vlmprof.cost.scans import Kernels
+from vlmprof.plan import Cell
+from vlmprof.records import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One cell, counted and estimated."""
+
+    cell: Cell
+    cost: CellCost
+    estimate: CellEstimate
+
+    def figures(self) -> dict[str, float]:
+        """Predicted values under a row's column names."""
+        predicted = {f"host_{stage}_s": e.host_s for stage, e in self.estimate.stages.items()}
+        predicted |= {
+            f"gpu_{stage}_s": e.gpu_s for stage, e in self.estimate.stages.items() if e.gpu_s is not None
+        }
+        predicted["end_to_end_s"] = self.estimate.end_to_end_s
+        predicted["peak_allocated_bytes"] = float(self.estimate.peak_allocated_bytes)
+        return predicted
+
+
+@dataclass(frozen=True)
+class Miss:
+    """How far predictions of one figure were off for one backbone. Ratios are predicted over measured."""
+
+    backbone: str
+    figure: str
+    points: int
+    median_ratio: float
+    """In the middle: systematic error."""
+    median_factor: float
+    """In the middle, always at least 1: typical error, either way."""
+    worst_ratio: float
+    worst_resolution: str
+
+
+def predict(
+    cells: Sequence[Cell],
+    fixed: Mapping[str, Any],
+    device: DeviceSheet,
+    *,
+    efficiency: Efficiency | None = None,
+    kernels: Kernels = "triton",
+    on_cell: Callable[[Cell], None] = lambda cell: None,
+) -> list[Prediction]:
+    """Count and estimate every cell that is not skipped. A `memory_limit` in `fixed` is the budget."""
+    predictions = []
+    for cell in cells:
+        if cell.skip_reason is None:
+            on_cell(cell)
+            cost = count_cell(cell, fixed, kernels)
+            guess = estimate(cost, device, efficiency, fixed.get("memory_limit"))
+            predictions.append(Prediction(cell, cost, guess))
+    return predictions
+
+
+def first_oom(predictions: Sequence[Prediction]) -> dict[tuple[Any, ...], Prediction | None]:
+    """For each line of cells, the first that is predicted not to fit, or None."""
+    first: dict[tuple[Any, ...], Prediction | None] = {}
+    for prediction in predictions:
+        line = prediction.cell.line
+        if first.setdefault(line, None) is None and not prediction.estimate.fits:
+            first[line] = prediction
+    return first
+
+
+def misses(predictions: Sequence[Prediction], frame: pd.DataFrame) -> list[Miss]:
+    """Per backbone and figure, predictions beside `ok` rows of the same cells; figures not measured are
+    left out. On a CPU the resident memory beyond the libraries stands for the allocated."""
+    ratios: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    for prediction, row in _matched(predictions, frame):
+        backbone, resolution = str(row["backbone"]), str(row["resolution"])
+        for figure, predicted in prediction.figures().items():
+            measured = _measured(row, figure)
+            if measured is not None and predicted > 0:
+                ratios.setdefault((backbone, figure), []).append((predicted / measured, resolution))
+    found = []
+    for (backbone, figure), pairs in ratios.items():
+        values = [ratio for ratio, _ in pairs]
+        worst_ratio, worst_resolution = max(pairs, key=lambda pair: abs(math.log(pair[0])))
+        typical = statistics.median(abs(math.log(ratio)) for ratio in values)
+        found.append(
+            Miss(
+                backbone=backbone,
+                figure=figure,
+                points=len(pairs),
+                median_ratio=statistics.median(values),
+                median_factor=math.exp(typical),
+                worst_ratio=worst_ratio,
+                worst_resolution=worst_resolution,
+            )
+        )
+    return found
+
+
+def calibration_points(
+    predictions: Sequence[Prediction],
+    frame: pd.DataFrame,
+    family: Callable[[str], str],
+    least_prefill_tokens: int = 0,
+) -> list[Point]:
+    """Measured stages with their costs: `vision` under the backbone's family, `prefill` under the LLM.
+
+    Below `least_prefill_tokens` the LLM's stage is left out.
+    """
+    points = []
+    for prediction, row in _matched(predictions, frame):
+        for stage, cost in prediction.cost.stages.items():
+            host_s, gpu_s = (_measured(row, f"{clock}_{stage}_s") for clock in ("host", "gpu"))
+            if stage == "prefill" and prediction.cost.visual_tokens < least_prefill_tokens:
+                continue
+            if host_s is not None or gpu_s is not None:
+                group = family(str(row["backbone"])) if stage == "vision" else str(row["llm"])
+                points.append(Point(group, cost, gpu_s, host_s))
+    return points
+
+
+def _matched(
+    predictions: Sequence[Prediction], frame: pd.DataFrame
+) -> Iterator[tuple[Prediction, dict[str, Any]]]:
+    """Predictions with the `ok` row whose axes, as far as both have them, are the same."""
+    axes = [axis for axis in axis_columns(frame) if predictions and axis in predictions[0].cell.axes]
+    rows = {
+        tuple(str(row[axis]) for axis in axes): row
+        for row in frame.to_dict("records")
+        if row["status"] == Status.OK
+    }
+    for prediction in predictions:
+        row = rows.get(tuple(str(prediction.cell.axes[axis]) for axis in axes))
+        if row is not None:
+            yield prediction, {str(key): value for key, value in row.items()}
+
+
+def _measured(row: Mapping[str, Any], figure: str) -> float | None:
+    value = _number(row.get(figure))
+    if value is None and figure == "peak_allocated_bytes":
+        peak, baseline = (_number(row.get(name)) for name in ("peak_rss_bytes", "baseline_rss_bytes"))
+        value = None if peak is None or baseline is None else peak - baseline
+    return value if value is not None and value > 0 else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,95 @@
+"""Data sheets of accelerators. Ceilings, none of them reached: see `vlmprof.cost.roofline` for how near.
+
+Dense rates throughout; vendors like to print the double, with structured sparsity. `float32` is the rate
+of the plain units, for torch does not use TF32 for matrix products unless told to.
+Memory is what the driver reports, not the round number of the name.
+
+Sources: NVIDIA's data sheets of H200, H100, B200 (HGX B200), A100, L40S and L4, and its architecture white
+papers of Ada (GeForce RTX 4090), Ampere GA102 (RTX 3090) and Blackwell (RTX 5090), with bfloat16 products
+accumulated in float32; AMD's data sheet of MI300X. Special functions: 16 results per clock and
+multiprocessor (CUDA programming guide, throughput of native arithmetic), at boost clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vlmprof.errors import UserError, unknown
+
+MIB, TERA, GIGA = 2**20, 1e12, 1e9
+
+
+@dataclass(frozen=True)
+class DeviceSheet:
+    """The ceilings of one device."""
+
+    name: str
+    """As written with `--gpu`: `h200`."""
+    title: str
+    memory_bytes: int
+    bandwidth_bytes_per_s: float
+    flops_per_s: Mapping[str, float]
+    """Dense matrix products, by dtype as torch writes it."""
+    special_functions_per_s: float
+    workspace_bytes: int = 0
+    """What libraries take from the allocator beside the tensors: cuBLAS's workspace."""
+    context_bytes: int = 0
+    """What the driver and loaded kernels take beside the allocator."""
+    synchronous: bool = False
+    """A CPU: an operation is done when its call returns."""
+
+    def rate(self, dtype: str) -> float:
+        """FLOP/s of matrix products in a dtype. Raises `UserError` when the sheet gives none."""
+        if dtype not in self.flops_per_s:
+            known = ", ".join(self.flops_per_s)
+            raise UserError(f"the data sheet of {self.title} gives no rate for {dtype}; it gives {known}")
+        return self.flops_per_s[dtype]
+
+
+def _gpu(
+    name: str, title: str, memory_mib: int, gb_per_s: float, bf16: float, fp32: float, sms: int, ghz: float,
+    workspace_mib: float = 8.125,
+) -> DeviceSheet:  # fmt: skip
+    return DeviceSheet(
+        name=name,
+        title=title,
+        memory_bytes=memory_mib * MIB,
+        bandwidth_bytes_per_s=gb_per_s * GIGA,
+        flops_per_s={"bfloat16": bf16 * TERA, "float16": bf16 * TERA, "float32": fp32 * TERA},
+        special_functions_per_s=16 * sms * ghz * GIGA,
+        # torch gives cuBLAS 4096 KiB × 2 + 16 KiB × 8, and 32 MiB on Hopper (getChosenWorkspaceSize)
+        workspace_bytes=round(workspace_mib * MIB),
+        # CUDA's context with torch's kernels loaded, some 0.4 to 0.6 GiB on these cards
+        context_bytes=512 * MIB,
+    )
+
+
+SHEETS: dict[str, DeviceSheet] = {
+    sheet.name: sheet
+    for sheet in (
+        # name, title, MiB, GB/s, dense bfloat16 and float32 TFLOP/s, multiprocessors, boost GHz
+        _gpu("h200", "NVIDIA H200 SXM", 143_771, 4800, 989.4, 66.9, 132, 1.98, 32),
+        _gpu("h100", "NVIDIA H100 SXM", 81_559, 3352, 989.4, 66.9, 132, 1.98, 32),
+        _gpu("b200", "NVIDIA B200 SXM", 183_359, 8000, 2250, 75, 148, 1.965, 32),
+        _gpu("a100-80", "NVIDIA A100 SXM 80 GB", 81_920, 2039, 311.9, 19.5, 108, 1.41),
+        _gpu("a100-40", "NVIDIA A100 SXM 40 GB", 40_960, 1555, 311.9, 19.5, 108, 1.41),
+        _gpu("l40s", "NVIDIA L40S", 46_068, 864, 362.1, 91.6, 142, 2.52),
+        _gpu("l4", "NVIDIA L4", 23_034, 300, 121, 30.3, 58, 2.04),
+        _gpu("rtx5090", "NVIDIA GeForce RTX 5090", 32_607, 1792, 209.5, 104.8, 170, 2.407),
+        _gpu("rtx4090", "NVIDIA GeForce RTX 4090", 24_564, 1008, 165.2, 82.6, 128, 2.52),
+        _gpu("rtx3090", "NVIDIA GeForce RTX 3090", 24_576, 936, 71.2, 35.6, 82, 1.695),
+        # 304 compute units of four 16-wide SIMDs, whose transcendental rate is a quarter
+        _gpu("mi300x", "AMD Instinct MI300X", 196_592, 5300, 1307.4, 163.4, 304, 2.1, 32),
+    )
+}
+
+ALIASES = {"a100": "a100-80"}
+
+
+def sheet(name: str) -> DeviceSheet:
+    """The data sheet of a device by its name. Raises `UserError` for one that is not in the table."""
+    known = ALIASES.get(name.lower(), name.lower())
+    if known not in SHEETS:
+        raise unknown("GPU", name, SHEETS)
+    return SHEETS[known]

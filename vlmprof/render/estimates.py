@@ -1,0 +1,87 @@
+"""Predictions as tables for the terminal: what was estimated, and how far off it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from vlmprof.analysis.frames import show_resolution
+from vlmprof.render.style import backbone_label
+from vlmprof.units import show_bytes, show_seconds
+
+if TYPE_CHECKING:
+    from vlmprof.cost.against import Miss, Prediction
+    from vlmprof.cost.calibration import GroupError
+
+
+def prediction_table(predictions: Sequence[Prediction]) -> Table:
+    """One row per cell: latencies of each stage, end to end, peak memory, and whether it fits."""
+    stages = list(predictions[0].estimate.stages) if predictions else []
+    varied = [axis for axis in _axes(predictions) if len({str(p.cell.axes[axis]) for p in predictions}) > 1]
+    table = _table("backbone", "resolution", *(axis.replace("_", " ") for axis in varied))
+    for title in ("visual tokens", "vision TFLOP", *stages, "end-to-end", "peak"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for p in predictions:
+        guess = p.estimate
+        launched = [stage for stage, e in guess.stages.items() if e.launch_bound]
+        words = f"launch-bound: {', '.join(launched)}" if launched else ""
+        if not guess.fits:
+            words = f"out of memory in {guess.peak_stage}"
+        table.add_row(
+            escape(backbone_label(str(p.cell.axes["backbone"]))),
+            show_resolution(p.cell.axes["resolution"]),
+            *(escape(str(p.cell.axes[axis])) for axis in varied),
+            f"{p.cost.visual_tokens:,}",
+            f"{p.cost.stages['vision'].flops / 1e12:.3g}" if "vision" in p.cost.stages else "",
+            *(show_seconds(e.latency_s) for e in guess.stages.values()),
+            show_seconds(guess.end_to_end_s),
+            show_bytes(guess.peak_allocated_bytes),
+            words,
+            style=None if guess.fits else "red",
+        )
+    return table
+
+
+def miss_table(found: Sequence[Miss]) -> Table:
+    """How far predictions were off, by backbone and figure."""
+    table = _table("backbone", "figure")
+    for title in ("cells", "typically off by", "predicted / measured", "worst"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for miss in found:
+        table.add_row(
+            escape(backbone_label(miss.backbone)),
+            miss.figure,
+            str(miss.points),
+            f"{100 * (miss.median_factor - 1):.0f} %",
+            f"{miss.median_ratio:.2f}",
+            f"{miss.worst_ratio:.2f} at {show_resolution(miss.worst_resolution)}",
+        )
+    return table
+
+
+def group_table(errors: Sequence[GroupError]) -> Table:
+    """The fit's error on each group, seen and not seen."""
+    table = _table("group")
+    for title in ("stages", "typically off by", "when left out of the fit"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for error in errors:
+        fitted, left_out = (f"{100 * (factor - 1):.0f} %" for factor in (error.fitted, error.left_out))
+        table.add_row(escape(error.group), str(error.points), fitted, left_out)
+    return table
+
+
+def _axes(predictions: Sequence[Prediction]) -> list[str]:
+    axes = list(predictions[0].cell.axes) if predictions else []
+    return [axis for axis in axes if axis not in ("backbone", "resolution")]
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in titles:
+        table.add_column(title, no_wrap=True)
+    return table
