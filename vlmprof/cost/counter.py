@@ -79,10 +79,10 @@ def count_module(
     kernels: Kernels = "triton",
     attention: Attention = "fused",
 ) -> StageCost:
-    """The cost of one call of `module` on `inputs`, best both on `meta`.
+    """The cost of one call of `module` on `inputs`, both best on `meta`: elsewhere the module really runs.
 
-    `call` is what is called with the inputs when it is not the module itself. Works on any device, but off `meta` the module really runs. Raises `UserError` for a module that reads
-    values from its tensors, which `meta` tensors do not have.
+    `call` is what is called with the inputs when it is not the module itself. Raises `UserError` for a
+    module that reads values from its tensors, which `meta` tensors do not have.
     """
     return count_call(module, inputs, call=call, kernels=kernels, attention=attention)[0]
 

@@ -36,12 +36,23 @@ FLOPS_PER_ELEMENT = {
 """Where it is not one: norms take mean, variance, scale and shift; a special function counts as one."""
 
 COPIES = frozenset(
-    ("clone", "copy_", "_to_copy", "cat", "stack", "constant_pad_nd", "index", "index_select", "gather",
-     "roll", "embedding", "fill_", "zero_", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "arange",
-     "new_zeros", "new_ones", "new_full", "flip", "repeat", "im2col", "col2im", "pixel_shuffle",
-     "pixel_unshuffle", "slice_scatter", "select_scatter", "masked_fill", "where", "reflection_pad2d",
-     "_local_scalar_dense", "scalar_tensor", "lift_fresh_copy", "contiguous")
-)  # fmt: skip
+    (
+        *("clone", "copy_", "_to_copy", "contiguous", "cat", "stack", "roll", "flip", "repeat", "where"),
+        *(
+            "index",
+            "index_select",
+            "gather",
+            "embedding",
+            "masked_fill",
+            "constant_pad_nd",
+            "im2col",
+            "col2im",
+        ),
+        *("reflection_pad2d", "pixel_shuffle", "pixel_unshuffle", "slice_scatter", "select_scatter"),
+        *("fill_", "zero_", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like"),
+        *("new_zeros", "new_ones", "new_full", "arange", "scalar_tensor", "lift_fresh_copy"),
+    )
+)
 """Operations that move or make values without computing any."""
 
 GATHERS = frozenset(("embedding", "index", "index_select", "gather"))

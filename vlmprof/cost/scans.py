@@ -11,6 +11,7 @@ log2, and each state one exp2 for its decay; step·A, drive·B, and two multiply
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -28,12 +29,15 @@ DIRECTIONS = 4
 FLOAT_BYTES = 4
 """Scans and merges work in float32."""
 
+FUSED_CHUNK = 128
+"""Positions per chunk of `kernels/ss2d/fused.py` in a large image: 8 tiles of 16."""
+
 TORCH_PASSES = 25
 """Reads and writes of a float32 slab per direction in `kernels/ss2d/vectorized.py`: 1 for the step sizes,
 2 softplus, 3 drive, 2 B, 2 A, 2 exp2, 7 within the chunks, 3 to add what enters them, 3 for C."""
 TORCH_KERNELS_PER_SEGMENT = 40
-TORCH_SEGMENT_BYTES = 6 * FLOAT_BYTES * (1 << 19)
-"""Working tensors of one segment, `SEGMENT_ELEMENTS` each."""
+TORCH_SEGMENT = 1 << 19
+"""Most elements of a working tensor: `SEGMENT_ELEMENTS` of `kernels/selective_scan/vectorized.py`."""
 
 PUBLISHED_KERNELS = 16
 """Launches per SS2D block of the public code: cross-scan, two projections, three splits made contiguous,
@@ -58,42 +62,78 @@ def project_op(func: Any, args: tuple[Any, ...], output: Tensor, kernels: Kernel
     return _COSTS[func.overloadpacket.__name__](output, args, kernels)
 
 
+@dataclass(frozen=True)
+class _SS2D:
+    """Sizes of one SS2D, and what each implementation makes of them: (moved, workspace) in bytes, launches."""
+
+    elements: int
+    """batch · height · width · d_inner"""
+    rows: int
+    """Channels of the projection: all directions' step parameters, B and C."""
+    d_inner: int
+    d_state: int
+    item_bytes: int
+
+    @property
+    def image(self) -> int:
+        """Bytes of x, and of the output."""
+        return self.elements * self.item_bytes
+
+    @property
+    def projected(self) -> int:
+        """Bytes of the projection."""
+        return self.elements // self.d_inner * self.rows * self.item_bytes
+
+    @property
+    def merged(self) -> int:
+        """Bytes of the output before it is rounded."""
+        return self.elements * FLOAT_BYTES
+
+    def triton(self) -> tuple[int, int, int]:
+        # x is read by the projection, by each direction's summary, and by each launch of the output, of
+        # which the first writes the sum and the others add to it
+        outputs = 2 if self.d_state == 1 else DIRECTIONS
+        carries = DIRECTIONS * self.merged // FUSED_CHUNK * (1 + 2 * self.d_state)
+        moved = (2 + DIRECTIONS + outputs) * self.image + 3 * self.projected
+        moved += (2 * outputs - 2) * self.merged + 2 * carries
+        workspace = self.projected + carries + (self.merged if self.item_bytes < FLOAT_BYTES else 0)
+        return moved, workspace, 5 if self.d_state == 1 else 10
+
+    def torch(self) -> tuple[int, int, int]:
+        moved = 2 * self.image + 2 * self.projected + (TORCH_PASSES * DIRECTIONS + 4) * self.merged
+        # beside the output: sums of rows and of columns, the columns' pixels, and a segment's step and
+        # drive (with decay and state where several states share them), part of it before the output is made
+        segment = (2 if self.d_state == 1 else 4) * min(self.elements, TORCH_SEGMENT) * FLOAT_BYTES
+        workspace = self.projected + 3 * self.merged + max(0, segment - self.image)
+        segments = -(-self.elements // TORCH_SEGMENT) * DIRECTIONS
+        return moved, workspace, 10 + segments * TORCH_KERNELS_PER_SEGMENT
+
+    def published(self) -> tuple[int, int, int]:
+        steps, scans = DIRECTIONS * self.image, DIRECTIONS * self.merged
+        cross_scan = self.image + steps
+        projections = (steps + self.projected) + 2 * self.projected + (self.projected + steps)
+        scan = 2 * steps + self.projected + scans
+        merge = (scans + self.merged) + (self.merged + self.image)
+        workspace = 2 * steps + 2 * self.projected + scans
+        return cross_scan + projections + scan + merge, workspace, PUBLISHED_KERNELS
+
+
 def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
     x, _, dt_projs, _, A_logs, _ = args[:6]
     d_inner, dt_rank, d_state = x.shape[3], dt_projs.shape[2], A_logs.shape[1]
-    pixels, item = x.numel() // d_inner, x.element_size()
+    sizes = _SS2D(x.numel(), DIRECTIONS * (dt_rank + 2 * d_state), d_inner, d_state, x.element_size())
+    moved, workspace, launches = getattr(sizes, kernels)()
     scanned = DIRECTIONS * x.numel()
-    rows = DIRECTIONS * (dt_rank + 2 * d_state)
-    weights = touched_bytes(args[1:6])
-    image, projected, steps = x.numel() * item, pixels * rows * item, scanned * item
-    merged, scans = x.numel() * FLOAT_BYTES, scanned * FLOAT_BYTES
-
-    if kernels == "triton":
-        # read: x for the projection and for both passes of rows and columns, projections likewise;
-        # the rows write their sum, the columns add to it
-        moved = 5 * image + 5 * projected + 2 * merged + image
-        workspace, launches = projected + merged, 6
-    elif kernels == "torch":
-        moved = image + 2 * projected + TORCH_PASSES * scans + 4 * merged + image
-        segments = -(-x.numel() // (1 << 19)) * DIRECTIONS
-        workspace = projected + 3 * merged + TORCH_SEGMENT_BYTES
-        launches = 10 + segments * TORCH_KERNELS_PER_SEGMENT
-    else:
-        cross_scan = image + steps
-        projections = (steps + projected) + 2 * projected + (projected + steps)
-        scan = 2 * steps + projected + scans
-        moved = cross_scan + projections + scan + (scans + merged) + (merged + image)
-        workspace, launches = 2 * steps + 2 * projected + scans, PUBLISHED_KERNELS
+    projections = 2 * x.numel() * sizes.rows + 2 * scanned * dt_rank
+    merge = (DIRECTIONS - 1) * x.numel()
+    # ours scans twice: once for what each chunk carries, once for the output
+    passes = 2 if kernels == "triton" else 1
     cost = OpCost(
         Kind.FUSED_SCAN if kernels == "triton" else Kind.SCAN,
         dtype_name(x),
-        flops=2 * pixels * d_inner * rows
-        + 2 * scanned * dt_rank
-        + scan_flops(scanned, d_state)
-        + (DIRECTIONS - 1) * x.numel(),
-        moved_bytes=moved + weights,
-        # two passes: the carries are found first
-        special_functions=(2 if kernels == "triton" else 1) * scan_special_functions(scanned, d_state),
+        flops=projections + scan_flops(scanned, d_state) + merge,
+        moved_bytes=moved + touched_bytes(args[1:6]),
+        special_functions=passes * scan_special_functions(scanned, d_state),
         kernels=launches,
     )
     return cost, in_blocks(workspace)
@@ -105,8 +145,9 @@ def _selective_scan(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> 
     moved, launches, workspace = touched_bytes(tensors_in(args[:7])) + touched_bytes([output]), 1, 0
     if kernels == "torch":
         moved += TORCH_PASSES * u.numel() * FLOAT_BYTES * d_state
-        launches = 10 + -(-u.numel() // (1 << 19)) * TORCH_KERNELS_PER_SEGMENT * d_state
-        workspace = TORCH_SEGMENT_BYTES
+        launches = 10 + -(-u.numel() // TORCH_SEGMENT) * TORCH_KERNELS_PER_SEGMENT * d_state
+        # u, step twice, drive, sum, decay, state and the output's piece, in float32
+        workspace = 8 * min(u.numel(), TORCH_SEGMENT) * FLOAT_BYTES
     cost = OpCost(
         Kind.SCAN,
         dtype_name(u),
