@@ -1,0 +1,155 @@
+"""Device functions that the Triton kernels share: fast exponentials, softplus, words of two channels."""
+
+from __future__ import annotations
+
+import os
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+"""The interpreter has no inline assembly and multiplies bfloat16 bit patterns in `tl.dot`."""
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def exp2_fast(x):
+    """2^x with subnormals flushed to 0, float32."""
+    if INTERPRETED:
+        y = tl.exp2(x)
+    else:
+        y = tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return y
+
+
+@triton.jit
+def softplus(x, PRECISE: tl.constexpr):
+    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|): no overflow, and relative precision for x << 0.
+
+    log1p(e) = e q(e) with q minimax on [0, 1] in relative error, 2e-7 in float32 arithmetic when
+    PRECISE and 9e-6 otherwise. lg2.approx would be exact only to 2^-22 absolute, which is poor for
+    the small steps that dt is trained to make.
+    """
+    e = exp2_fast(tl.abs(x) * -LOG2_E)
+    if PRECISE:
+        q = e * 0.005232692696154118 - 0.029505232349038124
+        q = q * e + 0.07822594046592712
+        q = q * e - 0.13663244247436523
+        q = q * e + 0.19106006622314453
+        q = q * e - 0.2484298199415207
+        q = q * e + 0.3331909775733948
+        q = q * e - 0.4999949336051941
+        q = q * e + 0.9999999403953552
+    else:
+        q = e * -0.023869145661592484 + 0.10122226923704147
+        q = q * e - 0.21004867553710938
+        q = q * e + 0.3252066671848297
+        q = q * e - 0.4993613660335541
+        q = q * e + 0.9999915957450867
+    return q * e + tl.maximum(x, 0.0)
+
+
+@triton.jit
+def split_pair(pair, ELEMENT: tl.constexpr):
+    """Two neighbouring channels, as float32, from one word of twice the element's width."""
+    if ELEMENT == tl.float32:
+        low = pair.to(tl.int32).to(tl.float32, bitcast=True)
+        high = (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    elif ELEMENT == tl.bfloat16:
+        low = (pair << 16).to(tl.float32, bitcast=True)
+        high = (pair & -65536).to(tl.float32, bitcast=True)
+    else:
+        low = pair.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+        high = (pair >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    return low, high
+
+
+@triton.jit
+def join_pair(low, high, ELEMENT: tl.constexpr):
+    """The inverse of `split_pair`, rounding float32 to ELEMENT."""
+    if ELEMENT == tl.float32:
+        low_bits = low.to(tl.uint32, bitcast=True).to(tl.int64)
+        high_bits = high.to(tl.uint32, bitcast=True).to(tl.int64)
+        pair = low_bits | (high_bits << 32)
+    elif INTERPRETED:
+        low_bits = low.to(ELEMENT, fp_downcast_rounding="rtne").to(tl.uint16, bitcast=True).to(tl.int32)
+        high_bits = high.to(ELEMENT, fp_downcast_rounding="rtne").to(tl.uint16, bitcast=True).to(tl.int32)
+        pair = low_bits | (high_bits << 16)
+    else:
+        CONVERT: tl.constexpr = "bf16x2" if ELEMENT == tl.bfloat16 else "f16x2"
+        pair = tl.inline_asm_elementwise(
+            "cvt.rn." + CONVERT + ".f32 $0, $2, $1;",
+            "=r,f,f",
+            [low, high],
+            dtype=tl.int32,
+            is_pure=True,
+            pack=1,
+        )
+    return pair
+
+
+@triton.jit
+def opaque(x):
+    """x, an int32 scalar, hidden from the optimiser at each use.
+
+    Addresses made from it are recomputed where they are needed. Otherwise they are hoisted out of
+    the loop, where they fill the registers.
+    """
+    if INTERPRETED:
+        y = x
+    else:
+        y = tl.inline_asm_elementwise(
+            "mov.b32 $0, $1;", "=r,r", [x], dtype=tl.int32, is_pure=False, pack=1
+        )
+    return y
+
+
+@triton.jit
+def load_where(pointers, mask, MASKED: tl.constexpr):
+    """Load with `mask` and 0 elsewhere, or, when not MASKED, without one."""
+    if MASKED:
+        values = tl.load(pointers, mask=mask, other=0)
+    else:
+        values = tl.load(pointers)
+    return values
+
+
+@triton.jit
+def store_where(pointers, values, mask, MASKED: tl.constexpr):
+    """Store with `mask`, or, when not MASKED, without one."""
+    if MASKED:
+        tl.store(pointers, values, mask=mask)
+    else:
+        tl.store(pointers, values)
+
+
+@triton.jit
+def compose(decay1, drive1, decay2, drive2):
+    """h -> decay h + drive, first 1, then 2."""
+    return decay1 * decay2, decay2 * drive1 + drive2
+
+
+@triton.jit
+def scan_rows(decay, drive, ROWS: tl.constexpr):
+    """Inclusive scan of h -> decay h + drive down the ROWS rows of two (ROWS, columns) tiles.
+
+    Returns the products of decays and the states from 0. The interpreter runs `associative_scan` one
+    element at a time, so there the rows are combined with those 1, 2, 4, … above.
+    """
+    if INTERPRETED:
+        i = tl.arange(0, ROWS)[:, None]
+        products = decay
+        states = drive
+        distance = 1
+        while distance < ROWS:
+            above = tl.broadcast_to(tl.maximum(i - distance, 0), decay.shape)
+            combined = products * tl.gather(states, above, 0) + states
+            states = tl.where(i >= distance, combined, states)
+            products = tl.where(i >= distance, products * tl.gather(products, above, 0), products)
+            distance *= 2
+    else:
+        products, states = tl.associative_scan((decay, drive), 0, compose)
+    return products, states

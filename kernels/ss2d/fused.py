@@ -1,0 +1,120 @@
+"""SS2D as one matrix product and four kernels: the `triton` backend.
+
+    x (pixels, D) ── x_proj ──> blocks (pixels, 4, KW)                      one matrix product
+    summary: each chunk's sum of steps and end state from 0                 reads x and blocks
+    carry:   the state that enters each chunk                               small
+    output:  y by rows, then by columns, both directions at once            reads x and blocks, adds to y
+
+Nothing with four directions of D channels per pixel is ever written.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vlmprof.kernels.ss2d import many_states, single_state
+from vlmprof.kernels.ss2d.carry import carry_kernel
+from vlmprof.kernels.ss2d.packing import Packed, packed
+from vlmprof.kernels.ss2d.tile import CHANNELS, POSITIONS
+
+ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
+WORDS = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32: torch.int64}
+
+MOST_TILES = 8
+"""Tiles per chunk where there are enough chunks to fill a GPU."""
+
+ENOUGH_PROGRAMS = 2048
+"""About the warps that a large GPU holds at once with these kernels' registers."""
+
+
+def tiles_per_chunk(positions: int, channels: int, batch: int) -> int:
+    """Tiles per chunk: as many as leave enough programs, since fewer chunks mean less to carry."""
+    tiles = -(-positions // POSITIONS)
+    programs = tiles * -(-channels // CHANNELS) * batch
+    return max(1, min(MOST_TILES, programs // ENOUGH_PROGRAMS))
+
+
+def ss2d_fused(
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+) -> Tensor:
+    """Shapes as in `ss2d`. Raises TypeError for float64."""
+    if x.dtype not in ELEMENTS:
+        raise TypeError(
+            f"ss2d: backend 'triton' takes bfloat16, float16 or float32, got {x.dtype}; "
+            "backend 'torch' takes float64"
+        )
+    parameters = packed(x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    batch, height, width, d_inner = x.shape
+    channels = d_inner + d_inner % 2
+    if channels != d_inner:
+        x = torch.nn.functional.pad(x, (0, 1))
+    x = x.contiguous()
+    if x.data_ptr() % 16:
+        x = x.clone()
+    blocks = torch.nn.functional.linear(x, parameters.x_proj)
+    out = torch.empty_like(x)
+    _launch(x, blocks, out, parameters)
+    return out if channels == d_inner else out[..., :d_inner].contiguous()
+
+
+def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed) -> None:
+    batch, height, width, channels = x.shape
+    d_state = parameters.a2.shape[1]
+    tiles = tiles_per_chunk(height * width, channels, batch)
+    chunks = -(-height * width // (tiles * POSITIONS))
+    word = WORDS[x.dtype]
+    sums = x.new_empty(batch, 4, chunks, channels, dtype=torch.float32)
+    ends = x.new_empty(batch, 4, chunks, d_state * channels, dtype=torch.float32)
+    entering = torch.empty_like(ends)
+    y = out if x.dtype == torch.float32 else x.new_empty(x.shape, dtype=torch.float32)
+
+    inputs = (
+        x.view(word),
+        blocks,
+        blocks.view(word),
+        parameters.dt_weight,
+        parameters.dt_bias,
+        parameters.a2,
+    )
+    outputs = (parameters.skip, entering, y.view(torch.int64), out.view(word))
+    sizes = (height, width, chunks, tiles)
+    constants = {
+        "D": channels,
+        "KW": parameters.block,
+        "RANK": parameters.rank,
+        "ELEMENT": ELEMENTS[x.dtype],
+        "LOW": height < POSITIONS,
+        "num_warps": 1,
+        "enable_fp_fusion": True,
+    }
+    channel_blocks = -(-channels // CHANNELS)
+    if d_state == 1:
+        grid = (chunks, channel_blocks, 4 * batch)
+        single_state.summary_kernel[grid](*inputs, sums, ends, *sizes, **constants)
+    else:
+        constants["N"] = d_state
+        grid = (chunks, channel_blocks, batch)
+        for k in range(4):
+            many_states.summary_kernel[grid](*inputs, sums, ends, *sizes, K=k, **constants)
+
+    elements = 16 if chunks > 32 else 32
+    carry_kernel[(triton.cdiv(d_state * channels, elements), 4 * batch)](
+        sums, ends, parameters.a2, entering, chunks,
+        D=channels, N=d_state, CHUNKS=128 if chunks > 32 else 32, ELEMENTS=elements, num_warps=4,
+    )  # fmt: skip
+
+    grid = (chunks, channel_blocks, batch)
+    if d_state == 1:
+        for columns in (0, 1):
+            single_state.output_kernel[grid](*inputs, *outputs, *sizes, COLUMNS=columns, **constants)
+    else:
+        for k in range(4):
+            many_states.output_kernel[grid](*inputs, *outputs, *sizes, K=k, **constants)

@@ -1,0 +1,100 @@
+"""The parameters of SS2D in the order in which the kernels read them, made once and kept.
+
+x_proj's rows become four blocks of KW outputs, a multiple of 8: B and C of each state side by side,
+then the low-rank steps, then zeros. One matrix product then gives every pixel's four blocks in one
+line of memory, and B with C is one word.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LOG2_E = math.log2(math.e)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Parameters of one SS2D. D is d_inner made even, N is d_state."""
+
+    x_proj: Tensor
+    """(4 · KW, D), in the dtype of x."""
+    dt_weight: Tensor
+    """(4, 2, RANK, D / 2), even channels, then odd ones, in the dtype of x; zeros in the rows that meet
+    B, C and padding."""
+    dt_bias: Tensor
+    """(4, D), float32."""
+    a2: Tensor
+    """(4, N, D), A · log2(e), float32."""
+    skip: Tensor
+    """(D), the sum of Ds over the directions, float32."""
+    block: int
+    """KW, outputs per pixel and direction."""
+    rank: int
+    """RANK, a power of two of at least 16: the inner size of the dt product."""
+
+
+def pack(
+    dtype: torch.dtype,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+) -> Packed:
+    """Pack the parameters of `ss2d` for an input of `dtype`; an odd d_inner gets a channel of zeros."""
+    _, d_inner, dt_rank = dt_projs_weight.shape
+    d_state = A_logs.shape[1]
+    channels = d_inner + d_inner % 2
+    block = -(-(2 * d_state + dt_rank) // 8) * 8
+    offset = 2 * d_state // 8 * 8
+    first = 2 * d_state - offset
+    rank = max(16, 1 << (first + dt_rank - 1).bit_length())
+
+    x_proj = x_proj_weight.new_zeros(4, block, channels, dtype=dtype)
+    dts, B, C = x_proj_weight.split((dt_rank, d_state, d_state), dim=1)
+    x_proj[:, 0 : 2 * d_state : 2, :d_inner] = B
+    x_proj[:, 1 : 2 * d_state : 2, :d_inner] = C
+    x_proj[:, 2 * d_state : 2 * d_state + dt_rank, :d_inner] = dts
+    dt_weight = dt_projs_weight.new_zeros(4, rank, channels, dtype=dtype)
+    dt_weight[:, first : first + dt_rank, :d_inner] = dt_projs_weight.transpose(1, 2)
+
+    def padded(values: Tensor) -> Tensor:
+        return torch.nn.functional.pad(values.float(), (0, channels - d_inner)).contiguous()
+
+    A = A_logs.float().exp().view(4, d_inner, d_state).transpose(1, 2)
+    return Packed(
+        x_proj=x_proj.flatten(0, 1),
+        dt_weight=dt_weight.unflatten(2, (-1, 2)).movedim(3, 1).contiguous(),
+        dt_bias=padded(dt_projs_bias),
+        a2=padded(A * -LOG2_E),
+        skip=padded(Ds.view(4, d_inner).sum(0, dtype=torch.float32)),
+        block=block,
+        rank=rank,
+    )
+
+
+_cache: dict[tuple[object, ...], tuple[tuple[weakref.ref[Tensor], ...], Packed]] = {}
+
+
+def packed(dtype: torch.dtype, *parameters: Tensor) -> Packed:
+    """`pack`, kept for as long as the same parameters live unchanged.
+
+    A parameter written in place has a new version and is packed again; one written through `.data`
+    has not, which torch does not record. Inference tensors have no version and are never kept.
+    """
+    if any(p.is_inference() for p in parameters):
+        return pack(dtype, *parameters)
+    key = (dtype, *((id(p), p._version) for p in parameters))
+    entry = _cache.get(key)
+    if entry is not None and all(ref() is p for ref, p in zip(entry[0], parameters, strict=True)):
+        return entry[1]
+    made = pack(dtype, *parameters)
+    for stale in [k for k, (refs, _) in _cache.items() if any(ref() is None for ref in refs)]:
+        del _cache[stale]
+    _cache[key] = (tuple(weakref.ref(p) for p in parameters), made)
+    return made

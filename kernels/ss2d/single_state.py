@@ -1,0 +1,210 @@
+"""The two passes over chunks for d_state 1, with the states in registers.
+
+    summary   grid (chunks, channel blocks, 4 · batch)   each chunk's sum of steps and end state from 0
+    (carry)                                              the state that enters each chunk: carry.py
+    output    grid (chunks, channel blocks, batch)       by rows, then by columns: both directions of a
+                                                         chunk by the same lanes, y added in place
+
+Every array is addressed by a 64-bit base per tile and 32-bit offsets inside it.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where
+from vlmprof.kernels.ss2d.tile import (
+    kept_dt_weight,
+    load_channels,
+    load_dt_weight,
+    load_tile,
+    scan_tile,
+    tile_pixels,
+    tile_steps,
+)
+
+UNALIGNED = ["x_ptr", "bc_ptr", "y_ptr", "out_ptr"]
+SIZES = ["height", "width", "chunks", "tiles"]
+
+
+@triton.jit
+def _summarise_tile(
+    x_ptr, p_ptr, bc_ptr, weight_ptr, weights, biases, decays, states, sums, start, words, height, width,
+    K: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr,
+    ELEMENT: tl.constexpr, INTERIOR: tl.constexpr, LOW: tl.constexpr,
+):  # fmt: skip
+    """The tile's effect on the states and on the sums of steps, for both halves of the channels."""
+    PRECISE: tl.constexpr = ELEMENT == tl.float32
+    first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, INTERIOR, LOW)
+    x_low, x_high, dts, B, _, _ = load_tile(
+        x_ptr, p_ptr, bc_ptr, first, relative, words, K, D, KW, 1, RANK, ELEMENT, INTERIOR
+    )
+    weight = kept_dt_weight(weight_ptr, weights[0], K, words, 0, D, RANK)
+    steps_low = tile_steps(dts, weight, biases[0], exists, INTERIOR, PRECISE)
+    _, low = scan_tile(steps_low, x_low, decays[0], B, states[0])
+    weight = kept_dt_weight(weight_ptr, weights[1], K, words, 1, D, RANK)
+    steps_high = tile_steps(dts, weight, biases[1], exists, INTERIOR, PRECISE)
+    _, high = scan_tile(steps_high, x_high, decays[1], B, states[1])
+    return (low, high), (sums[0] + tl.sum(steps_low, 0), sums[1] + tl.sum(steps_high, 0))
+
+
+@triton.jit
+def _summarise_chunk(
+    x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, sum_ptr, end_ptr, chunk, words,
+    height, width, chunks, tiles,
+    K: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr,
+    LOW: tl.constexpr,
+):  # fmt: skip
+    T: tl.constexpr = 16
+    length = height * width
+    low = load_dt_weight(weight_ptr, K, words, 0, D, RANK)
+    weights = (low, load_dt_weight(weight_ptr, K, words, 1, D, RANK))
+    biases = load_channels(bias_ptr + K * D, words, D)
+    decays = load_channels(a_ptr + K * D, words, D)
+    zeros = tl.zeros([32], tl.float32)
+    states = (zeros, zeros)
+    sums = (zeros, zeros)
+    present = min(tiles, tl.cdiv(length, T) - chunk * tiles)
+    for j in range(0, present):
+        tile = (present - 1 - j) if K >= 2 else j
+        start = (chunk * tiles + tile) * T
+        interior = start + T <= length
+        if K % 2 == 1:
+            interior = interior & (start % height + T <= height)
+        if interior:
+            states, sums = _summarise_tile(
+                x_ptr, p_ptr, bc_ptr, weight_ptr, weights, biases, decays, states, sums, start, words,
+                height, width, K, D, KW, RANK, ELEMENT, True, LOW,
+            )  # fmt: skip
+        else:
+            states, sums = _summarise_tile(
+                x_ptr, p_ptr, bc_ptr, weight_ptr, weights, biases, decays, states, sums, start, words,
+                height, width, K, D, KW, RANK, ELEMENT, False, LOW,
+            )  # fmt: skip
+    at = (K * chunks + chunk).to(tl.int64) * D + 2 * words
+    inside = 2 * words < D
+    store_where(sum_ptr + at, sums[0], inside, D % 64 != 0)
+    store_where(sum_ptr + at + 1, sums[1], inside, D % 64 != 0)
+    store_where(end_ptr + at, states[0], inside, D % 64 != 0)
+    store_where(end_ptr + at + 1, states[1], inside, D % 64 != 0)
+
+
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=UNALIGNED)
+def summary_kernel(
+    x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, sum_ptr, end_ptr, height, width, chunks, tiles,
+    D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr, LOW: tl.constexpr,
+):  # fmt: skip
+    """Sum of steps and end state from 0 of each chunk: sum, end (batch, 4, chunks, D), float32."""
+    chunk = tl.program_id(0)
+    words = tl.program_id(1) * 32 + tl.arange(0, 32)
+    image = (tl.program_id(2) // 4).to(tl.int64)
+    direction = tl.program_id(2) % 4
+    pixels = image * height * width
+    x_ptr += pixels * (D // 2)
+    p_ptr += pixels * (4 * KW)
+    bc_ptr += pixels * (2 * KW)
+    sum_ptr += image * 4 * chunks * D
+    end_ptr += image * 4 * chunks * D
+    for k in tl.static_range(4):
+        if direction == k:
+            _summarise_chunk(
+                x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, sum_ptr, end_ptr, chunk, words,
+                height, width, chunks, tiles, k, D, KW, RANK, ELEMENT, LOW,
+            )  # fmt: skip
+
+
+@triton.jit
+def _output_tile(
+    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, weights, biases, decays, skips, states, start, words,
+    height, width,
+    K: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr,
+    ELEMENT: tl.constexpr, INTERIOR: tl.constexpr, LOW: tl.constexpr,
+):  # fmt: skip
+    """Add one direction of one tile to y, or with the last direction write the sum to out."""
+    PRECISE: tl.constexpr = ELEMENT == tl.float32
+    first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, INTERIOR, LOW)
+    x_low, x_high, dts, B, C, offsets = load_tile(
+        x_ptr, p_ptr, bc_ptr, first, relative, words, K, D, KW, 1, RANK, ELEMENT, INTERIOR
+    )
+    weight = kept_dt_weight(weight_ptr, weights[0], K, words, 0, D, RANK)
+    steps = tile_steps(dts, weight, biases[0], exists, INTERIOR, PRECISE)
+    scanned, low = scan_tile(steps, x_low, decays[0], B, states[0])
+    y_low = scanned * C[:, None]
+    weight = kept_dt_weight(weight_ptr, weights[1], K, words, 1, D, RANK)
+    steps = tile_steps(dts, weight, biases[1], exists, INTERIOR, PRECISE)
+    scanned, high = scan_tile(steps, x_high, decays[1], B, states[1])
+    y_high = scanned * C[:, None]
+
+    PARTIAL: tl.constexpr = D % 64 != 0
+    lanes = (words < D // 2)[None, :]
+    at = first * (D // 2)
+    if K == 0:
+        y_low += x_low * skips[0][None, :]
+        y_high += x_high * skips[1][None, :]
+    else:
+        before_low, before_high = split_pair(
+            load_where(y_ptr + at + offsets, lanes, PARTIAL), tl.float32
+        )
+        y_low += before_low
+        y_high += before_high
+    written = lanes & exists[:, None]
+    MASKED: tl.constexpr = PARTIAL or not INTERIOR
+    if K == 3:
+        store_where(out_ptr + at + offsets, join_pair(y_low, y_high, ELEMENT), written, MASKED)
+    else:
+        store_where(y_ptr + at + offsets, join_pair(y_low, y_high, tl.float32), written, MASKED)
+    return low, high
+
+
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=UNALIGNED)
+def output_kernel(
+    x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, skip_ptr, entering_ptr, y_ptr, out_ptr,
+    height, width, chunks, tiles,
+    COLUMNS: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr,
+    ELEMENT: tl.constexpr, LOW: tl.constexpr, GENERAL: tl.constexpr = True,
+):  # fmt: skip
+    """Both directions of each chunk, by rows or by columns, added to y (batch, pixels, D), float32.
+
+    `GENERAL` False leaves out the path for tiles that reach over an edge: it serves to count the
+    instructions of the other one, and is right only where no tile does.
+    """
+    T: tl.constexpr = 16
+    chunk = tl.program_id(0)
+    words = tl.program_id(1) * 32 + tl.arange(0, 32)
+    image = tl.program_id(2).to(tl.int64)
+    length = height * width
+    pixels = image * length
+    x_ptr += pixels * (D // 2)
+    p_ptr += pixels * (4 * KW)
+    bc_ptr += pixels * (2 * KW)
+    y_ptr += pixels * (D // 2)
+    out_ptr += pixels * (D // 2)
+    entering_ptr += image * 4 * chunks * D
+    present = min(tiles, tl.cdiv(length, T) - chunk * tiles)
+    skips = load_channels(skip_ptr, words, D)
+    for backward in tl.static_range(2):
+        k = COLUMNS + 2 * backward
+        low = load_dt_weight(weight_ptr, k, words, 0, D, RANK)
+        weights = (low, load_dt_weight(weight_ptr, k, words, 1, D, RANK))
+        biases = load_channels(bias_ptr + k * D, words, D)
+        decays = load_channels(a_ptr + k * D, words, D)
+        states = load_channels(entering_ptr + (k * chunks + chunk).to(tl.int64) * D, words, D)
+        if backward:
+            tl.debug_barrier()
+        for j in range(0, present):
+            tile = (present - 1 - j) if backward else j
+            start = (chunk * tiles + tile) * T
+            interior = start + T <= length
+            if COLUMNS:
+                interior = interior & (start % height + T <= height)
+            if interior or not GENERAL:
+                states = _output_tile(
+                    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, weights, biases, decays, skips, states, start,
+                    words, height, width, k, D, KW, RANK, ELEMENT, True, LOW,
+                )  # fmt: skip
+            else:
+                states = _output_tile(
+                    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, weights, biases, decays, skips, states, start,
+                    words, height, width, k, D, KW, RANK, ELEMENT, False, LOW,
+                )  # fmt: skip

@@ -1,0 +1,154 @@
+"""One tile of one direction: 16 positions in scan order, 64 channels, one warp.
+
+Each lane owns two neighbouring channels, loaded as one word, and all positions of the tile, so the
+scan along positions stays inside a lane. That layout holds because words are loaded one by one: the
+kernels tell Triton nothing about the alignment of x and y, or it would load wider and split the
+positions among lanes.
+
+Row i of a tile is its i-th position in scan order, so the reversed directions run the same code.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from vlmprof.kernels.device_math import (
+    INTERPRETED,
+    exp2_fast,
+    load_where,
+    opaque,
+    scan_rows,
+    softplus,
+    split_pair,
+)
+
+POSITIONS = 16
+"""Positions per tile, T in the kernels: the least number of rows of a tensor-core product."""
+
+CHANNELS = 64
+"""Channels per program: two for each of 32 lanes."""
+
+
+@triton.jit
+def tile_pixels(
+    start, height, width,
+    COLUMNS: tl.constexpr, REVERSE: tl.constexpr, INTERIOR: tl.constexpr, LOW: tl.constexpr,
+):  # fmt: skip
+    """Pixel of the tile's first position, (T,) pixels relative to it, and which positions exist.
+
+    A position beyond the image's end stands on the tile's first pixel, so that loads need no mask.
+    INTERIOR tiles lie inside the image and, by columns, inside one column: no division, no mask.
+    LOW images have fewer than T rows, so that a tile may reach over several columns.
+    """
+    T: tl.constexpr = 16
+    i = tl.arange(0, T)
+    forward = (T - 1 - i) if REVERSE else i
+    if COLUMNS:
+        row = start % height
+        first = row * width + start // height
+        step = opaque(width)
+        below = row + forward
+        if INTERIOR:
+            relative = forward * step
+        elif LOW:
+            relative = (below % height) * step + below // height - row * step
+        else:
+            relative = forward * step - tl.where(below >= height, height * step - 1, 0)
+    else:
+        first = start
+        relative = forward
+    exists = start + forward < height * width
+    if not INTERIOR:
+        relative = tl.where(exists, relative, 0)
+    return first.to(tl.int64), relative, exists
+
+
+@triton.jit
+def load_tile(
+    x_ptr, p_ptr, bc_ptr, first, relative, words, direction,
+    D: tl.constexpr, KW: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr,
+    INTERIOR: tl.constexpr,
+):  # fmt: skip
+    """x (T, 32) of both halves, low-rank steps (T, RANK), B and C (T,) of state 0, and the offsets of x.
+
+    x_ptr: words of two channels, (pixels, D / 2). p_ptr: (pixels, 4, KW), each block B and C of the
+    states side by side, then the low-rank steps; bc_ptr: the same memory as words of two values.
+    """
+    D2: tl.constexpr = D // 2
+    OFFSET: tl.constexpr = 2 * N // 8 * 8
+    r = tl.arange(0, RANK)
+    offsets = relative[:, None] * D2 + words[None, :]
+    bc_offsets = relative * (2 * KW)
+    if INTERIOR:
+        # none is negative: an unsigned offset takes one instruction less to add to a base
+        offsets = offsets.to(tl.uint32)
+        bc_offsets = bc_offsets.to(tl.uint32)
+    lanes = (words < D2)[None, :]
+    x_low, x_high = split_pair(load_where(x_ptr + first * D2 + offsets, lanes, D % 64 != 0), ELEMENT)
+
+    block = first * (4 * KW) + direction * KW
+    rank_offsets = relative[:, None] * (4 * KW) + r[None, :]
+    ranks = (r < KW - OFFSET)[None, :]
+    dts = load_where(p_ptr + block + OFFSET + rank_offsets, ranks, RANK != KW - OFFSET)
+    B, C = split_pair(tl.load(bc_ptr + block // 2 + bc_offsets), ELEMENT)
+    return x_low, x_high, dts, B, C, offsets
+
+
+@triton.jit
+def tile_steps(dts, dt_weight, dt_bias, exists, INTERIOR: tl.constexpr, PRECISE: tl.constexpr):
+    """softplus(dt_proj) for one half of the channels, (T, 32); 0 where no position exists.
+
+    dts: (T, R) in the input's dtype; dt_weight: (R, 32), zero where dts holds B and C; dt_bias: (32).
+    """
+    if INTERPRETED:
+        dts = dts.to(tl.float32)
+        dt_weight = dt_weight.to(tl.float32)
+    product = tl.dot(dts, dt_weight, input_precision="tf32x3" if PRECISE else "tf32")
+    steps = softplus(product + dt_bias[None, :], PRECISE)
+    if not INTERIOR:
+        steps = tl.where(exists[:, None], steps, 0.0)
+    return steps
+
+
+@triton.jit
+def scan_tile(steps, x, A2, B, state):
+    """States h = exp2(A2 step) h + step x B along the tile, (T, 32), and the last of them, (32)."""
+    T: tl.constexpr = 16
+    i = tl.arange(0, T)
+    decay = exp2_fast(steps * A2[None, :])
+    drive = steps * x * B[:, None]
+    drive = tl.where(i[:, None] == 0, decay * state[None, :] + drive, drive)
+    _, states = scan_rows(decay, drive, T)
+    # -0.0 is the neutral element of addition, so the sum costs nothing
+    last = tl.sum(tl.where(i[:, None] == T - 1, states, -0.0), 0)
+    return states, last
+
+
+@triton.jit
+def load_dt_weight(weight_ptr, direction, words, HALF: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr):
+    """(RANK, 32) weights of the lower (HALF 0) or the higher channel of each word; zeros beyond D."""
+    r = tl.arange(0, RANK)
+    offsets = ((direction * 2 + HALF) * RANK + r[:, None]) * (D // 2) + words[None, :]
+    return load_where(weight_ptr + offsets, (words < D // 2)[None, :], D % 64 != 0)
+
+
+@triton.jit
+def kept_dt_weight(
+    weight_ptr, kept, direction, words, HALF: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr
+):
+    """The weights kept in registers through the chunk, or, where they would fill these, fresh ones."""
+    if RANK == 16:
+        weight = kept
+    else:
+        weight = load_dt_weight(weight_ptr, direction, opaque(words), HALF, D, RANK)
+    return weight
+
+
+@triton.jit
+def load_channels(pointers, words, D: tl.constexpr):
+    """(32,) values of the lower and of the higher channel of each word; zeros beyond D."""
+    inside = 2 * words < D
+    low = load_where(pointers + 2 * words, inside, D % 64 != 0)
+    high = load_where(pointers + 2 * words + 1, inside, D % 64 != 0)
+    return low, high
