@@ -31,6 +31,8 @@ class Accelerator:
     """A torch device type: `cpu`, `cuda`, …"""
     device_name: str
     device_memory_bytes: int | None
+    device_uuid: str | None
+    """The driver's own name of an NVIDIA GPU."""
     torch_threads: int
     cuda_version: str | None
 
@@ -75,13 +77,16 @@ def accelerator_facts(wanted: str) -> dict[str, Any]:
             raise UserError(f"device {wanted!r} was asked for, but {found}; use --device auto")
         if device.type != "cpu" and (device.index or 0) >= torch.accelerator.device_count():
             raise UserError(f"device {wanted!r} was asked for; there are {torch.accelerator.device_count()}")
-    name, memory_bytes = cpu_name(), None
+    name, memory_bytes, uuid = cpu_name(), None, None
     if device.type != "cpu":
         name = device.type
         with suppress(AttributeError, RuntimeError):
             properties = torch.get_device_module(device).get_device_properties(device)
             name, memory_bytes = properties.name, properties.total_memory
-    return asdict(Accelerator(str(device), name, memory_bytes, torch.get_num_threads(), torch.version.cuda))
+            uuid = "GPU-" + str(properties.uuid).removeprefix("GPU-")
+    return asdict(
+        Accelerator(str(device), name, memory_bytes, uuid, torch.get_num_threads(), torch.version.cuda)
+    )
 
 
 @cache

@@ -142,12 +142,19 @@ SETTINGS: dict[str, Field] = {
         Field("memory_limit", "Behave like a device with this much memory, such as 24GiB.",
               _optional(parse_bytes)),
         Field("cell_timeout", "Longest time for one cell, such as 10min.", _optional(parse_seconds)),
+        Field("cool_down", "Wait so long and measure once more when the machine disturbed a cell.",
+              _optional(parse_seconds)),
         Field("run_after_oom", "Run larger resolutions of a line that ran out of memory.", _flag, False),
     )
 }  # fmt: skip
 """What is the same for every cell."""
 
-ALIASES = {"memory_limit": "memory_limit_bytes", "cell_timeout": "cell_timeout_s", "budget": "budget_s"}
+ALIASES = {
+    "memory_limit": "memory_limit_bytes",
+    "cell_timeout": "cell_timeout_s",
+    "budget": "budget_s",
+    "cool_down": "cool_down_s",
+}
 """Settings that carry a unit where they are stored."""
 
 

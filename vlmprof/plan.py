@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vlmprof.backbones import catalog
@@ -80,6 +81,16 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
                 )
             )
     return cells
+
+
+def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
+    """Cells as they are to run: `lines` one after another, `interleaved` from small to large across the
+    lines, or `random`. A slow drift of the machine then does not become a difference between backbones."""
+    if order == "interleaved":
+        return sorted(cells, key=lambda cell: cell.height_px * cell.width_px)
+    if order == "random":
+        return random.Random(seed).sample(list(cells), len(cells))
+    return list(cells)
 
 
 def _area(resolution: str) -> int:

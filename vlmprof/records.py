@@ -82,9 +82,24 @@ class Row:
     started_at: str | None = None
     device: str | None = None
     """What the cell ran on, as the driver names it."""
+    gpu_clock_mean_mhz: float | None = None
+    gpu_clock_min_mhz: float | None = None
+    gpu_clock_max_mhz: float | None = None
+    gpu_temperature_max_c: float | None = None
+    gpu_power_mean_w: float | None = None
+    energy_per_iteration_j: float | None = None
+    """Of the whole GPU, over the measuring window."""
+    cpu_clock_mean_mhz: float | None = None
+    other_load_cores: float | None = None
+    """Processor time that other processes took per second of measuring."""
+    llm_shared_from: str | None = None
+    """The cell whose LLM stages this row took over; its end-to-end and peaks are then sums of parts."""
     backends: Mapping[str, str] = field(default_factory=dict)
     """Which implementation of each replaceable part ran, such as `{"ss2d": "torch"}`."""
     warnings: tuple[str, ...] = ()
+    """What is odd about the samples or the output."""
+    disturbances: tuple[str, ...] = ()
+    """What the machine did meanwhile that may have changed the numbers."""
 
     def to_flat(self) -> dict[str, Any]:
         """The row as one JSON object: axes and stage figures become columns of their own."""
@@ -93,6 +108,7 @@ class Row:
             if f.name not in ("cell_id", "axes", "stages"):
                 flat[f.name] = getattr(self, f.name)
         flat |= {"status": str(self.status), "backends": dict(self.backends), "warnings": list(self.warnings)}
+        flat["disturbances"] = list(self.disturbances)
         for stage in STAGES:
             figures = self.stages.get(stage, StageFigures())
             for f in fields(StageFigures):
@@ -112,7 +128,8 @@ class Row:
             if any(value is not None for value in columns.values()):
                 stages[stage] = StageFigures(**columns)
         own = {f.name: rest.pop(f.name) for f in fields(cls) if f.name in rest}
-        own |= {"status": Status(own["status"]), "warnings": tuple(own.get("warnings", ()))}
+        own["status"] = Status(own["status"])
+        own |= {name: tuple(own.get(name, ())) for name in ("warnings", "disturbances")}
         missing = {"cell_id", "height_px", "width_px"} - own.keys()
         if missing:
             raise KeyError(f"row without {', '.join(sorted(missing))}")

@@ -1,8 +1,8 @@
 """The specification of a sweep: TOML plus command-line overrides, validated, without torch.
 
-    [axes]                                   [fixed]
-    backbone = ["vit-t", "vmamba-t"]         warm_up = 100
-    resolution = [224, "1333x800"]           iterations = 100
+[axes]                                   [fixed]
+backbone = ["vit-t", "vmamba-t"]         warm_up = 100
+resolution = [224, "1333x800"]           iterations = 100
 """
 
 from __future__ import annotations

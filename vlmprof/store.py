@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MANIFEST, ROWS, SAMPLES, LOGS, LOCK = "run.json", "rows.jsonl", "samples", "logs", ".lock"
 
-POLICY = {"run_after_oom", "cell_timeout_s"}
+POLICY = {"run_after_oom", "cell_timeout_s", "cool_down_s", "order"}
 """Settings that decide which cells run, not what a cell's numbers mean: they may change on resuming."""
 
 Samples = Mapping[str, Sequence[float]]
@@ -92,6 +92,10 @@ class RunFolder:
         """The rows so far by cell id; a later row of a cell replaces an earlier one."""
         return {row.cell_id: row for row in read_rows(self.path)}
 
+    def samples(self, cell_id: str) -> Samples:
+        """A cell's raw values as written; empty if its file is gone."""
+        return _read_samples(self.path / SAMPLES / f"{cell_id}.json") or {}
+
     def log_path(self, cell_id: str) -> Path:
         """Where a cell's process writes what it prints."""
         return self.path / LOGS / f"{cell_id}.txt"
@@ -137,10 +141,9 @@ def load_samples(run: Path | str) -> dict[str, dict[str, list[float]]]:
     """Raw values by cell id and column; cells without a readable file are absent."""
     samples = {}
     for path in sorted((Path(run) / SAMPLES).glob("*.json")):
-        try:
-            samples[path.stem] = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
+        values = _read_samples(path)
+        if values is not None:
+            samples[path.stem] = values
     return samples
 
 
@@ -150,6 +153,14 @@ def load_manifest(run: Path | str) -> dict[str, Any]:
     if manifest is None:
         raise UserError(f"{run} is no run folder: it has no {MANIFEST}")
     return manifest
+
+
+def _read_samples(path: Path) -> dict[str, list[float]] | None:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from vlmprof.errors import UserError
-from vlmprof.plan import make_plan
+from vlmprof.plan import in_order, make_plan
 from vlmprof.spec import build_spec
 
 
@@ -66,6 +66,16 @@ def test_a_size_that_no_backbone_takes_is_refused_with_the_nearest():
 def test_unknown_names_bring_the_nearest(axis, value, words):
     with pytest.raises(UserError, match=words):
         planned(**{"backbone": "vit-t", "resolution": 224, axis: value})
+
+
+def test_other_orders_have_the_same_cells():
+    cells = planned(backbone=["vit-t", "vmamba-t"], resolution=[224, 512, 1024])
+    interleaved = in_order(cells, "interleaved", 0)
+    assert [cell.axes["resolution"] for cell in interleaved] == ["224", "224", "512", "512", "1024", "1024"]
+    shuffled = in_order(cells, "random", 1)
+    assert shuffled != cells
+    assert shuffled == in_order(cells, "random", 1) != in_order(cells, "random", 2)
+    assert sorted(c.cell_id for c in shuffled) == sorted(c.cell_id for c in cells)
 
 
 def test_planning_loads_no_torch():

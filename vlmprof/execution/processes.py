@@ -57,12 +57,13 @@ def call_in_process(
     *,
     log: Path | None = None,
     timeout_s: float | None = None,
-    on_poll: Callable[[], None] = lambda: None,
+    on_poll: Callable[[int], None] = lambda pid: None,
 ) -> Ended:
     """Run `target`, written `module:function`, on `args` in a process of its own and wait for it.
 
     The module is imported there alone, so that this process stays light. What it prints goes to `log`.
-    After `timeout_s` it is killed. `on_poll` is called a few times a second meanwhile. If this process
+    After `timeout_s` it is killed. `on_poll` is called with the process's
+    number a few times a second meanwhile. If this process
     is interrupted or dies, so does the other.
     """
     spawn = context()
@@ -75,7 +76,7 @@ def call_in_process(
     lifeline.close()
     try:
         while not wait([answers, process.sentinel], POLL_S):
-            on_poll()
+            on_poll(process.pid)
             if deadline is not None and time.monotonic() > deadline:
                 process.kill()
                 process.join()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from vlmprof.environment import host_facts
 from vlmprof.errors import UserError
-from vlmprof.execution import limits, oom
-from vlmprof.execution.board import Board
+from vlmprof.execution import limits, oom, sharing
+from vlmprof.execution.board import Board, Phase
 from vlmprof.execution.processes import Ended, board, call_in_process, first_line
 from vlmprof.execution.progress import Progress
-from vlmprof.plan import Cell, make_plan
+from vlmprof.measure.telemetry import Telemetry, nvml_probe
+from vlmprof.plan import Cell, in_order, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder, Samples
@@ -55,19 +57,21 @@ def run_sweep(
     Raises `UserError` before anything is measured if the specification cannot be run here, and
     `KeyboardInterrupt` when interrupted, with every finished cell on disk.
     """
-    cells = make_plan(spec)
+    cells = in_order(make_plan(spec), spec.fixed["order"], spec.fixed["seed"])
     machine = describe_machine(spec.fixed["device"])
     fixed = {**spec.fixed, "device": machine["device"]}
     if fixed["memory_limit"]:
         kind = str(machine["device"]).split(":")[0]
         limits.check_memory_limit(fixed["memory_limit"], kind, machine["device_memory_bytes"])
-    manifest = {"spec": spec.to_json(), "command": command, "environment": machine}
+    shown = {key: value for key, value in machine.items() if key != "device_uuid"}
+    manifest = {"spec": spec.to_json(), "command": command, "environment": shown}
     with RunFolder(out, manifest) as folder, progress:
         again = {Status.SKIPPED, *retry} if fixed["run_after_oom"] else set(retry)
         done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
         todo = [cell for cell in cells if cell.cell_id not in done]
         progress.begin(todo, kept=len(cells) - len(todo))
         too_large = _smallest_oom(done.values())
+        llms = sharing.SharedLLM(fixed["share_llm"] and "prefill" in fixed["stages"], done.values())
         for cell in todo:
             reason, samples = cell.skip_reason, NO_SAMPLES
             smallest = too_large.get(cell.line)
@@ -76,12 +80,35 @@ def run_sweep(
             if reason is not None:
                 row = _row(cell, machine, Status.SKIPPED, reason)
             else:
-                row, samples = _run(cell, fixed, machine, folder, progress)
+                row, samples = _run_sharing(cell, fixed, machine, folder, progress, llms)
+                if fixed["cool_down"] and row.disturbances:
+                    folder.append(row, samples)
+                    time.sleep(fixed["cool_down"])
+                    row, samples = _run_sharing(cell, fixed, machine, folder, progress, llms)
             if row.status is Status.OOM:
                 too_large[cell.line] = min(too_large.get(cell.line, _size(row)), _size(row))
+            llms.offer(row)
             folder.append(row, samples)
             progress.finished(cell, row)
     return SweepOutcome(measured=len(todo), kept=len(cells) - len(todo))
+
+
+def _run_sharing(
+    cell: Cell,
+    fixed: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    folder: RunFolder,
+    progress: Progress,
+    llms: sharing.SharedLLM,
+) -> tuple[Row, Samples]:
+    """Measure a cell, or the part of it that no other cell has measured already."""
+    donor = llms.donor(cell)
+    if donor is None:
+        return _run(cell, fixed, machine, folder, progress)
+    row, samples = _run(cell, sharing.without_llm(fixed), machine, folder, progress)
+    if row.status is not Status.OK:
+        return row, samples
+    return sharing.complete(row, samples, donor, folder.samples(donor.cell_id))
 
 
 def _run(
@@ -89,6 +116,14 @@ def _run(
 ) -> tuple[Row, Samples]:
     """Measure a cell in a process of its own. However that ends, there is a row."""
     where = board()
+    telemetry = Telemetry(nvml_probe(machine["device_uuid"]))
+
+    def watch(pid: int) -> None:
+        reading = where.read()
+        progress.tick(cell, reading)
+        if reading.phase is Phase.MEASURING:
+            telemetry.poll(pid, reading.iteration)
+
     kills_before = oom.system_oom_kills()
     log = folder.log_path(cell.cell_id)
     ended = call_in_process(
@@ -96,10 +131,12 @@ def _run(
         (cell, fixed, machine["device_name"], where),
         log=log,
         timeout_s=fixed["cell_timeout"],
-        on_poll=lambda: progress.tick(cell, where.read()),
+        on_poll=watch,
     )
     if ended.value is not None:
         row, samples = ended.value
+        seen = asdict(telemetry.summary())
+        row = replace(row, disturbances=seen.pop("warnings"), **seen)
         if row.status is Status.OK:
             log.unlink(missing_ok=True)
         return row, samples

@@ -1,0 +1,99 @@
+"""Telemetry against a GPU that the test plays, and against a real load on this machine's processor."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+
+import pytest
+
+from vlmprof.measure.telemetry import GpuReading, Telemetry, nvml_probe
+
+CALM = GpuReading(clock_mhz=1980, temperature_c=50, power_w=400, energy_j=0, throttled=(), other_processes=0)
+
+
+def played(readings, seconds_apart=0.5):
+    """The summary of a Telemetry that saw these readings at iterations 0, 10, 20, …"""
+    queue, now = list(readings), [0.0]
+    telemetry = Telemetry(read_gpu=lambda pid: queue.pop(0), clock_s=lambda: now[0])
+    for n in range(len(readings)):
+        telemetry.poll(os.getpid(), 10 * n)
+        now[0] += seconds_apart
+    return telemetry.summary()
+
+
+def change(reading, **values):
+    return GpuReading(**{**reading.__dict__, **values})
+
+
+def test_energy_is_counted_over_the_whole_window():
+    machine = played([change(CALM, energy_j=100.0 * n) for n in range(5)])
+    assert machine.energy_per_iteration_j == pytest.approx(10.0)
+    assert machine.gpu_power_mean_w == 400
+    assert not [w for w in machine.warnings if "GPU" in w]
+
+
+def test_a_window_too_short_for_the_counter_has_no_energy():
+    assert played([change(CALM, energy_j=float(n)) for n in range(4)], 0.1).energy_per_iteration_j is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"throttled": ("power cap",)}, "throttled (power cap) 25% of the time"),
+        ({"clock_mhz": 1500}, "clock moved between 1500 and 1980 MHz"),
+        ({"other_processes": 1}, "another process was on the GPU"),
+    ],
+)
+def test_what_would_spoil_a_number_is_flagged(changes, words):
+    machine = played([CALM, CALM, change(CALM, **changes), CALM])
+    assert words in " ".join(machine.warnings)
+
+
+def test_one_poll_says_nothing():
+    assert played([CALM]).gpu_clock_mean_mhz is None
+
+
+def _burn(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_another_process_that_loads_the_machine_is_seen():
+    telemetry = Telemetry()
+    telemetry.poll(os.getpid(), 0)
+    process = multiprocessing.get_context("fork").Process(target=_burn, args=(1.6,))
+    process.start()
+    for n in range(6):
+        time.sleep(0.25)
+        telemetry.poll(os.getpid(), n)
+    process.kill()
+    machine = telemetry.summary()
+    assert machine.other_load_cores > 0.4
+    assert "other processes took" in machine.warnings[0]
+
+
+def test_the_measured_process_itself_is_not_another():
+    telemetry = Telemetry()
+    process = multiprocessing.get_context("fork").Process(target=_burn, args=(5,))
+    process.start()
+    shares = []
+    for n in range(4):
+        telemetry.poll(process.pid, n)
+        before = time.process_time()
+        time.sleep(0.3)
+        shares.append(time.process_time() - before)
+    with_it = telemetry.summary().other_load_cores
+    ignoring_it = Telemetry()
+    for n in range(4):
+        ignoring_it.poll(os.getpid(), n)
+        time.sleep(0.3)
+    process.kill()
+    assert ignoring_it.summary().other_load_cores - with_it > 0.3
+
+
+def test_without_a_gpu_there_is_no_probe():
+    assert nvml_probe(None) is None
+    assert nvml_probe("GPU-00000000-0000-0000-0000-000000000000") is None

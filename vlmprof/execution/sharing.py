@@ -1,0 +1,95 @@
+"""Measuring the LLM once for all backbones that hand it the same shape.
+
+The language model does not know which encoder its tokens came from: with the same LLM, dtype, batch and
+token count it does the same work. The first cell of a shape is measured whole; the others are measured up
+to the connector, and their rows are completed from the first, which they name in `llm_shared_from`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from vlmprof.plan import Cell
+from vlmprof.records import Row, Status
+from vlmprof.store import Samples
+
+BEFORE_LLM = ("preprocess", "vision", "connector")
+FROM_LLM = ("prefill", "decode")
+
+
+class SharedLLM:
+    """The rows whose LLM stages others may take over."""
+
+    def __init__(self, enabled: bool, rows: Iterable[Row]) -> None:
+        self._enabled = enabled
+        self._donors: dict[Any, Row] = {}
+        for row in rows:
+            self.offer(row)
+
+    def offer(self, row: Row) -> None:
+        """Take note of a finished row; only whole ones lend."""
+        if self._enabled and row.status is Status.OK and "prefill" in row.stages and not row.llm_shared_from:
+            self._donors.setdefault(_shape(row.axes, row.visual_tokens), row)
+
+    def donor(self, cell: Cell) -> Row | None:
+        """The row that a cell may take its LLM stages from, if its shape was measured before."""
+        return self._donors.get(_shape(cell.axes, cell.visual_tokens))
+
+
+def without_llm(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a cell that takes its LLM stages over."""
+    return {**fixed, "stages": tuple(stage for stage in fixed["stages"] if stage in BEFORE_LLM)}
+
+
+def complete(row: Row, samples: Samples, donor: Row, donor_samples: Samples) -> tuple[Row, Samples]:
+    """The row and samples of a cell measured up to the connector, with the donor's LLM stages.
+
+    End-to-end is the cell's own part plus the donor's time beyond its own such part. Peaks are what the
+    two measurements say once weights that the other cell did not have are exchanged: while encoding, the
+    LLM's weights lie beside; while the LLM runs, the encoder's own do.
+    """
+    taken = {stage: donor.stages[stage] for stage in FROM_LLM if stage in donor.stages}
+    own_weight_bytes, llm_weight_bytes = row.weight_bytes or 0, taken["prefill"].weight_bytes or 0
+    exchanged_bytes = own_weight_bytes - ((donor.weight_bytes or 0) - llm_weight_bytes)
+    before_s = sum(_device_s(donor, stage) for stage in BEFORE_LLM)
+    peaks = {
+        name: _exchanged(row, donor, name, llm_weight_bytes, exchanged_bytes)
+        for name in ("peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_bytes")
+    }
+    completed = replace(
+        row,
+        stages={**row.stages, **taken},
+        end_to_end_s=(row.end_to_end_s or 0.0) + (donor.end_to_end_s or 0.0) - before_s,
+        weight_bytes=own_weight_bytes + llm_weight_bytes,
+        cache_bytes=donor.cache_bytes,
+        tpot_s=donor.tpot_s,
+        new_tokens=donor.new_tokens,
+        llm_shared_from=donor.cell_id,
+        **peaks,  # type: ignore[arg-type]
+    )
+    columns = [f"{clock}_{stage}_s" for clock in ("host", "gpu") for stage in taken]
+    shared = {column: donor_samples[column] for column in columns if column in donor_samples}
+    own = {name: values for name, values in samples.items() if name != "end_to_end_s"}
+    return completed, {**own, **shared}
+
+
+def _shape(axes: Mapping[str, Any], visual_tokens: int | None) -> tuple[Any, ...]:
+    """What decides the LLM's work: every axis that is not the encoder's, and the tokens it gets."""
+    others = (
+        item for item in axes.items() if item[0] not in ("backbone", "resolution", "connector", "levels")
+    )
+    return (visual_tokens, *others)
+
+
+def _device_s(row: Row, stage: str) -> float:
+    figures = row.stages.get(stage)
+    return 0.0 if figures is None else figures.gpu_s or figures.host_s or 0.0
+
+
+def _exchanged(row: Row, donor: Row, name: str, llm_bytes: int, exchanged_bytes: int) -> int | None:
+    own, whole = getattr(row, name), getattr(donor, name)
+    if own is None or whole is None:
+        return None
+    return max(own + llm_bytes, whole + exchanged_bytes)

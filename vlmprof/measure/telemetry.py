@@ -1,0 +1,200 @@
+"""The state of the machine while a cell is measured, read from another process than the one measured.
+
+The sweep's own process polls a few times a second; the measured stream, its process and its interpreter
+lock are never touched. Energy comes from a counter that moves every 20–100 ms, so it is read over the
+whole measuring window and divided by the iterations in it, never per iteration.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import psutil
+
+SHORTEST_WINDOW_S = 1.0
+"""Energy over less than this says more about the counter than about the model."""
+
+BUSY_CORES = 0.15
+"""Other processes' use of the processor, in cores, from which a cell is flagged."""
+
+THROTTLING = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "software thermal limit",
+    0x40: "hardware thermal limit",
+    0x80: "power brake",
+}
+"""NVML's clock event reasons that mean slower clocks than asked for (nvml.h); idling is not among them."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine did while a cell was measured. None where it cannot be read here."""
+
+    gpu_clock_mean_mhz: float | None = None
+    gpu_clock_min_mhz: float | None = None
+    gpu_clock_max_mhz: float | None = None
+    gpu_temperature_max_c: float | None = None
+    gpu_power_mean_w: float | None = None
+    energy_per_iteration_j: float | None = None
+    cpu_clock_mean_mhz: float | None = None
+    other_load_cores: float | None = None
+    """Processor time that other processes took, per second of measuring."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GpuReading:
+    """One look at the GPU."""
+
+    clock_mhz: float
+    temperature_c: float
+    power_w: float
+    energy_j: float | None
+    throttled: tuple[str, ...]
+    other_processes: int
+
+
+class GpuProbe(Protocol):
+    """Reads the GPU; `pid` is the measured process."""
+
+    def __call__(self, pid: int) -> GpuReading | None: ...
+
+
+@dataclass
+class Telemetry:
+    """Collects readings while a cell is measured. `poll` is called a few times a second."""
+
+    read_gpu: GpuProbe | None = None
+    clock_s: Callable[[], float] = time.monotonic
+    _gpu: list[tuple[int, GpuReading]] = field(default_factory=list)
+    _times_s: list[float] = field(default_factory=list)
+    _busy_s: list[float] = field(default_factory=list)
+    _own_s: list[float] = field(default_factory=list)
+    _cpu_mhz: list[float] = field(default_factory=list)
+
+    def poll(self, pid: int, iteration: int) -> None:
+        """Look at the machine while process `pid` is measuring its iteration number `iteration`."""
+        try:
+            own = psutil.Process(pid).cpu_times()
+        except psutil.Error:
+            return
+        self._times_s.append(self.clock_s())
+        self._busy_s.append(_busy_s())
+        self._own_s.append(own.user + own.system)
+        with suppress(NotImplementedError, AttributeError, OSError):
+            frequency = psutil.cpu_freq()
+            if frequency and frequency.current:
+                self._cpu_mhz.append(float(frequency.current))
+        if self.read_gpu is not None:
+            reading = self.read_gpu(pid)
+            if reading is not None:
+                self._gpu.append((iteration, reading))
+
+    def summary(self) -> Machine:
+        """What was seen. Without at least two polls there is nothing to say."""
+        if len(self._times_s) < 2:
+            return Machine()
+        window_s = self._times_s[-1] - self._times_s[0]
+        other = self._busy_s[-1] - self._busy_s[0] - (self._own_s[-1] - self._own_s[0])
+        other_cores = max(other / window_s, 0.0) if window_s > 0 else None
+        warnings = []
+        if other_cores is not None and other_cores > BUSY_CORES and window_s >= SHORTEST_WINDOW_S:
+            warnings.append(f"other processes took {other_cores:.1f} of {os.cpu_count()} cores")
+        readings = [reading for _, reading in self._gpu]
+        if not readings:
+            return Machine(
+                cpu_clock_mean_mhz=_mean(self._cpu_mhz),
+                other_load_cores=other_cores,
+                warnings=tuple(warnings),
+            )
+        clocks = [reading.clock_mhz for reading in readings]
+        return Machine(
+            gpu_clock_mean_mhz=_mean(clocks),
+            gpu_clock_min_mhz=min(clocks),
+            gpu_clock_max_mhz=max(clocks),
+            gpu_temperature_max_c=max(reading.temperature_c for reading in readings),
+            gpu_power_mean_w=_mean([reading.power_w for reading in readings]),
+            energy_per_iteration_j=self._energy_per_iteration_j(window_s),
+            cpu_clock_mean_mhz=_mean(self._cpu_mhz),
+            other_load_cores=other_cores,
+            warnings=(*warnings, *_gpu_warnings(readings)),
+        )
+
+    def _energy_per_iteration_j(self, window_s: float) -> float | None:
+        (first, before), (last, after) = self._gpu[0], self._gpu[-1]
+        if before.energy_j is None or after.energy_j is None or last <= first:
+            return None
+        return (after.energy_j - before.energy_j) / (last - first) if window_s >= SHORTEST_WINDOW_S else None
+
+
+def _gpu_warnings(readings: list[GpuReading]) -> list[str]:
+    warnings = []
+    reasons = sorted({reason for reading in readings for reason in reading.throttled})
+    if reasons:
+        share = sum(bool(reading.throttled) for reading in readings) / len(readings)
+        warnings.append(f"the GPU throttled ({', '.join(reasons)}) {share:.0%} of the time")
+    low, high = min(r.clock_mhz for r in readings), max(r.clock_mhz for r in readings)
+    if low < 0.95 * high:
+        warnings.append(f"the GPU's clock moved between {low:.0f} and {high:.0f} MHz")
+    if any(reading.other_processes for reading in readings):
+        warnings.append("another process was on the GPU")
+    return warnings
+
+
+def nvml_probe(uuid: str | None) -> GpuProbe | None:
+    """A reader of the NVIDIA GPU with this UUID, or None where there is no such GPU or driver."""
+    if uuid is None:
+        return None
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    except Exception:  # an optional driver that fails in any way is not there
+        return None
+
+    def optional(read: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return read(*args)
+        except pynvml.NVMLError:
+            return None
+
+    def read(pid: int) -> GpuReading | None:
+        clock_mhz = optional(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM)
+        if clock_mhz is None:
+            return None
+        reasons = optional(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle) or 0
+        energy_mj = optional(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle)
+        processes = optional(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+        # in a container the driver may show ours under another number, so one process is taken to be ours
+        others = [p for p in processes if p.pid != pid] if len(processes) > 1 else []
+        return GpuReading(
+            clock_mhz=float(clock_mhz),
+            temperature_c=float(
+                optional(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU) or 0
+            ),
+            power_w=(optional(pynvml.nvmlDeviceGetPowerUsage, handle) or 0) / 1e3,
+            energy_j=None if energy_mj is None else energy_mj / 1e3,
+            throttled=tuple(words for bit, words in THROTTLING.items() if reasons & bit),
+            other_processes=len(others),
+        )
+
+    return read
+
+
+def _busy_s() -> float:
+    """Processor seconds that all processes of this machine have used so far, waiting excluded."""
+    times = psutil.cpu_times()
+    guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "steal", 0.0)
+    return float(sum(times) - guest - idle)
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
