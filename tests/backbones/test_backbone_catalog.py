@@ -1,5 +1,6 @@
 """What is known of backbones without building them, and how they are named and built."""
 
+import importlib.util
 import subprocess
 import sys
 import textwrap
@@ -136,3 +137,10 @@ def test_random_weights_stay_sane_in_bfloat16(name):
     assert tokens.isfinite().all()
     assert 0.1 < tokens.float().std() < 100
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed here")
+@pytest.mark.parametrize("name", ["maxvit-t", "timm:resnet50"])
+def test_a_missing_extra_is_named(name):
+    with pytest.raises(UserError, match=r"pip install 'vlmprof\[timm\]'"):
+        create_backbone(name)

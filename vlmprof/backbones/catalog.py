@@ -1,6 +1,7 @@
 """What is known of every backbone without building it, and without torch.
 
-A name is one of `names()`, or `module:function` for a backbone in the user's own file.
+A name is one of `names()`, `timm:NAME`, `hf:NAME-or-path`, or `module:function` for a backbone in the
+user's own file. The last three ask timm, transformers or that file, which load torch.
 """
 
 from __future__ import annotations
@@ -117,6 +118,14 @@ def facts(name: str, level: int = DEFAULT_LEVEL) -> BackboneFacts:
     entries = _entries()
     if name in entries:
         return entries[name].at_level(level)
+    if name.startswith("timm:"):
+        from vlmprof.backbones import timm_models
+
+        return timm_models.facts_of(name).at_level(level)
+    if name.startswith("hf:"):
+        from vlmprof.backbones import hub
+
+        return hub.facts_of(name).at_level(level)
     if ":" in name:
         return users_factory(name).facts.at_level(level)  # type: ignore[attr-defined]
     raise unknown("backbone", name, entries)
@@ -146,6 +155,6 @@ def users_factory(name: str) -> Any:
 
 
 def _entries() -> dict[str, BackboneFacts]:
-    from vlmprof.backbones import families
+    from vlmprof.backbones import families, families_transformers
 
-    return families.ENTRIES
+    return {**families.ENTRIES, **families_transformers.ENTRIES}

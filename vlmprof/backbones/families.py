@@ -132,6 +132,36 @@ def _mambavision() -> Iterator[BackboneFacts]:
         )
 
 
+def _maxvit() -> Iterator[BackboneFacts]:
+    """Tu et al., arXiv 2204.01697, as timm's `maxvit_*_tf_224`; parameters at 224 pixels.
+
+    Windows and grids are 1/32 of the image along each side, so their relative positions grow with it.
+    """
+    sizes = {
+        # timm's word, channels of each level, parameters with a 1000-class head
+        "T": ("tiny", (64, 128, 256, 512), 30_916_528),
+        "S": ("small", (96, 192, 384, 768), 68_927_956),
+        "B": ("base", (96, 192, 384, 768), 119_467_708),
+        "L": ("large", (128, 256, 512, 1024), 211_785_560),
+    }
+    for size, (word, dims, parameters) in sizes.items():
+        yield BackboneFacts(
+            name=f"maxvit-{size.lower()}",
+            family="MaxViT",
+            size=size,
+            embed_dim=dims[DEFAULT_LEVEL - 1],
+            stride=4 << (DEFAULT_LEVEL - 1),
+            min_size=64,
+            multiple=32,
+            parameters=parameters,
+            module="vlmprof.backbones.timm_models",
+            config={"timm_name": f"maxvit_{word}_tf_224"},
+            extra="timm",
+            level_dims=dims,
+            level=DEFAULT_LEVEL,
+        )
+
+
 ENTRIES: dict[str, BackboneFacts] = {
-    facts.name: facts for family in (_vit, _vitdet, _vmamba, _mambavision) for facts in family()
+    facts.name: facts for family in (_vit, _vitdet, _vmamba, _mambavision, _maxvit) for facts in family()
 }

@@ -1,0 +1,37 @@
+"""SigLIP 2 in its NaFlex form (Tschannen et al., arXiv 2502.14786), through transformers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.interface import Backbone
+from vlmprof.backbones.transformers_plain import from_config
+
+
+def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
+    """The encoder of these facts, on torch's default device and in its default dtype."""
+    return SigLIP2(facts, options)
+
+
+class SigLIP2(Backbone):
+    """transformers' `Siglip2VisionModel`, given every patch of the image and no padding."""
+
+    def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
+        super().__init__()
+        self.patch = facts.stride
+        self.model = from_config({**facts.config, "vision_use_head": options.classifier})
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
+        batch, _, height, width = images.shape
+        rows, columns = height // self.patch, width // self.patch
+        patches = images.unflatten(2, (rows, self.patch)).unflatten(4, (columns, self.patch))
+        # the published patches hold their pixels row by row, with the three channels innermost
+        patches = patches.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, -1)
+        shapes = torch.tensor([[rows, columns]]).expand(batch, 2)
+        tokens: Tensor = self.model(
+            pixel_values=patches, pixel_attention_mask=None, spatial_shapes=shapes
+        ).last_hidden_state
+        return tokens

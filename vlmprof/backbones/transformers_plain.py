@@ -1,0 +1,61 @@
+"""Plain encoders through transformers: CLIP, SigLIP, DINOv2, DINOv3, and others with one grid of tokens."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.interface import Backbone
+
+
+def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
+    """The encoder of these facts, on torch's default device and in its default dtype."""
+    extra = {"vision_use_head": options.classifier} if "siglip" in facts.config["model_type"] else {}
+    return PlainEncoder(facts, from_config({**facts.config, **extra}))
+
+
+def from_config(settings: dict[str, Any]) -> PreTrainedModel:
+    """transformers' base model of `model_type`, built under the current default device and dtype."""
+    kwargs = {key: value for key, value in settings.items() if key != "model_type"}
+    model: PreTrainedModel = AutoModel.from_config(AutoConfig.for_model(settings["model_type"], **kwargs))
+    return model
+
+
+class PlainEncoder(Backbone):
+    """The last hidden state's patch tokens; class and register tokens stand before them and are dropped."""
+
+    def __init__(self, facts: BackboneFacts, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.grid = facts.grid
+        self.model = model
+        parameters = inspect.signature(type(model).forward).parameters
+        self.interpolates = "interpolate_pos_encoding" in parameters
+        embeddings: Any = getattr(model, "embeddings", None)
+        if hasattr(embeddings, "interpolate_pos_encoding"):
+            _interpolate_once(embeddings)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
+        arguments = {"interpolate_pos_encoding": True} if self.interpolates else {}
+        tokens: Tensor = self.model(images, **arguments).last_hidden_state
+        rows, columns = self.grid(images.shape[2], images.shape[3])
+        return tokens[:, tokens.shape[1] - rows * columns :]
+
+
+def _interpolate_once(embeddings: Any) -> None:
+    """Keep the positions of the last resolution: transformers interpolates them anew in every call."""
+    interpolate: Callable[..., Tensor] = embeddings.interpolate_pos_encoding
+    kept: dict[tuple[int, int], Tensor] = {}
+
+    def kept_or_new(tokens: Tensor, height: int, width: int) -> Tensor:
+        if (height, width) not in kept:
+            kept.clear()
+            kept[height, width] = interpolate(tokens, height, width)
+        return kept[height, width]
+
+    embeddings.interpolate_pos_encoding = kept_or_new
