@@ -37,6 +37,8 @@ class StageFigures:
 
     host_s: float | None = None
     gpu_s: float | None = None
+    gpu_busy_s: float | None = None
+    """GPU time with a kernel running, from a profiled iteration; the rest of `gpu_s` is waiting."""
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
     peak_rss_bytes: int | None = None

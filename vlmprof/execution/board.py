@@ -25,6 +25,7 @@ class Phase(IntEnum):
     WARMING_UP = 2
     MEASURING = 3
     READING_MEMORY = 4
+    PROFILING = 5
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from vlmprof.execution.modes import quiet_autograd
 from vlmprof.execution.oom import is_out_of_memory
 from vlmprof.execution.processes import first_line
 from vlmprof.measure import memory
+from vlmprof.measure.busy import BusyTimes, can_read_busy_times
 from vlmprof.measure.clocks import device_clock
 from vlmprof.measure.statistics import oddities
 from vlmprof.measure.stopping import Adaptive, FixedCount, Settling, StoppingRule
@@ -87,6 +88,10 @@ def _measure(row: Row, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Sam
         peaks = meter.peaks()
         board.enter(Phase.READING_MEMORY, names[0])
         stage_peaks = _memory_pass(timeline, meter) if meter.tells_stages_apart else {}
+        busy = BusyTimes()
+        if can_read_busy_times(device):
+            board.enter(Phase.PROFILING, names[0])
+            timeline.each_stage(busy.around)
     for reached in stage_peaks.values():
         peaks |= reached
 
@@ -94,6 +99,7 @@ def _measure(row: Row, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Sam
         name: StageFigures(
             host_s=_mean(samples[f"host_{name}_s"]),
             gpu_s=_mean(samples.get(f"gpu_{name}_s", [])),
+            gpu_busy_s=busy.busy_s.get(name),
             weight_bytes=chain.weight_bytes.get(name),
             **asdict(stage_peaks.get(name, NO_PEAKS)),
         )

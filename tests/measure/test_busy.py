@@ -1,0 +1,45 @@
+"""GPU busy time: the union of kernel records, and on a GPU the launch-bound share of tiny kernels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vlmprof.measure.busy import BusyTimes, union_length
+
+
+@pytest.mark.parametrize(
+    ("spans", "length"),
+    [
+        ([], 0),
+        ([(1, 3)], 2),
+        ([(1, 3), (5, 6)], 3),
+        ([(5, 6), (1, 3)], 3),
+        ([(1, 4), (2, 3)], 3),
+        ([(1, 4), (3, 6), (6, 7)], 6),
+        ([(1, 2), (1, 2), (1, 2)], 1),
+    ],
+)
+def test_overlapping_records_count_once(spans, length):
+    assert union_length(spans) == length
+
+
+@pytest.mark.gpu
+def test_a_large_product_is_busy_and_many_tiny_ones_are_not():
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    tiny = torch.ones(8, device="cuda")
+    times = BusyTimes()
+    begin, end = (torch.Event(device="cuda", enable_timing=True) for _ in range(2))
+    for name, work in (("large", lambda: a @ a), ("tiny", lambda: [tiny + 1 for _ in range(200)])):
+        work()
+        torch.cuda.synchronize()
+        begin.record()
+        work()
+        end.record()
+        torch.cuda.synchronize()
+        latency_s = begin.elapsed_time(end) * 1e-3
+        with times.around(name):
+            work()
+            torch.cuda.synchronize()
+        share = times.busy_s[name] / latency_s
+        assert share > 0.8 if name == "large" else share < 0.7

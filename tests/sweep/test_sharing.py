@@ -1,0 +1,92 @@
+"""One LLM measurement for many backbones: who lends, what is taken over, and what the sums must be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from vlmprof.execution.sharing import SharedLLM, complete, without_llm
+from vlmprof.plan import make_plan
+from vlmprof.records import Row, StageFigures, Status
+from vlmprof.spec import build_spec
+
+AXES = {"backbone": ["vit-t", "vit-s", "vmamba-t"], "resolution": [224, 256], "llm": "llama-23m"}
+CELLS = {cell.label: cell for cell in make_plan(build_spec({"axes": AXES}, {}, "test"))}
+GIB = 2**30
+
+
+def row_of(label, **changes) -> Row:
+    cell = CELLS[label]
+    row = Row(
+        cell_id=cell.cell_id,
+        axes=cell.axes,
+        height_px=cell.height_px,
+        width_px=cell.width_px,
+        status=Status.OK,
+        visual_tokens=cell.visual_tokens,
+        stages={
+            "vision": StageFigures(host_s=0.01, gpu_s=0.1, weight_bytes=1 * GIB),
+            "connector": StageFigures(host_s=0.001, gpu_s=0.05, weight_bytes=0),
+            "prefill": StageFigures(host_s=0.02, gpu_s=1.0, weight_bytes=10 * GIB),
+        },
+        end_to_end_s=1.16,
+        weight_bytes=11 * GIB,
+        peak_allocated_bytes=15 * GIB,
+    )
+    return replace(row, **changes)
+
+
+def test_only_the_same_shape_is_shared():
+    llms = SharedLLM(True, [row_of("vit-t @ 224")])
+    assert llms.donor(CELLS["vmamba-t @ 224"]).cell_id == CELLS["vit-t @ 224"].cell_id
+    assert llms.donor(CELLS["vit-s @ 256"]) is None
+
+
+@pytest.mark.parametrize("changes", [{"status": Status.OOM}, {"stages": {}}, {"llm_shared_from": "another"}])
+def test_only_whole_rows_lend(changes):
+    assert SharedLLM(True, [row_of("vit-t @ 224", **changes)]).donor(CELLS["vit-s @ 224"]) is None
+
+
+def test_nothing_is_shared_unless_asked():
+    assert SharedLLM(False, [row_of("vit-t @ 224")]).donor(CELLS["vit-s @ 224"]) is None
+
+
+def test_a_cell_that_takes_over_stops_at_the_connector():
+    stages = without_llm({"stages": ("vision", "connector", "prefill", "decode"), "seed": 1})
+    assert stages == {"stages": ("vision", "connector"), "seed": 1}
+
+
+def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
+    donor = row_of("vit-t @ 224")
+    own_stages = {
+        "vision": StageFigures(host_s=0.03, gpu_s=0.4, weight_bytes=3 * GIB),
+        "connector": StageFigures(host_s=0.001, gpu_s=0.05, weight_bytes=0),
+    }
+    own = row_of(
+        "vit-s @ 224",
+        stages=own_stages,
+        end_to_end_s=0.46,
+        weight_bytes=3 * GIB,
+        peak_allocated_bytes=4 * GIB,
+    )
+    whole, samples = complete(
+        own,
+        {"gpu_vision_s": [0.4], "end_to_end_s": [0.46]},
+        donor,
+        {"gpu_vision_s": [0.1], "gpu_prefill_s": [1.0, 1.0], "end_to_end_s": [1.16, 1.16]},
+    )
+    assert whole.llm_shared_from == donor.cell_id
+    assert whole.stages["prefill"] == donor.stages["prefill"]
+    assert whole.stages["vision"].gpu_s == 0.4
+    assert whole.end_to_end_s == pytest.approx(0.46 + 1.16 - 0.1 - 0.05)
+    assert whole.weight_bytes == 13 * GIB
+    # the LLM's 15 GiB with 2 GiB more of encoder beside it outweigh encoding under 10 GiB of LLM
+    assert whole.peak_allocated_bytes == 17 * GIB
+    assert samples == {"gpu_vision_s": [0.4], "gpu_prefill_s": [1.0, 1.0]}
+
+
+def test_encoding_can_be_the_peak():
+    donor = row_of("vit-t @ 224")
+    own = row_of("vit-s @ 224", weight_bytes=1 * GIB, peak_allocated_bytes=9 * GIB)
+    assert complete(own, {}, donor, {})[0].peak_allocated_bytes == 19 * GIB

@@ -1,0 +1,140 @@
+"""Whole sweeps on this machine's CPU, through the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STAGES = ("preprocess", "vision", "connector", "prefill", "decode")
+VLMPROF = [sys.executable, "-m", "vlmprof"]
+
+
+def sweep(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*VLMPROF, "sweep", "quick", "--out", "run", *options],
+        cwd=folder, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "run" / "rows.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    chosen = {
+        "--backbone": ["vit-t", "vmamba-t"],
+        "--resolution": ["64", "96x64", "70"],
+        "--stages": STAGES,
+        "--warm-up": ["1"],
+        "--iterations": ["3"],
+        "--prompt-tokens": ["4"],
+        "--new-tokens": ["2"],
+    }
+    ended = sweep(folder, *(word for name in chosen for value in chosen[name] for word in (name, value)))
+    assert ended.returncode == 0, ended.stderr
+    return folder, rows(folder), ended
+
+
+def test_every_number_is_there_and_the_parts_make_the_whole(small_run):
+    _, found, _ = small_run
+    measured = [row for row in found if row["status"] == "ok"]
+    assert len(measured) == 5
+    for row in measured:
+        parts = sum(row[f"host_{stage}_s"] for stage in STAGES)
+        assert parts <= row["end_to_end_s"] < parts + 0.05
+        assert row["ttft_s"] + 2 * row["tpot_s"] == pytest.approx(row["end_to_end_s"], rel=1e-6)
+        assert row["cache_bytes"] == 6 * 384 * 2 * 4 * (row["visual_tokens"] + 4 + 2)
+        assert row["baseline_rss_bytes"] < row["peak_rss_bytes"]
+        assert row["weight_bytes"] == sum(
+            row[f"weight_{s}_bytes"] for s in ("vision", "connector", "prefill")
+        )
+        assert (row["warm_up"], row["iterations"]) == (1, 3)
+
+
+def test_a_cpu_has_no_gpu_numbers_and_no_copies_of_the_hosts(small_run):
+    import torch
+
+    if torch.accelerator.is_available():
+        pytest.skip("there is an accelerator here")
+    _, found, _ = small_run
+    for row in found:
+        assert [value for name, value in row.items() if name.startswith("gpu_")] == [None] * 15
+
+
+def test_a_size_that_one_backbone_cannot_take_is_a_skipped_row(small_run):
+    _, found, _ = small_run
+    (skipped,) = [row for row in found if row["status"] == "skipped"]
+    assert (skipped["backbone"], skipped["resolution"]) == ("vit-t", "70")
+    assert "nearest that fits is 64 or 80" in skipped["message"]
+
+
+def test_samples_are_kept_and_rows_are_their_means(small_run):
+    folder, found, _ = small_run
+    for row in found:
+        if row["status"] == "ok":
+            samples = json.loads((folder / "run" / "samples" / f"{row['cell_id']}.json").read_text())
+            assert set(samples) == {name for name in samples if len(samples[name]) == 3}
+            for name, values in samples.items():
+                assert row[name] == pytest.approx(sum(values) / 3)
+
+
+def test_the_run_says_what_made_it_and_names_no_place(small_run):
+    folder, _, _ = small_run
+    manifest = json.loads((folder / "run" / "run.json").read_text())
+    assert manifest["command"].startswith("vlmprof sweep quick --out run --backbone vit-t")
+    assert manifest["environment"]["packages"]["torch"]
+    assert str(folder) not in json.dumps(manifest)
+
+
+def test_the_figure_and_the_table_are_left(small_run):
+    folder, _, ended = small_run
+    assert (folder / "run" / "six_panel.png").stat().st_size > 10_000
+    assert (folder / "run" / "six_panel.pdf").read_bytes().startswith(b"%PDF")
+    assert "VMamba-T" in ended.stdout
+
+
+def test_plotting_again_loads_no_torch(small_run):
+    folder, _, _ = small_run
+    code = (
+        "import sys; sys.argv = ['vlmprof', 'plot', 'run', '--format', 'svg', '--log']\n"
+        "from vlmprof.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=120)
+    assert (folder / "run" / "six_panel.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a CPU's memory limit needs Linux")
+def test_a_memory_limit_makes_a_cpu_run_out_for_real(tmp_path):
+    ended = sweep(
+        tmp_path, "--backbone", "vmamba-t", "--resolution", "256", "--resolution", "2048",
+        "--resolution", "4096", "--memory-limit", "512MiB", "--warm-up", "0", "--iterations", "1",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    found = {row["resolution"]: row for row in rows(tmp_path)}
+    assert found["256"]["status"] == "ok"
+    assert (found["2048"]["status"], found["2048"]["oom_stage"]) == ("oom", "vision")
+    assert found["4096"]["message"] == "out of memory at 2048 already"
+    assert "out of memory in vision" in ended.stdout
+
+
+def test_a_mode_this_device_lacks_is_a_row_that_says_so(tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("CUDA graphs run here")
+    ended = sweep(
+        tmp_path, "--backbone", "vit-t", "--resolution", "64", "--mode", "graphs", "--attention", "math",
+        "--mode", "eager", "--iterations", "2", "--share-llm",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    found = {row["mode"]: row for row in rows(tmp_path)}
+    assert "needs a CUDA device" in found["graphs"]["message"]
+    assert found["eager"]["status"] == "ok"

@@ -1,0 +1,49 @@
+"""How long the GPU really worked in a stage, from the profiler's kernel records, in a pass of its own.
+
+The profiler slows the host down, so its pass is never a timed one. The rest of a stage's GPU latency is
+waiting, mostly for the host to launch: the share that says how launch-bound the stage is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+
+@dataclass
+class BusyTimes:
+    """Seconds of GPU work by stage."""
+
+    busy_s: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def around(self, stage: str) -> Iterator[None]:
+        """Profile what runs inside, which must have ended on the device too when the context is left."""
+        with profile(activities=[ProfilerActivity.CUDA]) as records:
+            yield
+        spans = [
+            (event.time_range.start, event.time_range.end)
+            for event in records.events()
+            if event.device_type == DeviceType.CUDA
+        ]
+        self.busy_s[stage] = union_length(spans) * 1e-6
+
+
+def can_read_busy_times(device: torch.device) -> bool:
+    """Whether the profiler records this device's kernels."""
+    return device.type == "cuda" and ProfilerActivity.CUDA in torch.profiler.supported_activities()
+
+
+def union_length(spans: Iterable[tuple[float, float]]) -> float:
+    """The length that intervals (start, end) cover together; where streams overlap it counts once."""
+    covered, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        if end > reached:
+            covered += end - max(start, reached)
+            reached = end
+    return covered
