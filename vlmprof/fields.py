@@ -127,7 +127,7 @@ SETTINGS: dict[str, Field] = {
               _optional(_whole(1))),
         Field("target", "Adaptive: half-width of the medians' 95 % intervals to reach, such as 1%.",
               _share, 0.01),
-        Field("budget", "Adaptive: longest time to measure one cell for, such as 60s.", parse_seconds, 60.0),
+        Field("budget", "Adaptive: longest time to measure one cell for, such as 15s.", parse_seconds, 15.0),
         Field("order", "Cells line by line, interleaved by resolution, or in random order.",
               _choice("lines", "interleaved", "random"), "lines"),
         Field("share_llm", "Measure the LLM once per shape and share it between backbones.", _flag, False),

@@ -54,7 +54,7 @@ class Adaptive:
     watched: tuple[str, ...]
     """Columns whose medians matter."""
     target: float = 0.01
-    budget_s: float = 60.0
+    budget_s: float = 15.0
     most: int = 1000
     fewest: int = 10
 
@@ -98,10 +98,10 @@ class Settling:
     """When a warming-up model has settled: its last iterations are no different from those before.
 
     Two neighbouring windows of end-to-end latencies are compared by their medians; they may differ by
-    1 % or by what their scatter explains. A window is half a second of iterations, at least three.
+    1 % or by what their scatter explains. A window is a quarter of a second of iterations, at least three.
     """
 
-    budget_s: float = 15.0
+    budget_s: float = 8.0
     most: int = 500
 
     def enough(self, end_to_end_s: Sequence[float]) -> bool:
@@ -116,7 +116,7 @@ class Settling:
         values = np.asarray(end_to_end_s[1:], dtype=np.float64)
         if values.size < 2:
             return False
-        window = max(3, math.ceil(0.5 / max(float(np.median(values)), 1e-4)))
+        window = max(3, math.ceil(0.25 / max(float(np.median(values)), 1e-4)))
         if values.size < 2 * window:
             return False
         last = values[-2 * window :]
