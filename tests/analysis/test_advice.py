@@ -39,9 +39,9 @@ def test_memory_is_what_the_device_must_have() -> None:
 
 
 def test_first_token_comes_before_decoding() -> None:
-    row = cell(stages={"decode": StageFigures(gpu_s=0.4, host_s=0.3)}, end_to_end_s=1.0)
-    assert advise(frame([row]), Limits()).candidates["ttft_s"].tolist() == pytest.approx([0.6])
-    assert advise(frame([row]).assign(ttft_s=0.5), Limits()).candidates["ttft_s"].tolist() == [0.5]
+    row = cell(stages={"decode": StageFigures(host_s=0.3)}, end_to_end_s=1.0, ttft_s=0.6)
+    assert advise(frame([row]), Limits()).candidates["ttft_s"].tolist() == [0.6]
+    assert advise(frame([cell(end_to_end_s=1.0)]), Limits()).candidates["ttft_s"].tolist() == [1.0]
 
 
 def test_scores_make_the_front_of_quality_and_the_correlations() -> None:
@@ -67,8 +67,13 @@ def test_a_users_scores(tmp_path) -> None:
 
 
 def test_energy_counts_where_a_run_has_it() -> None:
-    run = frame([cell("vit-t", 224), cell("vit-t", 512)]).assign(energy_per_image_j=[3.0, 9.0])
-    assert "energy_per_image_j" in advise(run, Limits()).costs
+    run = frame(
+        [cell("vit-t", side, energy_per_iteration_j=12.0, axes={"batch_size": 4}) for side in (224, 512)]
+    )
+    advice = advise(run, Limits())
+    assert "energy_per_image_j" in advice.costs
+    assert advice.candidates["energy_per_image_j"].tolist() == [3.0, 3.0]
+    assert "energy_per_image_j" not in advise(frame([cell()]), Limits()).costs
 
 
 def test_mistakes_are_one_clear_line(tmp_path) -> None:

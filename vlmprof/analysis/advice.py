@@ -160,19 +160,16 @@ def _candidates(frame: pd.DataFrame, price_per_hour: float | None) -> pd.DataFra
     if price_per_hour is not None:
         images_per_hour = 3600 * batch / numbers(rows, "end_to_end_s")
         added["cost_per_thousand_images"] = 1000 * price_per_hour / images_per_hour
-    energy = next((c for c in rows.columns if c.startswith("energy") and c.endswith("_j")), None)
-    if energy is not None and energy != "energy_per_image_j":
-        added["energy_per_image_j"] = numbers(rows, energy)
+    if "energy_per_iteration_j" in rows:
+        added["energy_per_image_j"] = numbers(rows, "energy_per_iteration_j") / batch
     return rows.assign(**added)
 
 
 def time_to_first_token(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Seconds from image and prompt to the first token: `ttft_s` where a run has it, else end-to-end
-    latency, which holds no decoding unless that stage was measured, and then less the decoding."""
-    whole = numbers(rows, "end_to_end_s")
-    decode = numbers(rows, "gpu_decode_s")
-    decode = np.where(np.isnan(decode), numbers(rows, "host_decode_s"), decode)
-    return np.where(np.isnan(numbers(rows, "ttft_s")), whole - np.nan_to_num(decode), numbers(rows, "ttft_s"))
+    """Seconds from image and prompt to the first token: `ttft_s`, or end-to-end where nothing was decoded."""
+    ttft = numbers(rows, "ttft_s")
+    nothing_decoded = np.isnan(numbers(rows, "host_decode_s"))
+    return np.where(np.isnan(ttft) & nothing_decoded, numbers(rows, "end_to_end_s"), ttft)
 
 
 def memory_needed(rows: pd.DataFrame) -> npt.NDArray[np.float64]:

@@ -137,40 +137,33 @@ def _points(line: Line, column: str, samples: Samples | None) -> dict[float, _Po
 
 def _undecided(ratio: _LogRatio, at: float) -> tuple[float, float]:
     """The connected set of x around a crossing in which d = 0 cannot be refused."""
-    grid = np.unique(
-        np.concatenate([
-            [at],
-            *(np.linspace(p, q, _STEPS + 1) for p, q in itertools.pairwise(ratio.x)),
-        ])
-    )  # fmt: skip
-    undecided = np.array([_cannot_refuse(ratio, float(x)) for x in grid])
+    gaps = zip(ratio.x[:-1], ratio.x[1:], strict=True)
+    grid = np.unique(np.concatenate([[at], *(np.linspace(p, q, _STEPS + 1) for p, q in gaps)]))
+    refused = np.flatnonzero(~_cannot_refuse(ratio, grid))
     middle = int(np.searchsorted(grid, at))
-    refused = np.flatnonzero(~undecided)
     below, above = refused[refused < middle], refused[refused > middle]
     low = grid[below[-1]] if below.size else grid[0]
     high = grid[above[0]] if above.size else grid[-1]
     return float(low), float(high)
 
 
-def _cannot_refuse(ratio: _LogRatio, x: float) -> bool:
-    i = int(np.clip(np.searchsorted(ratio.x, x, side="right") - 1, 0, ratio.x.size - 2))
+def _cannot_refuse(ratio: _LogRatio, x: Floats) -> npt.NDArray[np.bool_]:
+    """For each x, whether |d| is within the reach of sampling and interpolation errors."""
+    i = np.clip(np.searchsorted(ratio.x, x, side="right") - 1, 0, ratio.x.size - 2)
     gap = ratio.x[i + 1] - ratio.x[i]
     w = (x - ratio.x[i]) / gap
     d = (1 - w) * ratio.d[i] + w * ratio.d[i + 1]
     variance = (1 - w) ** 2 * ratio.variance[i] + w**2 * ratio.variance[i + 1]
-    freedom = float(min(ratio.freedom[i], ratio.freedom[i + 1]))
-    reach = student.quantile(0.975, freedom if math.isfinite(freedom) else 1e6) * math.sqrt(variance)
-    curvature = _curvature(ratio, i)
-    bend = 0.5 * curvature * w * (1 - w) * gap**2 if w * (1 - w) > 0 else 0.0
-    return bool(abs(d) <= reach + bend)
+    freedom = np.minimum(np.minimum(ratio.freedom[:-1], ratio.freedom[1:]), 1e6)
+    t = np.array([student.quantile(0.975, float(df)) for df in freedom])
+    bend = 0.5 * _curvatures(ratio)[i] * np.maximum(w * (1 - w), 1e-12) * gap**2
+    return np.asarray(np.abs(d) <= t[i] * np.sqrt(variance) + bend)
 
 
-def _curvature(ratio: _LogRatio, i: int) -> float:
-    """The largest |d″| that the points around gap i show; infinite where no third point is near."""
-    seconds = []
-    for j in (i - 1, i):
-        if j >= 0 and j + 2 < ratio.x.size:
-            x, d = ratio.x[j : j + 3], ratio.d[j : j + 3]
-            slopes = np.diff(d) / np.diff(x)
-            seconds.append(2 * abs(float(slopes[1] - slopes[0])) / float(x[2] - x[0]))
-    return _CURVATURE_MARGIN * max(seconds) if seconds else math.inf
+def _curvatures(ratio: _LogRatio) -> Floats:
+    """For each gap the largest |d″| that the points around it show; infinite where no third point is near."""
+    slopes = np.diff(ratio.d) / np.diff(ratio.x)
+    seconds = 2 * np.abs(np.diff(slopes)) / (ratio.x[2:] - ratio.x[:-2])
+    padded = np.concatenate([[-np.inf], seconds, [-np.inf]])
+    nearby = np.maximum(padded[:-1], padded[1:])
+    return np.where(np.isfinite(nearby), _CURVATURE_MARGIN * nearby, np.inf)

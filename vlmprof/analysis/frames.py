@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.intervals import Interval, mean_interval
+from vlmprof.analysis.intervals import interval_ends
 from vlmprof.errors import UserError
 from vlmprof.records import STAGES, Row, StageFigures, Status, stage_column
 
@@ -86,8 +86,8 @@ def _word(value: object) -> str:
     return "none" if value is None or value != value else str(value)
 
 
-def split_lines(frame: pd.DataFrame) -> list[Line]:
-    """The lines of a frame, in the order in which they first appear.
+def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
+    """The lines of a frame, in the order in which they first appear, `most` of them at most.
 
     Raises `UserError` when the frame has no rows or lacks a column that every row has.
     """
@@ -98,19 +98,32 @@ def split_lines(frame: pd.DataFrame) -> list[Line]:
         raise UserError("the run has no rows yet; run the sweep first")
     axes = varying_axes(frame)
     placed = frame.assign(pixels=numbers(frame, "height_px") * numbers(frame, "width_px"))
-    keys = [placed[axis].map(_word) for axis in ("backbone", *axes)]
+    numbered = placed.assign(line=_line_numbers(placed, axes))
+    if most is not None:
+        numbered = numbered[numbered["line"] < most]
     lines = []
-    for key, rows in placed.groupby(keys, sort=False):
-        backbone, *values = map(str, key)
-        in_order = rows.sort_values("pixels", kind="stable").reset_index(drop=True)
-        lines.append(Line(backbone, dict(zip(axes, values, strict=True)), in_order))
+    for _, rows in numbered.sort_values("pixels", kind="stable").groupby("line"):
+        values = {axis: _word(rows[axis].iloc[0]) for axis in axes}
+        in_order = rows.drop(columns="line").reset_index(drop=True)
+        lines.append(Line(str(rows["backbone"].iloc[0]), values, in_order))
     return lines
 
 
-def row_interval(samples: Samples | None, cell_id: str, column: str) -> Interval | None:
-    """The 95 % interval of a cell's mean from its samples, None where it has too few."""
-    values = (samples or {}).get(cell_id, {}).get(column, ())
-    return mean_interval(list(values))
+def count_lines(frame: pd.DataFrame) -> int:
+    """How many lines `split_lines` would find."""
+    return int(_line_numbers(frame, varying_axes(frame)).max()) + 1 if len(frame) else 0
+
+
+def _line_numbers(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[int]:
+    """For each row the number of its line, counted from zero in the order in which lines first appear."""
+    keys = [frame[axis].map(_word) for axis in ("backbone", *axes)]
+    return frame.groupby(keys, sort=False).ngroup()
+
+
+def column_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) -> npt.NDArray[np.float64]:
+    """Low and high end of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
+    known = samples or {}
+    return interval_ends([known.get(cell, {}).get(column, ()) for cell in frame["cell_id"].tolist()])
 
 
 def show_resolution(resolution: object) -> str:

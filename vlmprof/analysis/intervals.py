@@ -26,6 +26,8 @@ import numpy.typing as npt
 
 from vlmprof.analysis import student
 
+Floats = npt.NDArray[np.float64]
+
 FEWEST = 3
 """With fewer samples no interval is given: their spread says next to nothing."""
 
@@ -61,57 +63,81 @@ class Mean:
     """Skewness of the mean itself: that of the samples over the root of their effective count."""
 
 
-def describe_mean(samples: Sequence[float] | npt.NDArray[np.float64]) -> Mean | None:
+def describe_mean(samples: Sequence[float] | Floats) -> Mean | None:
     """Mean, standard error and degrees of freedom of one cell's samples, in the order they were taken.
 
     None for fewer than `FEWEST` samples. Raises `ValueError` for a sample that is not finite.
     """
     values = np.asarray(samples, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("samples must be finite numbers")
-    n = values.size
-    if n < FEWEST:
-        return None
-    mean = float(values.mean())
-    centred = values - mean
-    sum_of_squares = float(centred @ centred)
-    if sum_of_squares == 0:
-        return Mean(mean, 0.0, n - 1)
-    effective = effective_count(values)
-    variance = sum_of_squares / (n - 1)
-    skewness = float(np.mean(centred**3)) / variance**1.5
-    return Mean(mean, math.sqrt(variance / effective), effective - 1, skewness / math.sqrt(effective))
+    return None if values.size < FEWEST else Mean(*_describe(values[None, :])[:, 0].tolist())
 
 
-def effective_count(samples: Sequence[float] | npt.NDArray[np.float64]) -> float:
+def effective_count(samples: Sequence[float] | Floats) -> float:
     """How many independent samples tell as much about the mean as these; at least `FEWEST`."""
-    values = np.asarray(samples, dtype=np.float64)
-    centred = values - values.mean()
-    n, sum_of_squares = values.size, float(centred @ centred)
-    if sum_of_squares == 0:
-        return float(n)
-    raw = float(centred[1:] @ centred[:-1]) / sum_of_squares
-    if raw < _CHANCE / math.sqrt(n):
-        return float(n)
-    rho = min(raw + (1 + 3 * raw) / n, _STRONGEST_CORRELATION)
-    return max(n * (1 - rho) / (1 + rho), FEWEST)
+    return float(_effective_counts(np.asarray(samples, dtype=np.float64)[None, :])[0])
 
 
-def mean_interval(
-    samples: Sequence[float] | npt.NDArray[np.float64], confidence: float = 0.95
-) -> Interval | None:
+def mean_interval(samples: Sequence[float] | Floats, confidence: float = 0.95) -> Interval | None:
     """The mean of one cell's samples and its interval, or None for fewer than `FEWEST` samples."""
     mean = describe_mean(samples)
-    if mean is None:
-        return None
-    t = student.quantile((1 + confidence) / 2, mean.degrees_of_freedom)
-    low = mean.value - mean.standard_error * _unskewed(t, mean.skewness)
-    high = mean.value - mean.standard_error * _unskewed(-t, mean.skewness)
-    return Interval(mean.value, min(low, mean.value), max(high, mean.value), confidence)
+    low, high = interval_ends([samples], confidence)[0].tolist()
+    return None if mean is None else Interval(mean.value, low, high, confidence)
 
 
-def _unskewed(t: float, skewness: float) -> float:
-    """Hall's g⁻¹: the quantile of a t statistic whose mean has this skewness."""
-    if abs(skewness) < 1e-6:
-        return t
-    return 3 / skewness * float(np.cbrt(1 + skewness * (t - skewness / 6)) - 1)
+def interval_ends(cells: Sequence[Sequence[float] | Floats], confidence: float = 0.95) -> Floats:
+    """Low and high end of the interval of each cell's mean, shape (cells, 2).
+
+    NaN for a cell with fewer than `FEWEST` samples. Raises `ValueError` for a sample that is not finite.
+    """
+    by_count: dict[int, list[int]] = {}
+    for i, samples in enumerate(cells):
+        by_count.setdefault(len(samples), []).append(i)
+    ends = np.full((len(cells), 2), np.nan)
+    for count, members in by_count.items():
+        if count >= FEWEST:
+            values = np.array([cells[i] for i in members], dtype=np.float64)
+            ends[members] = _ends(_describe(values), confidence)
+    return ends
+
+
+def _describe(values: Floats) -> Floats:
+    """The fields of `Mean`, shape (4, cells), of samples of shape (cells, count)."""
+    if not np.isfinite(values).all():
+        raise ValueError("samples must be finite numbers")
+    means = values.mean(axis=1)
+    centred = values - means[:, None]
+    variances = np.square(centred).sum(axis=1) / (values.shape[1] - 1)
+    third = (centred**3).mean(axis=1)
+    skewness = np.divide(third, variances**1.5, out=np.zeros_like(means), where=variances > 0)
+    effective = _effective_counts(values)
+    return np.array([means, np.sqrt(variances / effective), effective - 1, skewness / np.sqrt(effective)])
+
+
+def _effective_counts(values: Floats) -> Floats:
+    """The effective counts of samples of shape (cells, count)."""
+    n = values.shape[1]
+    centred = values - values.mean(axis=1, keepdims=True)
+    squares = np.square(centred).sum(axis=1)
+    products = (centred[:, 1:] * centred[:, :-1]).sum(axis=1)
+    raw = np.divide(products, squares, out=np.zeros_like(squares), where=squares > 0)
+    rho = np.minimum(raw + (1 + 3 * raw) / n, _STRONGEST_CORRELATION)
+    counts = np.maximum(n * (1 - rho) / (1 + rho), FEWEST)
+    return np.where(raw < _CHANCE / math.sqrt(n), float(n), counts)
+
+
+def _ends(described: Floats, confidence: float) -> Floats:
+    """Ends of the intervals, shape (cells, 2), from the fields of `Mean`, shape (4, cells)."""
+    means, errors, freedom, skewness = described
+    # degrees of freedom to two digits, so that few quantiles have to be found
+    distinct, where = np.unique(freedom.round(2), return_inverse=True)
+    t = np.array([student.quantile((1 + confidence) / 2, df) for df in distinct.tolist()])[where]
+    low = means - errors * _unskewed(t, skewness)
+    high = means - errors * _unskewed(-t, skewness)
+    return np.column_stack([np.minimum(low, means), np.maximum(high, means)])
+
+
+def _unskewed(t: Floats, skewness: Floats) -> Floats:
+    """Hall's g⁻¹: the quantiles of t statistics whose means have these skewnesses."""
+    even = np.abs(skewness) < 1e-6
+    safe = np.where(even, 1.0, skewness)
+    return np.where(even, t, 3 / safe * (np.cbrt(1 + safe * (t - safe / 6)) - 1))

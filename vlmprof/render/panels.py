@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import ConnectionPatch
 from matplotlib.transforms import ScaledTranslation
 
-from vlmprof.analysis.frames import Line, Samples, row_interval
+from vlmprof.analysis.frames import Line, Samples, column_intervals
 from vlmprof.records import Status
 from vlmprof.render.style import LineStyle
 from vlmprof.render.ticks import plain_log_labels
@@ -144,17 +144,16 @@ def _draw_line(axes: Axes, line: Line, panel: Panel, size: float, drawing: Drawi
 
 def _draw_intervals(axes: Axes, line: Line, panel: Panel, size: float, drawing: Drawing) -> None:
     values = line.measured(panel.column)
-    bars = []
-    for x, value, cell_id in zip(line.pixels, values, line.rows["cell_id"], strict=True):
-        interval = row_interval(drawing.samples, cell_id, panel.column)
-        if interval is not None and np.isfinite(value):
-            bars.append((x, value, max(value - interval.low, 0.0), max(interval.high - value, 0.0)))
-    if bars:
-        pixels, means, below, above = np.array(bars).T
-        axes.errorbar(
-            pixels, means / size, yerr=[below / size, above / size], fmt="none",
-            ecolor=drawing.styles[line.key].colour, elinewidth=0.8, capsize=1.6, capthick=0.6, zorder=3.5,
-        )  # fmt: skip
+    ends = column_intervals(line.rows, panel.column, drawing.samples)
+    drawn = np.isfinite(values) & np.isfinite(ends).all(axis=1)
+    if not drawn.any():
+        return
+    below = np.maximum(values - ends[:, 0], 0.0)[drawn] / size
+    above = np.maximum(ends[:, 1] - values, 0.0)[drawn] / size
+    axes.errorbar(
+        line.pixels[drawn], values[drawn] / size, yerr=[below, above], fmt="none",
+        ecolor=drawing.styles[line.key].colour, elinewidth=0.8, capsize=1.6, capthick=0.6, zorder=3.5,
+    )  # fmt: skip
 
 
 def _cross_heights(lines: Sequence[Line]) -> dict[tuple[str, ...], float]:

@@ -21,7 +21,7 @@ from vlmprof.analysis.frames import (
     Line,
     Samples,
     any_measured,
-    row_interval,
+    column_intervals,
     show_resolution,
     split_lines,
 )
@@ -205,7 +205,7 @@ def _notes(frame: pd.DataFrame, drawing: Drawing, reference: str | None) -> list
     notes = []
     if reference and drawing.behind:
         notes.append(f"Pale, behind: {reference_title(reference)}.")
-    if any(row_interval(drawing.samples, cell, "end_to_end_s") for cell in frame["cell_id"]):
+    if np.isfinite(column_intervals(frame, "end_to_end_s", drawing.samples)).any():
         notes.append("Bars: 95 % interval of the mean.")
     counts = {
         words: int((frame["status"] == status).sum())

@@ -15,7 +15,7 @@ from vlmprof.analysis.frames import (
     Samples,
     any_measured,
     axis_columns,
-    row_interval,
+    column_intervals,
     show_resolution,
     varying_axes,
 )
@@ -50,8 +50,11 @@ def render_table(frame: pd.DataFrame, samples: Samples | None = None) -> Table:
     for title in ("visual tokens", *latencies.values(), *([_MEMORY[memory]] if memory else [])):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("status", overflow="fold")
-    for row in frame.to_dict("records"):
-        figures = [_latency(row, column, samples) for column in latencies]
+    ends = column_intervals(frame, "end_to_end_s", samples)
+    for row, (low, high) in zip(frame.to_dict("records"), ends.tolist(), strict=True):
+        figures = [_latency(row[name]) for name in latencies]
+        if "end_to_end_s" in latencies:
+            figures[-1] += _plus_minus(row["end_to_end_s"], low, high)
         table.add_row(
             escape(backbone_label(str(row["backbone"]))),
             show_resolution(row["resolution"]),
@@ -74,10 +77,15 @@ def status_words(row: Mapping[Any, Any]) -> str:
         stage = row.get("oom_stage")
         return f"out of memory in {stage}" if isinstance(stage, str) and stage else "out of memory"
     if status is Status.OK:
-        warnings = row.get("warnings")
-        return "ok; " + "; ".join(warnings) if isinstance(warnings, list | tuple) and warnings else "ok"
+        return "; ".join(["ok", *remarks(row)])
     words = {Status.ERROR: "failed", Status.TIMEOUT: "timed out", Status.SKIPPED: "skipped"}[status]
     return f"{words}: {message}" if message else words
+
+
+def remarks(row: Mapping[Any, Any]) -> list[str]:
+    """What a row says is odd about its samples, and what disturbed the machine meanwhile."""
+    lists = (row.get(name) for name in ("warnings", "disturbances"))
+    return [str(words) for found in lists if isinstance(found, list | tuple) for words in found]
 
 
 def _constants(frame: pd.DataFrame) -> str | None:
@@ -89,15 +97,14 @@ def _constants(frame: pd.DataFrame) -> str | None:
     return escape(", ".join(words)) or None
 
 
-def _latency(row: Mapping[Any, Any], column: str, samples: Samples | None) -> str:
-    value = row[column]
-    if not _is_number(value):
+def _latency(value: Any) -> str:
+    return show_seconds(value) if _is_number(value) else ""
+
+
+def _plus_minus(value: Any, low: float, high: float) -> str:
+    if not (_is_number(value) and value > 0 and np.isfinite(low)):
         return ""
-    interval = row_interval(samples, row["cell_id"], column) if column == "end_to_end_s" else None
-    if interval is None or not value:
-        return show_seconds(value)
-    half = max(interval.high - value, value - interval.low)
-    return f"{show_seconds(value)} ± {100 * half / value:.2g} %"
+    return f" ± {100 * max(high - value, value - low) / value:.2g} %"
 
 
 def _is_number(value: object) -> bool:

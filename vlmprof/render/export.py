@@ -1,0 +1,129 @@
+"""Writing a run's rows and tables to files that other programs read: CSV, Parquet, LaTeX and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from vlmprof.errors import UserError, unknown
+from vlmprof.render.sheets import Sheet, sheet_records
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "²": r"\textsuperscript{2}", "×": r"$\times$", "±": r"$\pm$", "µ": r"\textmu{}", "·": r"$\cdot$",
+    "…": r"\ldots{}", "−": "$-$", "–": "--", "∞": r"$\infty$",
+}  # fmt: skip
+_MARKDOWN = str.maketrans({
+    "\\": "\\\\", "|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;", "*": "\\*", "_": "\\_", "`": "\\`",
+    "[": "\\[", "]": "\\]", "\n": " ", "\r": " ",
+})  # fmt: skip
+
+
+def latex_escape(text: str) -> str:
+    """Text that LaTeX prints as it is; characters outside ASCII that it may not know become `?`."""
+    safe = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return "".join(c if c.isascii() or (c.isalpha() and ord(c) < 0x250) else "?" for c in safe)
+
+
+def markdown_escape(text: str) -> str:
+    """Text that Markdown and the HTML within it show as it is, on one line."""
+    return text.translate(_MARKDOWN)
+
+
+def to_latex(sheet: Sheet) -> str:
+    """A `table` for `\\usepackage{booktabs}`: numbers to the right, the note under it as the caption."""
+    columns = "".join("r" if numeric else "l" for numeric in sheet.numeric)
+    head = " & ".join(latex_escape(_capital(column.title)) for column in sheet.columns)
+    body = "\n".join(
+        f"    {' & '.join(latex_escape(text) for text in row)} \\\\" for row in sheet.text_rows()
+    )
+    return (
+        "% \\usepackage{booktabs}\n\\begin{table}\n  \\centering\n"
+        f"  \\caption{{{latex_escape(sheet.title)}. {latex_escape(sheet.note)}}}\n"
+        f"  \\label{{tab:{sheet.name}}}\n"
+        f"  \\begin{{tabular}}{{{columns}}}\n    \\toprule\n    {head} \\\\\n    \\midrule\n"
+        f"{body}\n    \\bottomrule\n  \\end{{tabular}}\n\\end{{table}}\n"
+    )
+
+
+def to_markdown(sheet: Sheet, most: int | None = None) -> str:
+    """A pipe table; with `most`, that many rows and a line that says how many were left out."""
+    head = "| " + " | ".join(markdown_escape(_capital(column.title)) for column in sheet.columns) + " |"
+    rule = "| " + " | ".join("---:" if numeric else "---" for numeric in sheet.numeric) + " |"
+    rows = ["| " + " | ".join(markdown_escape(text) for text in row) + " |" for row in sheet.text_rows(most)]
+    if most is not None and len(sheet) > most:
+        rows.append(f"\nThe first {most:,} of {len(sheet):,} rows; `vlmprof export` writes all of them.")
+    return "\n".join([head, rule, *rows]) + "\n"
+
+
+def to_csv(sheet: Sheet) -> str:
+    """Raw numbers with their unit in the head, an interval as three columns."""
+    records = sheet_records(sheet)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+SHEET_WRITERS: dict[str, tuple[str, Callable[[Sheet], str]]] = {
+    "csv": ("csv", to_csv),
+    "latex": ("tex", to_latex),
+    "markdown": ("md", to_markdown),
+}
+"""File suffix and writer of each format that a table can be exported to."""
+
+ROW_FORMATS = ("csv", "parquet")
+"""Formats for a run's rows as they are, every column."""
+
+
+def write_rows(frame: pd.DataFrame, path: Path, kind: str) -> Path:
+    """Write every column of every row; lists and objects as JSON text in CSV.
+
+    Raises `UserError` for an unknown format, a missing Parquet library, or a file that cannot be written.
+    """
+    if kind not in ROW_FORMATS:
+        raise unknown("format", kind, ROW_FORMATS)
+    plain = frame.copy()
+    for column in ("backends", "warnings"):
+        if column in plain:
+            plain[column] = plain[column].map(lambda value: json.dumps(value, sort_keys=True))
+    if kind == "parquet":
+        # a column of nulls alone has no type of its own
+        plain = plain.astype({c: "float64" for c in plain if plain[c].isna().all()})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "csv":
+            plain.to_csv(path, index=False)
+        else:
+            plain.to_parquet(path, index=False)
+    except ImportError:
+        raise UserError("Parquet needs pyarrow; pip install 'vlmprof[parquet]'") from None
+    except OSError as problem:
+        raise UserError(f"cannot write {path}: {problem.strerror or problem}") from None
+    return path
+
+
+def write_sheet(sheet: Sheet, folder: Path, kind: str) -> Path:
+    """Write a table to `folder/NAME.SUFFIX`. Raises `UserError` if it cannot."""
+    if kind not in SHEET_WRITERS:
+        raise unknown("format", kind, SHEET_WRITERS)
+    suffix, writer = SHEET_WRITERS[kind]
+    path = folder / f"{sheet.name}.{suffix}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(writer(sheet), encoding="utf-8")
+    except OSError as problem:
+        raise UserError(f"cannot write {path}: {problem.strerror or problem}") from None
+    return path
+
+
+def _capital(title: str) -> str:
+    return title[:1].upper() + title[1:]

@@ -1,0 +1,125 @@
+"""Where memory ends, as a table and as a plot over the budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib.figure import Figure
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from vlmprof.analysis.frames import Line, show_resolution
+from vlmprof.render.style import backbone_label, line_label, line_styles
+from vlmprof.units import show_bytes
+
+if TYPE_CHECKING:
+    from vlmprof.execution.frontier import Frontier
+    from vlmprof.plan import Cell
+
+GIB = 2**30
+
+
+def frontier_table(found: Sequence[Frontier]) -> Table:
+    """One row per line and budget: what fits, what does not, and what the cost model had said."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    varied = _varied(found)
+    for title in ("backbone", *(axis.replace("_", " ") for axis in varied)):
+        table.add_column(title, no_wrap=True)
+    for title in ("memory", "largest that fits", "visual tokens", "counted", "probes"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("ends with", overflow="fold")
+    for one in found:
+        table.add_row(
+            escape(backbone_label(str(one.line["backbone"]))),
+            *(escape(str(one.line[axis])) for axis in varied),
+            show_bytes(one.memory_limit_bytes),
+            _show(one.fits, one.axis),
+            "" if one.fits is None else f"{_tokens(one.fits):,}",
+            _show(one.guess, one.axis),
+            str(one.probes),
+            _ending(one),
+        )
+    return table
+
+
+def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Draw the largest size over the budget, one curve per line, as `frontier.*`; returns the files.
+
+    Hollow markers with an arrow: the largest candidate fitted, so the frontier lies above.
+    """
+    figure = Figure(figsize=(3.5, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    axis = found[0].axis
+    curves = _curves(found)
+    lines = [Line(str(dict(key)["backbone"]), _setting(key, found), pd.DataFrame()) for key in curves]
+    styles = line_styles(lines)
+    for line, points in zip(lines, curves.values(), strict=True):
+        known = [point for point in points if point.fits is not None]
+        budgets = [point.memory_limit_bytes / GIB for point in known]
+        sizes = [_measure(point.fits, axis) for point in known if point.fits is not None]
+        style = styles[line.key].line(1.1, 3.4)
+        axes.plot(budgets, sizes, label=line_label(line), **style)
+        for point, budget, size in zip(known, budgets, sizes, strict=True):
+            if point.fails is None:
+                axes.annotate("", (budget, size * 1.12), (budget, size), arrowprops={"arrowstyle": "->"})
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("memory (GiB)")
+    axes.set_ylabel(
+        "largest image that fits (side, px)" if axis == "resolution" else "largest batch that fits"
+    )
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3, linewidth=0.4)
+    axes.legend(fontsize=6, frameon=False)
+    paths = []
+    for kind in formats:
+        path = folder / f"frontier.{kind}"
+        figure.savefig(path, dpi=200)
+        paths.append(path)
+    return paths
+
+
+def _curves(found: Sequence[Frontier]) -> dict[tuple[tuple[str, object], ...], list[Frontier]]:
+    curves: dict[tuple[tuple[str, object], ...], list[Frontier]] = {}
+    for one in found:
+        curves.setdefault(tuple(one.line.items()), []).append(one)
+    return curves
+
+
+def _setting(key: tuple[tuple[str, object], ...], found: Sequence[Frontier]) -> dict[str, str]:
+    return {name: str(value) for name, value in key if name in _varied(found)}
+
+
+def _varied(found: Sequence[Frontier]) -> list[str]:
+    axes = [axis for axis in found[0].line if axis != "backbone"]
+    return [axis for axis in axes if len({str(one.line[axis]) for one in found}) > 1]
+
+
+def _show(cell: Cell | None, axis: str) -> str:
+    if cell is None:
+        return "nothing"
+    return show_resolution(cell.axes[axis]) if axis == "resolution" else str(cell.axes[axis])
+
+
+def _ending(one: Frontier) -> str:
+    if one.trouble is not None:
+        return f"undecided: {one.trouble}"
+    if one.fails is None:
+        return "the largest asked for"
+    where = f" in {one.oom_stage}" if one.oom_stage else ""
+    return f"out of memory at {_show(one.fails, one.axis)}{where}"
+
+
+def _measure(cell: Cell, axis: str) -> float:
+    return math.sqrt(cell.height_px * cell.width_px) if axis == "resolution" else float(cell.axes[axis])
+
+
+def _tokens(cell: Cell) -> int:
+    return (cell.visual_tokens or 0) * int(cell.axes["batch_size"])

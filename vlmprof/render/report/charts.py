@@ -1,0 +1,111 @@
+"""The numbers and looks of a report's charts, as JSON that `report.js` draws with plotly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from vlmprof.analysis.frames import Line, Samples, any_measured, column_intervals, show_resolution
+from vlmprof.records import STAGES, Status
+from vlmprof.render.panels import Panel
+from vlmprof.render.run_sheets import gpu_waiting, host_over_gpu
+from vlmprof.render.sheets import column_values
+from vlmprof.render.six_panel import panels_for
+from vlmprof.render.style import LineStyle, backbone_words, by_family, line_label, line_styles
+from vlmprof.render.table import status_words
+
+_SYMBOLS = {
+    "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "p": "pentagon",
+    "P": "cross", "X": "x", "<": "triangle-left", ">": "triangle-right", "h": "hexagon", "d": "diamond-tall",
+    "*": "star", "8": "octagon",
+}  # fmt: skip
+
+
+def chart_data(frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> dict[str, Any]:
+    """What the six panels and the stacked stages need: lines, their looks, points, intervals, OOM."""
+    ordered = [line for family in by_family(lines) for line in family]
+    styles = line_styles(ordered)
+    return {
+        "lines": [_looks(line, styles[line.key]) for line in ordered],
+        "resolutions": _resolutions(ordered),
+        "panels": [_panel(panel, frame, ordered, samples) for panel in panels_for(frame)],
+        "stacks": _stacks(frame, ordered),
+    }
+
+
+def _looks(line: Line, style: LineStyle) -> dict[str, Any]:
+    dash = (
+        "solid" if isinstance(style.dash, str) else ",".join(f"{2 * length:g}px" for length in style.dash[1])
+    )
+    return {
+        "label": line_label(line),
+        "family": backbone_words(line.backbone)[0],
+        "colour": style.colour,
+        "dash": dash,
+        "symbol": _SYMBOLS[style.marker] + ("" if style.fill == "full" else "-open"),
+    }
+
+
+def _resolutions(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    labels: dict[float, str] = {}
+    for line in lines:
+        for pixels, resolution in zip(line.pixels, line.rows["resolution"], strict=True):
+            labels.setdefault(float(pixels), show_resolution(resolution))
+    return [{"pixels": pixels, "label": label} for pixels, label in sorted(labels.items())]
+
+
+def _panel(panel: Panel, frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> dict[str, Any]:
+    traces = []
+    for line in lines:
+        values = line.measured(panel.column)
+        ends = column_intervals(line.rows, panel.column, samples)
+        out = line.rows[line.rows["status"] == Status.OOM]
+        traces.append({
+            "pixels": column_values(line.pixels),
+            "values": column_values(values),
+            "low": column_values(ends[:, 0]),
+            "high": column_values(ends[:, 1]),
+            "labels": [show_resolution(resolution) for resolution in line.rows["resolution"]],
+            "joined": (line.rows["status"] != Status.SKIPPED).tolist(),
+            "oom_pixels": line.first_oom_pixels,
+            "oom_words": None if out.empty else f"{show_resolution(out['resolution'].iloc[0])}: "
+            f"{status_words(dict(out.iloc[0]))}",
+        })  # fmt: skip
+    measured = any_measured(frame, panel.column)
+    any_ok = bool((frame["status"] == Status.OK).any())
+    return {
+        "letter": panel.letter,
+        "title": panel.title,
+        "quantity": panel.quantity,
+        "kind": "bytes" if panel.quantity == "Memory" else "seconds",
+        "empty": None
+        if measured
+        else (panel.when_empty.replace("\n", " ") if any_ok else "no cell was measured"),
+        "show_oom": measured or not any_ok,
+        "traces": traces,
+    }
+
+
+def _stacks(frame: pd.DataFrame, lines: Sequence[Line]) -> dict[str, Any]:
+    """Stage latencies of each line by resolution, by the GPU's clock where there is one."""
+    clock = "gpu" if any(any_measured(frame, f"gpu_{stage}_s") for stage in STAGES) else "host"
+    stages = [stage for stage in STAGES if any_measured(frame, f"{clock}_{stage}_s")]
+    busy = any(any_measured(frame, f"gpu_busy_{stage}_s") for stage in STAGES)
+    share, words = (
+        (gpu_waiting, "GPU waiting for launches") if busy else (host_over_gpu, "host over GPU latency")
+    )
+    return {
+        "clock": "GPU" if clock == "gpu" else "Host",
+        "launch_words": f"Launch-bound share: {words}",
+        "stages": stages,
+        "lines": [
+            {
+                "labels": [show_resolution(resolution) for resolution in line.rows["resolution"]],
+                "seconds": [column_values(line.measured(f"{clock}_{stage}_s")) for stage in stages],
+                "launch_bound": [column_values(share(line.rows, stage)) for stage in stages],
+            }
+            for line in lines
+        ],
+    }

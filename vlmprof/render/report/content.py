@@ -1,0 +1,166 @@
+"""What a report says, before anything is said about how it looks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vlmprof.analysis.frames import Line, Samples, count_lines, split_lines
+from vlmprof.errors import UserError
+from vlmprof.records import Status
+from vlmprof.render import run_sheets
+from vlmprof.render.report.charts import chart_data
+from vlmprof.render.runs import Run, join
+from vlmprof.render.sheets import Column, Kind, Sheet
+from vlmprof.render.table import remarks
+
+MOST_LINES = 40
+"""Lines that are drawn and fitted: more cannot be told apart. The tables of cells hold every row."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: a heading, tables, and the chart above them, if any."""
+
+    anchor: str
+    title: str
+    sheets: Sequence[Sheet]
+    chart: str | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one run beside its numbers."""
+
+    name: str
+    command: str
+    environment: Sequence[tuple[str, str]]
+    spec: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything that a report holds."""
+
+    title: str
+    summary: str
+    notice: str
+    """What was left out of charts and fits, in a sentence; empty when nothing was."""
+    drawn: pd.DataFrame
+    samples: Samples
+    charts: dict[str, Any]
+    sections: Sequence[Section]
+    warnings: Sequence[str]
+    facts: Sequence[Facts]
+
+
+def gather(runs: Sequence[Run]) -> Content:
+    """Everything that a report of these runs holds. Raises `UserError` when there is no run or no row."""
+    if not runs:
+        raise UserError("name at least one run folder to report on")
+    frame, samples = join(runs)
+    lines = split_lines(frame, most=MOST_LINES)
+    drawn = frame[frame["cell_id"].isin({cell for line in lines for cell in line.rows["cell_id"]})]
+    names = ", ".join(dict.fromkeys(run.name for run in runs))
+    return Content(
+        title=names,
+        summary=_summary(frame),
+        notice=_notice(len(lines), count_lines(frame)),
+        drawn=drawn,
+        samples=samples,
+        charts=chart_data(drawn, lines, samples),
+        sections=_sections(frame, lines, samples),
+        warnings=_warnings(frame),
+        facts=[_facts(run) for run in runs],
+    )
+
+
+def _sections(frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> list[Section]:
+    columns = run_sheets.scaled_columns(frame)
+    cells, *stages = run_sheets.cell_sheets(frame, samples)
+    sections = [
+        Section("cells", "Cells", [cells]),
+        Section("time", "Where the time goes", stages, chart="stacks"),
+        Section("scaling", "Scaling", run_sheets.fits_sheets(lines, columns)),
+        Section("marginal", "Marginal cost per visual token", [run_sheets.marginal_sheet(lines, columns)]),
+        Section("crossovers", "Crossovers", [run_sheets.crossovers_sheet(lines, columns, samples)]),
+        Section("frontier", "Out-of-memory frontier", [run_sheets.frontier_sheet(lines, columns)]),
+    ]
+    return [section for section in sections if section.sheets]
+
+
+def _summary(frame: pd.DataFrame) -> str:
+    counts = Counter(frame["status"])
+    words = {
+        Status.OK: "measured", Status.OOM: "out of memory", Status.ERROR: "failed",
+        Status.TIMEOUT: "timed out", Status.SKIPPED: "skipped",
+    }  # fmt: skip
+    told = [f"{counts[status]:,} {word}" for status, word in words.items() if counts[status]]
+    devices = [str(device) for device in frame["device"].dropna().unique()] if "device" in frame else []
+    where = f" on {', '.join(devices)}" if devices else ""
+    return f"{len(frame):,} cell{'s' * (len(frame) != 1)}{where}: {', '.join(told)}."
+
+
+def _notice(drawn: int, every: int) -> str:
+    if drawn == every:
+        return ""
+    return (
+        f"Charts, fits and crossovers are of the first {drawn} of {every:,} lines; the tables of cells and "
+        "stages hold every row."
+    )
+
+
+def _warnings(frame: pd.DataFrame) -> list[str]:
+    """Warnings and messages of the cells, each once with the cells it concerns."""
+    cells: dict[str, list[str]] = {}
+    wanted = ["backbone", "resolution", "status", "message", "warnings", "disturbances"]
+    for row in frame[[name for name in wanted if name in frame]].to_dict("records"):
+        message = row.get("message")
+        messages = [f"{row['status']}: {message.strip()}"] if isinstance(message, str) else []
+        for text in [*messages, *remarks(row)]:
+            cells.setdefault(text, []).append(f"{row['backbone']} at {row['resolution']}")
+    return [f"{text} ({_few(names)})" for text, names in list(cells.items())[:100]]
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4:,} more"
+
+
+def _facts(run: Run) -> Facts:
+    environment = run.manifest.get("environment", {})
+    return Facts(
+        name=run.name,
+        command=str(run.manifest.get("command", "")),
+        environment=list(_flatten(environment)),
+        spec=json.dumps(run.manifest.get("spec", {}), indent=2, ensure_ascii=False),
+    )
+
+
+def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{prefix}{' · ' if prefix else ''}{key}")
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        for i, inner in enumerate(value):
+            yield from _flatten(inner, f"{prefix} {i}")
+    elif value is not None:
+        yield prefix, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def environment_sheet(facts: Facts) -> Sheet:
+    """The environment of a run as a table."""
+    return Sheet(
+        "environment",
+        "Environment",
+        "",
+        [
+            Column("fact", Kind.TEXT, [name for name, _ in facts.environment]),
+            Column("value", Kind.TEXT, [value for _, value in facts.environment]),
+        ],
+    )

@@ -1,0 +1,90 @@
+"""The pages themselves: HTML with everything it needs inside it, and Markdown.
+
+Whatever text comes from a run is escaped: by jinja in HTML, by `markdown_escape` in Markdown, in JSON by
+writing `<` as an escape so that no string can end its script element; `report.js` sets text, never markup.
+The page's own content security policy forbids it to load anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+import vlmprof
+from vlmprof.render.export import markdown_escape, to_markdown
+from vlmprof.render.report.content import Content, environment_sheet
+from vlmprof.render.sheets import Sheet
+
+ROWS_PER_PAGE = 25
+"""Rows of a table that are in the page itself; the script shows the others from the data beside them."""
+
+_MARKDOWN_ROWS = 100
+
+
+def html_page(content: Content, figure_png: bytes) -> str:
+    """The report as one HTML file; `figure_png` is what a browser without scripts shows of the charts."""
+    template = _environment(autoescape=True).get_template("report.html.j2")
+    sheets = [sheet for section in content.sections for sheet in section.sheets]
+    return template.render(
+        content=content,
+        rows_per_page=ROWS_PER_PAGE,
+        environment_sheet=environment_sheet,
+        style=_text("report.css"),
+        script=_text("report.js"),
+        plotly=_plotly(),
+        data=_json({"charts": content.charts, "sheets": {s.name: _sheet_data(s) for s in sheets}}),
+        figure=base64.b64encode(figure_png).decode(),
+        version=vlmprof.__version__,
+    )
+
+
+def markdown_page(content: Content, figure_name: str) -> str:
+    """The report as Markdown, its figure beside it."""
+    template = _environment(autoescape=False).get_template("report.md.j2")
+    return template.render(
+        content=content,
+        figure=figure_name,
+        table=lambda sheet: to_markdown(sheet, _MARKDOWN_ROWS),
+        environment_sheet=environment_sheet,
+        version=vlmprof.__version__,
+    )
+
+
+def _environment(autoescape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_text),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["md"] = markdown_escape
+    environment.filters["fenced"] = lambda text: text.replace("```", "'''")
+    return environment
+
+
+def _text(name: str) -> str:
+    return resources.files("vlmprof.render.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    """plotly.js as the plotly package ships it; importing that package itself would be slow."""
+    return resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+
+
+def _sheet_data(sheet: Sheet) -> Mapping[str, Any]:
+    return {
+        "kinds": [column.kind for column in sheet.columns],
+        "columns": [column.values for column in sheet.columns],
+    }
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )

@@ -1,0 +1,319 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const { lines, resolutions, panels, stacks } = data.charts;
+  const state = { log: false, share: false, hidden: new Set() };
+  const byId = (id) => document.getElementById(id);
+
+  // ---- words -------------------------------------------------------------------------------------
+  const SECONDS = [["s", 1], ["ms", 1e-3], ["µs", 1e-6], ["ns", 1e-9], ["ps", 1e-12]];
+  const BYTES = [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10], ["B", 1]];
+
+  function unitFor(kind, largest) {
+    const units = kind === "bytes" ? BYTES : SECONDS;
+    return units.find(([, size]) => largest >= size) || units[units.length - 1];
+  }
+  function digits(value) {
+    const size = Math.abs(value);
+    if (value !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(2);
+    const decimals = value === 0 ? 2 : Math.max(0, 2 - Math.floor(Math.log10(Number(size.toPrecision(3)))));
+    return value.toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  }
+  function show(kind, value) {
+    if (value === null || value === undefined) return "";
+    if (typeof value === "string") return value;
+    const numbers = Array.isArray(value) ? value : [value];
+    let unit = { ratio: "×", percent: " %" }[kind] || "", size = kind === "percent" ? 0.01 : 1;
+    if (kind === "seconds" || kind === "bytes") {
+      [unit, size] = unitFor(kind, Math.max(...numbers.map(Math.abs)));
+      unit = " " + unit;
+    }
+    const words = numbers.map((number) => {
+      if (kind === "count") return Math.round(number).toLocaleString("en");
+      if (kind === "pixels") return Math.round(Math.sqrt(Math.max(number, 0))).toLocaleString("en") + "²";
+      return digits(number / size);
+    });
+    return (words.length > 1 ? `${words[0]} (${words[1]} to ${words[2]})` : words[0]) + unit;
+  }
+  // plotly reads a little markup in its texts
+  const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+  // ---- theme -------------------------------------------------------------------------------------
+  const root = document.documentElement;
+  const dark = () => root.dataset.theme === "dark";
+  const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+  const follow = () => { root.dataset.theme = prefersDark.matches ? "dark" : "light"; };
+  follow();
+  const ink = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+  function colour(hex) {
+    if (!dark()) return hex;
+    const mix = [1, 3, 5].map((i) => Math.round(parseInt(hex.slice(i, i + 2), 16) * 0.6 + 255 * 0.4));
+    return `rgb(${mix.join(",")})`;
+  }
+  function layout(extra) {
+    return {
+      margin: { l: 56, r: 14, t: 34, b: 44 }, showlegend: false, hovermode: "closest",
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: ink("--ink"), size: 12, family: getComputedStyle(document.body).fontFamily },
+      hoverlabel: { bgcolor: ink("--page"), bordercolor: ink("--line"), font: { color: ink("--ink") } },
+      ...extra,
+    };
+  }
+  const axis = (extra) => ({
+    gridcolor: ink("--line"), linecolor: ink("--soft"), zeroline: false, ticks: "outside", ticklen: 3,
+    tickcolor: ink("--soft"), fixedrange: false, ...extra,
+  });
+  const config = { displaylogo: false, responsive: false, displayModeBar: false, doubleClick: "reset" };
+
+  // ---- six panels --------------------------------------------------------------------------------
+  const finite = (values) => values.filter((value) => value !== null);
+
+  function tickLabels(width, low, high) {
+    const at = (pixels) => {
+      const [a, b, x] = state.log ? [low, high, pixels].map(Math.log10) : [low, high, pixels];
+      return ((x - a) / (b - a)) * width;
+    };
+    const kept = [];
+    let free = Infinity;
+    for (const { pixels, label } of [...resolutions].reverse()) {
+      const half = (label.length * 6.6) / 2;
+      if (at(pixels) + half <= free) { kept.push({ pixels, label }); free = at(pixels) - half - 6; }
+    }
+    return kept.reverse();
+  }
+
+  function drawPanel(panel, div) {
+    const shown = panel.traces.map((trace, i) => ({ ...trace, line: lines[i], i })).filter((t) => !state.hidden.has(t.i));
+    const every = shown.flatMap((t) => finite([...t.values, ...t.high]));
+    const largest = every.length ? Math.max(...every) : 1;
+    const smallest = every.length ? Math.min(...every.filter((value) => value > 0)) : 1;
+    const [unit, size] = panel.kind === "bytes" ? ["GiB", 2 ** 30] : unitFor("seconds", largest);
+    const height = div.clientHeight - 78;
+    const crosses = new Map();
+    const top = state.log ? (largest / size) * (largest / smallest) ** 0.1 * 1.2 : (largest / size) * 1.12;
+    const bottom = state.log ? (smallest / size) / 1.4 : 0;
+    const traces = [];
+    for (const t of shown) {
+      const look = { color: colour(t.line.colour) };
+      const keep = t.values.map((_, k) => k).filter((k) => t.joined[k]);
+      const pick = (values) => keep.map((k) => values[k]);
+      const y = pick(t.values).map((value) => (value === null ? null : value / size));
+      const interval = (k) => (t.low[k] === null ? t.values[k] : [t.values[k], t.low[k], t.high[k]]);
+      const spread = (end, sign) => keep.map((k) => (end[k] === null || t.values[k] === null ? 0 : Math.max(0, (sign * (end[k] - t.values[k])) / size)));
+      traces.push({
+        x: pick(t.pixels), y, mode: "lines+markers", type: "scatter", connectgaps: false,
+        line: { ...look, width: 2, dash: t.line.dash }, marker: { ...look, size: 7, symbol: t.line.symbol },
+        error_y: { type: "data", symmetric: false, array: spread(t.high, 1), arrayminus: spread(t.low, -1), ...look, thickness: 1.2, width: 3 },
+        text: keep.map((k) => `${plain(t.line.label)}<br>${plain(t.labels[k])}: ${plain(show(panel.kind, interval(k)))}`),
+        hovertemplate: "%{text}<extra></extra>",
+      });
+      if (t.oom_pixels !== null && panel.show_oom) {
+        const before = keep.filter((k) => t.values[k] !== null && t.pixels[k] < t.oom_pixels).pop();
+        const start = before === undefined ? [] : [[t.pixels[before], t.values[before] / size]];
+        // those that share a resolution hang below each other
+        const place = crosses.get(t.oom_pixels) || 0;
+        crosses.set(t.oom_pixels, place + 1);
+        const part = 1 - Math.min(0.3, (place * 10) / height);
+        const path = [...start, [t.oom_pixels, state.log ? bottom * (top / bottom) ** part : top * part]];
+        traces.push({
+          x: path.map((p) => p[0]), y: path.map((p) => p[1]), mode: "lines+markers", type: "scatter", cliponaxis: false,
+          line: { ...look, width: 2, dash: "dot" },
+          marker: { ...look, symbol: "x-thin", line: { ...look, width: 2.5 }, size: path.map((_, k) => (k === path.length - 1 ? 9 : 0)) },
+          text: path.map(() => `${plain(t.line.label)}<br>${plain(t.oom_words)}`), hovertemplate: "%{text}<extra></extra>",
+        });
+      }
+    }
+    const sizes = resolutions.map((r) => r.pixels);
+    const last = Math.max(...sizes);
+    const [low, high] = state.log ? [Math.min(...sizes) / 1.4, last * 1.4] : [0, last * (sizes.length > 1 ? 1.06 : 2)];
+    const ticks = tickLabels(div.clientWidth - 70, low, high);
+    const scaled = (range) => (state.log ? range.map(Math.log10) : range);
+    const kind = state.log ? "log" : "linear";
+    Plotly.react(div, traces, layout({
+      title: { text: `(${panel.letter}) ${panel.title}`, font: { size: 13 }, x: 0.5, y: 0.97, yanchor: "top" },
+      xaxis: axis({ type: kind, range: scaled([low, high]), showgrid: false, tickvals: ticks.map((t) => t.pixels), ticktext: ticks.map((t) => t.label), title: { text: "Image size (pixels)", font: { size: 11 }, standoff: 6 } }),
+      yaxis: axis({ type: kind, range: scaled([bottom, top]), visible: every.length > 0, exponentformat: "none", dtick: state.log && top / bottom > 100 ? 1 : undefined, title: { text: `${panel.quantity} (${unit})`, font: { size: 11 }, standoff: 6 } }),
+      annotations: panel.empty === null ? [] : [{ text: panel.empty, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: ink("--soft"), size: 13 } }],
+    }), config);
+  }
+
+  const panelDivs = panels.map((panel) => {
+    const div = document.createElement("div");
+    div.className = "panel";
+    div.id = `panel-${panel.letter}`;
+    byId("panels").append(div);
+    return div;
+  });
+  const drawPanels = () => panels.forEach((panel, i) => drawPanel(panel, panelDivs[i]));
+
+  function button(text, pressed, toggle) {
+    const element = document.createElement("button");
+    element.type = "button";
+    element.textContent = text;
+    element.setAttribute("aria-pressed", String(pressed));
+    element.addEventListener("click", toggle);
+    return element;
+  }
+  function drawLegend() {
+    const families = new Map();
+    lines.forEach((line, i) => families.set(line.family, [...(families.get(line.family) || []), i]));
+    byId("legend").replaceChildren(...[...families].map(([family, members]) => {
+      const group = document.createElement("div");
+      group.className = "family";
+      const visible = members.some((i) => !state.hidden.has(i));
+      const name = button(family, visible, () => {
+        members.forEach((i) => (visible ? state.hidden.add(i) : state.hidden.delete(i)));
+        drawLegend(); drawPanels();
+      });
+      name.classList.add("name");
+      const swatch = document.createElement("span");
+      swatch.className = "swatch";
+      swatch.style.background = colour(lines[members[0]].colour);
+      name.prepend(swatch);
+      group.append(name);
+      if (members.length > 1) members.forEach((i) => group.append(button(lines[i].label, !state.hidden.has(i), () => {
+        state.hidden.has(i) ? state.hidden.delete(i) : state.hidden.add(i);
+        drawLegend(); drawPanels();
+      })));
+      return group;
+    }));
+  }
+
+  // ---- where the time goes -----------------------------------------------------------------------
+  const STAGE_COLOURS = ["#999933", "#0072B2", "#CC79A7", "#E69F00", "#009E73"];
+  const select = byId("stacks-line");
+
+  function drawStacks() {
+    if (!select) return;
+    const line = stacks.lines[Number(select.value)];
+    const run = line.labels.map((_, k) => k).filter((k) => stacks.stages.some((_, s) => line.seconds[s][k] !== null));
+    const total = (k) => stacks.stages.reduce((sum, _, s) => sum + (line.seconds[s][k] || 0), 0);
+    const [unit, size] = unitFor("seconds", Math.max(1e-9, ...run.map(total)));
+    const labels = run.map((k) => plain(line.labels[k]));
+    const bars = stacks.stages.map((stage, s) => ({
+      type: "bar", name: stage, x: labels, marker: { color: colour(STAGE_COLOURS[s % STAGE_COLOURS.length]) },
+      y: run.map((k) => (state.share ? (100 * (line.seconds[s][k] || 0)) / total(k) : (line.seconds[s][k] || 0) / size)),
+      text: run.map((k) => `${stage}, ${plain(line.labels[k])}: ${show("seconds", line.seconds[s][k])}, ${show("percent", (line.seconds[s][k] || 0) / total(k))}`),
+      textposition: "none", hovertemplate: "%{text}<extra></extra>",
+    }));
+    const bottom = { orientation: "h", y: -0.18, x: 0.5, xanchor: "center" };
+    Plotly.react(byId("stacks"), bars, layout({
+      barmode: "stack", showlegend: true, legend: bottom,
+      title: { text: `${stacks.clock} latency by stage`, font: { size: 13 } }, xaxis: axis({ type: "category" }),
+      yaxis: axis({ title: { text: state.share ? "Share (%)" : `Latency (${unit})`, font: { size: 11 } } }),
+    }), config);
+    if (stacks.clock !== "GPU") return;
+    Plotly.react(byId("stacks-launch"), stacks.stages.map((stage, s) => ({
+      x: labels, y: run.map((k) => (line.launch_bound[s][k] === null ? null : 100 * line.launch_bound[s][k])),
+      name: stage, mode: "lines+markers", line: { color: colour(STAGE_COLOURS[s % STAGE_COLOURS.length]) },
+      hovertemplate: `${stage}, %{x}: %{y:.0f} %<extra></extra>`,
+    })), layout({
+      showlegend: true, legend: bottom, xaxis: axis({ type: "category" }),
+      title: { text: stacks.launch_words, font: { size: 13 } },
+      yaxis: axis({ rangemode: "tozero", title: { text: "Share (%)", font: { size: 11 } } }),
+    }), config);
+  }
+  if (select && stacks.clock !== "GPU") {
+    byId("stacks-launch").remove();
+    byId("stacks").parentElement.classList.add("single");
+  }
+  if (select) {
+    lines.forEach((line, i) => select.append(new Option(line.label, String(i))));
+    const first = stacks.lines.findIndex((line) => line.seconds.some((values) => finite(values).length));
+    select.value = String(Math.max(first, 0));
+    select.addEventListener("change", drawStacks);
+    byId("stacks-share").addEventListener("click", (event) => {
+      state.share = !state.share;
+      event.currentTarget.setAttribute("aria-pressed", String(state.share));
+      drawStacks();
+    });
+  }
+
+  // ---- tables ------------------------------------------------------------------------------------
+  const PER_PAGE = 25;
+
+  function liveTable(holder) {
+    const { kinds, columns } = data.sheets[holder.dataset.sheet];
+    const count = columns[0].length;
+    const body = holder.querySelector("tbody");
+    const heads = [...holder.querySelectorAll("thead th")];
+    const view = { order: [...Array(count).keys()], page: 0, sorted: null, down: false, words: "" };
+    const number = (value) => (Array.isArray(value) ? value[0] : value);
+
+    function rows() {
+      const words = view.words.toLowerCase().split(/\s+/).filter(Boolean);
+      if (!words.length) return view.order;
+      const texts = kinds.map((kind, c) => (kind === "text" ? c : -1)).filter((c) => c >= 0);
+      return view.order.filter((r) => {
+        const text = texts.map((c) => columns[c][r] || "").join(" ").toLowerCase();
+        return words.every((word) => text.includes(word));
+      });
+    }
+    function draw() {
+      const found = rows();
+      const pages = Math.max(1, Math.ceil(found.length / PER_PAGE));
+      view.page = Math.min(view.page, pages - 1);
+      body.replaceChildren(...found.slice(view.page * PER_PAGE, (view.page + 1) * PER_PAGE).map((r) => {
+        const row = document.createElement("tr");
+        kinds.forEach((kind, c) => {
+          const cell = row.insertCell();
+          cell.textContent = show(kind, columns[c][r]);
+          if (kind !== "text") cell.className = "number";
+        });
+        return row;
+      }));
+      heads.forEach((head, c) => head.setAttribute("aria-sort", c !== view.sorted ? "none" : view.down ? "descending" : "ascending"));
+      if (place) place.textContent = `${found.length.toLocaleString("en")} rows, page ${view.page + 1} of ${pages.toLocaleString("en")}`;
+    }
+    heads.forEach((head, c) => {
+      head.tabIndex = 0;
+      const sort = () => {
+        view.down = view.sorted === c && !view.down;
+        view.sorted = c;
+        const sign = view.down ? -1 : 1;
+        view.order.sort((p, q) => {
+          const [a, b] = [number(columns[c][p]), number(columns[c][q])];
+          if (a === null || b === null) return (a === null) - (b === null);
+          return sign * (typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b);
+        });
+        draw();
+      };
+      head.addEventListener("click", sort);
+      head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
+    });
+    let place = null;
+    if (count > PER_PAGE) {
+      const pager = document.createElement("div");
+      pager.className = "pager";
+      const filter = document.createElement("input");
+      filter.type = "search";
+      filter.placeholder = "Filter rows";
+      filter.setAttribute("aria-label", "Filter rows");
+      filter.addEventListener("input", () => { view.words = filter.value; view.page = 0; draw(); });
+      const step = (by) => () => { view.page = Math.max(0, view.page + by); draw(); };
+      place = document.createElement("span");
+      pager.append(filter, button("Previous", false, step(-1)), button("Next", false, step(1)), place);
+      holder.append(pager);
+      draw();
+    }
+  }
+  document.querySelectorAll(".sheet").forEach(liveTable);
+
+  // ---- start -------------------------------------------------------------------------------------
+  const drawAll = () => { drawLegend(); drawPanels(); drawStacks(); };
+  byId("scale").addEventListener("click", (event) => {
+    state.log = !state.log;
+    event.currentTarget.setAttribute("aria-pressed", String(state.log));
+    drawPanels();
+  });
+  byId("theme").addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; drawAll(); });
+  prefersDark.addEventListener("change", () => { follow(); drawAll(); });
+  drawAll();
+  let width = byId("panels").clientWidth, waiting = 0;
+  new ResizeObserver(() => {
+    if (byId("panels").clientWidth === width) return;
+    width = byId("panels").clientWidth;
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(drawAll);
+  }).observe(byId("panels"));
+})();

@@ -1,0 +1,279 @@
+"""The tables of a run: its cells, each stage, fits, crossovers, marginal costs, and where memory ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vlmprof.analysis.crossover import all_crossovers
+from vlmprof.analysis.frames import (
+    Line,
+    Samples,
+    any_measured,
+    column_intervals,
+    numbers,
+    show_resolution,
+    varying_axes,
+)
+from vlmprof.analysis.scaling import Fit, fit_line
+from vlmprof.records import STAGES, Status
+from vlmprof.render.sheets import Column, Kind, Sheet, Value, column_values, interval_values
+from vlmprof.render.style import backbone_label, line_label
+from vlmprof.render.table import status_words
+
+SCALED = {
+    "host_vision_s": ("host vision", Kind.SECONDS),
+    "gpu_vision_s": ("GPU vision", Kind.SECONDS),
+    "host_prefill_s": ("host LLM", Kind.SECONDS),
+    "gpu_prefill_s": ("GPU LLM", Kind.SECONDS),
+    "end_to_end_s": ("end-to-end", Kind.SECONDS),
+    "ttft_s": ("TTFT", Kind.SECONDS),
+    "tpot_s": ("TPOT", Kind.SECONDS),
+    "peak_allocated_bytes": ("peak allocated", Kind.BYTES),
+    "peak_rss_bytes": ("peak resident", Kind.BYTES),
+}
+"""The figures of a run that grow with the image, as tables name them."""
+
+MARGINAL_AT = (196, 1024, 4096, 16_384, 65_536)
+"""Token counts at which marginal costs are told: those of 224², 512², 1024², 2048² and 4096²."""
+
+_KILO = 1000.0
+
+
+def scaled_columns(frame: pd.DataFrame) -> dict[str, tuple[str, Kind]]:
+    """The measured ones of `SCALED`; resident memory only where there is no allocator to ask, and TTFT
+    only where decoding makes it differ from end-to-end."""
+    found = {column: words for column, words in SCALED.items() if any_measured(frame, column)}
+    if "tpot_s" not in found:
+        found.pop("ttft_s", None)
+    if "peak_allocated_bytes" in found:
+        found.pop("peak_rss_bytes", None)
+    return found
+
+
+def cell_sheets(frame: pd.DataFrame, samples: Samples | None = None) -> list[Sheet]:
+    """A table of all cells with their figures and how they ended, then one for each measured stage."""
+    latencies = [
+        column for column in frame if str(column).endswith("_s") and any_measured(frame, str(column))
+    ]
+    shown = {str(column): _with_intervals(frame, str(column), samples) for column in latencies}
+    stages = [stage for stage in STAGES if f"host_{stage}_s" in shown or f"gpu_{stage}_s" in shown]
+    ok = np.flatnonzero((frame["status"] == Status.OK).to_numpy())
+    rows = frame.iloc[ok].reset_index(drop=True)
+    kept = {column: [values[i] for i in ok] for column, values in shown.items()}
+    return [_cells_sheet(frame, shown), *(_stage_sheet(rows, stage, kept) for stage in stages)]
+
+
+def _cells_sheet(frame: pd.DataFrame, shown: Mapping[str, list[Value]]) -> Sheet:
+    columns = _names(frame)
+    columns.append(Column("visual tokens", Kind.COUNT, column_values(numbers(frame, "visual_tokens"))))
+    for name, (title, kind) in scaled_columns(frame).items():
+        columns.append(Column(title, kind, shown.get(name) or column_values(numbers(frame, name))))
+    if any_measured(frame, "weight_bytes"):
+        columns.append(Column("weights", Kind.BYTES, column_values(numbers(frame, "weight_bytes"))))
+    if any_measured(frame, "energy_per_iteration_j"):
+        energy = column_values(numbers(frame, "energy_per_iteration_j"))
+        columns.append(Column("energy per iteration (J)", Kind.NUMBER, energy))
+    columns.append(Column("status", Kind.TEXT, _status_column(frame)))
+    note = "Means over the measured iterations; parentheses hold the 95 % interval."
+    return Sheet("cells", "Cells", note, columns)
+
+
+def _stage_sheet(ok: pd.DataFrame, stage: str, shown: Mapping[str, list[Value]]) -> Sheet:
+    columns = [*_names(ok), Column("visual tokens", Kind.COUNT, column_values(numbers(ok, "visual_tokens")))]
+    host, gpu = f"host_{stage}_s", f"gpu_{stage}_s"
+    note = "Host: the CPU's time in the call."
+    if host in shown:
+        columns.append(Column("host", Kind.SECONDS, shown[host]))
+    if gpu in shown:
+        columns.append(Column("GPU", Kind.SECONDS, shown[gpu]))
+        columns.append(Column("host / GPU", Kind.PERCENT, column_values(host_over_gpu(ok, stage))))
+        note += " GPU: between two device events. Where host / GPU is near 100 %, launching sets the pace."
+    if f"gpu_busy_{stage}_s" in shown:
+        columns.append(Column("GPU waiting", Kind.PERCENT, column_values(gpu_waiting(ok, stage))))
+        note += " GPU waiting: the share of the GPU latency in which no kernel ran."
+    share = numbers(ok, gpu if gpu in shown else host) / numbers(ok, "end_to_end_s")
+    columns.append(Column("of end-to-end", Kind.PERCENT, column_values(share)))
+    for name, title in (("peak_allocated", "peak allocated"), ("peak_rss", "peak resident")):
+        column = f"{name}_{stage}_bytes"
+        if any_measured(ok, column):
+            columns.append(Column(title, Kind.BYTES, column_values(numbers(ok, column))))
+            break
+    return Sheet(f"stage-{stage}", stage.capitalize(), note, columns)
+
+
+def host_over_gpu(frame: pd.DataFrame, stage: str) -> npt.NDArray[np.float64]:
+    """Host over GPU latency of a stage, per row."""
+    return numbers(frame, f"host_{stage}_s") / numbers(frame, f"gpu_{stage}_s")
+
+
+def gpu_waiting(frame: pd.DataFrame, stage: str) -> npt.NDArray[np.float64]:
+    """The share of a stage's GPU latency in which no kernel ran, per row."""
+    return np.maximum(1 - numbers(frame, f"gpu_busy_{stage}_s") / numbers(frame, f"gpu_{stage}_s"), 0.0)
+
+
+def fits_sheets(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) -> list[Sheet]:
+    """Fixed, linear and quadratic parts of every line: a table of latencies and one of memory."""
+    sheets = []
+    for kind, word in ((Kind.SECONDS, "latency"), (Kind.BYTES, "memory")):
+        chosen = {column: title for column, (title, its_kind) in columns.items() if its_kind is kind}
+        fits = [
+            (line_label(line), title, fit)
+            for line in lines
+            for column, title in chosen.items()
+            if (fit := fit_line(line, column)) is not None
+        ]
+        if fits:
+            sheets.append(_fits_sheet(fits, kind, word))
+    return sheets
+
+
+def _fits_sheet(fits: Sequence[tuple[str, str, Fit]], kind: Kind, word: str) -> Sheet:
+    note = (
+        "y = fixed + linear · n + quadratic · n² in visual tokens n, by relative least squares, with 95 % "
+        "intervals; a part whose interval holds zero cannot be told from zero. Misfit: root mean square of "
+        "the relative residuals; a large one says that this model does not describe the line."
+    )
+    quadratics = [fit.quadratic for *_, fit in fits]
+    columns = [
+        Column("line", Kind.TEXT, [label for label, *_ in fits]),
+        Column("figure", Kind.TEXT, [title for _, title, _ in fits]),
+        Column("fixed", kind, [interval_values(fit.fixed) for *_, fit in fits]),
+        Column(
+            "linear, per 1,000 tokens", kind, [interval_values(fit.linear.scaled(_KILO)) for *_, fit in fits]
+        ),
+        Column(
+            "quadratic, per (1,000 tokens)²",
+            kind,
+            [interval_values(part and part.scaled(_KILO**2)) for part in quadratics],
+        ),
+        Column("misfit", Kind.PERCENT, [fit.relative_rms for *_, fit in fits]),
+    ]
+    return Sheet(f"fits-{word}", f"Scaling of {word} with visual tokens", note, columns)
+
+
+def marginal_sheet(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) -> Sheet:
+    """What one more visual token costs in the encoder and in prefill, at several token counts."""
+    clocked = "gpu" if "gpu_vision_s" in columns or "gpu_prefill_s" in columns else "host"
+    rows = []
+    for line in lines:
+        for stage, title in (("vision", "encoder"), ("prefill", "prefill")):
+            fit = fit_line(line, f"{clocked}_{stage}_s")
+            if fit is not None:
+                rows.append((line_label(line), title, fit))
+    inside = [n for n in MARGINAL_AT if any(fit.tokens_low <= n <= fit.tokens_high for *_, fit in rows)]
+    return Sheet(
+        "marginal",
+        "Marginal cost per visual token",
+        f"The slope of the scaling fit of the {'GPU' if clocked == 'gpu' else 'host'} latency, with its 95 % "
+        "interval, at token counts within the measured range.",
+        [
+            Column("line", Kind.TEXT, [label for label, *_ in rows]),
+            Column("stage", Kind.TEXT, [title for _, title, _ in rows]),
+            *(
+                Column(
+                    f"at {n:,} tokens",
+                    Kind.SECONDS,
+                    [
+                        interval_values(fit.marginal(n)) if fit.tokens_low <= n <= fit.tokens_high else None
+                        for *_, fit in rows
+                    ],
+                )
+                for n in inside
+            ),
+        ],
+    )
+
+
+def crossovers_sheet(
+    lines: Sequence[Line], columns: dict[str, tuple[str, Kind]], samples: Samples | None
+) -> Sheet:
+    """Where one backbone becomes cheaper than another."""
+    found = [
+        (crossover, title)
+        for column, (title, _) in columns.items()
+        if not column.startswith("host_") or column.replace("host", "gpu") not in columns
+        for crossover in all_crossovers(lines, column, samples)
+    ]
+
+    def words(open_below: bool, open_above: bool) -> str:
+        ends = [word for word, is_open in (("below", open_below), ("above", open_above)) if is_open]
+        return f"may lie {' or '.join(ends)} the measured sizes" if ends else ""
+
+    return Sheet(
+        "crossovers",
+        "Crossovers",
+        "The square image from which the second backbone is cheaper than the first. The 95 % interval holds "
+        "the samples' noise and what interpolation between measured sizes cannot know.",
+        [
+            Column("figure", Kind.TEXT, [title for _, title in found]),
+            Column("cheaper below", Kind.TEXT, [line_label(c.cheaper_below) for c, _ in found]),
+            Column("cheaper above", Kind.TEXT, [line_label(c.cheaper_above) for c, _ in found]),
+            Column("from", Kind.PIXELS, [[c.pixels, c.low_pixels, c.high_pixels] for c, _ in found]),
+            Column("", Kind.TEXT, [words(c.open_below, c.open_above) for c, _ in found]),
+        ],
+    )
+
+
+def frontier_sheet(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) -> Sheet:
+    """For each line the largest image that ran, and the first that ran out of memory and where."""
+    memory = next((name for name in ("peak_allocated_bytes", "peak_rss_bytes") if name in columns), None)
+    largest: list[Value] = []
+    peaks: list[Value] = []
+    first: list[Value] = []
+    where: list[Value] = []
+    for line in lines:
+        ok = line.rows[line.rows["status"] == Status.OK]
+        out = line.rows[line.rows["status"] == Status.OOM]
+        largest.append(None if ok.empty else show_resolution(ok["resolution"].iloc[-1]))
+        peak = numbers(ok, memory)[-1] if memory and not ok.empty else np.nan
+        peaks.append(None if peak != peak else float(peak))
+        first.append("none" if out.empty else show_resolution(out["resolution"].iloc[0]))
+        where.append(None if out.empty else status_words(dict(out.iloc[0])).removeprefix("out of memory in "))
+    return Sheet(
+        "frontier",
+        "Out-of-memory frontier",
+        "The largest image that ran on each line, its peak memory, and the first that ran out of memory.",
+        [
+            Column("line", Kind.TEXT, [line_label(line) for line in lines]),
+            Column("largest that ran", Kind.TEXT, largest),
+            Column(columns[memory][0] if memory else "peak memory", Kind.BYTES, peaks),
+            Column("first out of memory", Kind.TEXT, first),
+            Column("in", Kind.TEXT, where),
+        ],
+    )
+
+
+def _names(frame: pd.DataFrame) -> list[Column]:
+    labels = {name: backbone_label(str(name)) for name in frame["backbone"].unique()}
+    resolutions = {name: show_resolution(name) for name in frame["resolution"].unique()}
+    return [
+        Column("backbone", Kind.TEXT, [labels[name] for name in frame["backbone"]]),
+        Column("resolution", Kind.TEXT, [resolutions[name] for name in frame["resolution"]]),
+        *(
+            Column(axis.replace("_", " "), Kind.TEXT, [str(value) for value in frame[axis]])
+            for axis in varying_axes(frame)
+        ),
+    ]
+
+
+def _with_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) -> list[Value]:
+    values: list[Value] = [*column_values(numbers(frame, column))]
+    if not samples:
+        return values
+    ends = column_intervals(frame, column, samples)
+    for i in np.flatnonzero(np.isfinite(ends[:, 0])).tolist():
+        if isinstance(value := values[i], float):
+            values[i] = [value, *ends[i].tolist()]
+    return values
+
+
+def _status_column(frame: pd.DataFrame) -> list[Value]:
+    wanted = [
+        "status",
+        *(name for name in ("oom_stage", "message", "warnings", "disturbances") if name in frame),
+    ]
+    return [status_words(row) for row in frame[wanted].to_dict("records")]

@@ -1,0 +1,82 @@
+"""A run as a notebook holds it, and several runs joined into one frame.
+
+import vlmprof
+run = vlmprof.load("runs/quick")
+run.frame          # the rows, a pandas DataFrame
+run.plot()         # the six-panel figure, drawn in the notebook
+run.report()       # writes report.html and report.md into the run folder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from vlmprof.analysis.frames import Samples
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Run:
+    """The rows, raw values and manifest of a run folder."""
+
+    name: str
+    frame: pd.DataFrame = field(repr=False)
+    samples: Samples = field(repr=False)
+    manifest: dict[str, Any] = field(repr=False)
+    path: Path | None = None
+
+    def plot(self, *, log: bool = False, reference: str | None = None, width: str = "two-column") -> Figure:
+        """The six-panel figure, as `render.six_panel.six_panel` draws it."""
+        from vlmprof.render.six_panel import six_panel
+
+        return six_panel(self.frame, self.samples, log=log, reference=reference, width=width)
+
+    def report(self, out: Path | str | None = None) -> list[Path]:
+        """Write the report as HTML and Markdown to a folder, by default the run's own; the files written."""
+        from vlmprof.render.report import write_report
+
+        return write_report([self], Path(out) if out is not None else self.path or Path())
+
+    def _repr_html_(self) -> str:
+        return str(self.frame.to_html(max_rows=20, notebook=True))
+
+
+def load(run: Path | str) -> Run:
+    """A run folder, read. Raises `UserError` when it is none or has no rows yet."""
+    from vlmprof import store
+
+    path = Path(run)
+    return Run(
+        path.resolve().name, store.load_frame(path), store.load_samples(path), store.load_manifest(path), path
+    )
+
+
+def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, Samples]:
+    """The rows and samples of several runs as one, with the run's name as one more axis.
+
+    A single run is returned as it is.
+    """
+    if len(runs) == 1:
+        return runs[0].frame, runs[0].samples
+    frames: list[pd.DataFrame] = []
+    samples: dict[str, Mapping[str, Sequence[float]]] = {}
+    for name, run in zip(_distinct([run.name for run in runs]), runs, strict=True):
+        named = run.frame.assign(run=name, cell_id=[f"{name}/{cell}" for cell in run.frame["cell_id"]])
+        frames.append(named)
+        samples |= {f"{name}/{cell}": values for cell, values in run.samples.items()}
+    return pd.concat(frames, ignore_index=True), samples
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, those that repeat numbered."""
+    return [
+        f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]

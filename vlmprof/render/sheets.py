@@ -1,0 +1,136 @@
+"""Tables as data: typed columns that HTML, Markdown, LaTeX, CSV and the terminal each show in their way.
+
+A figure with an interval is a list `[value, low, high]`, so that it survives JSON; what is unknown is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vlmprof.analysis.intervals import Interval
+
+Value = str | int | float | list[float] | None
+
+
+class Kind(StrEnum):
+    """What a column holds, which decides how it is shown and sorted."""
+
+    TEXT = "text"
+    COUNT = "count"
+    SECONDS = "seconds"
+    BYTES = "bytes"
+    RATIO = "ratio"
+    PERCENT = "percent"
+    NUMBER = "number"
+    PIXELS = "pixels"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a sheet."""
+
+    title: str
+    kind: Kind
+    values: Sequence[Value]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table."""
+
+    name: str
+    """A word for files and anchors."""
+    title: str
+    note: str
+    """What a reader has to know to read it, in a sentence or two."""
+    columns: Sequence[Column] = field(default_factory=tuple)
+
+    def __len__(self) -> int:
+        return len(self.columns[0].values) if self.columns else 0
+
+    @property
+    def numeric(self) -> list[bool]:
+        """For each column, whether it holds numbers."""
+        return [column.kind is not Kind.TEXT for column in self.columns]
+
+    def text_rows(self, most: int | None = None) -> list[list[str]]:
+        """The cells as people read them, row by row, `most` rows at most."""
+        shown = [[show(column.kind, v) for v in column.values[:most]] for column in self.columns]
+        return [list(row) for row in zip(*shown, strict=True)]
+
+
+def show(kind: Kind, value: Value) -> str:
+    """A value for people, with its unit; with an interval, `12.3 (12.1 to 12.6) ms`. Null shows nothing."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    numbers = [float(v) for v in (value if isinstance(value, list) else [value])]
+    unit, size = _unit(kind, numbers)
+    if kind is Kind.COUNT:
+        words = [f"{v:,.0f}" for v in numbers]
+    elif kind is Kind.PIXELS:
+        words = [f"{max(v, 0.0) ** 0.5:,.0f}²" for v in numbers]
+    else:
+        words = [_digits(v / size) for v in numbers]
+    text = words[0] if len(words) == 1 else f"{words[0]} ({words[1]} to {words[2]})"
+    return f"{text}{unit}"
+
+
+def interval_values(interval: Interval | None) -> list[float] | None:
+    """An interval as a sheet keeps it."""
+    return None if interval is None else [interval.value, interval.low, interval.high]
+
+
+def column_values(numbers: npt.NDArray[np.float64]) -> list[float | None]:
+    """An array as a sheet keeps it: null where it is NaN."""
+    return [None if value != value else value for value in numbers.tolist()]
+
+
+def seconds_unit(largest: float) -> tuple[str, float]:
+    """The unit in which seconds up to `largest` read best, and its size."""
+    units = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
+    return next(((unit, size) for unit, size in units if largest >= size), ("ps", 1e-12))
+
+
+def bytes_unit(largest: float) -> tuple[str, float]:
+    """The unit in which bytes up to `largest` read best, and its size."""
+    units = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10))
+    return next(((unit, size) for unit, size in units if largest >= size), ("B", 1.0))
+
+
+def _unit(kind: Kind, numbers: Iterable[float]) -> tuple[str, float]:
+    largest = max(map(abs, numbers))
+    if kind is Kind.SECONDS:
+        unit, size = seconds_unit(largest)
+        return f" {unit}", size
+    if kind is Kind.BYTES:
+        unit, size = bytes_unit(largest)
+        return f" {unit}", size
+    return {Kind.RATIO: ("×", 1.0), Kind.PERCENT: (" %", 0.01)}.get(kind, ("", 1.0))
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, without an exponent where a reader can do without."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        decimals = 2 if value == 0 else max(0, 2 - int(np.floor(np.log10(float(f"{abs(value):.2e}")))))
+        return f"{value:,.{decimals}f}"
+    return f"{value:.2e}"
+
+
+def sheet_records(sheet: Sheet) -> list[dict[str, Any]]:
+    """The sheet as plain rows for CSV: raw numbers, an interval as three columns."""
+    records: list[dict[str, Any]] = [{} for _ in range(len(sheet))]
+    for column in sheet.columns:
+        unit = {Kind.SECONDS: " (s)", Kind.BYTES: " (bytes)", Kind.PIXELS: " (pixels)"}.get(column.kind, "")
+        wide = any(isinstance(value, list) for value in column.values)
+        for record, value in zip(records, column.values, strict=True):
+            parts = value if isinstance(value, list) else [value, None, None]
+            record[f"{column.title}{unit}"] = parts[0]
+            if wide:
+                record[f"{column.title} low{unit}"], record[f"{column.title} high{unit}"] = parts[1:]
+    return records
