@@ -29,9 +29,11 @@ def create_llm(
     """
     known = facts(name)
     config = configuration(known)
+    attends = hasattr(config, "num_attention_heads")
+    choice = {"attn_implementation": attention} if attends else {}
     try:
         with uninitialised(device, dtype):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **choice)
     except (ValueError, KeyError, ImportError) as problem:
         reason = str(problem).strip().splitlines()[0]
         raise UserError(f"language model {name!r}: transformers cannot build it ({reason})") from problem

@@ -101,35 +101,50 @@ def _from_config(name: str, config: Mapping[str, Any], source: str, hub_name: st
     )
 
 
-def _llama(
-    name: str, parameters: int, source: str, *, hidden: int, layers: int, heads: int, mlp: int, **rest: Any
+def _decoder(
+    name: str,
+    parameters: int,
+    source: str,
+    *,
+    model_type: str = "llama",
+    vocab: int = 32000,
+    hidden: int,
+    layers: int,
+    heads: int,
+    mlp: int,
+    **rest: Any,
 ) -> LLMFacts:
+    """A transformer decoder; `rest` is what sets its configuration apart from its family's defaults."""
     config = {
-        "vocab_size": 32000,
+        "vocab_size": vocab,
         "hidden_size": hidden,
         "intermediate_size": mlp,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "max_position_embeddings": 4096,
-        "rms_norm_eps": 1e-5,
         **rest,
     }
-    return LLMFacts(
-        name=name,
-        model_type="llama",
-        hidden_size=hidden,
-        vocab_size=config["vocab_size"],
-        layers=layers,
-        parameters=parameters,
-        config=config,
-        source=source,
-    )
+    return LLMFacts(name, model_type, hidden, vocab, layers, parameters, config, source)
+
+
+_LLAMA_2 = {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
+_LLAMA_3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def _rope(theta: float) -> dict[str, Any]:
+    return {"rope_type": "default", "rope_theta": theta}
 
 
 _ENTRIES: dict[str, LLMFacts] = {
     entry.name: entry
     for entry in (
-        _llama(
+        _decoder(
             "vicuna-7b",
             6_738_415_616,
             "lmsys/vicuna-7b-v1.5 (Llama-2-7B)",
@@ -137,8 +152,132 @@ _ENTRIES: dict[str, LLMFacts] = {
             layers=32,
             heads=32,
             mlp=11008,
+            **_LLAMA_2,
         ),
-        _llama(
+        _decoder(
+            "vicuna-13b",
+            13_015_864_320,
+            "lmsys/vicuna-13b-v1.5 (Llama-2-13B)",
+            hidden=5120,
+            layers=40,
+            heads=40,
+            mlp=13824,
+            **_LLAMA_2,
+        ),
+        _decoder(
+            "llama-3.1-8b",
+            8_030_261_248,
+            "meta-llama/Llama-3.1-8B",
+            vocab=128256,
+            hidden=4096,
+            layers=32,
+            heads=32,
+            mlp=14336,
+            num_key_value_heads=8,
+            max_position_embeddings=131072,
+            rms_norm_eps=1e-5,
+            rope_parameters=_LLAMA_3_ROPE,
+        ),
+        _decoder(
+            "qwen2.5-0.5b",
+            494_032_768,
+            "Qwen/Qwen2.5-0.5B",
+            model_type="qwen2",
+            vocab=151936,
+            hidden=896,
+            layers=24,
+            heads=14,
+            mlp=4864,
+            num_key_value_heads=2,
+            tie_word_embeddings=True,
+            max_position_embeddings=32768,
+            rope_parameters=_rope(1e6),
+        ),
+        _decoder(
+            "qwen2.5-7b",
+            7_615_616_512,
+            "Qwen/Qwen2.5-7B",
+            model_type="qwen2",
+            vocab=152064,
+            hidden=3584,
+            layers=28,
+            heads=28,
+            mlp=18944,
+            num_key_value_heads=4,
+            max_position_embeddings=131072,
+            rope_parameters=_rope(1e6),
+        ),
+        _decoder(
+            "qwen3-4b",
+            4_022_468_096,
+            "Qwen/Qwen3-4B",
+            model_type="qwen3",
+            vocab=151936,
+            hidden=2560,
+            layers=36,
+            heads=32,
+            mlp=9728,
+            num_key_value_heads=8,
+            head_dim=128,
+            tie_word_embeddings=True,
+            max_position_embeddings=40960,
+            rope_parameters=_rope(1e6),
+        ),
+        _decoder(
+            "qwen3-8b",
+            8_190_735_360,
+            "Qwen/Qwen3-8B",
+            model_type="qwen3",
+            vocab=151936,
+            hidden=4096,
+            layers=36,
+            heads=32,
+            mlp=12288,
+            num_key_value_heads=8,
+            head_dim=128,
+            max_position_embeddings=40960,
+            rope_parameters=_rope(1e6),
+        ),
+        _decoder(
+            "phi-3-mini",
+            3_821_079_552,
+            "microsoft/Phi-3-mini-4k-instruct",
+            model_type="phi3",
+            vocab=32064,
+            hidden=3072,
+            layers=32,
+            heads=32,
+            mlp=8192,
+            max_position_embeddings=4096,
+            original_max_position_embeddings=4096,
+            sliding_window=2047,
+            pad_token_id=32000,
+        ),
+        _decoder(
+            "smollm2-1.7b",
+            1_711_376_384,
+            "HuggingFaceTB/SmolLM2-1.7B",
+            vocab=49152,
+            hidden=2048,
+            layers=24,
+            heads=32,
+            mlp=8192,
+            tie_word_embeddings=True,
+            max_position_embeddings=8192,
+            rms_norm_eps=1e-5,
+            rope_parameters=_rope(130000.0),
+        ),
+        LLMFacts(
+            name="mamba-2.8b",
+            model_type="mamba",
+            hidden_size=2560,
+            vocab_size=50280,
+            layers=64,
+            parameters=2_768_345_600,
+            config={"hidden_size": 2560, "vocab_size": 50280, "num_hidden_layers": 64, "state_size": 16},
+            source="state-spaces/mamba-2.8b-hf",
+        ),
+        _decoder(
             "llama-23m",
             22_909_824,
             "no published model: Llama's architecture made small, to run the tool on a CPU",
@@ -147,6 +286,7 @@ _ENTRIES: dict[str, LLMFacts] = {
             heads=6,
             mlp=1024,
             tie_word_embeddings=True,
+            **_LLAMA_2,
         ),
     )
 }
