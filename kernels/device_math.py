@@ -55,10 +55,10 @@ def softplus(x, PRECISE: tl.constexpr):
 @triton.jit
 def split_pair(pair, ELEMENT: tl.constexpr):
     """Two neighbouring channels, as float32, from one word of twice the element's width."""
-    if ELEMENT == tl.float32:
+    if tl.float32 == ELEMENT:
         low = pair.to(tl.int32).to(tl.float32, bitcast=True)
         high = (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-    elif ELEMENT == tl.bfloat16:
+    elif tl.bfloat16 == ELEMENT:
         low = (pair << 16).to(tl.float32, bitcast=True)
         high = (pair & -65536).to(tl.float32, bitcast=True)
     else:
@@ -70,7 +70,7 @@ def split_pair(pair, ELEMENT: tl.constexpr):
 @triton.jit
 def join_pair(low, high, ELEMENT: tl.constexpr):
     """The inverse of `split_pair`, rounding float32 to ELEMENT."""
-    if ELEMENT == tl.float32:
+    if tl.float32 == ELEMENT:
         low_bits = low.to(tl.uint32, bitcast=True).to(tl.int64)
         high_bits = high.to(tl.uint32, bitcast=True).to(tl.int64)
         pair = low_bits | (high_bits << 32)
@@ -79,7 +79,7 @@ def join_pair(low, high, ELEMENT: tl.constexpr):
         high_bits = high.to(ELEMENT, fp_downcast_rounding="rtne").to(tl.uint16, bitcast=True).to(tl.int32)
         pair = low_bits | (high_bits << 16)
     else:
-        CONVERT: tl.constexpr = "bf16x2" if ELEMENT == tl.bfloat16 else "f16x2"
+        CONVERT: tl.constexpr = "bf16x2" if tl.bfloat16 == ELEMENT else "f16x2"
         pair = tl.inline_asm_elementwise(
             "cvt.rn." + CONVERT + ".f32 $0, $2, $1;",
             "=r,f,f",
@@ -101,20 +101,14 @@ def opaque(x):
     if INTERPRETED:
         y = x
     else:
-        y = tl.inline_asm_elementwise(
-            "mov.b32 $0, $1;", "=r,r", [x], dtype=tl.int32, is_pure=False, pack=1
-        )
+        y = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], dtype=tl.int32, is_pure=False, pack=1)
     return y
 
 
 @triton.jit
 def load_where(pointers, mask, MASKED: tl.constexpr):
     """Load with `mask` and 0 elsewhere, or, when not MASKED, without one."""
-    if MASKED:
-        values = tl.load(pointers, mask=mask, other=0)
-    else:
-        values = tl.load(pointers)
-    return values
+    return tl.load(pointers, mask=mask, other=0) if MASKED else tl.load(pointers)
 
 
 @triton.jit
@@ -152,4 +146,23 @@ def scan_rows(decay, drive, ROWS: tl.constexpr):
             distance *= 2
     else:
         products, states = tl.associative_scan((decay, drive), 0, compose)
+    return products, states
+
+
+@triton.jit
+def scan_columns(decay, drive, COLUMNS: tl.constexpr):
+    """`scan_rows` along the rows of two (rows, COLUMNS) tiles."""
+    if INTERPRETED:
+        i = tl.arange(0, COLUMNS)[None, :]
+        products = decay
+        states = drive
+        distance = 1
+        while distance < COLUMNS:
+            before = tl.broadcast_to(tl.maximum(i - distance, 0), decay.shape)
+            combined = products * tl.gather(states, before, 1) + states
+            states = tl.where(i >= distance, combined, states)
+            products = tl.where(i >= distance, products * tl.gather(products, before, 1), products)
+            distance *= 2
+    else:
+        products, states = tl.associative_scan((decay, drive), 1, compose)
     return products, states

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from vlmprof.kernels.backends import compute_dtype
+from vlmprof.kernels.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
 
 SEGMENT_ELEMENTS = 1 << 19
 """Elements of one working tensor: a few of them stay in a CPU's last-level cache."""
-
-LOG2_E = math.log2(math.e)
 
 
 def chunks_per_segment(chunks: int, elements_per_position: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-
 from vlmprof.kernels.device_math import exp2_fast, scan_rows
 
 

@@ -14,7 +14,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
 from vlmprof.kernels.ss2d import many_states, single_state
 from vlmprof.kernels.ss2d.carry import carry_kernel
 from vlmprof.kernels.ss2d.packing import Packed, packed
@@ -22,6 +21,9 @@ from vlmprof.kernels.ss2d.tile import CHANNELS, POSITIONS
 
 ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 WORDS = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32: torch.int64}
+
+COMPILE_OPTIONS = {"num_warps": 1, "maxnreg": 255, "enable_fp_fusion": True}
+"""One warp per program. Left to itself the assembler takes 168 registers in some kernels, and spills."""
 
 MOST_TILES = 8
 """Tiles per chunk where there are enough chunks to fill a GPU."""
@@ -52,7 +54,7 @@ def ss2d_fused(
             "backend 'torch' takes float64"
         )
     parameters = packed(x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    batch, height, width, d_inner = x.shape
+    d_inner = x.shape[3]
     channels = d_inner + d_inner % 2
     if channels != d_inner:
         x = torch.nn.functional.pad(x, (0, 1))
@@ -92,8 +94,7 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed) -> None:
         "RANK": parameters.rank,
         "ELEMENT": ELEMENTS[x.dtype],
         "LOW": height < POSITIONS,
-        "num_warps": 1,
-        "enable_fp_fusion": True,
+        **COMPILE_OPTIONS,
     }
     channel_blocks = -(-channels // CHANNELS)
     if d_state == 1:

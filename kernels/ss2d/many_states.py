@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-
 from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where
 from vlmprof.kernels.ss2d.single_state import SIZES, UNALIGNED
 from vlmprof.kernels.ss2d.tile import (
@@ -61,7 +60,7 @@ def summary_kernel(
     Grid (chunks, channel blocks, batch), one direction K.
     """
     T: tl.constexpr = 16
-    PRECISE: tl.constexpr = ELEMENT == tl.float32
+    PRECISE: tl.constexpr = tl.float32 == ELEMENT
     chunk = tl.program_id(0)
     words = tl.program_id(1) * 32 + tl.arange(0, 32)
     image = tl.program_id(2).to(tl.int64)
@@ -112,7 +111,7 @@ def output_kernel(
     Grid (chunks, channel blocks, batch). `entering` is used up: it holds the running states.
     """
     T: tl.constexpr = 16
-    PRECISE: tl.constexpr = ELEMENT == tl.float32
+    PRECISE: tl.constexpr = tl.float32 == ELEMENT
     PARTIAL: tl.constexpr = D % 64 != 0
     chunk = tl.program_id(0)
     words = tl.program_id(1) * 32 + tl.arange(0, 32)

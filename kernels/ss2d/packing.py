@@ -7,14 +7,12 @@ line of memory, and B with C is one word.
 
 from __future__ import annotations
 
-import math
 import weakref
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-LOG2_E = math.log2(math.e)
+from vlmprof.kernels.backends import LOG2_E
 
 
 @dataclass(frozen=True)
@@ -24,8 +22,8 @@ class Packed:
     x_proj: Tensor
     """(4 · KW, D), in the dtype of x."""
     dt_weight: Tensor
-    """(4, 2, RANK, D / 2), even channels, then odd ones, in the dtype of x; zeros in the rows that meet
-    B, C and padding."""
+    """(4, 2, D / 2, RANK), even channels, then odd ones, in the dtype of x; zeros where they meet B, C and
+    padding."""
     dt_bias: Tensor
     """(4, D), float32."""
     a2: Tensor
@@ -60,8 +58,8 @@ def pack(
     x_proj[:, 0 : 2 * d_state : 2, :d_inner] = B
     x_proj[:, 1 : 2 * d_state : 2, :d_inner] = C
     x_proj[:, 2 * d_state : 2 * d_state + dt_rank, :d_inner] = dts
-    dt_weight = dt_projs_weight.new_zeros(4, rank, channels, dtype=dtype)
-    dt_weight[:, first : first + dt_rank, :d_inner] = dt_projs_weight.transpose(1, 2)
+    dt_weight = dt_projs_weight.new_zeros(4, channels, rank, dtype=dtype)
+    dt_weight[:, :d_inner, first : first + dt_rank] = dt_projs_weight
 
     def padded(values: Tensor) -> Tensor:
         return torch.nn.functional.pad(values.float(), (0, channels - d_inner)).contiguous()
@@ -69,7 +67,7 @@ def pack(
     A = A_logs.float().exp().view(4, d_inner, d_state).transpose(1, 2)
     return Packed(
         x_proj=x_proj.flatten(0, 1),
-        dt_weight=dt_weight.unflatten(2, (-1, 2)).movedim(3, 1).contiguous(),
+        dt_weight=dt_weight.unflatten(1, (-1, 2)).transpose(1, 2).contiguous(),
         dt_bias=padded(dt_projs_bias),
         a2=padded(A * -LOG2_E),
         skip=padded(Ds.view(4, d_inner).sum(0, dtype=torch.float32)),

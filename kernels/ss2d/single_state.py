@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-
 from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where
 from vlmprof.kernels.ss2d.tile import (
     kept_dt_weight,
@@ -35,7 +34,7 @@ def _summarise_tile(
     ELEMENT: tl.constexpr, INTERIOR: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
     """The tile's effect on the states and on the sums of steps, for both halves of the channels."""
-    PRECISE: tl.constexpr = ELEMENT == tl.float32
+    PRECISE: tl.constexpr = tl.float32 == ELEMENT
     first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, INTERIOR, LOW)
     x_low, x_high, dts, B, _, _ = load_tile(
         x_ptr, p_ptr, bc_ptr, first, relative, words, K, D, KW, 1, RANK, ELEMENT, INTERIOR
@@ -122,7 +121,7 @@ def _output_tile(
     ELEMENT: tl.constexpr, INTERIOR: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
     """Add one direction of one tile to y, or with the last direction write the sum to out."""
-    PRECISE: tl.constexpr = ELEMENT == tl.float32
+    PRECISE: tl.constexpr = tl.float32 == ELEMENT
     first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, INTERIOR, LOW)
     x_low, x_high, dts, B, C, offsets = load_tile(
         x_ptr, p_ptr, bc_ptr, first, relative, words, K, D, KW, 1, RANK, ELEMENT, INTERIOR
@@ -143,9 +142,7 @@ def _output_tile(
         y_low += x_low * skips[0][None, :]
         y_high += x_high * skips[1][None, :]
     else:
-        before_low, before_high = split_pair(
-            load_where(y_ptr + at + offsets, lanes, PARTIAL), tl.float32
-        )
+        before_low, before_high = split_pair(load_where(y_ptr + at + offsets, lanes, PARTIAL), tl.float32)
         y_low += before_low
         y_high += before_high
     written = lanes & exists[:, None]
@@ -200,11 +197,11 @@ def output_kernel(
                 interior = interior & (start % height + T <= height)
             if interior or not GENERAL:
                 states = _output_tile(
-                    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, weights, biases, decays, skips, states, start,
-                    words, height, width, k, D, KW, RANK, ELEMENT, True, LOW,
+                    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, weights, biases, decays, skips, states,
+                    start, words, height, width, k, D, KW, RANK, ELEMENT, True, LOW,
                 )  # fmt: skip
             else:
                 states = _output_tile(
-                    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, weights, biases, decays, skips, states, start,
-                    words, height, width, k, D, KW, RANK, ELEMENT, False, LOW,
+                    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, weights, biases, decays, skips, states,
+                    start, words, height, width, k, D, KW, RANK, ELEMENT, False, LOW,
                 )  # fmt: skip

@@ -1,9 +1,10 @@
 """One tile of one direction: 16 positions in scan order, 64 channels, one warp.
 
 Each lane owns two neighbouring channels, loaded as one word, and all positions of the tile, so the
-scan along positions stays inside a lane. That layout holds because words are loaded one by one: the
-kernels tell Triton nothing about the alignment of x and y, or it would load wider and split the
-positions among lanes.
+scan along positions stays inside a lane. That layout holds because words are loaded one by one. Triton
+would load wider, and split the positions among lanes, if it knew the alignment of x and y, which the
+kernels therefore keep from it, or if a wide load in the same loop had the tile's shape (T, 32): so
+what the matrix product takes is loaded transposed.
 
 Row i of a tile is its i-th position in scan order, so the reversed directions run the same code.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-
 from vlmprof.kernels.device_math import (
     INTERPRETED,
     exp2_fast,
@@ -88,9 +88,9 @@ def load_tile(
     x_low, x_high = split_pair(load_where(x_ptr + first * D2 + offsets, lanes, D % 64 != 0), ELEMENT)
 
     block = first * (4 * KW) + direction * KW
-    rank_offsets = relative[:, None] * (4 * KW) + r[None, :]
-    ranks = (r < KW - OFFSET)[None, :]
-    dts = load_where(p_ptr + block + OFFSET + rank_offsets, ranks, RANK != KW - OFFSET)
+    rank_offsets = relative[None, :] * (4 * KW) + r[:, None]
+    ranks = (r < KW - OFFSET)[:, None]
+    dts = tl.trans(load_where(p_ptr + block + OFFSET + rank_offsets, ranks, RANK != KW - OFFSET))
     B, C = split_pair(tl.load(bc_ptr + block // 2 + bc_offsets), ELEMENT)
     return x_low, x_high, dts, B, C, offsets
 
@@ -129,8 +129,8 @@ def scan_tile(steps, x, A2, B, state):
 def load_dt_weight(weight_ptr, direction, words, HALF: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr):
     """(RANK, 32) weights of the lower (HALF 0) or the higher channel of each word; zeros beyond D."""
     r = tl.arange(0, RANK)
-    offsets = ((direction * 2 + HALF) * RANK + r[:, None]) * (D // 2) + words[None, :]
-    return load_where(weight_ptr + offsets, (words < D // 2)[None, :], D % 64 != 0)
+    offsets = ((direction * 2 + HALF) * (D // 2) + words[:, None]) * RANK + r[None, :]
+    return tl.trans(load_where(weight_ptr + offsets, (words < D // 2)[:, None], D % 64 != 0))
 
 
 @triton.jit
@@ -138,11 +138,7 @@ def kept_dt_weight(
     weight_ptr, kept, direction, words, HALF: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr
 ):
     """The weights kept in registers through the chunk, or, where they would fill these, fresh ones."""
-    if RANK == 16:
-        weight = kept
-    else:
-        weight = load_dt_weight(weight_ptr, direction, opaque(words), HALF, D, RANK)
-    return weight
+    return kept if RANK == 16 else load_dt_weight(weight_ptr, direction, opaque(words), HALF, D, RANK)
 
 
 @triton.jit

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from vlmprof.kernels.backends import compute_dtype
+from vlmprof.kernels.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
-from vlmprof.kernels.selective_scan.vectorized import LOG2_E, chunks_per_segment
+from vlmprof.kernels.selective_scan.vectorized import chunks_per_segment
 
 
 def ss2d_vectorized(

@@ -1,0 +1,66 @@
+"""Depthwise convolution and SiLU on channels-last activations, in one kernel: the `triton` backend."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+CHANNELS = 64
+"""Channels per program, at most."""
+
+PIXELS = 32
+"""Pixels of one row per program."""
+
+
+@triton.jit(do_not_specialize=["height", "width"])
+def depthwise_conv_silu_kernel(
+    x_ptr, weight_ptr, bias_ptr, y_ptr, height, width,
+    D: tl.constexpr, SIZE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """x, y (batch, height, width, D); weight (SIZE · SIZE, D). Sums in float32.
+
+    Grid (row blocks of PIXELS, channel blocks, batch · height). The neighbours that programs share are
+    read from the cache.
+    """
+    row = tl.program_id(2) % height
+    image = (tl.program_id(2) // height).to(tl.int64)
+    column = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    real = (channel < D)[None, :]
+    total = tl.zeros([PIXELS, CHANNELS], tl.float32)
+    if HAS_BIAS:
+        total += tl.load(bias_ptr + channel, mask=channel < D, other=0.0).to(tl.float32)[None, :]
+    for dy in tl.static_range(SIZE):
+        y = row + dy - SIZE // 2
+        line = x_ptr + (image * height + y) * width * D
+        lines = y + tl.zeros([PIXELS], tl.int32)
+        within = (lines >= 0) & (lines < height)
+        for dx in tl.static_range(SIZE):
+            x = column + dx - SIZE // 2
+            there = (within & (x >= 0) & (x < width))[:, None] & real
+            value = tl.load(line + (x[:, None] * D + channel[None, :]), mask=there, other=0.0)
+            weight = tl.load(weight_ptr + (dy * SIZE + dx) * D + channel, mask=channel < D, other=0.0)
+            total += value.to(tl.float32) * weight.to(tl.float32)[None, :]
+    total = total / (1.0 + tl.exp(-total))
+    out = y_ptr + (image * height + row) * width * D + (column[:, None] * D + channel[None, :])
+    tl.store(out, total.to(y_ptr.dtype.element_ty), mask=(column < width)[:, None] & real)
+
+
+def depthwise_conv_silu_fused(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Shapes as in `depthwise_conv_silu`. Raises TypeError for float64."""
+    if x.dtype == torch.float64:
+        raise TypeError("depthwise_conv_silu: backend 'triton' sums in float32; 'torch' takes float64")
+    batch, height, width, channels = x.shape
+    size = weight.shape[-1]
+    by_tap = weight.reshape(channels, size * size).t().contiguous()
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    block = min(CHANNELS, triton.next_power_of_2(channels))
+    grid = (triton.cdiv(width, PIXELS), triton.cdiv(channels, block), batch * height)
+    depthwise_conv_silu_kernel[grid](
+        x.contiguous(), by_tap, by_tap if bias is None else bias, y, height, width,
+        D=channels, SIZE=size, HAS_BIAS=bias is not None, PIXELS=PIXELS, CHANNELS=block, num_warps=4,
+    )  # fmt: skip
+    return y

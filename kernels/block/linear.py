@@ -1,0 +1,134 @@
+"""Layer norm, matrix product, activation and residual in one kernel: the `triton` backend.
+
+The norm's statistics take a first walk over the rows, whose second reading, for the product, comes
+from the cache; the normalised rows are never written.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from vlmprof.kernels.device_math import INTERPRETED
+
+ROWS, COLUMNS, DEPTH = 64, 64, 32
+"""The tile of the product: rows of x, rows of the weight, and how far it goes per step."""
+
+
+@triton.jit
+def activate(x, ACTIVATION: tl.constexpr):
+    """GELU by the error function, SiLU, or nothing, in float32."""
+    if ACTIVATION == "gelu":
+        x = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    elif ACTIVATION == "silu":
+        x = x / (1.0 + tl.exp(-x))
+    return x
+
+
+@triton.jit(do_not_specialize=["rows"])
+def linear_kernel(
+    x_ptr, norm_weight_ptr, norm_bias_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, rows, eps,
+    K: tl.constexpr, M: tl.constexpr,
+    NORM: tl.constexpr, NORM_BIAS: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """y (rows, M) = activation(norm(x) weightᵀ + bias) + residual. x (rows, K), weight (M, K).
+
+    Grid (column blocks, row blocks), so that programs which run together share rows.
+    """
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    depth = tl.arange(0, DEPTH)
+    there = (row < rows)[:, None]
+    x_rows = x_ptr + row.to(tl.int64)[:, None] * K
+    if NORM:
+        # the mean first: subtracting it from a sum of squares would cancel
+        total = tl.zeros([ROWS], tl.float32)
+        for k in range(0, K, DEPTH):
+            inside = there & (k + depth < K)[None, :]
+            total += tl.sum(tl.load(x_rows + (k + depth)[None, :], mask=inside, other=0.0).to(tl.float32), 1)
+        mean = total / K
+        squares = tl.zeros([ROWS], tl.float32)
+        for k in range(0, K, DEPTH):
+            inside = there & (k + depth < K)[None, :]
+            x = tl.load(x_rows + (k + depth)[None, :], mask=inside, other=0.0).to(tl.float32)
+            centred = tl.where(inside, x - mean[:, None], 0.0)
+            squares += tl.sum(centred * centred, 1)
+        scale = tl.rsqrt(squares / K + eps)
+
+    product = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for k in range(0, K, DEPTH):
+        deep = k + depth < K
+        x = tl.load(x_rows + (k + depth)[None, :], mask=there & deep[None, :], other=0.0)
+        w = tl.load(
+            weight_ptr + column[None, :] * K + (k + depth)[:, None],
+            mask=(column < M)[None, :] & deep[:, None],
+            other=0.0,
+        )
+        if NORM:
+            normed = (x.to(tl.float32) - mean[:, None]) * scale[:, None]
+            normed *= tl.load(norm_weight_ptr + k + depth, mask=deep, other=0.0).to(tl.float32)[None, :]
+            if NORM_BIAS:
+                normed += tl.load(norm_bias_ptr + k + depth, mask=deep, other=0.0).to(tl.float32)[None, :]
+            x = normed.to(w.dtype)
+        if INTERPRETED:
+            x = x.to(tl.float32)
+            w = w.to(tl.float32)
+        product = tl.dot(x, w, product, input_precision=PRECISION)
+
+    if BIAS:
+        product += tl.load(bias_ptr + column, mask=column < M, other=0.0).to(tl.float32)[None, :]
+    product = activate(product, ACTIVATION)
+    offsets = row.to(tl.int64)[:, None] * M + column[None, :]
+    inside = there & (column < M)[None, :]
+    if RESIDUAL:
+        product += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    tl.store(y_ptr + offsets, product.to(y_ptr.dtype.element_ty), mask=inside)
+
+
+def linear_fused(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    eps: float,
+) -> Tensor:
+    """Shapes as in `norm_linear`; without a norm weight there is no norm. Raises TypeError for float64."""
+    if x.dtype == torch.float64:
+        raise TypeError("linear: backend 'triton' sums in float32; backend 'torch' takes float64")
+    features = weight.shape[0]
+    y = x.new_empty(*x.shape[:-1], features)
+    x = x.contiguous()
+    weight = weight.to(x.dtype).contiguous()
+    rows = x.numel() // x.shape[-1]
+    grid = (triton.cdiv(features, COLUMNS), triton.cdiv(rows, ROWS))
+    linear_kernel[grid](
+        x,
+        x if norm_weight is None else norm_weight,
+        x if norm_bias is None else norm_bias,
+        weight,
+        x if bias is None else bias,
+        x if residual is None else residual.contiguous(),
+        y,
+        rows,
+        eps,
+        K=x.shape[-1],
+        M=features,
+        NORM=norm_weight is not None,
+        NORM_BIAS=norm_bias is not None,
+        BIAS=bias is not None,
+        RESIDUAL=residual is not None,
+        ACTIVATION=activation or "",
+        PRECISION="tf32x3" if x.dtype == torch.float32 else "tf32",
+        ROWS=ROWS,
+        COLUMNS=COLUMNS,
+        DEPTH=DEPTH,
+        num_warps=4,
+        enable_fp_fusion=True,
+    )
+    return y

@@ -1,0 +1,94 @@
+"""Cross-scan and cross-merge as one kernel each: the `triton` backend.
+
+A tile of 32 × 32 pixels is read once and written to its four places, or read from its four places,
+summed in float32 and written once. By columns the tile goes through a transposition in registers, so
+that every access runs along the memory's fast dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+TILE = 32
+
+
+@triton.jit
+def _places(row0, column0, height, width, TILE: tl.constexpr):
+    """Offsets of a tile in scan order by rows, (rows, columns), and by columns, (columns, rows)."""
+    rows = row0 + tl.arange(0, TILE)
+    columns = column0 + tl.arange(0, TILE)
+    by_rows = rows[:, None] * width + columns[None, :]
+    by_columns = columns[:, None] * height + rows[None, :]
+    inside = (rows < height)[:, None] & (columns < width)[None, :]
+    inside_transposed = (columns < width)[:, None] & (rows < height)[None, :]
+    return by_rows, by_columns, inside, inside_transposed
+
+
+@triton.jit(do_not_specialize=["channels", "height", "width"])
+def cross_scan_kernel(x_ptr, xs_ptr, channels, height, width, TILE: tl.constexpr):
+    """x (batch, channels, height, width) to xs (batch, 4, channels, L). Grid (tiles, batch · channels)."""
+    across = tl.cdiv(width, TILE)
+    row0 = tl.program_id(0) // across * TILE
+    column0 = tl.program_id(0) % across * TILE
+    by_rows, by_columns, inside, inside_t = _places(row0, column0, height, width, TILE)
+    length = height * width
+    image = tl.program_id(1).to(tl.int64)
+    xs_ptr += (image // channels * (4 * channels) + image % channels) * length
+    step = channels.to(tl.int64) * length
+    tile = tl.load(x_ptr + image * length + by_rows, mask=inside)
+    turned = tl.trans(tile)
+    tl.store(xs_ptr + by_rows, tile, mask=inside)
+    tl.store(xs_ptr + step + by_columns, turned, mask=inside_t)
+    tl.store(xs_ptr + 2 * step + (length - 1 - by_rows), tile, mask=inside)
+    tl.store(xs_ptr + 3 * step + (length - 1 - by_columns), turned, mask=inside_t)
+
+
+@triton.jit(do_not_specialize=["channels", "height", "width"])
+def cross_merge_kernel(ys_ptr, y_ptr, channels, height, width, TILE: tl.constexpr):
+    """ys (batch, 4, channels, L) to y (batch, channels, height, width). Grid (tiles, batch · channels)."""
+    across = tl.cdiv(width, TILE)
+    row0 = tl.program_id(0) // across * TILE
+    column0 = tl.program_id(0) % across * TILE
+    by_rows, by_columns, inside, inside_t = _places(row0, column0, height, width, TILE)
+    length = height * width
+    image = tl.program_id(1).to(tl.int64)
+    ys_ptr += (image // channels * (4 * channels) + image % channels) * length
+    step = channels.to(tl.int64) * length
+    rows = tl.load(ys_ptr + by_rows, mask=inside).to(tl.float32)
+    rows += tl.load(ys_ptr + 2 * step + (length - 1 - by_rows), mask=inside).to(tl.float32)
+    columns = tl.load(ys_ptr + step + by_columns, mask=inside_t).to(tl.float32)
+    columns += tl.load(ys_ptr + 3 * step + (length - 1 - by_columns), mask=inside_t).to(tl.float32)
+    merged = (rows + tl.trans(columns)).to(y_ptr.dtype.element_ty)
+    tl.store(y_ptr + image * length + by_rows, merged, mask=inside)
+
+
+def _grid(images: int, height: int, width: int) -> tuple[int, int]:
+    return triton.cdiv(height, TILE) * triton.cdiv(width, TILE), images
+
+
+def cross_scan_fused(x: Tensor) -> Tensor:
+    """Shapes as in `cross_scan`. Raises TypeError for float64."""
+    _refuse_double("cross_scan", x)
+    batch, channels, height, width = x.shape
+    xs = x.new_empty(batch, 4, channels, height * width)
+    grid = _grid(batch * channels, height, width)
+    cross_scan_kernel[grid](x.contiguous(), xs, channels, height, width, TILE=TILE, num_warps=4)
+    return xs
+
+
+def cross_merge_fused(ys: Tensor, height: int, width: int) -> Tensor:
+    """Shapes as in `cross_merge`. Raises TypeError for float64."""
+    _refuse_double("cross_merge", ys)
+    batch, _, channels, _ = ys.shape
+    y = ys.new_empty(batch, channels, height, width)
+    grid = _grid(batch * channels, height, width)
+    cross_merge_kernel[grid](ys.contiguous(), y, channels, height, width, TILE=TILE, num_warps=4)
+    return y
+
+
+def _refuse_double(op: str, tensor: Tensor) -> None:
+    if tensor.dtype == torch.float64:
+        raise TypeError(f"{op}: backend 'triton' sums in float32; backend 'torch' takes float64")
