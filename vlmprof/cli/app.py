@@ -50,6 +50,13 @@ def sweep(
     spec: SpecArgument = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
     retry: Annotated[list[str] | None, typer.Option(help="Run cells with this status again.")] = None,
+    devices: Annotated[
+        list[str] | None,
+        typer.Option(help="One cell at a time on each of these; repeatable, such as cuda:0."),
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Run on the Ray cluster at this address; local starts one here.")
+    ] = None,
 ) -> None:
     """Measure every cell of a sweep; leave rows, samples and the six-panel figure in a run folder.
 
@@ -66,7 +73,9 @@ def sweep(
     for stop in STOPS:
         signal.signal(stop, _interrupt)
     try:
-        run_sweep(checked, folder, _command(), choose_progress(), statuses)
+        run_sweep(
+            checked, folder, _command(), choose_progress(), retry=statuses, devices=devices or (), cluster=ray
+        )
     except KeyboardInterrupt:
         print(f"interrupted; finished cells are in {folder}, the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None

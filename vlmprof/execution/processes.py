@@ -41,6 +41,10 @@ class Ended:
     """The end of what it printed."""
 
 
+class StoppedError(Exception):
+    """A call in a process of its own was told to end before it had a result."""
+
+
 @cache
 def context() -> Any:
     """The multiprocessing context of all cells: a fork server where the system has one."""
@@ -58,12 +62,13 @@ def call_in_process(
     log: Path | None = None,
     timeout_s: float | None = None,
     on_poll: Callable[[int], None] = lambda pid: None,
+    stop: threading.Event | None = None,
 ) -> Ended:
     """Run `target`, written `module:function`, on `args` in a process of its own and wait for it.
 
     The module is imported there alone, so that this process stays light. What it prints goes to `log`.
     After `timeout_s` it is killed. `on_poll` is called with the process's
-    number a few times a second meanwhile. If this process
+    number a few times a second meanwhile, and `stop` ends it with `StoppedError`. If this process
     is interrupted or dies, so does the other.
     """
     spawn = context()
@@ -77,6 +82,8 @@ def call_in_process(
     try:
         while not wait([answers, process.sentinel], POLL_S):
             on_poll(process.pid)
+            if stop is not None and stop.is_set():
+                raise StoppedError
             if deadline is not None and time.monotonic() > deadline:
                 process.kill()
                 process.join()

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmprof.environment import host_facts
 from vlmprof.errors import UserError
-from vlmprof.execution import limits, oom, sharing
-from vlmprof.execution.board import Board, Phase
-from vlmprof.execution.processes import Ended, board, call_in_process, first_line
+from vlmprof.execution import limits, sharing
+from vlmprof.execution.cell import NO_SAMPLES, unmeasured_row
+from vlmprof.execution.launchers import Finished, Job, Launcher, LocalLauncher
+from vlmprof.execution.processes import call_in_process
 from vlmprof.execution.progress import Progress
-from vlmprof.measure.telemetry import Telemetry, nvml_probe
 from vlmprof.plan import Cell, in_order, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder, Samples
-
-NO_SAMPLES: Samples = {}
 
 
 @dataclass(frozen=True)
@@ -50,134 +47,124 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def run_sweep(
-    spec: SweepSpec, out: Path, command: str, progress: Progress, retry: Collection[Status] = ()
+    spec: SweepSpec,
+    out: Path,
+    command: str,
+    progress: Progress,
+    *,
+    retry: Collection[Status] = (),
+    devices: Sequence[str] = (),
+    cluster: str | None = None,
 ) -> SweepOutcome:
     """Run every cell of `spec` that `out` has no row of yet; rows with a status in `retry` count as none.
 
+    Cells run one at a time, or one on each of `devices`, or on the Ray cluster at the address `cluster`.
     Raises `UserError` before anything is measured if the specification cannot be run here, and
     `KeyboardInterrupt` when interrupted, with every finished cell on disk.
     """
     cells = in_order(make_plan(spec), spec.fixed["order"], spec.fixed["seed"])
-    machine = describe_machine(spec.fixed["device"])
+    prepare = _cluster_launcher if cluster is not None else _local_launcher
+    launcher, machine = prepare(spec, progress, devices, cluster)
     fixed = {**spec.fixed, "device": machine["device"]}
     if fixed["memory_limit"]:
         kind = str(machine["device"]).split(":")[0]
         limits.check_memory_limit(fixed["memory_limit"], kind, machine["device_memory_bytes"])
     shown = {key: value for key, value in machine.items() if key != "device_uuid"}
     manifest = {"spec": spec.to_json(), "command": command, "environment": shown}
-    with RunFolder(out, manifest) as folder, progress:
+    with RunFolder(out, manifest) as folder, progress, launcher:
         again = {Status.SKIPPED, *retry} if fixed["run_after_oom"] else set(retry)
         done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
         todo = [cell for cell in cells if cell.cell_id not in done]
         progress.begin(todo, kept=len(cells) - len(todo))
-        too_large = _smallest_oom(done.values())
-        llms = sharing.SharedLLM(fixed["share_llm"] and "prefill" in fixed["stages"], done.values())
-        for cell in todo:
-            reason, samples = cell.skip_reason, NO_SAMPLES
-            smallest = too_large.get(cell.line)
-            if smallest and not fixed["run_after_oom"] and _area(cell) > smallest[0]:
-                reason = f"out of memory at {smallest[1]} already"
-            if reason is not None:
-                row = _row(cell, machine, Status.SKIPPED, reason)
-            else:
-                row, samples = _run_sharing(cell, fixed, machine, folder, progress, llms)
-                if fixed["cool_down"] and row.disturbances:
-                    folder.append(row, samples)
-                    time.sleep(fixed["cool_down"])
-                    row, samples = _run_sharing(cell, fixed, machine, folder, progress, llms)
-            if row.status is Status.OOM:
-                too_large[cell.line] = min(too_large.get(cell.line, _size(row)), _size(row))
-            llms.offer(row)
-            folder.append(row, samples)
-            progress.finished(cell, row)
+        _Run(fixed, machine["device_name"], folder, progress, launcher, done.values()).finish(todo)
     return SweepOutcome(measured=len(todo), kept=len(cells) - len(todo))
 
 
-def _run_sharing(
-    cell: Cell,
-    fixed: Mapping[str, Any],
-    machine: Mapping[str, Any],
-    folder: RunFolder,
-    progress: Progress,
-    llms: sharing.SharedLLM,
-) -> tuple[Row, Samples]:
-    """Measure a cell, or the part of it that no other cell has measured already."""
-    donor = llms.donor(cell)
-    if donor is None:
-        return _run(cell, fixed, machine, folder, progress)
-    row, samples = _run(cell, sharing.without_llm(fixed), machine, folder, progress)
-    if row.status is not Status.OK:
-        return row, samples
-    return sharing.complete(row, samples, donor, folder.samples(donor.cell_id))
+def _local_launcher(
+    spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
+) -> tuple[Launcher, dict[str, Any]]:
+    machines = [describe_machine(device) for device in devices or [spec.fixed["device"]]]
+    names = sorted({str(machine["device_name"]) for machine in machines})
+    if len(names) > 1:
+        raise UserError(f"--devices are of different kinds ({', '.join(names)}); one run is of one kind")
+    return LocalLauncher(machines, progress), machines[0]
 
 
-def _run(
-    cell: Cell, fixed: Mapping[str, Any], machine: Mapping[str, Any], folder: RunFolder, progress: Progress
-) -> tuple[Row, Samples]:
-    """Measure a cell in a process of its own. However that ends, there is a row."""
-    where = board()
-    telemetry = Telemetry(nvml_probe(machine["device_uuid"]))
+def _cluster_launcher(
+    spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
+) -> tuple[Launcher, dict[str, Any]]:
+    from vlmprof.execution.ray_launcher import connect
 
-    def watch(pid: int) -> None:
-        reading = where.read()
-        progress.tick(cell, reading)
-        if reading.phase is Phase.MEASURING:
-            telemetry.poll(pid, reading.iteration)
-
-    kills_before = oom.system_oom_kills()
-    log = folder.log_path(cell.cell_id)
-    ended = call_in_process(
-        "vlmprof.execution.worker:run_cell",
-        (cell, fixed, machine["device_name"], where),
-        log=log,
-        timeout_s=fixed["cell_timeout"],
-        on_poll=watch,
-    )
-    if ended.value is not None:
-        row, samples = ended.value
-        seen = asdict(telemetry.summary())
-        row = replace(row, disturbances=seen.pop("warnings"), **seen)
-        if row.status is Status.OK:
-            log.unlink(missing_ok=True)
-        return row, samples
-    return _explain(cell, machine, ended, where, kills_before, fixed["cell_timeout"]), NO_SAMPLES
+    return connect(cluster or "", spec.fixed["device"])
 
 
-def _explain(
-    cell: Cell,
-    machine: Mapping[str, Any],
-    ended: Ended,
-    where: Board,
-    kills_before: int | None,
-    timeout_s: float | None,
-) -> Row:
-    """The row of a cell whose process sent no result."""
-    reading = where.read()
-    at = f"while {reading}"
-    if ended.timed_out:
-        return _row(cell, machine, Status.TIMEOUT, f"longer than {timeout_s:g} s, stopped {at}")
-    if ended.error or ended.user_error:
-        return _row(cell, machine, Status.ERROR, ended.error or ended.user_error or "")
-    code = ended.exit_code or 0
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    if code == -signal.SIGKILL:
-        kills = oom.system_oom_kills()
-        if kills is None or kills != kills_before:
-            row = _row(cell, machine, Status.OOM, f"killed by the system for want of memory {at}")
-            return replace(row, oom_stage=reading.place)
-        return _row(cell, machine, Status.ERROR, f"its process was killed (SIGKILL) from outside {at}")
-    if oom.says_out_of_memory(ended.last_words):
-        last = first_line(ended.last_words.splitlines()[-1])
-        return replace(_row(cell, machine, Status.OOM, f"{last} ({name} {at})"), oom_stage=reading.place)
-    return _row(cell, machine, Status.ERROR, f"its process ended with {name} {at}")
+class _Run:
+    """One pass over the cells still to do: what to run, what to skip, what a result means for the rest."""
 
+    def __init__(
+        self,
+        fixed: Mapping[str, Any],
+        device_name: str,
+        folder: RunFolder,
+        progress: Progress,
+        launcher: Launcher,
+        done: Collection[Row],
+    ) -> None:
+        self._fixed = fixed
+        self._device_name = device_name
+        self._folder = folder
+        self._progress = progress
+        self._launcher = launcher
+        self._too_large = _smallest_oom(done)
+        self._llms = sharing.SharedLLM(fixed["share_llm"] and "prefill" in fixed["stages"], done)
+        self._donors: dict[str, Row | None] = {}
+        """By cell that is running: the row its LLM stages will come from, if any."""
+        self._repeated: set[str] = set()
 
-def _row(cell: Cell, machine: Mapping[str, Any], status: Status, message: str) -> Row:
-    return Row(
-        cell_id=cell.cell_id, axes=cell.axes, height_px=cell.height_px, width_px=cell.width_px,
-        status=status, message=message, visual_tokens=cell.visual_tokens, device=machine["device_name"],
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
+    def finish(self, todo: Sequence[Cell]) -> None:
+        """Run or skip every cell; returns when the last row is on disk."""
+        pending = deque(todo)
+        while pending or self._donors:
+            while pending and self._launcher.has_room():
+                self._begin(pending.popleft())
+            if self._donors:
+                self._end(self._launcher.wait())
+
+    def _begin(self, cell: Cell) -> None:
+        reason = cell.skip_reason
+        smallest = self._too_large.get(cell.line)
+        if smallest and not self._fixed["run_after_oom"] and _area(cell) > smallest[0]:
+            reason = f"out of memory at {smallest[1]} already"
+        if reason is not None:
+            self._record(cell, unmeasured_row(cell, self._device_name, Status.SKIPPED, reason), NO_SAMPLES)
+            return
+        donor = self._llms.donor(cell)
+        fixed = self._fixed if donor is None else sharing.without_llm(self._fixed)
+        self._donors[cell.cell_id] = donor
+        self._launcher.start(Job(cell, fixed, self._folder.log_path(cell.cell_id)))
+
+    def _end(self, finished: Finished) -> None:
+        cell, row, samples = finished.job.cell, finished.row, finished.samples
+        donor = self._donors.pop(cell.cell_id)
+        if donor is not None and row.status is Status.OK:
+            lent = self._folder.samples(donor.cell_id)
+            row, samples = sharing.complete(row, samples, donor, lent)
+        if self._fixed["cool_down"] and row.disturbances and cell.cell_id not in self._repeated:
+            self._repeated.add(cell.cell_id)
+            self._folder.append(row, samples)
+            time.sleep(self._fixed["cool_down"])
+            self._donors[cell.cell_id] = donor
+            self._launcher.start(finished.job)
+            return
+        self._record(cell, row, samples)
+
+    def _record(self, cell: Cell, row: Row, samples: Samples) -> None:
+        if row.status is Status.OOM:
+            known = self._too_large.get(cell.line, _size(row))
+            self._too_large[cell.line] = min(known, _size(row))
+        self._llms.offer(row)
+        self._folder.append(row, samples)
+        self._progress.finished(cell, row)
 
 
 def _smallest_oom(rows: Collection[Row]) -> dict[Any, tuple[int, str]]:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -29,7 +28,7 @@ class BusyTimes:
         spans = [
             (event.time_range.start, event.time_range.end)
             for event in records.events()
-            if event.device_type == DeviceType.CUDA
+            if event.device_type.name == "CUDA"
         ]
         self.busy_s[stage] = union_length(spans) * 1e-6
 

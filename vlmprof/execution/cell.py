@@ -1,0 +1,110 @@
+"""One cell from outside: its process started, watched and, however it ends, explained in a row."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vlmprof.execution import oom
+from vlmprof.execution.board import Board, Phase, Reading
+from vlmprof.execution.processes import Ended, board, call_in_process, first_line
+from vlmprof.measure.telemetry import Telemetry, nvml_probe
+from vlmprof.plan import Cell
+from vlmprof.records import Row, Status
+from vlmprof.store import Samples
+
+NO_SAMPLES: Samples = {}
+
+
+def measure_cell(
+    cell: Cell,
+    fixed: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    log: Path,
+    on_reading: Callable[[Reading], None] = lambda reading: None,
+    stop: threading.Event | None = None,
+) -> tuple[Row, Samples]:
+    """Measure `cell` on `fixed["device"]` in a process of its own and return its row and samples.
+
+    `machine` is what `sweep.describe_machine` says. What the process prints is kept in `log` unless all
+    went well. Setting `stop` ends it with `processes.StoppedError`.
+    """
+    where = board()
+    telemetry = Telemetry(nvml_probe(machine["device_uuid"]))
+
+    def watch(pid: int) -> None:
+        reading = where.read()
+        on_reading(reading)
+        if reading.phase is Phase.MEASURING:
+            telemetry.poll(pid, reading.iteration)
+
+    kills_before = oom.system_oom_kills()
+    ended = call_in_process(
+        "vlmprof.execution.worker:run_cell",
+        (cell, fixed, machine["device_name"], where),
+        log=log,
+        timeout_s=fixed["cell_timeout"],
+        on_poll=watch,
+        stop=stop,
+    )
+    if ended.value is not None:
+        row, samples = ended.value
+        seen = asdict(telemetry.summary())
+        row = replace(row, disturbances=seen.pop("warnings"), **seen)
+        if row.status is Status.OK:
+            log.unlink(missing_ok=True)
+        return row, samples
+    return _explain(cell, machine, ended, where, kills_before, fixed["cell_timeout"]), NO_SAMPLES
+
+
+def unmeasured_row(cell: Cell, device_name: str, status: Status, message: str) -> Row:
+    """The row of a cell that has no numbers, and why."""
+    return Row(
+        cell_id=cell.cell_id,
+        axes=cell.axes,
+        height_px=cell.height_px,
+        width_px=cell.width_px,
+        status=status,
+        message=message,
+        visual_tokens=cell.visual_tokens,
+        device=device_name,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _explain(
+    cell: Cell,
+    machine: Mapping[str, Any],
+    ended: Ended,
+    where: Board,
+    kills_before: int | None,
+    timeout_s: float | None,
+) -> Row:
+    """The row of a cell whose process sent no result."""
+
+    def row(status: Status, message: str) -> Row:
+        return unmeasured_row(cell, machine["device_name"], status, message)
+
+    reading = where.read()
+    at = f"while {reading}"
+    if ended.timed_out:
+        return row(Status.TIMEOUT, f"longer than {timeout_s:g} s, stopped {at}")
+    if ended.error or ended.user_error:
+        return row(Status.ERROR, ended.error or ended.user_error or "")
+    code = ended.exit_code or 0
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code == -signal.SIGKILL:
+        kills = oom.system_oom_kills()
+        if kills is None or kills != kills_before:
+            killed = row(Status.OOM, f"killed by the system for want of memory {at}")
+            return replace(killed, oom_stage=reading.place)
+        return row(Status.ERROR, f"its process was killed (SIGKILL) from outside {at}")
+    if oom.says_out_of_memory(ended.last_words):
+        last = first_line(ended.last_words.splitlines()[-1])
+        return replace(row(Status.OOM, f"{last} ({name} {at})"), oom_stage=reading.place)
+    return row(Status.ERROR, f"its process ended with {name} {at}")

@@ -1,0 +1,173 @@
+"""Cells on a Ray cluster: a task with a whole GPU each (on CPU clusters, a whole node).
+
+Only nodes with one and the same kind of device take part, so that no line of a figure mixes them. A cell
+whose worker or node is lost is sent to another node; rows come back to the one store.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vlmprof.errors import UserError
+from vlmprof.execution.cell import NO_SAMPLES, measure_cell, unmeasured_row
+from vlmprof.execution.launchers import Finished, Job
+from vlmprof.plan import Cell
+from vlmprof.records import Row, Status
+from vlmprof.store import Samples
+
+ATTEMPTS = 3
+"""How often a cell is started before losing its worker counts as an error."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one cell at a time."""
+
+    node_id: str
+    resources: Mapping[str, float]
+    machine: Mapping[str, Any]
+
+
+def connect(address: str, device: str) -> tuple[RayLauncher, dict[str, Any]]:
+    """A launcher on the cluster at `address` (`local` starts one on this machine), and its machine.
+
+    Raises `UserError` when Ray is not installed, there is no such cluster, or none of its nodes has `device`.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--ray needs Ray: pip install 'vlmprof[ray]'") from None
+    try:
+        ray.init(address=None if address == "local" else address, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"no Ray cluster at {address!r}: {reason}") from None
+
+    slots = [slot for node in ray.nodes() if node["Alive"] for slot in _slots(node, device)]
+    kinds = Counter(str(slot.machine["device_name"]) for slot in slots)
+    if not kinds:
+        raise UserError(f"no node of the Ray cluster at {address!r} has device {device!r}")
+    chosen = kinds.most_common(1)[0][0]
+    taken = [slot for slot in slots if slot.machine["device_name"] == chosen]
+    return RayLauncher(taken), dict(taken[0].machine)
+
+
+def _slots(node: Mapping[str, Any], device: str) -> list[Slot]:
+    """The places of one node: one per GPU, or the node itself where there is none."""
+    import ray
+
+    gpus = int(node["Resources"].get("GPU", 0)) if device != "cpu" else 0
+    share = {"num_gpus": 1.0} if gpus else {"num_cpus": float(node["Resources"].get("CPU", 1))}
+    try:
+        machine = ray.get(_on_node(node["NodeID"], share, _describe).remote(device))
+    except ray.exceptions.RayError:
+        return []
+    return [Slot(node["NodeID"], share, machine)] * max(gpus, 1) if machine else []
+
+
+def _on_node(node_id: str, share: Mapping[str, float], function: Any) -> Any:
+    """`function` as a task that runs on one node with so much of it, and is not repeated by Ray itself."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+    return ray.remote(function).options(scheduling_strategy=here, max_retries=0, **share)
+
+
+def _describe(device: str) -> dict[str, Any] | None:
+    from vlmprof.execution.sweep import describe_machine
+
+    try:
+        return describe_machine(device)
+    except UserError:
+        return None
+
+
+def _measure(cell: Cell, fixed: Mapping[str, Any], machine: Mapping[str, Any]) -> tuple[Row, Samples, str]:
+    """A cell on its node; what its process printed comes back with the row."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.txt"
+        row, samples = measure_cell(cell, {**fixed, "device": machine["device"]}, machine, log)
+        return row, samples, log.read_text(errors="replace") if log.exists() else ""
+
+
+class RayLauncher:
+    """Keeps every slot of the cluster busy with one cell."""
+
+    def __init__(self, slots: list[Slot]) -> None:
+        self._free = deque(slots)
+        self._running: dict[Any, tuple[Job, Slot]] = {}
+        self._waiting: deque[Job] = deque()
+        self._lost: Counter[str] = Counter()
+
+    def __enter__(self) -> RayLauncher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import ray
+
+        for task in self._running:
+            ray.cancel(task, force=True)
+        ray.shutdown()
+
+    def has_room(self) -> bool:
+        return len(self._free) > len(self._waiting)
+
+    def start(self, job: Job) -> None:
+        self._waiting.append(job)
+        self._send()
+
+    def wait(self) -> Finished:
+        import ray
+
+        while True:
+            self._send()
+            if not self._running:
+                # every node is gone, so what waits cannot run anywhere
+                return self._given_up(self._waiting.popleft(), "no node of the cluster is left")
+            done, _ = ray.wait(list(self._running), num_returns=1, timeout=1.0)
+            for task in done:
+                job, slot = self._running.pop(task)
+                try:
+                    row, samples, printed = ray.get(task)
+                except ray.exceptions.RayTaskError as error:
+                    self._free.append(slot)
+                    return self._given_up(job, f"its task failed: {error.cause}")
+                except ray.exceptions.RayError as error:
+                    self._recover(slot)
+                    self._lost[job.cell.cell_id] += 1
+                    if self._lost[job.cell.cell_id] >= ATTEMPTS:
+                        return self._given_up(
+                            job, f"its worker was lost {ATTEMPTS} times: {type(error).__name__}"
+                        )
+                    self._waiting.append(job)
+                    continue
+                self._free.append(slot)
+                if printed:
+                    job.log.write_text(printed)
+                return Finished(job, row, samples)
+
+    def _send(self) -> None:
+        while self._waiting and self._free:
+            job, slot = self._waiting.popleft(), self._free.popleft()
+            task = _on_node(slot.node_id, slot.resources, _measure)
+            self._running[task.remote(job.cell, dict(job.fixed), dict(slot.machine))] = (job, slot)
+
+    def _recover(self, slot: Slot) -> None:
+        """A slot whose worker was lost is used again if its node is still there."""
+        import ray
+
+        if any(node["NodeID"] == slot.node_id and node["Alive"] for node in ray.nodes()):
+            self._free.append(slot)
+
+    def _given_up(self, job: Job, why: str) -> Finished:
+        device_name = str(job.fixed["device"])
+        return Finished(job, unmeasured_row(job.cell, device_name, Status.ERROR, why), NO_SAMPLES)
