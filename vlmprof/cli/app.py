@@ -1,4 +1,4 @@
-"""The Typer application and the commands of the main job: sweep, plan, plot."""
+"""The Typer application: the main job's commands here (sweep, plan, plot), the others in their own files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from typing import Annotated, Any
 import typer
 
 import vlmprof
+from vlmprof.cli.compare import compare
+from vlmprof.cli.estimate import estimate
+from vlmprof.cli.export import export
+from vlmprof.cli.frontier import frontier
 from vlmprof.cli.options import spec_options
+from vlmprof.cli.recommend import recommend
+from vlmprof.cli.report import report
+from vlmprof.cli.trace import trace
 from vlmprof.errors import UserError
 
 app = typer.Typer(
@@ -84,13 +91,17 @@ def sweep(
 
 @app.command()
 @spec_options
-def plan(overrides: dict[str, Any], spec: SpecArgument = None) -> None:
+def plan(
+    overrides: dict[str, Any],
+    spec: SpecArgument = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Show each cell's id.")] = False,
+) -> None:
     """Print the cells of a sweep with their visual tokens, and why any is skipped. Measures nothing."""
     from vlmprof.cli import show
     from vlmprof.plan import make_plan
 
     checked = _load(spec, overrides)
-    show.plan(checked, make_plan(checked))
+    show.plan(checked, make_plan(checked), ids)
 
 
 @app.command()
@@ -107,6 +118,10 @@ def plot(
 
     for path in show.figure(run, out or run, log, reference, format or ["png", "pdf"], width):
         print(path)
+
+
+for command in (report, compare, recommend, export, estimate, frontier, trace):
+    app.command()(command)
 
 
 def _load(spec: str | None, overrides: dict[str, Any]) -> Any:

@@ -9,12 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from vlmprof.execution.kernel_table import OperatorTime, longest
 from vlmprof.fields import AXES
 from vlmprof.plan import Cell
 from vlmprof.spec import SweepSpec
+from vlmprof.units import show_seconds
 
 
-def plan(spec: SweepSpec, cells: Sequence[Cell]) -> None:
+def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool = False) -> None:
     """Print the cells of a plan; axes with one value are said once, above."""
     varied = [name for name in AXES if name in ("backbone", "resolution") or len(spec.axes[name]) > 1]
     console = _console()
@@ -24,6 +26,8 @@ def plan(spec: SweepSpec, cells: Sequence[Cell]) -> None:
         protocol = f"{spec.fixed['warm_up']} warm-up + {spec.fixed['iterations']} measured iterations"
     console.print(f"{spec.name}: {', '.join(fixed)}; {protocol}", highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
+    if ids:
+        table.add_column("cell")
     for name in varied:
         table.add_column(name.replace("_", " "))
     table.add_column("visual tokens", justify="right")
@@ -33,10 +37,26 @@ def plan(spec: SweepSpec, cells: Sequence[Cell]) -> None:
     for cell in cells:
         tokens = "" if cell.visual_tokens is None else f"{cell.visual_tokens:,}"
         reason = [cell.skip_reason or ""] if skipped else []
-        table.add_row(*(str(cell.axes[name]) for name in varied), tokens, *reason)
+        own = [cell.cell_id] if ids else []
+        table.add_row(*own, *(str(cell.axes[name]) for name in varied), tokens, *reason)
     console.print(table)
     to_run = sum(cell.skip_reason is None for cell in cells)
     console.print(f"{to_run} cells to run, {len(cells) - to_run} skipped", highlight=False)
+
+
+def operator_table(cell: Cell, operators: Sequence[OperatorTime], top: int) -> Table:
+    """The longest operators of each stage of a traced cell."""
+    table = Table(title=cell.label, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for column in ("stage", "operator"):
+        table.add_column(column)
+    for column in ("calls", "host", "GPU"):
+        table.add_column(column, justify="right")
+    for stage in dict.fromkeys(operator.stage for operator in operators):
+        for operator in longest(operators, stage, top):
+            gpu = show_seconds(operator.gpu_s) if operator.gpu_s else ""
+            host = show_seconds(operator.host_s)
+            table.add_row(stage, operator.operator, f"{operator.calls:,}", host, gpu)
+    return table
 
 
 def run(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlmprof.execution.modes import MODES
@@ -34,6 +34,7 @@ class Chain:
     stages: tuple[Stage, ...]
     first_input: Tensor | None
     """The images, where preprocessing is no stage of the iteration."""
+    vision: nn.Module
     weight_bytes: Mapping[str, int]
     backends: Mapping[str, str]
 
@@ -72,6 +73,7 @@ def build_chain(
     return Chain(
         stages=tuple(Stage(name, calls[name]) for name in names),
         first_input=None if "preprocess" in names else preprocess(),
+        vision=vlm.vision,
         weight_bytes=vlm.weight_bytes(),
         backends=vlm.backends,
     )

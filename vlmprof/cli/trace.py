@@ -1,0 +1,59 @@
+"""`vlmprof trace`: where a cell's time goes, operator by operator."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vlmprof.cli.options import spec_options
+from vlmprof.errors import UserError
+
+
+@spec_options
+def trace(
+    overrides: dict[str, Any],
+    spec: Annotated[str, typer.Argument(help="A TOML file or a shipped name.")] = "quick",
+    cell: Annotated[str | None, typer.Option(help="Trace this cell alone, by its id.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("traces"),
+    top: Annotated[int, typer.Option(help="Operators to print per stage.")] = 8,
+) -> None:
+    """Trace one iteration of each cell for TensorBoard (torch-tb-profiler) and Perfetto. Measures nothing.
+
+    Look at it with `tensorboard --logdir FOLDER`, or open a .pt.trace.json in Perfetto.
+    """
+    from rich.console import Console
+
+    from vlmprof.cli.show import operator_table
+    from vlmprof.execution.kernel_table import write_csv
+    from vlmprof.execution.processes import board, call_in_process
+    from vlmprof.execution.sweep import describe_machine
+    from vlmprof.plan import make_plan
+    from vlmprof.spec import load_spec
+
+    checked = load_spec(spec, overrides)
+    cells = [c for c in make_plan(checked) if c.skip_reason is None and cell in (None, c.cell_id)]
+    if not cells:
+        raise UserError(f"no cell {cell!r} in this specification; `vlmprof plan --ids` lists them")
+    fixed = {**checked.fixed, "device": describe_machine(checked.fixed["device"])["device"]}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}") from None
+    screen, failed = Console(), False
+    for planned in cells:
+        log = out / f"{planned.cell_id}.log"
+        ended = call_in_process("vlmprof.execution.trace:trace_cell", (planned, fixed, out, board()), log=log)
+        if ended.value is None:
+            failed = True
+            why = ended.error or ended.user_error or f"its process ended with code {ended.exit_code}"
+            print(f"vlmprof: {planned.label}: {why}; see {log}", file=sys.stderr)
+            continue
+        log.unlink(missing_ok=True)
+        write_csv(ended.value, out / f"{planned.cell_id}.operators.csv")
+        screen.print(operator_table(planned, ended.value, top))
+    print(f"tensorboard --logdir {out}")
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,225 @@
+"""Where memory ends: the largest image, or the largest batch, that still fits each budget.
+
+For every line of cells the candidates are in order of size. The cost model names a first guess, corrected
+by what the smaller budgets taught about memory that it cannot count; from there the search doubles its step
+until it has one size that fits and one that does not, then halves the gap:
+
+    fits     fits         fits fits | out     out                out
+    o--------o------------o----o----|x--------x------------------x
+                          ^ guess
+
+Each probe is a cell in its own process and a row of the run folder, with its budget as an axis of its own.
+What is on disk is never probed again, and what fits a budget fits every larger one.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vlmprof.execution import limits
+from vlmprof.execution.cell import measure_cell
+from vlmprof.execution.processes import call_in_process
+from vlmprof.execution.progress import Progress
+from vlmprof.execution.sweep import describe_machine
+from vlmprof.plan import Cell, cell_id, make_plan
+from vlmprof.records import AxisValue, Row, Status
+from vlmprof.spec import SweepSpec
+from vlmprof.store import RunFolder
+
+BUDGET = "memory_limit_bytes"
+"""The column of a probe's budget."""
+
+COUNTED = 12
+"""Cells of a line whose peaks are counted; the rest is interpolated."""
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What one budget holds of one line."""
+
+    line: Mapping[str, AxisValue]
+    """The axes that do not vary."""
+    axis: str
+    """The one that does."""
+    memory_limit_bytes: int
+    fits: Cell | None
+    """The largest candidate that fits; None when not even the smallest does."""
+    fails: Cell | None
+    """The smallest candidate that does not; None when even the largest fits."""
+    oom_stage: str | None
+    """Where memory ran out at `fails`."""
+    guess: Cell | None
+    """What the cost model said would fit; None for nothing."""
+    probes: int
+    """Cells run for this by this call."""
+    trouble: str | None = None
+    """Why the search ended early, if it did."""
+
+
+class _UndecidedError(Exception):
+    """A probe ended neither well nor for want of memory."""
+
+
+def find_frontiers(
+    spec: SweepSpec, axis: str, memory_limits: Sequence[int], out: Path, command: str, progress: Progress
+) -> list[Frontier]:
+    """Search along `axis` (`resolution` or `batch_size`) for every line of `spec` and every budget.
+
+    The candidates are the spec's values of that axis. The same call on the same folder goes on where an
+    earlier one stopped. Raises `UserError` before anything runs for a budget that this device cannot keep.
+    """
+    lines = candidate_lines(spec, axis)
+    machine = describe_machine(spec.fixed["device"])
+    fixed = {**spec.fixed, "device": machine["device"]}
+    budgets = sorted(set(memory_limits))
+    for budget in budgets:
+        kind = str(machine["device"]).split(":")[0]
+        limits.check_memory_limit(budget, kind, machine["device_memory_bytes"])
+    shown = {key: value for key, value in machine.items() if key != "device_uuid"}
+    manifest = {"spec": spec.to_json(), "command": command, "environment": shown}
+    found = []
+    with RunFolder(out, manifest) as folder, progress:
+        progress.begin([], kept=0)
+        for cells in lines:
+            probing = _Probing(cells, folder, fixed, machine, progress)
+            peaks = _peaks(cells, fixed)
+            smaller, uncounted = -1, 0.0
+            for budget in budgets:
+                guess = bisect_right(peaks, budget - uncounted) - 1
+                frontier = probing.search(axis, budget, guess, smaller)
+                found.append(frontier)
+                smaller = -1 if frontier.fits is None else cells.index(frontier.fits)
+                if frontier.fits is not None and frontier.fails is not None:
+                    # what libraries took beside the tensors, they will take from the next budget too
+                    uncounted = max(0.0, budget - (peaks[smaller] + peaks[smaller + 1]) / 2)
+    return found
+
+
+def candidate_lines(spec: SweepSpec, axis: str) -> list[list[Cell]]:
+    """The cells of each line, in order of size along `axis`, without those that a backbone cannot take."""
+    lines: dict[tuple[tuple[str, AxisValue], ...], list[Cell]] = {}
+    for cell in make_plan(spec):
+        if cell.skip_reason is None:
+            line = tuple((name, value) for name, value in cell.axes.items() if name != axis)
+            lines.setdefault(line, []).append(cell)
+    return [sorted(cells, key=_size) for cells in lines.values()]
+
+
+def largest_fitting(
+    candidates: int, fits: Callable[[int], bool], guess: int, known: int = -1
+) -> tuple[int, int]:
+    """The largest number below `candidates` for which `fits`, and the smallest for which it does not.
+
+    Adjacent numbers: (−1, 0) when nothing fits, (candidates − 1, candidates) when everything does. `known`
+    fits for certain and is not asked about. Near a good guess two questions are enough.
+    """
+    low, high = known, candidates
+    at, step = guess, 1
+    while high - low > 1:
+        at = min(max(at, low + 1), high - 1)
+        if fits(at):
+            low = at
+        else:
+            high = at
+        if low >= 0 and high < candidates:
+            at = (low + high) // 2
+        else:
+            at = low + step if high == candidates else high - step
+            step *= 2
+    return low, high
+
+
+def counted_peaks(cells: Sequence[Cell], fixed: Mapping[str, Any]) -> list[float]:
+    """The peak in bytes of every cell as the cost model counts it; in between a few that are counted, the
+    others are interpolated, logarithm over logarithm of pixels times batch. Imports torch.
+
+    The scans are counted as they run here: `triton` on a GPU, `torch` elsewhere.
+    """
+    import numpy as np
+
+    from vlmprof.cost.cells import count_cell
+
+    kernels: Any = "triton" if str(fixed["device"]).startswith("cuda") else "torch"
+    sizes = np.log([math.prod(_size(cell)) for cell in cells])
+    nearest = [int(np.abs(sizes - at).argmin()) for at in np.linspace(sizes[0], sizes[-1], COUNTED)]
+    at = sorted(set(nearest))
+    peaks = [np.log(count_cell(cells[i], fixed, kernels).peak_allocated_bytes) for i in at]
+    return [float(peak) for peak in np.exp(np.interp(sizes, sizes[at], peaks))]
+
+
+@dataclass
+class _Probing:
+    """Runs probes of one line of cells, or finds them on disk."""
+
+    cells: Sequence[Cell]
+    folder: RunFolder
+    fixed: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    progress: Progress
+
+    def search(self, axis: str, budget: int, guess: int, known: int) -> Frontier:
+        """The frontier of one budget; `known` is the largest cell that fits a smaller one, or −1."""
+        rows: dict[int, Row] = {}
+        ran = 0
+
+        def fits(i: int) -> bool:
+            nonlocal ran
+            rows[i], fresh = self._row(i, budget)
+            ran += fresh
+            if rows[i].status not in (Status.OK, Status.OOM):
+                raise _UndecidedError(f"{self.cells[i].label}: {rows[i].status}, {rows[i].message}")
+            return rows[i].status is Status.OK
+
+        low, high, trouble = known, len(self.cells), None
+        try:
+            low, high = largest_fitting(len(self.cells), fits, max(guess, known, 0), known)
+        except _UndecidedError as problem:
+            trouble = str(problem)
+            decided = {
+                i: row.status is Status.OK for i, row in rows.items() if row.status in (Status.OK, Status.OOM)
+            }
+            low = max([known, *(i for i, fit in decided.items() if fit)])
+            high = min([high, *(i for i, fit in decided.items() if not fit)])
+        return Frontier(
+            line={name: value for name, value in self.cells[0].axes.items() if name != axis},
+            axis=axis,
+            memory_limit_bytes=budget,
+            fits=self.cells[low] if low >= 0 else None,
+            fails=self.cells[high] if high < len(self.cells) else None,
+            oom_stage=rows[high].oom_stage if high in rows else None,
+            guess=self.cells[guess] if guess >= 0 else None,
+            probes=ran,
+            trouble=trouble,
+        )
+
+    def _row(self, i: int, budget: int) -> tuple[Row, bool]:
+        """The row of a candidate under a budget, and whether it had to be run."""
+        axes = {**self.cells[i].axes, BUDGET: budget}
+        cell = replace(self.cells[i], axes=axes, cell_id=cell_id(axes))
+        row = self.folder.rows().get(cell.cell_id)
+        if row is not None and row.status in (Status.OK, Status.OOM):
+            return row, False
+        fixed = {**self.fixed, "memory_limit": budget}
+        log = self.folder.log_path(cell.cell_id)
+        row, samples = measure_cell(
+            cell, fixed, self.machine, log, lambda reading: self.progress.tick(cell, reading)
+        )
+        self.folder.append(row, samples)
+        self.progress.finished(cell, row)
+        return row, True
+
+
+def _peaks(cells: Sequence[Cell], fixed: Mapping[str, Any]) -> list[float]:
+    """`counted_peaks` from a process of its own, for this one stays free of torch. A model that cannot be
+    counted is searched from its smallest cell."""
+    ended = call_in_process("vlmprof.execution.frontier:counted_peaks", (list(cells), dict(fixed)))
+    return [math.inf] * len(cells) if ended.value is None else ended.value
+
+
+def _size(cell: Cell) -> tuple[int, int]:
+    return cell.height_px * cell.width_px, int(cell.axes["batch_size"])

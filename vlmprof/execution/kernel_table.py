@@ -1,0 +1,36 @@
+"""Which operators a traced stage spent its time in."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """All calls of one operator in one stage of a traced iteration."""
+
+    stage: str
+    operator: str
+    calls: int
+    host_s: float
+    """Host time in the operator itself, without what it calls."""
+    gpu_s: float
+    """Time of the kernels it launched; 0 without a GPU."""
+
+
+def write_csv(operators: Sequence[OperatorTime], path: Path) -> None:
+    """The table as CSV, one operator per line."""
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, [f.name for f in fields(OperatorTime)])
+        writer.writeheader()
+        writer.writerows(asdict(operator) for operator in operators)
+
+
+def longest(operators: Sequence[OperatorTime], stage: str, count: int) -> list[OperatorTime]:
+    """The operators of a stage that took longest, on the GPU where there is one."""
+    mine = [operator for operator in operators if operator.stage == stage]
+    on_gpu = any(operator.gpu_s for operator in mine)
+    return sorted(mine, key=lambda o: -(o.gpu_s if on_gpu else o.host_s))[:count]

@@ -1,0 +1,47 @@
+"""Showing a search for the frontier as it runs: what is probed, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+
+from vlmprof.execution.board import Reading
+from vlmprof.execution.progress import describe
+from vlmprof.plan import Cell
+from vlmprof.records import Row
+from vlmprof.units import show_bytes
+
+
+class ProbeProgress:
+    """A line per probe, and on a terminal what the running one is doing. How many will follow, none knows."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status = console.status("looking at the device")
+
+    def __enter__(self) -> ProbeProgress:
+        self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._status.stop()
+
+    def begin(self, todo: Sequence[Cell], kept: int) -> None:
+        self._status.update("counting")
+
+    def tick(self, cell: Cell, reading: Reading) -> None:
+        self._status.update(f"{_within(cell)}{cell.label}: {reading}")
+
+    def finished(self, cell: Cell, row: Row) -> None:
+        line = f"{_within(cell)}{describe(cell, row)}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _within(cell: Cell) -> str:
+    batch = int(cell.axes["batch_size"])
+    images = f"batch {batch}, " if batch > 1 else ""
+    return f"{show_bytes(int(cell.axes['memory_limit_bytes']))}: {images}"

@@ -1,0 +1,130 @@
+"""One traced iteration of a cell: a timeline for TensorBoard and Perfetto, and its operators by stage.
+
+The profiler slows down what it watches, so a trace is made apart and never measured. Stages and the
+modules of the vision backbone are annotated by name, so a timeline reads `vision > layers.0 > blocks.1`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile, record_function, supported_activities
+
+from vlmprof.execution.board import Board, Phase
+from vlmprof.execution.chain import attention_backend, build_chain
+from vlmprof.execution.kernel_table import OperatorTime
+from vlmprof.execution.modes import quiet_autograd
+from vlmprof.measure.clocks import device_clock
+from vlmprof.measure.timeline import Stage, Timeline
+from vlmprof.plan import Cell
+
+WARM_UP = 3
+DEEPEST = 3
+"""How many dots an annotated module's name may have: `layers.0.blocks.1` has three."""
+
+
+def trace_cell(cell: Cell, fixed: Mapping[str, Any], folder: Path, board: Board) -> list[OperatorTime]:
+    """Trace one iteration of `cell` after a short warm-up.
+
+    Leaves `folder/<cell id>.<number>.pt.trace.json`, which torch-tb-profiler and Perfetto both read, and
+    returns the operators of each stage, the longest first. Raises whatever the model raises.
+    """
+    device = torch.device(fixed["device"])
+    board.enter(Phase.BUILDING, "build")
+    chain = build_chain(cell.axes, (cell.height_px, cell.width_px), fixed, device)
+    names = [stage.name for stage in chain.stages]
+    annotated = [Stage(stage.name, _named(stage)) for stage in chain.stages]
+    timeline = Timeline(
+        annotated, device_clock(device, len(names)), chain.first_input, board.stage_marker(names)
+    )
+    handler = torch.profiler.tensorboard_trace_handler(str(folder), worker_name=cell.cell_id)
+    mode = str(cell.axes["mode"])
+    with quiet_autograd(mode), attention_backend(str(cell.axes["attention"])):
+        board.enter(Phase.WARMING_UP, names[0], WARM_UP)
+        for n in range(WARM_UP):
+            board.count(n)
+            timeline.iterate()
+        board.enter(Phase.PROFILING, names[0])
+        # hooks would break a compiled or captured module in two
+        annotate = _annotated_modules(chain.vision) if mode == "eager" else _nothing()
+        activities = supported_activities() & {
+            ProfilerActivity.CPU,
+            ProfilerActivity.CUDA,
+            ProfilerActivity.XPU,
+        }
+        with (
+            annotate,
+            profile(
+                activities=activities, profile_memory=True, record_shapes=True, on_trace_ready=handler
+            ) as records,
+        ):
+            timeline.iterate()
+    return _by_stage(records.events(), names)
+
+
+def _named(stage: Stage) -> Any:
+    def run(value: Any) -> Any:
+        with record_function(stage.name):
+            return stage.run(value)
+
+    return run
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _annotated_modules(module: nn.Module) -> Iterator[None]:
+    """Show each of the module's parts under its name in a trace while the context lasts."""
+    handles, open_ranges = [], []
+
+    def enter(name: str) -> Any:
+        def hook(part: nn.Module, inputs: Any) -> None:
+            scope = record_function(name)
+            scope.__enter__()
+            open_ranges.append(scope)
+
+        return hook
+
+    def leave(part: nn.Module, inputs: Any, output: Any) -> None:
+        open_ranges.pop().__exit__(None, None, None)
+
+    for name, part in module.named_modules():
+        if name and name.count(".") <= DEEPEST and not isinstance(part, nn.ModuleList | nn.Identity):
+            handles.append(part.register_forward_pre_hook(enter(name)))
+            handles.append(part.register_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _by_stage(events: Any, stages: list[str]) -> list[OperatorTime]:
+    """Operators below each stage's annotation with their own time on the host and their kernels' time."""
+    found: list[OperatorTime] = []
+    for stage in stages:
+        host_us: defaultdict[str, float] = defaultdict(float)
+        device_us: defaultdict[str, float] = defaultdict(float)
+        calls: defaultdict[str, int] = defaultdict(int)
+        pending = [event for event in events if event.name == stage and event.cpu_parent is None]
+        while pending:
+            event = pending.pop()
+            pending += event.cpu_children
+            if event.name != stage and not event.is_user_annotation:
+                calls[event.name] += 1
+                host_us[event.name] += event.self_cpu_time_total
+                device_us[event.name] += sum(kernel.duration for kernel in event.kernels)
+        found += sorted(
+            (OperatorTime(stage, n, calls[n], host_us[n] * 1e-6, device_us[n] * 1e-6) for n in calls),
+            key=lambda operator: -(operator.gpu_s or operator.host_s),
+        )
+    return found
