@@ -36,6 +36,13 @@ class Packed:
     """RANK, a power of two of at least 16: the inner size of the dt product."""
 
 
+def block_shape(dt_rank: int, d_state: int) -> tuple[int, int]:
+    """KW and RANK. The dt product starts at the last multiple of 8 that is not past B and C."""
+    block = -(-(2 * d_state + dt_rank) // 8) * 8
+    rank = max(16, 1 << (2 * d_state % 8 + dt_rank - 1).bit_length())
+    return block, rank
+
+
 def pack(
     dtype: torch.dtype,
     x_proj_weight: Tensor,
@@ -48,10 +55,8 @@ def pack(
     _, d_inner, dt_rank = dt_projs_weight.shape
     d_state = A_logs.shape[1]
     channels = d_inner + d_inner % 2
-    block = -(-(2 * d_state + dt_rank) // 8) * 8
-    offset = 2 * d_state // 8 * 8
-    first = 2 * d_state - offset
-    rank = max(16, 1 << (first + dt_rank - 1).bit_length())
+    block, rank = block_shape(dt_rank, d_state)
+    first = 2 * d_state % 8
 
     x_proj = x_proj_weight.new_zeros(4, block, channels, dtype=dtype)
     dts, B, C = x_proj_weight.split((dt_rank, d_state, d_state), dim=1)

@@ -1,0 +1,233 @@
+"""Every operation against its float64 reference, on every backend that runs here.
+
+A backend passes when its error is at most `MULTIPLE` times the error that the plain code makes in the
+same dtype, or that many units in the last place of that dtype where the plain code makes none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from vlmprof.kernels.backends import why_not_triton
+from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear
+from vlmprof.kernels.cross_scan import cross_merge, cross_scan
+from vlmprof.kernels.selective_scan import selective_scan
+from vlmprof.kernels.ss2d import ss2d
+
+MULTIPLE = 4.0
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation and what it is given: `arguments` in the dtype under test, `options` as they are."""
+
+    op: str
+    name: str
+    function: Callable[..., Tensor]
+    arguments: tuple[Tensor | None, ...]
+    options: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One backend on one case. Errors are ‖y − y64‖ / ‖y64‖ with y64 from float64."""
+
+    op: str
+    case: str
+    dtype: str
+    backend: str
+    relative_error: float
+    plain_relative_error: float
+    limit: float
+    deterministic: bool
+    """Two runs agree bit for bit."""
+
+    @property
+    def passed(self) -> bool:
+        """Right and deterministic. A NaN is not."""
+        return self.deterministic and self.relative_error <= self.limit
+
+
+def available_backends(device: torch.device) -> list[str]:
+    """The fast backends that run on `device`."""
+    return ["torch"] if why_not_triton(device) else ["torch", "triton"]
+
+
+def ss2d_case(
+    name: str,
+    shape: tuple[int, int, int, int],
+    dt_rank: int,
+    d_state: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    dt_offset: float | None = None,
+    strided: bool = False,
+) -> Case:
+    """SS2D on x (batch, height, width, d_inner) with parameters as VMamba initialises them.
+
+    With `dt_offset`, steps before softplus are ± that, whatever the input; `strided` makes x a view
+    whose channels are not neighbours.
+    """
+    draw = _drawing(name, device)
+    d_inner = shape[3]
+    x = draw(*shape[:3], 2 * d_inner)[..., ::2] if strided else draw(*shape)
+    dt_weight = draw(4, d_inner, dt_rank) * dt_rank**-0.5
+    dt_bias = draw(4, d_inner) * 1.5 - 3.0
+    if dt_offset is not None:
+        dt_weight = dt_weight * 0.0
+        dt_bias = dt_bias.sign() * dt_offset
+    decay = torch.arange(1, d_state + 1, device=device, dtype=torch.float32).log()
+    return Case(
+        "ss2d",
+        name,
+        ss2d,
+        (
+            x.to(dtype),
+            (draw(4, dt_rank + 2 * d_state, d_inner) * d_inner**-0.5).to(dtype),
+            dt_weight.to(dtype),
+            dt_bias,
+            decay.repeat(4 * d_inner, 1) + 0.1 * draw(4 * d_inner, d_state),
+            draw(4 * d_inner),
+        ),
+        {},
+    )
+
+
+def selective_scan_case(
+    name: str,
+    shape: tuple[int, int, int],
+    groups: int,
+    d_state: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    delta_scale: float = 1.0,
+) -> Case:
+    """A selective scan of u (batch, d_inner, L) with every optional argument."""
+    draw = _drawing(name, device)
+    batch, d_inner, length = shape
+    return Case(
+        "selective_scan",
+        name,
+        selective_scan,
+        (
+            draw(*shape).to(dtype),
+            (draw(*shape) * delta_scale).to(dtype),
+            -draw(d_inner, d_state).exp(),
+            draw(batch, groups, d_state, length).to(dtype),
+            draw(batch, groups, d_state, length).to(dtype),
+            draw(d_inner),
+            draw(d_inner) - 1.0,
+        ),
+        {"delta_softplus": True},
+    )
+
+
+def cases(dtype: torch.dtype, device: torch.device, large: bool = False) -> Iterator[Case]:
+    """Square, oblong, odd, prime, a row, a column, longer than a chunk, extreme steps, strided, batched."""
+    for name, shape, dt_rank, d_state, dt_offset, strided in (
+        ("square", (1, 16, 16, 32), 2, 1, None, False),
+        ("prime, odd channels, batch 3", (3, 5, 7, 11), 3, 1, None, False),
+        ("tall", (1, 19, 3, 66), 6, 1, None, False),
+        ("one row", (1, 1, 37, 8), 2, 1, None, False),
+        ("one column", (1, 37, 1, 8), 2, 1, None, False),
+        ("one pixel", (1, 1, 1, 4), 1, 1, None, False),
+        ("rank 20, strided", (1, 6, 9, 6), 20, 1, None, True),
+        ("steps of ±50", (1, 18, 4, 8), 2, 1, 50.0, False),
+        ("d_state 3", (1, 4, 9, 6), 2, 3, None, False),
+        ("d_state 16", (1, 3, 7, 8), 2, 16, None, False),
+        ("d_state 16, steps of ±50", (1, 3, 7, 8), 2, 16, 50.0, False),
+    ):
+        yield ss2d_case(name, shape, dt_rank, d_state, dtype, device, dt_offset, strided)
+    yield selective_scan_case("two groups", (2, 12, 37), 2, 4, dtype, device)
+    yield selective_scan_case("longer than a chunk", (1, 5, 601), 1, 1, dtype, device)
+    yield selective_scan_case("d_state 16", (1, 6, 9), 1, 16, dtype, device)
+    yield selective_scan_case("steps of ±50", (1, 6, 70), 1, 2, dtype, device, delta_scale=50.0)
+    yield from _layout_cases(dtype, device)
+    yield from _block_cases(dtype, device)
+    if large:
+        for level, (d_inner, dt_rank) in enumerate(((192, 6), (384, 12), (768, 24), (1536, 48))):
+            side = 96 >> level
+            yield ss2d_case(f"level {level + 1}", (2, side, side, d_inner), dt_rank, 1, dtype, device)
+        yield ss2d_case("97 × 131", (1, 97, 131, 192), 6, 1, dtype, device)
+        yield ss2d_case("56 × 56, d_state 16", (1, 56, 56, 192), 6, 16, dtype, device)
+        yield selective_scan_case("VMamba level 1", (1, 768, 3136), 4, 1, dtype, device)
+
+
+def _layout_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
+    draw = _drawing("layout", device)
+    yield Case("cross_scan", "7 × 41", cross_scan, (draw(2, 3, 7, 41).to(dtype),), {})
+    yield Case(
+        "cross_merge", "7 × 41", cross_merge, (draw(2, 4, 3, 287).to(dtype),), {"height": 7, "width": 41}
+    )
+
+
+def _block_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
+    draw = _drawing("block", device)
+    x, weight, residual = draw(3, 11, 40) + 2.0, draw(50, 40) / 6.0, draw(3, 11, 50)
+    linear_arguments = (x.to(dtype), weight.to(dtype), draw(50))
+    norm = (x.to(dtype), 1.0 + 0.1 * draw(40), draw(40), weight.to(dtype), draw(50))
+    more: dict[str, object] = {"residual": residual.to(dtype), "activation": "gelu"}
+    yield Case("linear", "bias", linear, linear_arguments, {})
+    yield Case("norm_linear", "GELU, residual", norm_linear, norm, more)
+    convolution = (draw(2, 5, 35, 20).to(dtype), draw(20, 1, 3, 3).to(dtype) / 3.0, draw(20))
+    yield Case("depthwise_conv_silu", "3 × 3", depthwise_conv_silu, convolution, {})
+
+
+def verify_case(case: Case, dtype: torch.dtype, backend: str) -> Verdict:
+    """Run one backend twice on one case and compare it with float64 and with the plain code."""
+    with torch.inference_mode():
+        truth = _run(case, "reference", torch.float64)
+        plain = _error(_plain(case), truth)
+        first = _run(case, backend)
+        again = _run(case, backend)
+    floor = torch.finfo(dtype).eps / 2
+    return Verdict(
+        op=case.op,
+        case=case.name,
+        dtype=str(dtype).removeprefix("torch."),
+        backend=backend,
+        relative_error=_error(first, truth),
+        plain_relative_error=plain,
+        limit=MULTIPLE * max(plain, floor),
+        deterministic=torch.equal(first, again),
+    )
+
+
+def verify(device: torch.device, backends: list[str], dtypes: tuple[torch.dtype, ...]) -> Iterator[Verdict]:
+    """A verdict for each case, dtype and backend; larger cases too on a GPU."""
+    for dtype in dtypes:
+        for case in cases(dtype, device, large=device.type == "cuda"):
+            for backend in backends:
+                yield verify_case(case, dtype, backend)
+
+
+def _plain(case: Case) -> Tensor:
+    """The plain code in the kernel's own dtype: the block's is the `torch` backend, others' the reference."""
+    return _run(case, "torch" if case.op in ("linear", "norm_linear", "depthwise_conv_silu") else "reference")
+
+
+def _run(case: Case, backend: str, dtype: torch.dtype | None = None) -> Tensor:
+    def cast(value: object) -> object:
+        return value.to(dtype) if dtype is not None and isinstance(value, Tensor) else value
+
+    arguments = [cast(a) for a in case.arguments]
+    options = {name: cast(value) for name, value in case.options.items()}
+    return case.function(*arguments, **options, backend=backend)
+
+
+def _error(y: Tensor, truth: Tensor) -> float:
+    size = truth.norm().item()
+    error = (y.double() - truth).norm().item()
+    return error / size if size else (0.0 if error == 0.0 else math.inf)
+
+
+def _drawing(name: str, device: torch.device) -> Callable[..., Tensor]:
+    """A source of normal numbers that is the same for the same name, whatever the device."""
+    generator = torch.Generator().manual_seed(sum(name.encode()))
+    return lambda *shape: torch.randn(*shape, generator=generator).to(device)
