@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,3 +104,18 @@ def sweep(
             status = Status.OK if side < first else Status.OOM if side == first else Status.SKIPPED
             rows.append(cell(backbone, resolution, status=status, **options))
     return rows
+
+
+def write_run(folder: Path, rows: Sequence[Row], raw: Mapping[str, Any] | None = None) -> Path:
+    """A run folder with these rows and samples, as a sweep leaves it."""
+    (folder / "samples").mkdir(parents=True)
+    manifest = {
+        "spec": {"name": "synthetic"},
+        "command": "vlmprof sweep synthetic",
+        "environment": {"cpu": "none", "packages": {"torch": "2.13"}, "gpus": [{"name": "H200"}]},
+    }
+    (folder / "run.json").write_text(json.dumps(manifest))
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row.to_flat()) + "\n" for row in rows))
+    for cell_id, columns in (raw or {}).items():
+        (folder / "samples" / f"{cell_id}.json").write_text(json.dumps(columns))
+    return folder

@@ -1,3 +1,22 @@
 """vlmprof: what a vision encoder costs inside a vision-language model."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vlmprof.render.runs import Run
+
 __version__ = "0.1.0"
+
+
+def load(run: Path | str) -> Run:
+    """A run folder for a notebook: `.frame`, `.samples`, `.plot()`, `.report()`. Imports pandas.
+
+    Raises `vlmprof.errors.UserError` when it is none or has no rows yet.
+    """
+    from vlmprof.render.runs import load as load_run
+
+    return load_run(run)

@@ -14,11 +14,15 @@ from vlmprof.analysis.frames import numbers
 from vlmprof.analysis.reference import study_scores
 from vlmprof.errors import UserError, unknown
 from vlmprof.records import Status
+from vlmprof.units import show_bytes, show_seconds
 
 STUDY = "kuo2026"
 """The name under which the study's released scores are shipped."""
 
 _NO_SCORES = frozenset({"visual_tokens", "parameters_million"})
+_WORKED_OUT = (
+    "pixels", "memory_bytes", "energy_per_image_j", "cost_per_thousand_images", "fits", "on_front",
+)  # fmt: skip
 _GPU_MEMORY = ("nvml_process_bytes", "peak_reserved_bytes", "peak_allocated_bytes")
 
 
@@ -47,10 +51,25 @@ class Advice:
     """Spearman's rank correlation of scores and costs over the scored cells; None for fewer than three."""
 
     @property
+    def cells(self) -> pd.DataFrame:
+        """The candidates as a run's rows, without what was worked out for them."""
+        return self.candidates.drop(columns=[*_WORKED_OUT, *self.scores], errors="ignore")
+
+    @property
     def chosen(self) -> pd.DataFrame:
         """The front, best quality first, cheaper first among equals."""
         front = self.candidates[self.candidates["on_front"]]
         return front.sort_values([self.quality, "ttft_s"], ascending=[False, True])
+
+    @property
+    def nearest_miss(self) -> str:
+        """What to say when no cell is within the limits: the least that any cell needs."""
+        least_memory = show_bytes(float(self.candidates["memory_bytes"].min()))
+        least_ttft = show_seconds(float(self.candidates["ttft_s"].min()))
+        return (
+            f"no measured cell is within the limits; the least memory any needs is {least_memory}, "
+            f"the shortest time to first token {least_ttft}"
+        )
 
 
 def advise(

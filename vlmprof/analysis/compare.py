@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -31,7 +31,7 @@ import pandas as pd
 from vlmprof.analysis import student
 from vlmprof.analysis.frames import Samples, axis_columns, numbers
 from vlmprof.analysis.intervals import Interval, Mean, describe_mean
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, unknown
 from vlmprof.records import STAGES, Status
 
 LATENCIES = (*(f"{clock}_{stage}_s" for stage in STAGES for clock in ("host", "gpu")), "end_to_end_s")
@@ -152,6 +152,24 @@ def regressions(
             break
         found.append(ratio)
     return found
+
+
+def select(comparison: Comparison, columns: Sequence[str] | None) -> Comparison:
+    """The comparison of some columns only; of all for None. Raises `UserError` for one that is not there."""
+    if columns is None:
+        return comparison
+    present = {ratio.column for ratio in comparison.ratios}
+    for column in columns:
+        if column not in present:
+            raise unknown("figure", column, present)
+    return replace(comparison, ratios=[ratio for ratio in comparison.ratios if ratio.column in columns])
+
+
+def guard(comparison: Comparison, allowed: float, columns: Sequence[str]) -> list[CellRatio]:
+    """`regressions`, for a guard: raises `UserError` when there was nothing that could have been tested."""
+    if not any(ratio.column in columns and ratio.ratio is not None for ratio in comparison.ratios):
+        raise UserError(f"nothing to guard: no shared cell has samples of {', '.join(columns)} in either run")
+    return regressions(comparison, allowed, columns)
 
 
 def _by_axes(frame: pd.DataFrame, axes: Sequence[str], which: str) -> dict[tuple[str, ...], int]:

@@ -78,7 +78,7 @@ def axis_columns(frame: pd.DataFrame) -> list[str]:
 def varying_axes(frame: pd.DataFrame) -> list[str]:
     """The axes other than backbone and resolution that take more than one value in this frame."""
     others = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
-    return [axis for axis in others if frame[axis].map(_word).nunique() > 1]
+    return [axis for axis in others if frame[axis].nunique(dropna=False) > 1]
 
 
 def _word(value: object) -> str:

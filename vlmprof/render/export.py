@@ -5,13 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from vlmprof.analysis.frames import Samples, split_lines
 from vlmprof.errors import UserError, unknown
+from vlmprof.render.run_sheets import (
+    cell_sheets,
+    crossovers_sheet,
+    fits_sheets,
+    frontier_sheet,
+    marginal_sheet,
+    scaled_columns,
+)
+from vlmprof.render.runs import Run
 from vlmprof.render.sheets import Sheet, sheet_records
+from vlmprof.render.six_panel import FORMATS, save_six_panel
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -92,7 +103,7 @@ def write_rows(frame: pd.DataFrame, path: Path, kind: str) -> Path:
     if kind not in ROW_FORMATS:
         raise unknown("format", kind, ROW_FORMATS)
     plain = frame.copy()
-    for column in ("backends", "warnings"):
+    for column in ("backends", "warnings", "disturbances"):
         if column in plain:
             plain[column] = plain[column].map(lambda value: json.dumps(value, sort_keys=True))
     if kind == "parquet":
@@ -127,3 +138,43 @@ def write_sheet(sheet: Sheet, folder: Path, kind: str) -> Path:
 
 def _capital(title: str) -> str:
     return title[:1].upper() + title[1:]
+
+
+def export_run(
+    run: Run, folder: Path, formats: Sequence[str], tables: Sequence[str] | None, width: str
+) -> list[Path]:
+    """Write a run's rows, tables and figure in each format; the files written.
+
+    Raises `UserError` for an unknown format, table or figure width, or a folder that cannot be written.
+    """
+    known = (*ROW_FORMATS, *SHEET_WRITERS, *FORMATS)
+    for name in formats:
+        if name not in known:
+            raise unknown("export format", name, known)
+    sheets = {sheet.name: sheet for sheet in run_sheets(run.frame, run.samples)}
+    for name in tables or ():
+        if name not in sheets:
+            raise unknown("table", name, sheets)
+    written = []
+    for name in dict.fromkeys(formats):
+        if name in ROW_FORMATS:
+            written.append(write_rows(run.frame, folder / f"rows.{name}", name))
+        if name in SHEET_WRITERS:
+            written += [write_sheet(sheets[table], folder, name) for table in tables or sheets]
+    images = [name for name in dict.fromkeys(formats) if name in FORMATS]
+    if images:
+        written += save_six_panel(run.frame, folder, run.samples, formats=images, width=width)
+    return written
+
+
+def run_sheets(frame: pd.DataFrame, samples: Samples) -> list[Sheet]:
+    """Every table of a run that has rows."""
+    lines, columns = split_lines(frame), scaled_columns(frame)
+    sheets = [
+        *cell_sheets(frame, samples),
+        *fits_sheets(lines, columns),
+        marginal_sheet(lines, columns),
+        crossovers_sheet(lines, columns, samples),
+        frontier_sheet(lines, columns),
+    ]
+    return [sheet for sheet in sheets if len(sheet)]

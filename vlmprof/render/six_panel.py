@@ -128,7 +128,9 @@ def save_six_panel(
     )
 
 
-def save_figure(figure: Figure, folder: Path, stem: str, formats: Sequence[str]) -> list[Path]:
+def save_figure(
+    figure: Figure, folder: Path, stem: str, formats: Sequence[str], dpi: int = 300
+) -> list[Path]:
     """Write a figure in each format, with embedded fonts and no date. Raises `UserError` if it cannot."""
     paths = [folder / f"{stem}.{name}" for name in formats]
     undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
@@ -136,7 +138,7 @@ def save_figure(figure: Figure, folder: Path, stem: str, formats: Sequence[str])
         folder.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "vlmprof"}):
             for path, name in zip(paths, formats, strict=True):
-                figure.savefig(path, format=name, dpi=300, metadata=undated[name])
+                figure.savefig(path, format=name, dpi=dpi, metadata=undated[name])
     except OSError as problem:
         raise UserError(f"cannot write the figure to {folder}: {problem.strerror or problem}") from problem
     return paths

@@ -25,7 +25,7 @@ def write_report(
     """
     content = gather(runs)
     figure = six_panel(content.drawn, content.samples, reference=reference)
-    figure_path, *_ = save_figure(figure, folder, "report_six_panel", ["png"])
+    figure_path, *_ = save_figure(figure, folder, "report_six_panel", ["png"], dpi=160)
     written = [figure_path]
     try:
         if "html" in formats:

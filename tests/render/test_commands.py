@@ -1,0 +1,168 @@
+"""report, compare, recommend and export as a user types them, and the notebook API."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import typer
+from synthetic_runs import cell, samples, sweep, write_run
+from typer.testing import CliRunner, Result
+
+import vlmprof
+from vlmprof.cli.compare import compare
+from vlmprof.cli.export import export
+from vlmprof.cli.recommend import recommend
+from vlmprof.cli.report import report
+from vlmprof.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    rows = sweep(oom_from={"vmamba-t": 1024})
+    return write_run(tmp_path / "before", rows, samples(rows, spread=0.01))
+
+
+def invoke(*words: object) -> Result:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    for command in (report, compare, recommend, export):
+        app.command()(command)
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if isinstance(result.exception, UserError):
+        raise result.exception
+    return result
+
+
+def another(path: Path, scale: float, **options: object) -> Path:
+    rows = sweep(scale=scale, **({"oom_from": {"vmamba-t": 1024}} | options))
+    return write_run(path, rows, samples(rows, spread=0.01, seed=1))
+
+
+def test_compare_prints_ratios_and_verdicts(run: Path, tmp_path: Path) -> None:
+    result = invoke("compare", run, another(tmp_path / "after", 0.9))
+    assert result.exit_code == 0
+    (line,) = [
+        line
+        for line in result.output.splitlines()
+        if "ViT-S" in line and "512²" in line and "end-to-end" in line
+    ]
+    assert "0.900 (0.8" in line
+    assert "faster" in line
+    assert "End-to-end, B beside A: 17 faster." in result.output
+
+
+def test_the_guard_sets_the_exit_code(run: Path, tmp_path: Path) -> None:
+    assert invoke("compare", run, another(tmp_path / "same", 1.0), "--fail-slower", "5%").exit_code == 0
+    slower = invoke("compare", run, another(tmp_path / "slower", 1.1), "--fail-slower", "5%")
+    assert slower.exit_code == 1
+    assert "slower than allowed: ViT-T at 224², end-to-end: 1.10 (1.0" in slower.output
+    assert invoke("compare", run, another(tmp_path / "a bit", 1.1), "--fail-slower", "20%").exit_code == 0
+    lost = invoke(
+        "compare", run, another(tmp_path / "lost", 1.0, oom_from={"vit-t": 512}), "--fail-slower", "5%"
+    )
+    assert lost.exit_code == 1
+    assert "ViT-T at 512² ran in A and no longer in B" in lost.output
+
+
+def test_compare_with_the_paper(tmp_path: Path) -> None:
+    axes = {"llm": "vicuna-7b", "dtype": "bfloat16", "levels": "all"}
+    rows = sweep(("vit-t", "vmamba-t"), (512, 1024), axes=axes)
+    mine = write_run(tmp_path / "mine", rows, samples(rows))
+    result = invoke("compare", mine, "--reference", "kuo2026", "--figure", "end_to_end_s")
+    assert result.exit_code == 0
+    assert len([line for line in result.output.splitlines() if "end-to-end" in line and "×" in line]) == 4
+
+
+def test_compare_refuses_what_it_cannot_do(run: Path, tmp_path: Path) -> None:
+    for words, says in (
+        ([run], "two runs"),
+        ([run, run, "--fail-slower", "5"], "write it like 5%"),
+        ([run, run, "--figure", "gpu_visions_s"], "did you mean gpu_vision_s"),
+        ([run, write_run(tmp_path / "other", [cell("vit-l")])], "share no cell"),
+        ([run, tmp_path / "none"], "no run folder"),
+    ):
+        with pytest.raises(UserError, match=says):
+            invoke("compare", *words)
+    bare = write_run(tmp_path / "bare", sweep())
+    with pytest.raises(UserError, match="nothing to guard"):
+        invoke("compare", bare, bare, "--fail-slower", "5%")
+
+
+def test_recommend_prints_and_draws_the_front(run: Path) -> None:
+    result = invoke("recommend", run, "--max-memory", "2GiB", "--max-ttft", "20ms", "--format", "svg")
+    assert result.exit_code == 0
+    assert "ViT-T" in result.output
+    assert "768²" in result.output
+    assert (run / "recommend.svg").read_text().startswith("<?xml")
+
+
+def test_recommend_by_scores(tmp_path: Path) -> None:
+    rows = [cell("vmamba-s", 224), cell("vmamba-s", 512), cell("vit-s", 224)]
+    result = invoke(
+        "recommend", write_run(tmp_path / "run", rows), "--scores", "kuo2026", "--price-per-hour", 2
+    )
+    assert result.exit_code == 0
+    assert "60.8" in result.output
+    assert "cost per 1,000 images" in result.output
+    assert "rank correlation over the 3 scored cells" in result.output
+
+
+def test_recommend_says_what_would_do(run: Path) -> None:
+    result = invoke("recommend", run, "--max-ttft", "1us")
+    assert result.exit_code == 0
+    assert "no measured cell is within the limits; the least memory any needs is" in result.output
+
+
+def test_export_writes_every_format(run: Path) -> None:
+    formats = ("csv", "latex", "markdown", "svg")
+    result = invoke("export", run, *(word for name in formats for word in ("--format", name)))
+    assert result.exit_code == 0
+    written = {path.name for path in (run / "export").iterdir()}
+    assert {"rows.csv", "cells.csv", "cells.tex", "fits-latency.md", "six_panel.svg"} <= written
+    rows = pd.read_csv(run / "export" / "rows.csv")
+    assert rows["end_to_end_s"].tolist()[0] == vlmprof.load(run).frame["end_to_end_s"].iloc[0]
+    fits = pd.read_csv(run / "export" / "fits-latency.csv")
+    assert {"fixed (s)", "fixed low (s)", "fixed high (s)", "misfit"} <= set(fits.columns)
+    with pytest.raises(UserError, match="unknown export format"):
+        invoke("export", run, "--format", "xlsx")
+    with pytest.raises(UserError, match="unknown table"):
+        invoke("export", run, "--format", "csv", "--table", "cellz")
+
+
+def test_parquet_keeps_every_number(run: Path) -> None:
+    pytest.importorskip("pyarrow")
+    assert invoke("export", run, "--format", "parquet").exit_code == 0
+    again = pd.read_parquet(run / "export" / "rows.parquet")
+    frame = vlmprof.load(run).frame
+    assert again["gpu_vision_s"].tolist()[:5] == frame["gpu_vision_s"].tolist()[:5]
+    assert len(again) == len(frame)
+
+
+def test_report_writes_both_pages(run: Path, tmp_path: Path) -> None:
+    result = invoke("report", run, "--out", tmp_path / "out")
+    assert result.exit_code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "report.html", "report.md", "report_six_panel.png",
+    }  # fmt: skip
+    with pytest.raises(UserError, match="unknown report format"):
+        invoke("report", run, "--format", "pdf")
+
+
+def test_a_notebook_holds_a_run(run: Path, tmp_path: Path) -> None:
+    loaded = vlmprof.load(run)
+    assert len(loaded.frame) == 18
+    assert len(loaded.plot().axes) == 6
+    assert [path.name for path in loaded.report(tmp_path / "notebook")][1:] == ["report.html", "report.md"]
+    assert "<table" in loaded._repr_html_()
+    with pytest.raises(UserError, match="no run folder"):
+        vlmprof.load(tmp_path)
+
+
+def test_importing_vlmprof_stays_cheap() -> None:
+    heavy = ("pandas", "numpy", "torch", "matplotlib")
+    code = f"import sys, vlmprof; print(any(name in sys.modules for name in {heavy}))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"

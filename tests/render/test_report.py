@@ -1,0 +1,171 @@
+"""The report's pages: what they hold, that text is escaped, that nothing is loaded, and odd runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_runs import cell, frame, samples, sweep
+
+from vlmprof.errors import UserError
+from vlmprof.records import Row, Status
+from vlmprof.render.export import latex_escape, markdown_escape, to_latex
+from vlmprof.render.report import write_report
+from vlmprof.render.run_sheets import cell_sheets
+from vlmprof.render.runs import Run
+from vlmprof.render.sheets import Kind, show
+
+HOSTILE = '</script><script>alert("x")</script> <img src=x onerror=alert(1)> | **b** `c` & \\evil{}'
+
+
+class Page(HTMLParser):
+    """The elements, links and texts of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        if len(data) < 10_000:
+            self.text.append(data)
+
+
+def make(rows: list[Row], folder: Path, name: str = "run", command: str = "vlmprof sweep") -> tuple[str, str]:
+    manifest = {"command": command, "environment": {"cpu": "none", "packages": {"torch": "2"}}, "spec": {}}
+    write_report([Run(name, frame(rows), samples(rows), manifest)], folder)
+    return (folder / "report.html").read_text(), (folder / "report.md").read_text()
+
+
+def data_of(html: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])
+
+
+def test_the_page_holds_the_rows_and_loads_nothing(tmp_path: Path) -> None:
+    rows = sweep(oom_from={"vmamba-t": 1024})
+    html, markdown = make(rows, tmp_path)
+    page = Page(html)
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    assert "default-src 'none'" in html
+    charts = data_of(html)["charts"]
+    panel = charts["panels"][2]
+    drawn = [value for trace in panel["traces"] for value in trace["values"] if value is not None]
+    assert sorted(drawn) == sorted(row.end_to_end_s for row in rows if row.status is Status.OK)
+    oom = [
+        (line["label"], trace["oom_pixels"])
+        for line, trace in zip(charts["lines"], panel["traces"], strict=True)
+    ]
+    assert oom == [("ViT-T", None), ("ViT-S", None), ("VMamba-T", 1024**2)]
+    for title in (
+        "Cells",
+        "Where the time goes",
+        "Scaling",
+        "Crossovers",
+        "Out-of-memory frontier",
+        "Environment",
+    ):
+        assert title in page.text
+        assert f"## {title}" in markdown
+    assert "![Six panels" in markdown
+
+
+def test_text_from_a_run_is_escaped_everywhere(tmp_path: Path) -> None:
+    rows = [
+        *sweep(("vit-t",)),
+        cell("vit-s", 512, status=Status.ERROR, message=HOSTILE, axes={"llm": HOSTILE}),
+    ]
+    html, markdown = make(rows, tmp_path, name=HOSTILE, command=HOSTILE)
+    page = Page(html)
+    assert page.tags.count("script") == 3
+    assert "img" not in page.tags[: page.tags.index("section")]
+    assert page.tags.count("img") == 1
+    assert HOSTILE.split(" | ")[0] in " ".join(page.text)
+    assert any(HOSTILE in label["label"] for label in data_of(html)["charts"]["lines"])
+    outside_code = re.sub(r"```.*?```", "", markdown, flags=re.S)
+    assert "<script" not in outside_code
+    assert "<img" not in outside_code
+    for table in re.findall(r"(?:^\|.*\n)+", outside_code, flags=re.M):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [cell()],
+        sweep(("vit-t",)),
+        [cell(name, 512, status=Status.OOM) for name in ("vit-t", "vmamba-t")],
+        [cell(status=Status.ERROR)],
+        sweep(
+            [f"{family}-{size}" for family in ("vit", "vmamba", "vitdet", "swin", "vim") for size in "tsbl"]
+        ),
+        sweep(gpu=False),
+    ],
+    ids=["one cell", "one backbone", "all oom", "all failed", "twenty backbones", "cpu"],
+)
+def test_odd_runs_make_a_report(tmp_path: Path, rows: list[Row]) -> None:
+    html, markdown = make(rows, tmp_path)
+    assert len(data_of(html)["charts"]["panels"]) == 6
+    assert "nan" not in re.sub(r"data:image[^\"]*", "", markdown).lower().replace("nanosecond", "")
+
+
+def test_several_runs_are_told_apart(tmp_path: Path) -> None:
+    runs = [Run("same", frame(sweep(("vit-t",), scale=scale)), {}, {}) for scale in (1.0, 2.0)]
+    write_report(runs, tmp_path)
+    labels = [line["label"] for line in data_of((tmp_path / "report.html").read_text())["charts"]["lines"]]
+    assert labels == ["ViT-T · same (1)", "ViT-T · same (2)"]
+    with pytest.raises(UserError, match="at least one run"):
+        write_report([], tmp_path)
+
+
+def test_many_rows_are_all_in_the_page_and_charts_say_what_they_leave_out(tmp_path: Path) -> None:
+    base = frame(sweep(("vit-t",), (224, 512)))
+    many = pd.concat(
+        [base.assign(seed=i, cell_id=[f"{name}-{i}" for name in base["cell_id"]]) for i in range(1000)],
+        ignore_index=True,
+    )
+    write_report([Run("many", many, {}, {})], tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert len(data_of(html)["sheets"]["cells"]["columns"][0]) == 2000
+    assert "the first 40 of 1,000 lines" in html
+    assert html.count("<tr>") < 300
+    assert "The first 100 of 2,000 rows" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        (Kind.SECONDS, 0.00123, "1.23 ms"),
+        (Kind.SECONDS, [0.012, 0.0115, 0.0125], "12.0 (11.5 to 12.5) ms"),
+        (Kind.SECONDS, [-1e-6, -2e-6, 1e-7], "-1.00 (-2.00 to 0.100) µs"),
+        (Kind.BYTES, 13.2957 * 2**30, "13.3 GiB"),
+        (Kind.PERCENT, 0.324, "32.4 %"),
+        (Kind.COUNT, 16384, "16,384"),
+        (Kind.PIXELS, [512**2, 500**2, 1024**2], "512² (500² to 1,024²)"),
+        (Kind.SECONDS, 0.0, "0.00 ps"),
+        (Kind.TEXT, None, ""),
+        (Kind.SECONDS, None, ""),
+    ],
+)
+def test_values_for_people(kind: Kind, value: object, words: str) -> None:
+    assert show(kind, value) == words
+
+
+def test_escapes() -> None:
+    assert latex_escape("50 % & a_b {x} 224² µ\u4e2d") == (
+        r"50 \% \& a\_b \{x\} 224\textsuperscript{2} \textmu{}?"
+    )
+    assert markdown_escape("a|b\n<i>") == "a\\|b &lt;i&gt;"
+    table = to_latex(cell_sheets(frame([cell()]))[0])
+    assert r"\toprule" in table
+    head, body = (line for line in table.splitlines() if line.endswith(r"\\"))
+    assert head.count("&") == body.count("&") == 10

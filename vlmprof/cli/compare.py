@@ -1,0 +1,66 @@
+"""`vlmprof compare`: two runs, or a run and published points, cell by cell."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlmprof.errors import UserError
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="The run to compare with; with --reference, the run itself.")],
+    b: Annotated[Path | None, typer.Argument(help="The run that is judged.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Published points in place of A: kuo2026.")] = None,
+    fail_slower: Annotated[
+        str | None,
+        typer.Option(
+            help="Exit with code 1 if a cell is slower by more than this, such as 5%, or no longer runs."
+        ),
+    ] = None,
+    margin: Annotated[str, typer.Option(help="Differences below this count as the same.")] = "2%",
+    ignore: Annotated[list[str] | None, typer.Option(help="An axis that may differ; repeatable.")] = None,
+    figure: Annotated[
+        list[str] | None, typer.Option(help="Columns to show and guard, such as gpu_vision_s; repeatable.")
+    ] = None,
+) -> None:
+    """Compare two runs: ratios with intervals per cell and stage, verdicts, and a guard for commits."""
+    from vlmprof.analysis import compare as comparing
+    from vlmprof.analysis.reference import load_reference
+    from vlmprof.render.decision_sheets import comparison_sheet, comparison_words, ratio_name
+    from vlmprof.render.runs import load
+    from vlmprof.render.terminal import console, sheet_table
+
+    if (b is None) == (reference is None):
+        raise UserError("compare takes two runs, or one run and --reference kuo2026")
+    judged = load(b or a)
+    if reference is None:
+        before, before_samples = load(a).frame, load(a).samples
+    else:
+        before, before_samples = load_reference(reference), {}
+    found = comparing.compare(
+        before, judged.frame, before_samples, judged.samples,
+        margin=_percent(margin, "--margin"), ignore=ignore or (),
+    )  # fmt: skip
+    found = comparing.select(found, figure)
+    screen = console()
+    screen.print(sheet_table(comparison_sheet(found)))
+    for sentence in comparison_words(found):
+        screen.print(sentence, markup=False)
+    if fail_slower is None:
+        return
+    guarded = comparing.guard(found, _percent(fail_slower, "--fail-slower"), figure or ("end_to_end_s",))
+    for ratio in guarded:
+        screen.print(f"slower than allowed: {ratio_name(ratio)}", markup=False)
+    if guarded or found.lost:
+        raise typer.Exit(1)
+
+
+def _percent(text: str, option: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    if match is None:
+        raise UserError(f"{option} {text!r} is not a percentage; write it like 5%")
+    return float(match[1]) / 100

@@ -1,0 +1,27 @@
+"""`vlmprof export`: rows, tables and the figure of a run for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    format: Annotated[
+        list[str], typer.Option(help="csv, parquet, latex, markdown, png, pdf or svg; repeatable.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; RUN/export by default.")] = None,
+    table: Annotated[
+        list[str] | None, typer.Option(help="Tables to write, such as cells; all by default.")
+    ] = None,
+    width: Annotated[str, typer.Option(help="Of the figure: one-column or two-column.")] = "two-column",
+) -> None:
+    """Write a run's rows (CSV, Parquet), tables (CSV, LaTeX, Markdown) and figure (PNG, PDF, SVG)."""
+    from vlmprof.render.export import export_run
+    from vlmprof.render.runs import load
+
+    for path in export_run(load(run), out or run / "export", format, table, width):
+        print(path)

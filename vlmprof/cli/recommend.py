@@ -1,0 +1,52 @@
+"""`vlmprof recommend`: which backbone at which resolution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def recommend(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    max_memory: Annotated[str | None, typer.Option(help="What the device has, such as 24GiB.")] = None,
+    max_ttft: Annotated[str | None, typer.Option(help="Longest time to first token, such as 200ms.")] = None,
+    scores: Annotated[
+        str | None, typer.Option(help="CSV with backbone, resolution and scores; or kuo2026, the study's.")
+    ] = None,
+    score: Annotated[str | None, typer.Option(help="The score to choose by.")] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Of the device, for the cost per thousand images.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the figure; the run's own by default.")] = None,
+    format: Annotated[list[str] | None, typer.Option(help="png, pdf or svg; repeatable.")] = None,
+    width: Annotated[str, typer.Option(help="one-column or two-column.")] = "two-column",
+) -> None:
+    """Choose among measured cells within limits; print and draw the Pareto front."""
+    from vlmprof.analysis.advice import Limits, advise, load_scores
+    from vlmprof.render.decision_sheets import advice_sheet, correlation_sheet
+    from vlmprof.render.pareto import pareto_figure
+    from vlmprof.render.runs import load
+    from vlmprof.render.six_panel import save_figure
+    from vlmprof.render.terminal import console, sheet_table
+    from vlmprof.units import parse_bytes, parse_seconds
+
+    limits = Limits(
+        memory_bytes=parse_bytes(max_memory) if max_memory else None,
+        ttft_s=parse_seconds(max_ttft) if max_ttft else None,
+    )
+    advice = advise(
+        load(run).frame, limits, scores=load_scores(scores) if scores else None, score=score,
+        price_per_hour=price_per_hour,
+    )  # fmt: skip
+    screen = console()
+    if advice.chosen.empty:
+        screen.print(advice.nearest_miss, markup=False)
+    else:
+        screen.print(sheet_table(advice_sheet(advice)))
+    if correlations := correlation_sheet(advice):
+        screen.print(sheet_table(correlations))
+    figure = pareto_figure(advice, limits, width)
+    for path in save_figure(figure, out or run, "recommend", format or ["png", "pdf"]):
+        print(path)
