@@ -83,16 +83,21 @@ def create_backbone(
     seed: int = 0,
     kernels: Literal["auto", "reference", "torch", "triton"] = "auto",
     classifier: bool = False,
+    weights: str | None = None,
 ) -> Backbone:
-    """A frozen backbone in eval mode with random weights, made on `device` in `dtype` (float32 when `None`).
+    """A frozen backbone in eval mode, made on `device` in `dtype` (float32 when `None`).
 
-    `level` is the feature level that is tapped, `levels` and `kernels` as in `BuildOptions`, `image_size`
-    (height, width) in pixels what it will be given. Raises `UserError` for names, options or image sizes
-    that cannot be, and `ValueError` or `RuntimeError` for a kernel backend that this machine lacks.
+    Its weights are random; `weights` may name a checkpoint file, or be `pretrained` for the official ones,
+    which are fetched when they are not in the cache. `level` is the feature level that is tapped, `levels`
+    and `kernels` as in `BuildOptions`, `image_size` (height, width) in pixels what it will be given.
+
+    Raises `UserError` for names, options, image sizes or weights that cannot be, and `ValueError` or
+    `RuntimeError` for a kernel backend that this machine lacks.
     """
     import torch
 
     from vlmprof.backbones.random_weights import fill, uninitialised
+    from vlmprof.backbones.weights import load_weights
 
     known = facts(name, level)
     if levels not in LEVELS:
@@ -107,6 +112,8 @@ def create_backbone(
         encoder: Backbone = importlib.import_module(known.module).build(known, options)
     fill(encoder, seed)
     encoder.facts = known
+    if weights is not None:
+        load_weights(encoder, weights)
     if image_size is not None:
         encoder.prepare(*image_size)
     return encoder

@@ -49,6 +49,8 @@ class BackboneFacts:
     """Channels of every feature level of a hierarchical backbone; empty for a plain one."""
     level: int | None = None
     """The tapped feature level, counted from 1; `None` for a plain backbone."""
+    pretrained: str | None = None
+    """Where official weights are: an address, or what the family's library calls them."""
     rounding: str = "up"
     """Which way a side that the stride does not divide is rounded: `up` or `down`."""
 

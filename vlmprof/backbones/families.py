@@ -13,14 +13,14 @@ from vlmprof.backbones.catalog import DEFAULT_LEVEL, BackboneFacts
 def _vit() -> Iterator[BackboneFacts]:
     """Dosovitskiy et al., arXiv 2010.11929, and DeiT's T and S; parameters as timm's `vit_*_patch*_224`."""
     sizes = {
-        # d_model, depth, heads, patch, parameters with a 1000-class head
-        "T": (192, 12, 3, 16, 5_717_416),
-        "S": (384, 12, 6, 16, 22_050_664),
-        "B": (768, 12, 12, 16, 86_567_656),
-        "L": (1024, 24, 16, 16, 304_326_632),
-        "H": (1280, 32, 16, 14, 632_045_800),
+        # d_model, depth, heads, patch, parameters with a 1000-class head, timm's name of the weights
+        "T": (192, 12, 3, 16, 5_717_416, "vit_tiny_patch16_224.augreg_in21k_ft_in1k"),
+        "S": (384, 12, 6, 16, 22_050_664, "vit_small_patch16_224.augreg_in1k"),
+        "B": (768, 12, 12, 16, 86_567_656, "vit_base_patch16_224.augreg_in1k"),
+        "L": (1024, 24, 16, 16, 304_326_632, "vit_large_patch16_224.augreg_in21k_ft_in1k"),
+        "H": (1280, 32, 16, 14, 632_045_800, "vit_huge_patch14_224.mae"),
     }
-    for size, (d_model, depth, heads, patch, parameters) in sizes.items():
+    for size, (d_model, depth, heads, patch, parameters, weights) in sizes.items():
         yield BackboneFacts(
             name=f"vit-{size.lower()}",
             family="ViT",
@@ -31,6 +31,7 @@ def _vit() -> Iterator[BackboneFacts]:
             multiple=patch,
             parameters=parameters,
             module="vlmprof.backbones.vit",
+            pretrained=f"https://huggingface.co/timm/{weights}/resolve/main/model.safetensors",
             config={"depth": depth, "heads": heads, "mlp_ratio": 4, "pretrained_size": 224},
         )
 
@@ -67,18 +68,18 @@ def _vmamba() -> Iterator[BackboneFacts]:
     second = {"d_state": 1, "gate": False, "overlap": True, "mlp_ratio": 4}
     first = {"d_state": 16, "gate": True, "overlap": False, "mlp_ratio": 0}
     variants = (
-        # suffix, size, first level's d_model, blocks in the third level, ssm_ratio, parameters with head
-        ("", "T", 96, 5, 2, second, 30_705_832),
-        ("", "S", 96, 15, 2, second, 50_147_752),
-        ("", "B", 128, 15, 2, second, 88_557_800),
-        ("-s1l8", "T", 96, 8, 1, second, 30_249_064),
-        ("-s1l20", "S", 96, 20, 1, second, 49_012_840),
-        ("-s1l20", "B", 128, 20, 1, second, 86_614_504),
-        ("-v0", "T", 96, 9, 2, first, 22_893_448),
-        ("-v0", "S", 96, 27, 2, first, 44_417_416),
-        ("-v0", "B", 128, 27, 2, first, 76_254_056),
+        # suffix, size, first d_model, blocks in the third level, ssm_ratio, parameters with head, release
+        ("", "T", 96, 5, 2, second, 30_705_832, "%23v2cls/vssm_tiny_0230_ckpt_epoch_262.pth"),
+        ("", "S", 96, 15, 2, second, 50_147_752, "%23v2cls/vssm_small_0229_ckpt_epoch_222.pth"),
+        ("", "B", 128, 15, 2, second, 88_557_800, "%23v2cls/vssm_base_0229_ckpt_epoch_237.pth"),
+        ("-s1l8", "T", 96, 8, 1, second, 30_249_064, "%23v2cls/vssm1_tiny_0230s_ckpt_epoch_264.pth"),
+        ("-s1l20", "S", 96, 20, 1, second, 49_012_840, "%23v2cls/vssm1_small_0229s_ckpt_epoch_240.pth"),
+        ("-s1l20", "B", 128, 20, 1, second, 86_614_504, "%23v2cls/vssm1_base_0229s_ckpt_epoch_225.pth"),
+        ("-v0", "T", 96, 9, 2, first, 22_893_448, "%23v0cls/vssmtiny_dp01_ckpt_epoch_292.pth"),
+        ("-v0", "S", 96, 27, 2, first, 44_417_416, "%23v0cls/vssmsmall_dp03_ckpt_epoch_238.pth"),
+        ("-v0", "B", 128, 27, 2, first, 76_254_056, "%23v0cls/vssmbase_dp06_ckpt_epoch_241.pth"),
     )
-    for suffix, size, d_model, blocks, ssm_ratio, version, parameters in variants:
+    for suffix, size, d_model, blocks, ssm_ratio, version, parameters, release in variants:
         dims = tuple(d_model << level for level in range(4))
         yield BackboneFacts(
             name=f"vmamba-{size.lower()}{suffix}",
@@ -90,6 +91,7 @@ def _vmamba() -> Iterator[BackboneFacts]:
             multiple=1,
             parameters=parameters,
             module="vlmprof.backbones.vmamba",
+            pretrained=f"https://github.com/MzeroMiko/VMamba/releases/download/{release}",
             config={"depths": (2, 2, blocks, 2), "ssm_ratio": ssm_ratio, **version},
             level_dims=dims,
             level=DEFAULT_LEVEL,
@@ -100,15 +102,15 @@ def _vmamba() -> Iterator[BackboneFacts]:
 def _mambavision() -> Iterator[BackboneFacts]:
     """Hatamizadeh & Kautz, arXiv 2407.08083; sizes as in the authors' repository NVlabs/MambaVision."""
     sizes = {
-        # first level's d_model, stem, blocks per level, heads per level, layer scale, parameters with head
-        "T": (80, 32, (1, 3, 8, 4), (2, 4, 8, 16), False, 31_794_248),
-        "T2": (80, 32, (1, 3, 11, 4), (2, 4, 8, 16), False, 35_104_008),
-        "S": (96, 64, (3, 3, 7, 5), (2, 4, 8, 16), False, 50_140_584),
-        "B": (128, 64, (3, 3, 10, 5), (2, 4, 8, 16), True, 97_685_288),
-        "L": (196, 64, (3, 3, 10, 5), (4, 8, 16, 32), True, 227_961_048),
-        "L2": (196, 64, (3, 3, 12, 5), (4, 8, 16, 32), True, 241_554_824),
+        # first d_model, stem, blocks and heads per level, layer scale, parameters with head, word
+        "T": (80, 32, (1, 3, 8, 4), (2, 4, 8, 16), False, 31_794_248, "tiny"),
+        "T2": (80, 32, (1, 3, 11, 4), (2, 4, 8, 16), False, 35_104_008, "tiny2"),
+        "S": (96, 64, (3, 3, 7, 5), (2, 4, 8, 16), False, 50_140_584, "small"),
+        "B": (128, 64, (3, 3, 10, 5), (2, 4, 8, 16), True, 97_685_288, "base"),
+        "L": (196, 64, (3, 3, 10, 5), (4, 8, 16, 32), True, 227_961_048, "large"),
+        "L2": (196, 64, (3, 3, 12, 5), (4, 8, 16, 32), True, 241_554_824, "large2"),
     }
-    for size, (d_model, stem_dim, depths, heads, layer_scale, parameters) in sizes.items():
+    for size, (d_model, stem_dim, depths, heads, layer_scale, parameters, word) in sizes.items():
         dims = tuple(d_model << level for level in range(4))
         yield BackboneFacts(
             name=f"mambavision-{size.lower()}",
@@ -120,6 +122,7 @@ def _mambavision() -> Iterator[BackboneFacts]:
             multiple=1,
             parameters=parameters,
             module="vlmprof.backbones.mambavision",
+            pretrained=f"https://huggingface.co/nvidia/MambaVision-{size}-1K/resolve/main/mambavision_{word}_1k.pth.tar",
             config={
                 "stem_dim": stem_dim,
                 "depths": depths,
@@ -155,6 +158,7 @@ def _maxvit() -> Iterator[BackboneFacts]:
             multiple=32,
             parameters=parameters,
             module="vlmprof.backbones.timm_models",
+            pretrained=f"maxvit_{word}_tf_224.in1k",
             config={"timm_name": f"maxvit_{word}_tf_224"},
             extra="timm",
             level_dims=dims,

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.checkpoints import strip_prefix
 from vlmprof.backbones.interface import Backbone
 from vlmprof.kernels import Backend, resolve_backend, selective_scan
 
@@ -46,6 +47,12 @@ class MambaVision(Backbone):
         )
         self.norm = nn.BatchNorm2d(dims[-1]) if options.classifier else None
         self.head = nn.Linear(dims[-1], 1000) if options.classifier else None
+        self.optional = (r".*num_batches_tracked",)
+        self.unused = (
+            *(rf"levels\.{i}\." for i in range(count, len(dims))),
+            *(() if count == len(dims) else (rf"levels\.{count - 1}\.downsample",)),
+            *(() if options.classifier else (r"norm\.", r"head\.")),
+        )
         device = next(self.parameters()).device
         self.backends = {"selective_scan": resolve_backend("selective_scan", device, options.kernels)}
 
@@ -69,6 +76,10 @@ class MambaVision(Backbone):
         *_, last = self._levels(images)
         logits: Tensor = self.head(self.norm(last).mean(dim=(2, 3)))
         return logits
+
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The authors' files, which may hold the model as an encoder or as a data-parallel module."""
+        return strip_prefix(state, ("module.", "encoder."))
 
     def _levels(self, images: Tensor) -> Iterator[Tensor]:
         x = self.patch_embed(images)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
-from vlmprof.backbones.transformers_plain import from_config
+from vlmprof.backbones.transformers_plain import from_config, hub_weights
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
@@ -35,3 +35,7 @@ class SigLIP2(Backbone):
             pixel_values=patches, pixel_attention_mask=None, spatial_shapes=shapes
         ).last_hidden_state
         return tokens
+
+    def fetch(self, source: str) -> dict[str, Tensor]:
+        """The hub's weights, as transformers itself reads and renames them."""
+        return hub_weights(self.model, source)

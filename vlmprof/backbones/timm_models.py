@@ -60,11 +60,20 @@ class TimmPlain(Backbone):
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
         super().__init__()
         self.model = _create(facts, options, num_classes=0)
+        self.unused = (r"model\.(head|fc_norm)\.",)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
         tokens: Tensor = self.model.forward_features(images)
         return tokens[:, getattr(self.model, "num_prefix_tokens", 0) :]
+
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """timm's names, which the wrapped model has."""
+        return {f"model.{name}": tensor for name, tensor in state.items()}
+
+    def fetch(self, source: str) -> dict[str, Tensor]:
+        """The weights that timm calls `source`."""
+        return self.renamed(_pretrained(self.facts, source))
 
 
 class TimmLevels(Backbone):
@@ -99,6 +108,27 @@ class TimmLevels(Backbone):
             level if level.shape[1] == channels else level.permute(0, 3, 1, 2)
             for level, channels in zip(maps, self.channels, strict=True)
         ]
+
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """timm's names; its feature extraction joins the first two parts of a module's name by `_`."""
+        own = self.state_dict()
+        flat = {f"model.{name.replace('.', '_', 1)}": tensor for name, tensor in state.items()}
+        same = {f"model.{name}": tensor for name, tensor in state.items()}
+        return {name: tensor for name, tensor in {**flat, **same}.items() if name in own}
+
+    def fetch(self, source: str) -> dict[str, Tensor]:
+        """The weights that timm calls `source`."""
+        return self.renamed(_pretrained(self.facts, source))
+
+
+def _pretrained(facts: BackboneFacts, source: str) -> dict[str, Tensor]:
+    timm = import_timm(facts.name)
+    try:
+        state: dict[str, Tensor] = timm.create_model(source, pretrained=True).state_dict()
+    except (OSError, RuntimeError, ValueError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise UserError(f"weights: timm cannot load {source} ({reason})") from problem
+    return state
 
 
 def import_timm(name: str) -> ModuleType:

@@ -7,6 +7,7 @@ from transformers import AutoBackbone, AutoConfig
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
+from vlmprof.backbones.transformers_plain import hub_weights
 
 PER_LEVEL = ("depths", "num_heads", "hidden_sizes")
 """Configuration entries with one value per feature level."""
@@ -48,3 +49,7 @@ class LevelEncoder(Backbone):
         norm, each (batch, channels, height, width)."""
         _, *levels = self.model(images, output_hidden_states=True).hidden_states
         return levels
+
+    def fetch(self, source: str) -> dict[str, Tensor]:
+        """The hub's weights, as transformers itself reads and renames them."""
+        return hub_weights(self.model, source)

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
+from vlmprof.errors import UserError
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
@@ -45,6 +46,23 @@ class PlainEncoder(Backbone):
         tokens: Tensor = self.model(images, **arguments).last_hidden_state
         rows, columns = self.grid(images.shape[2], images.shape[3])
         return tokens[:, tokens.shape[1] - rows * columns :]
+
+    def fetch(self, source: str) -> dict[str, Tensor]:
+        """The hub's weights, as transformers itself reads and renames them."""
+        return hub_weights(self.model, source)
+
+
+def hub_weights(model: PreTrainedModel, source: str) -> dict[str, Tensor]:
+    """The weights of a hub model of the same class, under the names of a module that calls it `model`.
+
+    Raises `UserError` in one line when they can neither be found nor fetched.
+    """
+    try:
+        other = type(model).from_pretrained(source, config=model.config)
+    except (OSError, ValueError, RuntimeError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise UserError(f"weights: cannot load {source} ({reason})") from problem
+    return {f"model.{name}": tensor for name, tensor in other.state_dict().items()}
 
 
 def _interpolate_once(embeddings: Any) -> None:

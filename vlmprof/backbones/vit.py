@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.checkpoints import strip_prefix
 from vlmprof.backbones.interface import Backbone
 
 
@@ -45,6 +46,7 @@ class ViT(Backbone):
         self.blocks = nn.ModuleList(Block(d_model, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(d_model, eps=1e-6)
         self.head = nn.Linear(d_model, num_classes) if num_classes else None
+        self.unused = () if num_classes else (r"head\.",)
         self._positions: dict[tuple[int, int], Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -96,6 +98,10 @@ class ViT(Backbone):
     def _load_from_state_dict(self, *args, **kwargs):  # type: ignore[no-untyped-def]
         self._positions = {}
         return super()._load_from_state_dict(*args, **kwargs)
+
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """timm's files need nothing but dropping a data-parallel prefix."""
+        return strip_prefix(state, ("module.",))
 
 
 class Block(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import VitDetConfig, VitDetModel
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.checkpoints import strip_prefix
 from vlmprof.backbones.interface import Backbone
 
 
@@ -44,6 +45,12 @@ class ViTDet(Backbone):
         """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
         maps: Tensor = self.model(images).last_hidden_state
         return maps.flatten(2).transpose(1, 2)
+
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """detectron2's names, of the backbone alone or of a whole detector."""
+        state = strip_prefix(state, ("backbone.", "net."))
+        ours = {official: name for name, official in official_names(list(self.state_dict())).items()}
+        return {ours.get(name, name): tensor for name, tensor in state.items()}
 
 
 def official_names(names: list[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ layer norm takes that rounded value and computes its own statistics in float32.
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.checkpoints import strip_prefix
 from vlmprof.backbones.interface import Backbone
 from vlmprof.kernels import Backend, resolve_backend, ss2d
 
@@ -58,6 +60,14 @@ class VMamba(Backbone):
         self.outnorm = None if options.classifier else f"outnorm{self.tap}"
         if self.outnorm:
             self.add_module(self.outnorm, nn.LayerNorm(dims[self.tap]))
+        self.overlap = config["overlap"]
+        self.optional = (r"outnorm",)
+        self.unused = (
+            r"outnorm",
+            *(rf"layers\.{i}\." for i in range(count, len(dims))),
+            *(() if count == len(dims) else (rf"layers\.{count - 1}\.downsample",)),
+            *(() if options.classifier else (r"classifier\.",)),
+        )
         device = next(self.parameters()).device
         self.backends = {"ss2d": resolve_backend("ss2d", device, options.kernels)}
 
@@ -81,6 +91,13 @@ class VMamba(Backbone):
         *_, last = self._levels(images)
         logits: Tensor = self.classifier(last)
         return logits
+
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The authors' classification, detection and segmentation files, old names included."""
+        return {
+            _current_name(name, self.overlap): _three_dimensional(name, tensor)
+            for name, tensor in strip_prefix(state, ("module.", "backbone.")).items()
+        }
 
     def _levels(self, images: Tensor) -> Iterator[Tensor]:
         x = images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
@@ -239,3 +256,30 @@ def _downsample(d_in: int, d_out: int, overlap: bool) -> nn.Module:
         return PatchMerging(d_in, d_out)
     convolution = Convolution(d_in, d_out, 3, stride=2, padding=1)
     return nn.Sequential(OrderedDict({"1": convolution, "3": nn.LayerNorm(d_out)}))
+
+
+RENAMED = (
+    (r"^patch_embed\.proj\.", "patch_embed.0."),
+    (r"^patch_embed\.norm\.", "patch_embed.2."),
+    (r"\.ln_1\.", ".norm."),
+    (r"\.self_attention\.", ".op."),
+    (r"\.op\.(x_proj|dt_projs)\.weight$", r".op.\1_weight"),
+    (r"^(norm|head)\.", r"classifier.\1."),
+)
+"""Names that the authors' code has had, and the ones of their published classification files."""
+
+
+def _current_name(name: str, overlap: bool) -> str:
+    for old, new in RENAMED:
+        name = re.sub(old, new, name)
+    if not overlap:
+        name = name.replace(".downsample.1.", ".downsample.norm.")
+        name = name.replace(".downsample.2.", ".downsample.reduction.")
+    return name
+
+
+def _three_dimensional(name: str, tensor: Tensor) -> Tensor:
+    """Projections that were saved as one grouped matrix, (4·d_out, d_in[, 1, 1]), as (4, d_out, d_in)."""
+    if name.endswith((".x_proj.weight", ".dt_projs.weight")):
+        return tensor.view(DIRECTIONS, -1, tensor.shape[1])
+    return tensor

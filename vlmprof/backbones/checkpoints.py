@@ -1,0 +1,170 @@
+"""Reading weights from files that other people made: safely, strictly, with one line when they do not fit.
+
+No file's code is ever run. What official checkpoints keep beside their tensors (a training configuration, a
+log) is read as inert stand-ins; anything else that asks for code is refused.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+import torch
+from torch import Tensor, nn
+
+from vlmprof.errors import UserError
+
+WRAPPERS = ("model", "state_dict", "model_state_dict", "net")
+"""Under these keys, checkpoints keep the state dict beside what training needs."""
+
+
+class _StandIn:
+    """Takes the place of an object that we do not need, and does nothing."""
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        """Forget it."""
+
+
+INERT: dict[str, type] = {
+    "argparse.Namespace": _StandIn,
+    "pathlib.PosixPath": _StandIn,
+    "numpy.core.multiarray._reconstruct": _StandIn,
+    "numpy.core.multiarray.scalar": _StandIn,
+    "numpy._core.multiarray._reconstruct": _StandIn,
+    "numpy._core.multiarray.scalar": _StandIn,
+    "numpy.ndarray": _StandIn,
+    "numpy.dtype": _StandIn,
+    "mmengine.logging.history_buffer.HistoryBuffer": _StandIn,
+    "mmengine.config.config.ConfigDict": OrderedDict,
+    "yacs.config.CfgNode": OrderedDict,
+}
+"""What official VMamba, MambaVision, mmdetection and mmsegmentation files mention beside their tensors, and
+what is made of it. torch lets only these containers be filled."""
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a `.safetensors` or a torch file, without its wrapper, on the CPU.
+
+    Raises `UserError` in one line for a file that is missing, truncated, no checkpoint, or unsafe.
+    """
+    state = unwrap(read_content(path))
+    if not state:
+        raise UserError(f"weights: {path} holds no state dict")
+    return state
+
+
+def read_content(path: str | Path) -> object:
+    """Everything in a `.safetensors` or a torch file, on the CPU; `UserError` as `read`."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"weights: there is no file {file}")
+    return _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
+
+
+def download(url: str) -> Path:
+    """The file behind an official address, from the cache of `torch.hub` or else from the network.
+
+    Raises `UserError` in one line when it cannot be fetched.
+    """
+    folder = Path(torch.hub.get_dir()) / "vlmprof"
+    file = folder / unquote(url.removeprefix("https://")).replace("/", "_")
+    if not file.exists():
+        partial = file.with_suffix(file.suffix + ".partial")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(partial))
+            partial.rename(file)
+        except OSError as problem:
+            raise UserError(f"weights: cannot fetch {url} ({problem})") from problem
+    return file
+
+
+def unwrap(content: object) -> dict[str, Tensor]:
+    """The tensors by name, from a state dict or from one wrapped as training scripts do; empty if none."""
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        content = inner
+    return {}
+
+
+def strip_prefix(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[str, Tensor]:
+    """The part of a larger model's state that stands under one of `prefixes`, without it; else all of it.
+
+    Of `backbone.`, `encoder.` and the like only what lies under them is kept: the rest are other parts.
+    """
+    stripped = dict(state)
+    for prefix in prefixes:
+        inside = {name.removeprefix(prefix): t for name, t in stripped.items() if name.startswith(prefix)}
+        stripped = inside or stripped
+    return stripped
+
+
+@torch.no_grad()
+def load(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    *,
+    unused: Iterable[str] = (),
+    optional: Iterable[str] = (),
+) -> None:
+    """Copy `state` into every parameter and buffer of `module`, each in its own dtype and place.
+
+    Strict but for regular expressions: names in the file that match `unused` are passed over, names in
+    the module that match `optional` may be absent. Raises `UserError` in one line when it does not fit.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in state and not _matches(name, optional)]
+    unexpected = [name for name in state if name not in own and not _matches(name, unused)]
+    shared = [name for name in own if name in state]
+    misshapen = [name for name in shared if own[name].shape != state[name].shape]
+    faults = []
+    if missing:
+        faults.append(f"{len(missing)} missing (first {missing[0]})")
+    if unexpected:
+        faults.append(f"{len(unexpected)} unexpected (first {unexpected[0]})")
+    if misshapen:
+        name = misshapen[0]
+        shapes = f"{name}: {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        faults.append(f"{len(misshapen)} of another shape (first {shapes})")
+    if faults:
+        raise UserError(f"weights: {source} does not fit this model: {', '.join(faults)}")
+    for name in shared:
+        own[name].copy_(state[name])
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(re.match(pattern, name) for pattern in patterns)
+
+
+def _read_safetensors(file: Path) -> object:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as problem:
+        raise UserError(f"weights: {file} is truncated or no safetensors file ({problem})") from problem
+
+
+def _read_torch(file: Path) -> object:
+    try:
+        with torch.serialization.safe_globals([(made, name) for name, made in INERT.items()]):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as problem:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(problem))
+        if wanted:
+            reason = f"it asks to run {wanted.group(1)}, which no weights need; it may be malicious"
+            raise UserError(f"weights: {file} was refused: {reason}") from problem
+        raise UserError(f"weights: {file} is truncated, or no checkpoint that torch can read") from problem
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as problem:
+        raise UserError(f"weights: {file} is truncated, or no checkpoint that torch can read") from problem
