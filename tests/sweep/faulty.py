@@ -124,7 +124,8 @@ class Slow(Tiny):
     """Leaves a mark that it runs, so that a test knows when to strike."""
 
     def forward(self, images):
-        Path("running").touch()
+        if "SLOW_MARK" in os.environ:
+            Path(os.environ["SLOW_MARK"]).touch()
         time.sleep(float(os.environ.get("SLOW_S", "0.5")))
         return super().forward(images)
 

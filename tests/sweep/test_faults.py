@@ -185,8 +185,9 @@ def _children_gone(session: int) -> bool:
 @pytest.mark.parametrize("strike", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_sweep_stopped_in_the_middle_is_finished_by_the_same_command(tmp_path, strike):
     spec = write_spec(tmp_path, ["fine", "slow"], [32, 64])
-    process = _start(tmp_path, spec, SLOW_S="60")
-    _wait_for((tmp_path / "running").exists)
+    mark = tmp_path / "running"
+    process = _start(tmp_path, spec, SLOW_S="60", SLOW_MARK=str(mark))
+    _wait_for(mark.exists)
     if strike is signal.SIGINT:
         # Ctrl-C, impatiently, to every process of the terminal's group
         os.killpg(process.pid, strike)
