@@ -104,7 +104,8 @@ def _latency(value: Any) -> str:
 def _plus_minus(value: Any, low: float, high: float) -> str:
     if not (_is_number(value) and value > 0 and np.isfinite(low)):
         return ""
-    return f" ± {100 * max(high - value, value - low) / value:.2g} %"
+    percent = 100 * max(high - value, value - low) / value
+    return f" ± {percent:.2g} %" if percent < 10 else f" ± {percent:.0f} %"
 
 
 def _is_number(value: object) -> bool:
