@@ -1,7 +1,7 @@
 """Every operation against its float64 reference, on every backend that runs here.
 
 A backend passes when its error is at most `MULTIPLE` times the error that the plain code makes in the
-same dtype, or that many units in the last place of that dtype where the plain code makes none.
+same dtype, where an error below an eighth of the dtype's epsilon counts as that eighth.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def selective_scan_case(
 def cases(dtype: torch.dtype, device: torch.device, large: bool = False) -> Iterator[Case]:
     """Square, oblong, odd, prime, a row, a column, longer than a chunk, extreme steps, strided, batched."""
     for name, shape, dt_rank, d_state, dt_offset, strided in (
-        ("square", (1, 16, 16, 32), 2, 1, None, False),
+        ("square", (1, 12, 12, 8), 2, 1, None, False),
         ("prime, odd channels, batch 3", (3, 5, 7, 11), 3, 1, None, False),
         ("tall", (1, 19, 3, 66), 6, 1, None, False),
         ("one row", (1, 1, 37, 8), 2, 1, None, False),
@@ -140,8 +140,8 @@ def cases(dtype: torch.dtype, device: torch.device, large: bool = False) -> Iter
         ("rank 20, strided", (1, 6, 9, 6), 20, 1, None, True),
         ("steps of ±50", (1, 18, 4, 8), 2, 1, 50.0, False),
         ("d_state 3", (1, 4, 9, 6), 2, 3, None, False),
-        ("d_state 16", (1, 3, 7, 8), 2, 16, None, False),
-        ("d_state 16, steps of ±50", (1, 3, 7, 8), 2, 16, 50.0, False),
+        ("d_state 16", (1, 3, 6, 4), 2, 16, None, False),
+        ("d_state 16, steps of ±50", (1, 3, 5, 4), 2, 16, 50.0, False),
     ):
         yield ss2d_case(name, shape, dt_rank, d_state, dtype, device, dt_offset, strided)
     yield selective_scan_case("two groups", (2, 12, 37), 2, 4, dtype, device)
@@ -186,7 +186,7 @@ def verify_case(case: Case, dtype: torch.dtype, backend: str) -> Verdict:
         plain = _error(_plain(case), truth)
         first = _run(case, backend)
         again = _run(case, backend)
-    floor = torch.finfo(dtype).eps / 2
+    floor = torch.finfo(dtype).eps / 8
     return Verdict(
         op=case.op,
         case=case.name,

@@ -1,0 +1,50 @@
+"""Addresses at 8192 pixels, worked out without allocating: bases need 64 bits, offsets in a tile 32."""
+
+from __future__ import annotations
+
+import pytest
+from vlmprof.kernels.ss2d.fused import MOST_TILES, tiles_per_chunk
+from vlmprof.kernels.ss2d.packing import block_shape
+from vlmprof.kernels.ss2d.tile import POSITIONS
+
+INT32 = 2**31
+
+LEVELS = ((2048, 192, 6), (1024, 384, 12), (512, 768, 24), (256, 1536, 48), (2048, 256, 8))
+"""Side, d_inner and dt_rank of VMamba-T's levels at 8192 pixels, and of VMamba-B's first."""
+
+
+@pytest.mark.parametrize(("side", "d_inner", "dt_rank"), LEVELS)
+def test_offsets_inside_a_tile_fit_32_bits(side: int, d_inner: int, dt_rank: int) -> None:
+    block, _ = block_shape(dt_rank, d_state=1)
+    widest = max(d_inner // 2, 4 * block)
+    # by columns, interior: the last position of a tile is 15 image rows below the first
+    assert (POSITIONS - 1) * side * widest + widest < INT32
+    # over an edge, the next column starts height − 1 rows above
+    assert side * side * widest < INT32
+
+
+def test_a_whole_image_does_not_fit_32_bits() -> None:
+    side, d_inner = 2048, 192
+    assert 4 * d_inner * side * side > INT32
+    assert 4 * side * side * d_inner * 2 > INT32
+
+
+@pytest.mark.parametrize("positions", [1, 49, 196, 3136, 65536, 2048 * 2048])
+@pytest.mark.parametrize("channels", [8, 192, 1536])
+def test_chunks_cover_the_sequence(positions: int, channels: int) -> None:
+    tiles = tiles_per_chunk(positions, channels, 1)
+    assert 1 <= tiles <= MOST_TILES
+    chunks = -(-positions // (tiles * POSITIONS))
+    assert (chunks - 1) * tiles * POSITIONS < positions <= chunks * tiles * POSITIONS
+
+
+@pytest.mark.parametrize("dt_rank", [1, 6, 8, 14, 15, 24, 48, 64])
+@pytest.mark.parametrize("d_state", [1, 2, 3, 4, 16])
+def test_the_product_reads_no_other_block(dt_rank: int, d_state: int) -> None:
+    block, rank = block_shape(dt_rank, d_state)
+    offset = 2 * d_state // 8 * 8
+    assert block % 8 == 0
+    assert block >= 2 * d_state + dt_rank
+    assert rank >= 16
+    assert rank & (rank - 1) == 0
+    assert offset + rank >= 2 * d_state + dt_rank  # it reaches all steps; beyond the block it is masked

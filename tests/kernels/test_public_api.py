@@ -1,0 +1,141 @@
+"""The public functions: what they refuse, what they register, what they promise about their results."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from vlmprof.kernels import (
+    cross_merge,
+    cross_scan,
+    depthwise_conv_silu,
+    norm_linear,
+    resolve_backend,
+    selective_scan,
+    ss2d,
+)
+
+Parameters = tuple[torch.Tensor, ...]
+
+
+def drawn(height: int, width: int, d_inner: int, dt_rank: int = 2, d_state: int = 1) -> Parameters:
+    generator = torch.Generator().manual_seed(height * 100 + width)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    return (
+        draw(1, height, width, d_inner),
+        draw(4, dt_rank + 2 * d_state, d_inner) * d_inner**-0.5,
+        draw(4, d_inner, dt_rank),
+        draw(4, d_inner),
+        0.1 * draw(4 * d_inner, d_state),
+        draw(4 * d_inner),
+    )
+
+
+def test_two_pixels_by_hand() -> None:
+    """A row of two pixels with one channel, B = C = x, A = −1 and Δ = softplus(1)."""
+    x = torch.tensor([2.0, 3.0]).view(1, 1, 2, 1).double()
+    zero_rank = torch.zeros(4, 1, 1).double()
+    x_proj = torch.tensor([0.0, 1.0, 1.0]).view(1, 3, 1).repeat(4, 1, 1).double()  # B = C = x
+    step = torch.log1p(torch.ones((), dtype=torch.float64).exp())  # softplus(1)
+    decay = (-step).exp()
+    ones = torch.ones(4).double()
+    arguments = (x, x_proj, zero_rank, ones[:, None], 0.0 * ones[:, None], ones)
+    # forward: h0 = Δ·2·2, y0 = 2·h0; h1 = a·h0 + Δ·3·3, y1 = 3·h1. A row reads the same by columns.
+    h0, back1 = step * 4, step * 9
+    first = 2 * h0 + 2 * (decay * back1 + step * 4) + 2 * 2
+    second = 3 * (decay * h0 + step * 9) + 3 * back1 + 2 * 3
+    expected = 2 * torch.stack((first, second)).view(1, 1, 2, 1)
+    for backend in ("reference", "torch"):
+        assert torch.allclose(ss2d(*arguments, backend=backend), expected, rtol=1e-12)
+
+
+def test_transposing_the_image_swaps_rows_and_columns() -> None:
+    x, *parameters = drawn(5, 8, 6)
+    swapped = [p.view(4, -1, *p.shape[1:])[[1, 0, 3, 2]].reshape(p.shape) for p in parameters]
+    turned = ss2d(x.transpose(1, 2), *swapped).transpose(1, 2)
+    assert torch.allclose(ss2d(x, *parameters), turned, rtol=1e-4, atol=1e-5)
+
+
+def test_images_of_a_batch_do_not_meet() -> None:
+    x, *parameters = drawn(6, 7, 6)
+    other = x.flip(1) * 3.0
+    both = ss2d(torch.cat((x, other)), *parameters)
+    assert torch.allclose(both[0], ss2d(x, *parameters)[0], rtol=1e-4, atol=1e-5)
+    assert torch.allclose(both[1], ss2d(other, *parameters)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_cross_merge_is_the_adjoint_of_cross_scan() -> None:
+    x, ys = torch.randn(2, 3, 5, 9).double(), torch.randn(2, 4, 3, 45).double()
+    assert torch.allclose((cross_scan(x) * ys).sum(), (x * cross_merge(ys, 5, 9)).sum())
+
+
+def test_steps_that_underflow_every_decay_are_exact() -> None:
+    """With exp(ΔA) = 0 the state forgets all: y = C·Δ·B·u + D·u at each position alone."""
+    u = torch.randn(1, 4, 300)
+    ones = torch.ones(1, 1, 300)
+    y = selective_scan(u, torch.full_like(u, 50.0), -torch.full((4, 1), 100.0), ones, ones, backend="torch")
+    assert torch.equal(y, 50.0 * u)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
+def test_results_keep_shape_dtype_and_are_contiguous(dtype: torch.dtype) -> None:
+    x, *parameters = drawn(3, 5, 6)
+    y = ss2d(x.to(dtype), *parameters)
+    assert (y.shape, y.dtype, y.is_contiguous()) == (x.shape, dtype, True)
+
+
+def test_torch_compile_takes_the_operators_whole() -> None:
+    arguments = drawn(4, 6, 6)
+    compiled = torch.compile(lambda *a: 2.0 * ss2d(*a), fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(*arguments), 2.0 * ss2d(*arguments))
+
+
+def test_operators_pass_the_registration_checks() -> None:
+    tests = ("test_schema", "test_faketensor")
+    for operator, arguments in (
+        (torch.ops.vlmprof.ss2d.default, drawn(3, 4, 6)),
+        (torch.ops.vlmprof.cross_scan.default, (torch.randn(1, 2, 3, 4),)),
+    ):
+        torch.library.opcheck(operator, (*arguments, "torch"), test_utils=tests)
+
+
+def test_the_reference_is_differentiable_and_the_others_say_no() -> None:
+    arguments = drawn(2, 3, 4)
+    arguments[0].requires_grad_()
+    ss2d(*arguments, backend="reference").sum().backward()
+    assert arguments[0].grad is not None
+    with pytest.raises(RuntimeError, match="no_grad"):
+        ss2d(*arguments, backend="torch")
+    with torch.no_grad():
+        ss2d(*arguments, backend="torch")
+
+
+def test_auto_is_recorded_and_what_cannot_run_is_refused() -> None:
+    assert resolve_backend("ss2d", "cpu") == "torch"
+    with pytest.raises(ValueError, match="unknown backend"):
+        resolve_backend("ss2d", "cpu", "cuda")
+    with pytest.raises(ValueError, match="unknown operation"):
+        resolve_backend("conv", "cpu")
+
+
+def test_a_wrong_shape_is_named() -> None:
+    x, x_proj, *rest = drawn(3, 4, 6)
+    with pytest.raises(ValueError, match=r"x_proj_weight must be .* = \(4, 4, 6\)"):
+        ss2d(x, x_proj[:, 1:], *rest)
+    with pytest.raises(TypeError, match="float"):
+        ss2d(x.long(), x_proj, *rest)
+    u, B = torch.ones(1, 4, 5), torch.ones(1, 3, 1, 5)
+    with pytest.raises(ValueError, match="groups"):
+        selective_scan(u, u, torch.ones(4, 1), B, B)
+
+
+def test_the_block_matches_modules() -> None:
+    x = torch.randn(2, 5, 7, 12)
+    norm, projection = torch.nn.LayerNorm(12), torch.nn.Linear(12, 20)
+    with torch.no_grad():
+        expected = torch.nn.functional.gelu(projection(norm(x)))
+        y = norm_linear(x, norm.weight, norm.bias, projection.weight, projection.bias, activation="gelu")
+        assert torch.allclose(y, expected, atol=1e-6)
+        convolution = torch.nn.Conv2d(12, 12, 3, padding=1, groups=12)
+        expected = torch.nn.functional.silu(convolution(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        y = depthwise_conv_silu(x, convolution.weight, convolution.bias)
+        assert torch.allclose(y, expected, atol=1e-6)

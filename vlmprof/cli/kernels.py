@@ -1,0 +1,210 @@
+"""`vlmprof kernels`: verify the kernels, time them, look at what they compile to."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vlmprof.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlmprof.kernels.bench import BenchRow
+
+app = typer.Typer(help="Verify, time and inspect the SS2D kernels.", no_args_is_help=True)
+
+DeviceOption = Annotated[str | None, typer.Option(help="cuda or cpu; by default a GPU where there is one.")]
+DtypesOption = Annotated[list[str] | None, typer.Option("--dtype", help="Repeatable.")]
+BackendsOption = Annotated[list[str] | None, typer.Option("--backend", help="Repeatable.")]
+
+
+@app.command()
+def verify(device: DeviceOption = None, dtype: DtypesOption = None, backend: BackendsOption = None) -> None:
+    """Compare every operation with float64; exit code 1 when one is worse than the plain code allows."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from vlmprof.kernels import verify as checks
+
+    where = _device(device)
+    backends = _backends(where, backend)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("op", "case", "dtype", "backend"):
+        table.add_column(column)
+    for column in ("error", "plain code's", "limit", ""):
+        table.add_column(column, justify="right")
+    failures = count = 0
+    for verdict in checks.verify(where, backends, _dtypes(dtype) or checks.DTYPES):
+        count += 1
+        failures += not verdict.passed
+        outcome = "ok" if verdict.passed else ("FAILED" if verdict.deterministic else "NOT DETERMINISTIC")
+        errors = (verdict.relative_error, verdict.plain_relative_error, verdict.limit)
+        table.add_row(
+            verdict.op, verdict.case, verdict.dtype, verdict.backend, *(f"{e:.1e}" for e in errors), outcome
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"{count} comparisons on {where}, {failures} failed", highlight=False)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    device: DeviceOption = None,
+    dtype: DtypesOption = None,
+    backend: BackendsOption = None,
+    model: Annotated[str, typer.Option(help="vmamba-t, vmamba-s or vmamba-b: whose shapes.")] = "vmamba-t",
+    resolution: Annotated[list[int] | None, typer.Option(help="Pixels; repeatable. 224 by default.")] = None,
+    level: Annotated[list[int] | None, typer.Option(help="1 to 4; repeatable. 1 to 3 by default.")] = None,
+    op: Annotated[list[str] | None, typer.Option(help="Only these operations; repeatable.")] = None,
+    seconds: Annotated[float, typer.Option(help="Measuring time per row.")] = 0.5,
+    peers: Annotated[bool, typer.Option(help="Time other implementations of SS2D too.")] = False,
+    public: Annotated[Path | None, typer.Option(help="A checkout of MzeroMiko/VMamba to time.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for bench.csv and bench.json.")] = None,
+) -> None:
+    """Time the operations at VMamba's shapes beside a large copy and a large matrix product."""
+    from vlmprof.kernels import bench as timing
+    from vlmprof.kernels.peers import peers as find_peers
+
+    where = _device(device)
+    if model not in timing.WIDTHS:
+        raise UserError(f"unknown model {model!r}; known: {', '.join(timing.WIDTHS)}")
+    others: dict[str, Any] = {}
+    if peers or public is not None:
+        try:
+            others = find_peers(public)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    rows: list[BenchRow] = []
+    for kind in _dtypes(dtype) or (_default_dtype(where),):
+        ceilings = timing.measure_ceilings(where, kind)
+        for size in resolution or [224]:
+            for work in timing.workloads(model, size, kind, where, tuple(level or (1, 2, 3)), others):
+                if op and work.op not in op:
+                    continue
+                for name in [*_backends(where, backend), *(others if work.op == "ss2d" else ())]:
+                    rows.append(timing.measure(work, name, kind, where, ceilings, seconds))
+                    _print_row(rows[-1])
+    _print_ratios(rows)
+    if out is not None:
+        _write(rows, out)
+
+
+@app.command()
+def inspect(
+    arch: Annotated[list[str] | None, typer.Option(help="sm_80, sm_90 or sm_100; repeatable.")] = None,
+    kernel: Annotated[str, typer.Option(help="Only kernels whose name holds this.")] = "",
+    mix: Annotated[bool, typer.Option(help="Print each kernel's instruction mix too.")] = False,
+) -> None:
+    """Compile without a GPU; exit code 1 when a d_state 1 kernel spills registers."""
+    from vlmprof.kernels import inspect as compiler
+
+    made = []
+    print(f"{'kernel':44} {'arch':7} registers stack_B spills shared_B instructions per element")
+    for architecture in arch or ["sm_90"]:
+        for case in compiler.all_cases():
+            if kernel not in case.name:
+                continue
+            try:
+                c = compiler.compile_case(case, architecture)
+            except (ValueError, RuntimeError) as error:
+                raise UserError(str(error)) from None
+            made.append(c)
+            loops = ", ".join(f"{n:.1f}" for n in c.loop_instructions_per_element)
+            print(
+                f"{c.name:44} {architecture:7} {c.registers:9} {c.stack_bytes:7} {c.spill_instructions:6} "
+                f"{c.shared_bytes:8} {c.instructions:12} {loops}",
+                flush=True,
+            )
+            if mix:
+                print("    " + ", ".join(f"{name} {n}" for name, n in list(c.mix.items())[:16]))
+    bad = compiler.spilling(made)
+    for c in bad:
+        print(f"{c.name} spills on {c.architecture}: {c.spill_instructions} instructions")
+    if bad:
+        raise typer.Exit(1)
+
+
+def _device(name: str | None) -> torch.device:
+    import torch
+
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}; use cuda or cpu") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device here; use --device cpu")
+    return device
+
+
+def _dtypes(names: Sequence[str] | None) -> tuple[torch.dtype, ...]:
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    for name in names or ():
+        if name not in known:
+            raise UserError(f"unknown dtype {name!r}; known: {', '.join(known)}")
+    return tuple(known[name] for name in names or ())
+
+
+def _default_dtype(device: torch.device) -> torch.dtype:
+    import torch
+
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def _backends(device: torch.device, names: Sequence[str] | None) -> list[str]:
+    from vlmprof.kernels import resolve_backend
+    from vlmprof.kernels.verify import available_backends
+
+    try:
+        return [resolve_backend("ss2d", device, name) for name in names or available_backends(device)]
+    except (ValueError, RuntimeError) as error:
+        raise UserError(str(error)) from None
+
+
+def _print_row(row: BenchRow) -> None:
+    spread = (row.quartile_high_s - row.quartile_low_s) / row.median_s
+    print(
+        f"{row.op:20} {row.shape:24} {row.dtype:9} {row.backend:10} {row.median_s * 1e3:10.3f} ms "
+        f"±{spread:4.0%} of {row.samples:4} "
+        f"{row.bytes_per_s / 1e9:8.1f} GB/s ({row.share_of_copy_ceiling:4.0%}) "
+        f"{row.flops_per_s / 1e12:8.3f} TFLOP/s ({row.share_of_matmul_ceiling:4.0%})",
+        flush=True,
+    )
+
+
+def _print_ratios(rows: Sequence[BenchRow]) -> None:
+    """How many times faster the fastest is than each other one, in this run."""
+    for row in rows:
+        rivals = [r for r in rows if (r.op, r.shape, r.dtype) == (row.op, row.shape, row.dtype)]
+        fastest = min(rivals, key=lambda r: r.median_s)
+        if row is not fastest:
+            where = f"{row.op} {row.shape} {row.dtype}"
+            ratio = row.median_s / fastest.median_s
+            print(f"{where}: {fastest.backend} is {ratio:.2f}× as fast as {row.backend}")
+
+
+def _write(rows: Sequence[BenchRow], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = [asdict(row) for row in rows]
+    (folder / "bench.json").write_text(json.dumps(flat, indent=1) + "\n")
+    with (folder / "bench.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(flat[0]) if flat else ["op"])
+        writer.writeheader()
+        writer.writerows(flat)
+    from vlmprof.render.roofline import draw_roofline
+
+    if flat:
+        draw_roofline(flat, folder / "roofline.png")
+    print(f"wrote bench.csv, bench.json and roofline.png to {folder}")
