@@ -126,7 +126,7 @@ def _decoder(
     return LLMFacts(name, model_type, hidden, vocab, layers, parameters, config, source)
 
 
-_LLAMA_2 = {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
+_LLAMA_2: dict[str, Any] = {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
 _LLAMA_3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,

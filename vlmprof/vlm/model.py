@@ -20,6 +20,7 @@ from vlmprof.errors import unknown
 from vlmprof.vlm import llm_catalog
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.llm import create_llm
+from vlmprof.vlm.study_checkpoint import load_study_checkpoint
 
 LOGITS = ("all", "last")
 
@@ -113,9 +114,13 @@ def create_vlm(
     logits: str = "all",
     seed: int = 0,
     with_llm: bool = True,
+    weights: str | None = None,
+    study_checkpoint: str | None = None,
 ) -> VLM:
     """A VLM with random weights made on `device` in `dtype`, for images of height × width pixels.
 
+    `weights` loads the backbone's from a file or the official ones (`create_backbone`), `study_checkpoint`
+    the connector's and the LLM's from a file of the study's (`load_study_checkpoint`).
     The prompt is `prompt_tokens` random token ids. `with_llm=False` leaves the language model out, for
     timing what comes before it. Raises `UserError` for names, options and sizes that
     cannot be.
@@ -129,6 +134,7 @@ def create_vlm(
         dtype=dtype,
         seed=seed,
         kernels=kernels,
+        weights=weights,
     )
     known = llm_catalog.facts(llm)
     joint = create_connector(
@@ -137,6 +143,8 @@ def create_vlm(
     language = None
     if with_llm:
         language = create_llm(llm, device=device, dtype=dtype, attention=attention, seed=seed)
+    if study_checkpoint is not None and language is not None:
+        load_study_checkpoint(study_checkpoint, joint, language)
     generator = torch.Generator(device).manual_seed(seed)
     prompt = torch.randint(known.vocab_size, (prompt_tokens,), generator=generator, device=device)
     return VLM(vision, joint, language, prompt=prompt, logits=logits, backends=vision.backends)
