@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import vlmprof
+from vlmprof.cli import kernels
 from vlmprof.cli.compare import compare
 from vlmprof.cli.estimate import estimate
 from vlmprof.cli.export import export
@@ -120,6 +121,7 @@ def plot(
         print(path)
 
 
+app.add_typer(kernels.app, name="kernels")
 for command in (report, compare, recommend, export, estimate, frontier, trace):
     app.command()(command)
 
