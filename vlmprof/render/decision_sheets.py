@@ -81,8 +81,8 @@ def ratio_name(ratio: CellRatio) -> str:
 def advice_sheet(advice: Advice) -> Sheet:
     """The front within the limits, best first."""
     chosen = advice.chosen
-    quality = "the image is larger" if advice.quality == "pixels" else f"{advice.quality} is higher"
-    note = f"No other measured cell within the limits costs as little and {quality}."
+    quality = "a larger image" if advice.quality == "pixels" else f"a higher {advice.quality}"
+    note = f"The Pareto front within the limits: {quality} is to be had only at a higher cost than here."
     return Sheet("recommended", "Recommended", note, [
         *_named(advice.cells.loc[chosen.index]),
         *(Column(name, Kind.NUMBER, column_values(numbers(chosen, name))) for name in advice.scores),

@@ -87,7 +87,7 @@ def draw_panel(axes: Axes, panel: Panel, drawing: Drawing) -> None:
         _draw_line(axes, line, panel, size, drawing)
     if drawing.log and (drawn or behind):
         axes.set_yscale("log")
-        plain_log_labels(axes)
+        plain_log_labels(axes.yaxis)
     if drawn or not any_ok:
         heights = _cross_heights(drawing.lines)
         _leave_room(axes, drawing.log, max(heights.values(), default=0.0))

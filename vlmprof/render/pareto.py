@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from vlmprof.analysis.advice import Advice, Limits, pareto_front
 from vlmprof.analysis.frames import numbers, show_resolution, split_lines
 from vlmprof.errors import unknown
 from vlmprof.render.decision_sheets import COST_WORDS
-from vlmprof.render.page import PAGES, Page
+from vlmprof.render.page import PAGES, Page, add_legend
 from vlmprof.render.sheets import Kind, bytes_unit, seconds_unit
-from vlmprof.render.style import backbone_label, line_styles
-
-_MOST_LABELS = 12
+from vlmprof.render.style import backbone_label, by_family, line_label, line_styles
+from vlmprof.render.ticks import plain_log_labels
 
 
 def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> Figure:
-    """Quality against each cost, a panel each: the front joined, cells beyond the limits pale.
+    """Quality against each cost, a panel each: the front joined and named, cells beyond the limits pale.
 
     Raises `UserError` for an unknown width.
     """
@@ -27,47 +30,59 @@ def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> 
         raise unknown("figure width", width, PAGES)
     page = PAGES[width]
     costs = list(advice.costs)
-    engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03)
     across = min(len(costs), 2)
     down = -(-len(costs) // across)
-    figure = Figure(
-        (page.width_in, down * page.row_in * 1.45 + 0.3), dpi=200, facecolor="white", layout=engine
-    )
+    figure = Figure(dpi=200, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
+    text_rows = add_legend(figure, _legend(advice, page), _notes(advice, limits), page) + 0.5
+    figure.set_size_inches(page.width_in, down * page.row_in * 1.4 + 1.35 * text_rows * page.font_pt / 72)
     grid = figure.subplots(down, across, squeeze=False)
-    for axes, cost in zip(grid.flat, costs, strict=False):
-        _draw(axes, advice, limits, cost, page)
+    names = [_draw(axes, advice, limits, cost, page) for axes, cost in zip(grid.flat, costs, strict=False)]
     for axes in list(grid.flat)[len(costs) :]:
         axes.set_visible(False)
+    figure.draw_without_rendering()
+    for panel in names:
+        _hide_overlaps(panel)
     return figure
 
 
-def _draw(axes: Axes, advice: Advice, limits: Limits, cost: str, page: Page) -> None:
+def _legend(advice: Advice, page: Page) -> list[list[Line2D]]:
+    lines = split_lines(advice.cells)
+    styles = line_styles(lines)
+    return [
+        [
+            Line2D([], [], label=line_label(line), **styles[line.key].line(0.0, page.marker_pt * 1.3))
+            for line in family
+        ]
+        for family in by_family(lines)
+    ]
+
+
+def _notes(advice: Advice, limits: Limits) -> list[str]:
+    notes = ["Joined: the front within the limits."]
+    if not advice.candidates["fits"].all():
+        notes.append("Pale: beyond a limit.")
+    if limits.ttft_s is not None or limits.memory_bytes is not None:
+        notes.append("Dashed: limit.")
+    return notes
+
+
+def _draw(axes: Axes, advice: Advice, limits: Limits, cost: str, page: Page) -> list[Annotation]:
+    """Draw one panel; the names of its front, the best first."""
     rows = advice.candidates
     title, kind = COST_WORDS[cost]
     x, y = numbers(rows, cost), numbers(rows, advice.quality)
     unit, size = _unit(kind, float(np.nanmax(x)))
+    x = x / size
     fits = rows["fits"].to_numpy(dtype=bool)
     styles = line_styles(lines := split_lines(advice.cells))
     for line in lines:
         mine = rows["cell_id"].isin(line.rows["cell_id"]).to_numpy()
-        look = styles[line.key]
+        look = styles[line.key].line(0.0, page.marker_pt * 1.3)
         for chosen, alpha in ((mine & fits, 1.0), (mine & ~fits, 0.3)):
-            axes.plot(
-                x[chosen] / size, y[chosen], linestyle="none", marker=look.marker, color=look.colour,
-                alpha=alpha, fillstyle=look.fill, markerfacecoloralt="white",
-                markersize=page.marker_pt * 1.3, zorder=3,
-            )  # fmt: skip
+            axes.plot(x[chosen], y[chosen], **look, alpha=alpha, zorder=3, gid="cells")
     front = np.flatnonzero(fits)[pareto_front(np.column_stack([x, -y])[fits])]
     front = front[np.argsort(x[front])]
-    axes.plot(x[front] / size, y[front], color="0.4", linewidth=page.line_pt, zorder=2, gid="front")
-    for i in front[-_MOST_LABELS:]:
-        name = (
-            f"{backbone_label(str(rows['backbone'].iloc[i]))} {show_resolution(rows['resolution'].iloc[i])}"
-        )
-        axes.annotate(
-            name, (x[i] / size, y[i]), xytext=(3, -3), textcoords="offset points", va="top",
-            fontsize=page.font_pt * 0.8,
-        )  # fmt: skip
+    axes.plot(x[front], y[front], color="0.4", linewidth=page.line_pt, zorder=2, gid="front")
     limit = {"ttft_s": limits.ttft_s, "memory_bytes": limits.memory_bytes}.get(cost)
     if limit is not None:
         axes.axvline(limit / size, color="0.3", linewidth=0.8, linestyle=(0, (4, 2)), gid="limit")
@@ -76,8 +91,44 @@ def _draw(axes: Axes, advice: Advice, limits: Limits, cost: str, page: Page) -> 
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color="0.92", linewidth=0.5)
     axes.set_axisbelow(True)
-    axes.margins(x=0.12, y=0.1)
+    axes.margins(y=0.1)
+    _scale_costs(axes, x, page)
     _label_quality(axes, advice, page)
+    labels = (
+        f"{backbone_label(str(rows['backbone'].iloc[i]))} {show_resolution(rows['resolution'].iloc[i])}"
+        for i in front[::-1]
+    )
+    return [
+        axes.annotate(
+            label, (x[i], y[i]), xytext=(-3, 2), textcoords="offset points", va="bottom", ha="right",
+            fontsize=page.font_pt * 0.8,
+        )
+        for i, label in zip(front[::-1], labels, strict=True)
+    ]  # fmt: skip
+
+
+def _scale_costs(axes: Axes, x: npt.NDArray[np.float64], page: Page) -> None:
+    """A logarithmic cost axis, wider to the left, where the names of the front are written."""
+    known = np.log(x[np.isfinite(x) & (x > 0)])
+    span = float(known.max() - known.min()) or 1.0
+    panel_pt = page.width_pt / 2 - 6 * page.font_pt
+    name_share = min(9 * page.font_pt / panel_pt, 0.6)
+    low, high = known.min() - span * name_share / (1 - name_share), known.max() + 0.06 * span
+    axes.set_xscale("log")
+    axes.set_xlim(float(np.exp(low)), float(np.exp(high)))
+    plain_log_labels(axes.xaxis)
+
+
+def _hide_overlaps(names: list[Annotation]) -> None:
+    """Keep of the names, best first, those that do not touch one that is kept."""
+    kept: list[Annotation] = []
+    for name in names:
+        box = name.get_window_extent()
+        clear = not any(box.overlaps(other.get_window_extent()) for other in kept)
+        name.set_visible(clear)
+        name.set_in_layout(False)
+        if clear:
+            kept.append(name)
 
 
 def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:
@@ -85,7 +136,16 @@ def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:
         axes.set_ylabel(advice.quality.replace("_", " "), fontsize=page.font_pt)
         return
     axes.set_ylabel("Image size (pixels)", fontsize=page.font_pt)
-    axes.yaxis.set_major_formatter(lambda pixels, _: f"{max(pixels, 0) ** 0.5:,.0f}²")
+    axes.set_yscale("log")
+    pixels = np.unique(numbers(advice.candidates, "pixels"))[::-1]
+    kept = [pixels[0]]
+    for value in pixels:
+        if value * 1.7 <= kept[-1]:
+            kept.append(value)
+    axes.yaxis.set_major_locator(FixedLocator(kept))
+    axes.yaxis.set_minor_locator(NullLocator())
+    names = dict(zip(numbers(advice.candidates, "pixels"), advice.candidates["resolution"], strict=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show_resolution(names[value])))
 
 
 def _unit(kind: Kind, largest: float) -> tuple[str, float]:

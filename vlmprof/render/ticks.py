@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import XAxis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, NullFormatter
@@ -65,8 +65,8 @@ class _RoundLogLocator(LogLocator):
         return super().tick_values(vmin, vmax)
 
 
-def plain_log_labels(axes: Axes) -> None:
-    """Label a logarithmic y axis with plain numbers: `0.1`, `20`, not powers and products of ten."""
-    axes.yaxis.set_major_locator(_RoundLogLocator(base=10, numticks=8))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+def plain_log_labels(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers: `0.1`, `20`, not powers and products of ten."""
+    axis.set_major_locator(_RoundLogLocator(base=10, numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
