@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -59,9 +60,10 @@ def show(spec: SweepSpec, gpu: str, kernels: str | None, against: str | None, re
         if not points:
             raise UserError(f"{against} measured none of these cells; there is nothing to fit to")
         efficiency = fit(points, device, efficiency)
-        limit = spec.fixed.get("memory_limit")
+        limit = spec.fixed["memory_limit"]
         predictions = [
-            Prediction(p.cell, p.cost, estimate(p.cost, device, efficiency, limit)) for p in predictions
+            replace(p, estimate=estimate(p.cost, device, efficiency, limit, str(p.cell.axes["mode"])))
+            for p in predictions
         ]
         console.print(f"fitted to {against}: {efficiency}", highlight=False)
         console.print(estimates.group_table(leave_one_group_out(points, device, efficiency)))
@@ -81,8 +83,11 @@ def show(spec: SweepSpec, gpu: str, kernels: str | None, against: str | None, re
 def _say_where_memory_ends(console: Console, predictions: Sequence[Prediction]) -> None:
     limits = sorted({p.estimate.memory_bytes for p in predictions})
     console.print(f"memory for tensors: {', '.join(map(show_bytes, limits))}", highlight=False)
+    lines = [dict(line) for line in first_oom(predictions)]
+    varied = [axis for axis in lines[0] if axis != "backbone" and len({str(w[axis]) for w in lines}) > 1]
     for line, first in first_oom(predictions).items():
-        name = backbone_label(str(dict(line)["backbone"]))
+        axes = dict(line)
+        name = " ".join([backbone_label(str(axes["backbone"])), *(str(axes[axis]) for axis in varied)])
         largest = [p for p in predictions if p.cell.line == line][-1]
         if first is None:
             words = f"fits up to {show_resolution(largest.cell.axes['resolution'])}, the largest asked for"

@@ -71,7 +71,7 @@ def predict(
         if cell.skip_reason is None:
             on_cell(cell)
             cost = count_cell(cell, fixed, kernels)
-            guess = estimate(cost, device, efficiency, fixed.get("memory_limit"))
+            guess = estimate(cost, device, efficiency, fixed["memory_limit"], str(cell.axes["mode"]))
             predictions.append(Prediction(cell, cost, guess))
     return predictions
 

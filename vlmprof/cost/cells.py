@@ -42,23 +42,25 @@ def count(
     levels: str = "through-tap",
     stages: Sequence[str] = ("vision", "connector", "prefill"),
     prompt_tokens: int = 0,
+    new_tokens: int = 1,
     logits: str = "all",
-    attention: str = "sdpa",
+    attention: str = "auto",
     kernels: Kernels = "triton",
 ) -> CellCost:
     """The cost of one iteration on images of height × width pixels; the axes are a sweep's.
 
-    `kernels` says whose implementation of the scans is counted (`vlmprof.cost.scans`), `attention` is
-    the LLM's: `sdpa` or a flash kernel is one operation, `eager` several. `decode` is one further token
-    after the prompt. Stages that are not counted, such as `preprocess`, are passed over.
-    Raises `UserError` for names and sizes that cannot be.
+    `kernels` says whose implementation of the scans is counted (`vlmprof.cost.scans`). `attention` as in a
+    sweep: `math` is several operations with N² scores in memory, everything else one without. `decode` is
+    `new_tokens` further tokens, each counted like the first. `preprocess` is not counted: it is the
+    host's. Raises `UserError` for names and sizes that cannot be.
     """
     precision = getattr(torch, dtype)
     vision = create_backbone(
         backbone, levels=levels, image_size=(height, width), device=META, dtype=precision
     )
     images = torch.empty(batch_size, 3, height, width, device=META, dtype=precision)
-    vision_cost, tokens = count_call(vision, images, kernels=kernels)
+    how: Attention = "math" if attention == "math" else "fused"
+    vision_cost, tokens = count_call(vision, images, kernels=kernels, attention=how)
     held_images = 0 if "preprocess" in stages else in_blocks(images.numel() * images.element_size())
     costs = {"vision": vision_cost}
     held: dict[str, int] = {}
@@ -68,10 +70,8 @@ def count(
         )
         costs["connector"] = count_module(joint, tokens, kernels=kernels)
     if "prefill" in stages:
-        tokens_per_image = tokens.shape[1]
-        costs |= _language_costs(
-            llm, dtype, batch_size, tokens_per_image, prompt_tokens, logits, attention, "decode" in stages
-        )
+        decoded = new_tokens if "decode" in stages else 0
+        costs |= _language_costs(llm, dtype, batch_size, tokens.shape[1], prompt_tokens, logits, how, decoded)
     if held_images:
         held = {stage: held_images for stage in costs if stage != "vision"}
     wanted = {stage: cost for stage, cost in costs.items() if stage in stages}
@@ -92,8 +92,9 @@ def count_cell(cell: Cell, fixed: Mapping[str, Any], kernels: Kernels = "triton"
         levels=str(axes["levels"]),
         stages=tuple(fixed["stages"]),
         prompt_tokens=int(fixed["prompt_tokens"]),
+        new_tokens=int(fixed["new_tokens"]),
         logits=str(fixed["logits"]),
-        attention=str(axes.get("attention", "sdpa")),
+        attention=str(axes["attention"]),
         kernels=kernels,
     )
 
@@ -106,35 +107,33 @@ def _language_costs(
     visual_tokens: int,
     prompt_tokens: int,
     logits: str,
-    attention: str,
-    decode: bool,
+    attention: Attention,
+    new_tokens: int,
 ) -> dict[str, StageCost]:
-    """`prefill` and, if wanted, `decode`; backbones that hand over as many tokens share them."""
-    model = _language_model(llm, dtype, attention)
-    fused: Attention = "fused" if attention != "eager" else "math"
+    """`prefill` and, if there are new tokens, `decode`; backbones with as many visual tokens share them."""
+    model = _language_model(llm, dtype)
     prompt = torch.empty(prompt_tokens, device=META, dtype=torch.long)
     vlm = VLM(nn.Identity(), nn.Identity(), model, prompt=prompt, logits=logits)
     embeddings = torch.empty(
         batch_size, visual_tokens, llm_facts(llm).hidden_size, device=META, dtype=getattr(torch, dtype)
     )
-    if not decode:
-        return {"prefill": count_module(model, embeddings, call=vlm.prefill, attention=fused)}
+    if not new_tokens:
+        return {"prefill": count_module(model, embeddings, call=vlm.prefill, attention=attention)}
     prefill, context = count_call(
-        model, embeddings, call=lambda given: prefill_cached(vlm, given), attention=fused
+        model, embeddings, call=lambda given: prefill_cached(vlm, given), attention=attention
     )
     kv_cache_bytes = context.state_bytes()
-    step = count_module(model, context.token, call=lambda _: decode_step(vlm, context), attention=fused)
-    # the step starts with the cache in memory, which it did not allocate
-    step = replace(
+    step = count_module(model, context.token, call=lambda _: decode_step(vlm, context), attention=attention)
+    decode = replace(
         step,
+        ops={op: n * new_tokens for op, n in step.ops.items()},
         kv_cache_bytes=kv_cache_bytes,
+        # the first step starts with the cache in memory, which it did not allocate
         peak_activation_bytes=step.peak_activation_bytes + kv_cache_bytes,
     )
-    return {"prefill": replace(prefill, kv_cache_bytes=kv_cache_bytes), "decode": step}
+    return {"prefill": replace(prefill, kv_cache_bytes=kv_cache_bytes), "decode": decode}
 
 
 @lru_cache(maxsize=4)
-def _language_model(llm: str, dtype: str, attention: str) -> PreTrainedModel:
-    # flash kernels are CUDA's alone; what they compute is what fused attention is counted as
-    built = "eager" if attention == "eager" else "sdpa"
-    return create_llm(llm, device=META, dtype=getattr(torch, dtype), attention=built)
+def _language_model(llm: str, dtype: str) -> PreTrainedModel:
+    return create_llm(llm, device=META, dtype=getattr(torch, dtype))

@@ -92,27 +92,35 @@ def estimate(
     device: DeviceSheet,
     efficiency: Efficiency | None = None,
     memory_limit_bytes: int | None = None,
+    mode: str = "eager",
 ) -> CellEstimate:
     """Latencies and memory of a counted cell on a device, nothing run.
 
-    `memory_limit_bytes` is an allocator's budget, as a sweep's `memory_limit`; by default what the card
-    has less what the driver takes. Raises `UserError` for a dtype that the data sheet does not know.
+    `mode` as in a sweep: with `graphs` a stage is one launch, decoding excepted; `compile` is estimated
+    like `eager`, so what it would fuse comes out too slow. `memory_limit_bytes` is an allocator's budget,
+    as a sweep's `memory_limit`; by default what the card has less what the driver takes. Raises
+    `UserError` for a dtype that the data sheet does not know.
     """
     used = efficiency or Efficiency()
     allowed = memory_limit_bytes or device.memory_bytes - device.context_bytes
     return CellEstimate(
         device=device.name,
-        stages={name: estimate_stage(stage, device, used) for name, stage in cost.stages.items()},
+        stages={
+            name: estimate_stage(stage, device, used, one_launch=mode == "graphs" and name != "decode")
+            for name, stage in cost.stages.items()
+        },
         peak_allocated_bytes=cost.peak_allocated_bytes + device.workspace_bytes,
         peak_stage=cost.peak_stage,
         memory_bytes=allowed,
     )
 
 
-def estimate_stage(cost: StageCost, device: DeviceSheet, efficiency: Efficiency) -> StageEstimate:
-    """Latencies of one counted stage."""
+def estimate_stage(
+    cost: StageCost, device: DeviceSheet, efficiency: Efficiency, one_launch: bool = False
+) -> StageEstimate:
+    """Latencies of one counted stage; `one_launch` when the host launches all of it at once."""
     busy_s = sum(n * op_seconds(op, device, efficiency) for op, n in cost.ops.items())
-    kernels = cost.kernels
+    kernels = 1 if one_launch else cost.kernels
     launching_s = kernels * efficiency.host_s_per_kernel
     if device.synchronous:
         return StageEstimate(launching_s + busy_s, None, launching_s, busy_s)

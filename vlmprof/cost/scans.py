@@ -64,7 +64,7 @@ def project_op(func: Any, args: tuple[Any, ...], output: Tensor, kernels: Kernel
 
 @dataclass(frozen=True)
 class _SS2D:
-    """Sizes of one SS2D, and what each implementation makes of them: (moved, workspace) in bytes, launches."""
+    """Sizes of one SS2D, and what implementations make of them: (moved bytes, workspace bytes, launches)."""
 
     elements: int
     """batch · height · width · d_inner"""

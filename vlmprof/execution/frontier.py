@@ -88,15 +88,14 @@ def find_frontiers(
         for cells in lines:
             probing = _Probing(cells, folder, fixed, machine, progress)
             peaks = _peaks(cells, fixed)
-            smaller, uncounted = -1, 0.0
+            smaller, seen = -1, [(0.0, 0.0)]
             for budget in budgets:
-                guess = bisect_right(peaks, budget - uncounted) - 1
+                guess = bisect_right(peaks, _countable(budget, seen)) - 1
                 frontier = probing.search(axis, budget, guess, smaller)
                 found.append(frontier)
                 smaller = -1 if frontier.fits is None else cells.index(frontier.fits)
                 if frontier.fits is not None and frontier.fails is not None:
-                    # what libraries took beside the tensors, they will take from the next budget too
-                    uncounted = max(0.0, budget - (peaks[smaller] + peaks[smaller + 1]) / 2)
+                    seen.append(((peaks[smaller] + peaks[smaller + 1]) / 2, float(budget)))
     return found
 
 
@@ -126,7 +125,7 @@ def largest_fitting(
             low = at
         else:
             high = at
-        if low >= 0 and high < candidates:
+        if known < low and high < candidates:
             at = (low + high) // 2
         else:
             at = low + step if high == candidates else high - step
@@ -219,6 +218,15 @@ def _peaks(cells: Sequence[Cell], fixed: Mapping[str, Any]) -> list[float]:
     counted is searched from its smallest cell."""
     ended = call_in_process("vlmprof.execution.frontier:counted_peaks", (list(cells), dict(fixed)))
     return [math.inf] * len(cells) if ended.value is None else ended.value
+
+
+def _countable(budget: int, seen: Sequence[tuple[float, float]]) -> float:
+    """The counted peak that should fill a budget, by the line through the last two (counted peak, budget)
+    at which memory did end. Libraries and fragments take what cannot be counted."""
+    if len(seen) < 2:
+        return budget
+    (peak0, budget0), (peak1, budget1) = seen[-2:]
+    return peak1 + (budget - budget1) * (peak1 - peak0) / (budget1 - budget0)
 
 
 def _size(cell: Cell) -> tuple[int, int]:

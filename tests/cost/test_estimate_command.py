@@ -1,0 +1,84 @@
+"""`vlmprof estimate` as a user sees it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from vlmprof.cli.estimate import estimate
+from vlmprof.errors import UserError
+from vlmprof.plan import make_plan
+from vlmprof.records import Row, StageFigures, Status
+from vlmprof.spec import load_spec
+from vlmprof.store import RunFolder
+
+SMALL = ["--backbone", "vit-t", "--resolution", "224", "--resolution", "448", "--resolution", "896"]
+
+
+def run(*words: str) -> str:
+    app = typer.Typer()
+    app.command()(estimate)
+    result = CliRunner().invoke(app, list(words))
+    if isinstance(result.exception, UserError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_it_predicts_every_cell_and_where_memory_ends() -> None:
+    shown = run("quick", *SMALL, "--gpu", "rtx4090", "--memory", "256MiB")
+    assert "NVIDIA GeForce RTX 4090" in shown
+    assert "nothing was run" in shown
+    assert "launch-bound: vision" in shown
+    assert "first out of memory at 896² in prefill" in shown
+    assert "fits up to 896²" in run("quick", *SMALL, "--gpu", "l4")
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """A run folder with invented latencies for two of three cells."""
+    spec = load_spec("quick", {"backbone": ["vit-t"], "resolution": [224, 448, 896]})
+    manifest: dict[str, Any] = {
+        "spec": spec.to_json(),
+        "command": "",
+        "environment": {"device_name": "made up"},
+    }
+    with RunFolder(tmp_path / "run", manifest) as folder:
+        for cell, status in zip(make_plan(spec), (Status.OK, Status.OK, Status.OOM), strict=True):
+            figures = {s: StageFigures(host_s=0.5, gpu_s=0.25) for s in ("vision", "connector", "prefill")}
+            folder.append(
+                Row(
+                    cell_id=cell.cell_id, axes=cell.axes, height_px=cell.height_px, width_px=cell.width_px,
+                    status=status, stages=figures if status is Status.OK else {},
+                    end_to_end_s=1.0 if status is Status.OK else None,
+                    peak_rss_bytes=700 * 2**20, baseline_rss_bytes=300 * 2**20,
+                ),
+                {},
+            )  # fmt: skip
+    return tmp_path / "run"
+
+
+def test_it_says_how_far_off_a_run_was(measured: Path) -> None:
+    assert json.loads((measured / "run.json").read_text())["spec"]["name"] == "quick"
+    shown = run("quick", *SMALL, "--gpu", "l40s", "--against", str(measured))
+    lines = [line.split() for line in shown.splitlines() if "gpu_vision_s" in line or "peak_alloc" in line]
+    assert [line[2] for line in lines] == ["2", "2"], "out of memory is no latency"
+    fitted = run("quick", *SMALL, "--gpu", "l40s", "--against", str(measured), "--refit")
+    assert "fitted to" in fitted
+    assert "left out" in fitted
+
+
+def test_mistakes_are_one_line(measured: Path) -> None:
+    with pytest.raises(UserError, match="unknown GPU 'h2000'"):
+        run("quick", *SMALL, "--gpu", "h2000")
+    with pytest.raises(UserError, match="--refit needs --against"):
+        run("quick", *SMALL, "--refit")
+    with pytest.raises(UserError, match="published"):
+        run("quick", *SMALL, "--kernels", "theirs")
+    with pytest.raises(UserError, match="measured none of these cells"):
+        run("quick", "--backbone", "vit-s", "--resolution", "224", "--against", str(measured))

@@ -1,0 +1,117 @@
+"""The roofline: which ceiling holds when, on which device, in which mode."""
+
+from __future__ import annotations
+
+import pytest
+
+from vlmprof.cost import CellCost, Kind, OpCost, StageCost
+from vlmprof.cost.devices import SHEETS, sheet
+from vlmprof.cost.roofline import (
+    Efficiency,
+    estimate,
+    estimate_stage,
+    measured_device,
+    op_seconds,
+)
+from vlmprof.errors import UserError
+
+H200 = sheet("h200")
+IDEAL = Efficiency(
+    matmul=1, attention=1, bandwidth=1, scan=1, fused_scan=1, kernel_s=1e-9, host_s_per_kernel=1e-5,
+    queued_kernels=100,
+)  # fmt: skip
+
+
+def test_the_nearest_ceiling_holds() -> None:
+    compute = OpCost(Kind.MATMUL, "bfloat16", flops=10**12, moved_bytes=10**6)
+    memory = OpCost(Kind.MATMUL, "bfloat16", flops=10**6, moved_bytes=10**9)
+    special = OpCost(Kind.ELEMENTWISE, "bfloat16", moved_bytes=8, special_functions=10**9)
+    tiny = OpCost(Kind.COPY, "bfloat16", moved_bytes=8, kernels=3)
+    assert op_seconds(compute, H200, IDEAL) == pytest.approx(1e12 / 989.4e12)
+    assert op_seconds(memory, H200, IDEAL) == pytest.approx(1e9 / 4.8e12)
+    assert op_seconds(special, H200, IDEAL) == pytest.approx(1e9 / (16 * 132 * 1.98e9))
+    assert op_seconds(tiny, H200, IDEAL) == pytest.approx(3e-9)
+
+
+def test_efficiencies_divide_their_own_ceiling_only() -> None:
+    half = Efficiency(matmul=0.5, attention=0.25, bandwidth=0.5, scan=0.1, fused_scan=0.2, kernel_s=0)
+    flops = 10**12
+    dense_s = flops / 989.4e12
+    assert op_seconds(OpCost(Kind.CONVOLUTION, "float16", flops=flops), H200, half) == pytest.approx(
+        2 * dense_s
+    )
+    causal = OpCost(Kind.ATTENTION, "float16", flops=flops, skipped_flops=flops // 2)
+    assert op_seconds(causal, H200, half) == pytest.approx(4 * dense_s / 2)
+    scan = OpCost(Kind.SCAN, "float16", moved_bytes=48 * 10**8)
+    assert op_seconds(scan, H200, half) == pytest.approx(1e-2)
+    fused = OpCost(Kind.FUSED_SCAN, "float16", moved_bytes=48 * 10**8)
+    assert op_seconds(fused, H200, half) == pytest.approx(5e-3)
+
+
+def test_float32_products_do_not_use_tensor_cores() -> None:
+    product = OpCost(Kind.MATMUL, "float32", flops=10**12)
+    assert op_seconds(product, H200, IDEAL) == pytest.approx(1e12 / 66.9e12)
+    with pytest.raises(UserError, match="float64"):
+        op_seconds(OpCost(Kind.MATMUL, "float64", flops=1), H200, IDEAL)
+
+
+def test_small_work_is_launch_bound_and_a_full_queue_makes_the_host_wait() -> None:
+    small = StageCost(ops={OpCost(Kind.COPY, "bfloat16", moved_bytes=48): 50})
+    launched = estimate_stage(small, H200, IDEAL)
+    assert launched.launch_bound
+    assert launched.host_s == launched.gpu_s == pytest.approx(50 * 1e-5)
+    large = StageCost(ops={OpCost(Kind.COPY, "bfloat16", moved_bytes=48 * 10**8): 200})
+    busy = estimate_stage(large, H200, IDEAL)
+    assert not busy.launch_bound
+    assert busy.gpu_s == pytest.approx(200 * 1e-3)
+    assert busy.host_s == pytest.approx(100 * 1e-3), "the last hundred launches wait for nobody"
+
+
+def test_a_graph_is_one_launch() -> None:
+    ops = {OpCost(Kind.COPY, "bfloat16", moved_bytes=48): 50}
+    cost = CellCost({"vision": StageCost(ops=ops), "decode": StageCost(ops=ops)}, visual_tokens=4)
+    graphed = estimate(cost, H200, IDEAL, mode="graphs").stages
+    assert graphed["vision"].host_s == pytest.approx(1e-5)
+    assert graphed["decode"].host_s == pytest.approx(50e-5)
+
+
+def test_a_cpu_works_while_it_launches() -> None:
+    cpu, constants = measured_device(
+        "a CPU",
+        2**34,
+        1e10,
+        1e9,
+        {"float32": 1e11, "bfloat16": 1e11},
+        {"float32": 5e10, "bfloat16": 1e11},
+        1e-6,
+    )
+    assert constants.attention == pytest.approx(0.75)
+    cost = StageCost(ops={OpCost(Kind.MATMUL, "float32", flops=10**9): 3})
+    stage = estimate_stage(cost, cpu, constants)
+    assert stage.gpu_s is None
+    assert stage.latency_s == stage.host_s == pytest.approx(3 * (1e-2 + 1e-6))
+
+
+def test_memory_counts_against_the_budget_or_the_card() -> None:
+    cost = CellCost(
+        {"vision": StageCost(resident_bytes=20 * 2**30, peak_activation_bytes=2**30)}, visual_tokens=1
+    )
+    on_card = estimate(cost, sheet("rtx4090"))
+    assert on_card.peak_allocated_bytes == 21 * 2**30 + round(8.125 * 2**20)
+    assert on_card.memory_bytes == 24564 * 2**20 - 512 * 2**20
+    assert on_card.fits
+    assert on_card.peak_stage == "vision"
+    assert not estimate(cost, H200, memory_limit_bytes=21 * 2**30).fits
+
+
+def test_sheets_are_complete_and_in_proportion() -> None:
+    for name, one in SHEETS.items():
+        assert one.name == name
+        assert one.rate("bfloat16") == one.rate("float16") > one.rate("float32") > 1e13
+        assert 20 * 2**30 < one.memory_bytes < 200 * 2**30
+        # between a gaming card's and HBM's balance of bytes and FLOPs
+        assert 70 < one.rate("bfloat16") / one.bandwidth_bytes_per_s < 450
+    assert sheet("H100").rate("bfloat16") == H200.rate("bfloat16")
+    assert sheet("a100") is sheet("a100-80")
+    with pytest.raises(UserError, match="rtx4090"):
+        sheet("rtx4091")

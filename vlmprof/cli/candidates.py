@@ -1,0 +1,46 @@
+"""The specification of a search: a sweep's, with every size to choose from on the axis that is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vlmprof.backbones import catalog
+from vlmprof.errors import UserError, unknown
+from vlmprof.spec import SweepSpec, build_spec, load_spec
+
+SEARCHED = {"resolution": 8192, "batch_size": 256}
+"""Axes that can be searched, and the largest value by default."""
+
+
+def spec(
+    source: str | None, overrides: Mapping[str, Any], axis: str, largest: int | None, step: int
+) -> SweepSpec:
+    """A checked specification whose `axis` holds the candidates: those given by name, or all multiples of
+    `step` pixels up to `largest` that some backbone can take, or all batches up to `largest`.
+
+    Raises `UserError` for another axis, or when nothing is left to search.
+    """
+    if axis not in SEARCHED:
+        raise unknown("axis to search", axis, SEARCHED)
+    if step < 1 or (largest is not None and largest < 1):
+        raise UserError("--step and --largest must be at least 1")
+    most = largest or SEARCHED[axis]
+    wanted = dict(overrides)
+    if not {"warm_up", "iterations", "sampling"} & wanted.keys():
+        wanted |= {"warm_up": 1, "iterations": 1}
+    if axis == "batch_size":
+        wanted.setdefault(axis, list(range(1, most + 1)))
+    elif axis not in wanted:
+        # the backbones have to be known before their sizes can be
+        first = _build(source, {**wanted, axis: [step]})
+        facts = [catalog.facts(str(name)) for name in first.axes["backbone"]]
+        sides = range(step, most + 1, step)
+        wanted[axis] = [side for side in sides if any(known.accepts(side, side) for known in facts)]
+        if not wanted[axis]:
+            raise UserError(f"no multiple of {step} up to {most} is a size that these backbones take")
+    return _build(source, wanted)
+
+
+def _build(source: str | None, overrides: Mapping[str, Any]) -> SweepSpec:
+    return build_spec({}, overrides, "search") if source is None else load_spec(source, overrides)

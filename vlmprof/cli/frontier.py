@@ -1,0 +1,47 @@
+"""`vlmprof frontier`: the largest image, or batch, that fits each memory budget."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vlmprof.cli.options import spec_options
+
+
+@spec_options
+def frontier(
+    overrides: dict[str, Any],
+    memory: Annotated[list[str], typer.Option(help="A budget, such as 24GiB. Repeatable.")],
+    spec: Annotated[str | None, typer.Argument(help="A TOML file or a shipped name to start from.")] = None,
+    axis: Annotated[str, typer.Option(help="What grows: resolution or batch_size.")] = "resolution",
+    largest: Annotated[int | None, typer.Option(help="Largest side in pixels, or batch, to try.")] = None,
+    step: Annotated[int, typer.Option(help="Sides are multiples of so many pixels.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/frontier-… by default.")] = None,
+) -> None:
+    """Find by bisection where memory ends, each probe in a process of its own; leave rows, table and plot.
+
+    The same command continues a search that was interrupted. Latencies are not the point: unless told
+    otherwise each probe is one warm-up and one iteration.
+    """
+    from rich.console import Console
+
+    from vlmprof.cli import candidates
+    from vlmprof.execution.frontier import find_frontiers
+    from vlmprof.execution.probe_progress import ProbeProgress
+    from vlmprof.render.frontier import frontier_table, save_frontier
+    from vlmprof.units import parse_bytes
+
+    searched = candidates.spec(spec, overrides, axis, largest, step)
+    folder = out or Path("runs") / f"frontier-{searched.name}-{searched.digest()}"
+    command = shlex.join(["vlmprof", *sys.argv[1:]])
+    found = find_frontiers(
+        searched, axis, [parse_bytes(word) for word in memory], folder, command,
+        ProbeProgress(Console(stderr=True)),
+    )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 160).print(frontier_table(found))
+    for path in save_frontier(found, folder, ["png", "pdf"]):
+        print(path)
