@@ -11,6 +11,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
 
 MARKERS = "osD^v<>P*X"
 
@@ -36,9 +37,9 @@ def draw_roofline(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             )
         axis.set(title=dtype, xlabel="FLOPs per byte, counted", ylabel="FLOP/s, reached")
         axis.grid(alpha=0.3)
-    handles = [plt.Line2D([], [], color=f"C{i % 10}", marker="s", linestyle="") for i in range(len(backends))]
+    handles = [Line2D([], [], color=f"C{i % 10}", marker="s", linestyle="") for i in range(len(backends))]
     shapes = [
-        plt.Line2D([], [], color="grey", marker=MARKERS[i % len(MARKERS)], linestyle="")
+        Line2D([], [], color="grey", marker=MARKERS[i % len(MARKERS)], linestyle="")
         for i in range(len(operations))
     ]
     figure.legend(handles + shapes, backends + operations, loc="center left", bbox_to_anchor=(1.0, 0.5))
