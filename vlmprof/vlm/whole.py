@@ -1,0 +1,174 @@
+"""A whole VLM as people download it, `hf:PATH-or-name`: any transformers image-text-to-text model.
+
+Its forward pass stays one call; hooks on its vision tower, projector and language model mark the stages:
+
+    forward ─┬─ vision tower ─┬─ glue ─┬─ projector ─┬─ glue ─┬─ language model ─ output head ─┬─▶ logits
+             └──── vision ────┘        └─ connector ─┘        └─────────── prefill ────────────┘
+
+The glue between them (merging embeddings, masks) belongs to no stage, but to the end-to-end latency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+
+from vlmprof.backbones.random_weights import fill, uninitialised
+from vlmprof.errors import UserError
+from vlmprof.vlm.whole_inputs import image_inputs
+
+VISION = ("vision_tower", "vision_model", "visual", "image_tower", "vision_encoder")
+CONNECTOR = ("multi_modal_projector", "connector", "merger", "mm_projector", "aligner", "embed_vision")
+LANGUAGE = ("language_model", "text_model", "llm")
+"""What transformers calls the three parts, in the order in which a name is taken."""
+
+Mark = Callable[[str], None]
+
+
+class WholeVLM:
+    """One model, its inputs for images of one size, and its parts by stage."""
+
+    def __init__(self, model: PreTrainedModel, prompt: Tensor, logits: str) -> None:
+        self.model = model
+        self.prompt = prompt
+        self.logits = logits
+        self.parts = {
+            "vision": _part(model, VISION),
+            "connector": _part(model, CONNECTOR),
+            "prefill": _part(model, LANGUAGE),
+        }
+        self._visual_tokens: dict[tuple[int, ...], int] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (batch, 3, height, width) to logits (batch, positions, vocabulary), in one forward pass:
+        every position for `all`, the last one for `last`. No key–value cache."""
+        inputs = image_inputs(self.model.config, images)
+        visual = torch.full(
+            (images.shape[0], self.visual_tokens(images)),
+            self.model.config.image_token_id,
+            device=images.device,
+        )
+        ids = torch.cat((visual, self.prompt.expand(images.shape[0], -1)), dim=1)
+        output = self.model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            use_cache=False,
+            logits_to_keep=1 if self.logits == "last" else 0,
+            **inputs,
+            **self._token_types(ids),
+        )
+        logits: Tensor = output.logits
+        return logits
+
+    def visual_tokens(self, images: Tensor) -> int:
+        """Tokens that one of these images becomes, from a pass of the vision part for each new shape."""
+        shape = tuple(images.shape[1:])
+        if shape not in self._visual_tokens:
+            features: Any = self.model.model.get_image_features(**image_inputs(self.model.config, images[:1]))
+            features = getattr(features, "pooler_output", features)
+            tensors = features if isinstance(features, list | tuple) else [features]
+            self._visual_tokens[shape] = sum(tensor.numel() // tensor.shape[-1] for tensor in tensors)
+        return self._visual_tokens[shape]
+
+    def mark_stages(self, begin: Mark, end: Mark) -> list[RemovableHandle]:
+        """Call `begin(stage)` and `end(stage)` around each part of every forward pass from now on.
+
+        A projector inside the vision tower ends the stage `vision` where it begins; `prefill` ends with
+        the whole model, output head included. Call `visual_tokens` first: it runs the vision part alone.
+        Remove the handles to stop.
+        """
+        vision, connector, language = self.parts.values()
+        inside = any(module is connector for module in vision.modules())
+        handles = [vision.register_forward_pre_hook(lambda *_: begin("vision"))]
+        if inside:
+            handles.append(connector.register_forward_pre_hook(lambda *_: end("vision")))
+        else:
+            handles.append(vision.register_forward_hook(lambda *_: end("vision")))
+        handles += [
+            connector.register_forward_pre_hook(lambda *_: begin("connector")),
+            connector.register_forward_hook(lambda *_: end("connector")),
+            language.register_forward_pre_hook(lambda *_: begin("prefill")),
+            self.model.register_forward_hook(lambda *_: end("prefill")),
+        ]
+        return handles
+
+    def weight_bytes(self) -> dict[str, int]:
+        """Bytes of parameters and buffers of each stage; what is in no other part counts as `prefill`."""
+        whole = _bytes(self.model, set())
+        connector = _bytes(self.parts["connector"], set())
+        vision = _bytes(self.parts["vision"], {id(t) for t in _tensors(self.parts["connector"])})
+        return {"vision": vision, "connector": connector, "prefill": whole - vision - connector}
+
+    def _token_types(self, ids: Tensor) -> dict[str, Tensor]:
+        """What some architectures want to be told: which positions hold an image."""
+        if getattr(self.model.config, "model_type", "") not in TELLS_TOKEN_TYPES:
+            return {}
+        is_image = (ids == self.model.config.image_token_id).to(torch.int32)
+        return {TELLS_TOKEN_TYPES[self.model.config.model_type]: is_image}
+
+
+TELLS_TOKEN_TYPES = {
+    "qwen2_vl": "mm_token_type_ids",
+    "qwen2_5_vl": "mm_token_type_ids",
+    "qwen3_vl": "mm_token_type_ids",
+    "gemma3": "token_type_ids",
+    "paligemma": "token_type_ids",
+}
+
+
+def create_whole_vlm(
+    name: str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
+    prompt_tokens: int = 1,
+    logits: str = "all",
+    seed: int = 0,
+) -> WholeVLM:
+    """A frozen whole VLM with random weights made on `device` in `dtype`, from `hf:PATH-or-name`.
+
+    A path is a `config.json` or its folder, and stays offline; a hub name may fetch its configuration.
+    Raises `UserError` in one line when there is none, or transformers builds no such VLM from it.
+    """
+    source = name.removeprefix("hf:")
+    path = Path(source).expanduser()
+    if path.suffix == ".json" and not path.is_file():
+        raise UserError(f"vlm {name!r}: there is no file {path}")
+    try:
+        config = AutoConfig.from_pretrained(str(path) if path.exists() else source)
+        with uninitialised(device, dtype):
+            model = AutoModelForImageTextToText.from_config(
+                config, dtype=dtype, attn_implementation=attention
+            )
+    except (OSError, ValueError, KeyError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise UserError(f"vlm {name!r}: transformers cannot build it ({reason})") from problem
+    fill(model, seed)
+    generator = torch.Generator(device).manual_seed(seed)
+    highest = min(config.get_text_config().vocab_size, config.image_token_id)
+    prompt = torch.randint(highest, (1, prompt_tokens), generator=generator, device=device)
+    return WholeVLM(model, prompt, logits)
+
+
+def _part(model: PreTrainedModel, names: tuple[str, ...]) -> nn.Module:
+    """The outermost module of one of these names."""
+    for name in names:
+        found = [path for path, _ in model.named_modules() if path.rsplit(".", 1)[-1] == name]
+        if found:
+            return model.get_submodule(min(found, key=lambda path: path.count(".")))
+    raise UserError(f"vlm: {type(model).__name__} has no part called {' or '.join(names)}")
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _bytes(module: nn.Module, left_out: set[int]) -> int:
+    return sum(t.numel() * t.element_size() for t in _tensors(module) if id(t) not in left_out)
