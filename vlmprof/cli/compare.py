@@ -31,18 +31,15 @@ def compare(
     from vlmprof.analysis import compare as comparing
     from vlmprof.analysis.reference import load_reference
     from vlmprof.render.decision_sheets import comparison_sheet, comparison_words, ratio_name
-    from vlmprof.render.runs import load
+    from vlmprof.render.runs import Run, load
     from vlmprof.render.terminal import console, sheet_table
 
     if (b is None) == (reference is None):
         raise UserError("compare takes two runs, or one run and --reference kuo2026")
     judged = load(b or a)
-    if reference is None:
-        before, before_samples = load(a).frame, load(a).samples
-    else:
-        before, before_samples = load_reference(reference), {}
+    known = load(a) if reference is None else Run(reference, load_reference(reference), {}, {})
     found = comparing.compare(
-        before, judged.frame, before_samples, judged.samples,
+        known.frame, judged.frame, known.samples, judged.samples,
         margin=_percent(margin, "--margin"), ignore=ignore or (),
     )  # fmt: skip
     found = comparing.select(found, figure)

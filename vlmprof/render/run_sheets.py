@@ -22,7 +22,7 @@ from vlmprof.analysis.scaling import Fit, fit_line
 from vlmprof.records import STAGES, Status
 from vlmprof.render.sheets import Column, Kind, Sheet, Value, column_values, interval_values
 from vlmprof.render.style import backbone_label, line_label
-from vlmprof.render.table import status_words
+from vlmprof.render.table import status_words, with_something_to_say
 
 SCALED = {
     "host_vision_s": ("host vision", Kind.SECONDS),
@@ -272,8 +272,8 @@ def _with_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) -
 
 
 def _status_column(frame: pd.DataFrame) -> list[Value]:
-    wanted = [
-        "status",
-        *(name for name in ("oom_stage", "message", "warnings", "disturbances") if name in frame),
-    ]
-    return [status_words(row) for row in frame[wanted].to_dict("records")]
+    words: list[Value] = ["ok"] * len(frame)
+    told = np.flatnonzero(with_something_to_say(frame) | (frame["status"] != Status.OK).to_numpy())
+    for i, row in zip(told.tolist(), frame.iloc[told].to_dict("records"), strict=True):
+        words[i] = status_words(row)
+    return words

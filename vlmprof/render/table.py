@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from rich import box
 from rich.markup import escape
@@ -86,6 +87,17 @@ def remarks(row: Mapping[Any, Any]) -> list[str]:
     """What a row says is odd about its samples, and what disturbed the machine meanwhile."""
     lists = (row.get(name) for name in ("warnings", "disturbances"))
     return [str(words) for found in lists if isinstance(found, list | tuple) for words in found]
+
+
+def with_something_to_say(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which rows carry a message, a warning or a disturbance."""
+    found = np.zeros(len(frame), dtype=bool)
+    for name in ("message", "warnings", "disturbances"):
+        if name in frame:
+            found |= frame[name].notna().to_numpy() & frame[name].map(bool).to_numpy(
+                dtype=bool, na_value=False
+            )
+    return found
 
 
 def _constants(frame: pd.DataFrame) -> str | None:

@@ -17,7 +17,7 @@ from vlmprof.render import run_sheets
 from vlmprof.render.report.charts import chart_data
 from vlmprof.render.runs import Run, join
 from vlmprof.render.sheets import Column, Kind, Sheet
-from vlmprof.render.table import remarks
+from vlmprof.render.table import remarks, with_something_to_say
 
 MOST_LINES = 40
 """Lines that are drawn and fitted: more cannot be told apart. The tables of cells hold every row."""
@@ -118,8 +118,7 @@ def _notice(drawn: int, every: int) -> str:
 def _warnings(frame: pd.DataFrame) -> list[str]:
     """Warnings and messages of the cells, each once with the cells it concerns."""
     cells: dict[str, list[str]] = {}
-    wanted = ["backbone", "resolution", "status", "message", "warnings", "disturbances"]
-    for row in frame[[name for name in wanted if name in frame]].to_dict("records"):
+    for row in frame[with_something_to_say(frame)].to_dict("records"):
         message = row.get("message")
         messages = [f"{row['status']}: {message.strip()}"] if isinstance(message, str) else []
         for text in [*messages, *remarks(row)]:
