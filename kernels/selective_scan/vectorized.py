@@ -58,21 +58,29 @@ def selective_scan_vectorized(
             state = drive * b_in[:, :, :, :, n]
             states[n] = scan_chunks_(decay, state, states[n], reverse=False)
             out.addcmul_(state, c_out[:, :, :, :, n])
-        y[:, :, here] = _sequence_layout(out, here.stop - start).flatten(1, 2)
+        _write_sequence(y[:, :, here].unflatten(1, grouped), out)
     return y
 
 
 def _chunk_layout(sequence: Tensor, dtype: torch.dtype) -> Tensor:
     """(batch, groups, *rest, length) -> (steps, chunks, batch, groups, *rest), the tail filled with 0."""
     length = sequence.shape[-1]
-    padded = F.pad(sequence.to(dtype), (0, -length % CHUNK_STEPS))
+    padding = -length % CHUNK_STEPS
+    padded = F.pad(sequence, (0, padding)) if padding else sequence
     chunked = padded.unflatten(-1, (-1, CHUNK_STEPS))
-    return torch.movedim(chunked, (-1, -2), (0, 1)).contiguous()
+    return torch.movedim(chunked, (-1, -2), (0, 1)).to(
+        dtype, memory_format=torch.contiguous_format, copy=True
+    )
 
 
-def _sequence_layout(chunked: Tensor, length: int) -> Tensor:
-    """The inverse of `_chunk_layout`: (batch, groups, channels, length)."""
-    return torch.movedim(chunked, (0, 1), (-1, -2)).flatten(-2)[..., :length]
+def _write_sequence(sequence: Tensor, chunked: Tensor) -> None:
+    """The inverse of `_chunk_layout`, into (batch, groups, channels, length)."""
+    steps, length = chunked.shape[0], sequence.shape[-1]
+    ordered = torch.movedim(chunked, (0, 1), (-1, -2))
+    whole = length // steps
+    sequence[..., : whole * steps].unflatten(-1, (whole, steps)).copy_(ordered[..., :whole, :])
+    if length % steps:
+        sequence[..., whole * steps :] = ordered[..., whole, : length % steps]
 
 
 def _clear_tail(step: Tensor, length: int) -> None:
