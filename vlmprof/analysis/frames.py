@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -38,12 +39,16 @@ class Line:
         """What tells this line from every other line of its frame."""
         return (self.backbone, *self.setting.values())
 
-    @property
+    @cached_property
     def pixels(self) -> npt.NDArray[np.float64]:
         """Height times width of each row, in pixels."""
         return self.rows["pixels"].to_numpy(dtype=np.float64)
 
-    @property
+    @cached_property
+    def _not_ok(self) -> npt.NDArray[np.bool_]:
+        return np.array([status != Status.OK for status in self.rows["status"]], dtype=bool)
+
+    @cached_property
     def first_oom_pixels(self) -> float | None:
         """The smallest image, in pixels, for which memory ran out."""
         out = self.rows.loc[self.rows["status"] == Status.OOM, "pixels"]
@@ -52,7 +57,7 @@ class Line:
     def measured(self, column: str) -> npt.NDArray[np.float64]:
         """The column of every row, NaN where the row is not `ok` or holds no number."""
         values = numbers(self.rows, column)
-        values[(self.rows["status"] != Status.OK).to_numpy()] = np.nan
+        values[self._not_ok] = np.nan
         return values
 
 
@@ -122,8 +127,9 @@ def _line_numbers(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[int]:
 
 def column_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) -> npt.NDArray[np.float64]:
     """Low and high end of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
-    known = samples or {}
-    return interval_ends([known.get(cell, {}).get(column, ()) for cell in frame["cell_id"].tolist()])
+    if not samples:
+        return np.full((len(frame), 2), np.nan)
+    return interval_ends([samples.get(cell, {}).get(column, ()) for cell in frame["cell_id"].tolist()])
 
 
 def show_resolution(resolution: object) -> str:
