@@ -26,6 +26,9 @@ def estimate(
         ),
     ] = None,
     against: Annotated[str | None, typer.Option(help="A run folder, or kuo2026: say how far off.")] = None,
+    rates: Annotated[
+        bool, typer.Option(help="Show the FLOP/s and GB/s that the measurements of --against reached.")
+    ] = False,
     refit: Annotated[bool, typer.Option(help="Fit the constants to --against first.")] = False,
 ) -> None:
     """Predict latencies, peak memory and the first resolution that does not fit. Runs nothing.
@@ -37,4 +40,4 @@ def estimate(
 
     if memory is not None:
         overrides = {**overrides, "memory_limit": memory}
-    predictions.show(load_spec(spec, overrides), gpu, kernels, against, refit)
+    predictions.show(load_spec(spec, overrides), gpu, kernels, against, rates, refit)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from vlmprof.analysis.frames import show_resolution
 from vlmprof.analysis.reference import load_reference
-from vlmprof.cost.against import Prediction, calibration_points, first_oom, misses, predict
+from vlmprof.cost.against import Prediction, achieved, calibration_points, first_oom, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
 from vlmprof.cost.devices import DeviceSheet, sheet
 from vlmprof.cost.roofline import Efficiency, estimate, measured_device
@@ -37,13 +37,16 @@ launches take and the same at 196 tokens and at 1,024; no counted cost explains 
 to it. The errors are printed all the same."""
 
 
-def show(spec: SweepSpec, gpu: str, kernels: str | None, against: str | None, refit: bool) -> None:
+def show(
+    spec: SweepSpec, gpu: str, kernels: str | None, against: str | None, rates: bool, refit: bool
+) -> None:
     """Estimate every cell of `spec`, print the table, and compare with what was measured, if asked to."""
     kernels = kernels or _kernels_of(gpu, against)
     if kernels not in KERNELS:
         raise unknown("implementation of the scans", kernels, KERNELS)
-    if refit and against is None:
-        raise UserError("--refit needs --against: a run folder or kuo2026 to fit to")
+    if (refit or rates) and against is None:
+        needy = "--refit" if refit else "--rates"
+        raise UserError(f"{needy} needs --against: a run folder or kuo2026")
     frame = _rows(against) if against else None
     device, efficiency = _here(spec) if gpu == "here" else (sheet(gpu), Efficiency())
     console = Console() if sys.stdout.isatty() else Console(width=200)
@@ -77,6 +80,8 @@ def show(spec: SweepSpec, gpu: str, kernels: str | None, against: str | None, re
         found = misses(predictions, frame)
         if not found:
             raise UserError(f"{against} measured none of these cells; name its own specification")
+        if rates:
+            console.print(estimates.achieved_table(achieved(predictions, frame, device)))
         console.print(estimates.miss_table(found))
 
 

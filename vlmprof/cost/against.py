@@ -56,6 +56,24 @@ class Miss:
     worst_resolution: str
 
 
+@dataclass(frozen=True)
+class Achieved:
+    """What one measured stage reached of its device's ceilings, by counted work over measured time."""
+
+    backbone: str
+    resolution: str
+    stage: str
+    latency_s: float
+    flops_per_s: float
+    """Without what causal attention skips."""
+    bytes_per_s: float
+    """Moved by operations that are not fused: more than the device's bandwidth means that caches served."""
+    flops_share: float
+    """Of the dense rate of the cell's dtype."""
+    bytes_share: float
+    """Of the data sheet's bandwidth."""
+
+
 def predict(
     cells: Sequence[Cell],
     fixed: Mapping[str, Any],
@@ -88,12 +106,15 @@ def first_oom(predictions: Sequence[Prediction]) -> dict[tuple[Any, ...], Predic
 
 def misses(predictions: Sequence[Prediction], frame: pd.DataFrame) -> list[Miss]:
     """Per backbone and figure, predictions beside `ok` rows of the same cells; figures not measured are
-    left out. On a CPU the resident memory beyond the libraries stands for the allocated."""
+    left out. On a CPU, where no allocator keeps count, `peak_rss_bytes` says how far the growth of the
+    resident memory was from the predicted allocation."""
     ratios: dict[tuple[str, str], list[tuple[float, str]]] = {}
     for prediction, row in _matched(predictions, frame):
         backbone, resolution = str(row["backbone"]), str(row["resolution"])
         for figure, predicted in prediction.figures().items():
             measured = _measured(row, figure)
+            if measured is None and figure == "peak_allocated_bytes":
+                figure, measured = "peak_rss_bytes", _resident_growth(row)
             if measured is not None and predicted > 0:
                 ratios.setdefault((backbone, figure), []).append((predicted / measured, resolution))
     found = []
@@ -113,6 +134,31 @@ def misses(predictions: Sequence[Prediction], frame: pd.DataFrame) -> list[Miss]
             )
         )
     return found
+
+
+def achieved(predictions: Sequence[Prediction], frame: pd.DataFrame, device: DeviceSheet) -> list[Achieved]:
+    """FLOP/s and bytes per second of every measured stage, beside the ceilings of `device`."""
+    reached = []
+    for prediction, row in _matched(predictions, frame):
+        rate = device.rate(str(prediction.cell.axes["dtype"]))
+        for stage, cost in prediction.cost.stages.items():
+            latency_s = _measured(row, f"gpu_{stage}_s") or _measured(row, f"host_{stage}_s")
+            if latency_s is not None:
+                flops_per_s = (cost.flops - cost.skipped_flops) / latency_s
+                bytes_per_s = cost.moved_bytes / latency_s
+                reached.append(
+                    Achieved(
+                        backbone=str(row["backbone"]),
+                        resolution=str(row["resolution"]),
+                        stage=stage,
+                        latency_s=latency_s,
+                        flops_per_s=flops_per_s,
+                        bytes_per_s=bytes_per_s,
+                        flops_share=flops_per_s / rate,
+                        bytes_share=bytes_per_s / device.bandwidth_bytes_per_s,
+                    )
+                )
+    return reached
 
 
 def calibration_points(
@@ -155,10 +201,13 @@ def _matched(
 
 def _measured(row: Mapping[str, Any], figure: str) -> float | None:
     value = _number(row.get(figure))
-    if value is None and figure == "peak_allocated_bytes":
-        peak, baseline = (_number(row.get(name)) for name in ("peak_rss_bytes", "baseline_rss_bytes"))
-        value = None if peak is None or baseline is None else peak - baseline
     return value if value is not None and value > 0 else None
+
+
+def _resident_growth(row: Mapping[str, Any]) -> float | None:
+    """What a CPU's process grew by beyond its libraries: tensors, and whatever libraries took on the way."""
+    peak, baseline = (_number(row.get(name)) for name in ("peak_rss_bytes", "baseline_rss_bytes"))
+    return None if peak is None or baseline is None or peak <= baseline else peak - baseline
 
 
 def _number(value: object) -> float | None:

@@ -14,7 +14,7 @@ from vlmprof.render.style import backbone_label
 from vlmprof.units import show_bytes, show_seconds
 
 if TYPE_CHECKING:
-    from vlmprof.cost.against import Miss, Prediction
+    from vlmprof.cost.against import Achieved, Miss, Prediction
     from vlmprof.cost.calibration import GroupError
 
 
@@ -60,6 +60,25 @@ def miss_table(found: Sequence[Miss]) -> Table:
             f"{100 * (miss.median_factor - 1):.0f} %",
             f"{miss.median_ratio:.2f}",
             f"{miss.worst_ratio:.2f} at {show_resolution(miss.worst_resolution)}",
+        )
+    return table
+
+
+def achieved_table(reached: Sequence[Achieved]) -> Table:
+    """What each measured stage made of its device."""
+    table = _table("backbone", "resolution", "stage")
+    for title in ("measured", "TFLOP/s", "of dense rate", "GB/s", "of bandwidth"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in reached:
+        table.add_row(
+            escape(backbone_label(one.backbone)),
+            show_resolution(one.resolution),
+            one.stage,
+            show_seconds(one.latency_s),
+            f"{one.flops_per_s / 1e12:.3g}",
+            f"{100 * one.flops_share:.2g} %",
+            f"{one.bytes_per_s / 1e9:.3g}",
+            f"{100 * one.bytes_share:.2g} %",
         )
     return table
 
