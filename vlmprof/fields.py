@@ -110,6 +110,7 @@ AXES: dict[str, Field] = {
               _choice("eager", "compile", "graphs"), "eager"),
         Field("attention", "Scaled-dot-product attention backend: auto, flash, efficient, cudnn or math.",
               _choice("auto", "flash", "efficient", "cudnn", "math"), "auto"),
+        Field("cache", "hot, or cold: caches flushed before every iteration.", _choice("hot", "cold"), "hot"),
         Field("levels", "For backbones tapped below their top: run through-tap, or all levels.",
               _choice("through-tap", "all"), "through-tap"),
     )

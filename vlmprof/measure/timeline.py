@@ -53,19 +53,23 @@ class Timeline:
         clock: DeviceClock,
         first_input: Any = None,
         on_stage: Callable[[int], None] = lambda i: None,
+        before_iteration: Callable[[], None] = lambda: None,
     ) -> None:
         """`first_input` goes into the first stage of every iteration; `on_stage(i)` is called before
-        stage `i`, outside its host latency but inside end-to-end, so it must cost next to nothing."""
+        stage `i`, outside its host latency but inside end-to-end, so it must cost next to nothing;
+        `before_iteration()` is called before the clocks start, to flush caches."""
         self._stages = list(stages)
         self._clock = clock
         self._first_input = first_input
         self._on_stage = on_stage
+        self._before_iteration = before_iteration
         self._host_ns = [0] * len(self._stages)
 
     def iterate(self) -> tuple[float, Any]:
         """One iteration: its end-to-end latency in seconds, and what the last stage returned."""
         clock, host_ns, on_stage = self._clock, self._host_ns, self._on_stage
         value = self._first_input
+        self._before_iteration()
         clock.synchronize()
         begin = perf_counter_ns()
         for i, stage in enumerate(self._stages):

@@ -1,0 +1,39 @@
+"""Cold iterations: what an iteration costs when nothing of it is left in the processor's caches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+DEFAULT_CPU_BYTES = 64 * 2**20
+"""Assumed for a last-level cache whose size the system does not tell."""
+
+DEFAULT_DEVICE_BYTES = 128 * 2**20
+"""The same for an accelerator; an H200 has 60 MB, the largest of today 126 MB."""
+
+
+def last_level_cache_bytes(device: torch.device) -> int:
+    """Size of the largest cache between the device's cores and its memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).L2_cache_size)
+    if device.type != "cpu":
+        return DEFAULT_DEVICE_BYTES
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        with suppress(OSError, ValueError, KeyError):
+            text = path.read_text().strip()
+            sizes.append(int(text[:-1]) * {"K": 2**10, "M": 2**20}[text[-1]])
+    return max(sizes, default=DEFAULT_CPU_BYTES)
+
+
+def flusher(device: torch.device) -> Callable[[], None]:
+    """A function that fills the device's caches with something else: it writes twice their size."""
+    filler = torch.empty(2 * last_level_cache_bytes(device), dtype=torch.uint8, device=device)
+
+    def flush() -> None:
+        filler.zero_()
+
+    return flush
