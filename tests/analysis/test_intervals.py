@@ -65,3 +65,5 @@ def test_edges() -> None:
         mean_interval([1.0, float("nan"), 2.0])
     one = mean_interval([1.0, 1.1, 0.9, 5.0])
     assert one.low <= one.value <= one.high
+    assert mean_interval([0.06, 0.06, 0.001]).low == 0.0
+    assert mean_interval([0.06, 0.06, -0.001]).low < 0.0

@@ -97,6 +97,9 @@ def interval_ends(cells: Sequence[Sequence[float] | Floats], confidence: float =
         if count >= FEWEST:
             values = np.array([cells[i] for i in members], dtype=np.float64)
             ends[members] = _ends(_describe(values), confidence)
+            # the mean of what cannot be negative is not negative either
+            positive = np.array(members)[values.min(axis=1) >= 0]
+            ends[positive, 0] = np.maximum(ends[positive, 0], 0.0)
     return ends
 
 
