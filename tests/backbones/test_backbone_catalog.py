@@ -14,7 +14,7 @@ from vlmprof.errors import UserError
 BUILT_BY_US = [
     name
     for name in names()
-    if facts(name).module.rsplit(".", 1)[-1] in ("vit", "vitdet", "vmamba", "mambavision")
+    if facts(name).module.rsplit(".", 1)[-1] in ("vit", "vitdet", "vmamba", "mambavision", "vit_adapter")
 ]
 
 

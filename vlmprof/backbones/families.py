@@ -166,6 +166,34 @@ def _maxvit() -> Iterator[BackboneFacts]:
         )
 
 
+def _vit_adapter() -> Iterator[BackboneFacts]:
+    """Chen et al., arXiv 2205.08534: DeiT-B as for ADE20K in the authors' repository czczup/ViT-Adapter."""
+    yield BackboneFacts(
+        name="vit-adapter-deit-b",
+        family="ViT-Adapter",
+        size="B",
+        embed_dim=768,
+        stride=16,
+        min_size=32,
+        multiple=32,
+        parameters=99_495_392,
+        module="vlmprof.backbones.vit_adapter",
+        config={
+            "depth": 12,
+            "heads": 12,
+            "patch": 16,
+            "pretrained_size": 224,
+            "stem_dim": 64,
+            "deform_heads": 12,
+            "deform_ratio": 0.5,
+        },
+        level_dims=(768,) * 4,
+        level=DEFAULT_LEVEL,
+    )
+
+
 ENTRIES: dict[str, BackboneFacts] = {
-    facts.name: facts for family in (_vit, _vitdet, _vmamba, _mambavision, _maxvit) for facts in family()
+    facts.name: facts
+    for family in (_vit, _vitdet, _vmamba, _mambavision, _maxvit, _vit_adapter)
+    for facts in family()
 }
