@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vlmprof.plan import Cell
 
 GIB = 2**30
+FONT_PT = 7
 
 
 def frontier_table(found: Sequence[Frontier]) -> Table:
@@ -50,7 +51,7 @@ def frontier_table(found: Sequence[Frontier]) -> Table:
 def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str]) -> list[Path]:
     """Draw the largest size over the budget, one curve per line, as `frontier.*`; returns the files.
 
-    Hollow markers with an arrow: the largest candidate fitted, so the frontier lies above.
+    An arrow upwards: the largest candidate fitted, so the frontier lies above.
     """
     figure = Figure(figsize=(3.5, 2.6), layout="constrained")
     axes = figure.add_subplot()
@@ -61,23 +62,23 @@ def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str
     for line, points in zip(lines, curves.values(), strict=True):
         known = [point for point in points if point.fits is not None]
         budgets = [point.memory_limit_bytes / GIB for point in known]
-        sizes = [_measure(point.fits, axis) for point in known if point.fits is not None]
+        heights = [_measure(point.fits, axis) for point in known if point.fits is not None]
         style = styles[line.key].line(1.1, 3.4)
-        axes.plot(budgets, sizes, label=line_label(line), **style)
-        for point, budget, size in zip(known, budgets, sizes, strict=True):
+        axes.plot(budgets, heights, label=line_label(line), **style)
+        for point, budget, size in zip(known, budgets, heights, strict=True):
             if point.fails is None:
                 axes.annotate("", (budget, size * 1.12), (budget, size), arrowprops={"arrowstyle": "->"})
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("memory (GiB)")
-    axes.set_ylabel(
-        "largest image that fits (side, px)" if axis == "resolution" else "largest batch that fits"
-    )
-    axes.tick_params(labelsize=7)
+    ticks = sorted({one.memory_limit_bytes for one in found})
+    axes.set_xscale("log")
+    axes.set_xticks([tick / GIB for tick in ticks], [show_bytes(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("memory", fontsize=FONT_PT)
+    sizes = "largest image that fits: side (px)" if axis == "resolution" else "largest batch that fits"
+    axes.set_ylabel(sizes, fontsize=FONT_PT)
+    axes.tick_params(labelsize=FONT_PT)
     axes.grid(alpha=0.3, linewidth=0.4)
-    axes.legend(fontsize=6, frameon=False)
+    axes.legend(fontsize=FONT_PT - 1, frameon=False)
     paths = []
     for kind in formats:
         path = folder / f"frontier.{kind}"
