@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from vlmprof.cli import candidates
 from vlmprof.cli.frontier import frontier
 from vlmprof.errors import UserError
-from vlmprof.execution.frontier import _countable, candidate_lines, counted_peaks, largest_fitting
+from vlmprof.execution.frontier import Frontier, _countable, candidate_lines, counted_peaks, largest_fitting
 from vlmprof.records import Status
+from vlmprof.render.frontier import frontier_table, save_frontier
 from vlmprof.store import load_frame
 
 MIB = 2**20
@@ -115,3 +117,38 @@ def test_three_budgets_on_this_cpu(tmp_path: Path) -> None:
     assert sides[0] < sides[-1]
     assert (out / "frontier.png").stat().st_size > 5000
     assert "out of memory at" in more.output
+
+
+def test_the_table_and_the_plot_say_how_each_search_ended(tmp_path: Path) -> None:
+    spec = candidates.spec(None, {"backbone": ["vit-t"], "llm": "llama-23m"}, "resolution", 448, step=112)
+    (cells,) = candidate_lines(spec, "resolution")
+    line = {name: value for name, value in cells[0].axes.items() if name != "resolution"}
+
+    def ended(budget_mib: int, fits: int | None, fails: int | None, trouble: str | None = None) -> Frontier:
+        return Frontier(
+            line=line,
+            axis="resolution",
+            memory_limit_bytes=budget_mib * MIB,
+            fits=None if fits is None else cells[fits],
+            fails=None if fails is None else cells[fails],
+            oom_stage="prefill" if fails else None,
+            guess=cells[1],
+            probes=2,
+            trouble=trouble,
+        )
+
+    found = [
+        ended(16, None, 0),
+        ended(128, 1, 2),
+        ended(512, 3, None),
+        ended(256, 1, None, "vit-t @ 336: timeout, longer than 5 s"),
+    ]
+    console = Console(width=140, record=True)
+    console.print(frontier_table(found))
+    shown = console.export_text()
+    assert "nothing" in shown
+    assert "out of memory at 336² in prefill" in shown
+    assert "the largest asked for" in shown
+    assert "undecided: vit-t @ 336: timeout" in shown
+    (path,) = save_frontier(found, tmp_path, ["png"])
+    assert path.read_bytes().startswith(b"\x89PNG")
