@@ -43,6 +43,10 @@ class StageFigures:
     peak_reserved_bytes: int | None = None
     peak_rss_bytes: int | None = None
     weight_bytes: int | None = None
+    counted_flops: int | None = None
+    """Work by counting, not measured: 1 MAC = 2 FLOPs, without what a causal mask skips."""
+    counted_bytes: int | None = None
+    """Bytes that unfused operations move at least, by counting."""
 
 
 @dataclass(frozen=True)

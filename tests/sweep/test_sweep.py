@@ -55,6 +55,10 @@ def test_every_number_is_there_and_the_parts_make_the_whole(small_run):
             row[f"weight_{s}_bytes"] for s in ("vision", "connector", "prefill")
         )
         assert (row["warm_up"], row["iterations"]) == (1, 3)
+        tokens = row["visual_tokens"]
+        # two products of the connector: d_model to hidden and hidden to hidden, 1 MAC = 2 FLOPs
+        products = 2 * tokens * ({"vit-t": 192, "vmamba-t": 384}[row["backbone"]] * 384 + 384 * 384)
+        assert products <= row["counted_connector_flops"] < 1.05 * products
 
 
 def test_a_cpu_has_no_gpu_numbers_and_no_copies_of_the_hosts(small_run):

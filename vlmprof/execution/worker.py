@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from vlmprof.cost.cells import count_cell
+from vlmprof.cost.scans import Kernels
 from vlmprof.execution.board import Board, Phase
 from vlmprof.execution.chain import attention_backend, build_chain, state_bytes
 from vlmprof.execution.limits import limit_memory
@@ -49,7 +51,7 @@ def run_cell(cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Boar
     samples: Samples = {}
     try:
         with attention_backend(str(cell.axes["attention"])):
-            row, samples = _measure(row, fixed, board)
+            row, samples = _measure(row, cell, fixed, board)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -63,7 +65,7 @@ def run_cell(cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Boar
     return replace(row, wall_s=time.perf_counter() - begin), samples
 
 
-def _measure(row: Row, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Samples]:
+def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Samples]:
     device = torch.device(fixed["device"])
     baseline_rss_bytes = memory.rss_bytes()
     if fixed["memory_limit"]:
@@ -100,11 +102,13 @@ def _measure(row: Row, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Sam
     for reached in stage_peaks.values():
         peaks |= reached
 
+    costs, uncounted = _counted(cell, fixed, chain.backends)
     stages = {
         name: StageFigures(
             host_s=_mean(samples[f"host_{name}_s"]),
             gpu_s=_mean(samples.get(f"gpu_{name}_s", [])),
             gpu_busy_s=busy.busy_s.get(name),
+            **costs.get(name, {}),
             weight_bytes=chain.weight_bytes.get(name),
             **asdict(stage_peaks.get(name, NO_PEAKS)),
         )
@@ -125,7 +129,12 @@ def _measure(row: Row, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Sam
         build_s=build_s,
         first_iteration_s=warm_up.first_iteration_s,
         backends=dict(chain.backends),
-        warnings=(*warm_up.warnings, *rule.unmet(samples), *_oddities(samples, rule_columns(names, device))),
+        warnings=(
+            *uncounted,
+            *warm_up.warnings,
+            *rule.unmet(samples),
+            *_oddities(samples, rule_columns(names, device)),
+        ),
     )
     return _with_token_times(row, samples, fixed["new_tokens"]), samples
 
@@ -177,6 +186,22 @@ def _stopping_rule(fixed: Mapping[str, Any], names: Sequence[str], device: torch
 
 def _oddities(samples: Samples, columns: Sequence[str]) -> list[str]:
     return [f"{column} {said}" for column in columns for said in oddities(samples[column])]
+
+
+def _counted(
+    cell: Cell, fixed: Mapping[str, Any], backends: Mapping[str, str]
+) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """Each stage's FLOPs and bytes by counting on tensors without data, or why they could not be counted."""
+    kernels: Kernels = "triton" if backends.get("ss2d") == "triton" else "torch"
+    try:
+        counted = count_cell(cell, fixed, kernels)
+    except Exception as error:  # a user's own model may do what no formula covers; its latencies still count
+        return {}, [f"its costs could not be counted: {first_line(str(error)) or type(error).__name__}"]
+    costs = {
+        name: {"counted_flops": cost.flops - cost.skipped_flops, "counted_bytes": cost.moved_bytes}
+        for name, cost in counted.stages.items()
+    }
+    return costs, []
 
 
 def _with_token_times(row: Row, samples: Samples, new_tokens: int) -> Row:
