@@ -159,7 +159,7 @@ class SpatialPrior(nn.Module):
 
 
 class Interaction(nn.Module):
-    """Into the ViT's tokens before a quarter of its blocks, out of them after; the last extracts three times."""
+    """Into the ViT's tokens before a quarter of its blocks, out of them after; the last extracts thrice."""
 
     def __init__(self, d_model: int, heads: int, ratio: float, last: bool) -> None:
         super().__init__()

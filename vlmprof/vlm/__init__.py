@@ -11,6 +11,7 @@ PRELOAD = (
     "transformers.models.llama.modeling_llama",
     "vlmprof.kernels",
     "vlmprof.backbones.vit",
+    "vlmprof.backbones.vitdet",
     "vlmprof.backbones.vmamba",
     "vlmprof.vlm.model",
     "vlmprof.vlm.preprocess",
