@@ -67,7 +67,7 @@ def violations(paths: list[Path], *forbidden: str, everywhere: bool = True) -> d
 
 def test_the_light_modules_load_no_torch_even_indirectly():
     for module in (*LIGHT, "vlmprof.backbones.catalog", "vlmprof.vlm.llm_catalog", "vlmprof.cli.app"):
-        code = f"import sys, {module}; print([m for m in {NO_TORCH} if m in sys.modules])"
+        code = f"import sys, {module}; print([m for m in {(*NO_TORCH, 'scipy')} if m in sys.modules])"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]", module
 
@@ -118,7 +118,7 @@ def test_kernels_are_never_imported_by_their_bare_name():
 
 
 def test_the_command_line_imports_nothing_heavy_at_the_top():
-    heavy = (*NO_TORCH, "pandas", "matplotlib", "numpy")
+    heavy = (*NO_TORCH, "pandas", "matplotlib", "numpy", "scipy")
     assert violations(files_of("vlmprof.cli"), *heavy, everywhere=False) == {}
 
 

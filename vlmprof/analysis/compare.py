@@ -27,8 +27,8 @@ from enum import StrEnum
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtr, stdtrit
 
-from vlmprof.analysis import student
 from vlmprof.analysis.frames import Samples, axis_columns, numbers
 from vlmprof.analysis.intervals import Interval, Mean, describe_mean
 from vlmprof.errors import UserError, unknown
@@ -78,7 +78,7 @@ class CellRatio:
             return 1.0
         if self.log_error == 0:
             return 0.0 if excess > 0 else 1.0
-        return 1 - student.cdf(excess / self.log_error, min(self.degrees_of_freedom, 1e6))
+        return float(stdtr(min(self.degrees_of_freedom, 1e6), -excess / self.log_error))
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _latency_ratio(
     log_ratio, error = math.log(b / a), math.sqrt(variance)
 
     def interval(confidence: float) -> Interval:
-        t = student.quantile((1 + confidence) / 2, round(min(freedom, 1e6), 2))
+        t = float(stdtrit(min(freedom, 1e6), (1 + confidence) / 2))
         return Interval(b / a, math.exp(log_ratio - t * error), math.exp(log_ratio + t * error), confidence)
 
     wide, narrow = interval(0.95), interval(0.90)

@@ -7,32 +7,27 @@ always give the same interval:
 * few: Student's t instead of the normal distribution;
 * skewed: Hall's transformation, which removes the skewness of the t statistic (P. Hall, "On the
   removal of skewness by transformation", J. R. Stat. Soc. B 54 (1992) 221–228, the cubic g);
-* correlated: n is replaced by the effective count n (1 − ρ) / (1 + ρ) of a first-order
-  autoregression, with ρ the lag-one autocorrelation of the samples, its small-sample bias
-  −(1 + 3ρ) / n (Marriott & Pope 1954) taken back; a ρ that white noise would show in one run of
-  twenty by chance, 1.645 / √n (Bartlett 1946), counts as none.
+* correlated: n is replaced by the effective count of `measure.statistics`, by which the sampling
+  rule also stops.
 
 What no interval of one run can hold is how much a second run of the same cell would differ.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
-from vlmprof.analysis import student
+from vlmprof.measure.statistics import effective_counts
 
 Floats = npt.NDArray[np.float64]
 
 FEWEST = 3
 """With fewer samples no interval is given: their spread says next to nothing."""
-
-_STRONGEST_CORRELATION = 0.95
-_CHANCE = 1.645
 
 
 @dataclass(frozen=True)
@@ -72,11 +67,6 @@ def describe_mean(samples: Sequence[float] | Floats) -> Mean | None:
     return None if values.size < FEWEST else Mean(*_describe(values[None, :])[:, 0].tolist())
 
 
-def effective_count(samples: Sequence[float] | Floats) -> float:
-    """How many independent samples tell as much about the mean as these; at least `FEWEST`."""
-    return float(_effective_counts(np.asarray(samples, dtype=np.float64)[None, :])[0])
-
-
 def mean_interval(samples: Sequence[float] | Floats, confidence: float = 0.95) -> Interval | None:
     """The mean of one cell's samples and its interval, or None for fewer than `FEWEST` samples."""
     mean = describe_mean(samples)
@@ -112,28 +102,14 @@ def _describe(values: Floats) -> Floats:
     variances = np.square(centred).sum(axis=1) / (values.shape[1] - 1)
     third = (centred**3).mean(axis=1)
     skewness = np.divide(third, variances**1.5, out=np.zeros_like(means), where=variances > 0)
-    effective = _effective_counts(values)
+    effective = np.maximum(effective_counts(values), FEWEST)
     return np.array([means, np.sqrt(variances / effective), effective - 1, skewness / np.sqrt(effective)])
-
-
-def _effective_counts(values: Floats) -> Floats:
-    """The effective counts of samples of shape (cells, count)."""
-    n = values.shape[1]
-    centred = values - values.mean(axis=1, keepdims=True)
-    squares = np.square(centred).sum(axis=1)
-    products = (centred[:, 1:] * centred[:, :-1]).sum(axis=1)
-    raw = np.divide(products, squares, out=np.zeros_like(squares), where=squares > 0)
-    rho = np.minimum(raw + (1 + 3 * raw) / n, _STRONGEST_CORRELATION)
-    counts = np.maximum(n * (1 - rho) / (1 + rho), FEWEST)
-    return np.where(raw < _CHANCE / math.sqrt(n), float(n), counts)
 
 
 def _ends(described: Floats, confidence: float) -> Floats:
     """Ends of the intervals, shape (cells, 2), from the fields of `Mean`, shape (4, cells)."""
     means, errors, freedom, skewness = described
-    # degrees of freedom to two digits, so that few quantiles have to be found
-    distinct, where = np.unique(freedom.round(2), return_inverse=True)
-    t = np.array([student.quantile((1 + confidence) / 2, df) for df in distinct.tolist()])[where]
+    t = stdtrit(freedom, (1 + confidence) / 2)
     low = means - errors * _unskewed(t, skewness)
     high = means - errors * _unskewed(-t, skewness)
     return np.column_stack([np.minimum(low, means), np.maximum(high, means)])

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
-from vlmprof.analysis import student
 from vlmprof.analysis.frames import Line
 from vlmprof.analysis.intervals import Interval
 
@@ -67,7 +67,7 @@ class Fit:
         direction = direction[: self.coefficients.size]
         value = float(direction @ self.coefficients)
         spread = math.sqrt(max(float(direction @ self.covariance @ direction), 0.0))
-        reach = student.quantile((1 + confidence) / 2, self.degrees_of_freedom) * spread
+        reach = float(stdtrit(self.degrees_of_freedom, (1 + confidence) / 2)) * spread
         return Interval(value, value - reach, value + reach, confidence)
 
 

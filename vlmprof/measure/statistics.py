@@ -61,17 +61,19 @@ def effective_count(samples: Values) -> float:
     that one outlier does not hide it, its bias -(1 + 3ρ) / n (Marriott & Pope 1954) taken back. A ρ
     within chance, 1 / √n, counts as none.
     """
-    values = np.asarray(samples, dtype=np.float64)
-    n = values.size
-    if n < FEWEST or np.ptp(values) == 0:
-        return float(n)
-    ranks = np.argsort(np.argsort(values)).astype(np.float64)
-    ranks -= ranks.mean()
-    rho = float(ranks[1:] @ ranks[:-1] / (ranks @ ranks))
-    if rho <= 1 / math.sqrt(n):
-        return float(n)
-    rho = min(rho + (1 + 3 * rho) / n, 0.95)
-    return max(n * (1 - rho) / (1 + rho), 1.0)
+    return float(effective_counts(np.asarray(samples, dtype=np.float64)[None, :])[0])
+
+
+def effective_counts(streams: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """`effective_count` of each of several streams of equal length: (streams, n) -> (streams,)."""
+    n = streams.shape[1]
+    if n < FEWEST:
+        return np.full(len(streams), float(n))
+    ranks = np.argsort(np.argsort(streams, axis=1), axis=1) - (n - 1) / 2
+    raw = (ranks[:, 1:] * ranks[:, :-1]).sum(axis=1) / np.square(ranks[0]).sum()
+    rho = np.minimum(raw + (1 + 3 * raw) / n, 0.95)
+    alike = (raw > 1 / math.sqrt(n)) & (np.ptp(streams, axis=1) > 0)
+    return np.where(alike, np.maximum(n * (1 - rho) / (1 + rho), 1.0), float(n))
 
 
 def oddities(samples: Values) -> list[str]:
