@@ -110,10 +110,10 @@
       if (t.oom_pixels !== null && panel.show_oom) {
         const before = keep.filter((k) => t.values[k] !== null && t.pixels[k] < t.oom_pixels).pop();
         const start = before === undefined ? [] : [[t.pixels[before], t.values[before] / size]];
-        // those that share a resolution hang below each other
+        // wholly inside the panel, where the mouse is heard; those that share a resolution hang below each other
         const place = crosses.get(t.oom_pixels) || 0;
         crosses.set(t.oom_pixels, place + 1);
-        const part = 1 - Math.min(0.3, (place * 10) / height);
+        const part = 1 - Math.min(0.3, (6 + place * 10) / height);
         const path = [...start, [t.oom_pixels, state.log ? bottom * (top / bottom) ** part : top * part]];
         traces.push({
           x: path.map((p) => p[0]), y: path.map((p) => p[1]), mode: "lines+markers", type: "scatter", cliponaxis: false,

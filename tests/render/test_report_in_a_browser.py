@@ -1,0 +1,145 @@
+"""The report as a browser shows it: what a mouse does to it, and that it asks nothing of the network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from synthetic_runs import cell, frame, samples, sweep
+
+from vlmprof.records import Status
+from vlmprof.render.report import write_report
+from vlmprof.render.runs import Run
+from vlmprof.render.sheets import Kind, show
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+
+FLAGS = (
+    "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+    "disable-component-update", "disable-sync", "window-size=1400,1000",
+)  # fmt: skip
+HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> <b>&amp;"
+ROWS = [
+    *sweep(("vit-t", "vit-s", "vmamba-t"), (224, 512, 1024, 2048), oom_from={"vmamba-t": 2048}),
+    cell("swin-s", 512, axes={"llm": HOSTILE}),
+    cell("swin-s", 1024, status=Status.ERROR, message=HOSTILE, axes={"llm": HOSTILE}),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
+        for flag in (*FLAGS, f"user-data-dir={own}"):
+            options.add_argument(f"--{flag}")
+        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        yield driver
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("report")
+    manifest = {"command": HOSTILE, "environment": {"gpu": HOSTILE}, "spec": {"name": HOSTILE}}
+    write_report([Run(HOSTILE, frame(ROWS), samples(ROWS), manifest)], folder, ["html"])
+    return (folder / "report.html").as_uri()
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, report: str) -> webdriver.Chrome:
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)
+    browser.get(report)
+    return browser
+
+
+def labels(page: webdriver.Chrome, panel: str) -> list[str]:
+    """The lines that a panel draws, by what they say when hovered."""
+    script = "return document.getElementById(arguments[0]).data.map((trace) => trace.text[0].split('<br>')[0])"
+    return page.execute_script(script, panel)
+
+
+def hover(page: webdriver.Chrome, panel: str, trace: int, point: int) -> str:
+    """What a panel says when the mouse is put on a point."""
+    div = page.find_element(By.ID, panel)
+    place = """
+        const [div, trace, point] = arguments;
+        div.scrollIntoView({block: "center"});
+        const {_fullLayout: {xaxis, yaxis}, data} = div, box = div.getBoundingClientRect();
+        return [xaxis._offset + xaxis.d2p(data[trace].x[point]) - box.width / 2,
+                yaxis._offset + yaxis.d2p(data[trace].y[point]) - box.height / 2].map(Math.round)"""
+    x, y = page.execute_script(place, div, trace, point)
+    ActionChains(page, duration=50).move_to_element_with_offset(div, x, y).pause(0.3).perform()
+    return " ".join(text.text for text in div.find_elements(By.CSS_SELECTOR, ".hovertext"))
+
+
+def test_the_page_is_quiet_and_loads_nothing(page: webdriver.Chrome, report: str) -> None:
+    page.find_element(By.ID, "scale").click()
+    page.find_element(By.ID, "theme").click()
+    assert page.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    asked = [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert report in asked
+    assert [url for url in asked if url != report and not url.startswith("data:")] == []
+
+
+def test_hovering_tells_the_value_and_its_interval(page: webdriver.Chrome) -> None:
+    trace = labels(page, "panel-c").index("ViT-S · tiny")
+    row = next(row for row in ROWS if row.axes["backbone"] == "vit-s" and row.axes["resolution"] == "1024")
+    said = hover(page, "panel-c", trace, 2)
+    assert "ViT-S · tiny" in said
+    assert f"1024²: {show(Kind.SECONDS, row.end_to_end_s).split()[0]} (" in said
+    low, high = said.split("(")[1].split(")")[0].split(" to ")
+    assert float(low) < row.end_to_end_s * 1000 < float(high)
+
+
+def test_hovering_a_cross_tells_where_memory_ended(page: webdriver.Chrome) -> None:
+    drawn = page.execute_script("return document.getElementById('panel-a').data.map((t) => t.line.dash)")
+    assert hover(page, "panel-a", drawn.index("dot"), 1).endswith("2048²: out of memory in vision")
+
+
+def test_a_family_and_a_line_can_be_hidden_and_shown_again(page: webdriver.Chrome) -> None:
+    def press(text: str) -> None:
+        buttons = page.find_elements(By.CSS_SELECTOR, "#legend button")
+        next(button for button in buttons if button.text == text).click()
+
+    every = labels(page, "panel-f")
+    assert {"ViT-T · tiny", "ViT-S · tiny", "VMamba-T · tiny"} < set(every)
+    press("ViT")
+    assert labels(page, "panel-f") == [label for label in every if not label.startswith("ViT")]
+    press("ViT-S · tiny")
+    assert labels(page, "panel-f") == [label for label in every if label != "ViT-T · tiny"]
+    press("ViT-T · tiny")
+    assert labels(page, "panel-f") == every
+
+
+def test_axes_turn_logarithmic_and_back(page: webdriver.Chrome) -> None:
+    script = "return ['xaxis', 'yaxis'].map((axis) => document.getElementById('panel-d')._fullLayout[axis].type)"
+    for kind in ("log", "linear"):
+        page.find_element(By.ID, "scale").click()
+        assert page.execute_script(script) == [kind, kind]
+
+
+def test_hostile_text_is_shown_and_nothing_more(page: webdriver.Chrome) -> None:
+    assert page.title == f"{HOSTILE} · vlmprof"
+    assert page.find_element(By.TAG_NAME, "h1").text == HOSTILE
+    assert page.execute_script("return document.querySelectorAll('img, b').length") == 0
+    assert page.execute_script("return document.scripts.length") == 3
+    hostile = next(i for i, label in enumerate(labels(page, "panel-c")) if "script" in label)
+    assert HOSTILE in hover(page, "panel-c", hostile, 0)
+    assert page.title.endswith("· vlmprof")
