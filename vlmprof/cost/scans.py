@@ -5,8 +5,9 @@
 `published`  the public code of VMamba (arXiv 2401.10166), operation by operation: cross-scan, projections,
              scan and merge are kernels of their own, with their results in memory.
 
-The mathematics is the same for all: per position, channel and direction, softplus takes an exp2 and a
-log2, and each state one exp2 for its decay; step·A, drive·B, and two multiply-adds per state.
+The mathematics is the same for all, and its FLOPs are those of `vlmprof.kernels.counts`. Special functions
+are counted beside them: per position, channel and direction an exp2 and a log2 for the softplus, and an exp2
+for each state's decay.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import vlmprof.kernels  # noqa: F401  (registers the operators)
 from vlmprof.cost.counted import Kind, OpCost
 from vlmprof.cost.formulas import dtype_name, tensors_in, touched_bytes
 from vlmprof.cost.liveness import in_blocks
+from vlmprof.kernels.counts import scan_flops, ss2d_counts
 
 Kernels = Literal["triton", "torch", "published"]
 KERNELS: tuple[str, ...] = get_args(Kernels)
@@ -42,11 +44,6 @@ TORCH_SEGMENT = 1 << 19
 PUBLISHED_KERNELS = 16
 """Launches per SS2D block of the public code: cross-scan, two projections, three splits made contiguous,
 five casts and exponentials of the parameters, scan, merge, and layout changes around them."""
-
-
-def scan_flops(positions: int, d_state: int) -> int:
-    """Of a selective scan over so many (position, channel, direction)."""
-    return positions * (6 * d_state + 4)
 
 
 def scan_special_functions(positions: int, d_state: int, softplus: bool = True) -> int:
@@ -124,14 +121,13 @@ def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCo
     sizes = _SS2D(x.numel(), DIRECTIONS * (dt_rank + 2 * d_state), d_inner, d_state, x.element_size())
     moved, workspace, launches = getattr(sizes, kernels)()
     scanned = DIRECTIONS * x.numel()
-    projections = 2 * x.numel() * sizes.rows + 2 * scanned * dt_rank
-    merge = (DIRECTIONS - 1) * x.numel()
+    flops = ss2d_counts(*x.shape, dt_rank, d_state, x.element_size()).flops
     # ours scans twice: once for what each chunk carries, once for the output
     passes = 2 if kernels == "triton" else 1
     cost = OpCost(
         Kind.FUSED_SCAN if kernels == "triton" else Kind.SCAN,
         dtype_name(x),
-        flops=projections + scan_flops(scanned, d_state) + merge,
+        flops=flops,
         moved_bytes=moved + touched_bytes(args[1:6]),
         special_functions=passes * scan_special_functions(scanned, d_state),
         kernels=launches,
