@@ -1,4 +1,4 @@
-"""report, compare, recommend and export as a user types them, and the notebook API."""
+"""plot, report, compare, recommend and export as a user types them, and the notebook API."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from synthetic_runs import cell, samples, sweep, write_run
 from typer.testing import CliRunner, Result
 
 import vlmprof
+from vlmprof.cli.app import plot
 from vlmprof.cli.compare import compare
 from vlmprof.cli.export import export
 from vlmprof.cli.recommend import recommend
@@ -28,7 +29,7 @@ def run(tmp_path: Path) -> Path:
 
 def invoke(*words: object) -> Result:
     app = typer.Typer(pretty_exceptions_enable=False)
-    for command in (report, compare, recommend, export):
+    for command in (report, compare, recommend, export, plot):
         app.command()(command)
     result = CliRunner().invoke(app, [str(word) for word in words])
     if isinstance(result.exception, UserError):
@@ -89,6 +90,35 @@ def test_compare_refuses_what_it_cannot_do(run: Path, tmp_path: Path) -> None:
     bare = write_run(tmp_path / "bare", sweep())
     with pytest.raises(UserError, match="nothing to guard"):
         invoke("compare", bare, bare, "--fail-slower", "5%")
+
+
+def test_plot_draws_a_run_into_its_own_folder(run: Path) -> None:
+    result = invoke("plot", run, "--format", "svg", "--reference", "kuo2026")
+    assert result.output.split() == [str(run / "six_panel.svg")]
+    assert "measured" in (run / "six_panel.svg").read_text()
+
+
+def test_plot_draws_the_published_figure_without_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert invoke("plot", "--reference", "kuo2026", "--format", "svg").output.split() == ["kuo2026.svg"]
+    published = (tmp_path / "kuo2026.svg").read_text()
+    assert published.count('id="measured"') == 6 * 10
+    assert published.count('id="oom"') == 6 * 3
+    result = invoke("plot", "--reference", "kuo2026", "--format", "png", "--out", tmp_path / "new", "--log")
+    assert result.output.split() == [str(tmp_path / "new" / "kuo2026.png")]
+
+
+def test_plot_refuses_what_it_cannot_draw(run: Path, tmp_path: Path) -> None:
+    for words, says in (
+        ([], "name a run folder, or --reference kuo2026"),
+        (["--reference", "kuo2025"], "kuo2026"),
+        (["--reference", "kuo2026", "--format", "gif"], "unknown figure format"),
+        ([tmp_path / "none", "--reference", "kuo2026"], "no run folder"),
+    ):
+        with pytest.raises(UserError, match=says):
+            invoke("plot", *words)
 
 
 def test_recommend_prints_and_draws_the_front(run: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from synthetic_runs import cell, frame, samples, sweep
@@ -27,7 +26,9 @@ FLAGS = (
     "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
     "disable-component-update", "disable-sync", "window-size=1400,1000",
 )  # fmt: skip
-HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> <b>&amp;"
+HOSTILE = (
+    "</script><script>document.title='taken'</script><img src=x onerror=document.title='taken'> <b>&amp;"
+)
 ROWS = [
     *sweep(("vit-t", "vit-s", "vmamba-t"), (224, 512, 1024, 2048), oom_from={"vmamba-t": 2048}),
     cell("swin-s", 512, axes={"llm": HOSTILE}),
@@ -66,7 +67,7 @@ def page(browser: webdriver.Chrome, report: str) -> webdriver.Chrome:
 
 def labels(page: webdriver.Chrome, panel: str) -> list[str]:
     """The lines that a panel draws, by what they say when hovered."""
-    script = "return document.getElementById(arguments[0]).data.map((trace) => trace.text[0].split('<br>')[0])"
+    script = "return document.getElementById(arguments[0]).data.map((t) => t.text[0].split('<br>')[0])"
     return page.execute_script(script, panel)
 
 
@@ -129,7 +130,7 @@ def test_a_family_and_a_line_can_be_hidden_and_shown_again(page: webdriver.Chrom
 
 
 def test_axes_turn_logarithmic_and_back(page: webdriver.Chrome) -> None:
-    script = "return ['xaxis', 'yaxis'].map((axis) => document.getElementById('panel-d')._fullLayout[axis].type)"
+    script = "return ['xaxis', 'yaxis'].map((a) => document.getElementById('panel-d')._fullLayout[a].type)"
     for kind in ("log", "linear"):
         page.find_element(By.ID, "scale").click()
         assert page.execute_script(script) == [kind, kind]

@@ -107,17 +107,28 @@ def plan(
 
 @app.command()
 def plot(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[
+        Path | None, typer.Argument(help="A run folder; without one the reference alone is drawn.")
+    ] = None,
     log: Annotated[bool, typer.Option(help="Logarithmic axes.")] = False,
     reference: Annotated[str | None, typer.Option(help="Published points to lay behind: kuo2026.")] = None,
     format: Annotated[list[str] | None, typer.Option(help="png, pdf or svg; repeatable.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the figure; the run's own by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the figure; by default the run's own, or this one.")
+    ] = None,
     width: Annotated[str, typer.Option(help="one-column or two-column.")] = "two-column",
 ) -> None:
-    """Draw the six-panel figure of a run again from its rows."""
+    """Draw the six-panel figure of a run again from its rows, or a published one from its points."""
     from vlmprof.cli import show
 
-    for path in show.figure(run, out or run, log, reference, format or ["png", "pdf"], width):
+    formats = format or ["png", "pdf"]
+    if run is not None:
+        paths = show.figure(run, out or run, log, reference, formats, width)
+    elif reference is not None:
+        paths = show.published_figure(reference, out or Path(), log, formats, width)
+    else:
+        raise UserError("name a run folder, or --reference kuo2026 to draw the published figure alone")
+    for path in paths:
         print(path)
 
 

@@ -82,6 +82,13 @@ def figure(
     )  # fmt: skip
 
 
+def published_figure(name: str, out: Path, log: bool, formats: Sequence[str], width: str) -> list[Path]:
+    """Draw a reference by itself, under its own name; returns the files written."""
+    from vlmprof.render.six_panel import draw_reference, save_figure
+
+    return save_figure(draw_reference(name, log=log, width=width), out, name, formats)
+
+
 def _console() -> Console:
     # tables in files and pipes keep their columns whatever the width of a terminal
     return Console() if sys.stdout.isatty() else Console(width=200)

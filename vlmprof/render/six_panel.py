@@ -62,6 +62,7 @@ def six_panel(
     log: bool = False,
     reference: str | None = None,
     width: str = "two-column",
+    note: str | None = None,
 ) -> Figure:
     """The six-panel figure of a run.
 
@@ -72,6 +73,7 @@ def six_panel(
         reference: published points to lay pale behind the run's, by name (`kuo2026`): those of the
             run's own backbones (of all, where the run has none of them) up to its largest image.
         width: `one-column` (3.5 in) or `two-column` (7.16 in).
+        note: a sentence of the caller's to print above the legend, before the figure's own.
 
     Raises `UserError` for a frame without rows, an unknown reference or width.
     """
@@ -85,7 +87,7 @@ def six_panel(
         page.font_pt, page.line_pt, page.marker_pt,
     )  # fmt: skip
     panels = panels_for(frame)
-    notes = _notes(frame, drawing, reference)
+    notes = [*([note] if note else []), *_notes(frame, drawing, reference)]
     engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.03, hspace=0.03)
     figure = Figure(dpi=200, facecolor="white", layout=engine)
     text_rows = add_legend(figure, _legend_groups(drawing, panels), notes, page) + 0.5
@@ -101,7 +103,8 @@ def six_panel(
 
 def draw_reference(name: str = "kuo2026", *, log: bool = False, width: str = "two-column") -> Figure:
     """The published figure itself, drawn from its points by the plotting of this package."""
-    return six_panel(load_reference(name), log=log, width=width)
+    note = f"{reference_title(name)}, drawn from its published points."
+    return six_panel(load_reference(name), log=log, width=width, note=note)
 
 
 def save_six_panel(
@@ -120,9 +123,6 @@ def save_six_panel(
     The same rows give the same file, byte for byte. Raises `UserError` as `six_panel` does, and for an
     unknown format or a folder that cannot be written.
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise unknown("figure format", name, FORMATS)
     return save_figure(
         six_panel(frame, samples, log=log, reference=reference, width=width), Path(folder), stem, formats
     )
@@ -131,7 +131,13 @@ def save_six_panel(
 def save_figure(
     figure: Figure, folder: Path, stem: str, formats: Sequence[str], dpi: int = 300
 ) -> list[Path]:
-    """Write a figure in each format, with embedded fonts and no date. Raises `UserError` if it cannot."""
+    """Write a figure in each format, with embedded fonts and no date; the paths written.
+
+    Raises `UserError` for an unknown format or a folder that cannot be written.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("figure format", name, FORMATS)
     paths = [folder / f"{stem}.{name}" for name in formats]
     undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     try:
