@@ -117,11 +117,12 @@ class _SS2D:
 
 def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
     x, _, dt_projs, _, A_logs, _ = args[:6]
-    d_inner, dt_rank, d_state = x.shape[3], dt_projs.shape[2], A_logs.shape[1]
+    batch, height, width, d_inner = x.shape
+    dt_rank, d_state = dt_projs.shape[2], A_logs.shape[1]
     sizes = _SS2D(x.numel(), DIRECTIONS * (dt_rank + 2 * d_state), d_inner, d_state, x.element_size())
     moved, workspace, launches = getattr(sizes, kernels)()
     scanned = DIRECTIONS * x.numel()
-    flops = ss2d_counts(*x.shape, dt_rank, d_state, x.element_size()).flops
+    flops = ss2d_counts(batch, height, width, d_inner, dt_rank, d_state, x.element_size()).flops
     # ours scans twice: once for what each chunk carries, once for the output
     passes = 2 if kernels == "triton" else 1
     cost = OpCost(
