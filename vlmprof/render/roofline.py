@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 MARKERS = "osD^v<>P*X"
@@ -19,7 +16,8 @@ MARKERS = "osD^v<>P*X"
 def draw_roofline(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the rows of `bench.json`, all of one device, to `path`; one panel per dtype."""
     dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
-    figure, axes = plt.subplots(1, len(dtypes), figsize=(6.4 * len(dtypes), 4.6), squeeze=False)
+    figure = Figure(figsize=(6.4 * len(dtypes), 4.6))
+    axes = figure.subplots(1, len(dtypes), squeeze=False)
     operations = list(dict.fromkeys(row["op"] for row in rows))
     backends = list(dict.fromkeys(row["backend"] for row in rows))
     for axis, dtype in zip(axes[0], dtypes, strict=True):
@@ -45,4 +43,3 @@ def draw_roofline(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.legend(handles + shapes, backends + operations, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=150, bbox_inches="tight")
-    plt.close(figure)
