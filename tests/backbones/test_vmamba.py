@@ -1,10 +1,15 @@
 """VMamba against the authors' own outputs (tests/golden), and its own invariants."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from golden import golden_image, load, load_golden_weights, relative_error
 
 from vlmprof.backbones import create_backbone
+from vlmprof.backbones.vmamba import PIECES
 
 VARIANTS = load("vmamba_variants.json")
 OFFICIAL = {
@@ -43,7 +48,41 @@ def test_reference_kernels_give_the_same():
     vectorised, plain = official("vmamba-t"), official("vmamba-t", kernels="reference")
     images = golden_image(33, 71)
     torch.testing.assert_close(vectorised.logits(images), plain.logits(images), rtol=1e-4, atol=1e-4)
-    assert plain.backends == {"ss2d": "reference"}
+    assert plain.backends == dict.fromkeys(PIECES, "reference")
+
+
+INTERPRETED = """
+import torch
+from vlmprof.backbones.vmamba import Block
+torch.manual_seed(0)
+for gate, d_state, mlp_ratio in ((False, 1, 4), (True, 3, 0)):
+    config = {"d_state": d_state, "ssm_ratio": 2, "gate": gate, "mlp_ratio": mlp_ratio}
+    fused, plain = Block(16, config, "triton"), Block(16, config, "torch")
+    for parameter in fused.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    plain.load_state_dict(fused.state_dict(), strict=True)
+    for height, width in ((3, 5), (1, 7)):
+        x = torch.randn(2, height, width, 16)
+        with torch.inference_mode():
+            torch.testing.assert_close(fused(x), plain(x), rtol=1e-4, atol=1e-5)
+        print(gate, height, width)
+"""
+
+
+@pytest.mark.slow
+def test_a_block_of_fused_kernels_gives_the_same():
+    """Both versions of the block, at odd sizes, from one state dict; Triton's interpreter runs the kernels."""
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", INTERPRETED],
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.splitlines()) == 4
 
 
 def test_first_version_cuts_odd_edges_off():
