@@ -71,7 +71,7 @@ for gate, d_state, mlp_ratio in ((False, 1, 4), (True, 3, 0)):
 
 @pytest.mark.slow
 def test_a_block_of_fused_kernels_gives_the_same():
-    """Both versions of the block, at odd sizes, from one state dict; Triton's interpreter runs the kernels."""
+    """Both versions of the block, at odd sizes, from one state dict, in Triton's interpreter."""
     pytest.importorskip("triton")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", INTERPRETED],

@@ -23,9 +23,12 @@ from torch import Tensor, nn
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.checkpoints import strip_prefix
 from vlmprof.backbones.interface import Backbone
-from vlmprof.kernels import Backend, resolve_backend, ss2d
+from vlmprof.kernels import Backend, depthwise_conv_silu, linear, norm_linear, resolve_backend, ss2d
 
 DIRECTIONS = 4
+
+PIECES = ("ss2d", "norm_linear", "linear", "depthwise_conv_silu")
+"""The operations of a block that have more than one backend."""
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
@@ -69,7 +72,7 @@ class VMamba(Backbone):
             *(() if options.classifier else (r"classifier\.",)),
         )
         device = next(self.parameters()).device
-        self.backends = {"ss2d": resolve_backend("ss2d", device, options.kernels)}
+        self.backends = {piece: resolve_backend(piece, device, options.kernels) for piece in PIECES}
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to the tapped level's tokens (batch, rows·columns, channels)."""
@@ -128,13 +131,13 @@ class Block(nn.Module):
         self.op = SS2D(d_model, config["d_state"], config["ssm_ratio"], config["gate"], kernels)
         hidden = config["mlp_ratio"] * d_model
         self.norm2 = nn.LayerNorm(d_model) if hidden else None
-        self.mlp = Mlp(d_model, hidden) if hidden else None
+        self.mlp = Mlp(d_model, hidden, kernels) if hidden else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, height, width, d_model) to the same."""
-        x = x + self.op(self.norm(x))
+        x = self.op(x, self.norm)
         if self.norm2 is not None and self.mlp is not None:
-            x = x + self.mlp(self.norm2(x))
+            x = self.mlp(x, self.norm2)
         return x
 
 
@@ -159,14 +162,15 @@ class SS2D(nn.Module):
         self.out_norm = nn.LayerNorm(d_inner)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, height, width, d_model) to the same."""
-        x = self.in_proj(x)
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """x + the mixed norm(x); x: (batch, height, width, d_model)."""
+        block = x
+        x = _norm_linear(x, norm, self.in_proj, self.kernels)
         gate = None
         if self.gate:
             x, gate = x.chunk(2, dim=-1)
-        x = F.silu(self.conv2d(x.contiguous()))
-        y = ss2d(
+        x = depthwise_conv_silu(x.contiguous(), self.conv2d.weight, self.conv2d.bias, backend=self.kernels)
+        x = ss2d(
             x,
             self.x_proj_weight,
             self.dt_projs_weight,
@@ -175,23 +179,40 @@ class SS2D(nn.Module):
             self.Ds,
             backend=self.kernels,
         )
-        y = self.out_norm(y)
-        if gate is not None:
-            y = y * F.silu(gate)
-        return self.out_proj(y)
+        if gate is None:
+            return _norm_linear(x, self.out_norm, self.out_proj, self.kernels, residual=block)
+        x = self.out_norm(x) * F.silu(gate)
+        return linear(x, self.out_proj.weight, residual=block, backend=self.kernels)
 
 
 class Mlp(nn.Module):
     """Linear, GELU, linear."""
 
-    def __init__(self, d_model: int, hidden: int) -> None:
+    def __init__(self, d_model: int, hidden: int, kernels: Backend) -> None:
         super().__init__()
+        self.kernels = kernels
         self.fc1 = nn.Linear(d_model, hidden)
         self.fc2 = nn.Linear(hidden, d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., d_model) to the same."""
-        return self.fc2(F.gelu(self.fc1(x)))
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """x + MLP(norm(x)); x: (..., d_model)."""
+        hidden = _norm_linear(x, norm, self.fc1, self.kernels, activation="gelu")
+        return linear(hidden, self.fc2.weight, self.fc2.bias, residual=x, backend=self.kernels)
+
+
+def _norm_linear(
+    x: Tensor,
+    norm: nn.LayerNorm,
+    projection: nn.Linear,
+    kernels: Backend,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """activation(projection(norm(x))) + residual, in one kernel where the backend has it."""
+    return norm_linear(
+        x, norm.weight, norm.bias, projection.weight, projection.bias,
+        residual=residual, activation=activation, eps=norm.eps, backend=kernels,
+    )  # fmt: skip
 
 
 class Convolution(nn.Conv2d):
