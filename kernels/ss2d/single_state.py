@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where
+from vlmprof.kernels.device_math import join_pair, load_where, opaque, split_pair, store_where
 from vlmprof.kernels.ss2d.tile import (
     kept_dt_weight,
     load_channels,
@@ -123,6 +123,9 @@ def _output_tile(
     """Add one direction of one tile to y, or with the last direction write the sum to out."""
     PRECISE: tl.constexpr = tl.float32 == ELEMENT
     first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, INTERIOR, LOW)
+    if PRECISE:
+        relative = opaque(relative)
+    lanes = (words < D // 2)[None, :]
     x_low, x_high, dts, B, C, offsets = load_tile(
         x_ptr, p_ptr, bc_ptr, first, relative, words, K, D, KW, 1, RANK, ELEMENT, INTERIOR
     )
@@ -130,13 +133,16 @@ def _output_tile(
     steps = tile_steps(dts, weight, biases[0], exists, INTERIOR, PRECISE)
     scanned, low = scan_tile(steps, x_low, decays[0], B, states[0])
     y_low = scanned * C[:, None]
+    if PRECISE:
+        # float32 fills the registers: the other half is read again, not kept
+        again = x_ptr + first * (D // 2) + relative[:, None] * (D // 2) + opaque(words)[None, :]
+        _, x_high = split_pair(load_where(again, lanes, D % 64 != 0), ELEMENT)
     weight = kept_dt_weight(weight_ptr, weights[1], K, words, 1, D, RANK)
     steps = tile_steps(dts, weight, biases[1], exists, INTERIOR, PRECISE)
     scanned, high = scan_tile(steps, x_high, decays[1], B, states[1])
     y_high = scanned * C[:, None]
 
     PARTIAL: tl.constexpr = D % 64 != 0
-    lanes = (words < D // 2)[None, :]
     at = first * (D // 2)
     if K == 0:
         y_low += x_low * skips[0][None, :]

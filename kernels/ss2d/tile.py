@@ -137,8 +137,12 @@ def load_dt_weight(weight_ptr, direction, words, HALF: tl.constexpr, D: tl.const
 def kept_dt_weight(
     weight_ptr, kept, direction, words, HALF: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr
 ):
-    """The weights kept in registers through the chunk, or, where they would fill these, fresh ones."""
-    return kept if RANK == 16 else load_dt_weight(weight_ptr, direction, opaque(words), HALF, D, RANK)
+    """The weights kept in registers through the chunk, or, where they would fill these, fresh ones.
+
+    They would in float32, at twice the registers, and where the rank is above 16.
+    """
+    KEEP: tl.constexpr = RANK == 16 and kept.dtype != tl.float32
+    return kept if KEEP else load_dt_weight(weight_ptr, direction, opaque(words), HALF, D, RANK)
 
 
 @triton.jit
