@@ -130,6 +130,16 @@ def test_convolutions_of_every_kind(layer: nn.Module, shape: tuple[int, ...]) ->
     assert count_module(layer.to(META), images).matrix_flops == torch_counts(layer, images)
 
 
+def test_a_convolution_keeps_channels_last() -> None:
+    layer = nn.Conv2d(8, 8, 3, padding=1, groups=8, device=META)
+    images = torch.empty(1, 9, 11, 8, device=META)
+
+    def convolve(x: Tensor) -> Tensor:
+        return layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+
+    assert count_module(layer, images, call=convolve).kernels == 1
+
+
 def test_views_and_allocations_launch_nothing() -> None:
     def look(x: Tensor) -> Tensor:
         torch.empty_like(x)

@@ -23,6 +23,7 @@ from vlmprof.errors import UserError
 Attention = Literal["fused", "math"]
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+_CONVOLUTION = torch.ops.aten.convolution.default
 _READ_VALUE = torch.ops.aten._local_scalar_dense.default
 _COMPOSITE = "CompositeImplicitAutograd"
 FUSED_HEAD_DIM = 256
@@ -52,6 +53,8 @@ class CostCounter(TorchDispatchMode):
             if output is not NotImplemented:
                 return output
         output = _attended(*args[:3]) if fused and args[0].is_meta else func(*args, **kwargs)
+        if func is _CONVOLUTION and args[0].is_meta:
+            output = _laid_out_like(output, args[0])
         workspace_bytes = 0
         cost: OpCost | None
         if is_project_op(func):
@@ -123,6 +126,15 @@ def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return q.new_empty(*q.shape[:-1], v.shape[-1])
     batch, heads, tokens, _ = q.shape
     return q.new_empty(batch, tokens, heads, v.shape[-1]).transpose(1, 2)
+
+
+def _laid_out_like(output: Tensor, images: Tensor) -> Tensor:
+    """A convolution's output, channels last where its input is, as cuDNN and oneDNN leave it; the `meta`
+    kernel forgets that, and a copy would be counted that no device makes."""
+    last = torch.channels_last
+    if output.dim() == 4 and images.is_contiguous(memory_format=last):
+        return output.contiguous(memory_format=last)
+    return output
 
 
 def _assumed_value(asked: Tensor) -> bool:
