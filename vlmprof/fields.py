@@ -111,6 +111,7 @@ AXES: dict[str, Field] = {
         Field("attention", "Scaled-dot-product attention backend: auto, flash, efficient, cudnn or math.",
               _choice("auto", "flash", "efficient", "cudnn", "math"), "auto"),
         Field("cache", "hot, or cold: caches flushed before every iteration.", _choice("hot", "cold"), "hot"),
+        Field("level", "Feature level that hierarchical backbones are tapped at.", _whole(1), 3),
         Field("levels", "For backbones tapped below their top: run through-tap, or all levels.",
               _choice("through-tap", "all"), "through-tap"),
     )
@@ -137,6 +138,10 @@ SETTINGS: dict[str, Field] = {
         Field("new_tokens", "Tokens that the decode stage makes.", _whole(1), 32),
         Field("logits", "Positions to compute logits for.", _choice("all", "last"), "all"),
         Field("seed", "Seed of weights, prompt and generated image.", _whole(0), 0),
+        Field("weights", "Backbone's weights: pretrained, or a checkpoint's path; random by default.",
+              _optional(_text)),
+        Field("study_checkpoint", "A released checkpoint of the study: connector and LLM from it.",
+              _optional(_text)),
         Field("image", "Image file to preprocess; a generated one by default.", _optional(_text)),
         Field("fit", "How an image is brought to the resolution.", _choice("resize", "letterbox"), "resize"),
         Field("device", "auto, cpu, cuda, or another accelerator torch knows.", _text, "auto"),

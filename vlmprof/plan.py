@@ -65,7 +65,7 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     cells = []
     for values in itertools.product(*(spec.axes[name] for name in other)):
         line = dict(zip(other, values, strict=True))
-        known = facts[str(line["backbone"])]
+        known = catalog.facts(str(line["backbone"]), int(line["level"]))
         for resolution in resolutions:
             axes = {name: resolution if name == "resolution" else line[name] for name in AXES}
             height, width = resolution_size(resolution)

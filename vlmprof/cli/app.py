@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import vlmprof
-from vlmprof.cli import kernels
+from vlmprof.cli import backbones, kernels
 from vlmprof.cli.compare import compare
 from vlmprof.cli.estimate import estimate
 from vlmprof.cli.export import export
@@ -133,6 +133,7 @@ def plot(
 
 
 app.add_typer(kernels.app, name="kernels")
+app.add_typer(backbones.app, name="backbones")
 for command in (report, compare, recommend, export, estimate, frontier, trace):
     app.command()(command)
 

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from vlmprof.backbones import create_backbone
+from vlmprof.backbones.catalog import DEFAULT_LEVEL
 from vlmprof.cost.counted import CellCost, StageCost
 from vlmprof.cost.counter import Attention, count_call, count_module
 from vlmprof.cost.liveness import in_blocks
@@ -39,6 +40,7 @@ def count(
     connector: str = "mlp2",
     dtype: str = "bfloat16",
     batch_size: int = 1,
+    level: int = DEFAULT_LEVEL,
     levels: str = "through-tap",
     stages: Sequence[str] = ("vision", "connector", "prefill"),
     prompt_tokens: int = 0,
@@ -56,7 +58,7 @@ def count(
     """
     precision = getattr(torch, dtype)
     vision = create_backbone(
-        backbone, levels=levels, image_size=(height, width), device=META, dtype=precision
+        backbone, level=level, levels=levels, image_size=(height, width), device=META, dtype=precision
     )
     images = torch.empty(batch_size, 3, height, width, device=META, dtype=precision)
     how: Attention = "math" if attention == "math" else "fused"
@@ -89,6 +91,7 @@ def count_cell(cell: Cell, fixed: Mapping[str, Any], kernels: Kernels = "triton"
         connector=str(axes["connector"]),
         dtype=str(axes["dtype"]),
         batch_size=int(axes["batch_size"]),
+        level=int(axes["level"]),
         levels=str(axes["levels"]),
         stages=tuple(fixed["stages"]),
         prompt_tokens=int(fixed["prompt_tokens"]),

@@ -78,7 +78,9 @@ def complete(row: Row, samples: Samples, donor: Row, donor_samples: Samples) -> 
 def _shape(axes: Mapping[str, Any], visual_tokens: int | None) -> tuple[Any, ...]:
     """What decides the LLM's work: every axis that is not the encoder's, and the tokens it gets."""
     others = (
-        item for item in axes.items() if item[0] not in ("backbone", "resolution", "connector", "levels")
+        item
+        for item in axes.items()
+        if item[0] not in ("backbone", "resolution", "connector", "level", "levels")
     )
     return (visual_tokens, *others)
 
