@@ -53,7 +53,8 @@ def build_chain(
         str(axes["backbone"]), str(axes["llm"]), str(axes["connector"]), device=device, dtype=dtype,
         height=height, width=width, level=int(axes["level"]), levels=str(axes["levels"]),
         weights=fixed["weights"], study_checkpoint=fixed["study_checkpoint"],
-        prompt_tokens=fixed["prompt_tokens"], logits=fixed["logits"], seed=fixed["seed"], with_llm="prefill" in names,
+        prompt_tokens=fixed["prompt_tokens"], logits=fixed["logits"], seed=fixed["seed"],
+        with_llm="prefill" in names,
     )  # fmt: skip
     image = Path(fixed["image"]) if fixed["image"] else None
     preprocess = Preprocess(
