@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,27 +10,44 @@ import sys
 
 import pytest
 import torch
+from typer.testing import CliRunner
 from vlmprof.kernels import verify
+
+from vlmprof.cli.kernels import app
 
 INTERPRETED = """
 import json, torch
 from vlmprof.kernels import verify
+from vlmprof.kernels.ss2d import fused
 torch.set_num_threads(1)
+cpu = torch.device("cpu")
+def show(case, dtype):
+    verdict = verify.verify_case(case, dtype, "triton", twice=case.name == "one row")
+    print(json.dumps(vars(verdict) | {{"passed": verdict.passed}}), flush=True)
 for dtype in verify.DTYPES:
-    for case in verify.cases(dtype, torch.device("cpu")):
-        if dtype == torch.float32 or case.name in {chosen!r}:
-            verdict = verify.verify_case(case, dtype, "triton")
-            print(json.dumps(vars(verdict) | {{"passed": verdict.passed}}), flush=True)
+    for case in verify.cases(dtype, cpu):
+        if dtype == torch.float32 or (case.op, case.name) in {chosen!r}:
+            show(case, dtype)
+fused.ENOUGH_PROGRAMS = 2
+assert fused.tiles_per_chunk(17 * 5, 4, 1) == 3
+show(verify.ss2d_case("three tiles per chunk", (1, 17, 5, 4), 2, 1, torch.float32, cpu), torch.float32)
 """
 
-NARROW = ["prime, odd channels, batch 3", "two groups", "7 × 41", "GELU, residual", "3 × 3", "d_state 3"]
+NARROW = [
+    ("ss2d", "prime, odd channels, batch 3"),
+    ("ss2d", "d_state 3"),
+    ("selective_scan", "two groups"),
+    ("cross_scan", "7 × 41"),
+    ("cross_merge", "7 × 41"),
+    ("norm_linear", "GELU, residual"),
+    ("depthwise_conv_silu", "3 × 3"),
+]
 """What the interpreter runs in the narrow dtypes too: it is slow."""
 
 
 @pytest.mark.parametrize("dtype", verify.DTYPES, ids=str)
 def test_torch_backend_is_as_exact_as_the_plain_code(dtype: torch.dtype) -> None:
-    device = torch.device("cpu")
-    verdicts = [verify.verify_case(case, dtype, "torch") for case in verify.cases(dtype, device)]
+    verdicts = list(verify.verify(torch.device("cpu"), ["torch"], (dtype,)))
     assert [v for v in verdicts if not v.passed] == []
     assert {v.op for v in verdicts} >= {"ss2d", "selective_scan", "cross_scan", "cross_merge"}
 
@@ -42,13 +60,14 @@ def test_triton_backend_in_the_interpreter() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     verdicts = [json.loads(line) for line in done.stdout.splitlines()]
     assert [v for v in verdicts if not v["passed"]] == []
     assert {v["dtype"] for v in verdicts} == {"float32", "bfloat16", "float16"}
+    assert verdicts[-1]["case"] == "three tiles per chunk"
 
 
 @pytest.mark.gpu
@@ -62,15 +81,29 @@ def test_every_backend_on_a_gpu(dtype: torch.dtype) -> None:
     assert {v.backend for v in verdicts} == {"torch", "triton"}
 
 
-def test_a_wrong_result_fails() -> None:
+def wrong_case() -> verify.Case:
+    """The first case, one part in a thousand off on every backend but the reference."""
     case = next(verify.cases(torch.float32, torch.device("cpu")))
-    broken = verify.Case(
-        case.op,
-        case.name,
-        lambda *arguments, backend: (
-            case.function(*arguments, backend="reference") * (1.0 if backend == "reference" else 1.001)
-        ),
-        case.arguments,
-        {},
-    )
-    assert not verify.verify_case(broken, torch.float32, "torch").passed
+
+    def off(*arguments: torch.Tensor, backend: str) -> torch.Tensor:
+        y = case.function(*arguments, backend="reference")
+        return y if backend == "reference" else 1.001 * y
+
+    return dataclasses.replace(case, function=off)
+
+
+def test_a_wrong_result_fails() -> None:
+    assert not verify.verify_case(wrong_case(), torch.float32, "torch").passed
+
+
+@pytest.mark.parametrize(("wrong", "code"), [(False, 0), (True, 1)])
+def test_the_command_exits_with_1_on_a_failure(
+    wrong: bool, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = wrong_case() if wrong else next(verify.cases(torch.float32, torch.device("cpu")))
+    monkeypatch.setattr(verify, "cases", lambda dtype, device: iter([made]))
+    monkeypatch.setattr(verify, "medium_cases", lambda dtype, device: iter(()))
+    arguments = ["verify", "--device", "cpu", "--backend", "torch", "--dtype", "float32"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    assert ("FAILED" in result.output) == wrong

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 
 pytest.importorskip("triton")
 
@@ -15,14 +16,22 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 
 @pytest.mark.slow
-def test_single_state_kernels_do_not_spill_and_loops_are_short() -> None:
-    compiled = [compiler.compile_case(case, "sm_90") for case in compiler.ss2d_cases(192, 6)]
-    assert {c.single_state for c in compiled} == {True, False}
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_single_state_kernels_do_not_spill(dtype: torch.dtype) -> None:
+    """VMamba's first level, whose kernels hold the most in registers; `inspect` walks the others too."""
+    cases = [c for c in compiler.ss2d_cases(192, 6, dtype=dtype) if c.single_state]
+    compiled = [compiler.compile_case(case, "sm_90") for case in cases]
+    assert len(compiled) == 3  # the summary, the output by rows and by columns
     assert compiler.spilling(compiled) == []
-    loops = [n for c in compiled for n in c.loop_instructions_per_element]
+    assert all(c.mix["MUFU"] > 0 and c.mix["HMMA"] > 0 for c in compiled)
+
+
+@pytest.mark.slow
+def test_the_loops_of_the_output_kernels_are_short() -> None:
+    cases = [c for c in compiler.ss2d_cases(192, 6) if c.count_loop]
+    loops = [n for c in cases for n in compiler.compile_case(c, "sm_90").loop_instructions_per_element]
     assert len(loops) == 4  # two directions by rows, two by columns
     assert sum(loops) / 4 <= 30.0
-    assert all(c.mix["MUFU"] > 0 and c.mix["HMMA"] > 0 for c in compiled)
 
 
 def test_an_unknown_architecture_is_named() -> None:
