@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from synthetic_runs import cell, frame, samples, sweep
@@ -77,6 +78,22 @@ def test_the_page_holds_the_rows_and_loads_nothing(tmp_path: Path) -> None:
         assert title in page.text
         assert f"## {title}" in markdown
     assert "![Six panels" in markdown
+
+
+def test_the_chart_of_fits_holds_the_points_and_the_curve_that_made_them(tmp_path: Path) -> None:
+    rows = sweep(("vit-t", "vit-s"), oom_from={"vit-s": 384})
+    fits = {fit["title"]: fit for fit in data_of(make(rows, tmp_path)[0])["charts"]["fits"]}
+    assert {"end-to-end", "GPU vision", "peak allocated"} <= fits.keys()
+    assert {fit["kind"] for fit in fits.values()} == {"seconds", "bytes"}
+    fitted, too_short = fits["end-to-end"]["lines"]
+    assert too_short is None
+    assert fitted["tokens"] == [row.visual_tokens for row in rows[:6]]
+    assert fitted["values"] == [row.end_to_end_s for row in rows[:6]]
+    tokens, curve = np.array(fitted["curve_tokens"]), np.array(fitted["curve"])
+    assert (tokens[0], tokens[-1]) == (14**2, 64**2)
+    np.testing.assert_allclose(curve, 0.4 * 3.7 * (1e-3 + 2e-6 * tokens), rtol=1e-4)
+    assert (np.array(fitted["low"]) <= curve).all()
+    assert (curve <= np.array(fitted["high"])).all()
 
 
 def test_text_from_a_run_is_escaped_everywhere(tmp_path: Path) -> None:

@@ -136,6 +136,23 @@ def test_axes_turn_logarithmic_and_back(page: webdriver.Chrome) -> None:
         assert page.execute_script(script) == [kind, kind]
 
 
+def test_fitted_curves_follow_their_controls(page: webdriver.Chrome) -> None:
+    def drawn(chart: str) -> tuple[str, str, str, list[str]]:
+        script = """const {_fullLayout: {title, xaxis, yaxis}, data} = document.getElementById(arguments[0]);
+            return [title.text, xaxis.type, yaxis.type, data.map((t) => t.mode)]"""
+        return tuple(page.execute_script(script, chart))
+
+    modes = ["lines", "lines", "markers"]  # the interval, the curve, the points
+    assert drawn("fits-seconds") == ("End-to-end", "log", "log", modes * 3)
+    assert drawn("fits-bytes") == ("Peak allocated", "log", "log", modes * 3)
+    page.find_element(By.CSS_SELECTOR, "#fits-figure option:first-child").click()
+    page.find_element(By.ID, "fits-scale").click()
+    page.find_element(By.CSS_SELECTOR, "#legend .name").click()
+    assert drawn("fits-seconds") == ("Host vision", "linear", "linear", modes)
+    assert drawn("fits-bytes") == ("Peak allocated", "linear", "linear", modes)
+    assert "1024², 4,096 tokens: " in hover(page, "fits-seconds", 2, 2)
+
+
 def test_hostile_text_is_shown_and_nothing_more(page: webdriver.Chrome) -> None:
     assert page.title == f"{HOSTILE} · vlmprof"
     assert page.find_element(By.TAG_NAME, "h1").text == HOSTILE

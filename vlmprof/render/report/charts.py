@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vlmprof.analysis.frames import Line, Samples, any_measured, column_intervals, show_resolution
+from vlmprof.analysis.scaling import fit_line
 from vlmprof.records import STAGES, Status
 from vlmprof.render.panels import Panel
-from vlmprof.render.run_sheets import gpu_waiting, host_over_gpu
+from vlmprof.render.run_sheets import gpu_waiting, host_over_gpu, scaled_columns
 from vlmprof.render.sheets import column_values
 from vlmprof.render.six_panel import panels_for
 from vlmprof.render.style import LineStyle, backbone_words, by_family, line_label, line_styles
 from vlmprof.render.table import status_words
+
+_CURVE_POINTS = 16
+"""Points of a fitted curve that are evenly spaced, and as many in the logarithm: smooth on either axis."""
 
 _SYMBOLS = {
     "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "p": "pentagon",
@@ -24,7 +29,7 @@ _SYMBOLS = {
 
 
 def chart_data(frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> dict[str, Any]:
-    """What the six panels and the stacked stages need: lines, their looks, points, intervals, OOM."""
+    """What the charts need: lines, their looks, points, intervals, OOM, stacked stages, fitted curves."""
     ordered = [line for family in by_family(lines) for line in family]
     styles = line_styles(ordered)
     return {
@@ -32,6 +37,7 @@ def chart_data(frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> 
         "resolutions": _resolutions(ordered),
         "panels": [_panel(panel, frame, ordered, samples) for panel in panels_for(frame)],
         "stacks": _stacks(frame, ordered),
+        "fits": _fits(frame, ordered),
     }
 
 
@@ -109,3 +115,35 @@ def _stacks(frame: pd.DataFrame, lines: Sequence[Line]) -> dict[str, Any]:
             for line in lines
         ],
     }
+
+
+def _fits(frame: pd.DataFrame, lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """For each figure that grows with the visual tokens, every line's points and, if it has one, its fit."""
+    return [
+        {"title": title, "kind": kind, "lines": [_fitted(line, column) for line in lines]}
+        for column, (title, kind) in scaled_columns(frame).items()
+    ]
+
+
+def _fitted(line: Line, column: str) -> dict[str, Any] | None:
+    fit = fit_line(line, column)
+    if fit is None:
+        return None
+    ends = fit.tokens_low, fit.tokens_high
+    at = np.unique(np.concatenate([space(*ends, _CURVE_POINTS) for space in (np.geomspace, np.linspace)]))
+    curve = [fit.at(tokens) for tokens in at.tolist()]
+    measured = np.isfinite(line.measured(column))
+    return {
+        "tokens": column_values(line.measured("visual_tokens")[measured]),
+        "values": column_values(line.measured(column)[measured]),
+        "labels": [show_resolution(resolution) for resolution in line.rows["resolution"][measured]],
+        "curve_tokens": _short(at.tolist()),
+        "curve": _short([point.value for point in curve]),
+        "low": _short([point.low for point in curve]),
+        "high": _short([point.high for point in curve]),
+    }
+
+
+def _short(numbers: Sequence[float]) -> list[float]:
+    """Five digits, more than a chart can show, so that the page stays small."""
+    return [float(f"{number:.5g}") for number in numbers]

@@ -86,7 +86,7 @@ def _sections(frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> l
     sections = [
         Section("cells", "Cells", [cells]),
         Section("time", "Where the time goes", stages, chart="stacks"),
-        Section("scaling", "Scaling", run_sheets.fits_sheets(lines, columns)),
+        Section("scaling", "Scaling", run_sheets.fits_sheets(lines, columns), chart="fits"),
         Section("marginal", "Marginal cost per visual token", [run_sheets.marginal_sheet(lines, columns)]),
         Section("crossovers", "Crossovers", [run_sheets.crossovers_sheet(lines, columns, samples)]),
         Section("frontier", "Out-of-memory frontier", [run_sheets.frontier_sheet(lines, columns)]),

@@ -1,8 +1,8 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const { lines, resolutions, panels, stacks } = data.charts;
-  const state = { log: false, share: false, hidden: new Set() };
+  const { lines, resolutions, panels, stacks, fits } = data.charts;
+  const state = { log: false, share: false, fitsLog: true, hidden: new Set() };
   const byId = (id) => document.getElementById(id);
 
   // ---- words -------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@
       const visible = members.some((i) => !state.hidden.has(i));
       const name = button(family, visible, () => {
         members.forEach((i) => (visible ? state.hidden.add(i) : state.hidden.delete(i)));
-        drawLegend(); drawPanels();
+        drawLegend(); drawPanels(); drawFits();
       });
       name.classList.add("name");
       const swatch = document.createElement("span");
@@ -173,7 +173,7 @@
       group.append(name);
       if (members.length > 1) members.forEach((i) => group.append(button(lines[i].label, !state.hidden.has(i), () => {
         state.hidden.has(i) ? state.hidden.delete(i) : state.hidden.add(i);
-        drawLegend(); drawPanels();
+        drawLegend(); drawPanels(); drawFits();
       })));
       return group;
     }));
@@ -226,6 +226,73 @@
       state.share = !state.share;
       event.currentTarget.setAttribute("aria-pressed", String(state.share));
       drawStacks();
+    });
+  }
+
+  // ---- fitted curves -----------------------------------------------------------------------------
+  const figures = byId("fits-figure");
+
+  function drawFit(fit, div) {
+    const shown = fit.lines.map((line, i) => ({ ...line, i, line: lines[i] })).filter((t) => t.curve && !state.hidden.has(t.i));
+    const every = shown.flatMap((t) => [...t.values, ...t.curve]).filter((value) => value > 0);
+    const [largest, smallest] = every.length ? [Math.max(...every), Math.min(...every)] : [1, 1];
+    const [unit, size] = fit.kind === "bytes" ? ["GiB", 2 ** 30] : unitFor("seconds", largest);
+    const [bottom, top] = state.fitsLog ? [smallest / size / 1.5, (largest / size) * 1.5] : [0, (largest / size) * 1.08];
+    const inside = (value) => (state.fitsLog ? Math.max(value / size, bottom / 10) : value / size);
+    const counts = shown.flatMap((t) => t.tokens);
+    const across = state.fitsLog ? [Math.min(...counts) / 1.4, Math.max(...counts) * 1.4].map(Math.log10) : [0, Math.max(...counts) * 1.04];
+    const tokens = (n) => `${show("count", n)} tokens`;
+    const traces = shown.flatMap((t) => {
+      const look = { color: colour(t.line.colour) };
+      const name = plain(t.line.label);
+      return [
+        {
+          x: [...t.curve_tokens, ...[...t.curve_tokens].reverse()], y: [...t.high, ...[...t.low].reverse()].map(inside),
+          mode: "lines", fill: "toself", fillcolor: look.color, line: { width: 0 }, opacity: 0.18, hoverinfo: "skip",
+        },
+        {
+          x: t.curve_tokens, y: t.curve.map(inside), mode: "lines", line: { ...look, width: 1.5, dash: t.line.dash },
+          text: t.curve.map((value, k) => `${name}<br>fit at ${tokens(t.curve_tokens[k])}: ${show(fit.kind, [value, t.low[k], t.high[k]])}`),
+          hovertemplate: "%{text}<extra></extra>",
+        },
+        {
+          x: t.tokens, y: t.values.map((value) => value / size), mode: "markers", marker: { ...look, size: 7, symbol: t.line.symbol },
+          text: t.values.map((value, k) => `${name}<br>${plain(t.labels[k])}, ${tokens(t.tokens[k])}: ${show(fit.kind, value)}`),
+          hovertemplate: "%{text}<extra></extra>",
+        },
+      ];
+    });
+    const kind = state.fitsLog ? "log" : "linear";
+    const range = state.fitsLog ? [bottom, top].map(Math.log10) : [bottom, top];
+    const plainTicks = (log) => ({ type: kind, exponentformat: "none", dtick: log ? 1 : undefined });
+    Plotly.react(div, traces, layout({
+      title: { text: fit.title[0].toUpperCase() + fit.title.slice(1), font: { size: 13 } },
+      xaxis: axis({ ...plainTicks(state.fitsLog), range: counts.length ? across : undefined, separatethousands: true, title: { text: "Visual tokens", font: { size: 11 }, standoff: 6 } }),
+      yaxis: axis({ ...plainTicks(state.fitsLog && top / bottom > 100), range, title: { text: `${fit.kind === "bytes" ? "Memory" : "Latency"} (${unit})`, font: { size: 11 }, standoff: 6 } }),
+    }), config);
+  }
+  const fittedOf = (kind) => fits.filter((fit) => fit.kind === kind && fit.lines.some((line) => line !== null));
+  function drawFits() {
+    if (!figures) return;
+    const [memory] = fittedOf("bytes");
+    const latency = fittedOf("seconds")[Number(figures.value)];
+    if (latency) drawFit(latency, byId("fits-seconds"));
+    if (memory) drawFit(memory, byId("fits-bytes"));
+  }
+  if (figures) {
+    const latencies = fittedOf("seconds");
+    latencies.forEach((fit, i) => figures.append(new Option(fit.title, String(i))));
+    figures.value = String(Math.max(0, latencies.findIndex((fit) => fit.title === "end-to-end")));
+    for (const kind of ["seconds", "bytes"]) {
+      if (fittedOf(kind).length) continue;
+      byId(`fits-${kind}`).parentElement.classList.add("single");
+      byId(`fits-${kind}`).remove();
+    }
+    figures.addEventListener("change", drawFits);
+    byId("fits-scale").addEventListener("click", (event) => {
+      state.fitsLog = !state.fitsLog;
+      event.currentTarget.setAttribute("aria-pressed", String(state.fitsLog));
+      drawFits();
     });
   }
 
@@ -300,7 +367,7 @@
   document.querySelectorAll(".sheet").forEach(liveTable);
 
   // ---- start -------------------------------------------------------------------------------------
-  const drawAll = () => { drawLegend(); drawPanels(); drawStacks(); };
+  const drawAll = () => { drawLegend(); drawPanels(); drawStacks(); drawFits(); };
   byId("scale").addEventListener("click", (event) => {
     state.log = !state.log;
     event.currentTarget.setAttribute("aria-pressed", String(state.log));
