@@ -1,8 +1,7 @@
 """Times of the operations at VMamba's shapes, beside two ceilings measured in the same run.
 
 On a GPU a call is timed between device events, with the cache flushed before it; on a CPU with the host's
-clock. No timed call compiles, tunes or allocates for
-the first time.
+clock. No timed call compiles, tunes or allocates for the first time.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ def verify(device: DeviceOption = None, dtype: DtypesOption = None, backend: Bac
     for verdict in checks.verify(where, backends, _dtypes(dtype) or checks.DTYPES):
         count += 1
         failures += not verdict.passed
-        outcome = "ok" if verdict.passed else ("FAILED" if verdict.deterministic else "NOT DETERMINISTIC")
+        repeats = verdict.deterministic is not False
+        outcome = "ok" if verdict.passed else "FAILED" if repeats else "NOT DETERMINISTIC"
         errors = (verdict.relative_error, verdict.plain_relative_error, verdict.limit)
         table.add_row(
             verdict.op, verdict.case, verdict.dtype, verdict.backend, *(f"{e:.1e}" for e in errors), outcome
@@ -68,9 +69,26 @@ def bench(
     seconds: Annotated[float, typer.Option(help="Measuring time per row.")] = 0.5,
     peers: Annotated[bool, typer.Option(help="Time other implementations of SS2D too.")] = False,
     public: Annotated[Path | None, typer.Option(help="A checkout of MzeroMiko/VMamba to time.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A folder for bench.csv and bench.json.")] = None,
+    backbones: Annotated[
+        list[str] | None,
+        typer.Option(help="Time whole backbones, beside the paper, not operations: vmamba-t,vmamba-b."),
+    ] = None,
+    levels: Annotated[
+        str, typer.Option(help="Of whole backbones: all, as the paper, or through-tap.")
+    ] = "all",
+    out: Annotated[Path | None, typer.Option(help="A folder for the rows as CSV and JSON.")] = None,
 ) -> None:
     """Time the operations at VMamba's shapes beside a large copy and a large matrix product."""
+    if backbones is not None:
+        from vlmprof.cli.kernels_whole import backbone_names, bench_backbones
+
+        where = _device(device)
+        kind, *others_asked = _dtypes(dtype) or (_default_dtype(where),)
+        if others_asked:
+            raise UserError("--backbones takes one --dtype")
+        names = backbone_names(backbones)
+        bench_backbones(names, resolution or [224], kind, where, levels, seconds, out)
+        return
     from vlmprof.kernels import bench as timing
     from vlmprof.kernels.peers import peers as find_peers
 

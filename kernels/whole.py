@@ -1,0 +1,101 @@
+"""A whole encoder's latency: eager, compiled, as a CUDA graph, with fused kernels, and both.
+
+    eager           the plain PyTorch module
+    compiled        the same under torch.compile
+    graphed         the same captured once as a CUDA graph: no cost of launching
+    fused           the module with the Triton kernels
+    fused graphed   that, captured
+
+This file knows encoders as callables only: who calls it builds them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from vlmprof.kernels.backends import why_not_triton
+from vlmprof.kernels.bench import samples_of
+from vlmprof.kernels.graph import Graphed
+
+MODES = ("eager", "compiled", "graphed", "fused", "fused graphed")
+
+Encoder = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class EncoderLatency:
+    """One encoder at one resolution in one mode; numbers are None unless `status` is `ok`."""
+
+    mode: str
+    status: str
+    """`ok`, `skipped`, `oom` or `error`."""
+    message: str = ""
+    median_s: float | None = None
+    quartile_low_s: float | None = None
+    quartile_high_s: float | None = None
+    samples: int = 0
+    peak_allocated_bytes: int | None = None
+    """By the caching allocator during the timed calls, weights included; None on a CPU."""
+
+
+def why_skipped(mode: str, device: torch.device) -> str | None:
+    """The reason why `mode` cannot run on `device`, or None when it can."""
+    if "graphed" in mode and device.type != "cuda":
+        return "CUDA graphs need a CUDA device"
+    return why_not_triton(device) if "fused" in mode else None
+
+
+def encoder_latencies(
+    build: Callable[[str], Encoder],
+    images: Tensor,
+    modes: tuple[str, ...] = MODES,
+    seconds: float = 0.5,
+) -> Iterator[EncoderLatency]:
+    """Time an encoder on `images` (batch, 3, height, width) in each mode, for about `seconds` each.
+
+    `build` makes the encoder for a kernel backend, `torch` or `triton`; it is called once for each mode,
+    so that no mode finds another's leftovers. A mode that fails becomes a row that says why.
+    """
+    device = images.device
+    for mode in modes:
+        reason = why_skipped(mode, device)
+        if reason is not None:
+            yield EncoderLatency(mode, "skipped", reason)
+            continue
+        try:
+            yield _timed(mode, build("triton" if "fused" in mode else "torch"), images, seconds)
+        except torch.OutOfMemoryError as error:
+            yield EncoderLatency(mode, "oom", _first_line(error))
+        except RuntimeError as error:  # a compiler or a capture that fails says nothing of the other modes
+            yield EncoderLatency(mode, "error", _first_line(error))
+
+
+def _timed(mode: str, encoder: Encoder, images: Tensor, seconds: float) -> EncoderLatency:
+    on_gpu = images.device.type == "cuda"
+    with torch.inference_mode():
+        if mode == "compiled":
+            encoder = torch.compile(encoder, dynamic=False)
+        if "graphed" in mode:
+            encoder = Graphed(encoder, images)
+        encoder(images)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(images.device)
+        durations = samples_of(lambda: encoder(images), images.device, seconds)
+    low, median, high = statistics.quantiles(durations, n=4)
+    peak = torch.cuda.max_memory_allocated(images.device) if on_gpu else None
+    return EncoderLatency(mode, "ok", "", median, low, high, len(durations), peak)
+
+
+def speed_ups(latencies: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """For each slower mode, how many times as fast the fastest is."""
+    if latencies:
+        least = min(latencies.values())
+        yield from ((mode, s / least) for mode, s in latencies.items() if s > least)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,131 @@
+"""The whole-backbone half of `vlmprof kernels bench`, beside the published GPU vision latency."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlmprof.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlmprof.kernels.whole import Encoder, EncoderLatency
+
+PAPER = "kuo2026"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a backbone at a resolution, and where it ran."""
+
+    backbone: str
+    resolution: int
+    dtype: str
+    levels: str
+    device: str
+    latency: EncoderLatency
+    paper_gpu_vision_s: float | None
+    """Kuo & Cascante-Bonilla 2026, Fig. 4 (H200, bfloat16, all levels); None where it has no such point."""
+
+    def flat(self) -> dict[str, object]:
+        """The row with the latency's columns beside its own."""
+        columns = asdict(self)
+        latency = columns.pop("latency")
+        paper = columns.pop("paper_gpu_vision_s")
+        return {**columns, **latency, "paper_gpu_vision_s": paper}
+
+
+def bench_backbones(
+    names: Sequence[str],
+    resolutions: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+    levels: str,
+    seconds: float,
+    out: Path | None,
+) -> None:
+    """Time each backbone in every mode, print a line for each, and write the rows to `out`."""
+    import torch
+
+    from vlmprof.analysis.reference import reference_title
+    from vlmprof.backbones import create_backbone
+    from vlmprof.kernels.whole import encoder_latencies, speed_ups
+
+    paper = _paper_latencies()
+    rows: list[Row] = []
+    kind = str(dtype).removeprefix("torch.")
+    print(f"paper: {reference_title(PAPER)}, GPU vision latency; {levels} levels here, {kind} on {device}")
+    for name in names:
+        for side in resolutions:
+            # the generator is the CPU's, so that every device sees the same image
+            images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+            def build(kernels: str, name: str = name, side: int = side) -> Encoder:
+                return create_backbone(
+                    name, levels=levels, image_size=(side, side), device=device, dtype=dtype,
+                    kernels=kernels,  # type: ignore[arg-type]
+                )  # fmt: skip
+
+            measured = {}
+            for latency in encoder_latencies(build, images.to(device, dtype), seconds=seconds):
+                rows.append(Row(name, side, kind, levels, str(device), latency, paper.get((name, str(side)))))
+                _print(rows[-1])
+                if latency.median_s is not None:
+                    measured[latency.mode] = latency.median_s
+            for mode, ratio in speed_ups(measured):
+                fastest = min(measured, key=measured.__getitem__)
+                print(f"{name} {side}: {fastest} is {ratio:.2f}× as fast as {mode}")
+    if out is not None:
+        _write(rows, out)
+
+
+def backbone_names(given: Sequence[str]) -> list[str]:
+    """Names from options that may each hold several, separated by commas. Raises `UserError` for none."""
+    found = [name.strip() for text in given for name in text.split(",") if name.strip()]
+    if not found:
+        raise UserError("--backbones needs a name, such as vmamba-t or vmamba-t,vmamba-s,vmamba-b")
+    return found
+
+
+def _paper_latencies() -> dict[tuple[str, str], float]:
+    """(backbone, resolution) to seconds."""
+    from vlmprof.analysis.reference import load_reference
+
+    points = load_reference(PAPER).dropna(subset=["gpu_vision_s"])
+    return {
+        (str(name), str(side)): float(seconds)
+        for name, side, seconds in zip(
+            points["backbone"], points["resolution"], points["gpu_vision_s"], strict=True
+        )
+    }
+
+
+def _print(row: Row) -> None:
+    latency, paper_s = row.latency, row.paper_gpu_vision_s
+    line = f"{row.backbone:10} {row.resolution:5} {latency.mode:14}"
+    if latency.median_s is None or latency.quartile_low_s is None or latency.quartile_high_s is None:
+        print(f"{line} {latency.status}: {latency.message}", flush=True)
+        return
+    spread = (latency.quartile_high_s - latency.quartile_low_s) / latency.median_s
+    line += f" {latency.median_s * 1e3:10.3f} ms ±{spread:4.0%} of {latency.samples:4}"
+    if latency.peak_allocated_bytes is not None:
+        line += f" {latency.peak_allocated_bytes / 2**30:7.2f} GiB"
+    if paper_s is not None:
+        line += f"   paper {paper_s * 1e3:9.3f} ms, {paper_s / latency.median_s:6.2f}× as fast as it"
+    print(line, flush=True)
+
+
+def _write(rows: Sequence[Row], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = [row.flat() for row in rows]
+    (folder / "backbones.json").write_text(json.dumps(flat, indent=1) + "\n")
+    with (folder / "backbones.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(flat[0]) if flat else ["backbone"])
+        writer.writeheader()
+        writer.writerows(flat)
+    print(f"wrote backbones.csv and backbones.json to {folder}")
