@@ -16,7 +16,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
-from vlmprof.kernels.ss2d.reference import ss2d_reference
+from vlmprof.kernels.ss2d.vectorized import ss2d_vectorized
 
 Peer = Callable[..., Tensor]
 CrossScan = Callable[[Tensor], Tensor]
@@ -24,12 +24,12 @@ CrossMerge = Callable[[Tensor, int, int], Tensor]
 
 
 def peers(public: Path | None = None) -> dict[str, Peer]:
-    """The peers that can be had: `compiled` (the plain code under torch.compile), `mamba_ssm` when it
+    """The peers that can be had: `compiled` (the `torch` backend under torch.compile), `mamba_ssm` when it
     is installed, and `vmamba` from a checkout of MzeroMiko/VMamba at `public`.
 
     Raises ValueError when `public` holds no such checkout.
     """
-    found: dict[str, Peer] = {"compiled": torch.compile(ss2d_reference)}
+    found: dict[str, Peer] = {"compiled": torch.compile(ss2d_vectorized)}
     if importlib.util.find_spec("mamba_ssm") is not None:
         interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
         found["mamba_ssm"] = _written_out(
@@ -49,11 +49,21 @@ def _public(checkout: Path) -> Peer:
     layout = _module(models / "csm_triton.py")
     scan = _module(models / "csms6s.py")
 
+    # its functions enter a CUDA device whatever they are given; the classes under them do not
+    channels_first = (True, True, False, 0)
+
+    def cross_scan(x: Tensor) -> Tensor:
+        on_cpu = layout.CrossScanF.apply
+        xs: Tensor = layout.cross_scan_fn(x) if x.is_cuda else on_cpu(x, *channels_first)
+        return xs
+
     def cross_merge(ys: Tensor, height: int, width: int) -> Tensor:
-        merged: Tensor = layout.cross_merge_fn(ys.unflatten(-1, (height, width)))
+        on_cpu = layout.CrossMergeF.apply
+        ys = ys.unflatten(-1, (height, width))
+        merged: Tensor = layout.cross_merge_fn(ys) if ys.is_cuda else on_cpu(ys, *channels_first)
         return merged.unflatten(-1, (height, width))
 
-    return _written_out(scan.selective_scan_fn, layout.cross_scan_fn, cross_merge, takes_gate=False)
+    return _written_out(scan.selective_scan_fn, cross_scan, cross_merge, takes_gate=False)
 
 
 def _module(path: Path) -> ModuleType:
