@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.checkpoints import strip_prefix
 from vlmprof.backbones.interface import Backbone
+from vlmprof.backbones.vit import Attention, Mlp
 from vlmprof.kernels import Backend, resolve_backend, selective_scan
 
 D_STATE = 8
@@ -235,32 +236,3 @@ class StateSpaceMixer(nn.Module):
             backend=self.kernels,
         )
         return self.out_proj(torch.cat((y, convolved), dim=1).transpose(1, 2))
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention through torch's scaled-dot-product attention."""
-
-    def __init__(self, d_model: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(d_model, 3 * d_model)
-        self.proj = nn.Linear(d_model, d_model)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(windows, tokens, d_model) to the same."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
-        return self.proj(y.transpose(1, 2).flatten(2))
-
-
-class Mlp(nn.Module):
-    """Linear, GELU, linear."""
-
-    def __init__(self, d_model: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(d_model, hidden)
-        self.fc2 = nn.Linear(hidden, d_model)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., d_model) to the same."""
-        return self.fc2(F.gelu(self.fc1(x)))
