@@ -25,7 +25,7 @@ from vlmprof.execution.oom import is_out_of_memory
 from vlmprof.execution.processes import first_line
 from vlmprof.measure import memory
 from vlmprof.measure.busy import BusyTimes, can_read_busy_times
-from vlmprof.measure.cache import flusher
+from vlmprof.measure.cache import CacheFlush
 from vlmprof.measure.clocks import device_clock
 from vlmprof.measure.statistics import oddities
 from vlmprof.measure.stopping import Adaptive, FixedCount, Settling, StoppingRule
@@ -83,7 +83,7 @@ def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tu
         device_clock(device, len(names)),
         chain.first_input,
         board.stage_marker(names),
-        flusher(device) if row.axes["cache"] == "cold" else lambda: None,
+        CacheFlush(device) if row.axes["cache"] == "cold" else lambda: None,
     )
 
     rule = _stopping_rule(fixed, names, device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,11 +28,11 @@ def last_level_cache_bytes(device: torch.device) -> int:
     return max(sizes, default=DEFAULT_CPU_BYTES)
 
 
-def flusher(device: torch.device) -> Callable[[], None]:
-    """A function that fills the device's caches with something else: it writes twice their size."""
-    filler = torch.empty(2 * last_level_cache_bytes(device), dtype=torch.uint8, device=device)
+class CacheFlush:
+    """Fills the device's caches with something else when called: it writes twice their size."""
 
-    def flush() -> None:
-        filler.zero_()
+    def __init__(self, device: torch.device) -> None:
+        self.filler = torch.empty(2 * last_level_cache_bytes(device), dtype=torch.uint8, device=device)
 
-    return flush
+    def __call__(self) -> None:
+        self.filler.zero_()
