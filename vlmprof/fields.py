@@ -42,6 +42,13 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
+def _whole_vlm(value: Any) -> str:
+    name = _text(value)
+    if not name.startswith("hf:"):
+        raise UserError(f"{name!r} is no whole VLM; write hf:NAME, or hf: and a configuration's path")
+    return name
+
+
 def _choice(*known: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if value not in known:
@@ -99,6 +106,7 @@ def resolution_size(resolution: str) -> tuple[int, int]:
 AXES: dict[str, Field] = {
     axis.name: axis
     for axis in (
+        Field("vlm", "A whole VLM instead of the three parts: hf:NAME-or-path.", _whole_vlm),
         Field("backbone", "Vision backbone, such as vmamba-t or vit-b.", _text),
         Field("resolution", "Image size: 512, or 1333x800 for width by height.", parse_resolution),
         Field("llm", "Language model: a known name, a transformers config file, or hf:NAME.", _text),
@@ -117,6 +125,9 @@ AXES: dict[str, Field] = {
     )
 }  # fmt: skip
 """Every axis of a sweep: varied parameters, each with one or more values."""
+
+PARTS = ("backbone", "llm", "connector", "level", "levels")
+"""Axes that a whole VLM takes the place of."""
 
 SETTINGS: dict[str, Field] = {
     setting.name: setting

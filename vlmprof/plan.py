@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vlmprof.backbones import catalog
 from vlmprof.errors import UserError
-from vlmprof.fields import AXES, resolution_size
+from vlmprof.fields import resolution_size
 from vlmprof.records import AxisValue
 from vlmprof.spec import SweepSpec, digest
-from vlmprof.vlm import connector_catalog, llm_catalog
+from vlmprof.vlm import connector_catalog, llm_catalog, whole_catalog
 
 
 @dataclass(frozen=True)
@@ -50,37 +50,64 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     Raises `UserError` for an unknown backbone, connector or LLM, and for a resolution that no
     backbone of the sweep can take. A resolution that only some can take is skipped for the others.
     """
+    lines = _whole_lines(spec) if "vlm" in spec.axes else _lines(spec)
+    resolutions = sorted(map(str, spec.axes["resolution"]), key=_area)
+    known = {facts.name: facts for _, facts in lines if facts is not None}
+    for resolution in resolutions:
+        if len(known) == len({line["backbone"] for line, _ in lines}):
+            _refuse_if_none_takes(resolution, known)
+    return [_cell(line, resolution, facts, spec.axes) for line, facts in lines for resolution in resolutions]
+
+
+Line = tuple[dict[str, AxisValue], catalog.BackboneFacts | None]
+"""The axes of a line of the figure, all but the resolution, and the geometry of its encoder, if known."""
+
+
+def _lines(spec: SweepSpec) -> list[Line]:
     for name in spec.axes["llm"]:
         llm_catalog.facts(str(name))
     for name in spec.axes["connector"]:
         connector_catalog.facts(str(name))
-    facts = {str(name): catalog.facts(str(name)) for name in spec.axes["backbone"]}
-    resolutions = sorted(map(str, spec.axes["resolution"]), key=_area)
-    for resolution in resolutions:
-        height, width = resolution_size(resolution)
-        if not any(known.accepts(height, width) for known in facts.values()):
-            raise UserError(_refusal(facts, resolution))
+    for name in spec.axes["backbone"]:
+        catalog.facts(str(name))
+    return [(line, catalog.facts(str(line["backbone"]), int(line["level"]))) for line in _combinations(spec)]
 
-    other = [name for name in AXES if name != "resolution"]
-    cells = []
-    for values in itertools.product(*(spec.axes[name] for name in other)):
-        line = dict(zip(other, values, strict=True))
-        known = catalog.facts(str(line["backbone"]), int(line["level"]))
-        for resolution in resolutions:
-            axes = {name: resolution if name == "resolution" else line[name] for name in AXES}
-            height, width = resolution_size(resolution)
-            takes = known.accepts(height, width)
-            cells.append(
-                Cell(
-                    cell_id=cell_id(axes),
-                    axes=axes,
-                    height_px=height,
-                    width_px=width,
-                    visual_tokens=known.num_tokens(height, width) if takes else None,
-                    skip_reason=None if takes else _refusal({known.name: known}, resolution),
-                )
-            )
-    return cells
+
+def _whole_lines(spec: SweepSpec) -> list[Line]:
+    """Whole VLMs stand on the axes of their parts under the names that their configurations tell."""
+    known = {str(name): whole_catalog.facts(str(name)) for name in spec.axes["vlm"]}
+    lines: list[Line] = []
+    for line in _combinations(spec):
+        facts = known[str(line["vlm"])]
+        parts = {"backbone": facts.label, "llm": facts.llm, "connector": whole_catalog.CONNECTOR}
+        lines.append(({**line, **parts}, facts.geometry))
+    return lines
+
+
+def _combinations(spec: SweepSpec) -> list[dict[str, AxisValue]]:
+    others = [name for name in spec.axes if name != "resolution"]
+    values = itertools.product(*(spec.axes[name] for name in others))
+    return [dict(zip(others, chosen, strict=True)) for chosen in values]
+
+
+def _cell(
+    line: Mapping[str, AxisValue],
+    resolution: str,
+    facts: catalog.BackboneFacts | None,
+    order: Iterable[str],
+) -> Cell:
+    height, width = resolution_size(resolution)
+    takes = facts is None or facts.accepts(height, width)
+    placed = {**line, "resolution": resolution}
+    axes = {name: placed[name] for name in dict.fromkeys((*order, *placed))}
+    return Cell(
+        cell_id=cell_id(axes),
+        axes=axes,
+        height_px=height,
+        width_px=width,
+        visual_tokens=facts.num_tokens(height, width) if facts is not None and takes else None,
+        skip_reason=None if facts is None or takes else _refusal({facts.name: facts}, resolution),
+    )
 
 
 def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
@@ -91,6 +118,12 @@ def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
     if order == "random":
         return random.Random(seed).sample(list(cells), len(cells))
     return list(cells)
+
+
+def _refuse_if_none_takes(resolution: str, known: Mapping[str, catalog.BackboneFacts]) -> None:
+    height, width = resolution_size(resolution)
+    if not any(facts.accepts(height, width) for facts in known.values()):
+        raise UserError(_refusal(known, resolution))
 
 
 def _area(resolution: str) -> int:

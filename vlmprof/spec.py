@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmprof.errors import UserError, unknown
-from vlmprof.fields import ALIASES, AXES, SETTINGS, option
+from vlmprof.fields import ALIASES, AXES, PARTS, SETTINGS, option
 from vlmprof.records import STAGES, AxisValue
 
 
@@ -64,10 +64,14 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
         for key in table:
             if key not in known:
                 raise unknown(f"key in [{section}]", key, known)
-        tables[section] = {**table, **{k: v for k, v in overrides.items() if k in known}}
+        given = {k: v for k, v in overrides.items() if k in known}
+        tables[section] = {**(_making_room(table, given) if section == "axes" else table), **given}
 
+    whole = bool(tables["axes"].get("vlm"))
     axes = {}
     for axis in AXES.values():
+        if axis.name in PARTS if whole else axis.name == "vlm":
+            continue
         values = _listed(tables["axes"].get(axis.name, axis.default))
         if not values:
             raise UserError(f"no {axis.name} given: name at least one, in [axes] or with {option(axis.name)}")
@@ -81,6 +85,8 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
             fixed[setting.name] = setting.read(value)
     fixed["stages"] = _in_order(fixed["stages"])
     fixed |= _protocol(fixed)
+    if whole:
+        _check_whole(tables["axes"], axes, fixed)
     return SweepSpec(name=str(document.get("name", name)), axes=axes, fixed=fixed)
 
 
@@ -106,6 +112,31 @@ def shipped_specs() -> list[str]:
     names = [entry.name for entry in root.iterdir()]
     nested = [f"{n}/{e.name}" for n in names if "." not in n for e in _entries(root.joinpath(n))]
     return sorted(n.removesuffix(".toml") for n in [*names, *nested] if n.endswith(".toml"))
+
+
+def _making_room(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's axes without those that a whole VLM, or a backbone, on the command line takes the place of."""
+    replaced = PARTS if "vlm" in given else ("vlm",) if "backbone" in given else ()
+    return {name: values for name, values in table.items() if name not in replaced}
+
+
+def _check_whole(named: Mapping[str, Any], axes: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Raise `UserError` for what a whole VLM, timed by hooks on its parts, cannot do."""
+    parts = [part for part in PARTS if part in named]
+    if parts:
+        raise UserError(
+            f"vlm: a whole VLM brings its own backbone, connector and llm; leave out {' and '.join(parts)}"
+        )
+    if axes["mode"] != ("eager",):
+        raise UserError("mode: a whole VLM is timed by hooks on its parts, which only run in mode eager")
+    if fixed["stages"] not in (STAGES[:4], STAGES[1:4]):
+        raise UserError("stages: a whole VLM runs vision, connector and prefill in one call, and no decode")
+    if fixed["share_llm"]:
+        raise UserError("share_llm: the language model of a whole VLM cannot be left out")
+    if fixed["study_checkpoint"]:
+        raise UserError("study_checkpoint: its connector and LLM do not fit into a whole VLM")
+    if fixed["weights"] not in (None, "pretrained"):
+        raise UserError("weights: with a whole VLM write pretrained, for those beside its configuration")
 
 
 def _protocol(fixed: Mapping[str, Any]) -> dict[str, Any]:

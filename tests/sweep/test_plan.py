@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -66,6 +67,40 @@ def test_a_size_that_no_backbone_takes_is_refused_with_the_nearest():
 def test_unknown_names_bring_the_nearest(axis, value, words):
     with pytest.raises(UserError, match=words):
         planned(**{"backbone": "vit-t", "resolution": 224, axis: value})
+
+
+def whole(folder, resolution, **config):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return make_plan(build_spec({"axes": {"vlm": f"hf:{folder}", "resolution": resolution}}, {}, "test"))
+
+
+def test_a_whole_vlm_stands_on_the_axes_of_its_parts(tmp_path):
+    vision = {"patch_size": 14, "spatial_merge_size": 2}
+    text = {"model_type": "llama", "_name_or_path": "lmsys/vicuna-7b-v1.5"}
+    llava, qwen, other = (
+        whole(tmp_path / kind, [224, "336x224"], model_type=kind, vision_config=vision, text_config=text)
+        for kind in ("llava", "qwen2_5_vl", "unheard_of")
+    )
+    assert [cell.visual_tokens for cell in (*llava, *qwen, *other)] == [256, 384, 64, 96, None, None]
+    assert llava[0].label == "llava @ 224"
+    assert (llava[0].axes["llm"], llava[0].axes["connector"]) == ("vicuna-7b-v1.5", "its own")
+    assert llava[0].cell_id.startswith("llava-224-")
+
+
+def test_a_whole_vlm_says_which_sizes_it_takes(tmp_path):
+    config = {"model_type": "smolvlm", "scale_factor": 4, "vision_config": {"patch_size": 16}}
+    with pytest.raises(UserError, match="cannot take 512x384; the nearest that fits is 384 or 512"):
+        whole(tmp_path / "smol", [512, "512x384"], **config)
+
+
+def test_what_is_no_whole_vlm_gets_one_line(tmp_path):
+    for config, words in (({"model_type": "llama"}, "no vision_config"), ({}, "no model_type")):
+        with pytest.raises(UserError, match=words):
+            whole(tmp_path, [224], **config)
+    for name in ("hf:nothing", "hf:./nothing/here", f"hf:{tmp_path}/config.jsn"):
+        with pytest.raises(UserError, match="there is no file"):
+            make_plan(build_spec({"axes": {"vlm": name, "resolution": 224}}, {}, "test"))
 
 
 def test_other_orders_have_the_same_cells():

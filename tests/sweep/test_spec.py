@@ -18,7 +18,7 @@ def test_defaults_fill_what_is_not_said():
     spec = build_spec(GRID, {}, "mine")
     assert spec.axes["resolution"] == ("224",)
     assert spec.axes["batch_size"] == (1,)
-    assert list(spec.axes) == list(AXES)
+    assert list(spec.axes) == [name for name in AXES if name != "vlm"]
     assert spec.fixed["logits"] == "all"
 
 
@@ -107,3 +107,33 @@ def test_every_shipped_file_is_packaged():
     names = {entry.name for entry in resources.files("vlmprof.sweeps").iterdir()}
     assert "quick.toml" in names
     tomllib.loads(resources.files("vlmprof.sweeps").joinpath("quick.toml").read_text())
+
+
+WHOLE = {"axes": {"vlm": "hf:some/model", "resolution": [224]}}
+
+
+def test_a_whole_vlm_takes_the_place_of_the_parts():
+    assert "backbone" not in build_spec(WHOLE, {}, "mine").axes
+    over = build_spec(GRID, {"vlm": ["hf:some/model"]}, "mine")
+    assert over.axes["vlm"] == ("hf:some/model",)
+    assert not {"backbone", "llm", "connector", "level"} & over.axes.keys()
+    parts = build_spec(WHOLE, {"backbone": ["vit-t"], "llm": ["llama-23m"]}, "mine")
+    assert "vlm" not in parts.axes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"vlm": ["hf:a"], "backbone": ["vit-t"]}, "leave out backbone"),
+        ({"llm": ["llama-23m"]}, "leave out llm"),
+        ({"vlm": ["llava"]}, "write hf:NAME"),
+        ({"mode": ["compile"]}, "mode eager"),
+        ({"stages": ["vision"]}, "in one call"),
+        ({"share_llm": True}, "share_llm"),
+        ({"weights": "some.pth"}, "write pretrained"),
+    ],
+)
+def test_what_a_whole_vlm_cannot_do_is_said_in_one_line(overrides, words):
+    with pytest.raises(UserError, match=words) as problem:
+        build_spec(WHOLE, overrides, "mine")
+    assert "\n" not in str(problem.value)

@@ -3,87 +3,11 @@
 import pytest
 import torch
 import transformers
+from small_vlms import CASES, qwen2_5_vl
 from transformers import AutoConfig
 
 from vlmprof.errors import UserError
 from vlmprof.vlm.whole import create_whole_vlm
-
-TEXT = {
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "vocab_size": 128,
-    "head_dim": 12,
-}
-PLAIN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-
-
-def llava():
-    vision = {"model_type": "clip_vision_model", "image_size": 56, "patch_size": 14, **PLAIN}
-    return AutoConfig.for_model(
-        "llava", vision_config=vision, text_config={"model_type": "llama", **TEXT}, image_token_index=127
-    )
-
-
-def qwen2_5_vl():
-    vision = {
-        "depth": 2,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_heads": 2,
-        "out_hidden_size": 48,
-        "patch_size": 14,
-        "window_size": 56,
-        "fullatt_block_indexes": [1],
-    }
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2]}
-    return AutoConfig.for_model(
-        "qwen2_5_vl",
-        vision_config=vision,
-        text_config={**TEXT, "rope_parameters": rope},
-        image_token_id=127,
-        video_token_id=126,
-        vision_start_token_id=125,
-        vision_end_token_id=124,
-    )
-
-
-def smolvlm():
-    vision = {"image_size": 56, "patch_size": 14, **PLAIN}
-    return AutoConfig.for_model(
-        "smolvlm",
-        vision_config=vision,
-        text_config={"model_type": "llama", **TEXT},
-        image_token_id=127,
-        scale_factor=2,
-        pad_token_id=0,
-    )
-
-
-def internvl():
-    vision = {"image_size": [56, 56], "patch_size": [14, 14], **PLAIN}
-    return AutoConfig.for_model(
-        "internvl",
-        vision_config=vision,
-        text_config={"model_type": "qwen2", **TEXT},
-        image_token_id=127,
-    )
-
-
-def gemma3():
-    vision = {"model_type": "siglip_vision_model", "image_size": 56, "patch_size": 14, **PLAIN}
-    return AutoConfig.for_model(
-        "gemma3",
-        vision_config=vision,
-        text_config={**TEXT, "sliding_window": 16},
-        image_token_index=127,
-        mm_tokens_per_image=4,
-    )
-
-
-CASES = {llava: 16, qwen2_5_vl: 4, smolvlm: 4, internvl: 4, gemma3: 4}
 
 
 @pytest.fixture(params=CASES, ids=lambda make: make.__name__)
@@ -98,19 +22,19 @@ def test_one_pass_over_every_position(case, batch):
     vlm = create_whole_vlm(name, prompt_tokens=5)
     images = torch.randn(batch, 3, 56, 56)
     with torch.inference_mode():
-        logits = vlm.forward(images)
+        logits = vlm.forward(vlm.inputs(images))
     assert vlm.visual_tokens(images) == tokens
     assert logits.shape == (batch, tokens + 5, 128)
     assert logits.isfinite().all()
     last = create_whole_vlm(name, prompt_tokens=5, logits="last")
     with torch.inference_mode():
-        torch.testing.assert_close(last.forward(images), logits[:, -1:], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(last.forward(last.inputs(images)), logits[:, -1:], rtol=1e-4, atol=1e-4)
 
 
 def test_the_image_reaches_the_logits(case):
     vlm = create_whole_vlm(case[0], prompt_tokens=3)
     with torch.inference_mode():
-        one, other = (vlm.forward(torch.randn(1, 3, 56, 56)) for _ in range(2))
+        one, other = (vlm.forward(vlm.inputs(torch.randn(1, 3, 56, 56))) for _ in range(2))
     assert not torch.allclose(one[:, -1], other[:, -1])
 
 
@@ -123,14 +47,14 @@ def test_stages_are_marked_in_order_and_do_not_overlap(case):
         lambda stage: seen.append(("begin", stage)), lambda stage: seen.append(("end", stage))
     )
     with torch.inference_mode():
-        vlm.forward(images)
+        vlm.forward(vlm.inputs(images))
         expected = [
             (edge, stage) for stage in ("vision", "connector", "prefill") for edge in ("begin", "end")
         ]
         assert seen == expected
         for handle in handles:
             handle.remove()
-        vlm.forward(images)
+        vlm.forward(vlm.inputs(images))
     assert seen == expected
 
 

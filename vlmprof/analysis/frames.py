@@ -23,6 +23,9 @@ Samples = Mapping[str, Mapping[str, Sequence[float]]]
 _ROW_FIELDS = frozenset(f.name for f in fields(Row)) - {"axes", "stages"}
 _STAGE_COLUMNS = frozenset(stage_column(f.name, stage) for f in fields(StageFigures) for stage in STAGES)
 
+WHOLE = ("vlm", "llm", "connector")
+"""Axes that belong to a whole VLM, which stands on the axis `backbone` under its name."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -81,8 +84,14 @@ def axis_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def varying_axes(frame: pd.DataFrame) -> list[str]:
-    """The axes other than backbone and resolution that take more than one value in this frame."""
+    """The axes other than backbone and resolution that take more than one value in this frame.
+
+    Where every row is of a whole VLM, its own parts are no axes: its name says it all.
+    """
     others = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
+    if "vlm" in frame and frame["vlm"].notna().all():
+        named = frame["vlm"].nunique() == frame["backbone"].nunique()
+        others = [axis for axis in others if axis not in (WHOLE if named else WHOLE[1:])]
     return [axis for axis in others if frame[axis].nunique(dropna=False) > 1]
 
 

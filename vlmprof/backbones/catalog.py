@@ -53,6 +53,8 @@ class BackboneFacts:
     """Where official weights are: an address, or what the family's library calls them."""
     rounding: str = "up"
     """Which way a side that the stride does not divide is rounded: `up` or `down`."""
+    square: bool = False
+    """Whether only square images can be encoded."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of visual tokens of an image in pixels."""
@@ -67,14 +69,19 @@ class BackboneFacts:
 
     def accepts(self, height: int, width: int) -> bool:
         """Whether an image of this size in pixels can be encoded."""
-        return all(side >= self.min_size and side % self.multiple == 0 for side in (height, width))
+        fits = all(side >= self.min_size and side % self.multiple == 0 for side in (height, width))
+        return fits and (height == width or not self.square)
 
     def nearest(self, height: int, width: int) -> list[tuple[int, int]]:
         """The nearest sizes that can be encoded, (height, width) in pixels: below and above."""
+        if self.square:
+            height, width = min(height, width), max(height, width)
         below = tuple(max(self.min_size, side // self.multiple * self.multiple) for side in (height, width))
         above = tuple(
             max(self.min_size, -(-side // self.multiple) * self.multiple) for side in (height, width)
         )
+        if self.square:
+            return sorted({(below[0], below[0]), (above[1], above[1])})
         return sorted({(below[0], below[1]), (above[0], above[1])})
 
     def at_level(self, level: int) -> BackboneFacts:

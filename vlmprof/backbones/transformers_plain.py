@@ -38,7 +38,7 @@ class PlainEncoder(Backbone):
         self.interpolates = "interpolate_pos_encoding" in parameters
         embeddings: Any = getattr(model, "embeddings", None)
         if hasattr(embeddings, "interpolate_pos_encoding"):
-            _interpolate_once(embeddings)
+            interpolate_once(embeddings)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
@@ -65,7 +65,7 @@ def hub_weights(model: PreTrainedModel, source: str) -> dict[str, Tensor]:
     return {f"model.{name}": tensor for name, tensor in other.state_dict().items()}
 
 
-def _interpolate_once(embeddings: Any) -> None:
+def interpolate_once(embeddings: Any) -> None:
     """Keep the positions of the last resolution: transformers interpolates them anew in every call."""
     interpolate: Callable[..., Tensor] = embeddings.interpolate_pos_encoding
     kept: dict[tuple[int, int], Tensor] = {}

@@ -43,4 +43,7 @@ def spec(
 
 
 def _build(source: str | None, overrides: Mapping[str, Any]) -> SweepSpec:
-    return build_spec({}, overrides, "search") if source is None else load_spec(source, overrides)
+    built = build_spec({}, overrides, "search") if source is None else load_spec(source, overrides)
+    if "vlm" in built.axes:
+        raise UserError("vlm: a search starts from counted costs, which whole VLMs do not have")
+    return built

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from vlmprof.execution.kernel_table import OperatorTime, longest
-from vlmprof.fields import AXES
 from vlmprof.plan import Cell
 from vlmprof.spec import SweepSpec
 from vlmprof.units import show_seconds
@@ -18,9 +17,10 @@ from vlmprof.units import show_seconds
 
 def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool = False) -> None:
     """Print the cells of a plan; axes with one value are said once, above."""
-    varied = [name for name in AXES if name in ("backbone", "resolution") or len(spec.axes[name]) > 1]
+    varied = [axis for axis in cells[0].axes if len({cell.axes[axis] for cell in cells}) > 1]
+    varied = list(dict.fromkeys(("backbone", "resolution", *varied)))
     console = _console()
-    fixed = [f"{name} {spec.axes[name][0]}" for name in AXES if name not in varied]
+    fixed = [f"{axis} {value}" for axis, value in cells[0].axes.items() if axis not in varied]
     protocol = "sampled until the medians are known"
     if spec.fixed["sampling"] == "fixed":
         protocol = f"{spec.fixed['warm_up']} warm-up + {spec.fixed['iterations']} measured iterations"
@@ -35,7 +35,8 @@ def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool = False) -> None:
     if skipped:
         table.add_column("skipped because", overflow="fold")
     for cell in cells:
-        tokens = "" if cell.visual_tokens is None else f"{cell.visual_tokens:,}"
+        unknown = "" if cell.skip_reason else "–"
+        tokens = unknown if cell.visual_tokens is None else f"{cell.visual_tokens:,}"
         reason = [cell.skip_reason or ""] if skipped else []
         own = [cell.cell_id] if ids else []
         table.add_row(*own, *(str(cell.axes[name]) for name in varied), tokens, *reason)

@@ -20,6 +20,7 @@ from vlmprof.cost.counted import CellCost, StageCost
 from vlmprof.cost.counter import Attention, count_call, count_module
 from vlmprof.cost.liveness import in_blocks
 from vlmprof.cost.scans import Kernels
+from vlmprof.errors import UserError
 from vlmprof.plan import Cell
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.decoding import decode_step, prefill_cached
@@ -81,8 +82,10 @@ def count(
 
 
 def count_cell(cell: Cell, fixed: Mapping[str, Any], kernels: Kernels = "triton") -> CellCost:
-    """The cost of a planned cell under a sweep's settings."""
+    """The cost of a planned cell under a sweep's settings. Raises `UserError` for a whole VLM."""
     axes = cell.axes
+    if "vlm" in axes:
+        raise UserError(f"{axes['vlm']}: costs are counted of a backbone and an llm, not of a whole VLM")
     return count(
         str(axes["backbone"]),
         cell.height_px,

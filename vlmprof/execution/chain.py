@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlmprof.execution.modes import MODES
-from vlmprof.measure.timeline import Stage
+from vlmprof.measure.timeline import Stage, Together
 from vlmprof.records import AxisValue
 from vlmprof.vlm.decoding import Context, decode, prefill_cached
 from vlmprof.vlm.model import create_vlm
@@ -31,12 +31,14 @@ ATTENTION = {
 class Chain:
     """What is measured in one cell."""
 
-    stages: tuple[Stage, ...]
-    first_input: Tensor | None
+    stages: tuple[Stage | Together, ...]
+    first_input: Any
     """The images, where preprocessing is no stage of the iteration."""
     vision: nn.Module
     weight_bytes: Mapping[str, int]
     backends: Mapping[str, str]
+    visual_tokens: int | None = None
+    """Where only the built model can tell."""
 
 
 def build_chain(
@@ -46,6 +48,10 @@ def build_chain(
 
     Raises `UserError` for what cannot be built, and `RuntimeError` for a mode this device lacks.
     """
+    if "vlm" in axes:
+        from vlmprof.execution.whole_chain import build_whole_chain
+
+        return build_whole_chain(axes, size, fixed, device)
     height, width = size
     dtype = getattr(torch, str(axes["dtype"]))
     names = fixed["stages"]
@@ -56,12 +62,7 @@ def build_chain(
         prompt_tokens=fixed["prompt_tokens"], logits=fixed["logits"], seed=fixed["seed"],
         with_llm="prefill" in names,
     )  # fmt: skip
-    image = Path(fixed["image"]) if fixed["image"] else None
-    preprocess = Preprocess(
-        image, height=height, width=width, fit=fixed["fit"], device=device, dtype=dtype,
-        batch_size=int(axes["batch_size"]), seed=fixed["seed"],
-    )  # fmt: skip
-
+    preprocess = image_source(axes, size, fixed, device)
     in_mode = MODES[str(axes["mode"])](device)
     decodes = "decode" in names
     calls: dict[str, Callable[[Any], Any]] = {
@@ -79,6 +80,17 @@ def build_chain(
         weight_bytes=vlm.weight_bytes(),
         backends=vlm.backends,
     )
+
+
+def image_source(
+    axes: Mapping[str, AxisValue], size: tuple[int, int], fixed: Mapping[str, Any], device: torch.device
+) -> Preprocess:
+    """What makes a cell's images, `size` being (height, width)."""
+    image = Path(fixed["image"]) if fixed["image"] else None
+    return Preprocess(
+        image, height=size[0], width=size[1], fit=fixed["fit"], device=device,
+        dtype=getattr(torch, str(axes["dtype"])), batch_size=int(axes["batch_size"]), seed=fixed["seed"],
+    )  # fmt: skip
 
 
 def attention_backend(name: str) -> AbstractContextManager[Any]:

@@ -21,7 +21,7 @@ from vlmprof.execution.chain import attention_backend, build_chain
 from vlmprof.execution.kernel_table import OperatorTime
 from vlmprof.execution.modes import quiet_autograd
 from vlmprof.measure.clocks import device_clock
-from vlmprof.measure.timeline import Stage, Timeline
+from vlmprof.measure.timeline import Mark, Stage, Timeline, Together
 from vlmprof.plan import Cell
 
 WARM_UP = 3
@@ -38,8 +38,11 @@ def trace_cell(cell: Cell, fixed: Mapping[str, Any], folder: Path, board: Board)
     device = torch.device(fixed["device"])
     board.enter(Phase.BUILDING, "build")
     chain = build_chain(cell.axes, (cell.height_px, cell.width_px), fixed, device)
-    names = [stage.name for stage in chain.stages]
-    annotated = [Stage(stage.name, _named(stage)) for stage in chain.stages]
+    names = list(fixed["stages"])
+    annotated = [
+        Stage(stage.name, _named(stage)) if isinstance(stage, Stage) else _each_named(stage)
+        for stage in chain.stages
+    ]
     timeline = Timeline(
         annotated, device_clock(device, len(names)), chain.first_input, board.stage_marker(names)
     )
@@ -51,8 +54,9 @@ def trace_cell(cell: Cell, fixed: Mapping[str, Any], folder: Path, board: Board)
             board.count(n)
             timeline.iterate()
         board.enter(Phase.PROFILING, names[0])
-        # hooks would break a compiled or captured module in two
-        annotate = _annotated_modules(chain.vision) if mode == "eager" else _nothing()
+        # hooks would break a compiled or captured module in two, and cross those that mark a whole VLM's stages
+        alone = mode == "eager" and "vlm" not in cell.axes
+        annotate = _annotated_modules(chain.vision) if alone else _nothing()
         activities = supported_activities() & {
             ProfilerActivity.CPU,
             ProfilerActivity.CUDA,
@@ -74,6 +78,24 @@ def _named(stage: Stage) -> Any:
             return stage.run(value)
 
     return run
+
+
+def _each_named(stages: Together) -> Together:
+    scopes: dict[str, Any] = {}
+
+    def run(value: Any, begin: Mark, end: Mark) -> Any:
+        def enter(name: str) -> None:
+            begin(name)
+            scopes[name] = record_function(name)
+            scopes[name].__enter__()
+
+        def leave(name: str) -> None:
+            scopes.pop(name).__exit__(None, None, None)
+            end(name)
+
+        return stages.run(value, enter, leave)
+
+    return Together(stages.names, run)
 
 
 @contextmanager

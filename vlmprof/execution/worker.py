@@ -117,6 +117,7 @@ def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tu
     iterations = len(samples["end_to_end_s"])
     row = replace(
         row,
+        visual_tokens=chain.visual_tokens or row.visual_tokens,
         stages=stages,
         end_to_end_s=_mean(samples["end_to_end_s"]),
         **asdict(peaks),
@@ -192,6 +193,8 @@ def _counted(
     cell: Cell, fixed: Mapping[str, Any], backends: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, int]], list[str]]:
     """Each stage's FLOPs and bytes by counting on tensors without data, or why they could not be counted."""
+    if "vlm" in cell.axes:
+        return {}, []
     kernels: Kernels = "triton" if backends.get("ss2d") == "triton" else "torch"
     try:
         counted = count_cell(cell, fixed, kernels)

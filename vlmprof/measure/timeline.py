@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
@@ -27,6 +27,18 @@ class Stage:
 
     name: str
     run: Callable[[Any], Any]
+
+
+Mark = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several stages inside one call: `run(value, begin, end)` calls `begin(name)` and `end(name)` around
+    each. What it does between them belongs to the end-to-end latency alone."""
+
+    names: tuple[str, ...]
+    run: Callable[[Any, Mark, Mark], Any]
 
 
 @dataclass
@@ -49,7 +61,7 @@ class Timeline:
 
     def __init__(
         self,
-        stages: Sequence[Stage],
+        stages: Sequence[Stage | Together],
         clock: DeviceClock,
         first_input: Any = None,
         on_stage: Callable[[int], None] = lambda i: None,
@@ -58,27 +70,26 @@ class Timeline:
         """`first_input` goes into the first stage of every iteration; `on_stage(i)` is called before
         stage `i`, outside its host latency but inside end-to-end, so it must cost next to nothing;
         `before_iteration()` is called before the clocks start, to flush caches."""
-        self._stages = list(stages)
+        calls = [_on_its_own(stage) if isinstance(stage, Stage) else stage for stage in stages]
+        self._calls = [call.run for call in calls]
+        self._names = [name for call in calls for name in call.names]
+        self._number = {name: i for i, name in enumerate(self._names)}
         self._clock = clock
         self._first_input = first_input
         self._on_stage = on_stage
         self._before_iteration = before_iteration
-        self._host_ns = [0] * len(self._stages)
+        self._host_ns = [0] * len(self._names)
+        self._begun_ns = 0
 
     def iterate(self) -> tuple[float, Any]:
         """One iteration: its end-to-end latency in seconds, and what the last stage returned."""
-        clock, host_ns, on_stage = self._clock, self._host_ns, self._on_stage
+        clock, begin_stage, end_stage = self._clock, self._begin, self._end
         value = self._first_input
         self._before_iteration()
         clock.synchronize()
         begin = perf_counter_ns()
-        for i, stage in enumerate(self._stages):
-            on_stage(i)
-            clock.start(i)
-            before = perf_counter_ns()
-            value = stage.run(value)
-            host_ns[i] = perf_counter_ns() - before
-            clock.stop(i)
+        for run in self._calls:
+            value = run(value, begin_stage, end_stage)
         clock.synchronize()
         return (perf_counter_ns() - begin) * 1e-9, value
 
@@ -89,8 +100,8 @@ class Timeline:
         history, not to the stage that they happen to hit.
         """
         samples = Samples(
-            host_s={stage.name: [] for stage in self._stages},
-            gpu_s={stage.name: [] for stage in self._stages},
+            host_s={name: [] for name in self._names},
+            gpu_s={name: [] for name in self._names},
         )
         collecting = gc.isenabled()
         gc.collect()
@@ -101,11 +112,11 @@ class Timeline:
                 end_to_end_s, output = self.iterate()
                 del output
                 samples.end_to_end_s.append(end_to_end_s)
-                for i, stage in enumerate(self._stages):
-                    samples.host_s[stage.name].append(self._host_ns[i] * 1e-9)
+                for i, name in enumerate(self._names):
+                    samples.host_s[name].append(self._host_ns[i] * 1e-9)
                     elapsed_s = self._clock.elapsed_s(i)
                     if elapsed_s is not None:
-                        samples.gpu_s[stage.name].append(elapsed_s)
+                        samples.gpu_s[name].append(elapsed_s)
         finally:
             if collecting:
                 gc.enable()
@@ -115,8 +126,39 @@ class Timeline:
         """One iteration outside the clocks, each stage inside `around(name)` until the device is done
         with it: a pass for memory, never for latency."""
         value = self._first_input
-        for i, stage in enumerate(self._stages):
-            self._on_stage(i)
-            with around(stage.name):
-                value = stage.run(value)
+        with ExitStack() as opened:
+
+            def begin(name: str) -> None:
+                self._on_stage(self._number[name])
+                opened.enter_context(around(name))
+
+            def end(name: str) -> None:
                 self._clock.synchronize()
+                opened.close()
+
+            for run in self._calls:
+                value = run(value, begin, end)
+
+    def _begin(self, name: str) -> None:
+        i = self._number[name]
+        self._on_stage(i)
+        self._clock.start(i)
+        self._begun_ns = perf_counter_ns()
+
+    def _end(self, name: str) -> None:
+        ended_ns = perf_counter_ns()
+        i = self._number[name]
+        self._host_ns[i] = ended_ns - self._begun_ns
+        self._clock.stop(i)
+
+
+def _on_its_own(stage: Stage) -> Together:
+    name, work = stage.name, stage.run
+
+    def run(value: Any, begin: Mark, end: Mark) -> Any:
+        begin(name)
+        value = work(value)
+        end(name)
+        return value
+
+    return Together((name,), run)

@@ -102,7 +102,7 @@ def with_something_to_say(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
 
 def _constants(frame: pd.DataFrame) -> str | None:
     fixed = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
-    same = [axis for axis in fixed if axis not in varying_axes(frame)]
+    same = [axis for axis in fixed if frame[axis].nunique(dropna=False) == 1]
     words = [f"{axis.replace('_', ' ')} {frame[axis].iloc[0]}" for axis in same]
     if "device" in frame and frame["device"].nunique() == 1:
         words.append(f"on {frame['device'].dropna().iloc[0]}")

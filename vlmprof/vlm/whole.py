@@ -10,8 +10,8 @@ The glue between them (merging embeddings, masks) belongs to no stage, but to th
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +20,10 @@ from torch.utils.hooks import RemovableHandle
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from vlmprof.backbones.random_weights import fill, uninitialised
+from vlmprof.backbones.transformers_plain import interpolate_once
+from vlmprof.backbones.weights import PRETRAINED
 from vlmprof.errors import UserError
+from vlmprof.vlm.whole_catalog import config_path, source
 from vlmprof.vlm.whole_inputs import image_inputs
 
 VISION = ("vision_tower", "vision_model", "visual", "image_tower", "vision_encoder")
@@ -44,25 +47,28 @@ class WholeVLM:
             "prefill": _part(model, LANGUAGE),
         }
         self._visual_tokens: dict[tuple[int, ...], int] = {}
+        _interpolate_positions(self.parts["vision"])
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (batch, 3, height, width) to logits (batch, positions, vocabulary), in one forward pass:
-        every position for `all`, the last one for `last`. No key–value cache."""
-        inputs = image_inputs(self.model.config, images)
+    def inputs(self, images: Tensor) -> dict[str, Any]:
+        """What the model's own processor makes of images (batch, 3, height, width) that have their size
+        already: pixels in the model's layout, and ids with one place for each visual token."""
         visual = torch.full(
             (images.shape[0], self.visual_tokens(images)),
             self.model.config.image_token_id,
             device=images.device,
         )
         ids = torch.cat((visual, self.prompt.expand(images.shape[0], -1)), dim=1)
-        output = self.model(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            use_cache=False,
-            logits_to_keep=1 if self.logits == "last" else 0,
-            **inputs,
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            **image_inputs(self.model.config, images),
             **self._token_types(ids),
-        )
+        }
+
+    def forward(self, inputs: dict[str, Any]) -> Tensor:
+        """What `inputs` made to logits (batch, positions, vocabulary), in one forward pass: every position
+        for `all`, the last one for `last`. No key–value cache."""
+        output = self.model(**inputs, use_cache=False, logits_to_keep=1 if self.logits == "last" else 0)
         logits: Tensor = output.logits
         return logits
 
@@ -131,30 +137,51 @@ def create_whole_vlm(
     prompt_tokens: int = 1,
     logits: str = "all",
     seed: int = 0,
+    weights: str | None = None,
 ) -> WholeVLM:
-    """A frozen whole VLM with random weights made on `device` in `dtype`, from `hf:PATH-or-name`.
+    """A frozen whole VLM from `hf:PATH-or-name`, with random weights made on `device` in `dtype`, or with its
+    own for `weights="pretrained"`.
 
-    A path is a `config.json` or its folder, and stays offline; a hub name may fetch its configuration.
+    A path is a `config.json` or its folder, and stays offline; a hub name may fetch what it needs.
     Raises `UserError` in one line when there is none, or transformers builds no such VLM from it.
     """
-    source = name.removeprefix("hf:")
-    path = Path(source).expanduser()
-    if path.suffix == ".json" and not path.is_file():
-        raise UserError(f"vlm {name!r}: there is no file {path}")
+    path = config_path(name)
+    place = source(name) if path is None else str(path.parent)
     try:
-        config = AutoConfig.from_pretrained(str(path) if path.exists() else source)
-        with uninitialised(device, dtype):
-            model = AutoModelForImageTextToText.from_config(
-                config, dtype=dtype, attn_implementation=attention
+        config = AutoConfig.from_pretrained(place if path is None else str(path))
+        if weights == PRETRAINED:
+            model: Any = AutoModelForImageTextToText.from_pretrained(
+                place, config=config, dtype=dtype, attn_implementation=attention
             )
+            model.requires_grad_(False).to(device).eval()
+        else:
+            with uninitialised(device, dtype):
+                model = AutoModelForImageTextToText.from_config(
+                    config, dtype=dtype, attn_implementation=attention
+                )
+            fill(model, seed)
     except (OSError, ValueError, KeyError) as problem:
         reason = str(problem).strip().splitlines()[0]
         raise UserError(f"vlm {name!r}: transformers cannot build it ({reason})") from problem
-    fill(model, seed)
+    if not isinstance(getattr(config, "image_token_id", None), int):
+        raise UserError(f"vlm {name!r}: its configuration names no image_token_id")
     generator = torch.Generator(device).manual_seed(seed)
     highest = min(config.get_text_config().vocab_size, config.image_token_id)
     prompt = torch.randint(highest, (1, prompt_tokens), generator=generator, device=device)
     return WholeVLM(model, prompt, logits)
+
+
+def _interpolate_positions(vision: nn.Module) -> None:
+    """Let a tower that was trained at one size take others: its positions are interpolated, once a size."""
+    for module in vision.modules():
+        if not hasattr(module, "interpolate_pos_encoding"):
+            continue
+        interpolate_once(module)
+        if "interpolate_pos_encoding" in inspect.signature(type(module).forward).parameters:
+            module.register_forward_pre_hook(
+                lambda _, args, kwargs: (args, {**kwargs, "interpolate_pos_encoding": True}),
+                with_kwargs=True,
+            )
 
 
 def _part(model: PreTrainedModel, names: tuple[str, ...]) -> nn.Module:

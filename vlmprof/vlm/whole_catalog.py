@@ -1,0 +1,139 @@
+"""What is known of a whole VLM, `hf:PATH-or-name`, without building it; from a file, without torch.
+
+A path is a transformers `config.json` or its folder; anything else is a hub model's name, the only one that
+may use the network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmprof.backbones.catalog import BackboneFacts
+from vlmprof.errors import UserError
+
+CONNECTOR = "its own"
+"""What stands on the axis `connector` for a whole VLM."""
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class WholeFacts:
+    """One whole VLM."""
+
+    name: str
+    """As written in a spec: `hf:llava-hf/llava-1.5-7b-hf`."""
+    label: str
+    """What stands on the axis `backbone`: `llava-1.5-7b-hf`."""
+    model_type: str
+    """transformers' name of the architecture: `llava`."""
+    llm: str
+    """What stands on the axis `llm`: its language model's name where it tells one, else its architecture."""
+    geometry: BackboneFacts | None
+    """The sizes it takes and their visual tokens; `None` where only a forward pass can tell."""
+
+
+def facts(name: str) -> WholeFacts:
+    """What the configuration tells. Raises `UserError` in one line when there is none, or no VLM in it."""
+    path = config_path(name)
+    config = _from_hub(name) if path is None else _from_file(name, path)
+    if not isinstance(config.get("vision_config"), dict):
+        raise UserError(
+            f"vlm {name!r}: its model type {config.get('model_type')!r} has no vision_config; "
+            "a whole VLM is an image-text-to-text model"
+        )
+    model_type = str(config.get("model_type"))
+    text = config.get("text_config") or {}
+    language = text.get("_name_or_path") or text.get("model_type") or model_type
+    label = source(name).rstrip("/").rsplit("/", 1)[-1] if path is None else path.resolve().parent.name
+    return WholeFacts(
+        name, label, model_type, str(language).rsplit("/", 1)[-1], _geometry(label, model_type, config)
+    )
+
+
+def source(name: str) -> str:
+    """What transformers is given: the name without its prefix."""
+    return name.removeprefix("hf:")
+
+
+def config_path(name: str) -> Path | None:
+    """The configuration file that is meant, or `None` for a hub model's name. Raises `UserError`."""
+    path = Path(source(name)).expanduser()
+    if path.is_dir():
+        path /= "config.json"
+    if path.is_file():
+        return path
+    owner, _, model = source(name).partition("/")
+    if not model or "/" in model or path.suffix == ".json" or owner in ("", ".", "..", "~"):
+        raise UserError(f"vlm {name!r}: there is no file {path}; a hub model is written hf:OWNER/NAME")
+    return None
+
+
+def _from_file(name: str, path: Path) -> Config:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise UserError(f"vlm {name!r}: {path} is not JSON that can be read ({problem})") from problem
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise UserError(f"vlm {name!r}: {path} has no model_type: no transformers config")
+    return config
+
+
+def _from_hub(name: str) -> Config:
+    from transformers import AutoConfig
+
+    try:
+        found: Config = AutoConfig.from_pretrained(source(name)).to_dict()
+    except (OSError, ValueError, KeyError) as problem:
+        first_line = str(problem).strip().splitlines()[0]
+        raise UserError(f"vlm {name!r}: no such file or folder, and no hub model ({first_line})") from problem
+    return found
+
+
+def _merged_squares(config: Config, vision: Config) -> int:
+    return vision["patch_size"] * vision.get("spatial_merge_size", 2)
+
+
+PIXELS_PER_TOKEN: dict[str, Callable[[Config, Config], float]] = {
+    "llava": lambda config, vision: vision["patch_size"],
+    "idefics3": lambda config, vision: vision["patch_size"] * config["scale_factor"],
+    "smolvlm": lambda config, vision: vision["patch_size"] * config["scale_factor"],
+    "internvl": lambda config, vision: _side(vision["patch_size"]) / config["downsample_ratio"],
+    "qwen2_vl": _merged_squares,
+    "qwen2_5_vl": _merged_squares,
+    "qwen3_vl": _merged_squares,
+}
+"""Pixels per visual token along each side, from the whole configuration and its vision part."""
+
+SQUARE = ("idefics3", "smolvlm", "internvl")
+"""Architectures that take the square root of the patches for the length of a side."""
+
+
+def _geometry(label: str, model_type: str, config: Config) -> BackboneFacts | None:
+    """One visual token for each square of pixels, where this architecture is known to work so."""
+    if config.get("vision_feature_select_strategy", "default") != "default":
+        return None
+    try:
+        pixels = int(PIXELS_PER_TOKEN[model_type](config, config["vision_config"]))
+    except (KeyError, TypeError):
+        return None
+    return BackboneFacts(
+        name=label,
+        family=model_type,
+        size="",
+        embed_dim=0,
+        stride=pixels,
+        min_size=pixels,
+        multiple=pixels,
+        square=model_type in SQUARE,
+        parameters=None,
+        module="vlmprof.vlm.whole",
+    )
+
+
+def _side(size: Any) -> int:
+    return int(size[0] if isinstance(size, list) else size)
