@@ -54,7 +54,7 @@ def trace_cell(cell: Cell, fixed: Mapping[str, Any], folder: Path, board: Board)
             board.count(n)
             timeline.iterate()
         board.enter(Phase.PROFILING, names[0])
-        # hooks would break a compiled or captured module in two, and cross those that mark a whole VLM's stages
+        # hooks would break a compiled or captured module in two, and cross those of a whole VLM
         alone = mode == "eager" and "vlm" not in cell.axes
         annotate = _annotated_modules(chain.vision) if alone else _nothing()
         activities = supported_activities() & {
