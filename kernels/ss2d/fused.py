@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.ss2d import many_states, single_state
 from vlmprof.kernels.ss2d.carry import carry_kernel
-from vlmprof.kernels.ss2d.packing import Packed, packed
+from vlmprof.kernels.ss2d.packing import Packed, kept, pack
 from vlmprof.kernels.ss2d.tile import CHANNELS, POSITIONS
 
 ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
@@ -53,7 +53,7 @@ def ss2d_fused(
             f"ss2d: backend 'triton' takes bfloat16, float16 or float32, got {x.dtype}; "
             "backend 'torch' takes float64"
         )
-    parameters = packed(x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    parameters = kept(pack, x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     d_inner = x.shape[3]
     channels = d_inner + d_inner % 2
     if channels != d_inner:

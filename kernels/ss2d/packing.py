@@ -8,7 +8,9 @@ line of memory, and B with C is one word.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -81,22 +83,25 @@ def pack(
     )
 
 
-_cache: dict[tuple[object, ...], tuple[tuple[weakref.ref[Tensor], ...], Packed]] = {}
+Made = TypeVar("Made")
+
+_cache: dict[tuple[object, ...], tuple[tuple[weakref.ref[Tensor], ...], Any]] = {}
 
 
-def packed(dtype: torch.dtype, *parameters: Tensor) -> Packed:
-    """`pack`, kept for as long as the same parameters live unchanged.
+def kept(make: Callable[..., Made], dtype: torch.dtype, *parameters: Tensor) -> Made:
+    """`make(dtype, *parameters)`, kept for as long as the same parameters live unchanged.
 
-    A parameter written in place has a new version and is packed again; one written through `.data`
+    A parameter written in place has a new version and is made anew; one written through `.data`
     has not, which torch does not record. Inference tensors have no version and are never kept.
     """
-    if any(p.is_inference() for p in parameters):
-        return pack(dtype, *parameters)
-    key = (dtype, *((id(p), p._version) for p in parameters))
+    if torch.compiler.is_compiling() or any(p.is_inference() for p in parameters):
+        return make(dtype, *parameters)
+    key = (make, dtype, *((id(p), p._version) for p in parameters))
     entry = _cache.get(key)
     if entry is not None and all(ref() is p for ref, p in zip(entry[0], parameters, strict=True)):
-        return entry[1]
-    made = pack(dtype, *parameters)
+        found: Made = entry[1]
+        return found
+    made = make(dtype, *parameters)
     for stale in [k for k, (refs, _) in _cache.items() if any(ref() is None for ref in refs)]:
         del _cache[stale]
     _cache[key] = (tuple(weakref.ref(p) for p in parameters), made)

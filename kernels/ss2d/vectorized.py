@@ -1,19 +1,66 @@
 """SS2D in vectorised PyTorch, segment by segment: the `torch` backend, made for a CPU.
 
 x_proj acts on one pixel at a time, so it commutes with the four readings and is one matrix product.
-Rows and columns are read through views of a channels-last image and the reversed directions run the
-same positions backwards: no tensor with four directions of d_inner channels is ever written, and
-the working tensors of a segment stay in the cache.
+An image line (a row, or a column) is cut into pieces of a few steps; with the steps as the first
+dimension rows and columns are views of the same channels-last image, and the reversed directions run
+the same positions backwards. So no position is ever copied, all directions add to one result, and the
+only working tensors are the steps and the states of a segment, which stay in the cache and are
+allocated once: fresh memory for each would cost more in page faults than the arithmetic.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from vlmprof.kernels.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
-from vlmprof.kernels.selective_scan.vectorized import chunks_per_segment
+from vlmprof.kernels.selective_scan.vectorized import SEGMENT_ELEMENTS, softplus_
+from vlmprof.kernels.ss2d.packing import kept
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Parameters of one SS2D as this backend reads them; all but the first two in the dtype of the scan."""
+
+    x_proj: Tensor
+    """(4 · (dt_rank + 1 + 2 d_state), d_inner), in the dtype of x: low-rank steps, zeros, B and C."""
+    constants: Tensor
+    """What the product adds: a 1 where x_proj has zeros, which multiplies the bias of dt_proj."""
+    dt_weight: Tensor
+    """(4, dt_rank + 1, d_inner): weights and bias, times log2(e)."""
+    a2: Tensor
+    """(4, d_state, d_inner), A · log2(e)."""
+    skip: Tensor
+    """(d_inner), the sum of Ds over the directions."""
+
+
+def _prepare(
+    dtype: torch.dtype,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+) -> Prepared:
+    _, d_inner, dt_rank = dt_projs_weight.shape
+    wide = compute_dtype(dtype)
+    dts, states = x_proj_weight.to(dtype).tensor_split((dt_rank,), dim=1)
+    x_proj = torch.cat((dts, dts.new_zeros(4, 1, d_inner), states), dim=1)
+    constants = x_proj.new_zeros(x_proj.shape[:2])
+    constants[:, dt_rank] = 1
+    dt_weight = dt_projs_weight.to(dtype).to(wide).transpose(1, 2)
+    A = -A_logs.to(wide).exp().view(4, d_inner, -1).transpose(1, 2)
+    return Prepared(
+        x_proj=x_proj.flatten(0, 1),
+        constants=constants.flatten(),
+        dt_weight=torch.cat((dt_weight, dt_projs_bias.to(wide).unsqueeze(1)), dim=1) * LOG2_E,
+        a2=(A * LOG2_E).contiguous(),
+        skip=Ds.to(wide).view(4, d_inner).sum(0),
+    )
 
 
 def ss2d_vectorized(
@@ -25,73 +72,77 @@ def ss2d_vectorized(
     Ds: Tensor,
 ) -> Tensor:
     """Shapes as in `ss2d`."""
-    _, height, width, d_inner = x.shape
+    shape, d_inner = x.shape, x.shape[3]
     dtype = compute_dtype(x.dtype)
-    projected = F.linear(x, x_proj_weight.to(x.dtype).flatten(0, 1)).unflatten(-1, (4, -1))
-    A2 = (A_logs.to(dtype).exp() * -LOG2_E).view(4, d_inner, -1)
-    dt_weight = dt_projs_weight.to(x.dtype).to(dtype)
-    dt_bias = dt_projs_bias.to(dtype)
+    if 1 in shape[1:3]:
+        x = x.reshape(shape[0], 1, -1, d_inner)  # rows and columns read the same sequence
+    _, height, width, _ = x.shape
+    steps_across, steps_down = _steps_per_piece(width), _steps_per_piece(height)
+    tail_across, tail_down = -width % steps_across, -height % steps_down
+    if tail_across or tail_down:
+        x = F.pad(x, (0, 0, 0, tail_across, 0, tail_down))
 
-    skip = Ds.to(dtype).view(4, d_inner)
-
-    scanned = []
-    for orientation, columns in enumerate((False, True)):
-        pixels = _by_position(x, columns, dtype)
-        y = pixels * (skip[orientation] + skip[orientation + 2])
-        for k in (orientation, orientation + 2):
-            parameters = _by_position(projected[..., k, :], columns, dtype)
-            _scan_direction_(y, pixels, parameters, dt_weight[k], dt_bias[k], A2[k], reverse=k >= 2)
-        scanned.append(y.flatten(0, 1)[: height * width].movedim(1, 0))
-    by_rows = scanned[0].unflatten(1, (height, width))
-    by_columns = scanned[1].unflatten(1, (width, height))
-    return (by_rows + by_columns.transpose(1, 2)).to(x.dtype, memory_format=torch.contiguous_format)
+    made = kept(_prepare, x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    projected = F.linear(x, made.x_proj, made.constants).unflatten(-1, (4, -1)).to(dtype)
+    y = x * made.skip
+    for k in range(4):
+        columns = k % 2 == 1 and shape[1] > 1 and shape[2] > 1
+        steps, tail = (steps_down, tail_down) if columns else (steps_across, tail_across)
+        pixels, out, parameters = (_in_pieces(image, columns, steps) for image in (x, y, projected[..., k, :]))
+        _scan_direction_(out, pixels, parameters, made.dt_weight[k], made.a2[k], tail, reverse=k >= 2)
+    y = y[:, :height, :width].to(x.dtype, memory_format=torch.contiguous_format)
+    return y.view(shape)
 
 
-def _by_position(image: Tensor, columns: bool, dtype: torch.dtype) -> Tensor:
-    """(batch, height, width, channels) -> (chunks, steps, batch, channels) in order of the scan.
+def _steps_per_piece(length: int) -> int:
+    """Steps of a line's pieces: near CHUNK_STEPS, and such that the pieces fill the line well."""
+    few = range(CHUNK_STEPS - 2, CHUNK_STEPS + 5)
+    return min(few, key=lambda steps: (-length % steps, abs(steps - CHUNK_STEPS))) if length > few[-1] else length
 
-    A view where it can be one. The tail of the last chunk is 0, so a scan that starts there keeps its
-    state at 0.
-    """
-    if columns:
-        image = image.transpose(1, 2)
-    positions = image.flatten(1, 2).movedim(0, 1).to(dtype)
-    padding = -positions.shape[0] % CHUNK_STEPS
-    if padding:
-        positions = F.pad(positions, (0, 0, 0, 0, 0, padding))
-    return positions.unflatten(0, (-1, CHUNK_STEPS))
+
+def _in_pieces(image: Tensor, columns: bool, steps: int) -> Tensor:
+    """(batch, height, width, channels) -> (steps, lines, pieces, batch, channels), a view."""
+    lines = image.transpose(1, 2) if columns else image
+    return lines.unflatten(2, (-1, steps)).permute(3, 1, 2, 0, 4)
+
+
+def _segments(lines: int, pieces: int, elements_per_piece: int) -> Iterator[tuple[slice, slice]]:
+    """Equal ranges of whole lines, or of pieces of one line where that alone exceeds SEGMENT_ELEMENTS."""
+    most = max(1, SEGMENT_ELEMENTS // elements_per_piece)
+    per_line = -(-pieces // -(-pieces // most))
+    together = -(-lines // -(-lines // max(1, most // pieces)))
+    for line in range(0, lines, together):
+        for piece in range(0, pieces, per_line):
+            yield slice(line, line + together), slice(piece, piece + per_line)
 
 
 def _scan_direction_(
-    y: Tensor,
-    pixels: Tensor,
-    parameters: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A2: Tensor,
-    reverse: bool,
+    y: Tensor, pixels: Tensor, parameters: Tensor, dt_weight: Tensor, A2: Tensor, tail: int, reverse: bool
 ) -> None:
     """Add one direction's scan to y, in place.
 
-    y, pixels: (chunks, steps, batch, d_inner); parameters: (chunks, steps, batch, dt_rank + 2 d_state);
-    dt_weight (d_inner, dt_rank), dt_bias (d_inner), A2 (d_inner, d_state) = A · log2(e).
+    y, pixels: (steps, lines, pieces, batch, d_inner); parameters: the same with `x_proj`'s channels;
+    dt_weight (dt_rank + 1, d_inner), A2 (d_state, d_inner).
+    The last `tail` steps of each line's last piece do not exist.
     """
-    chunks, _, batch, d_inner = pixels.shape
-    dt_rank, d_state = dt_weight.shape[1], A2.shape[1]
+    steps, lines, pieces, batch, d_inner = pixels.shape
+    d_state = A2.shape[0]
+    segments = list(_segments(lines, pieces, steps * batch * d_inner))
+    largest = pixels[:, segments[0][0], segments[0][1]]
+    memory = A2.new_empty(2 if d_state == 1 else 4, largest.numel())
     states = [A2.new_zeros(batch, d_inner) for _ in range(d_state)]
-    per_segment = chunks_per_segment(chunks, batch * d_inner)
-    starts = range(0, chunks, per_segment)
-    for start in reversed(starts) if reverse else starts:
-        here = slice(start, start + per_segment)
-        x = pixels[here].transpose(0, 1)
-        out = y[here].transpose(0, 1)
-        dts, B, C = parameters[here].transpose(0, 1).split((dt_rank, d_state, d_state), dim=-1)
-        step = torch.addmm(dt_bias, dts.reshape(-1, dt_rank), dt_weight.t()).view(x.shape)
-        torch.ops.aten.softplus.out(step, 1, 20, out=step)
-        drive = step * x
+    for line, piece in reversed(segments) if reverse else segments:
+        x, out = pixels[:, line, piece], y[:, line, piece]
+        dts, B, C = parameters[:, line, piece].split((dt_weight.shape[0], d_state, d_state), dim=-1)
+        step, drive, *others = (buffer[: x.numel()].view(x.shape) for buffer in memory)
+        torch.mm(dts.reshape(-1, dt_weight.shape[0]), dt_weight, out=step.view(-1, d_inner))
+        softplus_(step)
+        if tail and piece.stop >= pieces:
+            step[-tail:, :, -1] = 0
+        torch.mul(step, x, out=drive)
         for n in range(d_state):
-            last = n == d_state - 1
-            state = drive.mul_(B[..., n, None]) if last else drive * B[..., n, None]
-            decay = torch.mul(step, A2[:, n], out=step) if last else step * A2[:, n]
-            states[n] = scan_chunks_(decay.exp2_(), state, states[n], reverse)
+            decay, state = (step, drive) if n == d_state - 1 else others
+            torch.mul(drive, B[..., n, None], out=state)
+            torch.mul(step, A2[n], out=decay).exp2_()
+            states[n] = scan_chunks_(decay.flatten(1, 2), state.flatten(1, 2), states[n], reverse)
             out.addcmul_(state, C[..., n, None])
