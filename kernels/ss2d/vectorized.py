@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from vlmprof.kernels.backends import LOG2_E, compute_dtype
+from vlmprof.kernels.block.plain import linear_plain
 from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
 from vlmprof.kernels.selective_scan.vectorized import SEGMENT_ELEMENTS, softplus_
 from vlmprof.kernels.ss2d.packing import kept
@@ -83,7 +84,7 @@ def ss2d_vectorized(
         x = F.pad(x, (0, 0, 0, tail_across, 0, tail_down))
 
     made = kept(_prepare, x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    projected = F.linear(x, made.x_proj, made.constants).unflatten(-1, (4, -1)).to(dtype)
+    projected = linear_plain(x, made.x_proj, made.constants, None, None).unflatten(-1, (4, -1)).to(dtype)
     y = x * made.skip
     for k in range(4):
         columns = k % 2 == 1 and shape[1] > 1 and shape[2] > 1
