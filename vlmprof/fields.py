@@ -154,7 +154,9 @@ SETTINGS: dict[str, Field] = {
         Field("study_checkpoint", "A released checkpoint of the study: connector and LLM from it.",
               _optional(_text)),
         Field("image", "Image file to preprocess; a generated one by default.", _optional(_text)),
-        Field("fit", "How an image is brought to the resolution.", _choice("resize", "letterbox"), "resize"),
+        Field("fit", "How an image is brought to the resolution: resize, letterbox (its aspect kept) or pad "
+              "(resized, then padded to the next size that the backbone takes).",
+              _choice("resize", "letterbox", "pad"), "resize"),
         Field("device", "auto, cpu, cuda, or another accelerator torch knows.", _text, "auto"),
         Field("memory_limit", "Behave like a device with this much memory, such as 24GiB.",
               _optional(parse_bytes)),

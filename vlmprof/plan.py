@@ -24,6 +24,7 @@ class Cell:
     axes: Mapping[str, AxisValue]
     height_px: int
     width_px: int
+    """What the backbone is given: the resolution, or what it was padded to."""
     visual_tokens: int | None
     skip_reason: str | None = None
 
@@ -48,15 +49,19 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     """Every cell of the grid, line by line and from small to large images.
 
     Raises `UserError` for an unknown backbone, connector or LLM, and for a resolution that no
-    backbone of the sweep can take. A resolution that only some can take is skipped for the others.
+    backbone of the sweep can take. A resolution that only some can take is skipped for the others. With
+    `fit` `pad` every one is taken, padded to the next size that the backbone takes.
     """
     lines = _whole_lines(spec) if "vlm" in spec.axes else _lines(spec)
     resolutions = sorted(map(str, spec.axes["resolution"]), key=_area)
+    pad = spec.fixed["fit"] == "pad"
     known = {facts.name: facts for _, facts in lines if facts is not None}
     for resolution in resolutions:
-        if len(known) == len({line["backbone"] for line, _ in lines}):
+        if not pad and len(known) == len({line["backbone"] for line, _ in lines}):
             _refuse_if_none_takes(resolution, known)
-    return [_cell(line, resolution, facts, spec.axes) for line, facts in lines for resolution in resolutions]
+    return [
+        _cell(line, resolution, facts, spec.axes, pad) for line, facts in lines for resolution in resolutions
+    ]
 
 
 Line = tuple[dict[str, AxisValue], catalog.BackboneFacts | None]
@@ -95,8 +100,11 @@ def _cell(
     resolution: str,
     facts: catalog.BackboneFacts | None,
     order: Iterable[str],
+    pad: bool,
 ) -> Cell:
     height, width = resolution_size(resolution)
+    if pad and facts is not None:
+        height, width = facts.padded(height, width)
     takes = facts is None or facts.accepts(height, width)
     placed = {**line, "resolution": resolution}
     axes = {name: placed[name] for name in dict.fromkeys((*order, *placed))}
@@ -135,4 +143,6 @@ def _refusal(facts: Mapping[str, catalog.BackboneFacts], resolution: str) -> str
     height, width = resolution_size(resolution)
     nearest = sorted({size for known in facts.values() for size in known.nearest(height, width)})
     sizes = " or ".join(str(w) if h == w else f"{w}x{h}" for h, w in nearest)
-    return f"{' and '.join(facts)} cannot take {resolution}; the nearest that fits is {sizes}"
+    return (
+        f"{' and '.join(facts)} cannot take {resolution}; the nearest that fits is {sizes}; fit pad takes it"
+    )

@@ -19,7 +19,9 @@ def test_the_list_names_every_backbone_with_its_tokens():
         line = next(line for line in listed.splitlines() if f" {name} " in line)
         known = facts(name)
         assert f"{known.parameters:,}" in line
-        assert (f"{known.num_tokens(800, 1333):,}" in line) == known.accepts(800, 1333)
+        height, width = known.padded(800, 1333)
+        assert f" {known.num_tokens(height, width):,} " in line
+        assert (f"({width}x{height})" in line) != known.accepts(800, 1333)
     assert "module:function" in listed
 
 

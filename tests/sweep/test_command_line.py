@@ -70,6 +70,13 @@ def test_plan_prints_cells_tokens_and_reasons(tmp_path):
     assert "4,200" in ended.stdout
     assert "vit-t cannot take 1333x800; the nearest that fits is 1328x800 or 1344x800" in ended.stdout
     assert "1 cells to run, 1 skipped" in ended.stdout
+    padded = vlmprof(
+        "plan", "quick", "--backbone", "vitdet-b", "--resolution", "1333x800", "--resolution", "1024",
+        "--fit", "pad", cwd=tmp_path,
+    )  # fmt: skip
+    assert "4,200" in padded.stdout
+    assert "4,096" in padded.stdout
+    assert "2 cells to run, 0 skipped" in padded.stdout
 
 
 def test_a_wheel_holds_everything(tmp_path):

@@ -69,6 +69,39 @@ def test_unknown_names_bring_the_nearest(axis, value, words):
         planned(**{"backbone": "vit-t", "resolution": 224, axis: value})
 
 
+GEOMETRIES = {
+    # backbone: visual tokens at 224, 512, 1024 and 1333x800, and what the last is padded to
+    "vit-b": (196, 1024, 4096, 4200, (800, 1344)),
+    "vit-h": (256, 1369, 5476, 5568, (812, 1344)),
+    "vmamba-t": (196, 1024, 4096, 4200, (800, 1333)),
+    "vmamba-t-v0": (196, 1024, 4096, 4150, (800, 1333)),
+    "vitdet-b": (196, 1024, 4096, 4200, (800, 1344)),
+    "mambavision-t": (196, 1024, 4096, 4200, (800, 1333)),
+    "maxvit-t": (196, 1024, 4096, 4200, (800, 1344)),
+    "vit-adapter-deit-b": (196, 1024, 4096, 4200, (800, 1344)),
+    "clip-l": (256, 1369, 5476, 5568, (812, 1344)),
+    "siglip-b": (196, 1024, 4096, 4200, (800, 1344)),
+    "siglip2-b": (196, 1024, 4096, 4200, (800, 1344)),
+    "dinov2-s": (256, 1369, 5476, 5568, (812, 1344)),
+    "dinov3-s": (196, 1024, 4096, 4200, (800, 1344)),
+    "swin-t": (196, 1024, 4096, 4200, (800, 1333)),
+    "convnextv2-t": (196, 1024, 4096, 4150, (800, 1333)),
+}
+
+
+@pytest.mark.parametrize("backbone", GEOMETRIES)
+def test_every_geometry_of_the_study_is_taken_with_padding(backbone):
+    document = {
+        "axes": {"backbone": backbone, "llm": "llama-23m", "resolution": [224, 512, 1024, "1333x800"]},
+        "fixed": {"fit": "pad"},
+    }
+    cells = {str(cell.axes["resolution"]): cell for cell in make_plan(build_spec(document, {}, "test"))}
+    *tokens, padded = GEOMETRIES[backbone]
+    assert [cells[size].visual_tokens for size in ("224", "512", "1024", "1333x800")] == tokens
+    assert (cells["1333x800"].height_px, cells["1333x800"].width_px) == padded
+    assert not any(cell.skip_reason for cell in cells.values())
+
+
 def whole(folder, resolution, **config):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))

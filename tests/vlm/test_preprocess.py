@@ -41,6 +41,15 @@ def test_letterbox_keeps_the_aspect_ratio(picture):
     )
 
 
+def test_padding_stands_below_and_to_the_right(picture):
+    image = Preprocess(picture, 48, 64, fit="pad", inner=(40, 60))()[0]
+    assert image.shape == (3, 48, 64)
+    bars = torch.cat((image[:, 40:].flatten(1), image[:, :, 60:].flatten(1)), dim=1)
+    assert bars.abs().max() < 0.02
+    inner = Preprocess(picture, 40, 60)()[0]
+    torch.testing.assert_close(image[:, :40, :60], inner)
+
+
 def test_the_file_is_read_again_every_time(picture):
     preprocess = Preprocess(picture, 16, 16)
     before = preprocess()

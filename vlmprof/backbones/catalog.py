@@ -74,15 +74,17 @@ class BackboneFacts:
 
     def nearest(self, height: int, width: int) -> list[tuple[int, int]]:
         """The nearest sizes that can be encoded, (height, width) in pixels: below and above."""
-        if self.square:
-            height, width = min(height, width), max(height, width)
-        below = tuple(max(self.min_size, side // self.multiple * self.multiple) for side in (height, width))
-        above = tuple(
-            max(self.min_size, -(-side // self.multiple) * self.multiple) for side in (height, width)
-        )
-        if self.square:
-            return sorted({(below[0], below[0]), (above[1], above[1])})
-        return sorted({(below[0], below[1]), (above[0], above[1])})
+        shorter = min(height, width)
+        below = (shorter, shorter) if self.square else (height, width)
+        rows, columns = (max(self.min_size, side // self.multiple * self.multiple) for side in below)
+        return sorted({(rows, columns), self.padded(height, width)})
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """The smallest size that can be encoded and holds the image, (height, width) in pixels."""
+        longer = max(height, width)
+        above = (longer, longer) if self.square else (height, width)
+        rows, columns = (max(self.min_size, -(-side // self.multiple) * self.multiple) for side in above)
+        return rows, columns
 
     def at_level(self, level: int) -> BackboneFacts:
         """The same backbone tapped at another feature level (1 is the finest).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -34,16 +35,23 @@ def list_all(context: typer.Context, resolution: ResolutionOption = "512") -> No
         table.add_column(heading, no_wrap=heading in ("backbone", "parameters"))
     for name in names():
         known = facts(name)
+        given = known.padded(height, width)
         table.add_row(
             name,
             f"{known.parameters:,}" if known.parameters else "",
-            f"{known.num_tokens(height, width):,}" if known.accepts(height, width) else "not this size",
+            f"{known.num_tokens(*given):,}"
+            + ("" if given == (height, width) else f" ({given[1]}x{given[0]})"),
             str(known.embed_dim),
-            f"{known.min_size}" + (f", by {known.multiple}" if known.multiple > 1 else " up"),
+            f"from {known.min_size}" + (f", by {known.multiple}" if known.multiple > 1 else ""),
             known.extra or "",
         )
-    console = Console()
+    # a table in a file or a pipe keeps its columns
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(table)
+    if any(not facts(name).accepts(height, width) for name in names()):
+        console.print(
+            "In brackets: what an image is padded to (--fit pad) where a backbone does not take it."
+        )
     console.print("Also timm:NAME, hf:NAME-or-path, and module:function for one in a file of your own.")
 
 

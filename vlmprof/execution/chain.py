@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlmprof.execution.modes import MODES
+from vlmprof.fields import resolution_size
 from vlmprof.measure.timeline import Stage, Together
 from vlmprof.records import AxisValue
 from vlmprof.vlm.decoding import Context, decode, prefill_cached
@@ -85,11 +86,12 @@ def build_chain(
 def image_source(
     axes: Mapping[str, AxisValue], size: tuple[int, int], fixed: Mapping[str, Any], device: torch.device
 ) -> Preprocess:
-    """What makes a cell's images, `size` being (height, width)."""
+    """What makes a cell's images, `size` being (height, width), its resolution or what that is padded to."""
     image = Path(fixed["image"]) if fixed["image"] else None
     return Preprocess(
         image, height=size[0], width=size[1], fit=fixed["fit"], device=device,
         dtype=getattr(torch, str(axes["dtype"])), batch_size=int(axes["batch_size"]), seed=fixed["seed"],
+        inner=resolution_size(str(axes["resolution"])),
     )  # fmt: skip
 
 

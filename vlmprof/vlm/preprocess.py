@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vlmprof.errors import UserError, unknown
 
-FITS = ("resize", "letterbox")
+FITS = ("resize", "letterbox", "pad")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BORDER = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
@@ -24,8 +24,9 @@ GENERATED_SIZE = (640, 480)
 class Preprocess:
     """Called once per iteration; does all of its work, from the file's bytes on, every time.
 
-    `fit` is `resize` (both sides to the target, the aspect ratio let go) or `letterbox` (the aspect ratio
-    kept, bars in the mean colour). Raises `UserError` here, not in the timed call, for an image that
+    `fit` is `resize` (both sides to the target, the aspect ratio let go), `letterbox` (the aspect ratio kept,
+    bars in the mean colour on both sides) or `pad` (resized to `inner`, (height, width), bars in the mean
+    colour below and to the right). Raises `UserError` here, not in the timed call, for an image that
     cannot be read.
     """
 
@@ -40,12 +41,14 @@ class Preprocess:
         dtype: torch.dtype = torch.float32,
         batch_size: int = 1,
         seed: int = 0,
+        inner: tuple[int, int] | None = None,
     ) -> None:
         if fit not in FITS:
             raise unknown("fit", fit, FITS)
         self.height = height
         self.width = width
         self.fit = fit
+        self.inner = inner or (height, width)
         self.device = torch.device(device)
         self.dtype = dtype
         self.batch_size = batch_size
@@ -80,6 +83,10 @@ class Preprocess:
     def _fitted(self, picture: Image.Image) -> Image.Image:
         if self.fit == "resize":
             return picture.resize((self.width, self.height), Image.Resampling.BICUBIC)
+        if self.fit == "pad":
+            canvas = Image.new("RGB", (self.width, self.height), BORDER)
+            canvas.paste(picture.resize(self.inner[::-1], Image.Resampling.BICUBIC))
+            return canvas
         scale = min(self.width / picture.width, self.height / picture.height)
         inner = (
             min(self.width, max(1, round(picture.width * scale))),
