@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -45,6 +46,8 @@ class BenchRow:
     shape: str
     dtype: str
     backend: str
+    launch: str
+    """What the launch was chosen by, where it has a choice: `8 tiles by rule`, `4 tiles by tuning`."""
     median_s: float
     quartile_low_s: float
     quartile_high_s: float
@@ -67,6 +70,7 @@ class Workload:
     shape: str
     call: Callable[[str], Tensor]
     work: counts.Counts
+    launch: Callable[[str], str] = lambda backend: ""
 
 
 def samples_of(call: Callable[[], object], device: torch.device, seconds: float) -> list[float]:
@@ -107,6 +111,12 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     return Ceilings(2 * source.numel() / copy_s, 2 * side**3 / matmul_s)
 
 
+def level_shape(model: str, resolution: int, level: int) -> tuple[int, int, int]:
+    """Side, d_inner and dt_rank of one of VMamba's levels (1 to 4) for square images of `resolution`."""
+    d_model = WIDTHS[model] << (level - 1)
+    return resolution // (2 << level), 2 * d_model, -(-d_model // 16)
+
+
 def workloads(
     model: str,
     resolution: int,
@@ -121,8 +131,8 @@ def workloads(
     """
     item = dtype.itemsize
     for level in levels:
-        d_model = WIDTHS[model] << (level - 1)
-        side, d_inner, dt_rank = resolution // (2 << level), 2 * d_model, -(-d_model // 16)
+        side, d_inner, dt_rank = level_shape(model, resolution, level)
+        d_model = d_inner // 2
         length = side * side
         where = f"{model} {resolution} level {level}"
         draw = _drawing(device, dtype)
@@ -137,6 +147,7 @@ def workloads(
         yield Workload(
             "ss2d", where, _calling(ss2d, x, *parameters, peers=peers),
             counts.ss2d_counts(1, side, side, d_inner, dt_rank, 1, item),
+            partial(_ss2d_launch, x, dt_rank),
         )  # fmt: skip
         decay = -draw(4 * d_inner, 1).float().exp()
         scan = (draw(1, 4 * d_inner, length), draw(1, 4 * d_inner, length), decay)
@@ -189,6 +200,7 @@ def measure(
         shape=workload.shape,
         dtype=str(dtype).removeprefix("torch."),
         backend=backend,
+        launch=workload.launch(backend),
         median_s=median,
         quartile_low_s=low,
         quartile_high_s=high,
@@ -202,6 +214,15 @@ def measure(
         share_of_copy_ceiling=bytes_per_s / ceilings.copy_bytes_per_s,
         share_of_matmul_ceiling=flops_per_s / ceilings.matmul_flops_per_s,
     )
+
+
+def _ss2d_launch(x: Tensor, dt_rank: int, backend: str) -> str:
+    if backend != "triton":
+        return ""
+    from vlmprof.kernels.ss2d.fused import launch_for
+
+    launch = launch_for(x.shape, dt_rank, 1, x.dtype, x.device)
+    return f"{launch.tiles} tiles by {launch.chosen_by}"
 
 
 def _calling(

@@ -140,7 +140,8 @@ def _linear_op(
 ) -> Tensor:
     from vlmprof.kernels.block.linear import linear_fused
 
-    return linear_fused(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        return linear_fused(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
 
 
 @_linear_op.register_fake
@@ -161,7 +162,8 @@ def _(
 def _depthwise_conv_silu_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     from vlmprof.kernels.block.depthwise import depthwise_conv_silu_fused
 
-    return depthwise_conv_silu_fused(x, weight, bias)
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        return depthwise_conv_silu_fused(x, weight, bias)
 
 
 @_depthwise_conv_silu_op.register_fake

@@ -74,7 +74,8 @@ def _cross_scan_op(x: Tensor, backend: str) -> Tensor:
         return cross_scan_vectorized(x)
     from vlmprof.kernels.cross_scan.fused import cross_scan_fused
 
-    return cross_scan_fused(x)
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        return cross_scan_fused(x)
 
 
 @_cross_scan_op.register_fake
@@ -91,7 +92,8 @@ def _cross_merge_op(ys: Tensor, height: int, width: int, backend: str) -> Tensor
         return cross_merge_vectorized(ys, height, width)
     from vlmprof.kernels.cross_scan.fused import cross_merge_fused
 
-    return cross_merge_fused(ys, height, width)
+    with torch.cuda.device_of(ys):  # Triton launches on the current device
+        return cross_merge_fused(ys, height, width)
 
 
 @_cross_merge_op.register_fake

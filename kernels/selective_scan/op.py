@@ -76,7 +76,8 @@ def _selective_scan_op(
         return selective_scan_vectorized(*arguments)
     from vlmprof.kernels.selective_scan.fused import selective_scan_fused
 
-    return selective_scan_fused(*arguments)
+    with torch.cuda.device_of(u):  # Triton launches on the current device
+        return selective_scan_fused(*arguments)
 
 
 @_selective_scan_op.register_fake

@@ -10,6 +10,8 @@ Nothing with four directions of D channels per pixel is ever written.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -18,6 +20,7 @@ from vlmprof.kernels.ss2d import many_states, single_state
 from vlmprof.kernels.ss2d.carry import carry_kernel
 from vlmprof.kernels.ss2d.packing import Packed, kept, pack
 from vlmprof.kernels.ss2d.tile import CHANNELS, POSITIONS
+from vlmprof.kernels.tuning import Shape, tuned_tiles
 
 ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 WORDS = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32: torch.int64}
@@ -39,6 +42,25 @@ def tiles_per_chunk(positions: int, channels: int, batch: int) -> int:
     return max(1, min(MOST_TILES, programs // ENOUGH_PROGRAMS))
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How the kernels cut a sequence."""
+
+    tiles: int
+    """Tiles of `POSITIONS` positions per chunk."""
+    chosen_by: str
+    """`tuning`, or `rule` where this shape was not tuned on this device."""
+
+
+def launch_for(shape: torch.Size, dt_rank: int, d_state: int, dtype: torch.dtype, device: torch.device) -> Launch:
+    """What `ss2d` runs with for x of this shape (batch, height, width, d_inner)."""
+    batch, height, width, d_inner = shape
+    tuned = tuned_tiles(Shape(d_inner, dt_rank, d_state, dtype, batch * height * width), device)
+    if tuned is not None:
+        return Launch(tuned, "tuning")
+    return Launch(tiles_per_chunk(height * width, d_inner, batch), "rule")
+
+
 def ss2d_fused(
     x: Tensor,
     x_proj_weight: Tensor,
@@ -46,14 +68,20 @@ def ss2d_fused(
     dt_projs_bias: Tensor,
     A_logs: Tensor,
     Ds: Tensor,
+    tiles: int | None = None,
 ) -> Tensor:
-    """Shapes as in `ss2d`. Raises TypeError for float64."""
+    """Shapes as in `ss2d`; `tiles` per chunk are those of `launch_for` unless given.
+
+    Raises TypeError for float64.
+    """
     if x.dtype not in ELEMENTS:
         raise TypeError(
             f"ss2d: backend 'triton' takes bfloat16, float16 or float32, got {x.dtype}; "
             "backend 'torch' takes float64"
         )
     parameters = kept(pack, x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    if tiles is None:
+        tiles = launch_for(x.shape, dt_projs_weight.shape[2], A_logs.shape[1], x.dtype, x.device).tiles
     d_inner = x.shape[3]
     channels = d_inner + d_inner % 2
     if channels != d_inner:
@@ -63,14 +91,13 @@ def ss2d_fused(
         x = x.clone()
     blocks = torch.nn.functional.linear(x, parameters.x_proj)
     out = torch.empty_like(x)
-    _launch(x, blocks, out, parameters)
+    _launch(x, blocks, out, parameters, tiles)
     return out if channels == d_inner else out[..., :d_inner].contiguous()
 
 
-def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed) -> None:
+def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed, tiles: int) -> None:
     batch, height, width, channels = x.shape
     d_state = parameters.a2.shape[1]
-    tiles = tiles_per_chunk(height * width, channels, batch)
     chunks = -(-height * width // (tiles * POSITIONS))
     word = WORDS[x.dtype]
     sums = x.new_empty(batch, 4, chunks, channels, dtype=torch.float32)

@@ -71,7 +71,8 @@ def _ss2d_op(
         return ss2d_vectorized(*arguments)
     from vlmprof.kernels.ss2d.fused import ss2d_fused
 
-    return ss2d_fused(*arguments)
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        return ss2d_fused(*arguments)
 
 
 @_ss2d_op.register_fake

@@ -93,8 +93,7 @@ def bench(
     from vlmprof.kernels.peers import peers as find_peers
 
     where = _device(device)
-    if model not in timing.WIDTHS:
-        raise UserError(f"unknown model {model!r}; known: {', '.join(timing.WIDTHS)}")
+    _known_model(model)
     others: dict[str, Any] = {}
     if peers or public is not None:
         try:
@@ -114,6 +113,34 @@ def bench(
     _print_ratios(rows)
     if out is not None:
         _write(rows, out)
+
+
+@app.command()
+def tune(
+    dtype: DtypesOption = None,
+    model: Annotated[str, typer.Option(help="vmamba-t, vmamba-s or vmamba-b: whose shapes.")] = "vmamba-t",
+    resolution: Annotated[list[int] | None, typer.Option(help="Pixels; repeatable. 224 by default.")] = None,
+    level: Annotated[list[int] | None, typer.Option(help="1 to 4; repeatable. All by default.")] = None,
+) -> None:
+    """Measure how ss2d is best launched on this GPU and keep it on disk. Nothing else ever tunes."""
+    from vlmprof.kernels import bench as timing
+    from vlmprof.kernels.tuning import cache_path
+
+    where = _device(None)
+    _known_model(model)
+    for kind in _dtypes(dtype) or (_default_dtype(where),):
+        for size in resolution or [224]:
+            for number in level or (1, 2, 3, 4):
+                side, d_inner, dt_rank = timing.level_shape(model, size, number)
+                try:
+                    from vlmprof.kernels.ss2d.tune import tune_ss2d
+
+                    found = tune_ss2d((1, side, side, d_inner), dt_rank, 1, kind, where)
+                except (ImportError, RuntimeError) as error:
+                    raise UserError(str(error)) from None
+                times = ", ".join(f"{tiles}: {s * 1e3:.3f} ms" for tiles, s in found.seconds.items())
+                print(f"{model} {size} level {number}: {found.tiles} tiles per chunk ({times})", flush=True)
+    print(f"kept in {cache_path()}")
 
 
 @app.command()
@@ -149,6 +176,13 @@ def inspect(
         print(f"{c.name} spills on {c.architecture}: {c.spill_instructions} instructions")
     if bad:
         raise typer.Exit(1)
+
+
+def _known_model(name: str) -> None:
+    from vlmprof.kernels.bench import WIDTHS
+
+    if name not in WIDTHS:
+        raise UserError(f"unknown model {name!r}; known: {', '.join(WIDTHS)}")
 
 
 def _device(name: str | None) -> torch.device:

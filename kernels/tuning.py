@@ -1,0 +1,141 @@
+"""Launch parameters measured once per GPU and kept on disk: the only thing here that is tuned.
+
+    tune  ── times each candidate, explicitly ──> cache file ──> tuned_tiles ── looked up at a launch
+
+Tuning happens when it is asked for and never inside a call of a kernel. What is tuned is the number of
+tiles per chunk, an argument and no constant of the kernels, so no candidate compiles anything anew.
+Without a cache file a launch falls back on the kernels' own rule.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+KERNELS = 10
+"""Version of the kernels that choices were measured with: raise it when they change, and old ones lapse."""
+
+CANDIDATES = (1, 2, 3, 4, 6, 8, 12, 16)
+"""Tiles per chunk that are tried."""
+
+Timer = Callable[[Callable[[], object]], float]
+"""Seconds that one call takes."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a choice depends on, beside the device and the versions."""
+
+    d_inner: int
+    dt_rank: int
+    d_state: int
+    dtype: torch.dtype
+    positions: int
+    """batch · height · width; choices hold for all sizes between two powers of two."""
+
+    def key(self, device_name: str) -> str:
+        """The name under which the choice is kept."""
+        kind = str(self.dtype).removeprefix("torch.")
+        size = f"d_inner={self.d_inner} dt_rank={self.dt_rank} d_state={self.d_state} {kind}"
+        return (
+            f"{device_name} | torch {torch.__version__} triton {_triton_version()} kernels {KERNELS} | "
+            f"{size} positions<2^{self.positions.bit_length()}"
+        )
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning one shape found."""
+
+    tiles: int
+    seconds: dict[int, float]
+    """By candidate."""
+
+
+def cache_path() -> Path:
+    """VLMPROF_TUNING_CACHE, or vlmprof/ss2d-tuning.json in XDG_CACHE_HOME or ~/.cache."""
+    named = os.environ.get("VLMPROF_TUNING_CACHE")
+    if named:
+        return Path(named)
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "vlmprof" / "ss2d-tuning.json"
+
+
+@lru_cache(maxsize=1024)
+def tuned_tiles(shape: Shape, device: torch.device) -> int | None:
+    """The tiles per chunk found for this shape on this device, or None where it was not tuned.
+
+    The file is read at a shape's first launch in a process; later ones cost a dictionary look-up.
+    """
+    path = cache_path()
+    return _read(path).get(shape.key(_device_name(device))) if path.exists() else None
+
+
+def tune(shape: Shape, device: torch.device, run: Callable[[int], object], timer: Timer) -> Tuned:
+    """Time `run(tiles)` for each candidate and keep the fastest on disk.
+
+    The candidates are `CANDIDATES`, at most one chunk for the whole sequence. `timer` warms up before it
+    measures. Raises OSError when the cache cannot be written.
+    """
+    from vlmprof.kernels.ss2d.tile import POSITIONS
+
+    most = -(-shape.positions // POSITIONS)
+    seconds = {t: timer(lambda t=t: run(t)) for t in CANDIDATES if t <= most}  # type: ignore[misc]
+    best = min(seconds, key=seconds.__getitem__)
+    _keep(cache_path(), shape.key(_device_name(device)), best)
+    tuned_tiles.cache_clear()
+    return Tuned(best, seconds)
+
+
+def _read(path: Path) -> dict[str, int]:
+    """The choices in the file; none, and a warning of one line, when it cannot be understood."""
+    try:
+        choices = json.loads(path.read_text())
+        if not isinstance(choices, dict) or not all(type(t) is int and t > 0 for t in choices.values()):
+            raise ValueError("not a table of positive integers")
+    except (OSError, ValueError) as error:
+        warnings.warn(f"ignoring the kernel tuning in {path}: {error}", stacklevel=2)
+        return {}
+    return choices
+
+
+def _keep(path: Path, key: str, tiles: int) -> None:
+    """Add one choice to the file, which other processes may be reading or adding to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.with_name(path.name + ".lock")):
+        choices = _read(path) if path.exists() else {}
+        choices[key] = tiles
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
+            file.write(json.dumps(choices, indent=1, sort_keys=True) + "\n")
+        os.replace(file.name, path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@lru_cache(maxsize=16)
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@lru_cache(maxsize=1)
+def _triton_version() -> str:
+    try:
+        return version("triton")
+    except PackageNotFoundError:
+        return "none"

@@ -1,0 +1,134 @@
+"""Tuning of launches: explicit, bounded, kept on disk, and harmless where the file is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+from vlmprof.kernels import tuning
+
+from vlmprof.cli import kernels as command
+from vlmprof.errors import UserError
+
+CPU = torch.device("cpu")
+SHAPE = tuning.Shape(d_inner=192, dt_rank=6, d_state=1, dtype=torch.bfloat16, positions=3136)
+
+INTERPRETED = """
+import json, torch
+from vlmprof.kernels.ss2d.fused import launch_for, ss2d_fused
+from vlmprof.kernels.ss2d.tune import tune_ss2d
+from vlmprof.kernels.verify import ss2d_case
+torch.set_num_threads(1)
+shape, kind, cpu = (1, 8, 5, 4), torch.float32, torch.device("cpu")
+arguments = ss2d_case("any", shape, 2, 1, kind, cpu).arguments
+by_rule = launch_for(torch.Size(shape), 2, 1, kind, cpu)
+before = ss2d_fused(*arguments)
+tried = []
+def timer(call):
+    call()
+    tried.append(len(tried))
+    return -float(len(tried))  # the last one is the fastest
+found = tune_ss2d(shape, 2, 1, kind, cpu, timer)
+tuned = launch_for(torch.Size(shape), 2, 1, kind, cpu)
+agrees = torch.allclose(ss2d_fused(*arguments), before, rtol=1e-5, atol=1e-6)
+print(json.dumps([by_rule.tiles, by_rule.chosen_by, found.tiles, tuned.tiles, tuned.chosen_by, agrees]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLMPROF_TUNING_CACHE", str(tmp_path / "deep" / "tuning.json"))
+    tuning.tuned_tiles.cache_clear()
+
+
+def tuned_by(seconds: Callable[[int], float]) -> tuning.Tuned:
+    """Tune SHAPE as if a call with t tiles took seconds(t)."""
+    ran: list[int] = []
+
+    def timer(call: Callable[[], object]) -> float:
+        call()
+        return seconds(ran[-1])
+
+    return tuning.tune(SHAPE, CPU, ran.append, timer)
+
+
+def test_the_fastest_candidate_is_kept_for_its_sizes_alone() -> None:
+    assert tuning.tuned_tiles(SHAPE, CPU) is None
+    found = tuned_by(lambda tiles: abs(tiles - 6.0))
+    assert found.tiles == 6
+    assert len(found.seconds) <= 8
+    assert tuning.tuned_tiles(SHAPE, CPU) == 6
+    near = tuning.Shape(192, 6, 1, torch.bfloat16, 4095)
+    far = tuning.Shape(192, 6, 1, torch.bfloat16, 4096)
+    other = tuning.Shape(192, 6, 1, torch.float32, 3136)
+    assert [tuning.tuned_tiles(shape, CPU) for shape in (near, far, other)] == [6, None, None]
+
+
+def test_other_versions_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned_by(float)
+    assert tuning.tuned_tiles(SHAPE, CPU) == 1
+    monkeypatch.setattr(tuning, "KERNELS", tuning.KERNELS + 1)
+    tuning.tuned_tiles.cache_clear()
+    assert tuning.tuned_tiles(SHAPE, CPU) is None
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"a": 0}', '{"a": "8"}', ""])
+def test_a_broken_file_is_said_in_one_line_and_replaced(content: str) -> None:
+    path = tuning.cache_path()
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.warns(UserWarning, match="ignoring the kernel tuning") as caught:
+        assert tuning.tuned_tiles(SHAPE, CPU) is None
+    assert "\n" not in str(caught[0].message)
+    with pytest.warns(UserWarning):
+        tuned_by(float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tuning.tuned_tiles(SHAPE, CPU) == 1
+
+
+def test_processes_that_tune_at_once_keep_each_others_choices() -> None:
+    code = (
+        "import sys, torch; from vlmprof.kernels import tuning\n"
+        "for n in range(20):\n"
+        "    shape = tuning.Shape(int(sys.argv[1]), n, 1, torch.float32, 1000)\n"
+        "    tuning.tune(shape, torch.device('cpu'), float, lambda call: 1.0)\n"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code, str(d)], env=os.environ) for d in (1, 2)]
+    assert [process.wait(timeout=60) for process in running] == [0, 0]
+    assert len(json.loads(tuning.cache_path().read_text())) == 40
+    assert {path.name for path in tuning.cache_path().parent.iterdir()} == {"tuning.json", "tuning.json.lock"}
+
+
+def test_the_cache_is_where_the_user_keeps_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("VLMPROF_TUNING_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert tuning.cache_path() == tmp_path / "vlmprof" / "ss2d-tuning.json"
+
+
+@pytest.mark.slow
+def test_a_launch_uses_what_tuning_found_and_says_so() -> None:
+    pytest.importorskip("triton")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", INTERPRETED],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == [1, "rule", 3, 3, "tuning", True]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
+def test_the_command_says_that_it_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    result = CliRunner().invoke(command.app, ["tune"])
+    assert isinstance(result.exception, UserError)
+    assert "triton" in str(result.exception)
