@@ -29,6 +29,7 @@ def test_the_list_names_every_backbone_with_its_tokens():
     ("arguments", "said"),
     [
         (("vmamba-t", "--resolution", "1333x800"), ["4,200 of 384", "384 channels x 50 x 84", "11,835,072"]),
+        (("dinov2-s",), ["518 x 518 pixels, padded", "1,369 of 384"]),
         (("vit-b",), ["1,024 of 768", "86,567,656", "GFLOP"]),
         (("swin-t", "--level", "2", "--levels", "all"), ["level 2 of 4, all", "4,096 of 192"]),
     ],

@@ -236,8 +236,8 @@ def main() -> None:
         "\nPlain families take multiples of their patch, and MaxViT and ViT-Adapter of 32: they have no odd "
         "sizes. VMamba's first version was recorded at even sizes, for its authors' code pads odd ones by "
         "half the image. CLIP, SigLIP, DINOv2, DINOv3, Swin and ConvNeXt V2 are built from transformers' "
-        "classes; what is compared is the backbone made of them (its positions at the image's size, its tap, what it "
-        "drops) with a plain use of the same classes."
+        "classes; what is compared is the backbone made of them (its positions at the image's size, its tap, "
+        "what it drops) with a plain use of the same classes."
     )
     if worst >= LIMIT:
         raise SystemExit(1)

@@ -13,10 +13,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from synthetic_runs import GIB, cell, frame, samples, sweep
 
+from vlmprof.analysis.frames import split_lines
 from vlmprof.analysis.reference import load_reference
 from vlmprof.errors import UserError
 from vlmprof.records import Row, Status
 from vlmprof.render.six_panel import draw_reference, save_six_panel, six_panel
+from vlmprof.render.style import line_styles
 
 UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "GiB": GIB}
 COLUMNS = {
@@ -180,6 +182,15 @@ def test_one_colour_per_family_and_one_marker_per_size() -> None:
     assert looks["vit-t"].get_color() == looks["vit-s"].get_color() != looks["vmamba-t"].get_color()
     assert looks["vit-t"].get_marker() == looks["vmamba-t"].get_marker() != looks["vit-s"].get_marker()
     assert looks["vit-t"].get_linestyle() == "-" != looks["vmamba-t"].get_linestyle()
+
+
+def test_every_family_looks_different_from_every_other() -> None:
+    from vlmprof.backbones import facts, names
+
+    of_family = {facts(name).family: name for name in names()}
+    lines = split_lines(frame([cell(name, 224) for name in (*of_family.values(), "own", "other", "third")]))
+    looks = [(style.colour, str(style.dash)) for style in line_styles(lines).values()]
+    assert len(set(looks)) == len(looks) == len(of_family) + 3
 
 
 def test_a_legend_says_what_differs_and_only_that() -> None:

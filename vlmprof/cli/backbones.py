@@ -66,7 +66,8 @@ def show(
     """Show one backbone: its sizes, its levels' shapes, FLOPs and bytes, counted without running it."""
     import torch
     from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
+    from rich.table import Column, Table
 
     from vlmprof.backbones import create_backbone, facts
     from vlmprof.cost.counter import count_module
@@ -76,8 +77,9 @@ def show(
 
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    size = resolution_size(parse_resolution(resolution))
+    asked = resolution_size(parse_resolution(resolution))
     known = facts(name, level)
+    size = known.padded(*asked)
     encoder = create_backbone(
         name, level=level, levels=levels, image_size=size, device="meta", dtype=getattr(torch, dtype)
     )
@@ -92,7 +94,7 @@ def show(
         "parameters built here": f"{built:,}",
         "official weights": known.pretrained or "none that can be loaded safely",
         "needs": f"pip install 'vlmprof[{known.extra}]'" if known.extra else "nothing more",
-        "image": f"{size[1]} x {size[0]} pixels, {dtype}",
+        "image": f"{size[1]} x {size[0]} pixels{'' if size == asked else ', padded'}, {dtype}",
         "tapped": tap,
         "visual tokens": f"{known.num_tokens(*size):,} of {known.embed_dim} channels, stride {known.stride}",
     }
@@ -106,7 +108,8 @@ def show(
         "least traffic": f"{show_bytes(cost.least_bytes)} (weights and images in, tokens out)",
         "peak activations": show_bytes(cost.peak_activation_bytes),
     }
-    table = Table("", name)
-    for row in rows.items():
-        table.add_row(*row)
-    Console().print(table)
+    table = Table("", Column(escape(name), overflow="fold"))
+    for title, words in rows.items():
+        table.add_row(title, escape(words))
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(table)

@@ -17,7 +17,7 @@ Dash = str | tuple[float, tuple[float, ...]]
 _DASHES: tuple[Dash, ...] = ("-", (0, (5, 1.6)), (0, (6, 1.5, 1.2, 1.5)), (0, (2.6, 1.2)), (0, (9, 2)))
 _COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255",
-    "#999933", "#44AA99",
+    "#999933", "#44AA99", "#117733", "#AA4499", "#CC6677", "#000000", "#7F7F7F", "#6B4C2A",
 )  # fmt: skip
 _FAMILY_SLOTS = {
     name: slot
@@ -31,8 +31,14 @@ _FAMILY_SLOTS = {
             "vit-adapter",
             "vim",
             "swin",
-            "convnext",
+            "convnext v2",
             "siglip",
+            "siglip 2",
+            "clip",
+            "dinov2",
+            "dinov3",
+            "vmamba-s1l8",
+            "vmamba-v0",
         )
     )
 }
@@ -124,7 +130,8 @@ def line_styles(lines: Sequence[Line]) -> dict[tuple[str, ...], LineStyle]:
         slot = slots[family]
         styles[line.key] = LineStyle(
             colour=_COLOURS[slot % len(_COLOURS)],
-            dash=_DASHES[slot % len(_DASHES)],
+            # once round the colours, the next dash: no two of 80 families look the same
+            dash=_DASHES[(slot + slot // len(_COLOURS)) % len(_DASHES)],
             marker=markers[family, size],
             fill=FILLS[settings.index(tuple(line.setting.values())) % len(FILLS)],
         )
