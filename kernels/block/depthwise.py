@@ -22,12 +22,14 @@ def depthwise_conv_silu_kernel(
 ):  # fmt: skip
     """x, y (batch, height, width, D); weight (SIZE · SIZE, D). Sums in float32.
 
-    Grid (row blocks of PIXELS, channel blocks, batch · height). The neighbours that programs share are
+    Grid (batch · height · row blocks of PIXELS, channel blocks). The neighbours that programs share are
     read from the cache.
     """
-    row = tl.program_id(2) % height
-    image = (tl.program_id(2) // height).to(tl.int64)
-    column = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    across = tl.cdiv(width, PIXELS)
+    line = tl.program_id(0) // across
+    row = line % height
+    image = (line // height).to(tl.int64)
+    column = tl.program_id(0) % across * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     real = (channel < D)[None, :]
     total = tl.zeros([PIXELS, CHANNELS], tl.float32)
@@ -35,13 +37,13 @@ def depthwise_conv_silu_kernel(
         total += tl.load(bias_ptr + channel, mask=channel < D, other=0.0).to(tl.float32)[None, :]
     for dy in tl.static_range(SIZE):
         y = row + dy - SIZE // 2
-        line = x_ptr + (image * height + y) * width * D
+        pixels = x_ptr + (image * height + y) * width * D
         lines = y + tl.zeros([PIXELS], tl.int32)
         within = (lines >= 0) & (lines < height)
         for dx in tl.static_range(SIZE):
             x = column + dx - SIZE // 2
             there = (within & (x >= 0) & (x < width))[:, None] & real
-            value = tl.load(line + (x[:, None] * D + channel[None, :]), mask=there, other=0.0)
+            value = tl.load(pixels + (x[:, None] * D + channel[None, :]), mask=there, other=0.0)
             weight = tl.load(weight_ptr + (dy * SIZE + dx) * D + channel, mask=channel < D, other=0.0)
             total += value.to(tl.float32) * weight.to(tl.float32)[None, :]
     total = total / (1.0 + tl.exp(-total))
@@ -58,7 +60,7 @@ def depthwise_conv_silu_fused(x: Tensor, weight: Tensor, bias: Tensor | None) ->
     by_tap = weight.reshape(channels, size * size).t().contiguous()
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     block = min(CHANNELS, triton.next_power_of_2(channels))
-    grid = (triton.cdiv(width, PIXELS), triton.cdiv(channels, block), batch * height)
+    grid = (batch * height * triton.cdiv(width, PIXELS), triton.cdiv(channels, block))
     depthwise_conv_silu_kernel[grid](
         x.contiguous(), by_tap, by_tap if bias is None else bias, y, height, width,
         D=channels, SIZE=size, HAS_BIAS=bias is not None, PIXELS=PIXELS, CHANNELS=block, num_warps=4,

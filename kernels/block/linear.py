@@ -36,10 +36,12 @@ def linear_kernel(
 ):  # fmt: skip
     """y (rows, M) = activation(norm(x) weightᵀ + bias) + residual. x (rows, K), weight (M, K).
 
-    Grid (column blocks, row blocks), so that programs which run together share rows.
+    Grid (row blocks · column blocks): programs which run together share rows, and the first dimension
+    alone may exceed 65535, as the row blocks of a 8192-pixel image do.
     """
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    across = tl.cdiv(M, COLUMNS)
+    row = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)
     depth = tl.arange(0, DEPTH)
     there = (row < rows)[:, None]
     x_rows = x_ptr + row.to(tl.int64)[:, None] * K
@@ -106,7 +108,7 @@ def linear_fused(
     x = x.contiguous()
     weight = weight.to(x.dtype).contiguous()
     rows = x.numel() // x.shape[-1]
-    grid = (triton.cdiv(features, COLUMNS), triton.cdiv(rows, ROWS))
+    grid = (triton.cdiv(rows, ROWS) * triton.cdiv(features, COLUMNS),)
     linear_kernel[grid](
         x,
         x if norm_weight is None else norm_weight,

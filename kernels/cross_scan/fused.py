@@ -16,10 +16,17 @@ TILE = 32
 
 
 @triton.jit
-def _places(row0, column0, height, width, TILE: tl.constexpr):
+def _tiles(height, width, TILE: tl.constexpr):
+    return tl.cdiv(height, TILE) * tl.cdiv(width, TILE)
+
+
+@triton.jit
+def _places(height, width, TILE: tl.constexpr):
     """Offsets of a tile in scan order by rows, (rows, columns), and by columns, (columns, rows)."""
-    rows = row0 + tl.arange(0, TILE)
-    columns = column0 + tl.arange(0, TILE)
+    tile = tl.program_id(0) % _tiles(height, width, TILE)
+    across = tl.cdiv(width, TILE)
+    rows = tile // across * TILE + tl.arange(0, TILE)
+    columns = tile % across * TILE + tl.arange(0, TILE)
     by_rows = rows[:, None] * width + columns[None, :]
     by_columns = columns[:, None] * height + rows[None, :]
     inside = (rows < height)[:, None] & (columns < width)[None, :]
@@ -29,13 +36,10 @@ def _places(row0, column0, height, width, TILE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["channels", "height", "width"])
 def cross_scan_kernel(x_ptr, xs_ptr, channels, height, width, TILE: tl.constexpr):
-    """x (batch, channels, height, width) to xs (batch, 4, channels, L). Grid (tiles, batch · channels)."""
-    across = tl.cdiv(width, TILE)
-    row0 = tl.program_id(0) // across * TILE
-    column0 = tl.program_id(0) % across * TILE
-    by_rows, by_columns, inside, inside_t = _places(row0, column0, height, width, TILE)
+    """x (batch, channels, height, width) to xs (batch, 4, channels, L). Grid (batch · channels · tiles)."""
+    by_rows, by_columns, inside, inside_t = _places(height, width, TILE)
     length = height * width
-    image = tl.program_id(1).to(tl.int64)
+    image = (tl.program_id(0) // _tiles(height, width, TILE)).to(tl.int64)
     xs_ptr += (image // channels * (4 * channels) + image % channels) * length
     step = channels.to(tl.int64) * length
     tile = tl.load(x_ptr + image * length + by_rows, mask=inside)
@@ -48,13 +52,10 @@ def cross_scan_kernel(x_ptr, xs_ptr, channels, height, width, TILE: tl.constexpr
 
 @triton.jit(do_not_specialize=["channels", "height", "width"])
 def cross_merge_kernel(ys_ptr, y_ptr, channels, height, width, TILE: tl.constexpr):
-    """ys (batch, 4, channels, L) to y (batch, channels, height, width). Grid (tiles, batch · channels)."""
-    across = tl.cdiv(width, TILE)
-    row0 = tl.program_id(0) // across * TILE
-    column0 = tl.program_id(0) % across * TILE
-    by_rows, by_columns, inside, inside_t = _places(row0, column0, height, width, TILE)
+    """ys (batch, 4, channels, L) to y (batch, channels, height, width). Grid (batch · channels · tiles)."""
+    by_rows, by_columns, inside, inside_t = _places(height, width, TILE)
     length = height * width
-    image = tl.program_id(1).to(tl.int64)
+    image = (tl.program_id(0) // _tiles(height, width, TILE)).to(tl.int64)
     ys_ptr += (image // channels * (4 * channels) + image % channels) * length
     step = channels.to(tl.int64) * length
     rows = tl.load(ys_ptr + by_rows, mask=inside).to(tl.float32)
@@ -65,8 +66,9 @@ def cross_merge_kernel(ys_ptr, y_ptr, channels, height, width, TILE: tl.constexp
     tl.store(y_ptr + image * length + by_rows, merged, mask=inside)
 
 
-def _grid(images: int, height: int, width: int) -> tuple[int, int]:
-    return triton.cdiv(height, TILE) * triton.cdiv(width, TILE), images
+def _grid(images: int, height: int, width: int) -> tuple[int]:
+    """One dimension, since only the first may exceed 65535."""
+    return (images * triton.cdiv(height, TILE) * triton.cdiv(width, TILE),)
 
 
 def cross_scan_fused(x: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def _check(
 ) -> None:
     op = "selective_scan"
     batch, d_inner, length = u.shape
-    for name, tensor in (("u", u), ("delta", delta), ("B", B), ("C", C)):
+    for name, tensor in (("u", u), ("delta", delta), ("A", A), ("B", B), ("C", C)):
         check_float(op, name, tensor)
     check_shape(op, "delta", delta, u.shape, "(batch, d_inner, L) like u")
     check_dims(op, "A", A, 2, "(d_inner, d_state)")
@@ -113,5 +113,6 @@ def _check(
     check_shape(op, "C", C, B.shape, "(batch, groups, d_state, L) like B")
     for name, vector in (("D", D), ("delta_bias", delta_bias)):
         if vector is not None:
+            check_float(op, name, vector)
             check_shape(op, name, vector, (d_inner,), "(d_inner)")
     check_device(op, u.device, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)

@@ -75,8 +75,9 @@ def ss2d_vectorized(
     """Shapes as in `ss2d`."""
     shape, d_inner = x.shape, x.shape[3]
     dtype = compute_dtype(x.dtype)
+    x = x.contiguous()
     if 1 in shape[1:3]:
-        x = x.reshape(shape[0], 1, -1, d_inner)  # rows and columns read the same sequence
+        x = x.view(shape[0], 1, -1, d_inner)  # rows and columns read the same sequence
     _, height, width, _ = x.shape
     steps_across, steps_down = _steps_per_piece(width), _steps_per_piece(height)
     tail_across, tail_down = -width % steps_across, -height % steps_down
@@ -91,8 +92,7 @@ def ss2d_vectorized(
         steps, tail = (steps_down, tail_down) if columns else (steps_across, tail_across)
         pixels, out, parameters = (_in_pieces(image, columns, steps) for image in (x, y, projected[..., k, :]))
         _scan_direction_(out, pixels, parameters, made.dt_weight[k], made.a2[k], tail, reverse=k >= 2)
-    y = y[:, :height, :width].to(x.dtype, memory_format=torch.contiguous_format)
-    return y.view(shape)
+    return y[:, :height, :width].to(x.dtype).contiguous().view(shape)
 
 
 def _steps_per_piece(length: int) -> int:

@@ -78,9 +78,13 @@ def test_steps_that_underflow_every_decay_are_exact() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
 def test_results_keep_shape_dtype_and_are_contiguous(dtype: torch.dtype) -> None:
-    x, *parameters = drawn(3, 5, 6)
-    y = ss2d(x.to(dtype), *parameters)
-    assert (y.shape, y.dtype, y.is_contiguous()) == (x.shape, dtype, True)
+    for height, width in ((3, 5), (13, 31), (1, 23)):  # 13 and 31 are no multiples of a piece's steps
+        x, *parameters = drawn(height, width, 6)
+        channels_first = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+        for given in (x, channels_first):
+            y = ss2d(given.to(dtype), *parameters)
+            assert (y.shape, y.dtype, y.is_contiguous()) == (x.shape, dtype, True)
+        assert torch.equal(ss2d(x.to(dtype), *parameters), y)
 
 
 def test_torch_compile_takes_the_operators_whole() -> None:
@@ -91,9 +95,15 @@ def test_torch_compile_takes_the_operators_whole() -> None:
 
 def test_operators_pass_the_registration_checks() -> None:
     tests = ("test_schema", "test_faketensor")
+    u = torch.randn(1, 4, 5)
     for operator, arguments in (
         (torch.ops.vlmprof.ss2d.default, drawn(3, 4, 6)),
         (torch.ops.vlmprof.cross_scan.default, (torch.randn(1, 2, 3, 4),)),
+        (torch.ops.vlmprof.cross_merge.default, (torch.randn(1, 4, 2, 12), 3, 4)),
+        (
+            torch.ops.vlmprof.selective_scan.default,
+            (u, u, -torch.ones(4, 1), torch.ones(1, 1, 1, 5), torch.ones(1, 1, 1, 5), None, None, True),
+        ),
     ):
         torch.library.opcheck(operator, (*arguments, "torch"), test_utils=tests)
 
@@ -126,6 +136,8 @@ def test_a_wrong_shape_is_named() -> None:
     u, B = torch.ones(1, 4, 5), torch.ones(1, 3, 1, 5)
     with pytest.raises(ValueError, match="groups"):
         selective_scan(u, u, torch.ones(4, 1), B, B)
+    with pytest.raises(TypeError, match=r"A must be .*complex64"):
+        selective_scan(u, u, torch.ones(4, 1, dtype=torch.complex64), B[:, :1], B[:, :1])
 
 
 def test_the_block_matches_modules() -> None:
