@@ -1,4 +1,4 @@
-"""The smallest of every family at every level, at an odd size where it takes one: facts beside a real pass."""
+"""The smallest of every family at every level, odd sizes where it takes them: facts beside a forward pass."""
 
 import importlib.util
 

@@ -28,6 +28,8 @@ def vlmprof(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["sweep", "quick", "--dtype", "float8"], "is not one of float32, bfloat16, float16"),
         (["sweep", "quick", "--image", "nothing.jpg"], "image nothing.jpg cannot be read"),
         (["sweep", "quick", "--image", "text.jpg"], "image text.jpg cannot be read"),
+        (["sweep", "quick", "--weights", "nothing.pth"], "weights: there is no file nothing.pth"),
+        (["sweep", "quick", "--vlm", "hf:nothing"], "there is no file nothing"),
         (["sweep", "quick", "--memory-limit", "lots"], "write it like 24GiB"),
         (["sweep", "quick", "--retry", "everything"], "write oom, error or timeout"),
         (["sweep", "quik"], "did you mean quick"),

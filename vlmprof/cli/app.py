@@ -145,6 +145,10 @@ def _load(spec: str | None, overrides: dict[str, Any]) -> Any:
     checked = load_spec(spec or ("kuo2026-fig4" if has_gpu() else "quick"), overrides)
     if checked.fixed["image"]:
         _check_image(checked.fixed["image"])
+    for setting in ("weights", "study_checkpoint"):
+        path = checked.fixed[setting]
+        if path not in (None, "pretrained") and not Path(path).expanduser().is_file():
+            raise UserError(f"{setting}: there is no file {path}")
     return checked
 
 
