@@ -257,6 +257,7 @@ def _write(rows: Sequence[BenchRow], folder: Path) -> None:
         writer.writerows(flat)
     from vlmprof.render.roofline import draw_roofline
 
-    if flat:
-        draw_roofline(flat, folder / "roofline.png")
-    print(f"wrote bench.csv, bench.json and roofline.png to {folder}")
+    computing = [row for row in flat if row["counted_flops"]]  # a copy has no place under a roofline
+    if computing:
+        draw_roofline(computing, folder / "roofline.png")
+    print(f"wrote bench.csv, bench.json{' and roofline.png' if computing else ''} to {folder}")

@@ -23,7 +23,8 @@ def draw_roofline(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axis, dtype in zip(axes[0], dtypes, strict=True):
         own = [row for row in rows if row["dtype"] == dtype and row["counted_flops"]]
         copy, matmul = own[0]["copy_ceiling_bytes_per_s"], own[0]["matmul_ceiling_flops_per_s"]
-        intensity = np.geomspace(0.1, 4 * matmul / copy, 100)
+        right = max(row["counted_flops"] / row["counted_bytes"] for row in own)
+        intensity = np.geomspace(0.1, 2 * max(right, matmul / copy), 100)
         axis.loglog(intensity, np.minimum(intensity * copy, matmul), color="black", linewidth=1)
         for row in own:
             axis.plot(
