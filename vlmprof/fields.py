@@ -118,6 +118,8 @@ AXES: dict[str, Field] = {
               _choice("eager", "compile", "graphs"), "eager"),
         Field("attention", "Scaled-dot-product attention backend: auto, flash, efficient, cudnn or math.",
               _choice("auto", "flash", "efficient", "cudnn", "math"), "auto"),
+        Field("kernel_backend", "Scan kernels: auto, reference, torch, or triton (fused, needs a GPU).",
+              _choice("auto", "reference", "torch", "triton"), "auto"),
         Field("cache", "hot, or cold: caches flushed before every iteration.", _choice("hot", "cold"), "hot"),
         Field("level", "Feature level that hierarchical backbones are tapped at.", _whole(1), 3),
         Field("levels", "For backbones tapped below their top: run through-tap, or all levels.",

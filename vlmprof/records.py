@@ -47,6 +47,10 @@ class StageFigures:
     """Work by counting, not measured: 1 MAC = 2 FLOPs, without what a causal mask skips."""
     counted_bytes: int | None = None
     """Bytes that unfused operations move at least, by counting."""
+    achieved_flops_per_s: float | None = None
+    """Counted FLOPs over the measured mean: of the GPU's clock, or the host's where there is no GPU."""
+    achieved_bytes_per_s: float | None = None
+    """Counted bytes over the same. More than the copy's ceiling means that caches served."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,17 @@ class Row:
     iterations: int | None = None
     build_s: float | None = None
     first_iteration_s: float | None = None
+    """End-to-end of the first warm-up iteration, compiling included."""
+    compile_s: float | None = None
+    """What torch.compile took of it, where the mode compiles."""
     wall_s: float | None = None
     started_at: str | None = None
     device: str | None = None
     """What the cell ran on, as the driver names it."""
+    matmul_ceiling_flops_per_s: float | None = None
+    """What a large matrix product reached on that device in the cell's dtype when the sweep began."""
+    copy_ceiling_bytes_per_s: float | None = None
+    """What a large copy reached, reading and writing together."""
     gpu_clock_mean_mhz: float | None = None
     gpu_clock_min_mhz: float | None = None
     gpu_clock_max_mhz: float | None = None
@@ -143,6 +154,8 @@ class Row:
 
 
 def stage_column(figure: str, stage: str) -> str:
-    """The flat name of a stage's figure: `host_s` of `vision` is `host_vision_s`."""
-    head, unit = figure.rsplit("_", 1)
-    return f"{head}_{stage}_{unit}"
+    """The flat name of a stage's figure: `host_s` of `vision` is `host_vision_s`, and
+    `achieved_flops_per_s` is `achieved_vision_flops_per_s`: the stage stands before the unit."""
+    words_of_unit = 3 if figure.endswith("_per_s") else 1
+    head, *unit = figure.rsplit("_", words_of_unit)
+    return "_".join((head, stage, *unit))

@@ -65,7 +65,7 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
             if key not in known:
                 raise unknown(f"key in [{section}]", key, known)
         given = {k: v for k, v in overrides.items() if k in known}
-        tables[section] = {**(_making_room(table, given) if section == "axes" else table), **given}
+        tables[section] = {**_making_room(table, given), **given}
 
     whole = bool(tables["axes"].get("vlm"))
     axes = {}
@@ -115,8 +115,11 @@ def shipped_specs() -> list[str]:
 
 
 def _making_room(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's axes without those that a whole VLM, or a backbone, on the command line takes the place of."""
+    """A file's fields without those that fields on the command line take the place of: a whole VLM its
+    parts, a backbone a whole VLM, and a count of iterations the rule that would end them sooner."""
     replaced = PARTS if "vlm" in given else ("vlm",) if "backbone" in given else ()
+    if "warm_up" in given or "iterations" in given:
+        replaced = (*replaced, "sampling")
     return {name: values for name, values in table.items() if name not in replaced}
 
 

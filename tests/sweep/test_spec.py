@@ -28,6 +28,15 @@ def test_overrides_replace_what_the_file_says():
     assert spec.fixed["iterations"] == 20
 
 
+def test_a_count_on_the_command_line_is_kept_to_whatever_rule_the_file_names():
+    file = {**GRID, "fixed": {"sampling": "adaptive", "warm_up": 2}}
+    assert build_spec(file, {}, "mine").fixed["sampling"] == "adaptive"
+    counted = build_spec(file, {"iterations": "20"}, "mine").fixed
+    assert (counted["sampling"], counted["warm_up"], counted["iterations"]) == ("fixed", 2, 20)
+    capped = build_spec(file, {"iterations": "20", "sampling": "adaptive"}, "mine").fixed
+    assert (capped["sampling"], capped["iterations"]) == ("adaptive", 20)
+
+
 @pytest.mark.parametrize(
     ("written", "kept", "size"),
     [

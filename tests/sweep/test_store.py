@@ -47,6 +47,7 @@ def test_a_row_comes_back_as_it_was():
 def test_every_number_carries_its_unit():
     assert stage_column("host_s", "vision") == "host_vision_s"
     assert stage_column("peak_allocated_bytes", "prefill") == "peak_allocated_prefill_bytes"
+    assert stage_column("achieved_flops_per_s", "vision") == "achieved_vision_flops_per_s"
     units = ("_s", "_bytes", "_px", "_tokens")
     plain = {"batch_size", "warm_up", "iterations"}
     for name, value in a_row(weight_bytes=1, visual_tokens=2, build_s=1.0).to_flat().items():

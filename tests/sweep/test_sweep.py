@@ -61,6 +61,43 @@ def test_every_number_is_there_and_the_parts_make_the_whole(small_run):
         assert products <= row["counted_connector_flops"] < 1.05 * products
 
 
+def test_rows_carry_what_was_achieved_beside_what_the_device_reaches(small_run):
+    folder, found, _ = small_run
+    reached = json.loads((folder / "run" / "run.json").read_text())["environment"]["ceilings"]["float32"]
+    for row in (row for row in found if row["status"] == "ok"):
+        assert row["matmul_ceiling_flops_per_s"] == reached["matmul_ceiling_flops_per_s"] > 1e8
+        assert row["copy_ceiling_bytes_per_s"] == reached["copy_ceiling_bytes_per_s"] > 1e8
+        for stage in ("vision", "connector", "prefill", "decode"):
+            for work in ("flops", "bytes"):
+                rate = row[f"counted_{stage}_{work}"] / row[f"host_{stage}_s"]
+                assert row[f"achieved_{stage}_{work}_per_s"] == pytest.approx(rate)
+        assert row["achieved_vision_flops_per_s"] < row["matmul_ceiling_flops_per_s"]
+
+
+def test_compiling_is_told_apart_and_ends_cleanly(tmp_path):
+    chosen = ("--backbone", "vit-t", "--resolution", "32", "--stages", "preprocess", "--stages", "vision")
+    ended = sweep(tmp_path, *chosen, "--mode", "compile", "--mode", "eager", "--iterations", "1")
+    assert ended.returncode == 0, ended.stderr
+    assert "leaked" not in ended.stderr
+    compiled, eager = rows(tmp_path)
+    assert 0.1 < compiled["compile_s"] <= compiled["first_iteration_s"]
+    assert eager["compile_s"] is None
+
+
+def test_a_kernel_backend_that_cannot_run_here_is_an_error_and_no_other_takes_its_place(tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("Triton runs here")
+    chosen = ("--backbone", "vmamba-t", "--resolution", "32", "--stages", "preprocess", "--stages", "vision")
+    asked = ("--kernel-backend", "reference", "--kernel-backend", "triton", "--iterations", "1")
+    sweep(tmp_path, *chosen, *asked)
+    reference, triton = rows(tmp_path)
+    assert (reference["status"], reference["backends"]["ss2d"]) == ("ok", "reference")
+    assert triton["status"] == "error"
+    assert "'triton' cannot run" in triton["message"]
+
+
 def test_a_cpu_has_no_gpu_numbers_and_no_copies_of_the_hosts(small_run):
     import torch
 

@@ -55,7 +55,8 @@ def measure_cell(
     if ended.value is not None:
         row, samples = ended.value
         seen = asdict(telemetry.summary())
-        row = replace(row, disturbances=seen.pop("warnings"), **seen)
+        ceilings = machine.get("ceilings", {}).get(cell.axes["dtype"], {})
+        row = replace(row, disturbances=seen.pop("warnings"), **seen, **ceilings)
         if row.status is Status.OK:
             log.unlink(missing_ok=True)
         return row, samples

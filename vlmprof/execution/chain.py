@@ -59,6 +59,7 @@ def build_chain(
     vlm = create_vlm(
         str(axes["backbone"]), str(axes["llm"]), str(axes["connector"]), device=device, dtype=dtype,
         height=height, width=width, level=int(axes["level"]), levels=str(axes["levels"]),
+        kernels=axes["kernel_backend"],  # type: ignore[arg-type]
         weights=fixed["weights"], study_checkpoint=fixed["study_checkpoint"],
         prompt_tokens=fixed["prompt_tokens"], logits=fixed["logits"], seed=fixed["seed"],
         with_llm="prefill" in names,

@@ -25,6 +25,8 @@ from vlmprof.errors import UserError
 from vlmprof.execution.board import Board
 
 POLL_S = 0.2
+GRACE_S = 5.0
+"""How long a process that has answered may take to end."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def call_in_process(
         if kind == "died":
             process.join()
             return Ended(exit_code=process.exitcode, last_words=_tail(log))
+        # what it opened besides, such as a compiler's workers and locks, is its own to close
+        process.join(GRACE_S)
         return Ended(**{kind: content}, last_words=_tail(log))
     finally:
         # whatever happened, nothing of this call is left running

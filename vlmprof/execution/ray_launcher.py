@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,8 +34,9 @@ class Slot:
     machine: Mapping[str, Any]
 
 
-def connect(address: str, device: str) -> tuple[RayLauncher, dict[str, Any]]:
-    """A launcher on the cluster at `address` (`local` starts one on this machine), and its machine.
+def connect(address: str, device: str, dtypes: Collection[str]) -> tuple[RayLauncher, dict[str, Any]]:
+    """A launcher on the cluster at `address` (`local` starts one on this machine), and its machine
+    with what it reaches in each of `dtypes`.
 
     Raises `UserError` when Ray is not installed, there is no such cluster, or none of its nodes has `device`.
     """
@@ -49,7 +50,7 @@ def connect(address: str, device: str) -> tuple[RayLauncher, dict[str, Any]]:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"no Ray cluster at {address!r}: {reason}") from None
 
-    slots = [slot for node in ray.nodes() if node["Alive"] for slot in _slots(node, device)]
+    slots = [slot for node in ray.nodes() if node["Alive"] for slot in _slots(node, device, dtypes)]
     kinds = Counter(str(slot.machine["device_name"]) for slot in slots)
     if not kinds:
         raise UserError(f"no node of the Ray cluster at {address!r} has device {device!r}")
@@ -58,14 +59,14 @@ def connect(address: str, device: str) -> tuple[RayLauncher, dict[str, Any]]:
     return RayLauncher(taken), dict(taken[0].machine)
 
 
-def _slots(node: Mapping[str, Any], device: str) -> list[Slot]:
+def _slots(node: Mapping[str, Any], device: str, dtypes: Collection[str]) -> list[Slot]:
     """The places of one node: one per GPU, or the node itself where there is none."""
     import ray
 
     gpus = int(node["Resources"].get("GPU", 0)) if device != "cpu" else 0
     share = {"num_gpus": 1.0} if gpus else {"num_cpus": float(node["Resources"].get("CPU", 1))}
     try:
-        machine = ray.get(_on_node(node["NodeID"], share, _describe).remote(device))
+        machine = ray.get(_on_node(node["NodeID"], share, _describe).remote(device, list(dtypes)))
     except ray.exceptions.RayError:
         return []
     return [Slot(node["NodeID"], share, machine)] * max(gpus, 1) if machine else []
@@ -80,11 +81,11 @@ def _on_node(node_id: str, share: Mapping[str, float], function: Any) -> Any:
     return ray.remote(function).options(scheduling_strategy=here, max_retries=0, **share)
 
 
-def _describe(device: str) -> dict[str, Any] | None:
+def _describe(device: str, dtypes: Collection[str]) -> dict[str, Any] | None:
     from vlmprof.execution.sweep import describe_machine
 
     try:
-        return describe_machine(device)
+        return describe_machine(device, dtypes)
     except UserError:
         return None
 

@@ -80,7 +80,7 @@ def _shape(axes: Mapping[str, Any], visual_tokens: int | None) -> tuple[Any, ...
     others = (
         item
         for item in axes.items()
-        if item[0] not in ("backbone", "resolution", "connector", "level", "levels")
+        if item[0] not in ("backbone", "resolution", "connector", "kernel_backend", "level", "levels")
     )
     return (visual_tokens, *others)
 

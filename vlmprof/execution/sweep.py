@@ -31,9 +31,10 @@ class SweepOutcome:
     """Cells that an earlier call had already finished."""
 
 
-def describe_machine(device: str) -> dict[str, Any]:
+def describe_machine(device: str, dtypes: Collection[str] = ()) -> dict[str, Any]:
     """The environment of a run. The device is looked at from a process of its own, so that this one
-    stays free of torch and the fork server free of any device.
+    stays free of torch and the fork server free of any device. With `dtypes`, `ceilings` says what it
+    reaches in each; where that cannot be measured, why not.
 
     Raises `UserError` when `device` is not there.
     """
@@ -43,7 +44,14 @@ def describe_machine(device: str) -> dict[str, Any]:
     if ended.value is None:
         why = ended.error or f"the process that looked at it ended with code {ended.exit_code}"
         raise UserError(f"device {device!r} cannot be used: {why}")
-    return {**host_facts(), **ended.value}
+    machine = {**host_facts(), **ended.value}
+    if dtypes:
+        target = "vlmprof.measure.ceilings:device_ceilings"
+        reached = call_in_process(target, (machine["device"], sorted(dtypes)))
+        machine["ceilings"] = reached.value or {}
+        if reached.value is None:
+            machine["ceilings_missing"] = reached.error or f"exit code {reached.exit_code}"
+    return machine
 
 
 def run_sweep(
@@ -83,7 +91,8 @@ def run_sweep(
 def _local_launcher(
     spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
 ) -> tuple[Launcher, dict[str, Any]]:
-    machines = [describe_machine(device) for device in devices or [spec.fixed["device"]]]
+    dtypes = [str(dtype) for dtype in spec.axes["dtype"]]
+    machines = [describe_machine(device, dtypes) for device in devices or [spec.fixed["device"]]]
     names = sorted({str(machine["device_name"]) for machine in machines})
     if len(names) > 1:
         raise UserError(f"--devices are of different kinds ({', '.join(names)}); one run is of one kind")
@@ -95,7 +104,8 @@ def _cluster_launcher(
 ) -> tuple[Launcher, dict[str, Any]]:
     from vlmprof.execution.ray_launcher import connect
 
-    return connect(cluster or "", spec.fixed["device"])
+    dtypes = [str(dtype) for dtype in spec.axes["dtype"]]
+    return connect(cluster or "", spec.fixed["device"], dtypes)
 
 
 class _Run:

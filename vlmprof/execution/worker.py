@@ -20,7 +20,7 @@ from vlmprof.cost.scans import Kernels
 from vlmprof.execution.board import Board, Phase
 from vlmprof.execution.chain import attention_backend, build_chain, state_bytes
 from vlmprof.execution.limits import limit_memory
-from vlmprof.execution.modes import quiet_autograd
+from vlmprof.execution.modes import CompileTime, quiet_autograd
 from vlmprof.execution.oom import is_out_of_memory
 from vlmprof.execution.processes import first_line
 from vlmprof.measure import memory
@@ -87,7 +87,8 @@ def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tu
     )
 
     rule = _stopping_rule(fixed, names, device)
-    with quiet_autograd(str(row.axes["mode"])):
+    compiling = CompileTime(str(row.axes["mode"]))
+    with quiet_autograd(str(row.axes["mode"])), compiling:
         board.enter(Phase.WARMING_UP, names[0], fixed["warm_up"] or 0)
         warm_up = _warm_up(timeline, fixed["warm_up"], board)
         board.enter(Phase.MEASURING, names[0], fixed["iterations"] or 0)
@@ -104,13 +105,15 @@ def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tu
 
     costs, uncounted = _counted(cell, fixed, chain.backends)
     stages = {
-        name: StageFigures(
-            host_s=_mean(samples[f"host_{name}_s"]),
-            gpu_s=_mean(samples.get(f"gpu_{name}_s", [])),
-            gpu_busy_s=busy.busy_s.get(name),
-            **costs.get(name, {}),
-            weight_bytes=chain.weight_bytes.get(name),
-            **asdict(stage_peaks.get(name, NO_PEAKS)),
+        name: _with_rates(
+            StageFigures(
+                host_s=_mean(samples[f"host_{name}_s"]),
+                gpu_s=_mean(samples.get(f"gpu_{name}_s", [])),
+                gpu_busy_s=busy.busy_s.get(name),
+                **costs.get(name, {}),
+                weight_bytes=chain.weight_bytes.get(name),
+                **asdict(stage_peaks.get(name, NO_PEAKS)),
+            )
         )
         for name in names
     }
@@ -129,6 +132,7 @@ def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tu
         iterations=iterations,
         build_s=build_s,
         first_iteration_s=warm_up.first_iteration_s,
+        compile_s=compiling.total_s,
         backends=dict(chain.backends),
         warnings=(
             *uncounted,
@@ -205,6 +209,18 @@ def _counted(
         for name, cost in counted.stages.items()
     }
     return costs, []
+
+
+def _with_rates(figures: StageFigures) -> StageFigures:
+    """The figures of a stage with the rates that its counted work and its latency make."""
+    latency_s = figures.gpu_s or figures.host_s
+    if not latency_s or figures.counted_flops is None or figures.counted_bytes is None:
+        return figures
+    return replace(
+        figures,
+        achieved_flops_per_s=figures.counted_flops / latency_s,
+        achieved_bytes_per_s=figures.counted_bytes / latency_s,
+    )
 
 
 def _with_token_times(row: Row, samples: Samples, new_tokens: int) -> Row:

@@ -1,12 +1,12 @@
 """What this machine reaches on the simplest work of each kind: a copy, a matrix product, attention, exp.
 
-For estimates on a device that no data sheet describes. Takes about a second; rates are the best of a few
-tries, as a ceiling should be.
+`device_ceilings` are what rows are held against; `cpu_ceilings` serve estimates on a device that no data
+sheet describes. Rates are the best of a few tries, as a ceiling should be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -14,8 +14,12 @@ import torch
 import torch.nn.functional as F
 
 TRIES = 7
+LONGEST_S = 0.2
+"""After so long a kind of work is not tried again: a CPU may emulate a dtype slowly."""
 COPY_BYTES = 1 << 27
 SIDE = 1024
+ACCELERATOR_COPY_BYTES = 1 << 30
+ACCELERATOR_SIDE = 8192
 ATTENDED = (1, 8, 1024, 64)
 """(batch, heads, tokens, head size) of the attention that is timed."""
 
@@ -32,6 +36,30 @@ class Ceilings:
     special_functions_per_s: float
     call_s: float
     """Of an operation on one element: what a call costs that does nothing."""
+
+
+@torch.inference_mode()
+def device_ceilings(device: str, dtypes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """By dtype, a row's `copy_ceiling_bytes_per_s` and `matmul_ceiling_flops_per_s` on `device`.
+
+    Needs 2 GiB on an accelerator and 256 MiB on a CPU; raises what torch raises where they are not there.
+    """
+    where = torch.device(device)
+    on_cpu = where.type == "cpu"
+    finish = (lambda: None) if on_cpu else torch.accelerator.synchronize
+    moved_bytes, side = (COPY_BYTES, SIDE) if on_cpu else (ACCELERATOR_COPY_BYTES, ACCELERATOR_SIDE)
+    source = torch.ones(moved_bytes, dtype=torch.int8, device=where)
+    target = torch.empty_like(source)
+    copy_s = _best_s(lambda: (target.copy_(source), finish()))
+    ceilings = {}
+    for dtype in dtypes:
+        a, b = (torch.rand(side, side, device=where).to(getattr(torch, dtype)) for _ in range(2))
+        matmul_s = _best_s(lambda a=a, b=b: (a @ b, finish()))  # type: ignore[misc]
+        ceilings[dtype] = {
+            "copy_ceiling_bytes_per_s": 2 * moved_bytes / copy_s,
+            "matmul_ceiling_flops_per_s": 2 * side**3 / matmul_s,
+        }
+    return ceilings
 
 
 @torch.inference_mode()
@@ -57,8 +85,8 @@ def cpu_ceilings(dtype: torch.dtype) -> Ceilings:
 
 def _best_s(work: Callable[[], object]) -> float:
     work()
-    times = []
-    for _ in range(TRIES):
+    times: list[float] = []
+    while len(times) < TRIES and sum(times) < LONGEST_S:
         begin = perf_counter()
         work()
         times.append(perf_counter() - begin)
