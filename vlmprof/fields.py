@@ -128,7 +128,7 @@ AXES: dict[str, Field] = {
 }  # fmt: skip
 """Every axis of a sweep: varied parameters, each with one or more values."""
 
-PARTS = ("backbone", "llm", "connector", "level", "levels")
+PARTS = ("backbone", "llm", "connector", "level", "levels", "kernel_backend")
 """Axes that a whole VLM takes the place of."""
 
 SETTINGS: dict[str, Field] = {
