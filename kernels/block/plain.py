@@ -41,7 +41,7 @@ def onednn_multiplies(x: Tensor, *others: Tensor | None) -> bool:
         and not torch.compiler.is_compiling()
         and not needs_grad(x, *others)
         and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 

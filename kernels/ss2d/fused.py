@@ -52,7 +52,9 @@ class Launch:
     """`tuning`, or `rule` where this shape was not tuned on this device."""
 
 
-def launch_for(shape: torch.Size, dt_rank: int, d_state: int, dtype: torch.dtype, device: torch.device) -> Launch:
+def launch_for(
+    shape: torch.Size, dt_rank: int, d_state: int, dtype: torch.dtype, device: torch.device
+) -> Launch:
     """What `ss2d` runs with for x of this shape (batch, height, width, d_inner)."""
     batch, height, width, d_inner = shape
     tuned = tuned_tiles(Shape(d_inner, dt_rank, d_state, dtype, batch * height * width), device)

@@ -32,9 +32,8 @@ def tune_ss2d(
     reason = why_not_triton(device)
     if reason is not None:
         raise RuntimeError(f"tuning needs the triton backend: {reason}")
-    arguments = ss2d_case("tuning", shape, dt_rank, d_state, dtype, device).arguments
-    x = arguments[0]
-    assert x is not None
+    case = ss2d_case("tuning", shape, dt_rank, d_state, dtype, device)
+    x, *parameters = (argument for argument in case.arguments if argument is not None)
     batch, height, width, d_inner = shape
     kind = Shape(d_inner, dt_rank, d_state, dtype, batch * height * width)
 
@@ -45,6 +44,6 @@ def tune_ss2d(
         return tune(
             kind,
             x.device,
-            lambda tiles: ss2d_fused(*arguments, tiles=tiles),  # type: ignore[arg-type]
+            lambda tiles: ss2d_fused(x, *parameters, tiles=tiles),  # type: ignore[arg-type]
             timer or median_s,
         )

@@ -90,7 +90,9 @@ def ss2d_vectorized(
     for k in range(4):
         columns = k % 2 == 1 and shape[1] > 1 and shape[2] > 1
         steps, tail = (steps_down, tail_down) if columns else (steps_across, tail_across)
-        pixels, out, parameters = (_in_pieces(image, columns, steps) for image in (x, y, projected[..., k, :]))
+        pixels, out, parameters = (
+            _in_pieces(image, columns, steps) for image in (x, y, projected[..., k, :])
+        )
         _scan_direction_(out, pixels, parameters, made.dt_weight[k], made.a2[k], tail, reverse=k >= 2)
     return y[:, :height, :width].to(x.dtype).contiguous().view(shape)
 
@@ -98,7 +100,9 @@ def ss2d_vectorized(
 def _steps_per_piece(length: int) -> int:
     """Steps of a line's pieces: near CHUNK_STEPS, and such that the pieces fill the line well."""
     few = range(CHUNK_STEPS - 2, CHUNK_STEPS + 5)
-    return min(few, key=lambda steps: (-length % steps, abs(steps - CHUNK_STEPS))) if length > few[-1] else length
+    if length <= few[-1]:
+        return length
+    return min(few, key=lambda steps: (-length % steps, abs(steps - CHUNK_STEPS)))
 
 
 def _in_pieces(image: Tensor, columns: bool, steps: int) -> Tensor:

@@ -88,7 +88,7 @@ def test_a_broken_file_is_said_in_one_line_and_replaced(content: str) -> None:
     with pytest.warns(UserWarning, match="ignoring the kernel tuning") as caught:
         assert tuning.tuned_tiles(SHAPE, CPU) is None
     assert "\n" not in str(caught[0].message)
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="ignoring"):
         tuned_by(float)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
