@@ -56,7 +56,7 @@ class Adaptive:
     target: float = 0.01
     budget_s: float = 15.0
     most: int = 1000
-    fewest: int = 10
+    fewest: int = 8
 
     def enough(self, columns: Columns) -> bool:
         end_to_end_s = columns["end_to_end_s"]
