@@ -34,6 +34,7 @@ def tune_ss2d(
         raise RuntimeError(f"tuning needs the triton backend: {reason}")
     case = ss2d_case("tuning", shape, dt_rank, d_state, dtype, device)
     x, *parameters = (argument for argument in case.arguments if argument is not None)
+    run: Callable[..., object] = ss2d_fused
     batch, height, width, d_inner = shape
     kind = Shape(d_inner, dt_rank, d_state, dtype, batch * height * width)
 
@@ -44,6 +45,6 @@ def tune_ss2d(
         return tune(
             kind,
             x.device,
-            lambda tiles: ss2d_fused(x, *parameters, tiles=tiles),  # type: ignore[arg-type]
+            lambda tiles: run(x, *parameters, tiles=tiles),
             timer or median_s,
         )
