@@ -25,7 +25,7 @@ from vlmprof.kernels.tuning import Shape, tuned_tiles
 ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 WORDS = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32: torch.int64}
 
-COMPILE_OPTIONS = {"num_warps": 1, "maxnreg": 255, "enable_fp_fusion": True}
+COMPILE_OPTIONS = {"num_warps": 1, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": True}
 """One warp per program. Left to itself the assembler takes 168 registers in some kernels, and spills."""
 
 MOST_TILES = 8
