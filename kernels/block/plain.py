@@ -13,11 +13,11 @@ ONEDNN_NAMES = {None: "none", "gelu": "gelu", "silu": "swish"}
 """What oneDNN calls the activations; its gelu with algorithm "none" is the exact one."""
 
 
-def activate(x: Tensor, activation: str | None) -> Tensor:
-    """GELU (exact, by the error function), SiLU, or nothing."""
+def activate_(x: Tensor, activation: str | None) -> Tensor:
+    """GELU (exact, by the error function), SiLU, or nothing; in place unless autograd needs x."""
     if activation == "gelu":
-        return F.gelu(x)
-    return F.silu(x) if activation == "silu" else x
+        return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
+    return F.silu(x, inplace=not x.requires_grad) if activation == "silu" else x
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
@@ -57,8 +57,10 @@ def linear_plain(
             x, weight, bias, ONEDNN_NAMES[activation], [], "none" if activation == "gelu" else ""
         )
         return y if residual is None else y.add_(residual)
-    y = activate(F.linear(x, weight, bias), activation)
-    return y if residual is None else y + residual
+    y = activate_(F.linear(x, weight, bias), activation)
+    if residual is None:
+        return y
+    return y + residual if y.requires_grad or residual.requires_grad else y.add_(residual)
 
 
 def norm_linear_plain(

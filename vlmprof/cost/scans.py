@@ -34,9 +34,9 @@ FLOAT_BYTES = 4
 FUSED_CHUNK = 128
 """Positions per chunk of `kernels/ss2d/fused.py` in a large image: 8 tiles of 16."""
 
-TORCH_PASSES = 25
+TORCH_PASSES = 28
 """Reads and writes of a float32 slab per direction in `kernels/ss2d/vectorized.py`: 1 for the step sizes,
-2 softplus, 3 drive, 2 B, 2 A, 2 exp2, 7 within the chunks, 3 to add what enters them, 3 for C."""
+5 softplus, 3 drive, 2 B, 2 A, 2 exp2, 7 within the chunks, 3 to add what enters them, 3 for C."""
 TORCH_KERNELS_PER_SEGMENT = 40
 TORCH_SEGMENT = 1 << 19
 """Most elements of a working tensor: `SEGMENT_ELEMENTS` of `kernels/selective_scan/vectorized.py`."""
@@ -97,11 +97,16 @@ class _SS2D:
         return moved, workspace, 5 if self.d_state == 1 else 10
 
     def torch(self) -> tuple[int, int, int]:
-        moved = 2 * self.image + 2 * self.projected + (TORCH_PASSES * DIRECTIONS + 4) * self.merged
-        # beside the output: sums of rows and of columns, the columns' pixels, and a segment's step and
-        # drive (with decay and state where several states share them), part of it before the output is made
-        segment = (2 if self.d_state == 1 else 4) * min(self.elements, TORCH_SEGMENT) * FLOAT_BYTES
-        workspace = self.projected + 3 * self.merged + max(0, segment - self.image)
+        moved = 2 * self.image + 2 * self.projected + (TORCH_PASSES * DIRECTIONS + 1) * self.merged
+        # beside the output: the projection with a bias per direction, once more while a library makes it,
+        # a segment's step and drive (with decay and state where several states share them), and half a
+        # slab for what enters its chunks
+        slabs = 2.5 if self.d_state == 1 else 4.5
+        segment = int(slabs * self.elements / -(-self.elements // TORCH_SEGMENT)) * FLOAT_BYTES
+        projected = self.projected + DIRECTIONS * self.elements // self.d_inner * self.item_bytes
+        workspace = 2 * projected + segment
+        if self.item_bytes < FLOAT_BYTES:
+            workspace += self.merged + projected * FLOAT_BYTES // self.item_bytes
         segments = -(-self.elements // TORCH_SEGMENT) * DIRECTIONS
         return moved, workspace, 10 + segments * TORCH_KERNELS_PER_SEGMENT
 
