@@ -7,6 +7,11 @@ protocols draw from the same streams; the adaptive one takes the LLM once per re
     python tests/benchmarks/adaptive_replay.py [--noise 0.005] [--start-up 3]
 
 `--start-up` is what a cell costs beside its iterations (process, model, first call), in seconds.
+
+    vlmprof sweep ... --warm-up 0 --iterations 200 --out RUN
+    python tests/benchmarks/adaptive_replay.py --run RUN
+
+replays the recorded streams of a run instead, cell by cell.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
+import vlmprof
 from vlmprof.measure.statistics import median_interval
 from vlmprof.measure.stopping import Adaptive, Settling
 
@@ -74,9 +80,54 @@ def _taken(streams: dict[str, Stream], whole: Stream, first: int, n: int) -> dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", help="replay what this run recorded")
     parser.add_argument("--noise", type=float, default=0.005)
     parser.add_argument("--start-up", type=float, default=3.0)
     options = parser.parse_args()
+    if options.run:
+        replay_run(options.run)
+    else:
+        simulate(options)
+
+
+def replay_run(folder: str) -> None:
+    """Both protocols on each cell's recorded stream: means, medians with intervals, iterations and time."""
+    run = vlmprof.load(folder)
+    print("cell                      latency              fixed, mean   adaptive, median and interval")
+    for row in run.frame[run.frame["status"] == "ok"].itertuples():
+        recorded = {name: np.asarray(values) for name, values in run.samples[row.cell_id].items()}
+        whole = recorded["end_to_end_s"]
+        if whole.size < 200:
+            raise SystemExit(f"{row.backbone} @ {row.resolution} has {whole.size} samples; record 200")
+        clock = "gpu" if "gpu_vision_s" in recorded else "host"
+        watched = (f"{clock}_vision_s", f"{clock}_prefill_s", "end_to_end_s")
+        settling = Settling()
+        first = next(n for n in range(1, whole.size) if settling.enough(list(whole[:n])))
+        rule, n = Adaptive(watched), 1
+        while first + n < whole.size and not rule.enough(_part(recorded, first, n)):
+            n += 1
+        taken = _part(recorded, first, n)
+        for name in watched:
+            fixed_s, interval = float(recorded[name][100:200].mean()), median_interval(taken[name])
+            found = float(np.median(taken[name]))
+            width = f"± {interval.relative_half_width:.1%}" if interval else "no interval"
+            print(
+                f"{row.backbone + ' @ ' + str(row.resolution):25} {name:18} {fixed_s * 1e3:12.2f} ms "
+                f"{found * 1e3:15.2f} ms {width:8} ({found / fixed_s - 1:+.1%})"
+            )
+        spent_s = float(whole[: first + n].sum())
+        print(
+            f"{'':25} fixed: 200 iterations, {whole[:200].sum():.1f} s; adaptive: {first} discarded + {n}, "
+            f"{spent_s:.1f} s; {'; '.join(rule.unmet(taken)) or 'target met'}"
+        )
+
+
+def _part(columns: dict[str, Stream], first: int, n: int) -> dict[str, Stream]:
+    return {name: values[first : first + n] for name, values in columns.items()}
+
+
+def simulate(options: argparse.Namespace) -> None:
+    """Both protocols on simulated streams of every published cell."""
     rng = np.random.default_rng(0)
 
     shared: dict[int, tuple[Stream, float]] = {}
@@ -112,8 +163,8 @@ def main() -> None:
     print(f"adaptive, shared LLM {adaptive_s / 60:7.1f} min   ratio {fixed_s / adaptive_s:.0f}")
     for name, values in errors.items():
         print(
-            f"{name:6} median against the fixed mean: {np.median(values):.2%} typical, "
-            f"within 1 % in {sum(v <= 0.01 for v in values)} of {len(values)} cells, {max(values):.2%} at worst"
+            f"{name:6} median against the fixed mean: {np.median(values):.2%} typical, within 1 % in "
+            f"{sum(v <= 0.01 for v in values)} of {len(values)} cells, {max(values):.2%} at worst"
         )
     print(f"target met in {met} of {len(cells)} cells; vision intervals cover the stream's median in "
           f"{covered} of {judged}")  # fmt: skip
