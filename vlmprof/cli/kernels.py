@@ -149,19 +149,27 @@ def inspect(
     kernel: Annotated[str, typer.Option(help="Only kernels whose name holds this.")] = "",
     mix: Annotated[bool, typer.Option(help="Print each kernel's instruction mix too.")] = False,
 ) -> None:
-    """Compile without a GPU; exit code 1 when a d_state 1 kernel spills registers."""
+    """Compile without a GPU; exit code 1 when a d_state 1 kernel spills, or one does not compile."""
     from vlmprof.kernels import inspect as compiler
+    from vlmprof.kernels.launches import all_launches
 
-    made = []
+    made, failed = [], []
     print(f"{'kernel':44} {'arch':7} registers stack_B spills shared_B instructions per element")
     for architecture in arch or ["sm_90"]:
-        for case in compiler.all_cases():
-            if kernel not in case.name:
+        try:
+            compiler.check_can_compile(architecture)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(str(error)) from None
+        for launch in all_launches():
+            if kernel not in launch.name:
                 continue
             try:
-                c = compiler.compile_case(case, architecture)
-            except (ValueError, RuntimeError) as error:
-                raise UserError(str(error)) from None
+                c = compiler.compile_launch(launch, architecture)
+            except Exception as error:  # whatever the compiler raises is this kernel's result
+                failed.append(
+                    f"{launch.name} does not compile for {architecture}: {str(error).strip().splitlines()[0]}"
+                )
+                continue
             made.append(c)
             loops = ", ".join(f"{n:.1f}" for n in c.loop_instructions_per_element)
             print(
@@ -174,7 +182,9 @@ def inspect(
     bad = compiler.spilling(made)
     for c in bad:
         print(f"{c.name} spills on {c.architecture}: {c.spill_instructions} instructions")
-    if bad:
+    for line in failed:
+        print(line)
+    if bad or failed:
         raise typer.Exit(1)
 
 

@@ -1,0 +1,155 @@
+"""Every Triton kernel with the constants and argument types of launches that VMamba and MambaVision make.
+
+For compiling without a GPU (`inspect`): the same constants, the same alignment of pointers as when launched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+LEVELS = ((192, 6), (384, 12), (768, 24), (1536, 48))
+"""d_inner and dt_rank of VMamba-T's and -S's levels."""
+
+ELEMENT_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel with the constants and argument types of one launch."""
+
+    name: str
+    kernel: Any
+    types: Mapping[str, str]
+    constants: Mapping[str, Any]
+    options: Mapping[str, Any]
+    unaligned: frozenset[str] = frozenset()
+    single_state: bool = False
+    """A d_state 1 kernel of ss2d that is launched: one that may not spill."""
+    count_loop: bool = False
+    """Its loops hold the interior path alone, so that their length means something."""
+
+
+def ss2d_launches(
+    d_inner: int, dt_rank: int, d_state: int = 1, dtype: torch.dtype = torch.bfloat16
+) -> list[Launch]:
+    """The kernels of `ss2d` for one level, without what carries states between chunks."""
+    from vlmprof.kernels.ss2d import many_states, single_state
+    from vlmprof.kernels.ss2d.fused import COMPILE_OPTIONS, ELEMENTS
+    from vlmprof.kernels.ss2d.packing import block_shape
+
+    element = ELEMENT_NAMES[dtype]
+    word = "*i64" if dtype == torch.float32 else "*i32"
+    types = dict.fromkeys(("bias_ptr", "a_ptr", "skip_ptr", "sum_ptr", "end_ptr", "entering_ptr"), "*fp32")
+    types |= dict.fromkeys(("p_ptr", "weight_ptr"), "*" + element)
+    types |= {"x_ptr": word, "bc_ptr": word, "out_ptr": word, "y_ptr": "*i64"}
+    types |= dict.fromkeys(single_state.SIZES, "i32")
+    block, rank = block_shape(dt_rank, d_state)
+    constants = {"D": d_inner, "KW": block, "RANK": rank, "ELEMENT": ELEMENTS[dtype], "LOW": False}
+    where = f"d{d_inner} r{dt_rank} n{d_state} {element}"
+    unaligned = frozenset(single_state.UNALIGNED)
+
+    def launch(name: str, kernel: Any, count: bool = False, **more: Any) -> Launch:
+        return Launch(
+            f"ss2d.{name} {where}", kernel, types, constants | more, COMPILE_OPTIONS, unaligned,
+            single_state=d_state == 1 and not count, count_loop=count,
+        )  # fmt: skip
+
+    if d_state > 1:
+        return [
+            launch("summary k1", many_states.summary_kernel, K=1, N=d_state),
+            launch("output k1", many_states.output_kernel, K=1, N=d_state),
+        ]
+    launches = [launch("summary", single_state.summary_kernel)]
+    for columns, name in enumerate(("rows", "columns")):
+        output = single_state.output_kernel
+        launches.append(launch(f"output {name}", output, COLUMNS=columns, GENERAL=True))
+        launches.append(launch(f"output {name}, interior", output, True, COLUMNS=columns, GENERAL=False))
+    return launches
+
+
+def selective_scan_launches(d_state: int, dtype: torch.dtype) -> list[Launch]:
+    """Both passes of `selective_scan`, and what carries states between chunks, here and in `ss2d`."""
+    from vlmprof.kernels.selective_scan import fused
+    from vlmprof.kernels.ss2d import carry
+
+    element = ELEMENT_NAMES[dtype]
+    types = dict.fromkeys(("u_ptr", "delta_ptr", "b_ptr", "c_ptr", "y_ptr"), "*" + element)
+    wide = ("a_ptr", "skip_ptr", "bias_ptr", "sum_ptr", "state_ptr", "end_ptr", "entering_ptr")
+    types |= dict.fromkeys(wide, "*fp32") | dict.fromkeys(("length", "chunks", "d_inner", "groups"), "i32")
+    constants = {
+        "N": d_state,
+        "SOFTPLUS": True,
+        "CHUNK": fused.CHUNK,
+        "TILE": fused.TILE,
+        "CHANNELS": fused.CHANNELS,
+    }
+    options = {"num_warps": 4, "enable_fp_fusion": True}
+    chain = {"N": d_state, "CHUNKS": 32, "ELEMENTS": 32}
+    where = f"n{d_state} {element}"
+    launches = [
+        Launch(f"selective_scan.{name} {where}", fused.scan_kernel, types,
+               constants | {"OUTPUT": output}, options)
+        for name, output in (("summary", False), ("output", True))
+    ]  # fmt: skip
+    warps = {"num_warps": 4}
+    launches.append(Launch(f"selective_scan.carry n{d_state}", fused.carry_kernel, types, chain, warps))
+    launches.append(Launch(f"ss2d.carry n{d_state}", carry.carry_kernel, types, chain | {"D": 192}, warps))
+    return launches
+
+
+def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
+    """Norm, projection, convolution, MLP, cross-scan and cross-merge of a block."""
+    from vlmprof.kernels.block import depthwise
+    from vlmprof.kernels.block.linear import COLUMNS, DEPTH, ROWS, linear_kernel
+    from vlmprof.kernels.cross_scan import fused as cross
+
+    element = ELEMENT_NAMES[dtype]
+    names = ("x", "y", "xs", "ys", "weight", "bias", "norm_weight", "norm_bias", "residual")
+    types = {f"{name}_ptr": "*" + element for name in names}
+    types |= dict.fromkeys(("rows", "channels", "height", "width"), "i32") | {"eps": "fp32"}
+    where = f"d{d_model} {element}"
+
+    def product(name: str, width_in: int, width_out: int, **more: Any) -> Launch:
+        constants = {
+            "K": width_in, "M": width_out, "NORM": False, "NORM_BIAS": False, "BIAS": False,
+            "RESIDUAL": False, "ACTIVATION": "", "PRECISION": "tf32x3" if element == "fp32" else "tf32",
+            "ROWS": ROWS, "COLUMNS": COLUMNS, "DEPTH": DEPTH,
+        }  # fmt: skip
+        options = {"num_warps": 4, "enable_fp_fusion": True}
+        return Launch(f"{name} {where}", linear_kernel, types, constants | more, options)
+
+    convolution = {
+        "D": 2 * d_model, "SIZE": 3, "HAS_BIAS": True,
+        "PIXELS": depthwise.PIXELS, "CHANNELS": depthwise.CHANNELS,
+    }  # fmt: skip
+    tile, warps = {"TILE": cross.TILE}, {"num_warps": 4}
+    normed = {"NORM": True, "NORM_BIAS": True}
+    return [
+        product("norm_linear", d_model, 2 * d_model, **normed),
+        product("norm_linear, GELU", d_model, 4 * d_model, **normed, BIAS=True, ACTIVATION="gelu"),
+        product("norm_linear, residual", 2 * d_model, d_model, **normed, RESIDUAL=True),
+        product("linear, residual", 4 * d_model, d_model, BIAS=True, RESIDUAL=True),
+        Launch(
+            f"depthwise_conv_silu {where}", depthwise.depthwise_conv_silu_kernel, types, convolution, warps
+        ),
+        Launch(f"cross_scan {element}", cross.cross_scan_kernel, types, tile, warps),
+        Launch(f"cross_merge {element}", cross.cross_merge_kernel, types, tile, warps),
+    ]
+
+
+def all_launches() -> Iterator[Launch]:
+    """SS2D at the four levels in bfloat16, at the first in the other dtypes and with d_state 16; then every
+    other kernel in every dtype."""
+    for d_inner, dt_rank in LEVELS:
+        yield from ss2d_launches(d_inner, dt_rank)
+    for dtype in (torch.float16, torch.float32):
+        yield from ss2d_launches(*LEVELS[0], dtype=dtype)
+    yield from ss2d_launches(*LEVELS[0], d_state=16)
+    for dtype in ELEMENT_NAMES:
+        for d_state in (1, 8, 16):
+            yield from selective_scan_launches(d_state, dtype)
+        yield from block_launches(LEVELS[0][0] // 2, dtype)
