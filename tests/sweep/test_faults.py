@@ -212,3 +212,34 @@ def test_a_sweep_stopped_in_the_middle_is_finished_by_the_same_command(tmp_path,
     assert len(after.splitlines()) == 4
     samples = {path.stem for path in (tmp_path / "run" / "samples").iterdir()}
     assert samples == {row["cell_id"] for row in rows(tmp_path).values()}
+
+
+JUMPING_CLOCK = """
+import itertools, time
+real, calls = time.time, itertools.count()
+time.time = lambda: real() + 86_400 * (-1) ** next(calls)  # a day ahead, a day behind, and so on
+"""
+
+
+def test_a_wall_clock_that_jumps_changes_no_number(tmp_path):
+    # every Python process of the sweep imports this before anything else
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / "sitecustomize.py").write_text(JUMPING_CLOCK)
+    path = os.pathsep.join([str(tmp_path / "clock"), str(HERE)])
+    seen = [sys.executable, "-c", "import time; print(abs(time.time() - time.time()) > 86_400)"]
+    jumps = subprocess.run(seen, env=environment(PYTHONPATH=path), capture_output=True, text=True)
+    assert jumps.stdout.strip() == "True"
+
+    spec = write_spec(tmp_path, ["fine"], [32, 64])
+    first = sweep(tmp_path, spec, PYTHONPATH=path)
+    assert first.returncode == 0, first.stderr
+    found = rows(tmp_path)
+    assert len(found) == 2
+    for row in found.values():
+        assert row["status"] == "ok"
+        assert 0 < row["host_vision_s"] < row["end_to_end_s"] < row["wall_s"] < 60
+        assert 0 < row["build_s"] < row["wall_s"]
+    assert "day" not in first.stderr
+    again = sweep(tmp_path, spec, PYTHONPATH=path)
+    assert again.returncode == 0
+    assert rows(tmp_path) == found
