@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.crossover import all_crossovers
@@ -16,12 +15,12 @@ from vlmprof.analysis.frames import (
     column_intervals,
     numbers,
     show_resolution,
-    varying_axes,
 )
 from vlmprof.analysis.scaling import Fit, fit_line
 from vlmprof.records import STAGES, Status
 from vlmprof.render.sheets import Column, Kind, Sheet, Value, column_values, interval_values
-from vlmprof.render.style import backbone_label, line_label
+from vlmprof.render.stage_sheet import name_columns, stage_sheet
+from vlmprof.render.style import line_label
 from vlmprof.render.table import status_words, with_something_to_say
 
 SCALED = {
@@ -57,18 +56,20 @@ def scaled_columns(frame: pd.DataFrame) -> dict[str, tuple[str, Kind]]:
 def cell_sheets(frame: pd.DataFrame, samples: Samples | None = None) -> list[Sheet]:
     """A table of all cells with their figures and how they ended, then one for each measured stage."""
     latencies = [
-        column for column in frame if str(column).endswith("_s") and any_measured(frame, str(column))
+        column
+        for column in frame
+        if str(column).endswith("_s") and "_per_" not in str(column) and any_measured(frame, str(column))
     ]
     shown = {str(column): _with_intervals(frame, str(column), samples) for column in latencies}
     stages = [stage for stage in STAGES if f"host_{stage}_s" in shown or f"gpu_{stage}_s" in shown]
     ok = np.flatnonzero((frame["status"] == Status.OK).to_numpy())
     rows = frame.iloc[ok].reset_index(drop=True)
     kept = {column: [values[i] for i in ok] for column, values in shown.items()}
-    return [_cells_sheet(frame, shown), *(_stage_sheet(rows, stage, kept) for stage in stages)]
+    return [_cells_sheet(frame, shown), *(stage_sheet(rows, stage, kept, samples) for stage in stages)]
 
 
 def _cells_sheet(frame: pd.DataFrame, shown: Mapping[str, list[Value]]) -> Sheet:
-    columns = _names(frame)
+    columns = name_columns(frame)
     columns.append(Column("visual tokens", Kind.COUNT, column_values(numbers(frame, "visual_tokens"))))
     for name, (title, kind) in scaled_columns(frame).items():
         columns.append(Column(title, kind, shown.get(name) or column_values(numbers(frame, name))))
@@ -80,39 +81,6 @@ def _cells_sheet(frame: pd.DataFrame, shown: Mapping[str, list[Value]]) -> Sheet
     columns.append(Column("status", Kind.TEXT, _status_column(frame)))
     note = "Means over the measured iterations; parentheses hold the 95 % interval."
     return Sheet("cells", "Cells", note, columns)
-
-
-def _stage_sheet(ok: pd.DataFrame, stage: str, shown: Mapping[str, list[Value]]) -> Sheet:
-    columns = [*_names(ok), Column("visual tokens", Kind.COUNT, column_values(numbers(ok, "visual_tokens")))]
-    host, gpu = f"host_{stage}_s", f"gpu_{stage}_s"
-    note = "Host: the CPU's time in the call."
-    if host in shown:
-        columns.append(Column("host", Kind.SECONDS, shown[host]))
-    if gpu in shown:
-        columns.append(Column("GPU", Kind.SECONDS, shown[gpu]))
-        columns.append(Column("host / GPU", Kind.PERCENT, column_values(host_over_gpu(ok, stage))))
-        note += " GPU: between two device events. Where host / GPU is near 100 %, launching sets the pace."
-    if f"gpu_busy_{stage}_s" in shown:
-        columns.append(Column("GPU waiting", Kind.PERCENT, column_values(gpu_waiting(ok, stage))))
-        note += " GPU waiting: the share of the GPU latency in which no kernel ran."
-    share = numbers(ok, gpu if gpu in shown else host) / numbers(ok, "end_to_end_s")
-    columns.append(Column("of end-to-end", Kind.PERCENT, column_values(share)))
-    for name, title in (("peak_allocated", "peak allocated"), ("peak_rss", "peak resident")):
-        column = f"{name}_{stage}_bytes"
-        if any_measured(ok, column):
-            columns.append(Column(title, Kind.BYTES, column_values(numbers(ok, column))))
-            break
-    return Sheet(f"stage-{stage}", stage.capitalize(), note, columns)
-
-
-def host_over_gpu(frame: pd.DataFrame, stage: str) -> npt.NDArray[np.float64]:
-    """Host over GPU latency of a stage, per row."""
-    return numbers(frame, f"host_{stage}_s") / numbers(frame, f"gpu_{stage}_s")
-
-
-def gpu_waiting(frame: pd.DataFrame, stage: str) -> npt.NDArray[np.float64]:
-    """The share of a stage's GPU latency in which no kernel ran, per row."""
-    return np.maximum(1 - numbers(frame, f"gpu_busy_{stage}_s") / numbers(frame, f"gpu_{stage}_s"), 0.0)
 
 
 def fits_sheets(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) -> list[Sheet]:
@@ -245,19 +213,6 @@ def frontier_sheet(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) 
             Column("in", Kind.TEXT, where),
         ],
     )
-
-
-def _names(frame: pd.DataFrame) -> list[Column]:
-    labels = {name: backbone_label(str(name)) for name in frame["backbone"].unique()}
-    resolutions = {name: show_resolution(name) for name in frame["resolution"].unique()}
-    return [
-        Column("backbone", Kind.TEXT, [labels[name] for name in frame["backbone"]]),
-        Column("resolution", Kind.TEXT, [resolutions[name] for name in frame["resolution"]]),
-        *(
-            Column(axis.replace("_", " "), Kind.TEXT, [str(value) for value in frame[axis]])
-            for axis in varying_axes(frame)
-        ),
-    ]
 
 
 def _with_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) -> list[Value]:

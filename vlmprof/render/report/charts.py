@@ -12,9 +12,10 @@ from vlmprof.analysis.frames import Line, Samples, any_measured, column_interval
 from vlmprof.analysis.scaling import fit_line
 from vlmprof.records import STAGES, Status
 from vlmprof.render.panels import Panel
-from vlmprof.render.run_sheets import gpu_waiting, host_over_gpu, scaled_columns
+from vlmprof.render.run_sheets import scaled_columns
 from vlmprof.render.sheets import column_values
 from vlmprof.render.six_panel import panels_for
+from vlmprof.render.stage_sheet import gpu_waiting, host_over_gpu
 from vlmprof.render.style import LineStyle, backbone_words, by_family, line_label, line_styles
 from vlmprof.render.table import status_words
 

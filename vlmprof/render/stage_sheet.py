@@ -1,0 +1,102 @@
+"""The table of one stage of a run: its latencies, percentiles, rates and share of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vlmprof.analysis.frames import Samples, any_measured, numbers, show_resolution, varying_axes
+from vlmprof.analysis.percentiles import PERCENTILES, supported_percentile
+from vlmprof.render.sheets import Column, Kind, Sheet, Value, column_values
+from vlmprof.render.style import backbone_label
+
+
+def name_columns(frame: pd.DataFrame) -> list[Column]:
+    """What tells the rows of a run apart: backbone, resolution, and every other axis that varies."""
+    labels = {name: backbone_label(str(name)) for name in frame["backbone"].unique()}
+    resolutions = {name: show_resolution(name) for name in frame["resolution"].unique()}
+    return [
+        Column("backbone", Kind.TEXT, [labels[name] for name in frame["backbone"]]),
+        Column("resolution", Kind.TEXT, [resolutions[name] for name in frame["resolution"]]),
+        *(
+            Column(axis.replace("_", " "), Kind.TEXT, [str(value) for value in frame[axis]])
+            for axis in varying_axes(frame)
+        ),
+    ]
+
+
+def stage_sheet(
+    ok: pd.DataFrame, stage: str, shown: Mapping[str, list[Value]], samples: Samples | None
+) -> Sheet:
+    """The table of one stage of `ok` rows; `shown` holds latencies with their intervals by column."""
+    columns = [
+        *name_columns(ok),
+        Column("visual tokens", Kind.COUNT, column_values(numbers(ok, "visual_tokens"))),
+    ]
+    host, gpu = f"host_{stage}_s", f"gpu_{stage}_s"
+    note = "Host: the CPU's time in the call."
+    if host in shown:
+        columns.append(Column("host", Kind.SECONDS, shown[host]))
+    if gpu in shown:
+        columns.append(Column("GPU", Kind.SECONDS, shown[gpu]))
+        columns.append(Column("host / GPU", Kind.PERCENT, column_values(host_over_gpu(ok, stage))))
+        note += " GPU: between two device events. Where host / GPU is near 100 %, launching sets the pace."
+    if f"gpu_busy_{stage}_s" in shown:
+        columns.append(Column("GPU waiting", Kind.PERCENT, column_values(gpu_waiting(ok, stage))))
+        note += " GPU waiting: the share of the GPU latency in which no kernel ran."
+    clocked = gpu if gpu in shown else host
+    columns += _percentile_columns(ok, clocked, samples)
+    rates = _rate_columns(ok, stage)
+    if rates:
+        columns += rates
+        note += " Rates: counted work over measured time, and their share of what a large matrix product"
+        note += " and a large copy reached; bytes are counted as if nothing stayed in a cache."
+    share = numbers(ok, clocked) / numbers(ok, "end_to_end_s")
+    columns.append(Column("of end-to-end", Kind.PERCENT, column_values(share)))
+    for name, title in (("peak_allocated", "peak allocated"), ("peak_rss", "peak resident")):
+        column = f"{name}_{stage}_bytes"
+        if any_measured(ok, column):
+            columns.append(Column(title, Kind.BYTES, column_values(numbers(ok, column))))
+            break
+    return Sheet(f"stage-{stage}", stage.capitalize(), note, columns)
+
+
+def _percentile_columns(ok: pd.DataFrame, latency: str, samples: Samples | None) -> list[Column]:
+    """The high percentiles of a latency that the counts of samples support, for the rows where they do."""
+    streams = [(samples or {}).get(cell, {}).get(latency, ()) for cell in ok["cell_id"]]
+    found = []
+    for percent in PERCENTILES:
+        values: list[Value] = [supported_percentile(stream, percent) for stream in streams]
+        if any(value is not None for value in values):
+            found.append(Column(f"p{percent}", Kind.SECONDS, values))
+    return found
+
+
+def _rate_columns(ok: pd.DataFrame, stage: str) -> list[Column]:
+    """FLOP/s and bytes per second of a stage beside the device's ceilings, where they are known."""
+    found = []
+    for work, title, size, ceiling, rival in (
+        ("flops", "TFLOP/s", 1e12, "matmul_ceiling_flops_per_s", "matrix product"),
+        ("bytes", "GB/s", 1e9, "copy_ceiling_bytes_per_s", "copy"),
+    ):
+        rate = f"achieved_{stage}_{work}_per_s"
+        if any_measured(ok, rate):
+            reached = numbers(ok, rate)
+            found.append(Column(title, Kind.NUMBER, column_values(reached / size)))
+            if any_measured(ok, ceiling):
+                share = reached / numbers(ok, ceiling)
+                found.append(Column(f"of {rival}", Kind.PERCENT, column_values(share)))
+    return found
+
+
+def host_over_gpu(frame: pd.DataFrame, stage: str) -> npt.NDArray[np.float64]:
+    """Host over GPU latency of a stage, per row."""
+    return numbers(frame, f"host_{stage}_s") / numbers(frame, f"gpu_{stage}_s")
+
+
+def gpu_waiting(frame: pd.DataFrame, stage: str) -> npt.NDArray[np.float64]:
+    """The share of a stage's GPU latency in which no kernel ran, per row."""
+    return np.maximum(1 - numbers(frame, f"gpu_busy_{stage}_s") / numbers(frame, f"gpu_{stage}_s"), 0.0)
