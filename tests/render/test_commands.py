@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,21 @@ def test_export_writes_every_format(run: Path) -> None:
         invoke("export", run, "--format", "xlsx")
     with pytest.raises(UserError, match="unknown table"):
         invoke("export", run, "--format", "csv", "--table", "cellz")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_exported_tables_compile(tmp_path: Path) -> None:
+    rows = [cell("100%_&_#of~mine", side) for side in (224, 448)]
+    run = write_run(tmp_path / "run", rows, samples(rows))
+    assert invoke("export", run, "--format", "latex").exit_code == 0
+    tables = sorted((run / "export").glob("*.tex"))
+    assert len(tables) >= 3
+    document = ["\\documentclass{article}", "\\usepackage{booktabs}", "\\begin{document}"]
+    document += [table.read_text() for table in tables]
+    (tmp_path / "all.tex").write_text("\n".join([*document, "\\end{document}"]))
+    words = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
+    made = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+    assert made.returncode == 0, made.stdout[-2000:]
 
 
 def test_parquet_keeps_every_number(run: Path) -> None:

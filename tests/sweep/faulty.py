@@ -84,6 +84,17 @@ def library_oom():
 
 
 @faulty
+def poisoned():
+    """On a GPU a real error that leaves the context unusable; elsewhere one in the same words."""
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later"
+        )
+    torch.zeros(1, device="cuda")[torch.tensor([7], device="cuda")]
+    torch.cuda.synchronize()
+
+
+@faulty
 def host_oom():
     torch.empty(1 << 60, dtype=torch.uint8)
 

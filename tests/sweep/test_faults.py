@@ -55,7 +55,8 @@ def everything_at_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
     names = [
         "error", "hang", "killed", "crash", "quit_early", "device_oom", "launch_oom", "library_oom",
-        "host_oom", "python_oom", "aborted_oom", "build_oom", "build_error", "not_a_number", "fine",
+        "host_oom", "python_oom", "aborted_oom", "build_oom", "build_error", "not_a_number", "poisoned",
+        "fine",
     ]  # fmt: skip
     spec = write_spec(folder, names, [32, 64])
     ended = sweep(folder, spec, "--cell-timeout", "6s")
@@ -65,7 +66,7 @@ def everything_at_once(tmp_path_factory):
 
 def test_every_cell_has_a_row_and_the_healthy_ones_are_measured(everything_at_once):
     _, found, _ = everything_at_once
-    assert len(found) == 30
+    assert len(found) == 32
     for size in ("32", "64"):
         assert found["fine", size]["status"] == "ok"
         assert found["fine", size]["host_vision_s"] > 0
@@ -97,6 +98,7 @@ def test_out_of_memory_is_found_wherever_it_strikes(everything_at_once, name, wh
         ("hang", "timeout", "longer than 6 s, stopped while warming up 1/1, vision"),
         ("crash", "error", "SIGSEGV while warming up 1/1, vision"),
         ("quit_early", "error", "exit code 3"),
+        ("poisoned", "error", "device-side assert"),
     ],
 )
 def test_other_failures_are_named_and_do_not_skip_larger_sizes(everything_at_once, name, status, words):

@@ -1,0 +1,33 @@
+"""Cells of one run share one kind of device, wherever they run."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from vlmprof.errors import UserError
+from vlmprof.execution import sweep
+from vlmprof.execution.progress import PlainProgress
+from vlmprof.spec import load_spec
+
+
+def machines(*names: str):
+    """Stands in for looking at devices: one GPU of each name."""
+    found = iter(names)
+    return lambda device, dtypes=(): {"device": device, "device_name": next(found), "device_uuid": None}
+
+
+def test_gpus_of_two_kinds_are_refused(monkeypatch):
+    monkeypatch.setattr(sweep, "describe_machine", machines("NVIDIA H200", "NVIDIA L40S"))
+    with pytest.raises(UserError, match=r"different kinds \(NVIDIA H200, NVIDIA L40S\)"):
+        sweep._local_launcher(load_spec("quick"), PlainProgress(Console()), ["cuda:0", "cuda:1"], None)
+
+
+def test_gpus_of_one_kind_share_the_work(monkeypatch):
+    monkeypatch.setattr(sweep, "describe_machine", machines("NVIDIA H200", "NVIDIA H200"))
+    launcher, machine = sweep._local_launcher(
+        load_spec("quick"), PlainProgress(Console()), ["cuda:0", "cuda:1"], None
+    )
+    assert machine["device"] == "cuda:0"
+    with launcher:
+        assert launcher.has_room()
