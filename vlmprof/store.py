@@ -10,13 +10,13 @@ import errno
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from vlmprof.errors import UserError
-from vlmprof.records import Row
+from vlmprof.records import Row, completed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,8 @@ MANIFEST, ROWS, SAMPLES, LOGS, LOCK = "run.json", "rows.jsonl", "samples", "logs
 
 POLICY = {"run_after_oom", "cell_timeout_s", "cool_down_s", "order"}
 """Settings that decide which cells run, not what a cell's numbers mean: they may change on resuming."""
+
+Understood = TypeVar("Understood")
 
 Samples = Mapping[str, Sequence[float]]
 """Column name to one raw value per measured iteration."""
@@ -110,17 +112,19 @@ class RunFolder:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a run in the order written. Lines that are cut off or garbled are passed over."""
+    return list(_read(path, Row.from_flat))
+
+
+def _read(path: Path, understand: Callable[[dict[str, Any]], Understood]) -> Iterator[Understood]:
     try:
         lines = (path / ROWS).read_bytes().split(b"\n")
     except FileNotFoundError:
-        return []
-    rows = []
+        return
     for line in lines:
         try:
-            rows.append(Row.from_flat(json.loads(line)))
+            yield understand(json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-    return rows
 
 
 def load_frame(run: Path | str) -> pd.DataFrame:
@@ -131,7 +135,7 @@ def load_frame(run: Path | str) -> pd.DataFrame:
     import pandas as pd
 
     load_manifest(run)
-    latest = {row.cell_id: row.to_flat() for row in read_rows(Path(run))}
+    latest = {row["cell_id"]: row for row in _read(Path(run), completed)}
     if not latest:
         raise UserError(f"{run} has no rows yet")
     return pd.DataFrame(list(latest.values()))
