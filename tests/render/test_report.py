@@ -10,17 +10,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from synthetic_runs import cell, frame, samples, sweep
 
 from vlmprof.errors import UserError
-from vlmprof.records import Row, Status
+from vlmprof.records import STAGES, Row, Status
 from vlmprof.render.export import latex_escape, markdown_escape, to_latex
 from vlmprof.render.report import write_report
+from vlmprof.render.report.content import gather
+from vlmprof.render.report.pictures import PICTURES
 from vlmprof.render.run_sheets import cell_sheets
 from vlmprof.render.runs import Run
 from vlmprof.render.sheets import Kind, show
 
-HOSTILE = '</script><script>alert("x")</script> <img src=x onerror=alert(1)> | **b** `c` & \\evil{}'
+HOSTILE = '</script><script>alert("x")</script> <img src=x onerror=alert(1)> | **b** `c` & \\evil{} $\\frac{$'
 
 
 class Page(HTMLParser):
@@ -133,6 +136,46 @@ def test_odd_runs_make_a_report(tmp_path: Path, rows: list[Row]) -> None:
     html, markdown = make(rows, tmp_path)
     assert len(data_of(html)["charts"]["panels"]) == 6
     assert "nan" not in re.sub(r"data:image[^\"]*", "", markdown).lower().replace("nanosecond", "")
+
+
+def drawn(rows: list[Row]) -> dict[str, Figure | None]:
+    """Every picture of a report of these rows, by its word."""
+    content = gather([Run("run", frame(rows), samples(rows), {})])
+    return {word: draw(content) for section in PICTURES.values() for word, _, draw in section}
+
+
+def test_pictures_are_drawn_from_the_rows(tmp_path: Path) -> None:
+    rows = sweep(("vit-t", "vmamba-t"), oom_from={"vmamba-t": 1024})
+    pictures = drawn(rows)
+    ok = [row for row in rows if row.status is Status.OK]
+    for axes, name in zip(pictures["stages"].axes, ("vit-t", "vmamba-t"), strict=True):
+        mine = [row for row in ok if row.axes["backbone"] == name]
+        stacked = {stage: [b.get_height() for b in axes.patches if b.get_gid() == stage] for stage in STAGES}
+        for stage in ("vision", "prefill"):
+            assert stacked[stage] == pytest.approx([1e3 * row.stages[stage].gpu_s for row in mine])
+        tops = [b.get_y() + b.get_height() for b in axes.patches if b.get_gid() == "prefill"]
+        assert tops == pytest.approx([v + p for v, p in zip(stacked["vision"], stacked["prefill"])])
+    shares = [line.get_ydata() for axes in pictures["launch"].axes for line in axes.lines]
+    assert np.nanmax(np.abs(np.concatenate(shares) - 100 / 1.2)) < 1e-6
+    end_to_end = next(axes for axes in pictures["fits"].axes if axes.get_title() == "End-to-end")
+    points = [line.get_ydata() for line in end_to_end.lines if line.get_gid() == "fitted"]
+    assert sorted(np.concatenate(points)) == pytest.approx(sorted(1e3 * row.end_to_end_s for row in ok))
+    (axes,) = pictures["frontier"].axes
+    assert [list(line.get_xdata()) for line in axes.lines if line.get_gid() == "oom"] == [[1024**2]]
+    _, markdown = make(rows, tmp_path)
+    linked = set(re.findall(r"!\[[^\]]*\]\(([^)]*)\)", markdown))
+    assert linked == {path.name for path in tmp_path.glob("*.png")}
+    assert len(linked) == 5
+
+
+def test_nothing_is_pictured_that_was_not_measured() -> None:
+    def told(rows: list[Row]) -> set[str]:
+        return {word for word, picture in drawn(rows).items() if picture is not None}
+
+    assert told([cell(status=Status.ERROR)]) == set()
+    assert told([cell(status=Status.OOM)]) == {"frontier"}
+    assert told(sweep(gpu=False)) == {"stages", "fits"}
+    assert told([cell()]) == {"stages", "launch"}
 
 
 def test_several_runs_are_told_apart(tmp_path: Path) -> None:

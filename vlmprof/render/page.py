@@ -46,6 +46,8 @@ def add_legend(figure: Figure, groups: Sequence[list[Line2D]], notes: Sequence[s
         handlelength=_HANDLE_EM, columnspacing=_COLUMN_GAP_EM, handletextpad=0.5, labelspacing=0.3,
         borderpad=0.2, title=title or None, title_fontsize=page.font_pt * 0.93,
     )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     legend.get_title().set(color="0.3", ha="center", multialignment="center")
     return -(-len(entries) // columns) + len(title.splitlines())
 
@@ -66,7 +68,8 @@ def _in_columns(groups: Sequence[list[Line2D]], columns: int) -> tuple[list[Line
 
 
 def _text_pt(text: str, font_pt: float) -> float:
-    return float(TextPath((0, 0), text, prop=FontProperties(size=font_pt)).get_extents().width)
+    plain = text.replace("$", r"\$")  # nobody's name is mathematics
+    return float(TextPath((0, 0), plain, prop=FontProperties(size=font_pt)).get_extents().width)
 
 
 def _entry_pt(labels: Sequence[str], page: Page) -> float:

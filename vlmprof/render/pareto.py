@@ -101,7 +101,7 @@ def _draw(axes: Axes, advice: Advice, limits: Limits, cost: str, page: Page) -> 
     return [
         axes.annotate(
             label, (x[i], y[i]), xytext=(-3, 2), textcoords="offset points", va="bottom", ha="right",
-            fontsize=page.font_pt * 0.8,
+            fontsize=page.font_pt * 0.8, parse_math=False,
         )
         for i, label in zip(front[::-1], labels, strict=True)
     ]  # fmt: skip
@@ -133,7 +133,7 @@ def _hide_overlaps(names: list[Annotation]) -> None:
 
 def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:
     if advice.quality != "pixels":
-        axes.set_ylabel(advice.quality.replace("_", " "), fontsize=page.font_pt)
+        axes.set_ylabel(advice.quality.replace("_", " "), fontsize=page.font_pt, parse_math=False)
         return
     axes.set_ylabel("Image size (pixels)", fontsize=page.font_pt)
     axes.set_yscale("log")

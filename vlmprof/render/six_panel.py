@@ -22,7 +22,6 @@ from vlmprof.analysis.frames import (
     Samples,
     any_measured,
     column_intervals,
-    show_resolution,
     split_lines,
 )
 from vlmprof.analysis.reference import load_reference, reference_title
@@ -31,7 +30,7 @@ from vlmprof.records import Status
 from vlmprof.render.page import PAGES, Page, add_legend
 from vlmprof.render.panels import Drawing, Panel, draw_panel
 from vlmprof.render.style import LineStyle, by_family, line_label, line_styles
-from vlmprof.render.ticks import label_resolutions
+from vlmprof.render.ticks import label_resolutions, resolution_labels
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -93,7 +92,7 @@ def six_panel(
     text_rows = add_legend(figure, _legend_groups(drawing, panels), notes, page) + 0.5
     figure.set_size_inches(page.width_in, 2 * page.row_in + 1.35 * text_rows * page.font_pt / 72)
     grid = figure.subplots(2, 3)
-    ticks = _resolutions(lines)
+    ticks = resolution_labels(lines)
     for axes, panel in zip(grid.flat, panels, strict=True):
         _prepare(axes, ticks, log, page)
         draw_panel(axes, panel, drawing)
@@ -166,15 +165,6 @@ def _prepare(axes: Axes, ticks: dict[float, str], log: bool, page: Page) -> None
         axes.set_xlim(0, pixels[-1] * (1.06 if pixels.size > 1 else 2.0))
     label_resolutions(axes, ticks, page.font_pt * 0.93)
     axes.set_xlabel("Image size (pixels)", fontsize=page.font_pt, labelpad=2)
-
-
-def _resolutions(lines: Sequence[Line]) -> dict[float, str]:
-    """Tick labels by pixel count; of several shapes with one count, the first met is named."""
-    labels: dict[float, str] = {}
-    for line in lines:
-        for pixels, resolution in zip(line.pixels, line.rows["resolution"], strict=True):
-            labels.setdefault(float(pixels), show_resolution(resolution))
-    return labels
 
 
 def _reference_lines(name: str, ours: Sequence[Line]) -> list[Line]:

@@ -46,6 +46,12 @@ _FAMILY_SLOTS = {
 
 _MARKERS = {"t": "o", "s": "s", "b": "D", "l": "^", "h": "v", "g": "p", "xl": "P"}
 _OTHER_MARKERS = ("X", "<", ">", "h", "d", "*", "8")
+STAGE_COLOURS = {
+    "preprocess": "#999933", "vision": "#0072B2", "connector": "#CC79A7", "prefill": "#E69F00",
+    "decode": "#009E73",
+}  # fmt: skip
+"""Colours of stacked stages."""
+
 FILLS = ("full", "none", "left", "top", "right", "bottom")
 """Marker fills in the order in which they are given to lines that differ in some other axis."""
 

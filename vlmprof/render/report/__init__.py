@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlmprof.errors import UserError
-from vlmprof.render.report.content import gather
-from vlmprof.render.report.pages import html_page, markdown_page
+from vlmprof.render.report.content import Content, gather
+from vlmprof.render.report.pages import Picture, html_page, markdown_page
+from vlmprof.render.report.pictures import PICTURES
 from vlmprof.render.runs import Run
 from vlmprof.render.six_panel import save_figure, six_panel
 
@@ -15,17 +16,19 @@ __all__ = ["FORMATS", "write_report"]
 
 FORMATS = ("html", "markdown")
 
+_DPI = 160
+
 
 def write_report(
     runs: Sequence[Run], folder: Path, formats: Sequence[str] = FORMATS, reference: str | None = None
 ) -> list[Path]:
-    """Write `report.html`, and `report.md` with its figure, into a folder; the files written.
+    """Write `report.html`, and `report.md` with its pictures, into a folder; the files written.
 
     Raises `UserError` when there is nothing to report or the folder cannot be written.
     """
     content = gather(runs)
     figure = six_panel(content.drawn, content.samples, reference=reference)
-    figure_path, *_ = save_figure(figure, folder, "report_six_panel", ["png"], dpi=160)
+    figure_path, *_ = save_figure(figure, folder, "report_six_panel", ["png"], dpi=_DPI)
     written = [figure_path]
     try:
         if "html" in formats:
@@ -33,8 +36,21 @@ def write_report(
             written.append(folder / "report.html")
             written[-1].write_text(page, encoding="utf-8")
         if "markdown" in formats:
+            pictures = _save_pictures(content, folder)
+            written += [folder / picture.file for shown in pictures.values() for picture in shown]
             written.append(folder / "report.md")
-            written[-1].write_text(markdown_page(content, figure_path.name), encoding="utf-8")
+            written[-1].write_text(markdown_page(content, figure_path.name, pictures), encoding="utf-8")
     except OSError as problem:
         raise UserError(f"cannot write the report to {folder}: {problem.strerror or problem}") from None
     return written
+
+
+def _save_pictures(content: Content, folder: Path) -> dict[str, list[Picture]]:
+    """Draw what the sections of `content` have to show; the pictures by section."""
+    saved: dict[str, list[Picture]] = {}
+    for section in content.sections:
+        for word, caption, draw in PICTURES.get(section.anchor, ()):
+            if (figure := draw(content)) is not None:
+                path, *_ = save_figure(figure, folder, f"report_{word}", ["png"], dpi=_DPI)
+                saved.setdefault(section.anchor, []).append(Picture(path.name, caption))
+    return saved

@@ -16,8 +16,9 @@ from vlmprof.render.run_sheets import scaled_columns
 from vlmprof.render.sheets import column_values
 from vlmprof.render.six_panel import panels_for
 from vlmprof.render.stage_sheet import gpu_waiting, host_over_gpu
-from vlmprof.render.style import LineStyle, backbone_words, by_family, line_label, line_styles
+from vlmprof.render.style import STAGE_COLOURS, LineStyle, backbone_words, by_family, line_label, line_styles
 from vlmprof.render.table import status_words
+from vlmprof.render.ticks import resolution_labels
 
 _CURVE_POINTS = 16
 """Points of a fitted curve that are evenly spaced, and as many in the logarithm: smooth on either axis."""
@@ -35,7 +36,7 @@ def chart_data(frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> 
     styles = line_styles(ordered)
     return {
         "lines": [_looks(line, styles[line.key]) for line in ordered],
-        "resolutions": _resolutions(ordered),
+        "resolutions": [{"pixels": at, "label": label} for at, label in resolution_labels(ordered).items()],
         "panels": [_panel(panel, frame, ordered, samples) for panel in panels_for(frame)],
         "stacks": _stacks(frame, ordered),
         "fits": _fits(frame, ordered),
@@ -53,14 +54,6 @@ def _looks(line: Line, style: LineStyle) -> dict[str, Any]:
         "dash": dash,
         "symbol": _SYMBOLS[style.marker] + ("" if style.fill == "full" else "-open"),
     }
-
-
-def _resolutions(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    labels: dict[float, str] = {}
-    for line in lines:
-        for pixels, resolution in zip(line.pixels, line.rows["resolution"], strict=True):
-            labels.setdefault(float(pixels), show_resolution(resolution))
-    return [{"pixels": pixels, "label": label} for pixels, label in sorted(labels.items())]
 
 
 def _panel(panel: Panel, frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> dict[str, Any]:
@@ -107,6 +100,7 @@ def _stacks(frame: pd.DataFrame, lines: Sequence[Line]) -> dict[str, Any]:
         "clock": "GPU" if clock == "gpu" else "Host",
         "launch_words": f"Launch-bound share: {words}",
         "stages": stages,
+        "colours": [STAGE_COLOURS[stage] for stage in stages],
         "lines": [
             {
                 "labels": [show_resolution(resolution) for resolution in line.rows["resolution"]],

@@ -52,6 +52,8 @@ class Content:
     notice: str
     """What was left out of charts and fits, in a sentence; empty when nothing was."""
     drawn: pd.DataFrame
+    lines: Sequence[Line]
+    """The lines of charts and fits, those of `drawn`."""
     samples: Samples
     charts: dict[str, Any]
     sections: Sequence[Section]
@@ -72,6 +74,7 @@ def gather(runs: Sequence[Run]) -> Content:
         summary=_summary(frame),
         notice=_notice(len(lines), count_lines(frame)),
         drawn=drawn,
+        lines=lines,
         samples=samples,
         charts=chart_data(drawn, lines, samples),
         sections=_sections(frame, lines, samples),

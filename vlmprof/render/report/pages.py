@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -24,6 +25,14 @@ ROWS_PER_PAGE = 25
 """Rows of a table that are in the page itself; the script shows the others from the data beside them."""
 
 _MARKDOWN_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file beside the Markdown, and what it shows."""
+
+    file: str
+    caption: str
 
 
 def html_page(content: Content, figure_png: bytes) -> str:
@@ -43,12 +52,15 @@ def html_page(content: Content, figure_png: bytes) -> str:
     )
 
 
-def markdown_page(content: Content, figure_name: str) -> str:
-    """The report as Markdown, its figure beside it."""
+def markdown_page(
+    content: Content, figure_name: str, pictures: Mapping[str, Sequence[Picture]] | None = None
+) -> str:
+    """The report as Markdown, its figure and the `pictures` of each section (by anchor) beside it."""
     template = _environment(autoescape=False).get_template("report.md.j2")
     return template.render(
         content=content,
         figure=figure_name,
+        pictures=pictures or {},
         table=lambda sheet: to_markdown(sheet, _MARKDOWN_ROWS),
         environment_sheet=environment_sheet,
         version=vlmprof.__version__,

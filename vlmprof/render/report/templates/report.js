@@ -180,7 +180,6 @@
   }
 
   // ---- where the time goes -----------------------------------------------------------------------
-  const STAGE_COLOURS = ["#999933", "#0072B2", "#CC79A7", "#E69F00", "#009E73"];
   const select = byId("stacks-line");
 
   function drawStacks() {
@@ -191,7 +190,7 @@
     const [unit, size] = unitFor("seconds", Math.max(1e-9, ...run.map(total)));
     const labels = run.map((k) => plain(line.labels[k]));
     const bars = stacks.stages.map((stage, s) => ({
-      type: "bar", name: stage, x: labels, marker: { color: colour(STAGE_COLOURS[s % STAGE_COLOURS.length]) },
+      type: "bar", name: stage, x: labels, marker: { color: colour(stacks.colours[s]) },
       y: run.map((k) => (state.share ? (100 * (line.seconds[s][k] || 0)) / total(k) : (line.seconds[s][k] || 0) / size)),
       text: run.map((k) => `${stage}, ${plain(line.labels[k])}: ${show("seconds", line.seconds[s][k])}, ${show("percent", (line.seconds[s][k] || 0) / total(k))}`),
       textposition: "none", hovertemplate: "%{text}<extra></extra>",
@@ -205,7 +204,7 @@
     if (stacks.clock !== "GPU") return;
     Plotly.react(byId("stacks-launch"), stacks.stages.map((stage, s) => ({
       x: labels, y: run.map((k) => (line.launch_bound[s][k] === null ? null : 100 * line.launch_bound[s][k])),
-      name: stage, mode: "lines+markers", line: { color: colour(STAGE_COLOURS[s % STAGE_COLOURS.length]) },
+      name: stage, mode: "lines+markers", line: { color: colour(stacks.colours[s]) },
       hovertemplate: `${stage}, %{x}: %{y:.0f} %<extra></extra>`,
     })), layout({
       showlegend: true, legend: bottom, xaxis: axis({ type: "category" }),
