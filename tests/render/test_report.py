@@ -150,11 +150,14 @@ def test_pictures_are_drawn_from_the_rows(tmp_path: Path) -> None:
     ok = [row for row in rows if row.status is Status.OK]
     for axes, name in zip(pictures["stages"].axes, ("vit-t", "vmamba-t"), strict=True):
         mine = [row for row in ok if row.axes["backbone"] == name]
-        stacked = {stage: [b.get_height() for b in axes.patches if b.get_gid() == stage] for stage in STAGES}
+        boxes = {c.get_gid(): [path.get_extents() for path in c.get_paths()] for c in axes.collections}
+        stacked = {stage: [box.height for box in boxes.get(stage, ())] for stage in STAGES}
         for stage in ("vision", "prefill"):
             assert stacked[stage] == pytest.approx([1e3 * row.stages[stage].gpu_s for row in mine])
-        tops = [b.get_y() + b.get_height() for b in axes.patches if b.get_gid() == "prefill"]
-        assert tops == pytest.approx([v + p for v, p in zip(stacked["vision"], stacked["prefill"])])
+        tops = [box.y1 for box in boxes["prefill"]]
+        assert tops == pytest.approx(
+            [v + p for v, p in zip(stacked["vision"], stacked["prefill"], strict=True)]
+        )
     shares = [line.get_ydata() for axes in pictures["launch"].axes for line in axes.lines]
     assert np.nanmax(np.abs(np.concatenate(shares) - 100 / 1.2)) < 1e-6
     end_to_end = next(axes for axes in pictures["fits"].axes if axes.get_title() == "End-to-end")

@@ -13,7 +13,7 @@ import pytest
 
 from vlmprof.errors import UserError
 from vlmprof.records import Row, StageFigures, Status, stage_column
-from vlmprof.store import RunFolder, load_frame, load_manifest, load_samples, read_rows
+from vlmprof.store import RunFolder, _loads, load_frame, load_manifest, load_samples, read_rows
 
 MANIFEST = {
     "spec": {"axes": {"backbone": ["vit-t"]}, "fixed": {"seed": 0, "run_after_oom": False}},
@@ -91,6 +91,21 @@ def test_a_garbled_line_in_the_middle_costs_only_its_own_cell(tmp_path):
     for garbage in (b"\x00\xff" * 9, b"null", b"[]", b'{"cell_id": "b"}', b'{"status": "fine"}'):
         (run / "rows.jsonl").write_bytes(b"\n".join([lines[0], garbage, *lines[2:]]))
         assert [row.cell_id for row in read_rows(run)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("loads", [_loads, json.loads], ids=["orjson", "json"])
+def test_any_text_and_number_is_read_back(tmp_path, monkeypatch, loads):
+    monkeypatch.setattr("vlmprof.store._loads", loads)
+    rows = [
+        a_row("odd", message=os.fsdecode(b"no file \xff.png")),
+        a_row("b", message="naïve\n\x00\u2028😀", end_to_end_s=0.1 + 0.2, weight_bytes=2**53 + 1),
+    ]
+    with RunFolder(tmp_path / "run", MANIFEST) as run:
+        for row in rows:
+            run.append(row, {})
+    assert [row.message for row in read_rows(tmp_path / "run")] == ["no file ?.png", rows[1].message]
+    assert read_rows(tmp_path / "run")[1] == rows[1]
+    assert load_frame(tmp_path / "run")["end_to_end_s"].tolist() == [0.7, 0.1 + 0.2]
 
 
 def test_another_spec_or_device_is_refused_with_both_shown(tmp_path):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.textpath import TextPath
+
+from vlmprof.render.text import text_width_pt
 
 _HANDLE_EM, _COLUMN_GAP_EM = 2.6, 1.2
 
@@ -67,14 +67,9 @@ def _in_columns(groups: Sequence[list[Line2D]], columns: int) -> tuple[list[Line
     return [entry for group in filled for entry in group], len(merged)
 
 
-def _text_pt(text: str, font_pt: float) -> float:
-    plain = text.replace("$", r"\$")  # nobody's name is mathematics
-    return float(TextPath((0, 0), plain, prop=FontProperties(size=font_pt)).get_extents().width)
-
-
 def _entry_pt(labels: Sequence[str], page: Page) -> float:
     """Width of a legend column for the widest of these labels, in points."""
-    widest = max(_text_pt(label, page.font_pt) for label in labels)
+    widest = max(text_width_pt(label, page.font_pt) for label in labels)
     return widest + (_HANDLE_EM + 0.5 + _COLUMN_GAP_EM) * page.font_pt
 
 
@@ -83,7 +78,7 @@ def _wrap(notes: Sequence[str], page: Page) -> str:
     lines: list[str] = []
     for note in notes:
         longer = f"{lines[-1]}  {note}" if lines else note
-        if lines and _text_pt(longer, page.font_pt) <= page.width_pt:
+        if lines and text_width_pt(longer, page.font_pt) <= page.width_pt:
             lines[-1] = longer
         else:
             lines.append(note)

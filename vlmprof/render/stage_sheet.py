@@ -19,10 +19,10 @@ def name_columns(frame: pd.DataFrame) -> list[Column]:
     labels = {name: backbone_label(str(name)) for name in frame["backbone"].unique()}
     resolutions = {name: show_resolution(name) for name in frame["resolution"].unique()}
     return [
-        Column("backbone", Kind.TEXT, [labels[name] for name in frame["backbone"]]),
-        Column("resolution", Kind.TEXT, [resolutions[name] for name in frame["resolution"]]),
+        Column("backbone", Kind.TEXT, [labels[name] for name in frame["backbone"].tolist()]),
+        Column("resolution", Kind.TEXT, [resolutions[name] for name in frame["resolution"].tolist()]),
         *(
-            Column(axis.replace("_", " "), Kind.TEXT, [str(value) for value in frame[axis]])
+            Column(axis.replace("_", " "), Kind.TEXT, [str(value) for value in frame[axis].tolist()])
             for axis in varying_axes(frame)
         ),
     ]
@@ -66,7 +66,9 @@ def stage_sheet(
 
 def _percentile_columns(ok: pd.DataFrame, latency: str, samples: Samples | None) -> list[Column]:
     """The high percentiles of a latency that the counts of samples support, for the rows where they do."""
-    streams = [(samples or {}).get(cell, {}).get(latency, ()) for cell in ok["cell_id"]]
+    if not samples:
+        return []
+    streams = [samples.get(cell, {}).get(latency, ()) for cell in ok["cell_id"].tolist()]
     found = []
     for percent in PERCENTILES:
         values: list[Value] = [supported_percentile(stream, percent) for stream in streams]

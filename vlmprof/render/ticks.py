@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
-from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, NullFormatter, NullLocator
 
 from vlmprof.analysis.frames import Line, show_resolution
+from vlmprof.render.text import text_width_pt
 
 _GAP_PT = 3.0
 """Least space between neighbouring labels, in points."""
+
+_MOST_TICKS = 30
 
 
 class ResolutionLocator(Locator):
@@ -25,9 +26,8 @@ class ResolutionLocator(Locator):
     """
 
     def __init__(self, labels: Mapping[float, str], font_pt: float) -> None:
-        font = FontProperties(size=font_pt)
         self._widths_pt = {
-            position: TextPath((0, 0), label, prop=font, size=font_pt).get_extents().width
+            position: text_width_pt(label, font_pt)
             for position, label in sorted(labels.items(), reverse=True)
         }
 
@@ -60,11 +60,12 @@ def resolution_labels(lines: Sequence[Line]) -> dict[float, str]:
 
 
 def label_resolutions(axes: Axes, labels: Mapping[float, str], font_pt: float) -> None:
-    """Put labelled ticks at as many of these pixel counts as fit, and a small bare tick at each of them."""
+    """Put labelled ticks at as many of these pixel counts as fit, and a small bare tick at each of them
+    as long as such ticks can be told apart."""
     axis: XAxis = axes.xaxis
     axis.set_major_locator(ResolutionLocator(labels, font_pt))
     axis.set_major_formatter(FuncFormatter(lambda position, _: labels.get(position, "")))
-    axis.set_minor_locator(FixedLocator(sorted(labels)))
+    axis.set_minor_locator(FixedLocator(sorted(labels)) if len(labels) <= _MOST_TICKS else NullLocator())
     axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -192,11 +193,15 @@ def _stack(axes: Axes, stages: Sequence[str], line: dict[str, Any]) -> None:
     run = np.flatnonzero(np.isfinite(seconds).any(axis=0))
     heights = np.nan_to_num(seconds[:, run])
     unit, size = seconds_unit(float(heights.sum(axis=0).max()))
-    below = np.zeros(run.size)
-    for stage, height in zip(stages, heights / size, strict=True):
-        axes.bar(np.arange(run.size), height, 0.75, bottom=below, color=STAGE_COLOURS[stage], gid=stage)
-        below += height
+    tops = np.cumsum(heights / size, axis=0)
+    middles = np.arange(run.size)
+    for stage, below, top in zip(stages, np.vstack([np.zeros(run.size), tops]), tops, strict=False):
+        left, right = middles - 0.375, middles + 0.375
+        corners = np.array([(left, below), (left, top), (right, top), (right, below)])
+        bars = PolyCollection(list(corners.transpose(2, 0, 1)), facecolor=STAGE_COLOURS[stage], gid=stage)
+        axes.add_collection(bars, autolim=False)
+    axes.set(xlim=(-0.6, run.size - 0.4), ylim=(0, 1.05 * tops[-1].max()))
     every = -(-run.size // 6)
-    labels = [line["labels"][k] if (run.size - 1 - i) % every == 0 else "" for i, k in enumerate(run)]
-    axes.set_xticks(np.arange(run.size), labels)
+    labelled = middles[(run.size - 1) % every :: every]
+    axes.set_xticks(labelled, [line["labels"][k] for k in run[labelled]])
     axes.set_ylabel(f"Latency ({unit})", fontsize=_PAGE.font_pt)
