@@ -126,14 +126,15 @@ def read_rows(path: Path) -> list[Row]:
 
 def _read(path: Path, understand: Callable[[dict[str, Any]], Understood]) -> Iterator[Understood]:
     try:
-        lines = (path / ROWS).read_bytes().split(b"\n")
+        lines = (path / ROWS).open("rb")
     except FileNotFoundError:
         return
-    for line in lines:
-        try:
-            yield understand(_loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
+    with lines:
+        for line in lines:
+            try:
+                yield understand(_loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
 
 
 def load_frame(run: Path | str) -> pd.DataFrame:
