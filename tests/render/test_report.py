@@ -199,7 +199,7 @@ def test_many_rows_are_all_in_the_page_and_charts_say_what_they_leave_out(tmp_pa
     write_report([Run("many", many, {}, {})], tmp_path)
     html = (tmp_path / "report.html").read_text()
     assert len(data_of(html)["sheets"]["cells"]["columns"][0]) == 2000
-    assert "the first 40 of 1,000 lines" in html
+    assert "the first 24 of 1,000 lines" in html
     assert html.count("<tr>") < 300
     assert "The first 100 of 2,000 rows" in (tmp_path / "report.md").read_text()
 

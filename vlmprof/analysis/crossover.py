@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +67,10 @@ class _LogRatio:
 
 def find_crossovers(a: Line, b: Line, column: str, samples: Samples | None = None) -> list[Crossover]:
     """Every crossover of two lines in one column, by size. Only resolutions that both measured count."""
-    ratio = _log_ratio(a, b, column, samples)
+    return _between(a, b, column, _log_ratio(_points(a, column, samples), _points(b, column, samples)))
+
+
+def _between(a: Line, b: Line, column: str, ratio: _LogRatio) -> list[Crossover]:
     found = []
     for i in range(ratio.x.size - 1):
         left, right = ratio.d[i], ratio.d[i + 1]
@@ -93,16 +96,16 @@ def find_crossovers(a: Line, b: Line, column: str, samples: Samples | None = Non
 
 def all_crossovers(lines: Sequence[Line], column: str, samples: Samples | None = None) -> list[Crossover]:
     """The crossovers of every pair of lines that differ in their backbone and in nothing else."""
+    points = {line.key: _points(line, column, samples) for line in lines}
     return [
         crossover
         for a, b in itertools.combinations(lines, 2)
         if a.setting == b.setting and a.backbone != b.backbone
-        for crossover in find_crossovers(a, b, column, samples)
+        for crossover in _between(a, b, column, _log_ratio(points[a.key], points[b.key]))
     ]
 
 
-def _log_ratio(a: Line, b: Line, column: str, samples: Samples | None) -> _LogRatio:
-    ours, theirs = _points(a, column, samples), _points(b, column, samples)
+def _log_ratio(ours: Mapping[float, _Point], theirs: Mapping[float, _Point]) -> _LogRatio:
     shared = sorted(ours.keys() & theirs.keys())
     pairs = [(ours[pixels], theirs[pixels]) for pixels in shared]
     return _LogRatio(
@@ -123,7 +126,8 @@ class _Point:
 
 def _points(line: Line, column: str, samples: Samples | None) -> dict[float, _Point]:
     points = {}
-    for pixels, value, cell_id in zip(line.pixels, line.measured(column), line.rows["cell_id"], strict=True):
+    cells = line.rows["cell_id"].tolist()
+    for pixels, value, cell_id in zip(line.pixels, line.measured(column), cells, strict=True):
         if not (np.isfinite(value) and value > 0):
             continue
         mean = describe_mean(list((samples or {}).get(cell_id, {}).get(column, ())))

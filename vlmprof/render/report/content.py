@@ -19,7 +19,7 @@ from vlmprof.render.runs import Run, join
 from vlmprof.render.sheets import Column, Kind, Sheet
 from vlmprof.render.table import remarks, with_something_to_say
 
-MOST_LINES = 40
+MOST_LINES = 24
 """Lines that are drawn and fitted: more cannot be told apart. The tables of cells hold every row."""
 
 
