@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -43,12 +44,33 @@ def triton_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+@lru_cache(maxsize=1)
+def interpreter_fault() -> str | None:
+    """Why the interpreter of this Triton cannot run with this NumPy, or None when it can.
+
+    Up to 3.6 it makes integers of arrays of one element (`tensor.__index__`), which NumPy 2.4 refuses.
+    """
+    triton, numpy = (_release(package) for package in ("triton", "numpy"))
+    if triton < (3, 7) and numpy >= (2, 4):
+        return (
+            "the interpreter of Triton 3.6 needs NumPy below 2.4 (pip install 'numpy<2.4' or 'triton>=3.7')"
+        )
+    return None
+
+
+def _release(package: str) -> tuple[int, ...]:
+    """Major and minor version of an installed package."""
+    return tuple(int(part) for part in importlib.metadata.version(package).split(".")[:2])
+
+
 def why_not_triton(device: torch.device) -> str | None:
     """The reason why the `triton` backend cannot run on `device`, or None when it can."""
     if not triton_installed():
         return "Triton is not installed (pip install triton)"
-    if device.type == "cuda" or triton_interpreted():
+    if device.type == "cuda":
         return None
+    if triton_interpreted():
+        return interpreter_fault()
     return f"Triton compiles for GPUs and the tensors are on {device.type} (TRITON_INTERPRET=1 interprets it)"
 
 

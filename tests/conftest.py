@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 
@@ -16,3 +18,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in on_gpu:
         item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and there is none here"))
+
+
+@pytest.fixture
+def interpreted_environment() -> dict[str, str]:
+    """The environment of a process in which Triton's interpreter runs the kernels."""
+    pytest.importorskip("triton")
+    from vlmprof.kernels.backends import interpreter_fault
+
+    if (fault := interpreter_fault()) is not None:
+        pytest.skip(fault)
+    return os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

@@ -1,6 +1,5 @@
 """VMamba against the authors' own outputs (tests/golden), and its own invariants."""
 
-import os
 import subprocess
 import sys
 
@@ -70,12 +69,11 @@ for gate, d_state, mlp_ratio in ((False, 1, 4), (True, 3, 0)):
 
 
 @pytest.mark.slow
-def test_a_block_of_fused_kernels_gives_the_same():
+def test_a_block_of_fused_kernels_gives_the_same(interpreted_environment):
     """Both versions of the block, at odd sizes, from one state dict, in Triton's interpreter."""
-    pytest.importorskip("triton")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", INTERPRETED],
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        env=interpreted_environment,
         capture_output=True,
         text=True,
         timeout=300,

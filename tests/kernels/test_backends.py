@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 
@@ -53,11 +52,10 @@ def test_torch_backend_is_as_exact_as_the_plain_code(dtype: torch.dtype) -> None
 
 
 @pytest.mark.slow
-def test_triton_backend_in_the_interpreter() -> None:
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+def test_triton_backend_in_the_interpreter(interpreted_environment: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", INTERPRETED.format(chosen=NARROW)],
-        env=environment,
+        env=interpreted_environment,
         capture_output=True,
         text=True,
         timeout=600,

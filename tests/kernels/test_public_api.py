@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+
 import pytest
 import torch
 from vlmprof.kernels import (
+    backends,
     cross_merge,
     cross_scan,
     depthwise_conv_silu,
@@ -125,6 +128,24 @@ def test_auto_is_recorded_and_what_cannot_run_is_refused() -> None:
         resolve_backend("ss2d", "cpu", "cuda")
     with pytest.raises(ValueError, match="unknown operation"):
         resolve_backend("conv", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("triton", "numpy", "runs"),
+    [("3.6.0", "2.4.1", False), ("3.6.0", "2.3.5", True), ("3.7.0", "2.5.0rc1", True)],
+)
+def test_an_interpreter_that_cannot_run_is_refused(
+    monkeypatch: pytest.MonkeyPatch, triton: str, numpy: str, runs: bool
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", {"triton": triton, "numpy": numpy}.__getitem__)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(backends, "triton_installed", lambda: True)
+    backends.interpreter_fault.cache_clear()
+    try:
+        reason = backends.why_not_triton(torch.device("cpu"))
+    finally:
+        backends.interpreter_fault.cache_clear()
+    assert reason is None if runs else "NumPy below 2.4" in str(reason)
 
 
 def test_a_wrong_shape_is_named() -> None:

@@ -115,12 +115,10 @@ def test_the_cache_is_where_the_user_keeps_caches(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-def test_a_launch_uses_what_tuning_found_and_says_so() -> None:
-    pytest.importorskip("triton")
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+def test_a_launch_uses_what_tuning_found_and_says_so(interpreted_environment: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", INTERPRETED],
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
+        env=interpreted_environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout) == [1, "rule", 3, 3, "tuning", True]
