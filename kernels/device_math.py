@@ -106,6 +106,22 @@ def opaque(x):
 
 
 @triton.jit
+def _second(first, second):
+    return second
+
+
+@triton.jit
+def rows_in_lanes(x):
+    """x (rows, 32) with each column in one lane, whatever layout it comes in; no arithmetic.
+
+    A scan that gives every element back is the one operation whose layout the compiler does not trade
+    for that of what it feeds on. Without it everything after a matrix product is computed in the
+    product's layout, and each of the other inputs and results is carried there and back.
+    """
+    return x if INTERPRETED else tl.associative_scan(x, 0, _second)
+
+
+@triton.jit
 def load_where(pointers, mask, MASKED: tl.constexpr):
     """Load with `mask` and 0 elsewhere, or, when not MASKED, without one."""
     return tl.load(pointers, mask=mask, other=0) if MASKED else tl.load(pointers)

@@ -30,7 +30,7 @@ class Launch:
     single_state: bool = False
     """A d_state 1 kernel of ss2d that is launched: one that may not spill."""
     count_loop: bool = False
-    """Its loops hold the interior path alone, so that their length means something."""
+    """Its loops have one path alone, so that their length means something."""
 
 
 def ss2d_launches(
@@ -55,7 +55,7 @@ def ss2d_launches(
     def launch(name: str, kernel: Any, count: bool = False, **more: Any) -> Launch:
         return Launch(
             f"ss2d.{name} {where}", kernel, types, constants | more, COMPILE_OPTIONS, unaligned,
-            single_state=d_state == 1 and not count, count_loop=count,
+            single_state=d_state == 1, count_loop=count,
         )  # fmt: skip
 
     if d_state > 1:
@@ -63,11 +63,14 @@ def ss2d_launches(
             launch("summary k1", many_states.summary_kernel, K=1, N=d_state),
             launch("output k1", many_states.output_kernel, K=1, N=d_state),
         ]
-    launches = [launch("summary", single_state.summary_kernel)]
-    for columns, name in enumerate(("rows", "columns")):
-        output = single_state.output_kernel
-        launches.append(launch(f"output {name}", output, COLUMNS=columns, GENERAL=True))
-        launches.append(launch(f"output {name}, interior", output, True, COLUMNS=columns, GENERAL=False))
+    launches = []
+    for edges, where_used in ((True, ", edges"), (False, "")):
+        launches.append(launch(f"summary{where_used}", single_state.summary_kernel, EDGES=edges))
+        for columns, name in enumerate(("rows", "columns")):
+            variant = {"COLUMNS": columns, "EDGES": edges}
+            launches.append(
+                launch(f"output {name}{where_used}", single_state.output_kernel, not edges, **variant)
+            )
     return launches
 
 

@@ -136,6 +136,8 @@ def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     for name, shape, dt_rank, d_state, dt_offset, strided in (
         ("square", (1, 5, 5, 4), 2, 1, None, False),
         ("prime, odd channels, batch 3", (3, 3, 7, 5), 3, 1, None, False),
+        ("whole tiles", (1, 16, 2, 4), 2, 1, None, False),
+        ("whole tiles by rows alone", (1, 4, 4, 4), 2, 1, None, False),
         ("tall, two channel blocks", (1, 17, 2, 66), 6, 1, None, False),
         ("one row", (1, 1, 19, 4), 2, 1, None, False),
         ("one column", (1, 19, 1, 4), 2, 1, None, False),
@@ -159,6 +161,7 @@ def medium_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     """Several chunks and channel blocks: quick everywhere but in the interpreter."""
     yield ss2d_case("37 × 41", (1, 37, 41, 10), 3, 1, dtype, device)
     yield ss2d_case("23 × 5, batch 3, odd channels", (3, 23, 5, 131), 6, 1, dtype, device)
+    yield ss2d_case("32 × 21, rank 24", (1, 32, 21, 70), 24, 1, dtype, device)
     yield ss2d_case("one row of 331", (1, 1, 331, 8), 2, 1, dtype, device)
     yield ss2d_case("19 × 29, steps of ±50", (1, 19, 29, 8), 2, 1, dtype, device, dt_offset=50.0)
     yield ss2d_case("13 × 17, d_state 16", (1, 13, 17, 12), 2, 16, dtype, device)

@@ -122,15 +122,16 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed, tiles: i
         "KW": parameters.block,
         "RANK": parameters.rank,
         "ELEMENT": ELEMENTS[x.dtype],
-        "LOW": height < POSITIONS,
         **COMPILE_OPTIONS,
     }
     channel_blocks = -(-channels // CHANNELS)
+    low = height < POSITIONS
+    edges = (height * width % POSITIONS != 0, height % POSITIONS != 0)
     if d_state == 1:
         grid = (chunks, channel_blocks, 4 * batch)
-        single_state.summary_kernel[grid](*inputs, sums, ends, *sizes, **constants)
+        single_state.summary_kernel[grid](*inputs, sums, ends, *sizes, LOW=low, EDGES=edges[1], **constants)
     else:
-        constants["N"] = d_state
+        constants |= {"N": d_state, "LOW": low}
         grid = (chunks, channel_blocks, batch)
         for k in range(4):
             many_states.summary_kernel[grid](*inputs, sums, ends, *sizes, K=k, **constants)
@@ -143,8 +144,9 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed, tiles: i
 
     grid = (chunks, channel_blocks, batch)
     if d_state == 1:
-        for columns in (0, 1):
-            single_state.output_kernel[grid](*inputs, *outputs, *sizes, COLUMNS=columns, **constants)
+        for columns, reached in enumerate(edges):
+            variant = {"COLUMNS": columns, "LOW": low and columns == 1, "EDGES": reached}
+            single_state.output_kernel[grid](*inputs, *outputs, *sizes, **variant, **constants)
     else:
         for k in range(4):
             many_states.output_kernel[grid](*inputs, *outputs, *sizes, K=k, **constants)

@@ -6,13 +6,17 @@
                                                          chunk by the same lanes, y added in place
 
 Every array is addressed by a 64-bit base per tile and 32-bit offsets inside it.
+
+EDGES says that some tiles reach over an edge, as none does where whole tiles fill the image or, by
+columns, each column. Without the path for such tiles the kernels take fewer registers, so that more
+of them run at once.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-from vlmprof.kernels.device_math import join_pair, load_where, opaque, split_pair, store_where
+from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where
 from vlmprof.kernels.ss2d.tile import (
     kept_dt_weight,
     load_channels,
@@ -53,7 +57,7 @@ def _summarise_chunk(
     x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, sum_ptr, end_ptr, chunk, words,
     height, width, chunks, tiles,
     K: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr,
-    LOW: tl.constexpr,
+    LOW: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
     T: tl.constexpr = 16
     length = height * width
@@ -71,7 +75,7 @@ def _summarise_chunk(
         interior = start + T <= length
         if K % 2 == 1:
             interior = interior & (start % height + T <= height)
-        if interior:
+        if interior or not EDGES:
             states, sums = _summarise_tile(
                 x_ptr, p_ptr, bc_ptr, weight_ptr, weights, biases, decays, states, sums, start, words,
                 height, width, K, D, KW, RANK, ELEMENT, True, LOW,
@@ -93,6 +97,7 @@ def _summarise_chunk(
 def summary_kernel(
     x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, sum_ptr, end_ptr, height, width, chunks, tiles,
     D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr, LOW: tl.constexpr,
+    EDGES: tl.constexpr,
 ):  # fmt: skip
     """Sum of steps and end state from 0 of each chunk: sum, end (batch, 4, chunks, D), float32."""
     chunk = tl.program_id(0)
@@ -109,7 +114,7 @@ def summary_kernel(
         if direction == k:
             _summarise_chunk(
                 x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, sum_ptr, end_ptr, chunk, words,
-                height, width, chunks, tiles, k, D, KW, RANK, ELEMENT, LOW,
+                height, width, chunks, tiles, k, D, KW, RANK, ELEMENT, LOW, EDGES,
             )  # fmt: skip
 
 
@@ -123,8 +128,6 @@ def _output_tile(
     """Add one direction of one tile to y, or with the last direction write the sum to out."""
     PRECISE: tl.constexpr = tl.float32 == ELEMENT
     first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, INTERIOR, LOW)
-    if PRECISE:
-        relative = opaque(relative)
     lanes = (words < D // 2)[None, :]
     x_low, x_high, dts, B, C, offsets = load_tile(
         x_ptr, p_ptr, bc_ptr, first, relative, words, K, D, KW, 1, RANK, ELEMENT, INTERIOR
@@ -133,10 +136,6 @@ def _output_tile(
     steps = tile_steps(dts, weight, biases[0], exists, INTERIOR, PRECISE)
     scanned, low = scan_tile(steps, x_low, decays[0], B, states[0])
     y_low = scanned * C[:, None]
-    if PRECISE:
-        # float32 fills the registers: the other half is read again, not kept
-        again = x_ptr + first * (D // 2) + relative[:, None] * (D // 2) + opaque(words)[None, :]
-        _, x_high = split_pair(load_where(again, lanes, D % 64 != 0), ELEMENT)
     weight = kept_dt_weight(weight_ptr, weights[1], K, words, 1, D, RANK)
     steps = tile_steps(dts, weight, biases[1], exists, INTERIOR, PRECISE)
     scanned, high = scan_tile(steps, x_high, decays[1], B, states[1])
@@ -165,13 +164,9 @@ def output_kernel(
     x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, skip_ptr, entering_ptr, y_ptr, out_ptr,
     height, width, chunks, tiles,
     COLUMNS: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr,
-    ELEMENT: tl.constexpr, LOW: tl.constexpr, GENERAL: tl.constexpr = True,
+    ELEMENT: tl.constexpr, LOW: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
-    """Both directions of each chunk, by rows or by columns, added to y (batch, pixels, D), float32.
-
-    `GENERAL` False leaves out the path for tiles that reach over an edge: it serves to count the
-    instructions of the other one, and is right only where no tile does.
-    """
+    """Both directions of each chunk, by rows or by columns, added to y (batch, pixels, D), float32."""
     T: tl.constexpr = 16
     chunk = tl.program_id(0)
     words = tl.program_id(1) * 32 + tl.arange(0, 32)
@@ -201,7 +196,7 @@ def output_kernel(
             interior = start + T <= length
             if COLUMNS:
                 interior = interior & (start % height + T <= height)
-            if interior or not GENERAL:
+            if interior or not EDGES:
                 states = _output_tile(
                     x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, weights, biases, decays, skips, states,
                     start, words, height, width, k, D, KW, RANK, ELEMENT, True, LOW,

@@ -18,6 +18,7 @@ from vlmprof.kernels.device_math import (
     exp2_fast,
     load_where,
     opaque,
+    rows_in_lanes,
     scan_rows,
     softplus,
     split_pair,
@@ -90,7 +91,7 @@ def load_tile(
     block = first * (4 * KW) + direction * KW
     rank_offsets = relative[None, :] * (4 * KW) + r[:, None]
     ranks = (r < KW - OFFSET)[:, None]
-    dts = tl.trans(load_where(p_ptr + block + OFFSET + rank_offsets, ranks, RANK != KW - OFFSET))
+    dts = load_where(p_ptr + block + OFFSET + rank_offsets, ranks, RANK != KW - OFFSET)
     B, C = split_pair(tl.load(bc_ptr + block // 2 + bc_offsets), ELEMENT)
     return x_low, x_high, dts, B, C, offsets
 
@@ -104,8 +105,10 @@ def tile_steps(dts, dt_weight, dt_bias, exists, INTERIOR: tl.constexpr, PRECISE:
     if INTERPRETED:
         dts = dts.to(tl.float32)
         dt_weight = dt_weight.to(tl.float32)
-    product = tl.dot(dts, dt_weight, input_precision="tf32x3" if PRECISE else "tf32")
-    steps = softplus(product + dt_bias[None, :], PRECISE)
+    T: tl.constexpr = 16
+    bias = tl.broadcast_to(dt_bias[:, None], [32, T])
+    product = tl.dot(dt_weight, dts, acc=bias, input_precision="tf32x3" if PRECISE else "tf32")
+    steps = softplus(rows_in_lanes(tl.trans(product)), PRECISE)
     if not INTERIOR:
         steps = tl.where(exists[:, None], steps, 0.0)
     return steps
@@ -130,7 +133,7 @@ def load_dt_weight(weight_ptr, direction, words, HALF: tl.constexpr, D: tl.const
     """(RANK, 32) weights of the lower (HALF 0) or the higher channel of each word; zeros beyond D."""
     r = tl.arange(0, RANK)
     offsets = ((direction * 2 + HALF) * (D // 2) + words[:, None]) * RANK + r[None, :]
-    return tl.trans(load_where(weight_ptr + offsets, (words < D // 2)[:, None], D % 64 != 0))
+    return load_where(weight_ptr + offsets, (words < D // 2)[:, None], D % 64 != 0)
 
 
 @triton.jit
@@ -142,7 +145,7 @@ def kept_dt_weight(
     They would in float32, at twice the registers, and where the rank is above 16.
     """
     KEEP: tl.constexpr = RANK == 16 and kept.dtype != tl.float32
-    return kept if KEEP else load_dt_weight(weight_ptr, direction, opaque(words), HALF, D, RANK)
+    return kept if KEEP else load_dt_weight(weight_ptr + 8 * opaque(0), direction, words, HALF, D, RANK)
 
 
 @triton.jit

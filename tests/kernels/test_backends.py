@@ -33,6 +33,7 @@ show(verify.ss2d_case("three tiles per chunk", (1, 17, 5, 4), 2, 1, torch.float3
 """
 
 NARROW = [
+    ("ss2d", "whole tiles"),
     ("ss2d", "prime, odd channels, batch 3"),
     ("ss2d", "d_state 3"),
     ("selective_scan", "two groups"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 
 import pytest
 import torch
@@ -11,30 +10,29 @@ import torch
 pytest.importorskip("triton")
 
 from vlmprof.kernels import inspect as compiler
-from vlmprof.kernels.launches import block_launches, selective_scan_launches, ss2d_launches
+from vlmprof.kernels.launches import LEVELS, block_launches, selective_scan_launches, ss2d_launches
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-TRITON = tuple(int(part) for part in version("triton").split(".")[:2])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(TRITON < (3, 9), reason="older Triton spills a few registers at an image's edge")
 @DTYPES
 def test_single_state_kernels_do_not_spill(dtype: torch.dtype) -> None:
-    """VMamba's first level, whose kernels hold the most in registers; `inspect` walks the others too."""
-    launches = [launch for launch in ss2d_launches(192, 6, dtype=dtype) if launch.single_state]
-    compiled = [compiler.compile_launch(launch, "sm_90") for launch in launches]
-    assert len(compiled) == 3  # the summary, the output by rows and by columns
+    """VMamba's first level; `inspect` walks the others too."""
+    compiled = [compiler.compile_launch(launch, "sm_90") for launch in ss2d_launches(192, 6, dtype=dtype)]
+    assert len(compiled) == 6  # the summary, the output by rows and by columns, with edges and without
     assert compiler.spilling(compiled) == []
     assert all(c.mix["MUFU"] > 0 and c.mix["HMMA"] > 0 for c in compiled)
 
 
 @pytest.mark.slow
-def test_the_loops_of_the_output_kernels_are_short_and_do_not_spill() -> None:
-    launches = [launch for launch in ss2d_launches(192, 6) if launch.count_loop]
+@pytest.mark.parametrize(("d_inner", "dt_rank"), [LEVELS[0], LEVELS[-1]])
+def test_the_loops_of_the_output_kernels_are_short_and_do_not_spill(d_inner: int, dt_rank: int) -> None:
+    """The shortest and the longest, whose weights no longer fit in registers."""
+    launches = [launch for launch in ss2d_launches(d_inner, dt_rank) if launch.count_loop]
     compiled = [compiler.compile_launch(launch, "sm_90") for launch in launches]
     loops = [n for c in compiled for n in c.loop_instructions_per_element]
     assert len(loops) == 4  # two directions by rows, two by columns
