@@ -29,6 +29,10 @@ OPERATIONS = (
     "depthwise_conv_silu",
 )
 
+FOUR_WARPS = {"num_warps": 4, "enable_fp_fusion": True}
+"""How Triton kernels without a reason to differ are compiled. Fused multiply-adds are asked for, since
+Triton's own choice changes with its version."""
+
 LOG2_E = math.log2(math.e)
 """exp(x) is exp2(LOG2_E x), and exp2 is the faster one on every device."""
 

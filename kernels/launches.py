@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from vlmprof.kernels.backends import FOUR_WARPS
 
 LEVELS = ((192, 6), (384, 12), (768, 24), (1536, 48))
 """d_inner and dt_rank of VMamba-T's and -S's levels."""
@@ -75,9 +76,8 @@ def ss2d_launches(
 
 
 def selective_scan_launches(d_state: int, dtype: torch.dtype) -> list[Launch]:
-    """Both passes of `selective_scan`, and what carries states between chunks, here and in `ss2d`."""
+    """Both passes of `selective_scan`."""
     from vlmprof.kernels.selective_scan import fused
-    from vlmprof.kernels.ss2d import carry
 
     element = ELEMENT_NAMES[dtype]
     types = dict.fromkeys(("u_ptr", "delta_ptr", "b_ptr", "c_ptr", "y_ptr"), "*" + element)
@@ -90,18 +90,26 @@ def selective_scan_launches(d_state: int, dtype: torch.dtype) -> list[Launch]:
         "TILE": fused.TILE,
         "CHANNELS": fused.CHANNELS,
     }
-    options = {"num_warps": 4, "enable_fp_fusion": True}
-    chain = {"N": d_state, "CHUNKS": 32, "ELEMENTS": 32}
     where = f"n{d_state} {element}"
-    launches = [
+    return [
         Launch(f"selective_scan.{name} {where}", fused.scan_kernel, types,
-               constants | {"OUTPUT": output}, options)
+               constants | {"OUTPUT": output}, FOUR_WARPS)
         for name, output in (("summary", False), ("output", True))
     ]  # fmt: skip
-    warps = {"num_warps": 4}
-    launches.append(Launch(f"selective_scan.carry n{d_state}", fused.carry_kernel, types, chain, warps))
-    launches.append(Launch(f"ss2d.carry n{d_state}", carry.carry_kernel, types, chain | {"D": 192}, warps))
-    return launches
+
+
+def carry_launches(d_state: int) -> list[Launch]:
+    """What carries states between chunks, in `selective_scan` and in `ss2d`: in float32 for every input."""
+    from vlmprof.kernels.selective_scan import fused
+    from vlmprof.kernels.ss2d import carry
+
+    types = dict.fromkeys(("a_ptr", "sum_ptr", "state_ptr", "end_ptr", "entering_ptr"), "*fp32")
+    types |= dict.fromkeys(("chunks", "d_inner"), "i32")
+    chain = {"N": d_state, "CHUNKS": 32, "ELEMENTS": 32}
+    return [
+        Launch(f"selective_scan.carry n{d_state}", fused.carry_kernel, types, chain, FOUR_WARPS),
+        Launch(f"ss2d.carry n{d_state}", carry.carry_kernel, types, chain | {"D": 192}, FOUR_WARPS),
+    ]
 
 
 def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
@@ -122,14 +130,13 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
             "RESIDUAL": False, "ACTIVATION": "", "PRECISION": "tf32x3" if element == "fp32" else "tf32",
             "ROWS": ROWS, "COLUMNS": COLUMNS, "DEPTH": DEPTH,
         }  # fmt: skip
-        options = {"num_warps": 4, "enable_fp_fusion": True}
-        return Launch(f"{name} {where}", linear_kernel, types, constants | more, options)
+        return Launch(f"{name} {where}", linear_kernel, types, constants | more, FOUR_WARPS)
 
     convolution = {
         "D": 2 * d_model, "SIZE": 3, "HAS_BIAS": True,
         "PIXELS": depthwise.PIXELS, "CHANNELS": depthwise.CHANNELS,
     }  # fmt: skip
-    tile, warps = {"TILE": cross.TILE}, {"num_warps": 4}
+    tile = {"TILE": cross.TILE}
     normed = {"NORM": True, "NORM_BIAS": True}
     return [
         product("norm_linear", d_model, 2 * d_model, **normed),
@@ -137,10 +144,14 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
         product("norm_linear, residual", 2 * d_model, d_model, **normed, RESIDUAL=True),
         product("linear, residual", 4 * d_model, d_model, BIAS=True, RESIDUAL=True),
         Launch(
-            f"depthwise_conv_silu {where}", depthwise.depthwise_conv_silu_kernel, types, convolution, warps
+            f"depthwise_conv_silu {where}",
+            depthwise.depthwise_conv_silu_kernel,
+            types,
+            convolution,
+            FOUR_WARPS,
         ),
-        Launch(f"cross_scan {element}", cross.cross_scan_kernel, types, tile, warps),
-        Launch(f"cross_merge {element}", cross.cross_merge_kernel, types, tile, warps),
+        Launch(f"cross_scan {element}", cross.cross_scan_kernel, types, tile, FOUR_WARPS),
+        Launch(f"cross_merge {element}", cross.cross_merge_kernel, types, tile, FOUR_WARPS),
     ]
 
 
@@ -152,6 +163,8 @@ def all_launches() -> Iterator[Launch]:
     for dtype in (torch.float16, torch.float32):
         yield from ss2d_launches(*LEVELS[0], dtype=dtype)
     yield from ss2d_launches(*LEVELS[0], d_state=16)
+    for d_state in (1, 8, 16):
+        yield from carry_launches(d_state)
     for dtype in ELEMENT_NAMES:
         for d_state in (1, 8, 16):
             yield from selective_scan_launches(d_state, dtype)

@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from vlmprof.kernels.backends import FOUR_WARPS
 
 CHANNELS = 64
 """Channels per program, at most."""
@@ -63,6 +64,6 @@ def depthwise_conv_silu_fused(x: Tensor, weight: Tensor, bias: Tensor | None) ->
     grid = (batch * height * triton.cdiv(width, PIXELS), triton.cdiv(channels, block))
     depthwise_conv_silu_kernel[grid](
         x.contiguous(), by_tap, by_tap if bias is None else bias, y, height, width,
-        D=channels, SIZE=size, HAS_BIAS=bias is not None, PIXELS=PIXELS, CHANNELS=block, num_warps=4,
+        D=channels, SIZE=size, HAS_BIAS=bias is not None, PIXELS=PIXELS, CHANNELS=block, **FOUR_WARPS,
     )  # fmt: skip
     return y

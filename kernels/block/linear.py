@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from vlmprof.kernels.backends import FOUR_WARPS
 from vlmprof.kernels.device_math import INTERPRETED
 
 ROWS, COLUMNS, DEPTH = 64, 64, 32
@@ -130,7 +131,6 @@ def linear_fused(
         ROWS=ROWS,
         COLUMNS=COLUMNS,
         DEPTH=DEPTH,
-        num_warps=4,
-        enable_fp_fusion=True,
+        **FOUR_WARPS,
     )
     return y

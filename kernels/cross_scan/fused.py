@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from vlmprof.kernels.backends import FOUR_WARPS
 
 TILE = 32
 
@@ -77,7 +78,7 @@ def cross_scan_fused(x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     xs = x.new_empty(batch, 4, channels, height * width)
     grid = _grid(batch * channels, height, width)
-    cross_scan_kernel[grid](x.contiguous(), xs, channels, height, width, TILE=TILE, num_warps=4)
+    cross_scan_kernel[grid](x.contiguous(), xs, channels, height, width, TILE=TILE, **FOUR_WARPS)
     return xs
 
 
@@ -87,7 +88,7 @@ def cross_merge_fused(ys: Tensor, height: int, width: int) -> Tensor:
     batch, _, channels, _ = ys.shape
     y = ys.new_empty(batch, channels, height, width)
     grid = _grid(batch * channels, height, width)
-    cross_merge_kernel[grid](ys.contiguous(), y, channels, height, width, TILE=TILE, num_warps=4)
+    cross_merge_kernel[grid](ys.contiguous(), y, channels, height, width, TILE=TILE, **FOUR_WARPS)
     return y
 
 

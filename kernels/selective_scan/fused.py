@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from vlmprof.kernels.backends import LOG2_E
+from vlmprof.kernels.backends import FOUR_WARPS, LOG2_E
 from vlmprof.kernels.device_math import exp2_fast, scan_columns, scan_rows, softplus
 
 CHUNK = 256
@@ -154,14 +154,13 @@ def selective_scan_fused(
         "CHUNK": CHUNK,
         "TILE": TILE,
         "CHANNELS": CHANNELS,
-        "num_warps": 4,
-        "enable_fp_fusion": True,
+        **FOUR_WARPS,
     }
     sizes = (length, chunks, d_inner, groups)
     scan_kernel[grid](*inputs, ends, y, *sizes, OUTPUT=False, **options)
     elements, rows = 32, 32
     carry_kernel[(triton.cdiv(d_state * d_inner, elements), batch)](
-        sums, ends, a2, entering, chunks, d_inner, N=d_state, CHUNKS=rows, ELEMENTS=elements, num_warps=4
+        sums, ends, a2, entering, chunks, d_inner, N=d_state, CHUNKS=rows, ELEMENTS=elements, **FOUR_WARPS
     )
     scan_kernel[grid](*inputs, entering, y, *sizes, OUTPUT=True, **options)
     return y

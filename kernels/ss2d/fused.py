@@ -16,6 +16,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from vlmprof.kernels.backends import FOUR_WARPS
 from vlmprof.kernels.ss2d import many_states, single_state
 from vlmprof.kernels.ss2d.carry import carry_kernel
 from vlmprof.kernels.ss2d.packing import Packed, kept, pack
@@ -139,7 +140,7 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed, tiles: i
     elements = 16 if chunks > 32 else 32
     carry_kernel[(triton.cdiv(d_state * channels, elements), 4 * batch)](
         sums, ends, parameters.a2, entering, chunks,
-        D=channels, N=d_state, CHUNKS=128 if chunks > 32 else 32, ELEMENTS=elements, num_warps=4,
+        D=channels, N=d_state, CHUNKS=128 if chunks > 32 else 32, ELEMENTS=elements, **FOUR_WARPS,
     )  # fmt: skip
 
     grid = (chunks, channel_blocks, batch)

@@ -10,7 +10,13 @@ import torch
 pytest.importorskip("triton")
 
 from vlmprof.kernels import inspect as compiler
-from vlmprof.kernels.launches import LEVELS, block_launches, selective_scan_launches, ss2d_launches
+from vlmprof.kernels.launches import (
+    LEVELS,
+    block_launches,
+    carry_launches,
+    selective_scan_launches,
+    ss2d_launches,
+)
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
@@ -43,7 +49,7 @@ def test_the_loops_of_the_output_kernels_are_short_and_do_not_spill(d_inner: int
 @pytest.mark.slow
 @DTYPES
 def test_every_other_kernel_compiles_without_a_spill(dtype: torch.dtype) -> None:
-    for launch in (*selective_scan_launches(16, dtype), *block_launches(96, dtype)):
+    for launch in (*selective_scan_launches(16, dtype), *carry_launches(16), *block_launches(96, dtype)):
         compiled = compiler.compile_launch(launch, "sm_90")
         assert compiled.spill_instructions == 0, compiled.name
 
