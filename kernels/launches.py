@@ -136,20 +136,14 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
         "D": 2 * d_model, "SIZE": 3, "HAS_BIAS": True,
         "PIXELS": depthwise.PIXELS, "CHANNELS": depthwise.CHANNELS,
     }  # fmt: skip
-    tile = {"TILE": cross.TILE}
+    convolve, tile = depthwise.depthwise_conv_silu_kernel, {"TILE": cross.TILE}
     normed = {"NORM": True, "NORM_BIAS": True}
     return [
         product("norm_linear", d_model, 2 * d_model, **normed),
         product("norm_linear, GELU", d_model, 4 * d_model, **normed, BIAS=True, ACTIVATION="gelu"),
         product("norm_linear, residual", 2 * d_model, d_model, **normed, RESIDUAL=True),
         product("linear, residual", 4 * d_model, d_model, BIAS=True, RESIDUAL=True),
-        Launch(
-            f"depthwise_conv_silu {where}",
-            depthwise.depthwise_conv_silu_kernel,
-            types,
-            convolution,
-            FOUR_WARPS,
-        ),
+        Launch(f"depthwise_conv_silu {where}", convolve, types, convolution, FOUR_WARPS),
         Launch(f"cross_scan {element}", cross.cross_scan_kernel, types, tile, FOUR_WARPS),
         Launch(f"cross_merge {element}", cross.cross_merge_kernel, types, tile, FOUR_WARPS),
     ]

@@ -3,8 +3,8 @@
 Each lane owns two neighbouring channels, loaded as one word, and all positions of the tile, so the
 scan along positions stays inside a lane. That layout holds because words are loaded one by one. Triton
 would load wider, and split the positions among lanes, if it knew the alignment of x and y, which the
-kernels therefore keep from it, or if a wide load in the same loop had the tile's shape (T, 32): so
-what the matrix product takes is loaded transposed.
+kernels therefore keep from it, or if a wide load in the same loop had the tile's shape (T, 32), as
+neither operand of the matrix product has.
 
 Row i of a tile is its i-th position in scan order, so the reversed directions run the same code.
 """
@@ -71,7 +71,7 @@ def load_tile(
     D: tl.constexpr, KW: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr,
     INTERIOR: tl.constexpr,
 ):  # fmt: skip
-    """x (T, 32) of both halves, low-rank steps (T, RANK), B and C (T,) of state 0, and the offsets of x.
+    """x (T, 32) of both halves, low-rank steps (RANK, T), B and C (T,) of state 0, and the offsets of x.
 
     x_ptr: words of two channels, (pixels, D / 2). p_ptr: (pixels, 4, KW), each block B and C of the
     states side by side, then the low-rank steps; bc_ptr: the same memory as words of two values.
@@ -100,12 +100,14 @@ def load_tile(
 def tile_steps(dts, dt_weight, dt_bias, exists, INTERIOR: tl.constexpr, PRECISE: tl.constexpr):
     """softplus(dt_proj) for one half of the channels, (T, 32); 0 where no position exists.
 
-    dts: (T, R) in the input's dtype; dt_weight: (R, 32), zero where dts holds B and C; dt_bias: (32).
+    dts: (R, T) in the input's dtype; dt_weight: (32, R), zero where dts holds B and C; dt_bias: (32).
+    With the weights on the left the product takes them as they are loaded; on the right each would be
+    copied to where the other half of its pair is.
     """
+    T: tl.constexpr = 16
     if INTERPRETED:
         dts = dts.to(tl.float32)
         dt_weight = dt_weight.to(tl.float32)
-    T: tl.constexpr = 16
     bias = tl.broadcast_to(dt_bias[:, None], [32, T])
     product = tl.dot(dt_weight, dts, acc=bias, input_precision="tf32x3" if PRECISE else "tf32")
     steps = softplus(rows_in_lanes(tl.trans(product)), PRECISE)
@@ -130,7 +132,7 @@ def scan_tile(steps, x, A2, B, state):
 
 @triton.jit
 def load_dt_weight(weight_ptr, direction, words, HALF: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr):
-    """(RANK, 32) weights of the lower (HALF 0) or the higher channel of each word; zeros beyond D."""
+    """(32, RANK) weights of the lower (HALF 0) or the higher channel of each word; zeros beyond D."""
     r = tl.arange(0, RANK)
     offsets = ((direction * 2 + HALF) * (D // 2) + words[:, None]) * RANK + r[None, :]
     return load_where(weight_ptr + offsets, (words < D // 2)[:, None], D % 64 != 0)
@@ -142,7 +144,8 @@ def kept_dt_weight(
 ):
     """The weights kept in registers through the chunk, or, where they would fill these, fresh ones.
 
-    They would in float32, at twice the registers, and where the rank is above 16.
+    They would in float32, at twice the registers, and where the rank is above 16. The base address is
+    hidden, so that the loads stay in the loop; a multiple of 8 keeps them wide.
     """
     KEEP: tl.constexpr = RANK == 16 and kept.dtype != tl.float32
     return kept if KEEP else load_dt_weight(weight_ptr + 8 * opaque(0), direction, words, HALF, D, RANK)
