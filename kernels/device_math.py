@@ -122,6 +122,34 @@ def rows_in_lanes(x):
 
 
 @triton.jit
+def _add_both(x1, y1, x2, y2):
+    return x1 + x2, y1 + y2
+
+
+@triton.jit
+def sum_rows(x, beside, ROWS: tl.constexpr):
+    """Sums of x (ROWS, 32) down its rows, (32,), in the layout of `beside`, which has the same shape.
+
+    The sum is the last row of a scan that runs beside another: an operation of its own would choose a
+    layout of its own, and have everything that x is made from computed again in it.
+    """
+    i = tl.arange(0, ROWS)[:, None]
+    if INTERPRETED:
+        sums = tl.where(i == ROWS - 1, tl.sum(x, 0)[None, :], 0.0)
+    else:
+        _, sums = tl.associative_scan((beside, x), 0, _add_both)
+    return last_row(sums, ROWS)
+
+
+@triton.jit
+def last_row(x, ROWS: tl.constexpr):
+    """The last row of x (ROWS, columns)."""
+    i = tl.arange(0, ROWS)[:, None]
+    # -0.0 is the neutral element of addition, so the sum costs nothing
+    return tl.sum(tl.where(i == ROWS - 1, x, -0.0), 0)
+
+
+@triton.jit
 def load_where(pointers, mask, MASKED: tl.constexpr):
     """Load with `mask` and 0 elsewhere, or, when not MASKED, without one."""
     return tl.load(pointers, mask=mask, other=0) if MASKED else tl.load(pointers)

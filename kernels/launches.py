@@ -66,7 +66,7 @@ def ss2d_launches(
         ]
     launches = []
     for edges, where_used in ((True, ", edges"), (False, "")):
-        launches.append(launch(f"summary{where_used}", single_state.summary_kernel, EDGES=edges))
+        launches.append(launch(f"summary{where_used}", single_state.summary_kernel, not edges, EDGES=edges))
         for columns, name in enumerate(("rows", "columns")):
             variant = {"COLUMNS": columns, "EDGES": edges}
             launches.append(

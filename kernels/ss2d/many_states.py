@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where
+from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where, sum_rows
 from vlmprof.kernels.ss2d.single_state import SIZES, UNALIGNED
 from vlmprof.kernels.ss2d.tile import (
     kept_dt_weight,
@@ -94,8 +94,8 @@ def summary_kernel(
             x_low, x_high, words, K, D, KW, N, ELEMENT,
         )  # fmt: skip
         tl.debug_barrier()
-        sum_low += tl.sum(low, 0)
-        sum_high += tl.sum(high, 0)
+        sum_low += sum_rows(low, x_low, T)
+        sum_high += sum_rows(high, x_high, T)
     _store_channels(sum_ptr + at * D, sum_low, sum_high, words, D)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where
+from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where, sum_rows
 from vlmprof.kernels.ss2d.tile import (
     kept_dt_weight,
     load_channels,
@@ -49,7 +49,7 @@ def _summarise_tile(
     weight = kept_dt_weight(weight_ptr, weights[1], K, words, 1, D, RANK)
     steps_high = tile_steps(dts, weight, biases[1], exists, INTERIOR, PRECISE)
     _, high = scan_tile(steps_high, x_high, decays[1], B, states[1])
-    return (low, high), (sums[0] + tl.sum(steps_low, 0), sums[1] + tl.sum(steps_high, 0))
+    return (low, high), (sums[0] + sum_rows(steps_low, x_low, 16), sums[1] + sum_rows(steps_high, x_high, 16))
 
 
 @triton.jit

@@ -16,6 +16,7 @@ import triton.language as tl
 from vlmprof.kernels.device_math import (
     INTERPRETED,
     exp2_fast,
+    last_row,
     load_where,
     opaque,
     rows_in_lanes,
@@ -125,9 +126,7 @@ def scan_tile(steps, x, A2, B, state):
     drive = steps * x * B[:, None]
     drive = tl.where(i[:, None] == 0, decay * state[None, :] + drive, drive)
     _, states = scan_rows(decay, drive, T)
-    # -0.0 is the neutral element of addition, so the sum costs nothing
-    last = tl.sum(tl.where(i[:, None] == T - 1, states, -0.0), 0)
-    return states, last
+    return states, last_row(states, T)
 
 
 @triton.jit

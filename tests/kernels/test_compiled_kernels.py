@@ -32,6 +32,8 @@ def test_single_state_kernels_do_not_spill(dtype: torch.dtype) -> None:
     assert len(compiled) == 6  # the summary, the output by rows and by columns, with edges and without
     assert compiler.spilling(compiled) == []
     assert all(c.mix["MUFU"] > 0 and c.mix["HMMA"] > 0 for c in compiled)
+    # a scan or sum whose positions are spread over lanes would shuffle
+    assert all("SHFL" not in c.mix for c in compiled)
 
 
 @pytest.mark.slow
@@ -41,8 +43,8 @@ def test_the_loops_of_the_output_kernels_are_short_and_do_not_spill(d_inner: int
     launches = [launch for launch in ss2d_launches(d_inner, dt_rank) if launch.count_loop]
     compiled = [compiler.compile_launch(launch, "sm_90") for launch in launches]
     loops = [n for c in compiled for n in c.loop_instructions_per_element]
-    assert len(loops) == 4  # two directions by rows, two by columns
-    assert sum(loops) / 4 <= 30.0
+    assert len(loops) == 8  # four directions in the summary, two by rows, two by columns
+    assert max(sum(loops[:4]), sum(loops[4:])) / 4 <= 30.0
     assert all(c.spill_instructions == 0 for c in compiled)
 
 
