@@ -1,0 +1,96 @@
+"""What the compiled kernels compute, against float64, without a GPU: their PTX is run on the CPU.
+
+The interpreter runs the kernels' source. This runs what Triton makes of it for an H200: layouts, alignment,
+inline assembly, tensor-core fragments. `linear` is compiled for an A100, whose products are those of one
+warp; an H200's, of four warps at once, are not emulated. Nor are the branches of GELU's error function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
+
+from compiled_launch import Compiled
+from ptx_memory import Memory
+from vlmprof.kernels import backends, verify
+from vlmprof.kernels.ss2d import fused
+
+KERNELS = {
+    "ss2d.single_state": ("summary_kernel", "output_kernel"),
+    "ss2d.many_states": ("summary_kernel", "output_kernel"),
+    "ss2d.fused": ("carry_kernel",),
+    "selective_scan.fused": ("scan_kernel", "carry_kernel"),
+    "cross_scan.fused": ("cross_scan_kernel", "cross_merge_kernel"),
+    "block.depthwise": ("depthwise_conv_silu_kernel",),
+    "block.linear": ("linear_kernel",),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backends, "why_not_triton", lambda device: None)
+        for path, names in KERNELS.items():
+            module = import_module(f"vlmprof.kernels.{path}")
+            for name in names:
+                capability = 80 if name == "linear_kernel" else 90
+                patch.setattr(module, name, Compiled(getattr(module, name), capability))
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("op", "name", "dtype"),
+    [
+        ("ss2d", "whole tiles", torch.bfloat16),
+        ("ss2d", "prime, odd channels, batch 3", torch.bfloat16),
+        ("ss2d", "rank 20, strided", torch.bfloat16),
+        ("ss2d", "tall, two channel blocks", torch.float16),
+        ("ss2d", "one column", torch.float32),
+        ("ss2d", "steps of ±50", torch.float32),
+        ("ss2d", "d_state 3", torch.bfloat16),
+        ("selective_scan", "two groups", torch.bfloat16),
+        ("selective_scan", "longer than a chunk", torch.float32),
+        ("cross_scan", "7 × 41", torch.bfloat16),
+        ("cross_merge", "7 × 41", torch.float16),
+        ("depthwise_conv_silu", "3 × 3", torch.bfloat16),
+        ("linear", "bias", torch.bfloat16),
+        ("norm_linear", "GELU, residual", torch.float32),
+    ],
+    ids=str,
+)
+def test_as_compiled_for_a_gpu(op: str, name: str, dtype: torch.dtype) -> None:
+    found = [case for case in verify.cases(dtype, torch.device("cpu")) if (case.op, case.name) == (op, name)]
+    options = {key: value for key, value in found[0].options.items() if key != "activation"}
+    verdict = verify.verify_case(dataclasses.replace(found[0], options=options), dtype, "triton", twice=False)
+    assert verdict.passed, verdict
+
+
+@pytest.mark.slow
+def test_several_tiles_per_chunk_as_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "ENOUGH_PROGRAMS", 2)
+    assert fused.tiles_per_chunk(17 * 5, 4, 1) == 3
+    case = verify.ss2d_case("three tiles per chunk", (1, 17, 5, 4), 2, 1, torch.bfloat16, torch.device("cpu"))
+    assert verify.verify_case(case, torch.bfloat16, "triton", twice=False).passed
+
+
+def test_a_stray_or_crooked_access_is_an_error() -> None:
+    memory = Memory()
+    start = memory.place(np.arange(8, dtype=np.uint8))
+    at = np.array([start, start + 4], np.uint64)
+    assert memory.load(at, 4, np.array([True, True])).tolist() == [0x03020100, 0x07060504]
+    for step, active, word in ((4, [True, True], "outside"), (1, [True, False], "aligned")):
+        with pytest.raises(ValueError, match=word):
+            memory.load(at + np.uint64(step), 4, np.array(active))
+    assert memory.load(at + np.uint64(4), 4, np.array([True, False])).tolist() == [0x07060504, 0]
