@@ -5,6 +5,8 @@
     graphed         the same captured once as a CUDA graph: no cost of launching
     fused           the module with the Triton kernels
     fused graphed   that, captured
+    public          the public code's module, where a checkout of it was named
+    public graphed  that, captured
 
 This file knows encoders as callables only: who calls it builds them.
 """
@@ -22,6 +24,7 @@ from vlmprof.kernels.bench import samples_of
 from vlmprof.kernels.graph import Graphed
 
 MODES = ("eager", "compiled", "graphed", "fused", "fused graphed")
+PUBLIC_MODES = ("public", "public graphed")
 
 Encoder = Callable[[Tensor], Tensor]
 
@@ -57,8 +60,9 @@ def encoder_latencies(
 ) -> Iterator[EncoderLatency]:
     """Time an encoder on `images` (batch, 3, height, width) in each mode, for about `seconds` each.
 
-    `build` makes the encoder for a kernel backend, `torch` or `triton`; it is called once for each mode,
-    so that no mode finds another's leftovers. A mode that fails becomes a row that says why.
+    `build` makes the encoder for a kernel backend, `torch` or `triton`, or with the `public` code; it is
+    called once for each mode, so that no mode finds another's leftovers. A mode that fails becomes a row
+    that says why.
     """
     device = images.device
     for mode in modes:
@@ -67,11 +71,15 @@ def encoder_latencies(
             yield EncoderLatency(mode, "skipped", reason)
             continue
         try:
-            yield _timed(mode, build("triton" if "fused" in mode else "torch"), images, seconds)
+            yield _timed(mode, build(_kernels_of(mode)), images, seconds)
         except torch.OutOfMemoryError as error:
             yield EncoderLatency(mode, "oom", _first_line(error))
         except RuntimeError as error:  # a compiler or a capture that fails says nothing of the other modes
             yield EncoderLatency(mode, "error", _first_line(error))
+
+
+def _kernels_of(mode: str) -> str:
+    return "public" if mode in PUBLIC_MODES else "triton" if "fused" in mode else "torch"
 
 
 def _timed(mode: str, encoder: Encoder, images: Tensor, seconds: float) -> EncoderLatency:

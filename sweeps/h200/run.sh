@@ -61,7 +61,7 @@ encoders() {
         for pixels in "${studied[@]}"; do
             folder=$out/encoders/$model-$pixels
             [ -e "$folder/backbones.csv" ] || run vlmprof kernels bench --device "$device" --backbones "$model" \
-                --resolution "$pixels" --seconds 0.3 --out "$folder" | tee -a "$out/encoders.txt"
+                --resolution "$pixels" --seconds 0.3 "${public[@]}" --out "$folder" | tee -a "$out/encoders.txt"
         done
     done
 }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 from vlmprof.kernels import whole
+from vlmprof.kernels.public_backbone import public_encoder
 
 from vlmprof.cli.kernels import app
 from vlmprof.cli.kernels_whole import backbone_names
@@ -57,7 +60,7 @@ def test_ratios_are_against_the_fastest() -> None:
 def test_the_command_writes_rows_beside_the_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     kept = ("eager", "graphed")
-    monkeypatch.setattr(whole.encoder_latencies, "__defaults__", (kept, 0.5))
+    monkeypatch.setattr(whole, "MODES", kept)
     options = ["--backbones", "vmamba-t", "--resolution", "224", "--levels", "through-tap"]
     where = ["--device", "cpu", "--seconds", "0", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, ["bench", *options, *where])
@@ -75,3 +78,76 @@ def test_names_may_share_an_option() -> None:
     assert backbone_names(["vmamba-t, vmamba-s", "vmamba-b"]) == ["vmamba-t", "vmamba-s", "vmamba-b"]
     with pytest.raises(UserError, match="vmamba-t"):
         backbone_names([","])
+
+
+PUBLIC_LAYOUT = """
+import torch
+class CrossScanF:
+    @staticmethod
+    def apply(x, *chosen): return x + len(chosen)
+class CrossMergeF(CrossScanF):
+    pass
+def cross_scan_fn(x, *chosen): raise AssertionError("no CUDA device here")
+cross_merge_fn = cross_scan_fn
+"""
+
+PUBLIC_MODEL = """
+import torch
+from einops import rearrange
+from fvcore.nn import FlopCountAnalysis, flop_count
+from timm.models.layers import DropPath, trunc_normal_
+from csm_triton import cross_scan_fn, cross_merge_fn
+class Level(torch.nn.Module):
+    def forward(self, x): return cross_merge_fn(cross_scan_fn(x), in_channel_first=False)
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patch_embed = DropPath(0.2)
+        self.layers = torch.nn.ModuleList([Level(), Level()])
+        self.classifier = None
+def vmamba_tiny_s2l5(): return Model()
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with the names of the public code, and little else."""
+    models = tmp_path / "classification" / "models"
+    models.mkdir(parents=True)
+    (models / "csm_triton.py").write_text(PUBLIC_LAYOUT)
+    (models / "vmamba.py").write_text(PUBLIC_MODEL)
+    return tmp_path
+
+
+def test_the_public_code_is_timed_beside_ours(
+    monkeypatch: pytest.MonkeyPatch, checkout: Path, tmp_path: Path
+) -> None:
+    before = set(sys.modules)
+    monkeypatch.setattr(whole, "MODES", ())
+    options = ["--backbones", "vmamba-t", "--resolution", "32", "--public", str(checkout)]
+    where = ["--device", "cpu", "--seconds", "0", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["bench", *options, *where])
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "out" / "backbones.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["mode"], row["status"]) for row in rows] == [("public", "ok"), ("public graphed", "skipped")]
+    images = torch.zeros(1, 3, 4, 4)
+    assert torch.equal(public_encoder(checkout, "vmamba-t")(images), images + 16)
+    left = {name for name in set(sys.modules) - before if "timm" in name or "fvcore" in name}
+    assert not left or importlib.util.find_spec("timm") is not None
+    for name in ("csm_triton", f"public_vmamba:{(checkout / 'classification' / 'models').resolve()}"):
+        del sys.modules[name]
+
+
+def test_what_is_not_the_public_code_is_said(checkout: Path, tmp_path: Path) -> None:
+    def refused(*options: str) -> str:
+        arguments = ["bench", "--device", "cpu", *options]
+        with pytest.raises(UserError) as error:
+            CliRunner().invoke(app, arguments, catch_exceptions=False, standalone_mode=False)
+        return str(error.value)
+
+    assert "no checkout" in refused("--backbones", "vmamba-t", "--public", str(tmp_path / "none"))
+    assert "vmamba-t" in refused("--backbones", "vit-t", "--public", str(checkout))
+    assert "--levels" in refused(
+        "--backbones", "vmamba-t", "--public", str(checkout), "--levels", "through-tap"
+    )

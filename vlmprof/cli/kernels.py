@@ -87,7 +87,7 @@ def bench(
         if others_asked:
             raise UserError("--backbones takes one --dtype")
         names = backbone_names(backbones)
-        bench_backbones(names, resolution or [224], kind, where, levels, seconds, out)
+        bench_backbones(names, resolution or [224], kind, where, levels, seconds, out, public)
         return
     from vlmprof.kernels import bench as timing
     from vlmprof.kernels.peers import peers as find_peers

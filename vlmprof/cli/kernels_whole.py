@@ -48,13 +48,27 @@ def bench_backbones(
     levels: str,
     seconds: float,
     out: Path | None,
+    public: Path | None = None,
 ) -> None:
-    """Time each backbone in every mode, print a line for each, and write the rows to `out`."""
+    """Time each backbone in every mode, print a line for each, and write the rows to `out`.
+
+    With a checkout of the `public` code, its backbones too; all of theirs are of all levels.
+    """
     import torch
 
     from vlmprof.analysis.reference import reference_title
     from vlmprof.backbones import create_backbone
-    from vlmprof.kernels.whole import encoder_latencies, speed_ups
+    from vlmprof.kernels.public_backbone import check_checkout, public_encoder
+    from vlmprof.kernels.whole import MODES, PUBLIC_MODES, encoder_latencies, speed_ups
+
+    modes = MODES if public is None else (*MODES, *PUBLIC_MODES)
+    if public is not None and levels != "all":
+        raise UserError("--public times all levels of a backbone; leave --levels through-tap out")
+    if public is not None:
+        try:
+            check_checkout(public, names)
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     paper = _paper_latencies()
     rows: list[Row] = []
@@ -66,13 +80,15 @@ def bench_backbones(
             images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
 
             def build(kernels: str, name: str = name, side: int = side) -> Encoder:
+                if kernels == "public" and public is not None:
+                    return public_encoder(public, name).to(device, dtype)
                 return create_backbone(
                     name, levels=levels, image_size=(side, side), device=device, dtype=dtype,
                     kernels=kernels,  # type: ignore[arg-type]
                 )  # fmt: skip
 
             measured = {}
-            for latency in encoder_latencies(build, images.to(device, dtype), seconds=seconds):
+            for latency in encoder_latencies(build, images.to(device, dtype), modes, seconds):
                 rows.append(Row(name, side, kind, levels, str(device), latency, paper.get((name, str(side)))))
                 _print(rows[-1])
                 if latency.median_s is not None:

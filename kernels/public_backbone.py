@@ -1,0 +1,133 @@
+"""Whole VMamba encoders of the public code, from a checkout, to be timed beside ours."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+BUILDERS = {
+    "vmamba-t": "vmamba_tiny_s2l5", "vmamba-s": "vmamba_small_s2l15", "vmamba-b": "vmamba_base_s2l15",
+    "vmamba-t-v0": "vanilla_vmamba_tiny", "vmamba-s-v0": "vanilla_vmamba_small",
+    "vmamba-b-v0": "vanilla_vmamba_base", "vmamba-t-s1l8": "vmamba_tiny_s1l8",
+    "vmamba-s-s1l20": "vmamba_small_s1l20", "vmamba-b-s1l20": "vmamba_base_s1l20",
+}  # fmt: skip
+"""Our names and the functions of MzeroMiko/VMamba's classification/models/vmamba.py that build the same."""
+
+
+MODELS = "classification/models"
+
+
+class PublicEncoder(nn.Module):
+    """The public model to its last level, without the classifier: (batch, 3, height, width) to features."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(model.patch_embed, *model.layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.parts(images)
+        return features
+
+
+def check_checkout(checkout: Path, names: Sequence[str]) -> None:
+    """Raise ValueError when `checkout` does not hold the public code or it lacks one of these backbones."""
+    if not (checkout / MODELS / "vmamba.py").exists():
+        raise ValueError(f"{checkout} is no checkout of MzeroMiko/VMamba: {MODELS}/vmamba.py is missing")
+    for name in names:
+        if name not in BUILDERS:
+            raise ValueError(f"the public code has no {name!r}; it has {', '.join(BUILDERS)}")
+
+
+def public_encoder(checkout: Path, name: str) -> PublicEncoder:
+    """The public code's encoder of that name, with random weights, in evaluation mode, on the CPU.
+
+    Raises ValueError as `check_checkout` does.
+    """
+    check_checkout(checkout, [name])
+    return PublicEncoder(getattr(_module(checkout / MODELS), BUILDERS[name])()).eval()
+
+
+def _module(models: Path) -> ModuleType:
+    """`vmamba.py` of the checkout, imported once."""
+    key = f"public_vmamba:{models.resolve()}"
+    if key not in sys.modules:
+        spec = importlib.util.spec_from_file_location(key, models / "vmamba.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, str(models))
+        try:
+            with _stand_ins():
+                spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(models))
+        _let_run_on_a_cpu(module, sys.modules["csm_triton"])
+        sys.modules[key] = module
+    return sys.modules[key]
+
+
+class _DropPath(nn.Identity):
+    """Stochastic depth does nothing in evaluation."""
+
+    def __init__(self, drop_prob: float = 0.0) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+
+def _not_there(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("the public code asked for a package that is not installed")
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    """Packages that the public file imports and does not need for a forward pass, where they are missing."""
+    wanted: dict[str, dict[str, Any]] = {
+        "timm.models.layers": {"DropPath": _DropPath, "trunc_normal_": nn.init.trunc_normal_},
+        "fvcore.nn": dict.fromkeys(
+            ("FlopCountAnalysis", "flop_count_str", "flop_count", "parameter_count"), _not_there
+        ),
+        "einops": {"rearrange": _not_there, "repeat": _not_there},
+    }
+    put = []
+    for path, names in wanted.items():
+        if importlib.util.find_spec(path.split(".")[0]) is not None:
+            continue
+        for depth in range(1, path.count(".") + 2):
+            name = ".".join(path.split(".")[:depth])
+            if name not in sys.modules:
+                sys.modules[name] = ModuleType(name)
+                put.append(name)
+        vars(sys.modules[path]).update(names)
+    try:
+        yield
+    finally:
+        for name in put:
+            del sys.modules[name]
+
+
+def _let_run_on_a_cpu(module: Any, layout: Any) -> None:
+    """The public functions enter a CUDA device whatever they are given; the classes under them do not."""
+
+    def scan(
+        x: Tensor, in_channel_first: bool = True, out_channel_first: bool = True, one_by_one: bool = False,
+        scans: int = 0, force_torch: bool = False,
+    ) -> Any:  # fmt: skip
+        chosen = (in_channel_first, out_channel_first, one_by_one, scans)
+        return on_gpu[0](x, *chosen, force_torch) if x.is_cuda else layout.CrossScanF.apply(x, *chosen)
+
+    def merge(
+        y: Tensor, in_channel_first: bool = True, out_channel_first: bool = True, one_by_one: bool = False,
+        scans: int = 0, force_torch: bool = False,
+    ) -> Any:  # fmt: skip
+        chosen = (in_channel_first, out_channel_first, one_by_one, scans)
+        return on_gpu[1](y, *chosen, force_torch) if y.is_cuda else layout.CrossMergeF.apply(y, *chosen)
+
+    on_gpu = module.cross_scan_fn, module.cross_merge_fn
+    module.cross_scan_fn, module.cross_merge_fn = scan, merge
