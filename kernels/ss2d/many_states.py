@@ -13,6 +13,7 @@ from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store
 from vlmprof.kernels.ss2d.single_state import SIZES, UNALIGNED
 from vlmprof.kernels.ss2d.tile import (
     kept_dt_weight,
+    load_b_c,
     load_channels,
     load_dt_weight,
     load_tile,
@@ -35,16 +36,14 @@ def _scan_states(
     words, direction, D: tl.constexpr, KW: tl.constexpr, N: tl.constexpr, ELEMENT: tl.constexpr,
 ):  # fmt: skip
     """Run every state over the tile, updating it in memory, and add <C, h> to y."""
-    offsets = relative * (2 * KW)
-    base = bc_ptr + first * (2 * KW) + direction * (KW // 2)
     for n in range(0, N):
-        B, C = split_pair(tl.load(base + n + offsets), ELEMENT)
+        B, C = load_b_c(bc_ptr, first, relative, direction, n, KW, ELEMENT, False)
         a_low, a_high = load_channels(a_ptr + (direction * N + n) * D, words, D)
         h_low, h_high = load_channels(state_ptr + n * D, words, D)
         scanned, h_low = scan_tile(steps_low, x_low, a_low, B, h_low)
-        y_low += scanned * C[:, None]
+        y_low += scanned * C
         scanned, h_high = scan_tile(steps_high, x_high, a_high, B, h_high)
-        y_high += scanned * C[:, None]
+        y_high += scanned * C
         _store_channels(state_ptr + n * D, h_low, h_high, words, D)
     return y_low, y_high
 
@@ -82,8 +81,8 @@ def summary_kernel(
         tile = (present - 1 - j) if K >= 2 else j
         start = (chunk * tiles + tile) * T
         first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, False, LOW)
-        x_low, x_high, dts, _, _, _ = load_tile(
-            x_ptr, p_ptr, bc_ptr, first, relative, words, K, D, KW, N, RANK, ELEMENT, False
+        x_low, x_high, dts, _ = load_tile(
+            x_ptr, p_ptr, first, relative, words, K, D, KW, N, RANK, ELEMENT, False
         )
         weight = kept_dt_weight(weight_ptr, weight_low, K, words, 0, D, RANK)
         low = tile_steps(dts, weight, bias_low, exists, False, PRECISE)
@@ -133,8 +132,8 @@ def output_kernel(
         tile = (present - 1 - j) if K >= 2 else j
         start = (chunk * tiles + tile) * T
         first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, False, LOW)
-        x_low, x_high, dts, _, _, offsets = load_tile(
-            x_ptr, p_ptr, bc_ptr, first, relative, words, K, D, KW, N, RANK, ELEMENT, False
+        x_low, x_high, dts, offsets = load_tile(
+            x_ptr, p_ptr, first, relative, words, K, D, KW, N, RANK, ELEMENT, False
         )
         weight = kept_dt_weight(weight_ptr, weight_low, K, words, 0, D, RANK)
         low = tile_steps(dts, weight, bias_low, exists, False, PRECISE)

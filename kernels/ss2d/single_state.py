@@ -19,6 +19,7 @@ import triton.language as tl
 from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where, sum_rows
 from vlmprof.kernels.ss2d.tile import (
     kept_dt_weight,
+    load_b_c,
     load_channels,
     load_dt_weight,
     load_tile,
@@ -40,9 +41,10 @@ def _summarise_tile(
     """The tile's effect on the states and on the sums of steps, for both halves of the channels."""
     PRECISE: tl.constexpr = tl.float32 == ELEMENT
     first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, INTERIOR, LOW)
-    x_low, x_high, dts, B, _, _ = load_tile(
-        x_ptr, p_ptr, bc_ptr, first, relative, words, K, D, KW, 1, RANK, ELEMENT, INTERIOR
+    x_low, x_high, dts, _ = load_tile(
+        x_ptr, p_ptr, first, relative, words, K, D, KW, 1, RANK, ELEMENT, INTERIOR
     )
+    B, _ = load_b_c(bc_ptr, first, relative, K, 0, KW, ELEMENT, INTERIOR)
     weight = kept_dt_weight(weight_ptr, weights[0], K, words, 0, D, RANK)
     steps_low = tile_steps(dts, weight, biases[0], exists, INTERIOR, PRECISE)
     _, low = scan_tile(steps_low, x_low, decays[0], B, states[0])
@@ -129,17 +131,18 @@ def _output_tile(
     PRECISE: tl.constexpr = tl.float32 == ELEMENT
     first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, INTERIOR, LOW)
     lanes = (words < D // 2)[None, :]
-    x_low, x_high, dts, B, C, offsets = load_tile(
-        x_ptr, p_ptr, bc_ptr, first, relative, words, K, D, KW, 1, RANK, ELEMENT, INTERIOR
+    x_low, x_high, dts, offsets = load_tile(
+        x_ptr, p_ptr, first, relative, words, K, D, KW, 1, RANK, ELEMENT, INTERIOR
     )
+    B, C = load_b_c(bc_ptr, first, relative, K, 0, KW, ELEMENT, INTERIOR)
     weight = kept_dt_weight(weight_ptr, weights[0], K, words, 0, D, RANK)
     steps = tile_steps(dts, weight, biases[0], exists, INTERIOR, PRECISE)
     scanned, low = scan_tile(steps, x_low, decays[0], B, states[0])
-    y_low = scanned * C[:, None]
+    y_low = scanned * C
     weight = kept_dt_weight(weight_ptr, weights[1], K, words, 1, D, RANK)
     steps = tile_steps(dts, weight, biases[1], exists, INTERIOR, PRECISE)
     scanned, high = scan_tile(steps, x_high, decays[1], B, states[1])
-    y_high = scanned * C[:, None]
+    y_high = scanned * C
 
     PARTIAL: tl.constexpr = D % 64 != 0
     at = first * (D // 2)

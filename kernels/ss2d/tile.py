@@ -68,24 +68,22 @@ def tile_pixels(
 
 @triton.jit
 def load_tile(
-    x_ptr, p_ptr, bc_ptr, first, relative, words, direction,
+    x_ptr, p_ptr, first, relative, words, direction,
     D: tl.constexpr, KW: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr,
     INTERIOR: tl.constexpr,
 ):  # fmt: skip
-    """x (T, 32) of both halves, low-rank steps (RANK, T), B and C (T,) of state 0, and the offsets of x.
+    """x (T, 32) of both halves of the channels, low-rank steps (RANK, T), and the offsets of x.
 
     x_ptr: words of two channels, (pixels, D / 2). p_ptr: (pixels, 4, KW), each block B and C of the
-    states side by side, then the low-rank steps; bc_ptr: the same memory as words of two values.
+    states side by side, then the low-rank steps.
     """
     D2: tl.constexpr = D // 2
     OFFSET: tl.constexpr = 2 * N // 8 * 8
     r = tl.arange(0, RANK)
     offsets = relative[:, None] * D2 + words[None, :]
-    bc_offsets = relative * (2 * KW)
     if INTERIOR:
         # none is negative: an unsigned offset takes one instruction less to add to a base
         offsets = offsets.to(tl.uint32)
-        bc_offsets = bc_offsets.to(tl.uint32)
     lanes = (words < D2)[None, :]
     x_low, x_high = split_pair(load_where(x_ptr + first * D2 + offsets, lanes, D % 64 != 0), ELEMENT)
 
@@ -93,8 +91,25 @@ def load_tile(
     rank_offsets = relative[None, :] * (4 * KW) + r[:, None]
     ranks = (r < KW - OFFSET)[:, None]
     dts = load_where(p_ptr + block + OFFSET + rank_offsets, ranks, RANK != KW - OFFSET)
-    B, C = split_pair(tl.load(bc_ptr + block // 2 + bc_offsets), ELEMENT)
-    return x_low, x_high, dts, B, C, offsets
+    return x_low, x_high, dts, offsets
+
+
+@triton.jit
+def load_b_c(
+    bc_ptr, first, relative, direction, n, KW: tl.constexpr, ELEMENT: tl.constexpr, INTERIOR: tl.constexpr
+):
+    """B and C of state n, (T, 32), the same for all channels; bc_ptr: p_ptr's memory as words of two values.
+
+    Two lanes load each word, and all lanes get it from them before they take it apart. A load that does
+    not fill the warp counts as cheap: every lane would load all T words, in T instructions.
+    """
+    T: tl.constexpr = 16
+    offsets = tl.broadcast_to(relative[:, None], [T, 2]) * (2 * KW)
+    if INTERIOR:
+        offsets = offsets.to(tl.uint32)
+    words = tl.load(bc_ptr + first * (2 * KW) + direction * (KW // 2) + n + offsets)
+    words = tl.reshape(tl.broadcast_to(words[:, :, None], [T, 2, 16]), [T, 32])
+    return split_pair(rows_in_lanes(words), ELEMENT)
 
 
 @triton.jit
@@ -123,7 +138,7 @@ def scan_tile(steps, x, A2, B, state):
     T: tl.constexpr = 16
     i = tl.arange(0, T)
     decay = exp2_fast(steps * A2[None, :])
-    drive = steps * x * B[:, None]
+    drive = steps * x * B
     drive = tl.where(i[:, None] == 0, decay * state[None, :] + drive, drive)
     _, states = scan_rows(decay, drive, T)
     return states, last_row(states, T)
