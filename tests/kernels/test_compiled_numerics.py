@@ -1,16 +1,15 @@
 """What the compiled kernels compute, against float64, without a GPU: their PTX is run on the CPU.
 
-The interpreter runs the kernels' source. This runs what Triton makes of it for an H200: layouts, alignment,
-inline assembly, tensor-core fragments. `linear` is compiled for an A100, whose products are those of one
-warp; an H200's, of four warps at once, are not emulated. Nor are the branches of GELU's error function.
+The interpreter runs the kernels' source. This runs what Triton makes of it for an H200, specialised for
+the arguments as it is there: layouts, alignment, inline assembly, tensor-core fragments. `linear` is
+compiled for an A100, whose products are those of one warp; an H200's, of four warps at once, are not
+emulated. Nor are the branches of GELU's error function.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -21,32 +20,20 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
 
-from compiled_launch import Compiled
+from emulated_gpu import EmulatedGpu, remember_ptx
 from ptx_memory import Memory
+from triton import knobs
+from triton.runtime import driver
 from vlmprof.kernels import backends, verify
 from vlmprof.kernels.ss2d import fused
 
-KERNELS = {
-    "ss2d.single_state": ("summary_kernel", "output_kernel"),
-    "ss2d.many_states": ("summary_kernel", "output_kernel"),
-    "ss2d.fused": ("carry_kernel",),
-    "selective_scan.fused": ("scan_kernel", "carry_kernel"),
-    "cross_scan.fused": ("cross_scan_kernel", "cross_merge_kernel"),
-    "block.depthwise": ("depthwise_conv_silu_kernel",),
-    "block.linear": ("linear_kernel",),
-}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backends, "why_not_triton", lambda device: None)
-        for path, names in KERNELS.items():
-            module = import_module(f"vlmprof.kernels.{path}")
-            for name in names:
-                capability = 80 if name == "linear_kernel" else 90
-                patch.setattr(module, name, Compiled(getattr(module, name), capability))
-        yield
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
+    monkeypatch.setattr(backends, "why_not_triton", lambda device: None)
+    monkeypatch.setattr(driver, "_active", EmulatedGpu())
+    monkeypatch.setattr(knobs.runtime, "kernel_load_end_hook", remember_ptx)
+    return driver.active
 
 
 @pytest.mark.slow
@@ -70,7 +57,8 @@ def compiled() -> Iterator[None]:
     ],
     ids=str,
 )
-def test_as_compiled_for_a_gpu(op: str, name: str, dtype: torch.dtype) -> None:
+def test_as_compiled_for_a_gpu(op: str, name: str, dtype: torch.dtype, gpu: EmulatedGpu) -> None:
+    gpu.capability = 80 if op in ("linear", "norm_linear") else 90
     found = [case for case in verify.cases(dtype, torch.device("cpu")) if (case.op, case.name) == (op, name)]
     options = {key: value for key, value in found[0].options.items() if key != "activation"}
     verdict = verify.verify_case(dataclasses.replace(found[0], options=options), dtype, "triton", twice=False)
@@ -78,6 +66,7 @@ def test_as_compiled_for_a_gpu(op: str, name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("gpu")
 def test_several_tiles_per_chunk_as_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "ENOUGH_PROGRAMS", 2)
     assert fused.tiles_per_chunk(17 * 5, 4, 1) == 3
