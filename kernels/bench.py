@@ -23,7 +23,10 @@ from vlmprof.kernels.ss2d import ss2d
 WIDTHS = {"vmamba-t": 96, "vmamba-s": 96, "vmamba-b": 128}
 """d_model of the first level; it doubles with each."""
 
+FEWEST_SAMPLES = 5
 WARM_UP_CALLS = 5
+LONGEST_WARM_UP_S = 5.0
+"""On a GPU; calls that take long need fewer."""
 FLUSHED_BYTES = 256 << 20
 """Written before each timed call on a GPU: more than any last-level cache."""
 
@@ -74,21 +77,32 @@ class Workload:
 
 
 def samples_of(call: Callable[[], object], device: torch.device, seconds: float) -> list[float]:
-    """Durations in seconds of single calls, at least 5, for about `seconds`."""
-    for _ in range(WARM_UP_CALLS if device.type == "cuda" else 1):
+    """Durations in seconds of single calls, at least 5, for about `seconds`, after a warm-up."""
+    if device.type == "cuda":
+        return _samples_on_gpu(call, device, seconds)
+    call()
+    durations: list[float] = []
+    while sum(durations) < seconds or len(durations) < FEWEST_SAMPLES:
+        start = time.perf_counter_ns()
         call()
-    if device.type != "cuda":
-        durations: list[float] = []
-        while sum(durations) < seconds or len(durations) < 5:
-            start = time.perf_counter_ns()
-            call()
-            durations.append((time.perf_counter_ns() - start) * 1e-9)
-        return durations
+        durations.append((time.perf_counter_ns() - start) * 1e-9)
+    return durations
+
+
+def _samples_on_gpu(call: Callable[[], object], device: torch.device, seconds: float) -> list[float]:
+    begun_s = lasted_s = time.perf_counter()
+    for _ in range(WARM_UP_CALLS):
+        before_s = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        lasted_s = time.perf_counter() - before_s
+        if time.perf_counter() - begun_s > LONGEST_WARM_UP_S:
+            break
+    at_once = 10 if lasted_s < 0.05 else 1  # in the queue together, so that the host is ahead of short ones
     flushed = torch.empty(FLUSHED_BYTES, dtype=torch.int8, device=device)
-    torch.cuda.synchronize()
-    durations = []
-    while sum(durations) < seconds or len(durations) < 5:
-        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(10)]
+    durations: list[float] = []
+    while sum(durations) < seconds or len(durations) < FEWEST_SAMPLES:
+        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(at_once)]
         for before, after in events:
             flushed.zero_()
             before.record()
@@ -243,5 +257,5 @@ def _calling(
 
 
 def _drawing(device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return lambda *shape: torch.randn(*shape, generator=generator).to(device, dtype)
+    generator = torch.Generator(device).manual_seed(0)
+    return lambda *shape: torch.randn(*shape, generator=generator, device=device).to(dtype)

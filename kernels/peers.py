@@ -16,7 +16,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
+from vlmprof.kernels.selective_scan.vectorized import segment_elements
 from vlmprof.kernels.ss2d.vectorized import ss2d_vectorized
+
+MOST_UNROLLED = 2
+"""Segments of a direction; each adds about a hundred operations to the graph."""
 
 Peer = Callable[..., Tensor]
 CrossScan = Callable[[Tensor], Tensor]
@@ -29,7 +33,7 @@ def peers(public: Path | None = None) -> dict[str, Peer]:
 
     Raises ValueError when `public` holds no such checkout.
     """
-    found: dict[str, Peer] = {"compiled": torch.compile(ss2d_vectorized)}
+    found: dict[str, Peer] = {"compiled": _compiled()}
     if importlib.util.find_spec("mamba_ssm") is not None:
         interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
         found["mamba_ssm"] = _written_out(
@@ -38,6 +42,21 @@ def peers(public: Path | None = None) -> dict[str, Peer]:
     if public is not None:
         found["vmamba"] = _public(public)
     return found
+
+
+def _compiled() -> Peer:
+    """The vectorised code under torch.compile, which unrolls its loop over segments. Raises RuntimeError
+    where that would be compiled for hours."""
+    compiled = torch.compile(ss2d_vectorized, dynamic=False)
+
+    def run(x: Tensor, *parameters: Tensor) -> Tensor:
+        segments = -(-x.numel() // segment_elements(x.device))
+        if segments > MOST_UNROLLED:
+            raise RuntimeError(f"torch.compile would unroll {segments} segments in each direction; not tried")
+        unrolled: Tensor = compiled(x, *parameters)
+        return unrolled
+
+    return run
 
 
 def _public(checkout: Path) -> Peer:

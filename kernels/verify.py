@@ -47,6 +47,8 @@ class Verdict:
     limit: float
     deterministic: bool | None
     """Two runs agree bit for bit; None when there was one."""
+    failure: str | None = None
+    """What the backend raised instead of answering; its error is NaN then."""
 
     @property
     def passed(self) -> bool:
@@ -218,8 +220,18 @@ def verify_case(case: Case, dtype: torch.dtype, backend: str, twice: bool = True
     )
 
 
+def _failed(case: Case, dtype: torch.dtype, backend: str, error: Exception) -> Verdict:
+    why = (str(error).strip().splitlines() or [""])[0]
+    name = str(dtype).removeprefix("torch.")
+    message = f"{type(error).__name__}: {why}"
+    return Verdict(case.op, case.name, name, backend, math.nan, math.nan, math.nan, None, message)
+
+
 def verify(device: torch.device, backends: list[str], dtypes: tuple[torch.dtype, ...]) -> Iterator[Verdict]:
-    """A verdict for each case, dtype and backend: small cases in the interpreter, all of them on a GPU."""
+    """A verdict for each case, dtype and backend: small cases in the interpreter, all of them on a GPU.
+
+    What a backend raises is its verdict.
+    """
     sizes = [cases]
     if not ("triton" in backends and triton_interpreted()):
         sizes.append(medium_cases)
@@ -229,7 +241,10 @@ def verify(device: torch.device, backends: list[str], dtypes: tuple[torch.dtype,
         for make in sizes:
             for case in make(dtype, device):
                 for backend in backends:
-                    yield verify_case(case, dtype, backend)
+                    try:
+                        yield verify_case(case, dtype, backend)
+                    except Exception as error:  # a kernel that cannot run must not hide what others do
+                        yield _failed(case, dtype, backend, error)
 
 
 def _plain(case: Case) -> Tensor:

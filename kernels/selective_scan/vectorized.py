@@ -13,10 +13,18 @@ from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
 SEGMENT_ELEMENTS = 1 << 19
 """Elements of one working tensor: a few of them stay in a CPU's last-level cache."""
 
+DEVICE_SEGMENT_ELEMENTS = 1 << 25
+"""The same on an accelerator, where what a call costs counts for more than the cache."""
 
-def chunks_per_segment(chunks: int, elements_per_position: int) -> int:
+
+def segment_elements(device: torch.device) -> int:
+    """Most elements of a working tensor on `device`."""
+    return SEGMENT_ELEMENTS if device.type == "cpu" else DEVICE_SEGMENT_ELEMENTS
+
+
+def chunks_per_segment(chunks: int, elements_per_position: int, device: torch.device) -> int:
     """Chunks in each of the equal segments that bound the size of a working tensor."""
-    most = max(1, SEGMENT_ELEMENTS // (elements_per_position * CHUNK_STEPS))
+    most = max(1, segment_elements(device) // (elements_per_position * CHUNK_STEPS))
     return -(-chunks // -(-chunks // most))
 
 
@@ -54,7 +62,7 @@ def selective_scan_vectorized(
 
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
     states = [A2.new_zeros(batch, *grouped) for _ in range(d_state)]
-    step = chunks_per_segment(-(-length // CHUNK_STEPS), batch * d_inner) * CHUNK_STEPS
+    step = chunks_per_segment(-(-length // CHUNK_STEPS), batch * d_inner, u.device) * CHUNK_STEPS
     for start in range(0, length, step):
         here = slice(start, min(start + step, length))
         x = _chunk_layout(u[:, :, here].unflatten(1, grouped), dtype)

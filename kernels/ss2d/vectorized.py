@@ -19,7 +19,7 @@ from torch import Tensor
 from vlmprof.kernels.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.block.plain import linear_plain
 from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
-from vlmprof.kernels.selective_scan.vectorized import SEGMENT_ELEMENTS, softplus_
+from vlmprof.kernels.selective_scan.vectorized import segment_elements, softplus_
 from vlmprof.kernels.ss2d.packing import kept
 
 
@@ -111,9 +111,11 @@ def _in_pieces(image: Tensor, columns: bool, steps: int) -> Tensor:
     return lines.unflatten(2, (-1, steps)).permute(3, 1, 2, 0, 4)
 
 
-def _segments(lines: int, pieces: int, elements_per_piece: int) -> Iterator[tuple[slice, slice]]:
-    """Equal ranges of whole lines, or of pieces of one line where that alone exceeds SEGMENT_ELEMENTS."""
-    most = max(1, SEGMENT_ELEMENTS // elements_per_piece)
+def _segments(
+    lines: int, pieces: int, elements_per_piece: int, most_elements: int
+) -> Iterator[tuple[slice, slice]]:
+    """Equal ranges of whole lines, or of pieces of one line where that alone exceeds `most_elements`."""
+    most = max(1, most_elements // elements_per_piece)
     per_line = -(-pieces // -(-pieces // most))
     together = -(-lines // -(-lines // max(1, most // pieces)))
     for line in range(0, lines, together):
@@ -132,7 +134,7 @@ def _scan_direction_(
     """
     steps, lines, pieces, batch, d_inner = pixels.shape
     d_state = A2.shape[0]
-    segments = list(_segments(lines, pieces, steps * batch * d_inner))
+    segments = list(_segments(lines, pieces, steps * batch * d_inner, segment_elements(y.device)))
     largest = pixels[:, segments[0][0], segments[0][1]]
     memory = A2.new_empty(2 if d_state == 1 else 4, largest.numel())
     states = [A2.new_zeros(batch, d_inner) for _ in range(d_state)]

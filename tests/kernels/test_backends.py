@@ -95,6 +95,20 @@ def test_a_wrong_result_fails() -> None:
     assert not verify.verify_case(wrong_case(), torch.float32, "torch").passed
 
 
+def test_what_a_backend_raises_is_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(*arguments: object, backend: str) -> torch.Tensor:
+        raise RuntimeError("out of resources\nand more")
+
+    case = next(verify.cases(torch.float32, torch.device("cpu")))
+    broken = dataclasses.replace(case, function=cannot)
+    monkeypatch.setattr(verify, "cases", lambda dtype, device: iter([broken, case]))
+    monkeypatch.setattr(verify, "medium_cases", lambda dtype, device: iter(()))
+    result = CliRunner().invoke(app, ["verify", "--device", "cpu", "--dtype", "float32"])
+    assert result.exit_code == 1
+    assert "FAILED: RuntimeError: out of resources\n" in result.output
+    assert "2 comparisons on cpu, 1 failed" in result.output
+
+
 @pytest.mark.parametrize(("wrong", "code"), [(False, 0), (True, 1)])
 def test_the_command_exits_with_1_on_a_failure(
     wrong: bool, code: int, monkeypatch: pytest.MonkeyPatch

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from click.testing import Result
 from typer.testing import CliRunner
+from vlmprof.kernels import bench as operations
 from vlmprof.kernels import whole
 from vlmprof.kernels.public_backbone import public_encoder
 
@@ -72,6 +76,66 @@ def test_the_command_writes_rows_beside_the_paper(monkeypatch: pytest.MonkeyPatc
     assert float(rows[0]["paper_gpu_vision_s"]) == pytest.approx(6.86e-3, abs=1e-5)
     assert float(rows[0]["median_s"]) > 0
     assert rows[1]["median_s"] == ""
+
+
+def bench(folder: Path, *options: str) -> Result:
+    where = ["--device", "cpu", "--seconds", "0", "--levels", "through-tap", "--out", str(folder)]
+    return CliRunner().invoke(app, ["bench", "--backbones", "vmamba-t", *where, *options])
+
+
+def test_a_run_goes_on_where_an_earlier_one_ended(tmp_path: Path) -> None:
+    assert bench(tmp_path, "--resolution", "64", "--mode", "eager").exit_code == 0
+    (first,) = json.loads((tmp_path / "backbones.json").read_text())
+    again = bench(tmp_path, "--resolution", "64", "--resolution", "96", "--mode", "eager")
+    assert again.exit_code == 0, again.output
+    rows = json.loads((tmp_path / "backbones.json").read_text())
+    assert rows[0] == first
+    assert [row["resolution"] for row in rows] == [64, 96]
+    assert not (tmp_path / "backbones.json.part").exists()
+
+
+def test_a_file_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "backbones.json").write_text('[{"backbone": "vmam')
+    result = bench(tmp_path, "--resolution", "64", "--mode", "eager")
+    assert isinstance(result.exception, UserError)
+    assert "name another --out" in str(result.exception)
+    assert (tmp_path / "backbones.json").read_text() == '[{"backbone": "vmam'
+
+
+@pytest.mark.parametrize(("mode", "words"), [("fast", "known: eager"), ("public", "needs --public")])
+def test_a_mode_that_cannot_be_had_is_named(mode: str, words: str, tmp_path: Path) -> None:
+    result = bench(tmp_path, "--mode", mode)
+    assert isinstance(result.exception, UserError)
+    assert words in str(result.exception)
+
+
+def test_an_operation_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measure = operations.measure
+
+    def fails_once(work: operations.Workload, *rest: Any) -> operations.BenchRow:
+        if work.op == "cross_scan":
+            raise RuntimeError("no such layout\nand more")
+        return measure(work, *rest)
+
+    monkeypatch.setattr(operations, "measure", fails_once)
+    options = [
+        "--device",
+        "cpu",
+        "--resolution",
+        "64",
+        "--level",
+        "3",
+        "--seconds",
+        "0",
+        "--out",
+        str(tmp_path),
+    ]
+    result = CliRunner().invoke(app, ["bench", *options])
+    assert result.exit_code == 1
+    assert "failed: no such layout\n" in result.output
+    rows = json.loads((tmp_path / "bench.json").read_text())
+    assert len(rows) == 6
+    assert "cross_scan" not in {row["op"] for row in rows}
 
 
 def test_names_may_share_an_option() -> None:

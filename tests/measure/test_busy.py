@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from vlmprof.measure.busy import BusyTimes, union_length
+from vlmprof.measure.busy import BusyTimes, device_spans, union_length
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,23 @@ from vlmprof.measure.busy import BusyTimes, union_length
 )
 def test_overlapping_records_count_once(spans, length):
     assert union_length(spans) == length
+
+
+def test_only_work_on_the_device_counts_not_the_regions_around_it():
+    def event(start, end, kind="CUDA", region=False):
+        return SimpleNamespace(
+            time_range=SimpleNamespace(start=start, end=end),
+            device_type=SimpleNamespace(name=kind),
+            is_user_annotation=region,
+        )
+
+    events = [event(1, 3), event(1, 90, region=True), event(0, 50, kind="CPU"), event(80, 90)]
+    assert device_spans(events) == [(1, 3), (80, 90)]
+
+
+def test_a_profiler_that_saw_nothing_says_nothing():
+    assert BusyTimes({"vision": 0.0, "prefill": 0.0}).known() == {}
+    assert BusyTimes({"preprocess": 0.0, "vision": 0.5}).known() == {"preprocess": 0.0, "vision": 0.5}
 
 
 @pytest.mark.gpu

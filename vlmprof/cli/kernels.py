@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,16 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlmprof.cli import kernel_rows
 from vlmprof.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
     from vlmprof.kernels.bench import BenchRow
+    from vlmprof.kernels.verify import Verdict
 
 app = typer.Typer(help="Verify, time and inspect the SS2D kernels.", no_args_is_help=True)
 
-DeviceOption = Annotated[str | None, typer.Option(help="cuda or cpu; by default a GPU where there is one.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cuda, cuda:1 or cpu; by default a GPU where there is one.")
+]
 DtypesOption = Annotated[list[str] | None, typer.Option("--dtype", help="Repeatable.")]
 BackendsOption = Annotated[list[str] | None, typer.Option("--backend", help="Repeatable.")]
 
@@ -28,33 +30,32 @@ BackendsOption = Annotated[list[str] | None, typer.Option("--backend", help="Rep
 @app.command()
 def verify(device: DeviceOption = None, dtype: DtypesOption = None, backend: BackendsOption = None) -> None:
     """Compare every operation with float64; exit code 1 when one is worse than the plain code allows."""
-    from rich.console import Console
-    from rich.table import Table
-
     from vlmprof.kernels import verify as checks
 
     where = _device(device)
     backends = _backends(where, backend)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("op", "case", "dtype", "backend"):
-        table.add_column(column)
-    for column in ("error", "plain code's", "limit", ""):
-        table.add_column(column, justify="right")
+    print(f"{'op':20} {'case':30} {'dtype':9} {'backend':8} {'error':>8} {'plain':>8} {'limit':>8}")
     failures = count = 0
     for verdict in checks.verify(where, backends, _dtypes(dtype) or checks.DTYPES):
         count += 1
         failures += not verdict.passed
-        repeats = verdict.deterministic is not False
-        outcome = "ok" if verdict.passed else "FAILED" if repeats else "NOT DETERMINISTIC"
         errors = (verdict.relative_error, verdict.plain_relative_error, verdict.limit)
-        table.add_row(
-            verdict.op, verdict.case, verdict.dtype, verdict.backend, *(f"{e:.1e}" for e in errors), outcome
+        print(
+            f"{verdict.op:20} {verdict.case:30} {verdict.dtype:9} {verdict.backend:8} "
+            f"{' '.join(f'{e:8.1e}' for e in errors)} {_outcome(verdict)}",
+            flush=True,
         )
-    console = Console()
-    console.print(table)
-    console.print(f"{count} comparisons on {where}, {failures} failed", highlight=False)
+    print(f"{count} comparisons on {where}, {failures} failed")
     if failures:
         raise typer.Exit(1)
+
+
+def _outcome(verdict: Verdict) -> str:
+    if verdict.failure:
+        return f"FAILED: {verdict.failure}"
+    if verdict.deterministic is False:
+        return "NOT DETERMINISTIC"
+    return "ok" if verdict.passed else "FAILED"
 
 
 @app.command()
@@ -76,6 +77,9 @@ def bench(
     levels: Annotated[
         str, typer.Option(help="Of whole backbones: all, as the paper, or through-tap.")
     ] = "all",
+    mode: Annotated[
+        list[str] | None, typer.Option(help="Of whole backbones: eager, compiled, fused, …; repeatable.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for the rows as CSV and JSON.")] = None,
 ) -> None:
     """Time the operations at VMamba's shapes beside a large copy and a large matrix product."""
@@ -87,7 +91,7 @@ def bench(
         if others_asked:
             raise UserError("--backbones takes one --dtype")
         names = backbone_names(backbones)
-        bench_backbones(names, resolution or [224], kind, where, levels, seconds, out, public)
+        bench_backbones(names, resolution or [224], kind, where, levels, seconds, out, public, mode)
         return
     from vlmprof.kernels import bench as timing
     from vlmprof.kernels.peers import peers as find_peers
@@ -101,6 +105,7 @@ def bench(
         except ValueError as error:
             raise UserError(str(error)) from None
     rows: list[BenchRow] = []
+    failures = 0
     for kind in _dtypes(dtype) or (_default_dtype(where),):
         ceilings = timing.measure_ceilings(where, kind)
         for size in resolution or [224]:
@@ -108,11 +113,21 @@ def bench(
                 if op and work.op not in op:
                     continue
                 for name in [*_backends(where, backend), *(others if work.op == "ss2d" else ())]:
-                    rows.append(timing.measure(work, name, kind, where, ceilings, seconds))
-                    _print_row(rows[-1])
-    _print_ratios(rows)
+                    try:
+                        rows.append(timing.measure(work, name, kind, where, ceilings, seconds))
+                    except Exception as error:  # one that fails says nothing of the others
+                        failures += name not in others
+                        why = kernel_rows.reason(error)
+                        print(f"{work.op:20} {work.shape:24} {name:10} {why}", flush=True)
+                        continue
+                    kernel_rows.print_row(rows[-1])
+                    if out is not None:
+                        kernel_rows.write([asdict(row) for row in rows], out, "bench")
+    kernel_rows.print_ratios(rows)
     if out is not None:
-        _write(rows, out)
+        kernel_rows.draw(rows, out)
+    if failures:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -198,6 +213,8 @@ def _known_model(name: str) -> None:
 def _device(name: str | None) -> torch.device:
     import torch
 
+    from vlmprof.measure.clocks import make_current
+
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -206,6 +223,9 @@ def _device(name: str | None) -> torch.device:
         raise UserError(f"unknown device {name!r}; use cuda or cpu") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name!r} was asked for; there are {torch.cuda.device_count()}")
+    make_current(device)
     return device
 
 
@@ -233,41 +253,3 @@ def _backends(device: torch.device, names: Sequence[str] | None) -> list[str]:
         return [resolve_backend("ss2d", device, name) for name in names or available_backends(device)]
     except (ValueError, RuntimeError) as error:
         raise UserError(str(error)) from None
-
-
-def _print_row(row: BenchRow) -> None:
-    spread = (row.quartile_high_s - row.quartile_low_s) / row.median_s
-    print(
-        f"{row.op:20} {row.shape:24} {row.dtype:9} {row.backend:10} {row.median_s * 1e3:10.3f} ms "
-        f"±{spread:4.0%} of {row.samples:4} "
-        f"{row.bytes_per_s / 1e9:8.1f} GB/s ({row.share_of_copy_ceiling:4.0%}) "
-        f"{row.flops_per_s / 1e12:8.3f} TFLOP/s ({row.share_of_matmul_ceiling:4.0%})",
-        flush=True,
-    )
-
-
-def _print_ratios(rows: Sequence[BenchRow]) -> None:
-    """How many times faster the fastest is than each other one, in this run."""
-    for row in rows:
-        rivals = [r for r in rows if (r.op, r.shape, r.dtype) == (row.op, row.shape, row.dtype)]
-        fastest = min(rivals, key=lambda r: r.median_s)
-        if row is not fastest:
-            where = f"{row.op} {row.shape} {row.dtype}"
-            ratio = row.median_s / fastest.median_s
-            print(f"{where}: {fastest.backend} is {ratio:.2f}× as fast as {row.backend}")
-
-
-def _write(rows: Sequence[BenchRow], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    flat = [asdict(row) for row in rows]
-    (folder / "bench.json").write_text(json.dumps(flat, indent=1) + "\n")
-    with (folder / "bench.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(flat[0]) if flat else ["op"])
-        writer.writeheader()
-        writer.writerows(flat)
-    from vlmprof.render.roofline import draw_roofline
-
-    computing = [row for row in flat if row["counted_flops"]]  # a copy has no place under a roofline
-    if computing:
-        draw_roofline(computing, folder / "roofline.png")
-    print(f"wrote bench.csv, bench.json{' and roofline.png' if computing else ''} to {folder}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmprof.cli import kernel_rows
 from vlmprof.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,6 +39,9 @@ class Row:
         return {**columns, **latency, "paper_gpu_vision_s": paper}
 
 
+IDENTITY = ("backbone", "resolution", "dtype", "levels", "device", "mode")
+
+
 def bench_backbones(
     names: Sequence[str],
     resolutions: Sequence[int],
@@ -49,33 +51,32 @@ def bench_backbones(
     seconds: float,
     out: Path | None,
     public: Path | None = None,
+    modes: Sequence[str] | None = None,
 ) -> None:
-    """Time each backbone in every mode, print a line for each, and write the rows to `out`.
+    """Time each backbone in every mode, or in `modes`, print a line for each, and keep the rows in `out`.
 
-    With a checkout of the `public` code, its backbones too; all of theirs are of all levels.
+    What `out` already has is not timed again. With a checkout of the `public` code, its backbones too; all
+    of theirs are of all levels.
     """
     import torch
 
     from vlmprof.analysis.reference import reference_title
     from vlmprof.backbones import create_backbone
-    from vlmprof.kernels.public_backbone import check_checkout, public_encoder
-    from vlmprof.kernels.whole import MODES, PUBLIC_MODES, encoder_latencies, speed_ups
+    from vlmprof.kernels.public_backbone import public_encoder
+    from vlmprof.kernels.whole import encoder_latencies, speed_ups
 
-    modes = MODES if public is None else (*MODES, *PUBLIC_MODES)
-    if public is not None and levels != "all":
-        raise UserError("--public times all levels of a backbone; leave --levels through-tap out")
-    if public is not None:
-        try:
-            check_checkout(public, names)
-        except ValueError as error:
-            raise UserError(str(error)) from None
-
+    wanted = _modes(modes, public, levels, names)
     paper = _paper_latencies()
-    rows: list[Row] = []
+    rows = kernel_rows.read(out, "backbones") if out is not None else []
+    ended = [row for row in rows if row.get("status") in ("ok", "oom")]
+    done = {tuple(row.get(name) for name in IDENTITY): row for row in ended}
+    rows = list(done.values())
     kind = str(dtype).removeprefix("torch.")
     print(f"paper: {reference_title(PAPER)}, GPU vision latency; {levels} levels here, {kind} on {device}")
     for name in names:
         for side in resolutions:
+            here = (name, side, kind, levels, str(device))
+            todo = tuple(mode for mode in wanted if (*here, mode) not in done)
             # the generator is the CPU's, so that every device sees the same image
             images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
 
@@ -87,17 +88,43 @@ def bench_backbones(
                     kernels=kernels,  # type: ignore[arg-type]
                 )  # fmt: skip
 
-            measured = {}
-            for latency in encoder_latencies(build, images.to(device, dtype), modes, seconds):
-                rows.append(Row(name, side, kind, levels, str(device), latency, paper.get((name, str(side)))))
-                _print(rows[-1])
+            kept = [done[(*here, mode)] for mode in wanted if (*here, mode) in done]
+            measured = {row["mode"]: row["median_s"] for row in kept if row["status"] == "ok"}
+            for latency in encoder_latencies(build, images.to(device, dtype), todo, seconds):
+                row = Row(name, side, kind, levels, str(device), latency, paper.get((name, str(side))))
+                _print(row)
+                rows.append(row.flat())
+                if out is not None:
+                    kernel_rows.write(rows, out, "backbones")
                 if latency.median_s is not None:
                     measured[latency.mode] = latency.median_s
             for mode, ratio in speed_ups(measured):
                 fastest = min(measured, key=measured.__getitem__)
                 print(f"{name} {side}: {fastest} is {ratio:.2f}× as fast as {mode}")
     if out is not None:
-        _write(rows, out)
+        print(f"wrote backbones.csv and backbones.json to {out}")
+
+
+def _modes(asked: Sequence[str] | None, public: Path | None, levels: str, names: Sequence[str]) -> list[str]:
+    """The modes to time. Raises `UserError` for one that is not known or cannot be had."""
+    from vlmprof.kernels.public_backbone import check_checkout
+    from vlmprof.kernels.whole import MODES, PUBLIC_MODES
+
+    known = MODES if public is None else (*MODES, *PUBLIC_MODES)
+    for mode in asked or ():
+        if mode in PUBLIC_MODES and public is None:
+            raise UserError(f"--mode {mode!r} needs --public, a checkout of MzeroMiko/VMamba")
+        if mode not in known:
+            raise UserError(f"unknown mode {mode!r}; known: {', '.join(known)}")
+    chosen = list(dict.fromkeys(asked or known))
+    if public is not None and levels != "all" and any(mode in PUBLIC_MODES for mode in chosen):
+        raise UserError("--public times all levels of a backbone; leave --levels through-tap out")
+    if public is not None:
+        try:
+            check_checkout(public, names)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    return chosen
 
 
 def backbone_names(given: Sequence[str]) -> list[str]:
@@ -134,14 +161,3 @@ def _print(row: Row) -> None:
     if paper_s is not None:
         line += f"   paper {paper_s * 1e3:9.3f} ms, {paper_s / latency.median_s:6.2f}× as fast as it"
     print(line, flush=True)
-
-
-def _write(rows: Sequence[Row], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    flat = [row.flat() for row in rows]
-    (folder / "backbones.json").write_text(json.dumps(flat, indent=1) + "\n")
-    with (folder / "backbones.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(flat[0]) if flat else ["backbone"])
-        writer.writeheader()
-        writer.writerows(flat)
-    print(f"wrote backbones.csv and backbones.json to {folder}")

@@ -26,7 +26,7 @@ from vlmprof.execution.processes import first_line
 from vlmprof.measure import memory
 from vlmprof.measure.busy import BusyTimes, can_read_busy_times
 from vlmprof.measure.cache import CacheFlush
-from vlmprof.measure.clocks import device_clock
+from vlmprof.measure.clocks import device_clock, make_current
 from vlmprof.measure.statistics import oddities
 from vlmprof.measure.stopping import Adaptive, FixedCount, Settling, StoppingRule
 from vlmprof.measure.timeline import Timeline
@@ -67,6 +67,7 @@ def run_cell(cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Boar
 
 def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Samples]:
     device = torch.device(fixed["device"])
+    make_current(device)
     baseline_rss_bytes = memory.rss_bytes()
     if fixed["memory_limit"]:
         limit_memory(fixed["memory_limit"], device)
@@ -100,6 +101,7 @@ def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tu
         if can_read_busy_times(device):
             board.enter(Phase.PROFILING, names[0])
             timeline.each_stage(busy.around)
+    busy_s = busy.known()
     for reached in stage_peaks.values():
         peaks |= reached
 
@@ -109,7 +111,7 @@ def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tu
             StageFigures(
                 host_s=_mean(samples[f"host_{name}_s"]),
                 gpu_s=_mean(samples.get(f"gpu_{name}_s", [])),
-                gpu_busy_s=busy.busy_s.get(name),
+                gpu_busy_s=busy_s.get(name),
                 **costs.get(name, {}),
                 weight_bytes=chain.weight_bytes.get(name),
                 **asdict(stage_peaks.get(name, NO_PEAKS)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -25,17 +26,29 @@ class BusyTimes:
         """Profile what runs inside, which must have ended on the device too when the context is left."""
         with profile(activities=[ProfilerActivity.CUDA]) as records:
             yield
-        spans = [
-            (event.time_range.start, event.time_range.end)
-            for event in records.events()
-            if event.device_type.name == "CUDA"
-        ]
-        self.busy_s[stage] = union_length(spans) * 1e-6
+        self.busy_s[stage] = union_length(device_spans(records.events())) * 1e-6
+
+    def known(self) -> dict[str, float]:
+        """`busy_s`, or nothing where the profiler saw no work at all: it was not let to look."""
+        return self.busy_s if any(self.busy_s.values()) else {}
 
 
 def can_read_busy_times(device: torch.device) -> bool:
     """Whether the profiler records this device's kernels."""
     return device.type == "cuda" and ProfilerActivity.CUDA in torch.profiler.supported_activities()
+
+
+def device_spans(events: Iterable[Any]) -> list[tuple[float, float]]:
+    """(start, end) in µs of the profiler's records of work on the GPU.
+
+    Named regions are recorded there too, from their first kernel to their last, waiting included:
+    compiled code opens some.
+    """
+    return [
+        (event.time_range.start, event.time_range.end)
+        for event in events
+        if event.device_type.name == "CUDA" and not event.is_user_annotation
+    ]
 
 
 def union_length(spans: Iterable[tuple[float, float]]) -> float:

@@ -13,6 +13,8 @@ from time import perf_counter
 import torch
 import torch.nn.functional as F
 
+from vlmprof.measure.clocks import make_current
+
 TRIES = 7
 LONGEST_S = 0.2
 """After so long a kind of work is not tried again: a CPU may emulate a dtype slowly."""
@@ -45,6 +47,7 @@ def device_ceilings(device: str, dtypes: Sequence[str]) -> dict[str, dict[str, f
     Needs 2 GiB on an accelerator and 256 MiB on a CPU; raises what torch raises where they are not there.
     """
     where = torch.device(device)
+    make_current(where)
     on_cpu = where.type == "cpu"
     finish = (lambda: None) if on_cpu else torch.accelerator.synchronize
     moved_bytes, side = (COPY_BYTES, SIDE) if on_cpu else (ACCELERATOR_COPY_BYTES, ACCELERATOR_SIDE)

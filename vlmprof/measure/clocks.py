@@ -7,6 +7,12 @@ from typing import Protocol
 import torch
 
 
+def make_current(device: torch.device) -> None:
+    """Let this process's events, streams and waits be those of `device`, as they are of no other then."""
+    if device.type != "cpu" and device.index is not None:
+        torch.accelerator.set_device_index(device.index)
+
+
 class DeviceClock(Protocol):
     """What the measuring loop asks of a device. `i` is the number of a stage within the iteration."""
 
