@@ -16,8 +16,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
-from vlmprof.kernels.selective_scan.vectorized import segment_elements
-from vlmprof.kernels.ss2d.vectorized import ss2d_vectorized
+from vlmprof.kernels.ss2d.vectorized import segment_elements, ss2d_vectorized
 
 MOST_UNROLLED = 2
 """Segments of a direction; each adds about a hundred operations to the graph."""

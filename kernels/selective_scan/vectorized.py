@@ -17,14 +17,10 @@ DEVICE_SEGMENT_ELEMENTS = 1 << 25
 """The same on an accelerator, where what a call costs counts for more than the cache."""
 
 
-def segment_elements(device: torch.device) -> int:
-    """Most elements of a working tensor on `device`."""
-    return SEGMENT_ELEMENTS if device.type == "cpu" else DEVICE_SEGMENT_ELEMENTS
-
-
 def chunks_per_segment(chunks: int, elements_per_position: int, device: torch.device) -> int:
     """Chunks in each of the equal segments that bound the size of a working tensor."""
-    most = max(1, segment_elements(device) // (elements_per_position * CHUNK_STEPS))
+    elements = SEGMENT_ELEMENTS if device.type == "cpu" else DEVICE_SEGMENT_ELEMENTS
+    most = max(1, elements // (elements_per_position * CHUNK_STEPS))
     return -(-chunks // -(-chunks // most))
 
 

@@ -18,9 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from vlmprof.kernels.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.block.plain import linear_plain
-from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
-from vlmprof.kernels.selective_scan.vectorized import segment_elements, softplus_
+from vlmprof.kernels.selective_scan.chunked import scan_chunks_
+from vlmprof.kernels.selective_scan.vectorized import DEVICE_SEGMENT_ELEMENTS, softplus_
 from vlmprof.kernels.ss2d.packing import kept
+
+STEPS = 16
+"""Steps of a piece, about. More mean fewer calls and longer ones, until a step's slab leaves the cache."""
+
+SEGMENT_ELEMENTS = 1 << 20
+"""Elements of one of the two working tensors: they stay in a CPU's last-level cache."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def ss2d_vectorized(
     if 1 in shape[1:3]:
         x = x.view(shape[0], 1, -1, d_inner)  # rows and columns read the same sequence
     _, height, width, _ = x.shape
-    steps_across, steps_down = _steps_per_piece(width), _steps_per_piece(height)
+    steps_across, steps_down = steps_per_piece(width), steps_per_piece(height)
     tail_across, tail_down = -width % steps_across, -height % steps_down
     if tail_across or tail_down:
         x = F.pad(x, (0, 0, 0, tail_across, 0, tail_down))
@@ -97,18 +103,23 @@ def ss2d_vectorized(
     return y[:, :height, :width].to(x.dtype).contiguous().view(shape)
 
 
-def _steps_per_piece(length: int) -> int:
-    """Steps of a line's pieces: near CHUNK_STEPS, and such that the pieces fill the line well."""
-    few = range(CHUNK_STEPS - 2, CHUNK_STEPS + 5)
+def steps_per_piece(length: int) -> int:
+    """Steps of a line's pieces: near STEPS, and such that the pieces fill the line well."""
+    few = range(STEPS - 6, STEPS + 5)
     if length <= few[-1]:
         return length
-    return min(few, key=lambda steps: (-length % steps, abs(steps - CHUNK_STEPS)))
+    return min(few, key=lambda steps: (-length % steps, abs(steps - STEPS)))
 
 
 def _in_pieces(image: Tensor, columns: bool, steps: int) -> Tensor:
     """(batch, height, width, channels) -> (steps, lines, pieces, batch, channels), a view."""
     lines = image.transpose(1, 2) if columns else image
     return lines.unflatten(2, (-1, steps)).permute(3, 1, 2, 0, 4)
+
+
+def segment_elements(device: torch.device) -> int:
+    """Most elements of a working tensor on `device`."""
+    return SEGMENT_ELEMENTS if device.type == "cpu" else DEVICE_SEGMENT_ELEMENTS
 
 
 def _segments(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from vlmprof.cost import CellCost, Kind, OpCost, StageCost
@@ -79,17 +81,26 @@ def test_a_cpu_works_while_it_launches() -> None:
     cpu, constants = measured_device(
         "a CPU",
         2**34,
-        1e10,
-        1e9,
-        {"float32": 1e11, "bfloat16": 1e11},
-        {"float32": 5e10, "bfloat16": 1e11},
-        1e-6,
+        bandwidth_bytes_per_s=1e10,
+        cache_bytes_per_s=4e10,
+        special_functions_per_s=1e9,
+        matmul_flops_per_s={"float32": 1e11, "bfloat16": 1e11},
+        attention_flops_per_s={"float32": 5e10, "bfloat16": 1e11},
+        call_s=1e-6,
     )
     assert constants.attention == pytest.approx(0.75)
     cost = StageCost(ops={OpCost(Kind.MATMUL, "float32", flops=10**9): 3})
     stage = estimate_stage(cost, cpu, constants)
     assert stage.gpu_s is None
     assert stage.latency_s == stage.host_s == pytest.approx(3 * (1e-2 + 1e-6))
+
+
+def test_working_tensors_go_to_the_cache_where_there_is_one() -> None:
+    scan = StageCost(ops={OpCost(Kind.SCAN, "float16", moved_bytes=48 * 10**8, slab_bytes=480 * 10**8): 1})
+    without = estimate_stage(scan, H200, IDEAL).busy_s
+    assert without == pytest.approx(528 * 10**8 / H200.bandwidth_bytes_per_s)
+    cached = replace(H200, cache_bytes_per_s=10 * H200.bandwidth_bytes_per_s)
+    assert estimate_stage(scan, cached, IDEAL).busy_s == pytest.approx(2 * 48e8 / H200.bandwidth_bytes_per_s)
 
 
 def test_memory_counts_against_the_budget_or_the_card() -> None:

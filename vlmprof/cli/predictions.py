@@ -127,6 +127,7 @@ def _here(spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
         cpu_name(),
         psutil.virtual_memory().total,
         bandwidth_bytes_per_s=max(r.bandwidth_bytes_per_s for r in reached),
+        cache_bytes_per_s=max(r.cache_bytes_per_s for r in reached),
         special_functions_per_s=max(r.special_functions_per_s for r in reached),
         matmul_flops_per_s={r.dtype: r.matmul_flops_per_s for r in reached},
         attention_flops_per_s={r.dtype: r.attention_flops_per_s for r in reached},

@@ -44,6 +44,8 @@ class OpCost:
     """Of `flops`, those above the diagonal of causal attention, which a good kernel does not do."""
     moved_bytes: int = 0
     """Every input read once, every output written once."""
+    slab_bytes: int = 0
+    """Reads and writes of working tensors that are kept small enough for a CPU's last-level cache."""
     special_functions: int = 0
     """Results of exp, log, rsqrt, … ; GPUs have few units for them."""
     kernels: int = 1
@@ -84,6 +86,11 @@ class StageCost:
     def moved_bytes(self) -> int:
         """What operations that are not fused move at least."""
         return sum(op.moved_bytes * n for op, n in self.ops.items())
+
+    @property
+    def slab_bytes(self) -> int:
+        """What is moved beside that, to memory or, on a CPU, to its cache."""
+        return sum(op.slab_bytes * n for op, n in self.ops.items())
 
     @property
     def least_bytes(self) -> int:

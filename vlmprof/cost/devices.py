@@ -29,6 +29,7 @@ class DeviceSheet:
     title: str
     memory_bytes: int
     bandwidth_bytes_per_s: float
+    """Of its memory."""
     flops_per_s: Mapping[str, float]
     """Dense matrix products, by dtype as torch writes it."""
     special_functions_per_s: float
@@ -36,6 +37,8 @@ class DeviceSheet:
     """What libraries take from the allocator beside the tensors: cuBLAS's workspace."""
     context_bytes: int = 0
     """What the driver and loaded kernels take beside the allocator."""
+    cache_bytes_per_s: float | None = None
+    """Of working tensors made for the last-level cache; None where they are no smaller than that."""
     synchronous: bool = False
     """A CPU: an operation is done when its call returns."""
 

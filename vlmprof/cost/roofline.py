@@ -132,6 +132,7 @@ def estimate_stage(
 def op_seconds(op: OpCost, device: DeviceSheet, efficiency: Efficiency) -> float:
     """Time of one operation on the device."""
     bytes_s = op.moved_bytes / device.bandwidth_bytes_per_s
+    bytes_s += op.slab_bytes / (device.cache_bytes_per_s or device.bandwidth_bytes_per_s)
     special_s = op.special_functions / device.special_functions_per_s
     floor_s = op.kernels * efficiency.kernel_s
     if op.kind in (Kind.SCAN, Kind.FUSED_SCAN):
@@ -150,6 +151,7 @@ def measured_device(
     name: str,
     memory_bytes: int,
     bandwidth_bytes_per_s: float,
+    cache_bytes_per_s: float,
     special_functions_per_s: float,
     matmul_flops_per_s: Mapping[str, float],
     attention_flops_per_s: Mapping[str, float],
@@ -166,6 +168,7 @@ def measured_device(
         title=name,
         memory_bytes=memory_bytes,
         bandwidth_bytes_per_s=bandwidth_bytes_per_s,
+        cache_bytes_per_s=cache_bytes_per_s,
         flops_per_s=matmul_flops_per_s,
         special_functions_per_s=special_functions_per_s,
         synchronous=True,

@@ -34,12 +34,22 @@ FLOAT_BYTES = 4
 FUSED_CHUNK = 128
 """Positions per chunk of `kernels/ss2d/fused.py` in a large image: 8 tiles of 16."""
 
-TORCH_PASSES = 28
-"""Reads and writes of a float32 slab per direction in `kernels/ss2d/vectorized.py`: 1 for the step sizes,
-5 softplus, 3 drive, 2 B, 2 A, 2 exp2, 7 within the chunks, 3 to add what enters them, 3 for C."""
-TORCH_KERNELS_PER_SEGMENT = 40
-TORCH_SEGMENT = 1 << 19
-"""Most elements of a working tensor: `SEGMENT_ELEMENTS` of `kernels/selective_scan/vectorized.py`."""
+TORCH_PASSES = 8
+"""Reads and writes of a working tensor per direction in `kernels/ss2d/vectorized.py`: 1 for the step sizes,
+5 softplus, 2 drive."""
+TORCH_STATE_PASSES = 17
+"""Besides, per state: 2 B, 2 A, 2 exp2, 7 within the pieces, 3 to add what enters them, 1 for C."""
+TORCH_IMAGE_PASSES = 3
+"""Of whole images in float32 per direction: x read, the sum read and written."""
+TORCH_KERNELS_PER_SEGMENT = 75
+"""60 to 95 at VMamba's levels: two per step of a piece, a few for each level of what enters the pieces."""
+TORCH_SEGMENT = 1 << 20
+"""Most elements of a working tensor: `SEGMENT_ELEMENTS` of `kernels/ss2d/vectorized.py`."""
+
+TORCH_SCAN_PASSES = 28
+"""The same in `kernels/selective_scan/vectorized.py`, where x and the sum are working tensors too."""
+TORCH_SCAN_KERNELS_PER_SEGMENT = 60
+TORCH_SCAN_SEGMENT = 1 << 19
 
 PUBLISHED_KERNELS = 16
 """Launches per SS2D block of the public code: cross-scan, two projections, three splits made contiguous,
@@ -61,7 +71,10 @@ def project_op(func: Any, args: tuple[Any, ...], output: Tensor, kernels: Kernel
 
 @dataclass(frozen=True)
 class _SS2D:
-    """Sizes of one SS2D, and what implementations make of them: (moved bytes, workspace bytes, launches)."""
+    """Sizes of one SS2D, and what implementations make of them.
+
+    (moved bytes, slab bytes, workspace bytes, launches); the first two as in `OpCost`.
+    """
 
     elements: int
     """batch · height · width · d_inner"""
@@ -86,7 +99,7 @@ class _SS2D:
         """Bytes of the output before it is rounded."""
         return self.elements * FLOAT_BYTES
 
-    def triton(self) -> tuple[int, int, int]:
+    def triton(self) -> tuple[int, int, int, int]:
         # x is read by the projection, by each direction's summary, and by each launch of the output, of
         # which the first writes the sum and the others add to it
         outputs = 2 if self.d_state == 1 else DIRECTIONS
@@ -94,30 +107,31 @@ class _SS2D:
         moved = (2 + DIRECTIONS + outputs) * self.image + 3 * self.projected
         moved += (2 * outputs - 2) * self.merged + 2 * carries
         workspace = self.projected + carries + (self.merged if self.item_bytes < FLOAT_BYTES else 0)
-        return moved, workspace, 5 if self.d_state == 1 else 10
+        return moved, 0, workspace, 5 if self.d_state == 1 else 10
 
-    def torch(self) -> tuple[int, int, int]:
-        moved = 2 * self.image + 2 * self.projected + (TORCH_PASSES * DIRECTIONS + 1) * self.merged
+    def torch(self) -> tuple[int, int, int, int]:
+        moved = 2 * self.image + 2 * self.projected + (TORCH_IMAGE_PASSES * DIRECTIONS + 1) * self.merged
+        slabs_moved = (TORCH_PASSES + TORCH_STATE_PASSES * self.d_state) * DIRECTIONS * self.merged
         # beside the output: the projection with a bias per direction, once more while a library makes it,
-        # a segment's step and drive (with decay and state where several states share them), and half a
-        # slab for what enters its chunks
-        slabs = 2.5 if self.d_state == 1 else 4.5
+        # a segment's step and drive (with decay and state where several states share them), and a fifth
+        # of a slab for what enters its pieces
+        slabs = 2.2 if self.d_state == 1 else 4.2
         segment = int(slabs * self.elements / -(-self.elements // TORCH_SEGMENT)) * FLOAT_BYTES
         projected = self.projected + DIRECTIONS * self.elements // self.d_inner * self.item_bytes
         workspace = 2 * projected + segment
         if self.item_bytes < FLOAT_BYTES:
             workspace += self.merged + projected * FLOAT_BYTES // self.item_bytes
         segments = -(-self.elements // TORCH_SEGMENT) * DIRECTIONS
-        return moved, workspace, 10 + segments * TORCH_KERNELS_PER_SEGMENT
+        return moved, slabs_moved, workspace, 10 + segments * TORCH_KERNELS_PER_SEGMENT
 
-    def published(self) -> tuple[int, int, int]:
+    def published(self) -> tuple[int, int, int, int]:
         steps, scans = DIRECTIONS * self.image, DIRECTIONS * self.merged
         cross_scan = self.image + steps
         projections = (steps + self.projected) + 2 * self.projected + (self.projected + steps)
         scan = 2 * steps + self.projected + scans
         merge = (scans + self.merged) + (self.merged + self.image)
         workspace = 2 * steps + 2 * self.projected + scans
-        return cross_scan + projections + scan + merge, workspace, PUBLISHED_KERNELS
+        return cross_scan + projections + scan + merge, 0, workspace, PUBLISHED_KERNELS
 
 
 def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
@@ -125,7 +139,7 @@ def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCo
     batch, height, width, d_inner = x.shape
     dt_rank, d_state = dt_projs.shape[2], A_logs.shape[1]
     sizes = _SS2D(x.numel(), DIRECTIONS * (dt_rank + 2 * d_state), d_inner, d_state, x.element_size())
-    moved, workspace, launches = getattr(sizes, kernels)()
+    moved, slabs, workspace, launches = getattr(sizes, kernels)()
     scanned = DIRECTIONS * x.numel()
     flops = ss2d_counts(batch, height, width, d_inner, dt_rank, d_state, x.element_size()).flops
     # ours scans twice: once for what each chunk carries, once for the output
@@ -135,6 +149,7 @@ def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCo
         dtype_name(x),
         flops=flops,
         moved_bytes=moved + touched_bytes(args[1:6]),
+        slab_bytes=slabs,
         special_functions=passes * scan_special_functions(scanned, d_state),
         kernels=launches,
     )
@@ -144,17 +159,18 @@ def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCo
 def _selective_scan(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
     u, _, A, *_ = args
     d_state, softplus = A.shape[1], bool(args[7])
-    moved, launches, workspace = touched_bytes(tensors_in(args[:7])) + touched_bytes([output]), 1, 0
+    moved, slabs, launches, workspace = touched_bytes(tensors_in(args[:7])) + touched_bytes([output]), 0, 1, 0
     if kernels == "torch":
-        moved += TORCH_PASSES * u.numel() * FLOAT_BYTES * d_state
-        launches = 10 + -(-u.numel() // TORCH_SEGMENT) * TORCH_KERNELS_PER_SEGMENT * d_state
+        slabs = TORCH_SCAN_PASSES * u.numel() * FLOAT_BYTES * d_state
+        launches = 10 + -(-u.numel() // TORCH_SCAN_SEGMENT) * TORCH_SCAN_KERNELS_PER_SEGMENT * d_state
         # u, step twice, drive, sum, decay, state and the output's piece, in float32
-        workspace = 8 * min(u.numel(), TORCH_SEGMENT) * FLOAT_BYTES
+        workspace = 8 * min(u.numel(), TORCH_SCAN_SEGMENT) * FLOAT_BYTES
     cost = OpCost(
         Kind.SCAN,
         dtype_name(u),
         flops=scan_flops(u.numel(), d_state),
         moved_bytes=moved,
+        slab_bytes=slabs,
         special_functions=scan_special_functions(u.numel(), d_state, softplus),
         kernels=launches,
     )

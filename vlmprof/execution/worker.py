@@ -105,7 +105,7 @@ def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tu
     for reached in stage_peaks.values():
         peaks |= reached
 
-    costs, uncounted = _counted(cell, fixed, chain.backends)
+    costs, uncounted = _counted(cell, fixed, chain.backends, device)
     stages = {
         name: _with_rates(
             StageFigures(
@@ -196,7 +196,7 @@ def _oddities(samples: Samples, columns: Sequence[str]) -> list[str]:
 
 
 def _counted(
-    cell: Cell, fixed: Mapping[str, Any], backends: Mapping[str, str]
+    cell: Cell, fixed: Mapping[str, Any], backends: Mapping[str, str], device: torch.device
 ) -> tuple[dict[str, dict[str, int]], list[str]]:
     """Each stage's FLOPs and bytes by counting on tensors without data, or why they could not be counted."""
     if "vlm" in cell.axes:
@@ -207,7 +207,10 @@ def _counted(
     except Exception as error:  # a user's own model may do what no formula covers; its latencies still count
         return {}, [f"its costs could not be counted: {first_line(str(error)) or type(error).__name__}"]
     costs = {
-        name: {"counted_flops": cost.flops - cost.skipped_flops, "counted_bytes": cost.moved_bytes}
+        name: {
+            "counted_flops": cost.flops - cost.skipped_flops,
+            "counted_bytes": cost.moved_bytes + (cost.slab_bytes if device.type != "cpu" else 0),
+        }
         for name, cost in counted.stages.items()
     }
     return costs, []

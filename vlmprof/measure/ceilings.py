@@ -19,6 +19,8 @@ TRIES = 7
 LONGEST_S = 0.2
 """After so long a kind of work is not tried again: a CPU may emulate a dtype slowly."""
 COPY_BYTES = 1 << 27
+CACHED_BYTES = 1 << 22
+"""As much as a working tensor of the scans."""
 SIDE = 1024
 ACCELERATOR_COPY_BYTES = 1 << 30
 ACCELERATOR_SIDE = 8192
@@ -33,6 +35,8 @@ class Ceilings:
     dtype: str
     bandwidth_bytes_per_s: float
     """Read and written together."""
+    cache_bytes_per_s: float
+    """The same for tensors that stay in the last-level cache."""
     matmul_flops_per_s: float
     attention_flops_per_s: float
     special_functions_per_s: float
@@ -70,6 +74,7 @@ def cpu_ceilings(dtype: torch.dtype) -> Ceilings:
     """The ceilings of the CPU with the threads that torch is set to."""
     source = torch.ones(COPY_BYTES // 4, dtype=torch.float32)
     target = torch.empty_like(source)
+    small = torch.empty(CACHED_BYTES // 4, dtype=torch.float32)
     a, b = (torch.rand(SIDE, SIDE).to(dtype) for _ in range(2))
     q = torch.rand(ATTENDED).to(dtype)
     batch, heads, tokens, head = ATTENDED
@@ -78,6 +83,7 @@ def cpu_ceilings(dtype: torch.dtype) -> Ceilings:
     return Ceilings(
         dtype=str(dtype).removeprefix("torch."),
         bandwidth_bytes_per_s=2 * COPY_BYTES / _best_s(lambda: target.copy_(source)),
+        cache_bytes_per_s=2 * CACHED_BYTES / _best_s(lambda: small.copy_(source[: CACHED_BYTES // 4])),
         matmul_flops_per_s=2 * SIDE**3 / _best_s(lambda: a @ b),
         attention_flops_per_s=4 * batch * heads * tokens**2 * head
         / _best_s(lambda: F.scaled_dot_product_attention(q, q, q)),
