@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, masking_utils
 
 from vlmprof.backbones.random_weights import fill, uninitialised
 from vlmprof.errors import UserError
@@ -29,6 +30,7 @@ def create_llm(
     """
     known = facts(name)
     config = configuration(known)
+    _assume_one_sequence_per_row()
     attends = hasattr(config, "num_attention_heads")
     choice = {"attn_implementation": attention} if attends else {}
     try:
@@ -39,6 +41,21 @@ def create_llm(
         raise UserError(f"language model {name!r}: transformers cannot build it ({reason})") from problem
     fill(model, seed)
     return model
+
+
+def _assume_one_sequence_per_row() -> None:
+    """Keep transformers from looking for several sequences packed into one row, which ours never are.
+
+    It would look in every forward without a cache, by reading a value back from the device: the host would
+    wait in the middle of a stage for all that came before. Where it must not wait, compiled or captured, it
+    would take the rows for packed and attend by a mask of positions × positions.
+    """
+    if hasattr(masking_utils, "find_packed_sequence_indices"):
+        masking_utils.find_packed_sequence_indices = _not_packed
+
+
+def _not_packed(position_ids: Tensor) -> None:
+    return None
 
 
 def configuration(known: LLMFacts) -> Any:

@@ -1,0 +1,89 @@
+"""No stage reads a value back from the device: on a GPU that would make the host wait in its middle."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vlmprof.backbones import create_backbone, facts, names
+from vlmprof.vlm.decoding import decode, prefill_cached
+from vlmprof.vlm.model import VLM, create_vlm
+
+READS_BACK = {"_local_scalar_dense", "is_nonzero", "item", "equal", "nonzero", "masked_select", "_unique2"}
+
+SMALLEST = {facts(name).family: name for name in reversed(names())}
+
+
+class ReadBack(TorchDispatchMode):
+    """Names what is read back while it is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in READS_BACK:
+            self.operators.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", SMALLEST.values())
+@torch.inference_mode()
+def test_encoders_do_not_wait(name: str) -> None:
+    known = facts(name)
+    if known.extra and importlib.util.find_spec(known.extra) is None:
+        pytest.skip(f"the optional extra `{known.extra}` is not installed")
+    size = known.padded(45, 71)
+    # the `torch` scan looks at its values, on a CPU alone
+    encoder = create_backbone(name, levels="all", image_size=size, kernels="reference")
+    images = torch.zeros(1, 3, *size)
+    encoder(images)
+    with ReadBack() as read:
+        encoder(images)
+    assert read.operators == []
+
+
+SIZES = {
+    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 128, "head_dim": 16, "pad_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+
+
+def small_vlm(kind: str, folder: Path) -> VLM:
+    path = folder / f"{kind}.json"
+    path.write_text(json.dumps({"model_type": kind, **SIZES}))
+    return create_vlm("vit-t", str(path), height=32, width=48, prompt_tokens=3)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "phi3", "mistral", "gemma3_text", "olmo2"])
+@torch.inference_mode()
+def test_language_models_do_not_wait(kind: str, tmp_path: Path) -> None:
+    vlm = small_vlm(kind, tmp_path)
+    embeddings = torch.randn(2, 6, 64)
+    with ReadBack() as read:
+        vlm.prefill(vlm.project(torch.randn(2, 6, vlm.vision.facts.embed_dim)))
+        decode(vlm, prefill_cached(vlm, embeddings), 2)
+    assert read.operators == []
+
+
+@torch.no_grad()
+def test_compiled_prefill_attends_without_a_mask(tmp_path: Path) -> None:
+    vlm = small_vlm("llama", tmp_path)
+    embeddings = torch.randn(1, 6, 64)
+    attended: list[Any] = []
+
+    def watched(graph: torch.fx.GraphModule, _: Any) -> Any:
+        calls = [node.kwargs for node in graph.graph.nodes if "scaled_dot_product" in str(node.target)]
+        attended.extend((call.get("attn_mask"), call.get("is_causal")) for call in calls)
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(vlm.prefill, dynamic=False, backend=watched)
+    torch.testing.assert_close(compiled(embeddings), vlm.prefill(embeddings))
+    assert attended == [(None, True)] * 2
