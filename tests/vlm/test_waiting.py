@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vlmprof.backbones import create_backbone, facts, names
 from vlmprof.vlm.decoding import decode, prefill_cached
@@ -47,6 +48,37 @@ def test_encoders_do_not_wait(name: str) -> None:
     with ReadBack() as read:
         encoder(images)
     assert read.operators == []
+
+
+class FromHost(TorchDispatchMode):
+    """Names the operators that were given a tensor of the host beside one of the device `meta`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, torch.Tensor)]
+        if len({t.device.type for t in tensors if t.ndim}) > 1:
+            self.operators.append(func.overloadpacket.__name__)
+        return result
+
+
+@pytest.mark.parametrize("name", SMALLEST.values())
+@torch.inference_mode()
+def test_encoders_take_nothing_from_the_host_but_images(name: str) -> None:
+    known = facts(name)
+    if known.extra and importlib.util.find_spec(known.extra) is None:
+        pytest.skip(f"the optional extra `{known.extra}` is not installed")
+    size = known.padded(45, 71)
+    encoder = create_backbone(name, levels="all", image_size=size, device="meta")
+    images = torch.empty(1, 3, *size, device="meta")
+    encoder(images)
+    with FromHost() as took:
+        encoder(images)
+    # ViTDet's published code makes the indices of its relative positions on the host, in every block
+    assert set(took.operators) == ({"index"} if known.family == "vitdet" else set())
 
 
 SIZES = {

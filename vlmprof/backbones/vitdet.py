@@ -3,7 +3,8 @@
 The model is transformers' `VitDetModel`, which gives the published one's outputs (tests/golden). It adds
 decomposed relative positions to an attention matrix that is written out whole, in the published manner,
 so its memory grows with the square of the tokens. Relative positions are those of the published
-1024-pixel model, interpolated inside every call for other sizes, as published.
+1024-pixel model, interpolated inside every call for other sizes, as published. Their indices are made on the
+host, as published too: on a GPU each block waits for what came before, and no CUDA graph can hold one.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from vlmprof.errors import UserError
+from vlmprof.execution.oom import is_out_of_memory
+from vlmprof.execution.processes import first_line
 
 Call = Callable[[Tensor], Tensor]
 
@@ -111,5 +113,13 @@ class Graphed:
                 self._call(self._input)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._output = self._call(self._input)
+        try:
+            with torch.cuda.graph(self._graph):
+                self._output = self._call(self._input)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            why = first_line(str(error))
+            raise RuntimeError(
+                f"a CUDA graph cannot hold this stage, which waits for the device: {why}"
+            ) from error

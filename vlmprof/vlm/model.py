@@ -26,8 +26,10 @@ LOGITS = ("all", "last")
 
 
 class VLM:
-    """Three frozen parts and the prompt between them. Nothing here synchronizes or measures, and no weight
-    asks for a gradient; the caller chooses `torch.inference_mode` or `torch.no_grad` (for compiling).
+    """Three frozen parts and the prompt between them.
+
+    Nothing here measures, or waits for the device unless a model's published code does (`vitdet`). No
+    weight asks for a gradient; the caller chooses `torch.inference_mode` or `torch.no_grad` (for compiling).
 
     `prompt` holds the prompt's token ids, (prompt tokens,); the same prompt goes to every image of a batch,
     after its visual tokens.
