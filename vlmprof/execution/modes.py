@@ -119,7 +119,5 @@ class Graphed:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            why = first_line(str(error))
-            raise RuntimeError(
-                f"a CUDA graph cannot hold this stage, which waits for the device: {why}"
-            ) from error
+            said = f"a CUDA graph cannot hold this stage: {first_line(str(error))}"
+            raise RuntimeError(said) from error
