@@ -115,7 +115,7 @@ def carry_launches(d_state: int) -> list[Launch]:
 def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     """Norm, projection, convolution, MLP, cross-scan and cross-merge of a block."""
     from vlmprof.kernels.block import depthwise
-    from vlmprof.kernels.block.linear import COLUMNS, DEPTH, ROWS, linear_kernel
+    from vlmprof.kernels.block.linear import LARGE, SMALL, Tile, linear_kernel
     from vlmprof.kernels.cross_scan import fused as cross
 
     element = ELEMENT_NAMES[dtype]
@@ -124,13 +124,14 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     types |= dict.fromkeys(("rows", "channels", "height", "width"), "i32") | {"eps": "fp32"}
     where = f"d{d_model} {element}"
 
-    def product(name: str, width_in: int, width_out: int, **more: Any) -> Launch:
+    def product(name: str, width_in: int, width_out: int, tile: Tile = SMALL, **more: Any) -> Launch:
         constants = {
             "K": width_in, "M": width_out, "NORM": False, "NORM_BIAS": False, "BIAS": False,
             "RESIDUAL": False, "ACTIVATION": "", "PRECISION": "tf32x3" if element == "fp32" else "tf32",
-            "ROWS": ROWS, "COLUMNS": COLUMNS, "DEPTH": DEPTH,
+            "ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth,
         }  # fmt: skip
-        return Launch(f"{name} {where}", linear_kernel, types, constants | more, FOUR_WARPS)
+        options = {**FOUR_WARPS, "num_warps": tile.warps}
+        return Launch(f"{name} {where}", linear_kernel, types, constants | more, options)
 
     convolution = {
         "D": 2 * d_model, "SIZE": 3, "HAS_BIAS": True,
@@ -138,11 +139,25 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     }  # fmt: skip
     convolve, tile = depthwise.depthwise_conv_silu_kernel, {"TILE": cross.TILE}
     normed = {"NORM": True, "NORM_BIAS": True}
+    tiles = {"": SMALL} if element == "fp32" else {"": SMALL, ", large tiles": LARGE}
     return [
-        product("norm_linear", d_model, 2 * d_model, **normed),
-        product("norm_linear, GELU", d_model, 4 * d_model, **normed, BIAS=True, ACTIVATION="gelu"),
-        product("norm_linear, residual", 2 * d_model, d_model, **normed, RESIDUAL=True),
-        product("linear, residual", 4 * d_model, d_model, BIAS=True, RESIDUAL=True),
+        launch
+        for words, size in tiles.items()
+        for launch in (
+            product(f"norm_linear{words}", d_model, 2 * d_model, size, **normed),
+            product(
+                f"norm_linear, GELU{words}",
+                d_model,
+                4 * d_model,
+                size,
+                **normed,
+                BIAS=True,
+                ACTIVATION="gelu",
+            ),
+            product(f"norm_linear, residual{words}", 2 * d_model, d_model, size, **normed, RESIDUAL=True),
+            product(f"linear, residual{words}", 4 * d_model, d_model, size, BIAS=True, RESIDUAL=True),
+        )
+    ] + [
         Launch(f"depthwise_conv_silu {where}", convolve, types, convolution, FOUR_WARPS),
         Launch(f"cross_scan {element}", cross.cross_scan_kernel, types, tile, FOUR_WARPS),
         Launch(f"cross_merge {element}", cross.cross_merge_kernel, types, tile, FOUR_WARPS),

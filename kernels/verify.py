@@ -178,6 +178,19 @@ def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield ss2d_case("97 × 131", (1, 97, 131, 192), 6, 1, dtype, device)
     yield ss2d_case("56 × 56, d_state 16", (1, 56, 56, 192), 6, 16, dtype, device)
     yield selective_scan_case("VMamba level 1", (1, 768, 3136), 4, 1, dtype, device)
+    yield linear_case("20001 rows, large tiles", 20001, 200, 300, dtype, device)
+
+
+def linear_case(
+    name: str, rows: int, width_in: int, width_out: int, dtype: torch.dtype, device: torch.device
+) -> Case:
+    """A layer norm and a projection of x (rows, width_in) whose mean is far from zero, with all options
+    but the activation."""
+    draw = _drawing(name, device)
+    x = (draw(rows, width_in) + 2.0).to(dtype)
+    weight = (draw(width_out, width_in) * width_in**-0.5).to(dtype)
+    arguments = (x, 1.0 + 0.1 * draw(width_in), draw(width_in), weight, draw(width_out))
+    return Case("norm_linear", name, norm_linear, arguments, {"residual": draw(rows, width_out).to(dtype)})
 
 
 def _layout_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:

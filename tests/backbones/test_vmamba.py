@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import torch
 from golden import golden_image, load, load_golden_weights, relative_error
 
 from vlmprof.backbones import create_backbone
-from vlmprof.backbones.vmamba import PIECES
+from vlmprof.backbones.vmamba import PIECES, SS2D
 
 VARIANTS = load("vmamba_variants.json")
 OFFICIAL = {
@@ -110,3 +111,16 @@ def test_scan_parameters_stay_in_float32():
     mixer = create_backbone("vmamba-t", dtype=torch.bfloat16).layers[0].blocks[0].op
     assert {mixer.A_logs.dtype, mixer.Ds.dtype, mixer.dt_projs_bias.dtype} == {torch.float32}
     assert mixer.out_norm.weight.dtype == torch.bfloat16
+
+
+def test_what_scans_prepare_is_kept_though_the_model_was_made_in_inference_mode(monkeypatch):
+    made = []
+    vectorized = import_module("vlmprof.kernels.ss2d.vectorized")
+    pack = vectorized._prepare
+    monkeypatch.setattr(vectorized, "_prepare", lambda *given: made.append(1) or pack(*given))
+    with torch.inference_mode():
+        encoder = create_backbone("vmamba-t", image_size=(32, 32), kernels="torch")
+        blocks = sum(isinstance(module, SS2D) for module in encoder.modules())
+        for _ in range(3):
+            encoder(torch.zeros(1, 3, 32, 32))
+    assert len(made) == blocks > 5

@@ -25,6 +25,7 @@ from ptx_memory import Memory
 from triton import knobs
 from triton.runtime import driver
 from vlmprof.kernels import backends, verify
+from vlmprof.kernels.block.linear import LARGE, SMALL, tile_for
 from vlmprof.kernels.ss2d import fused
 
 
@@ -72,6 +73,17 @@ def test_several_tiles_per_chunk_as_compiled(monkeypatch: pytest.MonkeyPatch) ->
     assert fused.tiles_per_chunk(17 * 5, 4, 1) == 3
     case = verify.ss2d_case("three tiles per chunk", (1, 17, 5, 4), 2, 1, torch.bfloat16, torch.device("cpu"))
     assert verify.verify_case(case, torch.bfloat16, "triton", twice=False).passed
+
+
+@pytest.mark.slow
+def test_large_tiles_of_a_product_as_compiled(monkeypatch: pytest.MonkeyPatch, gpu: EmulatedGpu) -> None:
+    gpu.capability = 80
+    monkeypatch.setattr("vlmprof.kernels.block.linear.LARGE_FILLS", 4)
+    assert tile_for(131, 150, torch.bfloat16) is LARGE
+    assert tile_for(131, 150, torch.float32) is SMALL
+    case = verify.linear_case("large tiles", 131, 200, 150, torch.bfloat16, torch.device("cpu"))
+    verdict = verify.verify_case(case, torch.bfloat16, "triton", twice=False)
+    assert verdict.passed, verdict
 
 
 def test_a_stray_or_crooked_access_is_an_error() -> None:

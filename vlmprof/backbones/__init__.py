@@ -108,12 +108,14 @@ def create_backbone(
         near = " or ".join(f"{width}x{height}" for height, width in known.nearest(*image_size))
         raise UserError(f"{name} cannot encode {image_size[1]}x{image_size[0]}; it can encode {near}")
     options = BuildOptions(image_size=image_size, levels=levels, kernels=kernels, classifier=classifier)
-    with uninitialised(device, dtype or torch.float32):
-        encoder: Backbone = importlib.import_module(known.module).build(known, options)
-    fill(encoder, seed)
-    encoder.facts = known
-    if weights is not None:
-        load_weights(encoder, weights)
-    if image_size is not None:
-        encoder.prepare(*image_size)
+    # parameters made in inference mode keep no version, so kernels could not keep what they make of them
+    with torch.inference_mode(False):
+        with uninitialised(device, dtype or torch.float32):
+            encoder: Backbone = importlib.import_module(known.module).build(known, options)
+        fill(encoder, seed)
+        encoder.facts = known
+        if weights is not None:
+            load_weights(encoder, weights)
+        if image_size is not None:
+            encoder.prepare(*image_size)
     return encoder
