@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from vlmprof.execution.limits import limit_memory
 from vlmprof.measure.memory import MemoryMeter, Peaks
 
 MIB = 2**20
@@ -54,6 +56,21 @@ except RuntimeError as error:
 def test_a_memory_limit_counts_from_the_bare_libraries():
     ended = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "refused"
+
+
+@pytest.mark.parametrize(("device", "index"), [("cuda", 3), ("cuda:1", 1)])
+def test_a_gpus_limit_is_a_share_of_that_gpu(monkeypatch, device, index):
+    """torch's own checks of its arguments run; only what needs a GPU stands in."""
+    shares = {}
+    total = SimpleNamespace(total_memory=8 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: total)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(
+        torch._C, "_cuda_setMemoryFraction", lambda share, at: shares.update({at: share}), raising=False
+    )
+    limit_memory(2**30, torch.device(device))
+    assert shares == {index: 0.125}
 
 
 @pytest.mark.gpu

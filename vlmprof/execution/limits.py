@@ -35,7 +35,9 @@ def limit_memory(limit_bytes: int, device: torch.device) -> None:
 
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), device)
+        # unlike others, this function does not take `cuda` for the current one
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), index)
         return
     import resource
 
