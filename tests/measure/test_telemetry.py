@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import time
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -97,3 +99,49 @@ def test_the_measured_process_itself_is_not_another():
 def test_without_a_gpu_there_is_no_probe():
     assert nvml_probe(None) is None
     assert nvml_probe("GPU-00000000-0000-0000-0000-000000000000") is None
+
+
+class Driver(ModuleType):
+    """In the place of pynvml: a GPU that tells everything but what `lacks` names."""
+
+    NVML_CLOCK_SM, NVML_TEMPERATURE_GPU = 1, 0
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, lacks=()):
+        super().__init__("pynvml")
+        told = {
+            "nvmlInit": lambda: None,
+            "nvmlDeviceGetHandleByUUID": lambda uuid: f"handle of {uuid}",
+            "nvmlDeviceGetClockInfo": lambda handle, kind: 1980,
+            "nvmlDeviceGetCurrentClocksEventReasons": lambda handle: 0x4 | 0x1,
+            "nvmlDeviceGetTotalEnergyConsumption": lambda handle: 5_000,
+            "nvmlDeviceGetComputeRunningProcesses": lambda handle: [SimpleNamespace(pid=p) for p in (7, 8)],
+            "nvmlDeviceGetTemperature": lambda handle, kind: 41,
+            "nvmlDeviceGetPowerUsage": lambda handle: 312_500,
+        }
+        for name, function in told.items():
+            if name not in lacks:
+                setattr(self, name, function)
+
+
+def test_the_drivers_units_become_ours(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", Driver())
+    assert nvml_probe("GPU-1")(7) == GpuReading(1980.0, 41.0, 312.5, 5.0, ("power cap",), 1)
+
+
+def test_what_a_driver_does_not_tell_is_unknown_and_not_zero(monkeypatch):
+    lacks = ("nvmlDeviceGetTemperature", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption")
+    monkeypatch.setitem(sys.modules, "pynvml", Driver(lacks))
+    reading = nvml_probe("GPU-1")(7)
+    assert (reading.temperature_c, reading.power_w, reading.energy_j) == (None, None, None)
+    telemetry = Telemetry(read_gpu=lambda pid: reading)
+    for iteration in (0, 50):
+        telemetry.poll(os.getpid(), iteration)
+    seen = telemetry.summary()
+    assert (seen.gpu_clock_mean_mhz, seen.gpu_temperature_max_c, seen.gpu_power_mean_w) == (
+        1980.0,
+        None,
+        None,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -50,11 +50,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class GpuReading:
-    """One look at the GPU."""
+    """One look at the GPU. None for what it does not tell."""
 
     clock_mhz: float
-    temperature_c: float
-    power_w: float
+    temperature_c: float | None
+    power_w: float | None
     energy_j: float | None
     throttled: tuple[str, ...]
     other_processes: int
@@ -118,8 +118,8 @@ class Telemetry:
             gpu_clock_mean_mhz=_mean(clocks),
             gpu_clock_min_mhz=min(clocks),
             gpu_clock_max_mhz=max(clocks),
-            gpu_temperature_max_c=max(reading.temperature_c for reading in readings),
-            gpu_power_mean_w=_mean([reading.power_w for reading in readings]),
+            gpu_temperature_max_c=max(_told(reading.temperature_c for reading in readings), default=None),
+            gpu_power_mean_w=_mean(_told(reading.power_w for reading in readings)),
             energy_per_iteration_j=self._energy_per_iteration_j(window_s),
             cpu_clock_mean_mhz=_mean(self._cpu_mhz),
             other_load_cores=other_cores,
@@ -159,27 +159,28 @@ def nvml_probe(uuid: str | None) -> GpuProbe | None:
     except Exception:  # an optional driver that fails in any way is not there
         return None
 
-    def optional(read: Callable[..., Any], *args: Any) -> Any:
+    def optional(name: str, *args: Any) -> Any:
+        # an older binding, or an older driver, may lack a function
         try:
-            return read(*args)
-        except pynvml.NVMLError:
+            return getattr(pynvml, name)(*args)
+        except (pynvml.NVMLError, AttributeError):
             return None
 
     def read(pid: int) -> GpuReading | None:
-        clock_mhz = optional(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM)
+        clock_mhz = optional("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_SM)
         if clock_mhz is None:
             return None
-        reasons = optional(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle) or 0
-        energy_mj = optional(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle)
-        processes = optional(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+        reasons = optional("nvmlDeviceGetCurrentClocksEventReasons", handle) or 0
+        energy_mj = optional("nvmlDeviceGetTotalEnergyConsumption", handle)
+        processes = optional("nvmlDeviceGetComputeRunningProcesses", handle) or []
         # in a container the driver may show ours under another number, so one process is taken to be ours
         others = [p for p in processes if p.pid != pid] if len(processes) > 1 else []
+        temperature_c = optional("nvmlDeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU)
+        power_mw = optional("nvmlDeviceGetPowerUsage", handle)
         return GpuReading(
             clock_mhz=float(clock_mhz),
-            temperature_c=float(
-                optional(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU) or 0
-            ),
-            power_w=(optional(pynvml.nvmlDeviceGetPowerUsage, handle) or 0) / 1e3,
+            temperature_c=None if temperature_c is None else float(temperature_c),
+            power_w=None if power_mw is None else power_mw / 1e3,
             energy_j=None if energy_mj is None else energy_mj / 1e3,
             throttled=tuple(words for bit, words in THROTTLING.items() if reasons & bit),
             other_processes=len(others),
@@ -194,6 +195,10 @@ def _busy_s() -> float:
     guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "steal", 0.0)
     return float(sum(times) - guest - idle)
+
+
+def _told(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _mean(values: list[float]) -> float | None:
