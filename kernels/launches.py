@@ -114,8 +114,8 @@ def carry_launches(d_state: int) -> list[Launch]:
 
 def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     """Norm, projection, convolution, MLP, cross-scan and cross-merge of a block."""
-    from vlmprof.kernels.block import depthwise
-    from vlmprof.kernels.block.linear import LARGE, SMALL, Tile, linear_kernel
+    from vlmprof.kernels.block import fused_depthwise as depthwise
+    from vlmprof.kernels.block.fused_linear import LARGE, SMALL, Tile, linear_kernel
     from vlmprof.kernels.cross_scan import fused as cross
 
     element = ELEMENT_NAMES[dtype]

@@ -138,7 +138,7 @@ def _linear_op(
     activation: str | None,
     eps: float,
 ) -> Tensor:
-    from vlmprof.kernels.block.linear import linear_fused
+    from vlmprof.kernels.block.fused_linear import linear_fused
 
     with torch.cuda.device_of(x):  # Triton launches on the current device
         return linear_fused(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
@@ -160,7 +160,7 @@ def _(
 
 @torch.library.custom_op("vlmprof::depthwise_conv_silu", mutates_args=())
 def _depthwise_conv_silu_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    from vlmprof.kernels.block.depthwise import depthwise_conv_silu_fused
+    from vlmprof.kernels.block.fused_depthwise import depthwise_conv_silu_fused
 
     with torch.cuda.device_of(x):  # Triton launches on the current device
         return depthwise_conv_silu_fused(x, weight, bias)

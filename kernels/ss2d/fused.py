@@ -17,9 +17,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS
+from vlmprof.kernels.kept import kept
 from vlmprof.kernels.ss2d import many_states, single_state
 from vlmprof.kernels.ss2d.carry import carry_kernel
-from vlmprof.kernels.ss2d.packing import Packed, kept, pack
+from vlmprof.kernels.ss2d.packing import Packed, pack
 from vlmprof.kernels.ss2d.tile import CHANNELS, POSITIONS
 from vlmprof.kernels.tuning import Shape, tuned_tiles
 

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from vlmprof.kernels.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.block.plain import linear_plain
+from vlmprof.kernels.kept import kept
 from vlmprof.kernels.selective_scan.chunked import scan_chunks_
 from vlmprof.kernels.selective_scan.vectorized import DEVICE_SEGMENT_ELEMENTS, softplus_
-from vlmprof.kernels.ss2d.packing import kept
 
 STEPS = 16
 """Steps of a piece, about. More mean fewer calls and longer ones, until a step's slab leaves the cache."""

@@ -25,7 +25,7 @@ from ptx_memory import Memory
 from triton import knobs
 from triton.runtime import driver
 from vlmprof.kernels import backends, verify
-from vlmprof.kernels.block.linear import LARGE, SMALL, tile_for
+from vlmprof.kernels.block.fused_linear import LARGE, SMALL, tile_for
 from vlmprof.kernels.ss2d import fused
 
 
@@ -78,7 +78,7 @@ def test_several_tiles_per_chunk_as_compiled(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 def test_large_tiles_of_a_product_as_compiled(monkeypatch: pytest.MonkeyPatch, gpu: EmulatedGpu) -> None:
     gpu.capability = 80
-    monkeypatch.setattr("vlmprof.kernels.block.linear.LARGE_FILLS", 4)
+    monkeypatch.setattr("vlmprof.kernels.block.fused_linear.LARGE_FILLS", 4)
     assert tile_for(131, 150, torch.bfloat16) is LARGE
     assert tile_for(131, 150, torch.float32) is SMALL
     case = verify.linear_case("large tiles", 131, 200, 150, torch.bfloat16, torch.device("cpu"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import pkgutil
+from importlib import import_module
 
 import pytest
 import torch
@@ -172,3 +174,12 @@ def test_the_block_matches_modules() -> None:
         expected = torch.nn.functional.silu(convolution(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
         y = depthwise_conv_silu(x, convolution.weight, convolution.bias)
         assert torch.allclose(y, expected, atol=1e-6)
+
+
+def test_no_module_takes_the_name_of_a_function() -> None:
+    """Importing a module binds its name in its package: a function of that name would be gone."""
+    for package in ("block", "cross_scan", "selective_scan", "ss2d"):
+        found = import_module(f"vlmprof.kernels.{package}")
+        modules = {module.name for module in pkgutil.iter_modules(found.__path__)}
+        functions = {name for name, value in vars(found).items() if callable(value)}
+        assert modules & functions == set()

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS
+from vlmprof.kernels.kept import kept
 
 CHANNELS = 64
 """Channels per program, at most."""
@@ -58,7 +59,7 @@ def depthwise_conv_silu_fused(x: Tensor, weight: Tensor, bias: Tensor | None) ->
         raise TypeError("depthwise_conv_silu: backend 'triton' sums in float32; 'torch' takes float64")
     batch, height, width, channels = x.shape
     size = weight.shape[-1]
-    by_tap = weight.reshape(channels, size * size).t().contiguous()
+    by_tap = kept(_by_tap, weight.dtype, weight)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     block = min(CHANNELS, triton.next_power_of_2(channels))
     grid = (batch * height * triton.cdiv(width, PIXELS), triton.cdiv(channels, block))
@@ -67,3 +68,8 @@ def depthwise_conv_silu_fused(x: Tensor, weight: Tensor, bias: Tensor | None) ->
         D=channels, SIZE=size, HAS_BIAS=bias is not None, PIXELS=PIXELS, CHANNELS=block, **FOUR_WARPS,
     )  # fmt: skip
     return y
+
+
+def _by_tap(dtype: torch.dtype, weight: Tensor) -> Tensor:
+    """(channels, 1, k, k) to (k · k, channels): neighbouring lanes read neighbouring channels."""
+    return weight.to(dtype).flatten(1).t().contiguous()
