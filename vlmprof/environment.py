@@ -123,6 +123,23 @@ def has_gpu() -> bool:
     return bool(nvidia_gpus()) and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1")
 
 
+def visible_gpu_uuid() -> str | None:
+    """The driver's name of the first GPU that `CUDA_VISIBLE_DEVICES` leaves this process, without torch; None
+    where that or the driver does not say."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if first.startswith("GPU-"):
+        return first
+    if not first.isdigit():
+        return None
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(int(first))))
+    except Exception:  # any failure of an optional driver means that it does not say
+        return None
+
+
 def cpu_name() -> str:
     """The processor as it calls itself."""
     with suppress(OSError):

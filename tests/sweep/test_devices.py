@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 from rich.console import Console
 
+from vlmprof.environment import visible_gpu_uuid
 from vlmprof.errors import UserError
 from vlmprof.execution import sweep
 from vlmprof.execution.progress import PlainProgress
@@ -31,3 +35,24 @@ def test_gpus_of_one_kind_share_the_work(monkeypatch):
     assert machine["device"] == "cuda:0"
     with launcher:
         assert launcher.has_room()
+
+
+@pytest.mark.parametrize(
+    ("visible", "uuid"),
+    [
+        ("3", "GPU-of-3"),
+        ("1,0", "GPU-of-1"),
+        ("GPU-abc,GPU-def", "GPU-abc"),
+        ("", None),
+        ("MIG-1", None),
+        ("9", None),
+    ],
+)
+def test_a_process_knows_the_gpu_it_was_left(monkeypatch, visible, uuid):
+    driver = ModuleType("pynvml")
+    driver.nvmlInit = lambda: None
+    driver.nvmlDeviceGetHandleByIndex = range(8).__getitem__
+    driver.nvmlDeviceGetUUID = lambda handle: f"GPU-of-{handle}"
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_gpu_uuid() == uuid

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from vlmprof.environment import visible_gpu_uuid
 from vlmprof.errors import UserError
 from vlmprof.execution.cell import NO_SAMPLES, measure_cell, unmeasured_row
 from vlmprof.execution.launchers import Finished, Job
@@ -92,6 +93,9 @@ def _describe(device: str, dtypes: Collection[str]) -> dict[str, Any] | None:
 
 def _measure(cell: Cell, fixed: Mapping[str, Any], machine: Mapping[str, Any]) -> tuple[Row, Samples, str]:
     """A cell on its node; what its process printed comes back with the row."""
+    if machine["device_uuid"] is not None:
+        # a node's GPUs are described by one of them; this task was given its own
+        machine = {**machine, "device_uuid": visible_gpu_uuid()}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
         row, samples = measure_cell(cell, {**fixed, "device": machine["device"]}, machine, log)

@@ -20,7 +20,7 @@ from vlmprof.execution.board import Board, Phase
 from vlmprof.execution.chain import attention_backend, build_chain
 from vlmprof.execution.kernel_table import OperatorTime
 from vlmprof.execution.modes import quiet_autograd
-from vlmprof.measure.clocks import device_clock
+from vlmprof.measure.clocks import device_clock, make_current
 from vlmprof.measure.timeline import Mark, Stage, Timeline, Together
 from vlmprof.plan import Cell
 
@@ -36,6 +36,7 @@ def trace_cell(cell: Cell, fixed: Mapping[str, Any], folder: Path, board: Board)
     returns the operators of each stage, the longest first. Raises whatever the model raises.
     """
     device = torch.device(fixed["device"])
+    make_current(device)
     board.enter(Phase.BUILDING, "build")
     chain = build_chain(cell.axes, (cell.height_px, cell.width_px), fixed, device)
     names = list(fixed["stages"])
