@@ -124,14 +124,14 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     types |= dict.fromkeys(("rows", "channels", "height", "width"), "i32") | {"eps": "fp32"}
     where = f"d{d_model} {element}"
 
-    def product(name: str, width_in: int, width_out: int, tile: Tile = SMALL, **more: Any) -> Launch:
+    def product(name: str, width_in: int, width_out: int, tile: Tile, **more: Any) -> Launch:
         constants = {
             "K": width_in, "M": width_out, "NORM": False, "NORM_BIAS": False, "BIAS": False,
             "RESIDUAL": False, "ACTIVATION": "", "PRECISION": "tf32x3" if element == "fp32" else "tf32",
-            "ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth,
+            **tile.constants(),
         }  # fmt: skip
-        options = {**FOUR_WARPS, "num_warps": tile.warps}
-        return Launch(f"{name} {where}", linear_kernel, types, constants | more, options)
+        size = ", large tiles" if tile is LARGE else ""
+        return Launch(f"{name}{size} {where}", linear_kernel, types, constants | more, tile.options())
 
     convolution = {
         "D": 2 * d_model, "SIZE": 3, "HAS_BIAS": True,
@@ -139,25 +139,15 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     }  # fmt: skip
     convolve, tile = depthwise.depthwise_conv_silu_kernel, {"TILE": cross.TILE}
     normed = {"NORM": True, "NORM_BIAS": True}
-    tiles = {"": SMALL} if element == "fp32" else {"": SMALL, ", large tiles": LARGE}
+    products: list[tuple[str, int, int, dict[str, Any]]] = [
+        ("norm_linear", d_model, 2 * d_model, normed),
+        ("norm_linear, GELU", d_model, 4 * d_model, normed | {"BIAS": True, "ACTIVATION": "gelu"}),
+        ("norm_linear, residual", 2 * d_model, d_model, normed | {"RESIDUAL": True}),
+        ("linear, residual", 4 * d_model, d_model, {"BIAS": True, "RESIDUAL": True}),
+    ]
+    tiles = (SMALL,) if element == "fp32" else (SMALL, LARGE)
     return [
-        launch
-        for words, size in tiles.items()
-        for launch in (
-            product(f"norm_linear{words}", d_model, 2 * d_model, size, **normed),
-            product(
-                f"norm_linear, GELU{words}",
-                d_model,
-                4 * d_model,
-                size,
-                **normed,
-                BIAS=True,
-                ACTIVATION="gelu",
-            ),
-            product(f"norm_linear, residual{words}", 2 * d_model, d_model, size, **normed, RESIDUAL=True),
-            product(f"linear, residual{words}", 4 * d_model, d_model, size, BIAS=True, RESIDUAL=True),
-        )
-    ] + [
+        *(product(name, given, made, size, **more) for size in tiles for name, given, made, more in products),
         Launch(f"depthwise_conv_silu {where}", convolve, types, convolution, FOUR_WARPS),
         Launch(f"cross_scan {element}", cross.cross_scan_kernel, types, tile, FOUR_WARPS),
         Launch(f"cross_merge {element}", cross.cross_merge_kernel, types, tile, FOUR_WARPS),

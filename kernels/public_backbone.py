@@ -115,19 +115,15 @@ def _stand_ins() -> Iterator[None]:
 def _let_run_on_a_cpu(module: Any, layout: Any) -> None:
     """The public functions enter a CUDA device whatever they are given; the classes under them do not."""
 
-    def scan(
-        x: Tensor, in_channel_first: bool = True, out_channel_first: bool = True, one_by_one: bool = False,
-        scans: int = 0, force_torch: bool = False,
-    ) -> Any:  # fmt: skip
-        chosen = (in_channel_first, out_channel_first, one_by_one, scans)
-        return on_gpu[0](x, *chosen, force_torch) if x.is_cuda else layout.CrossScanF.apply(x, *chosen)
+    def anywhere(on_gpu: Any, on_cpu: Any) -> Any:
+        def run(
+            x: Tensor, in_channel_first: bool = True, out_channel_first: bool = True,
+            one_by_one: bool = False, scans: int = 0, force_torch: bool = False,
+        ) -> Any:  # fmt: skip
+            chosen = (in_channel_first, out_channel_first, one_by_one, scans)
+            return on_gpu(x, *chosen, force_torch) if x.is_cuda else on_cpu(x, *chosen)
 
-    def merge(
-        y: Tensor, in_channel_first: bool = True, out_channel_first: bool = True, one_by_one: bool = False,
-        scans: int = 0, force_torch: bool = False,
-    ) -> Any:  # fmt: skip
-        chosen = (in_channel_first, out_channel_first, one_by_one, scans)
-        return on_gpu[1](y, *chosen, force_torch) if y.is_cuda else layout.CrossMergeF.apply(y, *chosen)
+        return run
 
-    on_gpu = module.cross_scan_fn, module.cross_merge_fn
-    module.cross_scan_fn, module.cross_merge_fn = scan, merge
+    module.cross_scan_fn = anywhere(module.cross_scan_fn, layout.CrossScanF.apply)
+    module.cross_merge_fn = anywhere(module.cross_merge_fn, layout.CrossMergeF.apply)

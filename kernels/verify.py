@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from vlmprof.kernels.backends import triton_interpreted, why_not_triton
 from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear
+from vlmprof.kernels.checks import first_line
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
 from vlmprof.kernels.ss2d import ss2d
@@ -234,9 +235,8 @@ def verify_case(case: Case, dtype: torch.dtype, backend: str, twice: bool = True
 
 
 def _failed(case: Case, dtype: torch.dtype, backend: str, error: Exception) -> Verdict:
-    why = (str(error).strip().splitlines() or [""])[0]
     name = str(dtype).removeprefix("torch.")
-    message = f"{type(error).__name__}: {why}"
+    message = f"{type(error).__name__}: {first_line(error)}"
     return Verdict(case.op, case.name, name, backend, math.nan, math.nan, math.nan, None, message)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from vlmprof.kernels.backends import why_not_triton
 from vlmprof.kernels.bench import samples_of
+from vlmprof.kernels.checks import first_line
 from vlmprof.kernels.graph import Graphed
 
 MODES = ("eager", "compiled", "graphed", "fused", "fused graphed")
@@ -73,9 +74,9 @@ def encoder_latencies(
         try:
             yield _timed(mode, build(_kernels_of(mode)), images, seconds)
         except torch.OutOfMemoryError as error:
-            yield EncoderLatency(mode, "oom", _first_line(error))
+            yield EncoderLatency(mode, "oom", first_line(error))
         except Exception as error:  # a compiler or a capture that fails says nothing of the other modes
-            yield EncoderLatency(mode, "error", _first_line(error))
+            yield EncoderLatency(mode, "error", first_line(error))
 
 
 def _kernels_of(mode: str) -> str:
@@ -103,7 +104,3 @@ def speed_ups(latencies: Mapping[str, float]) -> Iterator[tuple[str, float]]:
     if latencies:
         least = min(latencies.values())
         yield from ((mode, s / least) for mode, s in latencies.items() if s > least)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

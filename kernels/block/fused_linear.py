@@ -29,10 +29,13 @@ class Tile:
         """How many it takes for all rows and output features."""
         return triton.cdiv(rows, self.rows) * triton.cdiv(features, self.columns)
 
-    def constants(self) -> dict[str, int | bool]:
-        """As arguments of the kernel and of its launch."""
-        tile = {"ROWS": self.rows, "COLUMNS": self.columns, "DEPTH": self.depth}
-        return {**tile, **FOUR_WARPS, "num_warps": self.warps}
+    def constants(self) -> dict[str, int]:
+        """As constants of the kernel."""
+        return {"ROWS": self.rows, "COLUMNS": self.columns, "DEPTH": self.depth}
+
+    def options(self) -> dict[str, int | bool]:
+        """How the kernel is compiled."""
+        return {**FOUR_WARPS, "num_warps": self.warps}
 
 
 SMALL = Tile(64, 64, 32, 4)
@@ -162,5 +165,6 @@ def linear_fused(
         ACTIVATION=activation or "",
         PRECISION="tf32x3" if x.dtype == torch.float32 else "tf32",
         **tile.constants(),
+        **tile.options(),
     )
     return y

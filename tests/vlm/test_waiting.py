@@ -34,13 +34,18 @@ class ReadBack(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", SMALLEST.values())
-@torch.inference_mode()
-def test_encoders_do_not_wait(name: str) -> None:
+def padded_size(name: str) -> tuple[int, int]:
+    """A small odd size that the encoder takes; skips the test where it is not installed."""
     known = facts(name)
     if known.extra and importlib.util.find_spec(known.extra) is None:
         pytest.skip(f"the optional extra `{known.extra}` is not installed")
-    size = known.padded(45, 71)
+    return known.padded(45, 71)
+
+
+@pytest.mark.parametrize("name", SMALLEST.values())
+@torch.inference_mode()
+def test_encoders_do_not_wait(name: str) -> None:
+    size = padded_size(name)
     # the `torch` scan looks at its values, on a CPU alone
     encoder = create_backbone(name, levels="all", image_size=size, kernels="reference")
     images = torch.zeros(1, 3, *size)
@@ -68,10 +73,7 @@ class FromHost(TorchDispatchMode):
 @pytest.mark.parametrize("name", SMALLEST.values())
 @torch.inference_mode()
 def test_encoders_take_nothing_from_the_host_but_images(name: str) -> None:
-    known = facts(name)
-    if known.extra and importlib.util.find_spec(known.extra) is None:
-        pytest.skip(f"the optional extra `{known.extra}` is not installed")
-    size = known.padded(45, 71)
+    size = padded_size(name)
     encoder = create_backbone(name, levels="all", image_size=size, device="meta")
     images = torch.empty(1, 3, *size, device="meta")
     encoder(images)

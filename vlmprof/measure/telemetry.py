@@ -87,6 +87,7 @@ class Telemetry:
         self._times_s.append(self.clock_s())
         self._busy_s.append(_busy_s())
         self._own_s.append(own.user + own.system)
+        # psutil has no clock to read on some systems, and says so in these ways
         with suppress(NotImplementedError, AttributeError, OSError):
             frequency = psutil.cpu_freq()
             if frequency and frequency.current:
