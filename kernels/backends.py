@@ -37,10 +37,8 @@ LOG2_E = math.log2(math.e)
 """exp(x) is exp2(LOG2_E x), and exp2 is the faster one on every device."""
 
 
-@lru_cache(maxsize=1)
-def triton_installed() -> bool:
-    """True when Triton can be imported."""
-    return importlib.util.find_spec("triton") is not None
+TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
+"""Whether Triton can be imported. Looked up once, since torch.compile cannot trace the look-up."""
 
 
 def triton_interpreted() -> bool:
@@ -69,7 +67,7 @@ def _release(package: str) -> tuple[int, ...]:
 
 def why_not_triton(device: torch.device) -> str | None:
     """The reason why the `triton` backend cannot run on `device`, or None when it can."""
-    if not triton_installed():
+    if not TRITON_INSTALLED:
         return "Triton is not installed (pip install triton)"
     if device.type == "cuda":
         return None
@@ -90,7 +88,7 @@ def resolve_backend(op: str, device: torch.device | str, backend: str = "auto") 
         raise ValueError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
     device = torch.device(device)
     if backend == "auto":
-        return "triton" if device.type == "cuda" and triton_installed() else "torch"
+        return "triton" if device.type == "cuda" and TRITON_INSTALLED else "torch"
     if backend == "triton":
         reason = why_not_triton(device)
         if reason is not None:

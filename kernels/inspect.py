@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlmprof.kernels.backends import triton_installed, triton_interpreted
+from vlmprof.kernels.backends import TRITON_INSTALLED, triton_interpreted
 from vlmprof.kernels.launches import Launch
 
 ARCHITECTURES = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
@@ -45,7 +45,7 @@ def check_can_compile(architecture: str) -> None:
     """Raise ValueError for an unknown architecture, and RuntimeError without Triton or its disassembler."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}; known: {', '.join(ARCHITECTURES)}")
-    if not triton_installed():
+    if not TRITON_INSTALLED:
         raise RuntimeError("inspecting kernels needs Triton (pip install triton)")
     if triton_interpreted():
         raise RuntimeError("TRITON_INTERPRET=1 replaces the compiler; unset it to inspect kernels")

@@ -105,7 +105,7 @@ def carry_launches(d_state: int) -> list[Launch]:
 
     types = dict.fromkeys(("a_ptr", "sum_ptr", "state_ptr", "end_ptr", "entering_ptr"), "*fp32")
     types |= dict.fromkeys(("chunks", "d_inner"), "i32")
-    chain = {"N": d_state, "CHUNKS": 32, "ELEMENTS": 32}
+    chain = {"N": d_state, "CHUNKS": fused.CHUNKS, "ELEMENTS": fused.ELEMENTS}
     return [
         Launch(f"selective_scan.carry n{d_state}", fused.carry_kernel, types, chain, FOUR_WARPS),
         Launch(f"ss2d.carry n{d_state}", carry.carry_kernel, types, chain | {"D": 192}, FOUR_WARPS),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS
 from vlmprof.kernels.kept import kept
+from vlmprof.kernels.launcher import Launcher
 
 CHANNELS = 64
 """Channels per program, at most."""
@@ -61,13 +64,17 @@ def depthwise_conv_silu_fused(x: Tensor, weight: Tensor, bias: Tensor | None) ->
     size = weight.shape[-1]
     by_tap = kept(_by_tap, weight.dtype, weight)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    block = min(CHANNELS, triton.next_power_of_2(channels))
-    grid = (batch * height * triton.cdiv(width, PIXELS), triton.cdiv(channels, block))
-    depthwise_conv_silu_kernel[grid](
-        x.contiguous(), by_tap, by_tap if bias is None else bias, y, height, width,
-        D=channels, SIZE=size, HAS_BIAS=bias is not None, PIXELS=PIXELS, CHANNELS=block, **FOUR_WARPS,
-    )  # fmt: skip
+    block = min(CHANNELS, 1 << (channels - 1).bit_length())
+    launch = _launcher(channels, size, bias is not None, block)
+    grid = (batch * height * -(-width // PIXELS), -(-channels // block), 1)
+    launch(grid, x.contiguous(), by_tap, by_tap if bias is None else bias, y, height, width)
     return y
+
+
+@lru_cache(maxsize=1024)
+def _launcher(channels: int, size: int, bias: bool, block: int) -> Launcher:
+    constants = {"D": channels, "SIZE": size, "HAS_BIAS": bias, "PIXELS": PIXELS, "CHANNELS": block}
+    return Launcher(depthwise_conv_silu_kernel, constants, FOUR_WARPS)
 
 
 def _by_tap(dtype: torch.dtype, weight: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from the cache; the normalised rows are never written.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import triton
@@ -14,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS
 from vlmprof.kernels.device_math import INTERPRETED
+from vlmprof.kernels.launcher import Launcher
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Tile:
 
     def programs(self, rows: int, features: int) -> int:
         """How many it takes for all rows and output features."""
-        return triton.cdiv(rows, self.rows) * triton.cdiv(features, self.columns)
+        return -(-rows // self.rows) * -(-features // self.columns)
 
     def constants(self) -> dict[str, int]:
         """As constants of the kernel."""
@@ -140,31 +142,46 @@ def linear_fused(
     """Shapes as in `norm_linear`; without a norm weight there is no norm. Raises TypeError for float64."""
     if x.dtype == torch.float64:
         raise TypeError("linear: backend 'triton' sums in float32; backend 'torch' takes float64")
-    features = weight.shape[0]
-    y = x.new_empty(*x.shape[:-1], features)
+    features, depth = weight.shape
+    y = x.new_empty((*x.shape[:-1], features))
     x = x.contiguous()
-    weight = weight.to(x.dtype).contiguous()
-    rows = x.numel() // x.shape[-1]
+    if weight.dtype != x.dtype:
+        weight = weight.to(x.dtype)
+    rows = x.numel() // depth
     tile = tile_for(rows, features, x.dtype)
-    linear_kernel[(tile.programs(rows, features),)](
+    launch = _launcher(
+        depth, features, norm_weight is not None, norm_bias is not None, bias is not None,
+        residual is not None, activation or "", x.dtype, tile,
+    )  # fmt: skip
+    launch(
+        (tile.programs(rows, features), 1, 1),
         x,
         x if norm_weight is None else norm_weight,
         x if norm_bias is None else norm_bias,
-        weight,
+        weight.contiguous(),
         x if bias is None else bias,
         x if residual is None else residual.contiguous(),
         y,
         rows,
         eps,
-        K=x.shape[-1],
-        M=features,
-        NORM=norm_weight is not None,
-        NORM_BIAS=norm_bias is not None,
-        BIAS=bias is not None,
-        RESIDUAL=residual is not None,
-        ACTIVATION=activation or "",
-        PRECISION="tf32x3" if x.dtype == torch.float32 else "tf32",
-        **tile.constants(),
-        **tile.options(),
     )
     return y
+
+
+@lru_cache(maxsize=1024)
+def _launcher(
+    depth: int, features: int, norm: bool, norm_bias: bool, bias: bool, residual: bool,
+    activation: str, dtype: torch.dtype, tile: Tile,
+) -> Launcher:  # fmt: skip
+    constants = {
+        "K": depth,
+        "M": features,
+        "NORM": norm,
+        "NORM_BIAS": norm_bias,
+        "BIAS": bias,
+        "RESIDUAL": residual,
+        "ACTIVATION": activation,
+        "PRECISION": "tf32x3" if dtype == torch.float32 else "tf32",
+        **tile.constants(),
+    }
+    return Launcher(linear_kernel, constants, tile.options())

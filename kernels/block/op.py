@@ -17,6 +17,7 @@ from vlmprof.kernels.block.reference import (
     norm_linear_reference,
 )
 from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.operators import operator
 
 
 def norm_linear(
@@ -127,7 +128,11 @@ def depthwise_conv_silu(
     return _depthwise_conv_silu_op(x, weight, bias)
 
 
-@torch.library.custom_op("vlmprof::linear", mutates_args=())
+def _empty_product(x: Tensor, _: object, __: object, weight: Tensor, *___: object) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+@operator("linear", fake=_empty_product)
 def _linear_op(
     x: Tensor,
     norm_weight: Tensor | None,
@@ -144,31 +149,16 @@ def _linear_op(
         return linear_fused(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
 
 
-@_linear_op.register_fake
-def _(
-    x: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    activation: str | None,
-    eps: float,
-) -> Tensor:
-    return x.new_empty(*x.shape[:-1], weight.shape[0])
+def _empty_like(x: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vlmprof::depthwise_conv_silu", mutates_args=())
+@operator("depthwise_conv_silu", fake=_empty_like)
 def _depthwise_conv_silu_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     from vlmprof.kernels.block.fused_depthwise import depthwise_conv_silu_fused
 
     with torch.cuda.device_of(x):  # Triton launches on the current device
         return depthwise_conv_silu_fused(x, weight, bias)
-
-
-@_depthwise_conv_silu_op.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _check_linear(

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS
+from vlmprof.kernels.launcher import Launcher
 
 TILE = 32
 
@@ -67,9 +68,13 @@ def cross_merge_kernel(ys_ptr, y_ptr, channels, height, width, TILE: tl.constexp
     tl.store(y_ptr + image * length + by_rows, merged, mask=inside)
 
 
-def _grid(images: int, height: int, width: int) -> tuple[int]:
+_launch_scan = Launcher(cross_scan_kernel, {"TILE": TILE}, FOUR_WARPS)
+_launch_merge = Launcher(cross_merge_kernel, {"TILE": TILE}, FOUR_WARPS)
+
+
+def _grid(images: int, height: int, width: int) -> tuple[int, int, int]:
     """One dimension, since only the first may exceed 65535."""
-    return (images * triton.cdiv(height, TILE) * triton.cdiv(width, TILE),)
+    return (images * -(-height // TILE) * -(-width // TILE), 1, 1)
 
 
 def cross_scan_fused(x: Tensor) -> Tensor:
@@ -78,7 +83,7 @@ def cross_scan_fused(x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     xs = x.new_empty(batch, 4, channels, height * width)
     grid = _grid(batch * channels, height, width)
-    cross_scan_kernel[grid](x.contiguous(), xs, channels, height, width, TILE=TILE, **FOUR_WARPS)
+    _launch_scan(grid, x.contiguous(), xs, channels, height, width)
     return xs
 
 
@@ -88,7 +93,7 @@ def cross_merge_fused(ys: Tensor, height: int, width: int) -> Tensor:
     batch, _, channels, _ = ys.shape
     y = ys.new_empty(batch, channels, height, width)
     grid = _grid(batch * channels, height, width)
-    cross_merge_kernel[grid](ys.contiguous(), y, channels, height, width, TILE=TILE, **FOUR_WARPS)
+    _launch_merge(grid, ys.contiguous(), y, channels, height, width)
     return y
 
 

@@ -8,6 +8,7 @@ from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_b
 from vlmprof.kernels.checks import check_dims, check_float, check_shape
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
 from vlmprof.kernels.cross_scan.vectorized import cross_merge_vectorized, cross_scan_vectorized
+from vlmprof.kernels.operators import operator
 
 
 def cross_scan(x: Tensor, *, backend: Backend = "auto") -> Tensor:
@@ -66,7 +67,12 @@ def cross_merge(ys: Tensor, height: int, width: int, *, backend: Backend = "auto
     return _cross_merge_op(ys, height, width, chosen)
 
 
-@torch.library.custom_op("vlmprof::cross_scan", mutates_args=())
+def _empty_scans(x: Tensor, backend: str) -> Tensor:
+    batch, d_inner, height, width = x.shape
+    return x.new_empty(batch, 4, d_inner, height * width)
+
+
+@operator("cross_scan", fake=_empty_scans)
 def _cross_scan_op(x: Tensor, backend: str) -> Tensor:
     if backend == "reference":
         return cross_scan_reference(x)
@@ -78,13 +84,11 @@ def _cross_scan_op(x: Tensor, backend: str) -> Tensor:
         return cross_scan_fused(x)
 
 
-@_cross_scan_op.register_fake
-def _(x: Tensor, backend: str) -> Tensor:
-    batch, d_inner, height, width = x.shape
-    return x.new_empty(batch, 4, d_inner, height * width)
+def _empty_image(ys: Tensor, height: int, width: int, backend: str) -> Tensor:
+    return ys.new_empty(ys.shape[0], ys.shape[2], height, width)
 
 
-@torch.library.custom_op("vlmprof::cross_merge", mutates_args=())
+@operator("cross_merge", fake=_empty_image)
 def _cross_merge_op(ys: Tensor, height: int, width: int, backend: str) -> Tensor:
     if backend == "reference":
         return cross_merge_reference(ys, height, width).contiguous()
@@ -94,8 +98,3 @@ def _cross_merge_op(ys: Tensor, height: int, width: int, backend: str) -> Tensor
 
     with torch.cuda.device_of(ys):  # Triton launches on the current device
         return cross_merge_fused(ys, height, width)
-
-
-@_cross_merge_op.register_fake
-def _(ys: Tensor, height: int, width: int, backend: str) -> Tensor:
-    return ys.new_empty(ys.shape[0], ys.shape[2], height, width)

@@ -10,12 +10,15 @@ dimension and scanned across lanes. The states are taken one after the other, so
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS, LOG2_E
 from vlmprof.kernels.device_math import exp2_fast, scan_columns, scan_rows, softplus
+from vlmprof.kernels.launcher import Launcher
 
 CHUNK = 256
 """Positions per chunk."""
@@ -25,6 +28,9 @@ TILE = 64
 
 CHANNELS = 16
 """Channels per program."""
+
+CHUNKS, ELEMENTS = 32, 32
+"""Chunks that are carried at once, for so many states."""
 
 
 @triton.jit
@@ -136,7 +142,7 @@ def selective_scan_fused(
         raise TypeError("selective_scan: backend 'triton' computes in float32; backend 'torch' takes float64")
     batch, d_inner, length = u.shape
     groups, d_state = B.shape[1:3]
-    chunks = triton.cdiv(length, CHUNK)
+    chunks = -(-length // CHUNK)
     a2 = (A.float() * LOG2_E).t().contiguous()
     zeros = a2.new_zeros(d_inner)
     skip = zeros if D is None else D.float().contiguous()
@@ -147,20 +153,22 @@ def selective_scan_fused(
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
 
     inputs = (u.contiguous(), delta.contiguous(), a2, B.contiguous(), C.contiguous(), skip, bias, sums)
-    grid = (chunks, triton.cdiv(d_inner, CHANNELS), batch)
-    options = {
-        "N": d_state,
-        "SOFTPLUS": delta_softplus,
-        "CHUNK": CHUNK,
-        "TILE": TILE,
-        "CHANNELS": CHANNELS,
-        **FOUR_WARPS,
-    }
     sizes = (length, chunks, d_inner, groups)
-    scan_kernel[grid](*inputs, ends, y, *sizes, OUTPUT=False, **options)
-    elements, rows = 32, 32
-    carry_kernel[(triton.cdiv(d_state * d_inner, elements), batch)](
-        sums, ends, a2, entering, chunks, d_inner, N=d_state, CHUNKS=rows, ELEMENTS=elements, **FOUR_WARPS
-    )
-    scan_kernel[grid](*inputs, entering, y, *sizes, OUTPUT=True, **options)
+    summarise, carry, output = _launchers(d_state, delta_softplus)
+    grid = (chunks, -(-d_inner // CHANNELS), batch)
+    summarise(grid, *inputs, ends, y, *sizes)
+    carry((-(-d_state * d_inner // ELEMENTS), batch, 1), sums, ends, a2, entering, chunks, d_inner)
+    output(grid, *inputs, entering, y, *sizes)
     return y
+
+
+@lru_cache(maxsize=256)
+def _launchers(d_state: int, softplus: bool) -> tuple[Launcher, Launcher, Launcher]:
+    """Summary, carry and output."""
+    constants = {"N": d_state, "SOFTPLUS": softplus, "CHUNK": CHUNK, "TILE": TILE, "CHANNELS": CHANNELS}
+    chain = {"N": d_state, "CHUNKS": CHUNKS, "ELEMENTS": ELEMENTS}
+    return (
+        Launcher(scan_kernel, constants | {"OUTPUT": False}, FOUR_WARPS),
+        Launcher(carry_kernel, chain, FOUR_WARPS),
+        Launcher(scan_kernel, constants | {"OUTPUT": True}, FOUR_WARPS),
+    )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
 from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.operators import operator
 from vlmprof.kernels.selective_scan.reference import selective_scan_reference
 from vlmprof.kernels.selective_scan.vectorized import selective_scan_vectorized
 
@@ -57,7 +58,11 @@ def selective_scan(
     return _selective_scan_op(u, delta, A, B, C, D, delta_bias, delta_softplus, chosen)
 
 
-@torch.library.custom_op("vlmprof::selective_scan", mutates_args=())
+def _empty_like(u: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(u, memory_format=torch.contiguous_format)
+
+
+@operator("selective_scan", fake=_empty_like)
 def _selective_scan_op(
     u: Tensor,
     delta: Tensor,
@@ -78,21 +83,6 @@ def _selective_scan_op(
 
     with torch.cuda.device_of(u):  # Triton launches on the current device
         return selective_scan_fused(*arguments)
-
-
-@_selective_scan_op.register_fake
-def _(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    backend: str,
-) -> Tensor:
-    return torch.empty_like(u, memory_format=torch.contiguous_format)
 
 
 def _check(

@@ -11,13 +11,14 @@ Nothing with four directions of D channels per pixel is ever written.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS
 from vlmprof.kernels.kept import kept
+from vlmprof.kernels.launcher import Launcher
 from vlmprof.kernels.ss2d import many_states, single_state
 from vlmprof.kernels.ss2d.carry import carry_kernel
 from vlmprof.kernels.ss2d.packing import Packed, pack
@@ -32,6 +33,9 @@ COMPILE_OPTIONS = {"num_warps": 1, "num_stages": 1, "maxnreg": 255, "enable_fp_f
 
 MOST_TILES = 8
 """Tiles per chunk where there are enough chunks to fill a GPU."""
+
+FEW_CHUNKS = 32
+"""So many chunks are carried at once, or four times as many where there are more."""
 
 ENOUGH_PROGRAMS = 2048
 """About the warps that a large GPU holds at once with these kernels' registers."""
@@ -119,36 +123,57 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed, tiles: i
     )
     outputs = (parameters.skip, entering, y.view(torch.int64), out.view(word))
     sizes = (height, width, chunks, tiles)
-    constants = {
-        "D": channels,
-        "KW": parameters.block,
-        "RANK": parameters.rank,
-        "ELEMENT": ELEMENTS[x.dtype],
-        **COMPILE_OPTIONS,
-    }
-    channel_blocks = -(-channels // CHANNELS)
-    low = height < POSITIONS
-    edges = (height * width % POSITIONS != 0, height % POSITIONS != 0)
-    if d_state == 1:
-        grid = (chunks, channel_blocks, 4 * batch)
-        single_state.summary_kernel[grid](*inputs, sums, ends, *sizes, LOW=low, EDGES=edges[1], **constants)
-    else:
-        constants |= {"N": d_state, "LOW": low}
-        grid = (chunks, channel_blocks, batch)
-        for k in range(4):
-            many_states.summary_kernel[grid](*inputs, sums, ends, *sizes, K=k, **constants)
-
-    elements = 16 if chunks > 32 else 32
-    carry_kernel[(triton.cdiv(d_state * channels, elements), 4 * batch)](
-        sums, ends, parameters.a2, entering, chunks,
-        D=channels, N=d_state, CHUNKS=128 if chunks > 32 else 32, ELEMENTS=elements, **FOUR_WARPS,
+    launchers = _launchers(
+        channels, d_state, parameters.block, parameters.rank, x.dtype, height < POSITIONS,
+        height * width % POSITIONS != 0, height % POSITIONS != 0,
     )  # fmt: skip
+    carry, elements = _carry_launcher(channels, d_state, chunks > FEW_CHUNKS)
+    channel_blocks = -(-channels // CHANNELS)
+    sequences = (4 if d_state == 1 else 1) * batch
+    for summarise in launchers.summary:
+        summarise((chunks, channel_blocks, sequences), *inputs, sums, ends, *sizes)
+    grid = (-(-d_state * channels // elements), 4 * batch, 1)
+    carry(grid, sums, ends, parameters.a2, entering, chunks)
+    for put_out in launchers.output:
+        put_out((chunks, channel_blocks, batch), *inputs, *outputs, *sizes)
 
-    grid = (chunks, channel_blocks, batch)
-    if d_state == 1:
-        for columns, reached in enumerate(edges):
-            variant = {"COLUMNS": columns, "LOW": low and columns == 1, "EDGES": reached}
-            single_state.output_kernel[grid](*inputs, *outputs, *sizes, **variant, **constants)
-    else:
-        for k in range(4):
-            many_states.output_kernel[grid](*inputs, *outputs, *sizes, K=k, **constants)
+
+@dataclass(frozen=True)
+class _Launchers:
+    """The kernels of both passes over the chunks, in the order in which they are launched."""
+
+    summary: tuple[Launcher, ...]
+    """For d_state 1 all directions at once, else one after the other."""
+    output: tuple[Launcher, ...]
+    """For d_state 1 rows, then columns, else one direction after the other."""
+
+
+@lru_cache(maxsize=1024)
+def _launchers(
+    channels: int, d_state: int, block: int, rank: int, dtype: torch.dtype, low: bool,
+    edges_by_rows: bool, edges_by_columns: bool,
+) -> _Launchers:  # fmt: skip
+    """`low`: fewer rows than a tile has positions. `edges`: some tiles reach over an edge of the image."""
+    constants = {"D": channels, "KW": block, "RANK": rank, "ELEMENT": ELEMENTS[dtype]}
+    if d_state > 1:
+        constants |= {"N": d_state, "LOW": low}
+        summary, output = many_states.summary_kernel, many_states.output_kernel
+        return _Launchers(
+            tuple(Launcher(summary, constants | {"K": k}, COMPILE_OPTIONS) for k in range(4)),
+            tuple(Launcher(output, constants | {"K": k}, COMPILE_OPTIONS) for k in range(4)),
+        )
+    every = constants | {"LOW": low, "EDGES": edges_by_columns}
+    by_rows = constants | {"COLUMNS": 0, "LOW": False, "EDGES": edges_by_rows}
+    by_columns = constants | {"COLUMNS": 1, "LOW": low, "EDGES": edges_by_columns}
+    return _Launchers(
+        (Launcher(single_state.summary_kernel, every, COMPILE_OPTIONS),),
+        tuple(Launcher(single_state.output_kernel, c, COMPILE_OPTIONS) for c in (by_rows, by_columns)),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _carry_launcher(channels: int, d_state: int, many_chunks: bool) -> tuple[Launcher, int]:
+    """With the states that one program takes."""
+    chunks, elements = (4 * FEW_CHUNKS, 16) if many_chunks else (FEW_CHUNKS, 32)
+    constants = {"D": channels, "N": d_state, "CHUNKS": chunks, "ELEMENTS": elements}
+    return Launcher(carry_kernel, constants, FOUR_WARPS), elements

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
 from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.operators import operator
 from vlmprof.kernels.ss2d.reference import ss2d_reference
 from vlmprof.kernels.ss2d.vectorized import ss2d_vectorized
 
@@ -54,7 +55,11 @@ def ss2d(
     return _ss2d_op(*arguments, chosen)
 
 
-@torch.library.custom_op("vlmprof::ss2d", mutates_args=())
+def _empty_like(x: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@operator("ss2d", fake=_empty_like)
 def _ss2d_op(
     x: Tensor,
     x_proj_weight: Tensor,
@@ -73,19 +78,6 @@ def _ss2d_op(
 
     with torch.cuda.device_of(x):  # Triton launches on the current device
         return ss2d_fused(*arguments)
-
-
-@_ss2d_op.register_fake
-def _(
-    x: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    backend: str,
-) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _check(

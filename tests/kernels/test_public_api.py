@@ -141,7 +141,7 @@ def test_an_interpreter_that_cannot_run_is_refused(
 ) -> None:
     monkeypatch.setattr(importlib.metadata, "version", {"triton": triton, "numpy": numpy}.__getitem__)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(backends, "triton_installed", lambda: True)
+    monkeypatch.setattr(backends, "TRITON_INSTALLED", True)
     backends.interpreter_fault.cache_clear()
     try:
         reason = backends.why_not_triton(torch.device("cpu"))
