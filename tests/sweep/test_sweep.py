@@ -84,6 +84,16 @@ def test_compiling_is_told_apart_and_ends_cleanly(tmp_path):
     assert eager["compile_s"] is None
 
 
+def test_a_mode_that_decoding_does_not_follow_is_said(tmp_path):
+    chosen = ("--backbone", "vit-t", "--resolution", "32", "--iterations", "1", "--new-tokens", "1")
+    stages = [option for name in STAGES for option in ("--stages", name)]
+    sweep(tmp_path, *chosen, *stages, "--mode", "compile", "--mode", "eager")
+    compiled, eager = rows(tmp_path)
+    said = [[w for w in row["warnings"] if "decode" in w] for row in (compiled, eager)]
+    assert [len(words) for words in said] == [1, 0]
+    assert "mode compile" in said[0][0]
+
+
 def test_a_kernel_backend_that_cannot_run_here_is_an_error_and_no_other_takes_its_place(tmp_path):
     import torch
 

@@ -27,6 +27,8 @@ ATTENTION = {
     "math": SDPBackend.MATH,
 }
 
+LEFT_EAGER = "before a decode stage prefill keeps a cache: both run eager, mode {mode} holds for the rest"
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -40,6 +42,8 @@ class Chain:
     backends: Mapping[str, str]
     visual_tokens: int | None = None
     """Where only the built model can tell."""
+    warnings: tuple[str, ...] = ()
+    """What is not as the cell's axes say."""
 
 
 def build_chain(
@@ -81,6 +85,7 @@ def build_chain(
         vision=vlm.vision,
         weight_bytes=vlm.weight_bytes(),
         backends=vlm.backends,
+        warnings=(LEFT_EAGER.format(mode=axes["mode"]),) if decodes and axes["mode"] != "eager" else (),
     )
 
 

@@ -137,6 +137,7 @@ def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tu
         compile_s=compiling.total_s,
         backends=dict(chain.backends),
         warnings=(
+            *chain.warnings,
             *uncounted,
             *warm_up.warnings,
             *rule.unmet(samples),

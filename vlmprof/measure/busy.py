@@ -24,7 +24,7 @@ class BusyTimes:
     @contextmanager
     def around(self, stage: str) -> Iterator[None]:
         """Profile what runs inside, which must have ended on the device too when the context is left."""
-        with profile(activities=[ProfilerActivity.CUDA]) as records:
+        with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as records:
             yield
         self.busy_s[stage] = union_length(device_spans(records.events())) * 1e-6
 
