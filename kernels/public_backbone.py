@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 BUILDERS = {
@@ -25,14 +26,22 @@ MODELS = "classification/models"
 
 
 class PublicEncoder(nn.Module):
-    """The public model to its last level, without the classifier: (batch, 3, height, width) to features."""
+    """The public model to its last level, without the classifier: (batch, 3, height, width) to features.
 
-    def __init__(self, model: Any) -> None:
+    In 16 bits it keeps float32 weights and runs under autocast, as its authors run it: its norms are given
+    float32 scans, which norms with 16-bit weights do not take.
+    """
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
         super().__init__()
         self.parts = nn.Sequential(model.patch_embed, *model.layers)
+        self.dtype = dtype
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.parts(images)
+        # weights are cast in every call, since a CUDA graph must not hold casts that autocast has kept
+        narrow = self.dtype.itemsize == 2
+        with torch.autocast(images.device.type, self.dtype, enabled=narrow, cache_enabled=False):
+            features: Tensor = self.parts(images)
         return features
 
 
@@ -45,13 +54,13 @@ def check_checkout(checkout: Path, names: Sequence[str]) -> None:
             raise ValueError(f"the public code has no {name!r}; it has {', '.join(BUILDERS)}")
 
 
-def public_encoder(checkout: Path, name: str) -> PublicEncoder:
+def public_encoder(checkout: Path, name: str, dtype: torch.dtype = torch.float32) -> PublicEncoder:
     """The public code's encoder of that name, with random weights, in evaluation mode, on the CPU.
 
-    Raises ValueError as `check_checkout` does.
+    Its weights are float32; `dtype` is what it computes in. Raises ValueError as `check_checkout` does.
     """
     check_checkout(checkout, [name])
-    return PublicEncoder(getattr(_module(checkout / MODELS), BUILDERS[name])()).eval()
+    return PublicEncoder(getattr(_module(checkout / MODELS), BUILDERS[name])(), dtype).eval()
 
 
 def _module(models: Path) -> ModuleType:

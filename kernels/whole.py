@@ -13,6 +13,7 @@ This file knows encoders as callables only: who calls it builds them.
 
 from __future__ import annotations
 
+import gc
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class EncoderLatency:
     quartile_high_s: float | None = None
     samples: int = 0
     peak_allocated_bytes: int | None = None
-    """By the caching allocator during the timed calls, weights included; None on a CPU."""
+    """By the caching allocator in one call, or in the capture of one, weights included; None on a CPU."""
 
 
 def why_skipped(mode: str, device: torch.device) -> str | None:
@@ -77,6 +78,12 @@ def encoder_latencies(
             yield EncoderLatency(mode, "oom", first_line(error))
         except Exception as error:  # a compiler or a capture that fails says nothing of the other modes
             yield EncoderLatency(mode, "error", first_line(error))
+        finally:
+            if mode == "compiled":
+                torch.compiler.reset()  # it keeps the weights of what it compiled
+            gc.collect()
+            if device.type == "cuda":
+                torch._C._cuda_clearCublasWorkspaces()  # one for each stream that a capture used
 
 
 def _kernels_of(mode: str) -> str:
@@ -84,19 +91,20 @@ def _kernels_of(mode: str) -> str:
 
 
 def _timed(mode: str, encoder: Encoder, images: Tensor, seconds: float) -> EncoderLatency:
-    on_gpu = images.device.type == "cuda"
     with torch.inference_mode():
         if mode == "compiled":
             encoder = torch.compile(encoder, dynamic=False)
-        if "graphed" in mode:
-            encoder = Graphed(encoder, images)
         encoder(images)
-        if on_gpu:
+        peak_bytes = None
+        if images.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(images.device)
+            # a replay allocates nothing: what a graph takes is taken while it is captured
+            encoder = Graphed(encoder, images) if "graphed" in mode else encoder
+            encoder(images)
+            peak_bytes = torch.cuda.max_memory_allocated(images.device)
         durations = samples_of(lambda: encoder(images), images.device, seconds)
     low, median, high = statistics.quantiles(durations, n=4)
-    peak = torch.cuda.max_memory_allocated(images.device) if on_gpu else None
-    return EncoderLatency(mode, "ok", "", median, low, high, len(durations), peak)
+    return EncoderLatency(mode, "ok", "", median, low, high, len(durations), peak_bytes)
 
 
 def speed_ups(latencies: Mapping[str, float]) -> Iterator[tuple[str, float]]:

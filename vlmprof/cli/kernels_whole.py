@@ -82,7 +82,7 @@ def bench_backbones(
 
             def build(kernels: str, name: str = name, side: int = side) -> Encoder:
                 if kernels == "public" and public is not None:
-                    return public_encoder(public, name).to(device, dtype)
+                    return public_encoder(public, name, dtype).to(device)
                 return create_backbone(
                     name, levels=levels, image_size=(side, side), device=device, dtype=dtype,
                     kernels=kernels,  # type: ignore[arg-type]
