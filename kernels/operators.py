@@ -31,3 +31,11 @@ def operator(
         return registered
 
     return register
+
+
+def under_autocast(x: torch.Tensor) -> torch.Tensor:
+    """A float32 input in the dtype that torch.autocast asks for where it is on, as its own products do."""
+    kind = x.device.type
+    if x.dtype != torch.float32 or not torch.amp.is_autocast_available(kind):
+        return x
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

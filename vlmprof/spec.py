@@ -85,6 +85,8 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
             fixed[setting.name] = setting.read(value)
     fixed["stages"] = _in_order(fixed["stages"])
     fixed |= _protocol(fixed)
+    if fixed["autocast"] and "float32" in axes["dtype"]:
+        raise UserError("autocast: it computes in bfloat16 or float16; leave float32 out of dtype")
     if whole:
         _check_whole(tables["axes"], axes, fixed)
     return SweepSpec(name=str(document.get("name", name)), axes=axes, fixed=fixed)
@@ -136,6 +138,8 @@ def _check_whole(named: Mapping[str, Any], axes: Mapping[str, Any], fixed: Mappi
         raise UserError("stages: a whole VLM runs vision, connector and prefill in one call, and no decode")
     if fixed["share_llm"]:
         raise UserError("share_llm: the language model of a whole VLM cannot be left out")
+    if fixed["autocast"]:
+        raise UserError("autocast: the parts of a whole VLM are of one dtype")
     if fixed["study_checkpoint"]:
         raise UserError("study_checkpoint: its connector and LLM do not fit into a whole VLM")
     if fixed["weights"] not in (None, "pretrained"):

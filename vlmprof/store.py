@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from vlmprof.errors import UserError
+from vlmprof.fields import ALIASES, SETTINGS
 from vlmprof.records import Row, completed
 
 try:
@@ -207,7 +208,7 @@ def _refuse_other(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, 
     differing = [
         f"{section}.{key} is {json.dumps(old.get(key))} there and {json.dumps(new.get(key))} here"
         for section in ("axes", "fixed")
-        for old, new in [(existing.get("spec", {}).get(section, {}), wanted["spec"][section])]
+        for old, new in [(_section(existing, section), _section(wanted, section))]
         for key in sorted((old.keys() | new.keys()) - POLICY)
         if old.get(key) != new.get(key)
     ]
@@ -216,6 +217,14 @@ def _refuse_other(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, 
         differing.append(f"device is {devices[0]} there and {devices[1]} here")
     if differing:
         raise UserError(f"{path} belongs to another sweep: {'; '.join(differing)}; name another with --out")
+
+
+def _section(manifest: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """`axes` or `fixed` of a manifest; a setting that was not known when it was written had its default."""
+    written: dict[str, Any] = manifest.get("spec", {}).get(section, {})
+    if section == "axes":
+        return written
+    return {ALIASES.get(name, name): setting.default for name, setting in SETTINGS.items()} | written
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from vlmprof.kernels.block.reference import (
     norm_linear_reference,
 )
 from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
-from vlmprof.kernels.operators import operator
+from vlmprof.kernels.operators import operator, under_autocast
 
 
 def norm_linear(
@@ -52,6 +52,7 @@ def norm_linear(
             `triton`.
     """
     op = "norm_linear"
+    x = under_autocast(x)
     _check_linear(op, x, weight, bias, residual, activation)
     for name, tensor in (("norm_weight", norm_weight), ("norm_bias", norm_bias)):
         if tensor is not None:
@@ -78,6 +79,7 @@ def linear(
 ) -> Tensor:
     """activation(x weightᵀ + bias) + residual; arguments as in `norm_linear`."""
     op = "linear"
+    x = under_autocast(x)
     _check_linear(op, x, weight, bias, residual, activation)
     chosen = resolve_backend(op, x.device, backend)
     if chosen == "reference":
@@ -108,6 +110,7 @@ def depthwise_conv_silu(
             `triton`.
     """
     op = "depthwise_conv_silu"
+    x = under_autocast(x)
     check_dims(op, "x", x, 4, "(batch, height, width, channels)")
     check_float(op, "x", x)
     check_dims(op, "weight", weight, 4, "(channels, 1, k, k)")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
 from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
-from vlmprof.kernels.operators import operator
+from vlmprof.kernels.operators import operator, under_autocast
 from vlmprof.kernels.ss2d.reference import ss2d_reference
 from vlmprof.kernels.ss2d.vectorized import ss2d_vectorized
 
@@ -45,7 +45,7 @@ def ss2d(
     Source: Liu et al., "VMamba" (arXiv 2401.10166), sections 4.2 and 4.3; parameter shapes as in the
     published checkpoints. Directions: 0 rows, 1 columns, 2 rows reversed, 3 columns reversed.
     """
-    arguments = (x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    arguments = (under_autocast(x), x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     _check(*arguments)
     chosen = resolve_backend("ss2d", x.device, backend)
     if needs_grad(*arguments):

@@ -9,6 +9,7 @@
 #   peers       SS2D by torch.compile, mamba_ssm and the public code; whole encoders compiled
 #   agreement   a few cells of the figure by the paper's own 100 + 100
 #   backbones   the encoders as a sweep: every resolution, all levels and through the tap
+#   published   the settings that the paper's memory tells of
 #   fidelity    ViT and the LLM in other dtypes and attention backends
 #   profile     what limits the scan, by Nsight Compute where it is installed
 #
@@ -114,18 +115,22 @@ step() {
         run vlmprof compare "$out/figure" --reference kuo2026 | tee "$out/figure-against-paper.txt"
         run vlmprof report "$out/figure" --reference kuo2026
         ;;
+    published)
+        sweep published
+        run vlmprof compare "$out/published" --reference kuo2026 | tee "$out/published-against-paper.txt"
+        ;;
     agreement)
         sweep agreement
         run vlmprof compare "$out/figure" "$out/agreement" | tee "$out/adaptive-against-fixed.txt"
         ;;
     *)
-        echo "no step $1: kernels, encoders, figure, peers, agreement, backbones, fidelity or profile" >&2
+        echo "no step $1: kernels, encoders, figure, peers, agreement, backbones, published, fidelity or profile" >&2
         return 2
         ;;
     esac
 }
 
-[ $# -gt 0 ] || set -- kernels encoders figure peers agreement backbones fidelity profile
+[ $# -gt 0 ] || set -- kernels encoders figure peers agreement backbones published fidelity profile
 for name in "$@"; do
     echo "== $name (${SECONDS} s)"
     step "$name"

@@ -97,3 +97,10 @@ def test_the_iterations_own_images_are_held_where_nothing_preprocesses() -> None
     assert with_them.stage_peak_bytes("prefill") - without.stage_peak_bytes("prefill") == images
     assert with_them.stage_peak_bytes("vision") == without.stage_peak_bytes("vision")
     assert with_them.peak_allocated_bytes == with_them.stage_peak_bytes(with_them.peak_stage)
+
+
+def test_the_output_of_the_iteration_before_is_held_where_it_is_kept() -> None:
+    freed, kept = (count("vit-t", 224, 320, llm="llama-23m", outputs=name) for name in ("freed", "kept"))
+    logits = 14 * 20 * 32000 * 2
+    for stage in ("vision", "connector", "prefill"):
+        assert kept.stage_peak_bytes(stage) - freed.stage_peak_bytes(stage) == logits

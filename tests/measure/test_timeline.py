@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
+import weakref
 
 import pytest
 import torch
@@ -82,6 +83,27 @@ def test_each_stage_gets_what_the_one_before_returned():
     chain = [Stage("vision", lambda x: x + 1), Stage("connector", lambda x: x * 10)]
     _, value = Timeline(chain, device_clock(torch.device("cpu"), 2), 4).iterate()
     assert value == 50
+
+
+def test_an_output_lives_through_the_next_iteration_only_where_it_is_kept():
+    class Output:
+        pass
+
+    def alive_in_each(keep):
+        made, alive = [], []
+
+        def run(_):
+            alive.append(sum(ref() is not None for ref in made))
+            output = Output()
+            made.append(weakref.ref(output))
+            return output
+
+        clock = device_clock(torch.device("cpu"), 1)
+        Timeline([Stage("vision", run)], clock, keep_output=keep).sample(FixedCount(4))
+        return alive
+
+    assert alive_in_each(keep=False) == [0, 0, 0, 0]
+    assert alive_in_each(keep=True) == [0, 1, 1, 1]
 
 
 def test_columns_are_the_rows_columns_and_a_cpu_has_no_gpu_column():

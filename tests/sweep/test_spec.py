@@ -74,6 +74,7 @@ def test_what_is_no_resolution_is_refused(written):
         ({"axes": {"backbone": [], "resolution": 224, "llm": "llama-23m"}}, "no backbone given"),
         ({}, "no backbone given.*--backbone"),
         ({"axes": [1]}, "axes must be a table"),
+        ({"axes": {**GRID["axes"], "dtype": "float32"}, "fixed": {"autocast": True}}, "leave float32 out"),
     ],
 )
 def test_mistakes_are_named(document, words):

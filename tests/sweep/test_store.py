@@ -204,3 +204,12 @@ def test_samples_that_do_not_fit_leave_no_half_file(tmp_path, monkeypatch):
             folder.append(a_row("a"), {"host_vision_s": [0.1]})
     assert list((tmp_path / "run" / "samples").iterdir()) == []
     assert read_rows(tmp_path / "run") == []
+
+
+def test_a_run_from_before_a_setting_was_known_goes_on_with_its_default(tmp_path):
+    RunFolder(tmp_path / "run", MANIFEST).__exit__(None, None, None)
+    newer = {**MANIFEST, "spec": {**MANIFEST["spec"], "fixed": {"seed": 0, "outputs": "freed"}}}
+    RunFolder(tmp_path / "run", newer).__exit__(None, None, None)
+    newer["spec"]["fixed"]["outputs"] = "kept"
+    with pytest.raises(UserError, match=r"fixed\.outputs is"):
+        RunFolder(tmp_path / "run", newer)

@@ -97,3 +97,18 @@ def test_preloading_touches_no_gpu():
         "import torch; assert not torch.cuda.is_initialized()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("backbone", ["vit-t", "vitdet-b", "vmamba-t", "vmamba-t-v0", "mambavision-t"])
+def test_autocast_computes_in_16_bits_what_float32_does(backbone):
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    exact = create_vlm(backbone, "llama-23m", height=64, width=64, with_llm=False)
+    narrow = create_vlm(
+        backbone, "llama-23m", height=64, width=64, dtype=torch.bfloat16, autocast=True, with_llm=False
+    )
+    weights = [*narrow.vision.parameters(), *narrow.connector.parameters()]
+    assert {weight.dtype for weight in weights} == {torch.float32}
+    wanted = exact.project(exact.encode_image(images))
+    embeddings = narrow.project(narrow.encode_image(images))
+    assert embeddings.dtype == torch.bfloat16
+    assert 0 < float((embeddings - wanted).norm() / wanted.norm()) < 0.05

@@ -47,6 +47,7 @@ def count(
     prompt_tokens: int = 0,
     new_tokens: int = 1,
     logits: str = "all",
+    outputs: str = "freed",
     attention: str = "auto",
     kernels: Kernels = "triton",
 ) -> CellCost:
@@ -66,7 +67,6 @@ def count(
     vision_cost, tokens = count_call(vision, images, kernels=kernels, attention=how)
     held_images = 0 if "preprocess" in stages else in_blocks(images.numel() * images.element_size())
     costs = {"vision": vision_cost}
-    held: dict[str, int] = {}
     if "connector" in stages:
         joint = create_connector(
             connector, vision.facts.embed_dim, llm_facts(llm).hidden_size, device=META, dtype=precision
@@ -75,9 +75,10 @@ def count(
     if "prefill" in stages:
         decoded = new_tokens if "decode" in stages else 0
         costs |= _language_costs(llm, dtype, batch_size, tokens.shape[1], prompt_tokens, logits, how, decoded)
-    if held_images:
-        held = {stage: held_images for stage in costs if stage != "vision"}
     wanted = {stage: cost for stage, cost in costs.items() if stage in stages}
+    *_, last = wanted.values()
+    kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if outputs == "kept" else 0
+    held = {stage: kept + (held_images if stage != "vision" else 0) for stage in wanted}
     return CellCost(wanted, visual_tokens=tokens.shape[1], held_bytes=held)
 
 
@@ -86,6 +87,8 @@ def count_cell(cell: Cell, fixed: Mapping[str, Any], kernels: Kernels = "triton"
     axes = cell.axes
     if "vlm" in axes:
         raise UserError(f"{axes['vlm']}: costs are counted of a backbone and an llm, not of a whole VLM")
+    if fixed["autocast"]:
+        raise UserError("autocast: only running shows which tensors it makes float32; costs are not counted")
     return count(
         str(axes["backbone"]),
         cell.height_px,
@@ -100,6 +103,7 @@ def count_cell(cell: Cell, fixed: Mapping[str, Any], kernels: Kernels = "triton"
         prompt_tokens=int(fixed["prompt_tokens"]),
         new_tokens=int(fixed["new_tokens"]),
         logits=str(fixed["logits"]),
+        outputs=str(fixed["outputs"]),
         attention=str(axes["attention"]),
         kernels=kernels,
     )

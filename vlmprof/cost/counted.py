@@ -123,7 +123,8 @@ class CellCost:
     """`vision`, `connector`, `prefill` and, where asked for, `decode` (one token)."""
     visual_tokens: int
     held_bytes: Mapping[str, int] = field(default_factory=dict)
-    """By stage, what the iteration keeps alive beside the stage's own tensors: the images."""
+    """By stage, what is alive beside the stage's own tensors: the images, and the output of the iteration
+    before where that is kept."""
 
     @property
     def weight_bytes(self) -> int:

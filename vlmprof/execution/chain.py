@@ -65,8 +65,8 @@ def build_chain(
         height=height, width=width, level=int(axes["level"]), levels=str(axes["levels"]),
         kernels=axes["kernel_backend"],  # type: ignore[arg-type]
         weights=fixed["weights"], study_checkpoint=fixed["study_checkpoint"],
-        prompt_tokens=fixed["prompt_tokens"], logits=fixed["logits"], seed=fixed["seed"],
-        with_llm="prefill" in names,
+        prompt_tokens=fixed["prompt_tokens"], logits=fixed["logits"], autocast=fixed["autocast"],
+        seed=fixed["seed"], with_llm="prefill" in names,
     )  # fmt: skip
     preprocess = image_source(axes, size, fixed, device)
     in_mode = MODES[str(axes["mode"])](device)
@@ -94,9 +94,10 @@ def image_source(
 ) -> Preprocess:
     """What makes a cell's images, `size` being (height, width), its resolution or what that is padded to."""
     image = Path(fixed["image"]) if fixed["image"] else None
+    dtype = torch.float32 if fixed["autocast"] else getattr(torch, str(axes["dtype"]))
     return Preprocess(
         image, height=size[0], width=size[1], fit=fixed["fit"], device=device,
-        dtype=getattr(torch, str(axes["dtype"])), batch_size=int(axes["batch_size"]), seed=fixed["seed"],
+        dtype=dtype, batch_size=int(axes["batch_size"]), seed=fixed["seed"],
         inner=resolution_size(str(axes["resolution"])),
     )  # fmt: skip
 

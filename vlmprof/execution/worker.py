@@ -85,6 +85,7 @@ def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tu
         chain.first_input,
         board.stage_marker(names),
         CacheFlush(device) if row.axes["cache"] == "cold" else lambda: None,
+        keep_output=fixed["outputs"] == "kept",
     )
 
     rule = _stopping_rule(fixed, names, device)

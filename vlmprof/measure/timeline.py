@@ -66,10 +66,12 @@ class Timeline:
         first_input: Any = None,
         on_stage: Callable[[int], None] = lambda i: None,
         before_iteration: Callable[[], None] = lambda: None,
+        keep_output: bool = False,
     ) -> None:
         """`first_input` goes into the first stage of every iteration; `on_stage(i)` is called before
         stage `i`, outside its host latency but inside end-to-end, so it must cost next to nothing;
-        `before_iteration()` is called before the clocks start, to flush caches."""
+        `before_iteration()` is called before the clocks start, to flush caches; `keep_output` lets what
+        an iteration returned live until the end of the next one."""
         calls = [_on_its_own(stage) if isinstance(stage, Stage) else stage for stage in stages]
         self._calls = [call.run for call in calls]
         self._names = [name for call in calls for name in call.names]
@@ -78,6 +80,8 @@ class Timeline:
         self._first_input = first_input
         self._on_stage = on_stage
         self._before_iteration = before_iteration
+        self._keep_output = keep_output
+        self._kept: Any = None
         self._host_ns = [0] * len(self._names)
         self._begun_ns = 0
 
@@ -91,7 +95,10 @@ class Timeline:
         for run in self._calls:
             value = run(value, begin_stage, end_stage)
         clock.synchronize()
-        return (perf_counter_ns() - begin) * 1e-9, value
+        elapsed_s = (perf_counter_ns() - begin) * 1e-9
+        if self._keep_output:
+            self._kept = value
+        return elapsed_s, value
 
     def sample(self, rule: StoppingRule, on_iteration: Callable[[int], None] = lambda n: None) -> Samples:
         """Measured iterations until `rule` has enough, all kept; at least one.

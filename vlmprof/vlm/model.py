@@ -8,6 +8,7 @@ Decoding goes on from there: see `vlmprof.vlm.decoding`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -43,6 +44,7 @@ class VLM:
         *,
         prompt: Tensor,
         logits: str = "all",
+        autocast: torch.dtype | None = None,
         backends: Mapping[str, str] | None = None,
     ) -> None:
         if logits not in LOGITS:
@@ -51,18 +53,22 @@ class VLM:
         self.connector = connector
         self.llm = llm
         self.logits = logits
+        self.autocast = autocast
+        """What vision and connector compute in while their weights are float32; None without autocast."""
         self.prompt = prompt
         self.backends = dict(backends or {})
         """Which implementation of each replaceable part runs, such as `{"ss2d": "torch"}`."""
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Stage `vision`: (batch, 3, height, width) to (batch, visual tokens, d_model)."""
-        tokens: Tensor = self.vision(images)
+        with self._precision(images):
+            tokens: Tensor = self.vision(images)
         return tokens
 
     def project(self, tokens: Tensor) -> Tensor:
         """Stage `connector`: (batch, visual tokens, d_model) to (batch, visual tokens, hidden size)."""
-        embeddings: Tensor = self.connector(tokens)
+        with self._precision(tokens):
+            embeddings: Tensor = self.connector(tokens)
         return embeddings
 
     def prefill(self, embeddings: Tensor) -> Tensor:
@@ -78,6 +84,12 @@ class VLM:
         )
         logits: Tensor = output.logits
         return logits
+
+    def _precision(self, given: Tensor) -> AbstractContextManager[object]:
+        if self.autocast is None:
+            return nullcontext()
+        # casts that autocast kept would be missing from a CUDA graph
+        return torch.autocast(given.device.type, self.autocast, cache_enabled=False)
 
     @property
     def language(self) -> PreTrainedModel:
@@ -114,6 +126,7 @@ def create_vlm(
     attention: str = "sdpa",
     prompt_tokens: int = 0,
     logits: str = "all",
+    autocast: bool = False,
     seed: int = 0,
     with_llm: bool = True,
     weights: str | None = None,
@@ -122,25 +135,27 @@ def create_vlm(
     """A VLM with random weights made on `device` in `dtype`, for images of height × width pixels.
 
     `weights` loads the backbone's from a file or the official ones (`create_backbone`), `study_checkpoint`
-    the connector's and the LLM's from a file of the study's (`load_study_checkpoint`).
+    the connector's and the LLM's from a file of the study's (`load_study_checkpoint`). With `autocast`
+    vision and connector keep float32 weights, take float32 images and compute in `dtype`.
     The prompt is `prompt_tokens` random token ids. `with_llm=False` leaves the language model out, for
     timing what comes before it. Raises `UserError` for names, options and sizes that
     cannot be.
     """
+    apart = torch.float32 if autocast else dtype
     vision = create_backbone(
         backbone,
         level=level,
         levels=levels,
         image_size=(height, width),
         device=device,
-        dtype=dtype,
+        dtype=apart,
         seed=seed,
         kernels=kernels,
         weights=weights,
     )
     known = llm_catalog.facts(llm)
     joint = create_connector(
-        connector, vision.facts.embed_dim, known.hidden_size, device=device, dtype=dtype, seed=seed
+        connector, vision.facts.embed_dim, known.hidden_size, device=device, dtype=apart, seed=seed
     )
     language = None
     if with_llm:
@@ -149,7 +164,10 @@ def create_vlm(
         load_study_checkpoint(study_checkpoint, joint, language)
     generator = torch.Generator(device).manual_seed(seed)
     prompt = torch.randint(known.vocab_size, (prompt_tokens,), generator=generator, device=device)
-    return VLM(vision, joint, language, prompt=prompt, logits=logits, backends=vision.backends)
+    return VLM(
+        vision, joint, language, prompt=prompt, logits=logits, autocast=dtype if autocast else None,
+        backends=vision.backends,
+    )  # fmt: skip
 
 
 def _weight_bytes(module: nn.Module) -> int:
