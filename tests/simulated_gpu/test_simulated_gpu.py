@@ -1,0 +1,78 @@
+"""The host's side of a GPU where there is none: launches, graphs, telemetry, memory; never results."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from simulate import environment, why_not
+
+from vlmprof.analysis.reference import load_reference
+
+if torch.cuda.is_available():
+    pytest.skip("there is a real one", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a machine with two H200s."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    return {**os.environ, **environment(tmp_path_factory.mktemp("gpu")), "SIMULATED_GPUS": "2"}
+
+
+def sweep(machine: dict[str, str], folder: Path, *options: str) -> list[dict]:
+    command = [sys.executable, "-m", "vlmprof", "sweep", "quick", "--dtype", "bfloat16", "--out", "run"]
+    ended = subprocess.run(
+        [*command, *options], cwd=folder, env=machine, capture_output=True, text=True, timeout=500
+    )
+    assert ended.returncode == 0, ended.stderr
+    return [json.loads(line) for line in (folder / "run" / "rows.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_every_mode_launches_and_is_watched(device, machine, tmp_path):
+    chosen = ("--backbone", "vit-t", "--backbone", "vmamba-t", "--resolution", "224", "--device", device)
+    modes = ("--mode", "eager", "--mode", "compile", "--mode", "graphs", "--cache", "hot", "--cache", "cold")
+    rows = sweep(machine, tmp_path, *chosen, *modes, "--warm-up", "3", "--iterations", "40")
+    assert [row["status"] for row in rows] == ["ok"] * 12, [row["message"] for row in rows]
+    for row in rows:
+        assert 0 < row["gpu_busy_vision_s"] < 1.1 * row["gpu_vision_s"] < 1.1 * row["end_to_end_s"]
+        assert row["weight_bytes"] < row["peak_allocated_bytes"] <= row["peak_reserved_bytes"]
+        if row["backbone"] == "vmamba-t":
+            assert set(row["backends"].values()) == {"triton"}
+    host_s = {(row["backbone"], row["mode"], row["cache"]): row["host_vision_s"] for row in rows}
+    for backbone in ("vit-t", "vmamba-t"):
+        assert 2 * host_s[backbone, "graphs", "hot"] < host_s[backbone, "eager", "hot"]
+
+
+def test_running_out_of_memory_is_a_row_and_the_next_cell_runs(machine, tmp_path):
+    sizes = ("--resolution", "224", "--resolution", "6144", "--resolution", "256", "--run-after-oom")
+    chosen = ("--backbone", "vitdet-b", "--stages", "vision", "--warm-up", "1", "--iterations", "2")
+    rows = sweep(machine, tmp_path, "--device", "cuda", *chosen, *sizes, "--memory-limit", "2GiB")
+    found = {row["resolution"]: row["status"] for row in rows}
+    assert found == {"224": "ok", "6144": "oom", "256": "ok"}
+
+
+def test_the_published_memory_is_reached_by_the_settings_it_tells_of(machine, tmp_path):
+    backbones = ("vit-t", "vit-l", "vitdet-b", "vmamba-t")
+    chosen = [option for name in backbones for option in ("--backbone", name)]
+    sizes = ("--resolution", "224", "--resolution", "2048", "--resolution", "3072")
+    stages = ("--stages", "vision", "--stages", "connector", "--stages", "prefill", "--levels", "all")
+    settings = ("--autocast", "--outputs", "kept", "--device", "cuda", "--llm", "vicuna-7b")
+    rows = sweep(
+        machine, tmp_path, *chosen, *sizes, *stages, *settings, "--warm-up", "1", "--iterations", "1"
+    )
+    published = load_reference("kuo2026").set_index(["backbone", "resolution"])["peak_allocated_bytes"]
+    for row in rows:
+        if (row["backbone"], row["resolution"]) == ("vitdet-b", "3072"):
+            assert row["status"] == "oom"
+        elif (row["backbone"], row["resolution"]) != ("vit-l", "3072"):
+            wanted = published[row["backbone"], row["resolution"]]
+            assert row["peak_allocated_bytes"] == pytest.approx(wanted, rel=0.04), row["cell_id"]
