@@ -36,8 +36,8 @@ def main() -> None:
                 encoder(images)
                 torch.cuda.synchronize()
         launches = sum(event.device_type.name == "CUDA" for event in records.events())
-        median_s = statistics.median(host_s)
-        print(f"{name}: {launches} launches, {1e3 * median_s:.2f} ms, {1e6 * median_s / launches:.1f} µs each")
+        median_us = 1e6 * statistics.median(host_s)
+        print(f"{name}: {launches} launches, {median_us / 1e3:.2f} ms, {median_us / launches:.1f} µs each")
 
 
 if __name__ == "__main__":

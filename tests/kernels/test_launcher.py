@@ -20,6 +20,7 @@ from triton.runtime import driver
 from vlmprof.kernels.launcher import Launcher
 
 BLOCK = 32
+OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -55,7 +56,7 @@ def launch(
 
 
 def test_the_same_kind_of_arguments_is_asked_about_once(asked: list[str]) -> None:
-    launcher = Launcher(scale_kernel, {"BLOCK": BLOCK, "SHIFT": 1}, {"num_warps": 1})
+    launcher = Launcher(scale_kernel, {"BLOCK": BLOCK, "SHIFT": 1}, OPTIONS)
     for length, factor in ((40, 2.0), (64, 3.0), (1, -1.0), (33, 0.5)):
         x = torch.arange(float(length))
         assert torch.equal(launch(launcher, x, factor), factor * x + 1)
@@ -64,7 +65,7 @@ def test_the_same_kind_of_arguments_is_asked_about_once(asked: list[str]) -> Non
 
 @pytest.mark.parametrize("offset", [1, 3, 4])
 def test_another_alignment_is_another_kernel(offset: int, asked: list[str]) -> None:
-    launcher = Launcher(scale_kernel, {"BLOCK": BLOCK, "SHIFT": 0}, {"num_warps": 1})
+    launcher = Launcher(scale_kernel, {"BLOCK": BLOCK, "SHIFT": 0}, OPTIONS)
     x = torch.arange(48.0)
     for _ in range(2):
         assert torch.equal(launch(launcher, x), 2 * x)
@@ -75,7 +76,7 @@ def test_another_alignment_is_another_kernel(offset: int, asked: list[str]) -> N
 def test_other_dtypes_devices_and_wide_integers_are_asked_about(
     asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launcher = Launcher(scale_kernel, {"BLOCK": BLOCK, "SHIFT": 0}, {"num_warps": 1})
+    launcher = Launcher(scale_kernel, {"BLOCK": BLOCK, "SHIFT": 0}, OPTIONS)
     x = torch.arange(40.0)
     for dtype in (torch.float32, torch.bfloat16, torch.float32, torch.bfloat16):
         assert torch.equal(launch(launcher, x.to(dtype)), (2 * x).to(dtype))
