@@ -33,6 +33,11 @@ def operator(
     return register
 
 
+def like_the_first(x: torch.Tensor, *_: object) -> torch.Tensor:
+    """A fake for an operator whose result is contiguous and otherwise like its first argument."""
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
 def under_autocast(x: torch.Tensor) -> torch.Tensor:
     """A float32 input in the dtype that torch.autocast asks for where it is on, as its own products do."""
     kind = x.device.type

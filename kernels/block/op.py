@@ -17,7 +17,7 @@ from vlmprof.kernels.block.reference import (
     norm_linear_reference,
 )
 from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
-from vlmprof.kernels.operators import operator, under_autocast
+from vlmprof.kernels.operators import like_the_first, operator, under_autocast
 
 
 def norm_linear(
@@ -152,11 +152,7 @@ def _linear_op(
         return linear_fused(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
 
 
-def _empty_like(x: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-@operator("depthwise_conv_silu", fake=_empty_like)
+@operator("depthwise_conv_silu", fake=like_the_first)
 def _depthwise_conv_silu_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     from vlmprof.kernels.block.fused_depthwise import depthwise_conv_silu_fused
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
 from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
-from vlmprof.kernels.operators import operator
+from vlmprof.kernels.operators import like_the_first, operator
 from vlmprof.kernels.selective_scan.reference import selective_scan_reference
 from vlmprof.kernels.selective_scan.vectorized import selective_scan_vectorized
 
@@ -58,11 +58,7 @@ def selective_scan(
     return _selective_scan_op(u, delta, A, B, C, D, delta_bias, delta_softplus, chosen)
 
 
-def _empty_like(u: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(u, memory_format=torch.contiguous_format)
-
-
-@operator("selective_scan", fake=_empty_like)
+@operator("selective_scan", fake=like_the_first)
 def _selective_scan_op(
     u: Tensor,
     delta: Tensor,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
 from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
-from vlmprof.kernels.operators import operator, under_autocast
+from vlmprof.kernels.operators import like_the_first, operator, under_autocast
 from vlmprof.kernels.ss2d.reference import ss2d_reference
 from vlmprof.kernels.ss2d.vectorized import ss2d_vectorized
 
@@ -55,11 +55,7 @@ def ss2d(
     return _ss2d_op(*arguments, chosen)
 
 
-def _empty_like(x: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-@operator("ss2d", fake=_empty_like)
+@operator("ss2d", fake=like_the_first)
 def _ss2d_op(
     x: Tensor,
     x_proj_weight: Tensor,

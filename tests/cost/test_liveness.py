@@ -104,3 +104,8 @@ def test_the_output_of_the_iteration_before_is_held_where_it_is_kept() -> None:
     logits = 14 * 20 * 32000 * 2
     for stage in ("vision", "connector", "prefill"):
         assert kept.stage_peak_bytes(stage) - freed.stage_peak_bytes(stage) == logits
+
+
+@pytest.mark.parametrize("outputs", ["freed", "kept"])
+def test_preprocessing_alone_has_nothing_to_count(outputs: str) -> None:
+    assert not count("vit-t", 64, 64, llm="llama-23m", stages=("preprocess",), outputs=outputs).stages

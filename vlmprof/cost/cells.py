@@ -76,8 +76,8 @@ def count(
         decoded = new_tokens if "decode" in stages else 0
         costs |= _language_costs(llm, dtype, batch_size, tokens.shape[1], prompt_tokens, logits, how, decoded)
     wanted = {stage: cost for stage, cost in costs.items() if stage in stages}
-    *_, last = wanted.values()
-    kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if outputs == "kept" else 0
+    last = next(reversed(wanted.values()), None)
+    kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if last and outputs == "kept" else 0
     held = {stage: kept + (held_images if stage != "vision" else 0) for stage in wanted}
     return CellCost(wanted, visual_tokens=tokens.shape[1], held_bytes=held)
 
