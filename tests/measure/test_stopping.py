@@ -105,6 +105,15 @@ def test_the_budget_ends_it_and_the_unmet_target_is_said():
     assert len(run_rule(Adaptive(watched=("end_to_end_s",), budget_s=1.0), [30.0] * 50)) == 6
 
 
+def test_short_iterations_are_sampled_for_half_a_second_and_long_ones_until_the_target():
+    rng = np.random.default_rng(9)
+    rule = Adaptive(watched=("end_to_end_s",), budget_s=1e9)
+    short = run_rule(rule, steady(rng, 1000, level=0.005, noise=0.001))
+    assert 0.5 <= short.sum() < 0.7
+    assert len(run_rule(rule, steady(rng, 1000, level=5.0, noise=0.001))) == 6
+    assert run_rule(Adaptive(watched=("end_to_end_s",), budget_s=0.1), short).sum() < 0.12
+
+
 def test_a_met_target_says_nothing():
     taken = [0.05] * 12
     assert Adaptive(watched=("end_to_end_s",)).unmet({"end_to_end_s": taken}) == []
@@ -133,7 +142,15 @@ def test_warming_up_a_steady_model_takes_little():
 def test_warming_up_never_outlasts_its_budget():
     falling = [1.0 / (1 + 0.1 * n) for n in range(1000)]
     n = next(n for n in range(1, 1000) if Settling(budget_s=5.0).enough(falling[:n]))
-    assert sum(falling[:n]) < 6.0
+    assert 5.0 <= sum(falling[1:n]) < 6.0
+
+
+def test_a_first_iteration_that_compiles_does_not_spend_the_budget_of_warming_up():
+    decay = 0.05 * (1 + 0.8 * np.exp(-np.arange(300) / 12))
+    compiled_s = [90.0, *decay[1:]]
+    n = next(n for n in range(1, 300) if Settling().enough(compiled_s[:n]))
+    assert n == next(n for n in range(1, 300) if Settling().enough([0.2, *decay[1:]][:n]))
+    assert Settling().settled(compiled_s[:n])
 
 
 def test_odd_streams_are_named_and_plain_ones_are_not():

@@ -49,22 +49,24 @@ class Adaptive:
 
     The intervals are looked at a few times only, at counts that grow by a quarter: a rule that looks
     after every sample stops at the first lucky one, and its intervals would cover less than they say.
+    Short iterations go on for `least_s` all the same: that costs less than starting their process did, and
+    a handful of samples shows nothing of how often an outlier comes.
     """
 
     watched: tuple[str, ...]
     """Columns whose medians matter."""
     target: float = 0.01
     budget_s: float = 15.0
+    least_s: float = 0.5
     most: int = 1000
-    fewest: int = 8
 
     def enough(self, columns: Columns) -> bool:
         end_to_end_s = columns["end_to_end_s"]
-        n = len(end_to_end_s)
+        n, spent_s = len(end_to_end_s), sum(end_to_end_s)
         # the budget may cut the samples down to the fewest that have an interval, but no further
-        if n >= self.most or (n >= FEWEST and sum(end_to_end_s) >= self.budget_s):
+        if n >= self.most or (n >= FEWEST and spent_s >= self.budget_s):
             return True
-        return n >= self.fewest and self._looks_at(n) and not self._wide(columns)
+        return self._looks_at(n) and spent_s >= self.least_s and not self._wide(columns)
 
     def unmet(self, columns: Columns) -> list[str]:
         wide = self._wide(columns)
@@ -87,9 +89,9 @@ class Adaptive:
         return wide
 
     def _looks_at(self, n: int) -> bool:
-        count = self.fewest
+        count = FEWEST
         while count < n:
-            count += max(count // 4, 1)
+            count += max(count // 4, 2)
         return count == n
 
 
@@ -99,20 +101,21 @@ class Settling:
 
     Two neighbouring windows of end-to-end latencies are compared by their medians; they may differ by
     1 % or by what their scatter explains. A window is a quarter of a second of iterations, at least three.
+    The first iteration compiles and tunes: it is in neither window and does not spend the budget.
     """
 
-    budget_s: float = 8.0
+    budget_s: float = 5.0
     most: int = 500
 
     def enough(self, end_to_end_s: Sequence[float]) -> bool:
         """Whether to begin measuring after these discarded iterations."""
-        n, spent_s = len(end_to_end_s), sum(end_to_end_s)
+        n, spent_s = len(end_to_end_s), sum(end_to_end_s[1:])
         if n < 2:
             return False
         return spent_s >= self.budget_s or n >= self.most or self.settled(end_to_end_s)
 
     def settled(self, end_to_end_s: Sequence[float]) -> bool:
-        """Whether the last two windows agree. The first iteration compiles and tunes, and is in neither."""
+        """Whether the last two windows agree."""
         values = np.asarray(end_to_end_s[1:], dtype=np.float64)
         if values.size < 2:
             return False
