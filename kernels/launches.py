@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from vlmprof.kernels.backends import FOUR_WARPS
 
-LEVELS = ((192, 6), (384, 12), (768, 24), (1536, 48))
-"""d_inner and dt_rank of VMamba-T's and -S's levels."""
+LEVELS = ((192, 6), (384, 12), (768, 24), (1536, 48), (256, 8), (512, 16), (1024, 32), (2048, 64))
+"""d_inner and dt_rank of the levels of VMamba-T and -S, then of VMamba-B."""
 
 ELEMENT_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
@@ -155,7 +155,7 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
 
 
 def all_launches() -> Iterator[Launch]:
-    """SS2D at the four levels in bfloat16, at the first in the other dtypes and with d_state 16; then every
+    """SS2D at all levels in bfloat16, at the first in the other dtypes and with d_state 16; then every
     other kernel in every dtype."""
     for d_inner, dt_rank in LEVELS:
         yield from ss2d_launches(d_inner, dt_rank)

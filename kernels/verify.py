@@ -140,7 +140,7 @@ def cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
         ("square", (1, 5, 5, 4), 2, 1, None, False),
         ("prime, odd channels, batch 3", (3, 3, 7, 5), 3, 1, None, False),
         ("whole tiles", (1, 16, 2, 4), 2, 1, None, False),
-        ("whole tiles by rows alone", (1, 4, 4, 4), 2, 1, None, False),
+        ("whole tiles by rows alone, rank 16", (1, 4, 4, 4), 16, 1, None, False),
         ("tall, two channel blocks", (1, 17, 2, 66), 6, 1, None, False),
         ("one row", (1, 1, 19, 4), 2, 1, None, False),
         ("one column", (1, 19, 1, 4), 2, 1, None, False),
@@ -176,6 +176,7 @@ def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     for level, (d_inner, dt_rank) in enumerate(((192, 6), (384, 12), (768, 24), (1536, 48))):
         side = 96 >> level
         yield ss2d_case(f"level {level + 1}", (2, side, side, d_inner), dt_rank, 1, dtype, device)
+    yield ss2d_case("VMamba-B, level 3", (2, 24, 24, 1024), 32, 1, dtype, device)
     yield ss2d_case("97 × 131", (1, 97, 131, 192), 6, 1, dtype, device)
     yield ss2d_case("56 × 56, d_state 16", (1, 56, 56, 192), 6, 16, dtype, device)
     yield selective_scan_case("VMamba level 1", (1, 768, 3136), 4, 1, dtype, device)

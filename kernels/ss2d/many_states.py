@@ -37,7 +37,7 @@ def _scan_states(
 ):  # fmt: skip
     """Run every state over the tile, updating it in memory, and add <C, h> to y."""
     for n in range(0, N):
-        B, C = load_b_c(bc_ptr, first, relative, direction, n, KW, ELEMENT, False)
+        B, C = load_b_c(bc_ptr, first, relative, direction, n, KW, N, ELEMENT, False)
         a_low, a_high = load_channels(a_ptr + (direction * N + n) * D, words, D)
         h_low, h_high = load_channels(state_ptr + n * D, words, D)
         scanned, h_low = scan_tile(steps_low, x_low, a_low, B, h_low)
@@ -82,7 +82,7 @@ def summary_kernel(
         start = (chunk * tiles + tile) * T
         first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, False, LOW)
         x_low, x_high, dts, _ = load_tile(
-            x_ptr, p_ptr, first, relative, words, K, D, KW, N, RANK, ELEMENT, False
+            x_ptr, p_ptr, first, relative, words, K, D, KW, RANK, ELEMENT, False
         )
         weight = kept_dt_weight(weight_ptr, weight_low, K, words, 0, D, RANK)
         low = tile_steps(dts, weight, bias_low, exists, False, PRECISE)
@@ -133,7 +133,7 @@ def output_kernel(
         start = (chunk * tiles + tile) * T
         first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, False, LOW)
         x_low, x_high, dts, offsets = load_tile(
-            x_ptr, p_ptr, first, relative, words, K, D, KW, N, RANK, ELEMENT, False
+            x_ptr, p_ptr, first, relative, words, K, D, KW, RANK, ELEMENT, False
         )
         weight = kept_dt_weight(weight_ptr, weight_low, K, words, 0, D, RANK)
         low = tile_steps(dts, weight, bias_low, exists, False, PRECISE)

@@ -1,8 +1,8 @@
 """The parameters of SS2D in the order in which the kernels read them, made once and kept.
 
-x_proj's rows become four blocks of KW outputs, a multiple of 8: B and C of each state side by side,
-then the low-rank steps, then zeros. One matrix product then gives every pixel's four blocks in one
-line of memory, and B with C is one word.
+x_proj's rows become four blocks of KW outputs, a multiple of 8: the low-rank steps, zeros, then B and C of
+each state side by side. One matrix product then gives every pixel's four blocks in one line of memory, and
+B with C is one word. The steps come first, so that a rank that is a power of two is multiplied as it is.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Packed:
     x_proj: Tensor
     """(4 · KW, D), in the dtype of x."""
     dt_weight: Tensor
-    """(4, 2, D / 2, RANK), even channels, then odd ones, in the dtype of x; zeros where they meet B, C and
-    padding."""
+    """(4, 2, D / 2, RANK), even channels, then odd ones, in the dtype of x; zeros where they meet what
+    follows the steps."""
     dt_bias: Tensor
     """(4, D), float32."""
     a2: Tensor
@@ -36,10 +36,9 @@ class Packed:
 
 
 def block_shape(dt_rank: int, d_state: int) -> tuple[int, int]:
-    """KW and RANK. The dt product starts at the last multiple of 8 that is not past B and C."""
+    """KW and RANK."""
     block = -(-(2 * d_state + dt_rank) // 8) * 8
-    rank = max(16, 1 << (2 * d_state % 8 + dt_rank - 1).bit_length())
-    return block, rank
+    return block, max(16, 1 << (dt_rank - 1).bit_length())
 
 
 def pack(
@@ -55,15 +54,14 @@ def pack(
     d_state = A_logs.shape[1]
     channels = d_inner + d_inner % 2
     block, rank = block_shape(dt_rank, d_state)
-    first = 2 * d_state % 8
 
     x_proj = x_proj_weight.new_zeros(4, block, channels, dtype=dtype)
     dts, B, C = x_proj_weight.split((dt_rank, d_state, d_state), dim=1)
-    x_proj[:, 0 : 2 * d_state : 2, :d_inner] = B
-    x_proj[:, 1 : 2 * d_state : 2, :d_inner] = C
-    x_proj[:, 2 * d_state : 2 * d_state + dt_rank, :d_inner] = dts
+    x_proj[:, :dt_rank, :d_inner] = dts
+    x_proj[:, block - 2 * d_state :: 2, :d_inner] = B
+    x_proj[:, block - 2 * d_state + 1 :: 2, :d_inner] = C
     dt_weight = dt_projs_weight.new_zeros(4, channels, rank, dtype=dtype)
-    dt_weight[:, :d_inner, first : first + dt_rank] = dt_projs_weight
+    dt_weight[:, :d_inner, :dt_rank] = dt_projs_weight
 
     def padded(values: Tensor) -> Tensor:
         return torch.nn.functional.pad(values.float(), (0, channels - d_inner)).contiguous()

@@ -41,10 +41,8 @@ def _summarise_tile(
     """The tile's effect on the states and on the sums of steps, for both halves of the channels."""
     PRECISE: tl.constexpr = tl.float32 == ELEMENT
     first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, INTERIOR, LOW)
-    x_low, x_high, dts, _ = load_tile(
-        x_ptr, p_ptr, first, relative, words, K, D, KW, 1, RANK, ELEMENT, INTERIOR
-    )
-    B, _ = load_b_c(bc_ptr, first, relative, K, 0, KW, ELEMENT, INTERIOR)
+    x_low, x_high, dts, _ = load_tile(x_ptr, p_ptr, first, relative, words, K, D, KW, RANK, ELEMENT, INTERIOR)
+    B, _ = load_b_c(bc_ptr, first, relative, K, 0, KW, 1, ELEMENT, INTERIOR)
     weight = kept_dt_weight(weight_ptr, weights[0], K, words, 0, D, RANK)
     steps_low = tile_steps(dts, weight, biases[0], exists, INTERIOR, PRECISE)
     _, low = scan_tile(steps_low, x_low, decays[0], B, states[0])
@@ -132,9 +130,9 @@ def _output_tile(
     first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, INTERIOR, LOW)
     lanes = (words < D // 2)[None, :]
     x_low, x_high, dts, offsets = load_tile(
-        x_ptr, p_ptr, first, relative, words, K, D, KW, 1, RANK, ELEMENT, INTERIOR
+        x_ptr, p_ptr, first, relative, words, K, D, KW, RANK, ELEMENT, INTERIOR
     )
-    B, C = load_b_c(bc_ptr, first, relative, K, 0, KW, ELEMENT, INTERIOR)
+    B, C = load_b_c(bc_ptr, first, relative, K, 0, KW, 1, ELEMENT, INTERIOR)
     weight = kept_dt_weight(weight_ptr, weights[0], K, words, 0, D, RANK)
     steps = tile_steps(dts, weight, biases[0], exists, INTERIOR, PRECISE)
     scanned, low = scan_tile(steps, x_low, decays[0], B, states[0])

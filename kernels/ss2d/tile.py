@@ -69,16 +69,14 @@ def tile_pixels(
 @triton.jit
 def load_tile(
     x_ptr, p_ptr, first, relative, words, direction,
-    D: tl.constexpr, KW: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr,
-    INTERIOR: tl.constexpr,
+    D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr, INTERIOR: tl.constexpr,
 ):  # fmt: skip
     """x (T, 32) of both halves of the channels, low-rank steps (RANK, T), and the offsets of x.
 
-    x_ptr: words of two channels, (pixels, D / 2). p_ptr: (pixels, 4, KW), each block B and C of the
-    states side by side, then the low-rank steps.
+    x_ptr: words of two channels, (pixels, D / 2). p_ptr: (pixels, 4, KW), each block the low-rank steps,
+    then B and C of the states side by side.
     """
     D2: tl.constexpr = D // 2
-    OFFSET: tl.constexpr = 2 * N // 8 * 8
     r = tl.arange(0, RANK)
     offsets = relative[:, None] * D2 + words[None, :]
     if INTERIOR:
@@ -89,15 +87,15 @@ def load_tile(
 
     block = first * (4 * KW) + direction * KW
     rank_offsets = relative[None, :] * (4 * KW) + r[:, None]
-    ranks = (r < KW - OFFSET)[:, None]
-    dts = load_where(p_ptr + block + OFFSET + rank_offsets, ranks, RANK != KW - OFFSET)
+    dts = load_where(p_ptr + block + rank_offsets, (r < KW)[:, None], RANK > KW)
     return x_low, x_high, dts, offsets
 
 
 @triton.jit
 def load_b_c(
-    bc_ptr, first, relative, direction, n, KW: tl.constexpr, ELEMENT: tl.constexpr, INTERIOR: tl.constexpr
-):
+    bc_ptr, first, relative, direction, n,
+    KW: tl.constexpr, N: tl.constexpr, ELEMENT: tl.constexpr, INTERIOR: tl.constexpr,
+):  # fmt: skip
     """B and C of state n, (T, 32), the same for all channels; bc_ptr: p_ptr's memory as words of two values.
 
     Two lanes load each word, and all lanes get it from them before they take it apart. A load that does
@@ -107,7 +105,7 @@ def load_b_c(
     offsets = tl.broadcast_to(relative[:, None], [T, 2]) * (2 * KW)
     if INTERIOR:
         offsets = offsets.to(tl.uint32)
-    words = tl.load(bc_ptr + first * (2 * KW) + direction * (KW // 2) + n + offsets)
+    words = tl.load(bc_ptr + first * (2 * KW) + direction * (KW // 2) + (KW // 2 - N + n) + offsets)
     words = tl.reshape(tl.broadcast_to(words[:, :, None], [T, 2, 16]), [T, 32])
     return split_pair(rows_in_lanes(words), ELEMENT)
 
@@ -116,9 +114,9 @@ def load_b_c(
 def tile_steps(dts, dt_weight, dt_bias, exists, INTERIOR: tl.constexpr, PRECISE: tl.constexpr):
     """softplus(dt_proj) for one half of the channels, (T, 32); 0 where no position exists.
 
-    dts: (R, T) in the input's dtype; dt_weight: (32, R), zero where dts holds B and C; dt_bias: (32).
-    With the weights on the left the product takes them as they are loaded; on the right each would be
-    copied to where the other half of its pair is.
+    dts: (R, T) in the input's dtype; dt_weight: (32, R), zero beyond the rank, where dts may hold B and C;
+    dt_bias: (32). With the weights on the left the product takes them as they are loaded; on the right each
+    would be copied to where the other half of its pair is.
     """
     T: tl.constexpr = 16
     if INTERPRETED:
