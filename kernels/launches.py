@@ -41,6 +41,7 @@ def ss2d_launches(
     from vlmprof.kernels.ss2d import many_states, single_state
     from vlmprof.kernels.ss2d.fused import COMPILE_OPTIONS, ELEMENTS
     from vlmprof.kernels.ss2d.packing import block_shape
+    from vlmprof.kernels.ss2d.steps import is_sliced
 
     element = ELEMENT_NAMES[dtype]
     word = "*i64" if dtype == torch.float32 else "*i32"
@@ -48,7 +49,7 @@ def ss2d_launches(
     types |= dict.fromkeys(("p_ptr", "weight_ptr"), "*" + element)
     types |= {"x_ptr": word, "bc_ptr": word, "out_ptr": word, "y_ptr": "*i64"}
     types |= dict.fromkeys(single_state.SIZES, "i32")
-    block, rank = block_shape(dt_rank, d_state)
+    block, rank = block_shape(dt_rank, d_state, dtype)
     constants = {"D": d_inner, "KW": block, "RANK": rank, "ELEMENT": ELEMENTS[dtype], "LOW": False}
     where = f"d{d_inner} r{dt_rank} n{d_state} {element}"
     unaligned = frozenset(single_state.UNALIGNED)
@@ -64,13 +65,16 @@ def ss2d_launches(
             launch("summary k1", many_states.summary_kernel, K=1, N=d_state),
             launch("output k1", many_states.output_kernel, K=1, N=d_state),
         ]
+    # the loop over slices is a loop of its own
+    countable = not is_sliced(rank, ELEMENTS[dtype])
     launches = []
     for edges, where_used in ((True, ", edges"), (False, "")):
-        launches.append(launch(f"summary{where_used}", single_state.summary_kernel, not edges, EDGES=edges))
+        count = countable and not edges
+        launches.append(launch(f"summary{where_used}", single_state.summary_kernel, count, EDGES=edges))
         for columns, name in enumerate(("rows", "columns")):
             variant = {"COLUMNS": columns, "EDGES": edges}
             launches.append(
-                launch(f"output {name}{where_used}", single_state.output_kernel, not edges, **variant)
+                launch(f"output {name}{where_used}", single_state.output_kernel, count, **variant)
             )
     return launches
 
@@ -155,12 +159,13 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
 
 
 def all_launches() -> Iterator[Launch]:
-    """SS2D at all levels in bfloat16, at the first in the other dtypes and with d_state 16; then every
-    other kernel in every dtype."""
+    """SS2D at all levels in bfloat16, at the first in the other dtypes and with d_state 16, at the widest in
+    float32; then every other kernel in every dtype."""
     for d_inner, dt_rank in LEVELS:
         yield from ss2d_launches(d_inner, dt_rank)
     for dtype in (torch.float16, torch.float32):
         yield from ss2d_launches(*LEVELS[0], dtype=dtype)
+    yield from ss2d_launches(*LEVELS[-1], dtype=torch.float32)
     yield from ss2d_launches(*LEVELS[0], d_state=16)
     for d_state in (1, 8, 16):
         yield from carry_launches(d_state)

@@ -11,16 +11,8 @@ import triton
 import triton.language as tl
 from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where, sum_rows
 from vlmprof.kernels.ss2d.single_state import SIZES, UNALIGNED
-from vlmprof.kernels.ss2d.tile import (
-    kept_dt_weight,
-    load_b_c,
-    load_channels,
-    load_dt_weight,
-    load_tile,
-    scan_tile,
-    tile_pixels,
-    tile_steps,
-)
+from vlmprof.kernels.ss2d.steps import keep_weights, load_low_rank, tile_steps
+from vlmprof.kernels.ss2d.tile import load_b_c, load_channels, load_x, scan_tile, tile_pixels
 
 
 @triton.jit
@@ -59,7 +51,6 @@ def summary_kernel(
     Grid (chunks, channel blocks, batch), one direction K.
     """
     T: tl.constexpr = 16
-    PRECISE: tl.constexpr = tl.float32 == ELEMENT
     chunk = tl.program_id(0)
     words = tl.program_id(1) * 32 + tl.arange(0, 32)
     image = tl.program_id(2).to(tl.int64)
@@ -68,8 +59,7 @@ def summary_kernel(
     p_ptr += image * length * (4 * KW)
     bc_ptr += image * length * (2 * KW)
     at = (image * 4 + K) * chunks + chunk
-    weight_low = load_dt_weight(weight_ptr, K, words, 0, D, RANK)
-    weight_high = load_dt_weight(weight_ptr, K, words, 1, D, RANK)
+    kept = keep_weights(weight_ptr, K, words, D, RANK, ELEMENT)
     bias_low, bias_high = load_channels(bias_ptr + K * D, words, D)
     sum_low = tl.zeros([32], tl.float32)
     sum_high = tl.zeros([32], tl.float32)
@@ -81,13 +71,16 @@ def summary_kernel(
         tile = (present - 1 - j) if K >= 2 else j
         start = (chunk * tiles + tile) * T
         first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, False, LOW)
-        x_low, x_high, dts, _ = load_tile(
-            x_ptr, p_ptr, first, relative, words, K, D, KW, RANK, ELEMENT, False
-        )
-        weight = kept_dt_weight(weight_ptr, weight_low, K, words, 0, D, RANK)
-        low = tile_steps(dts, weight, bias_low, exists, False, PRECISE)
-        weight = kept_dt_weight(weight_ptr, weight_high, K, words, 1, D, RANK)
-        high = tile_steps(dts, weight, bias_high, exists, False, PRECISE)
+        x_low, x_high, _ = load_x(x_ptr, first, relative, words, D, ELEMENT, False)
+        low_rank = load_low_rank(p_ptr, first, relative, K, KW, RANK, ELEMENT)
+        low = tile_steps(
+            low_rank, p_ptr, weight_ptr, kept[0], bias_low, first, relative, exists, K, words,
+            0, D, KW, RANK, ELEMENT, False,
+        )  # fmt: skip
+        high = tile_steps(
+            low_rank, p_ptr, weight_ptr, kept[1], bias_high, first, relative, exists, K, words,
+            1, D, KW, RANK, ELEMENT, False,
+        )  # fmt: skip
         _scan_states(
             bc_ptr, a_ptr, end_ptr + at * N * D, first, relative, x_low, x_high, low, high,
             x_low, x_high, words, K, D, KW, N, ELEMENT,
@@ -110,7 +103,6 @@ def output_kernel(
     Grid (chunks, channel blocks, batch). `entering` is used up: it holds the running states.
     """
     T: tl.constexpr = 16
-    PRECISE: tl.constexpr = tl.float32 == ELEMENT
     PARTIAL: tl.constexpr = D % 64 != 0
     chunk = tl.program_id(0)
     words = tl.program_id(1) * 32 + tl.arange(0, 32)
@@ -122,8 +114,7 @@ def output_kernel(
     y_ptr += image * length * (D // 2)
     out_ptr += image * length * (D // 2)
     entering_ptr += ((image * 4 + K) * chunks + chunk) * N * D
-    weight_low = load_dt_weight(weight_ptr, K, words, 0, D, RANK)
-    weight_high = load_dt_weight(weight_ptr, K, words, 1, D, RANK)
+    kept = keep_weights(weight_ptr, K, words, D, RANK, ELEMENT)
     bias_low, bias_high = load_channels(bias_ptr + K * D, words, D)
     skip_low, skip_high = load_channels(skip_ptr, words, D)
     lanes = (words < D // 2)[None, :]
@@ -132,13 +123,16 @@ def output_kernel(
         tile = (present - 1 - j) if K >= 2 else j
         start = (chunk * tiles + tile) * T
         first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, False, LOW)
-        x_low, x_high, dts, offsets = load_tile(
-            x_ptr, p_ptr, first, relative, words, K, D, KW, RANK, ELEMENT, False
-        )
-        weight = kept_dt_weight(weight_ptr, weight_low, K, words, 0, D, RANK)
-        low = tile_steps(dts, weight, bias_low, exists, False, PRECISE)
-        weight = kept_dt_weight(weight_ptr, weight_high, K, words, 1, D, RANK)
-        high = tile_steps(dts, weight, bias_high, exists, False, PRECISE)
+        x_low, x_high, offsets = load_x(x_ptr, first, relative, words, D, ELEMENT, False)
+        low_rank = load_low_rank(p_ptr, first, relative, K, KW, RANK, ELEMENT)
+        low = tile_steps(
+            low_rank, p_ptr, weight_ptr, kept[0], bias_low, first, relative, exists, K, words,
+            0, D, KW, RANK, ELEMENT, False,
+        )  # fmt: skip
+        high = tile_steps(
+            low_rank, p_ptr, weight_ptr, kept[1], bias_high, first, relative, exists, K, words,
+            1, D, KW, RANK, ELEMENT, False,
+        )  # fmt: skip
         at = first * (D // 2)
         if K == 0:
             y_low = x_low * skip_low[None, :]

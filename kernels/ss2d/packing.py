@@ -32,12 +32,14 @@ class Packed:
     block: int
     """KW, outputs per pixel and direction."""
     rank: int
-    """RANK, a power of two of at least 16: the inner size of the dt product."""
+    """RANK, the inner size of the dt product: a power of two of at least 16; in slices a multiple of 16."""
 
 
-def block_shape(dt_rank: int, d_state: int) -> tuple[int, int]:
-    """KW and RANK."""
+def block_shape(dt_rank: int, d_state: int, dtype: torch.dtype) -> tuple[int, int]:
+    """KW and RANK. Ranks past 64, in float32 past 32, are multiplied in slices."""
     block = -(-(2 * d_state + dt_rank) // 8) * 8
+    if dt_rank > (32 if dtype == torch.float32 else 64):
+        return block, -(-dt_rank // 16) * 16
     return block, max(16, 1 << (dt_rank - 1).bit_length())
 
 
@@ -53,7 +55,7 @@ def pack(
     _, d_inner, dt_rank = dt_projs_weight.shape
     d_state = A_logs.shape[1]
     channels = d_inner + d_inner % 2
-    block, rank = block_shape(dt_rank, d_state)
+    block, rank = block_shape(dt_rank, d_state, dtype)
 
     x_proj = x_proj_weight.new_zeros(4, block, channels, dtype=dtype)
     dts, B, C = x_proj_weight.split((dt_rank, d_state, d_state), dim=1)

@@ -17,16 +17,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where, sum_rows
-from vlmprof.kernels.ss2d.tile import (
-    kept_dt_weight,
-    load_b_c,
-    load_channels,
-    load_dt_weight,
-    load_tile,
-    scan_tile,
-    tile_pixels,
-    tile_steps,
-)
+from vlmprof.kernels.ss2d.steps import keep_weights, load_low_rank, tile_steps
+from vlmprof.kernels.ss2d.tile import load_b_c, load_channels, load_x, scan_tile, tile_pixels
 
 UNALIGNED = ["x_ptr", "bc_ptr", "y_ptr", "out_ptr"]
 SIZES = ["height", "width", "chunks", "tiles"]
@@ -34,20 +26,24 @@ SIZES = ["height", "width", "chunks", "tiles"]
 
 @triton.jit
 def _summarise_tile(
-    x_ptr, p_ptr, bc_ptr, weight_ptr, weights, biases, decays, states, sums, start, words, height, width,
+    x_ptr, p_ptr, bc_ptr, weight_ptr, kept, biases, decays, states, sums, start, words, height, width,
     K: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr,
     ELEMENT: tl.constexpr, INTERIOR: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
     """The tile's effect on the states and on the sums of steps, for both halves of the channels."""
-    PRECISE: tl.constexpr = tl.float32 == ELEMENT
     first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, INTERIOR, LOW)
-    x_low, x_high, dts, _ = load_tile(x_ptr, p_ptr, first, relative, words, K, D, KW, RANK, ELEMENT, INTERIOR)
+    x_low, x_high, _ = load_x(x_ptr, first, relative, words, D, ELEMENT, INTERIOR)
+    low_rank = load_low_rank(p_ptr, first, relative, K, KW, RANK, ELEMENT)
     B, _ = load_b_c(bc_ptr, first, relative, K, 0, KW, 1, ELEMENT, INTERIOR)
-    weight = kept_dt_weight(weight_ptr, weights[0], K, words, 0, D, RANK)
-    steps_low = tile_steps(dts, weight, biases[0], exists, INTERIOR, PRECISE)
+    steps_low = tile_steps(
+        low_rank, p_ptr, weight_ptr, kept[0], biases[0], first, relative, exists, K, words,
+        0, D, KW, RANK, ELEMENT, INTERIOR,
+    )  # fmt: skip
     _, low = scan_tile(steps_low, x_low, decays[0], B, states[0])
-    weight = kept_dt_weight(weight_ptr, weights[1], K, words, 1, D, RANK)
-    steps_high = tile_steps(dts, weight, biases[1], exists, INTERIOR, PRECISE)
+    steps_high = tile_steps(
+        low_rank, p_ptr, weight_ptr, kept[1], biases[1], first, relative, exists, K, words,
+        1, D, KW, RANK, ELEMENT, INTERIOR,
+    )  # fmt: skip
     _, high = scan_tile(steps_high, x_high, decays[1], B, states[1])
     return (low, high), (sums[0] + sum_rows(steps_low, x_low, 16), sums[1] + sum_rows(steps_high, x_high, 16))
 
@@ -61,8 +57,7 @@ def _summarise_chunk(
 ):  # fmt: skip
     T: tl.constexpr = 16
     length = height * width
-    low = load_dt_weight(weight_ptr, K, words, 0, D, RANK)
-    weights = (low, load_dt_weight(weight_ptr, K, words, 1, D, RANK))
+    kept = keep_weights(weight_ptr, K, words, D, RANK, ELEMENT)
     biases = load_channels(bias_ptr + K * D, words, D)
     decays = load_channels(a_ptr + K * D, words, D)
     zeros = tl.zeros([32], tl.float32)
@@ -77,12 +72,12 @@ def _summarise_chunk(
             interior = interior & (start % height + T <= height)
         if interior or not EDGES:
             states, sums = _summarise_tile(
-                x_ptr, p_ptr, bc_ptr, weight_ptr, weights, biases, decays, states, sums, start, words,
+                x_ptr, p_ptr, bc_ptr, weight_ptr, kept, biases, decays, states, sums, start, words,
                 height, width, K, D, KW, RANK, ELEMENT, True, LOW,
             )  # fmt: skip
         else:
             states, sums = _summarise_tile(
-                x_ptr, p_ptr, bc_ptr, weight_ptr, weights, biases, decays, states, sums, start, words,
+                x_ptr, p_ptr, bc_ptr, weight_ptr, kept, biases, decays, states, sums, start, words,
                 height, width, K, D, KW, RANK, ELEMENT, False, LOW,
             )  # fmt: skip
     at = (K * chunks + chunk).to(tl.int64) * D + 2 * words
@@ -120,25 +115,27 @@ def summary_kernel(
 
 @triton.jit
 def _output_tile(
-    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, weights, biases, decays, skips, states, start, words,
+    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, kept, biases, decays, skips, states, start, words,
     height, width,
     K: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr,
     ELEMENT: tl.constexpr, INTERIOR: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
     """Add one direction of one tile to y, or with the last direction write the sum to out."""
-    PRECISE: tl.constexpr = tl.float32 == ELEMENT
     first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, INTERIOR, LOW)
     lanes = (words < D // 2)[None, :]
-    x_low, x_high, dts, offsets = load_tile(
-        x_ptr, p_ptr, first, relative, words, K, D, KW, RANK, ELEMENT, INTERIOR
-    )
+    x_low, x_high, offsets = load_x(x_ptr, first, relative, words, D, ELEMENT, INTERIOR)
+    low_rank = load_low_rank(p_ptr, first, relative, K, KW, RANK, ELEMENT)
     B, C = load_b_c(bc_ptr, first, relative, K, 0, KW, 1, ELEMENT, INTERIOR)
-    weight = kept_dt_weight(weight_ptr, weights[0], K, words, 0, D, RANK)
-    steps = tile_steps(dts, weight, biases[0], exists, INTERIOR, PRECISE)
+    steps = tile_steps(
+        low_rank, p_ptr, weight_ptr, kept[0], biases[0], first, relative, exists, K, words,
+        0, D, KW, RANK, ELEMENT, INTERIOR,
+    )  # fmt: skip
     scanned, low = scan_tile(steps, x_low, decays[0], B, states[0])
     y_low = scanned * C
-    weight = kept_dt_weight(weight_ptr, weights[1], K, words, 1, D, RANK)
-    steps = tile_steps(dts, weight, biases[1], exists, INTERIOR, PRECISE)
+    steps = tile_steps(
+        low_rank, p_ptr, weight_ptr, kept[1], biases[1], first, relative, exists, K, words,
+        1, D, KW, RANK, ELEMENT, INTERIOR,
+    )  # fmt: skip
     scanned, high = scan_tile(steps, x_high, decays[1], B, states[1])
     y_high = scanned * C
 
@@ -184,8 +181,7 @@ def output_kernel(
     skips = load_channels(skip_ptr, words, D)
     for backward in tl.static_range(2):
         k = COLUMNS + 2 * backward
-        low = load_dt_weight(weight_ptr, k, words, 0, D, RANK)
-        weights = (low, load_dt_weight(weight_ptr, k, words, 1, D, RANK))
+        kept = keep_weights(weight_ptr, k, words, D, RANK, ELEMENT)
         biases = load_channels(bias_ptr + k * D, words, D)
         decays = load_channels(a_ptr + k * D, words, D)
         states = load_channels(entering_ptr + (k * chunks + chunk).to(tl.int64) * D, words, D)
@@ -199,11 +195,11 @@ def output_kernel(
                 interior = interior & (start % height + T <= height)
             if interior or not EDGES:
                 states = _output_tile(
-                    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, weights, biases, decays, skips, states,
+                    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, kept, biases, decays, skips, states,
                     start, words, height, width, k, D, KW, RANK, ELEMENT, True, LOW,
                 )  # fmt: skip
             else:
                 states = _output_tile(
-                    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, weights, biases, decays, skips, states,
+                    x_ptr, p_ptr, bc_ptr, y_ptr, out_ptr, weight_ptr, kept, biases, decays, skips, states,
                     start, words, height, width, k, D, KW, RANK, ELEMENT, False, LOW,
                 )  # fmt: skip

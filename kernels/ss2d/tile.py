@@ -14,14 +14,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from vlmprof.kernels.device_math import (
-    INTERPRETED,
     exp2_fast,
     last_row,
     load_where,
     opaque,
     rows_in_lanes,
     scan_rows,
-    softplus,
     split_pair,
 )
 
@@ -67,28 +65,16 @@ def tile_pixels(
 
 
 @triton.jit
-def load_tile(
-    x_ptr, p_ptr, first, relative, words, direction,
-    D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr, INTERIOR: tl.constexpr,
-):  # fmt: skip
-    """x (T, 32) of both halves of the channels, low-rank steps (RANK, T), and the offsets of x.
-
-    x_ptr: words of two channels, (pixels, D / 2). p_ptr: (pixels, 4, KW), each block the low-rank steps,
-    then B and C of the states side by side.
-    """
+def load_x(x_ptr, first, relative, words, D: tl.constexpr, ELEMENT: tl.constexpr, INTERIOR: tl.constexpr):
+    """x (T, 32) of both halves of the channels, and its offsets; x_ptr: words of two, (pixels, D / 2)."""
     D2: tl.constexpr = D // 2
-    r = tl.arange(0, RANK)
     offsets = relative[:, None] * D2 + words[None, :]
     if INTERIOR:
         # none is negative: an unsigned offset takes one instruction less to add to a base
         offsets = offsets.to(tl.uint32)
-    lanes = (words < D2)[None, :]
-    x_low, x_high = split_pair(load_where(x_ptr + first * D2 + offsets, lanes, D % 64 != 0), ELEMENT)
-
-    block = first * (4 * KW) + direction * KW
-    rank_offsets = relative[None, :] * (4 * KW) + r[:, None]
-    dts = load_where(p_ptr + block + rank_offsets, (r < KW)[:, None], RANK > KW)
-    return x_low, x_high, dts, offsets
+    x = load_where(x_ptr + first * D2 + offsets, (words < D2)[None, :], D % 64 != 0)
+    x_low, x_high = split_pair(x, ELEMENT)
+    return x_low, x_high, offsets
 
 
 @triton.jit
@@ -111,26 +97,6 @@ def load_b_c(
 
 
 @triton.jit
-def tile_steps(dts, dt_weight, dt_bias, exists, INTERIOR: tl.constexpr, PRECISE: tl.constexpr):
-    """softplus(dt_proj) for one half of the channels, (T, 32); 0 where no position exists.
-
-    dts: (R, T) in the input's dtype; dt_weight: (32, R), zero beyond the rank, where dts may hold B and C;
-    dt_bias: (32). With the weights on the left the product takes them as they are loaded; on the right each
-    would be copied to where the other half of its pair is.
-    """
-    T: tl.constexpr = 16
-    if INTERPRETED:
-        dts = dts.to(tl.float32)
-        dt_weight = dt_weight.to(tl.float32)
-    bias = tl.broadcast_to(dt_bias[:, None], [32, T])
-    product = tl.dot(dt_weight, dts, acc=bias, input_precision="tf32x3" if PRECISE else "tf32")
-    steps = softplus(rows_in_lanes(tl.trans(product)), PRECISE)
-    if not INTERIOR:
-        steps = tl.where(exists[:, None], steps, 0.0)
-    return steps
-
-
-@triton.jit
 def scan_tile(steps, x, A2, B, state):
     """States h = exp2(A2 step) h + step x B along the tile, (T, 32), and the last of them, (32)."""
     T: tl.constexpr = 16
@@ -140,27 +106,6 @@ def scan_tile(steps, x, A2, B, state):
     drive = tl.where(i[:, None] == 0, decay * state[None, :] + drive, drive)
     _, states = scan_rows(decay, drive, T)
     return states, last_row(states, T)
-
-
-@triton.jit
-def load_dt_weight(weight_ptr, direction, words, HALF: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr):
-    """(32, RANK) weights of the lower (HALF 0) or the higher channel of each word; zeros beyond D."""
-    r = tl.arange(0, RANK)
-    offsets = ((direction * 2 + HALF) * (D // 2) + words[:, None]) * RANK + r[None, :]
-    return load_where(weight_ptr + offsets, (words < D // 2)[:, None], D % 64 != 0)
-
-
-@triton.jit
-def kept_dt_weight(
-    weight_ptr, kept, direction, words, HALF: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr
-):
-    """The weights kept in registers through the chunk, or, where they would fill these, fresh ones.
-
-    They would in float32, at twice the registers, and where the rank is above 16. The base address is
-    hidden, so that the loads stay in the loop; a multiple of 8 keeps them wide.
-    """
-    KEEP: tl.constexpr = RANK == 16 and kept.dtype != tl.float32
-    return kept if KEEP else load_dt_weight(weight_ptr + 8 * opaque(0), direction, words, HALF, D, RANK)
 
 
 @triton.jit

@@ -43,7 +43,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
     [
         ("ss2d", "whole tiles", torch.bfloat16),
         ("ss2d", "prime, odd channels, batch 3", torch.bfloat16),
-        ("ss2d", "rank 20, strided", torch.bfloat16),
+        ("ss2d", "rank 35, strided", torch.bfloat16),
+        ("ss2d", "rank 35, strided", torch.float32),
         ("ss2d", "tall, two channel blocks", torch.float16),
         ("ss2d", "one column", torch.float32),
         ("ss2d", "steps of ±50", torch.float32),
