@@ -123,16 +123,15 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     from vlmprof.kernels.cross_scan import fused as cross
 
     element = ELEMENT_NAMES[dtype]
-    names = ("x", "y", "xs", "ys", "weight", "bias", "norm_weight", "norm_bias", "residual")
-    types = {f"{name}_ptr": "*" + element for name in names}
+    names = ("x", "y", "xs", "ys", "weight", "bias", "residual")
+    types = {f"{name}_ptr": "*" + element for name in names} | {"sum_ptr": "*fp32", "offset_ptr": "*fp32"}
     types |= dict.fromkeys(("rows", "channels", "height", "width"), "i32") | {"eps": "fp32"}
     where = f"d{d_model} {element}"
 
     def product(name: str, width_in: int, width_out: int, tile: Tile, **more: Any) -> Launch:
         constants = {
-            "K": width_in, "M": width_out, "NORM": False, "NORM_BIAS": False, "BIAS": False,
-            "RESIDUAL": False, "ACTIVATION": "", "PRECISION": "tf32x3" if element == "fp32" else "tf32",
-            **tile.constants(),
+            "K": width_in, "M": width_out, "NORM": False, "OFFSET": True, "RESIDUAL": False, "ACTIVATION": "",
+            "PRECISE": element == "fp32", **tile.constants(),
         }  # fmt: skip
         size = ", large tiles" if tile is LARGE else ""
         return Launch(f"{name}{size} {where}", linear_kernel, types, constants | more, tile.options())
@@ -142,12 +141,12 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
         "PIXELS": depthwise.PIXELS, "CHANNELS": depthwise.CHANNELS,
     }  # fmt: skip
     convolve, tile = depthwise.depthwise_conv_silu_kernel, {"TILE": cross.TILE}
-    normed = {"NORM": True, "NORM_BIAS": True}
+    normed = {"NORM": True}
     products: list[tuple[str, int, int, dict[str, Any]]] = [
         ("norm_linear", d_model, 2 * d_model, normed),
-        ("norm_linear, GELU", d_model, 4 * d_model, normed | {"BIAS": True, "ACTIVATION": "gelu"}),
+        ("norm_linear, GELU", d_model, 4 * d_model, normed | {"ACTIVATION": "gelu"}),
         ("norm_linear, residual", 2 * d_model, d_model, normed | {"RESIDUAL": True}),
-        ("linear, residual", 4 * d_model, d_model, {"BIAS": True, "RESIDUAL": True}),
+        ("linear, residual", 4 * d_model, d_model, {"RESIDUAL": True}),
     ]
     tiles = (SMALL,) if element == "fp32" else (SMALL, LARGE)
     return [

@@ -1,7 +1,11 @@
 """Layer norm, matrix product, activation and residual in one kernel: the `triton` backend.
 
-The norm's statistics take a first walk over the rows, whose second reading, for the product, comes
-from the cache; the normalised rows are never written.
+The norm is taken out of the product. With γ, β its weight and bias, μ and σ of a row of x,
+
+    W ((x - μ) / σ · γ + β) + b = ((W γ) x - μ (W γ) 1) / σ + (W β + b),
+
+so the product reads x as it is in memory, and the rows' sums and squares, gathered beside it, come in
+at the end. W γ, its row sums and W β + b are made once and kept (`fold`).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS
 from vlmprof.kernels.device_math import INTERPRETED
+from vlmprof.kernels.kept import kept
 from vlmprof.kernels.launcher import Launcher
 
 
@@ -45,6 +50,9 @@ LARGE = Tile(128, 128, 64, 8)
 """Half the reads per result, and the norm computed half as often; for two-byte inputs alone, whose tiles in
 three stages fit the shared memory of every GPU since Ampere."""
 
+ROWS_AT_ONCE = 256
+"""Of a weight, while its product with a norm's bias is taken."""
+
 LARGE_FILLS = 264
 """Programs from which large tiles keep a GPU busy: two for each multiprocessor of an H200."""
 
@@ -67,66 +75,100 @@ def activate(x, ACTIVATION: tl.constexpr):
 
 @triton.jit(do_not_specialize=["rows"])
 def linear_kernel(
-    x_ptr, norm_weight_ptr, norm_bias_ptr, weight_ptr, bias_ptr, residual_ptr, y_ptr, rows, eps,
+    x_ptr, weight_ptr, sum_ptr, offset_ptr, residual_ptr, y_ptr, rows, eps,
     K: tl.constexpr, M: tl.constexpr,
-    NORM: tl.constexpr, NORM_BIAS: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr, PRECISION: tl.constexpr,
+    NORM: tl.constexpr, OFFSET: tl.constexpr, RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr, PRECISE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """y (rows, M) = activation(norm(x) weightᵀ + bias) + residual. x (rows, K), weight (M, K).
+    """y (rows, M) = activation(norm(x) weightᵀ + offset) + residual. x (rows, K), weight (M, K).
 
-    Grid (row blocks · column blocks): programs which run together share rows, and the first dimension
-    alone may exceed 65535, as the row blocks of a 8192-pixel image do.
+    With NORM the weight holds the norm's, and sum (M) its sums over K. Grid (row blocks · column blocks):
+    programs which run together share rows, and the first dimension alone may exceed 65535, as the row
+    blocks of a 8192-pixel image do.
     """
     across = tl.cdiv(M, COLUMNS)
     row = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)
     depth = tl.arange(0, DEPTH)
+    PARTIAL: tl.constexpr = K % DEPTH != 0
     there = (row < rows)[:, None]
     x_rows = x_ptr + row.to(tl.int64)[:, None] * K
     if NORM:
-        # the mean first: subtracting it from a sum of squares would cancel
-        total = tl.zeros([ROWS], tl.float32)
-        for k in range(0, K, DEPTH):
-            inside = there & (k + depth < K)[None, :]
-            total += tl.sum(tl.load(x_rows + (k + depth)[None, :], mask=inside, other=0.0).to(tl.float32), 1)
-        mean = total / K
-        squares = tl.zeros([ROWS], tl.float32)
-        for k in range(0, K, DEPTH):
-            inside = there & (k + depth < K)[None, :]
-            x = tl.load(x_rows + (k + depth)[None, :], mask=inside, other=0.0).to(tl.float32)
-            centred = tl.where(inside, x - mean[:, None], 0.0)
-            squares += tl.sum(centred * centred, 1)
-        scale = tl.rsqrt(squares / K + eps)
+        total = tl.zeros([ROWS, DEPTH], tl.float32)
+        squares = tl.zeros([ROWS, DEPTH], tl.float32)
+        if PRECISE:
+            # around a value of its own a row's sums do not cancel; 8 and 11 bits have nothing to lose
+            pivot = tl.load(x_rows, mask=there, other=0.0)
 
     product = tl.zeros([ROWS, COLUMNS], tl.float32)
     for k in range(0, K, DEPTH):
-        deep = k + depth < K
-        x = tl.load(x_rows + (k + depth)[None, :], mask=there & deep[None, :], other=0.0)
-        w = tl.load(
-            weight_ptr + column[None, :] * K + (k + depth)[:, None],
-            mask=(column < M)[None, :] & deep[:, None],
-            other=0.0,
-        )
+        inside = there
+        wanted = (column < M)[None, :]
+        if PARTIAL:
+            inside = there & (k + depth < K)[None, :]
+            wanted = wanted & (k + depth < K)[:, None]
+        x = tl.load(x_rows + (k + depth)[None, :], mask=inside, other=0.0)
+        w = tl.load(weight_ptr + column[None, :] * K + (k + depth)[:, None], mask=wanted, other=0.0)
         if NORM:
-            normed = (x.to(tl.float32) - mean[:, None]) * scale[:, None]
-            normed *= tl.load(norm_weight_ptr + k + depth, mask=deep, other=0.0).to(tl.float32)[None, :]
-            if NORM_BIAS:
-                normed += tl.load(norm_bias_ptr + k + depth, mask=deep, other=0.0).to(tl.float32)[None, :]
-            x = normed.to(w.dtype)
+            if PRECISE:
+                x = tl.where(inside, x - pivot, 0.0)
+            wide = x.to(tl.float32)
+            total += wide
+            squares += wide * wide
         if INTERPRETED:
             x = x.to(tl.float32)
             w = w.to(tl.float32)
-        product = tl.dot(x, w, product, input_precision=PRECISION)
+        product = tl.dot(x, w, product, input_precision="tf32x3" if PRECISE else "tf32")
 
-    if BIAS:
-        product += tl.load(bias_ptr + column, mask=column < M, other=0.0).to(tl.float32)[None, :]
+    if NORM:
+        mean = tl.sum(total, 1)[:, None] / K
+        variance = tl.sum(squares, 1)[:, None] / K - mean * mean
+        scale = tl.rsqrt(tl.maximum(variance, 0.0) + eps)
+        sums = tl.load(sum_ptr + column, mask=column < M, other=0.0)[None, :]
+        product = (product - mean * sums) * scale
+    if OFFSET:
+        product += tl.load(offset_ptr + column, mask=column < M, other=0.0)[None, :]
     product = activate(product, ACTIVATION)
     offsets = row.to(tl.int64)[:, None] * M + column[None, :]
     inside = there & (column < M)[None, :]
     if RESIDUAL:
         product += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
     tl.store(y_ptr + offsets, product.to(y_ptr.dtype.element_ty), mask=inside)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A weight with the norm before it folded in."""
+
+    weight: Tensor
+    """(M, K), in the dtype of x."""
+    sums: Tensor
+    """(M), of the weight as rounded over K, float32."""
+    offset: Tensor
+    """(M), float32."""
+
+
+def fold(
+    dtype: torch.dtype,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Folded:
+    """W γ in `dtype`, its sums, and W β + b: what follows a norm without weight and bias.
+
+    Whole copies in a wider type would be the most memory that a small image takes, hence the parts.
+    """
+    folded = (weight * norm_weight).to(dtype)
+    if norm_bias is None:
+        offset = weight.new_zeros(weight.shape[0], dtype=torch.float32)
+    else:
+        wide = norm_bias.float()
+        offset = torch.cat([(part.float() * wide).sum(1) for part in weight.split(ROWS_AT_ONCE)])
+    if bias is not None:
+        offset = offset + bias.float()
+    return Folded(folded, folded.sum(1, dtype=torch.float32), offset)
 
 
 def linear_fused(
@@ -145,21 +187,24 @@ def linear_fused(
     features, depth = weight.shape
     y = x.new_empty((*x.shape[:-1], features))
     x = x.contiguous()
-    if weight.dtype != x.dtype:
+    sums, offset = x, bias
+    if norm_weight is not None:
+        folded = kept(fold, x.dtype, norm_weight, norm_bias, weight, bias)
+        weight, sums, offset = folded.weight, folded.sums, folded.offset
+    elif weight.dtype != x.dtype:
         weight = weight.to(x.dtype)
     rows = x.numel() // depth
     tile = tile_for(rows, features, x.dtype)
     launch = _launcher(
-        depth, features, norm_weight is not None, norm_bias is not None, bias is not None,
-        residual is not None, activation or "", x.dtype, tile,
+        depth, features, norm_weight is not None, offset is not None, residual is not None,
+        activation or "", x.dtype, tile,
     )  # fmt: skip
     launch(
         (tile.programs(rows, features), 1, 1),
         x,
-        x if norm_weight is None else norm_weight,
-        x if norm_bias is None else norm_bias,
         weight.contiguous(),
-        x if bias is None else bias,
+        sums,
+        x if offset is None else offset,
         x if residual is None else residual.contiguous(),
         y,
         rows,
@@ -170,18 +215,17 @@ def linear_fused(
 
 @lru_cache(maxsize=1024)
 def _launcher(
-    depth: int, features: int, norm: bool, norm_bias: bool, bias: bool, residual: bool,
-    activation: str, dtype: torch.dtype, tile: Tile,
+    depth: int, features: int, norm: bool, offset: bool, residual: bool, activation: str, dtype: torch.dtype,
+    tile: Tile,
 ) -> Launcher:  # fmt: skip
     constants = {
         "K": depth,
         "M": features,
         "NORM": norm,
-        "NORM_BIAS": norm_bias,
-        "BIAS": bias,
+        "OFFSET": offset,
         "RESIDUAL": residual,
         "ACTIVATION": activation,
-        "PRECISION": "tf32x3" if dtype == torch.float32 else "tf32",
+        "PRECISE": dtype == torch.float32,
         **tile.constants(),
     }
     return Launcher(linear_kernel, constants, tile.options())
