@@ -1,22 +1,27 @@
 """Programs of PTX on a CPU, in numpy: what a compiled kernel computes, without a GPU.
 
-All lanes of a program run in step, which is one of the orders that its barriers allow. Only what the
-kernels use is there, after NVIDIA's PTX ISA (the fragments of `mma`, `ldmatrix` and `stmatrix` as its
-section on warp-level matrix instructions draws them). Branches must be taken by all lanes or by none.
+All lanes of a program run in step, which is one of the orders that its barriers allow. Copies and products
+that run beside it are done when it waits for them, so that what overwrites their data too early shows. Only
+what the kernels use is there, after NVIDIA's PTX ISA (the fragments of `mma`, `ldmatrix` and `stmatrix` as
+its section on warp-level matrix instructions draws them). Branches must be taken by all lanes or by none.
 What is not known raises: nothing is guessed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import ptx_arithmetic as arithmetic
-from ptx_arithmetic import bits_of, float_of, half_of, round_half
+from ptx_arithmetic import bits_of, float_of, round_half
 from ptx_memory import Bits, Bools, Memory
+from ptx_wgmma import ROWS, Pending, element, factor, positions
 
 WARP = 32
+
+SHARED_ALIGNMENT = 1024
+"""What the swizzle of the widest rows counts on."""
 
 
 class Machine:
@@ -36,8 +41,9 @@ class Machine:
         for axis, index in zip("xyz", program, strict=True):
             self._registers[f"%ctaid.{axis}"] = np.full_like(self._lanes, index)
         self._parameters, self._memory, self._shared = parameters, memory, Memory()
+        self._copies, self._products = Pending(), Pending()
         self._registers["global_smem"] = np.full_like(
-            self._lanes, self._shared.place(np.zeros(self._shared_bytes, np.uint8))
+            self._lanes, self._shared.place(np.zeros(self._shared_bytes, np.uint8), SHARED_ALIGNMENT)
         )
         at = 0
         while at is not None:
@@ -101,12 +107,18 @@ class Machine:
 
     def _execute(self, parts: list[str], operands: list[str], active: Bools) -> None:
         name = parts[0]
-        if name == "bar" or (parts[1:2] == ["async"] and parts[2].endswith("_group")):
+        if name in ("bar", "fence") or parts[:2] == ["wgmma", "fence"]:
             return
-        if name in ("ld", "st"):
+        if "commit_group" in parts:
+            self._waiting(name).commit()
+        elif "wait_group" in parts:
+            self._waiting(name).wait(int(operands[0]))
+        elif name in ("ld", "st"):
             self._access(parts, operands, active)
         elif name == "cp":
-            self._copy(operands, active)
+            self._copies.begin(self._copy(operands, active))
+        elif name == "wgmma":
+            self._products.begin(self._group_product(parts, operands))
         elif name in ("ldmatrix", "stmatrix"):
             self._matrix(parts, operands)
         elif name == "mma":
@@ -145,14 +157,21 @@ class Machine:
                 memory.store(at, self._read(register), width // 8, active)
         return None
 
-    def _copy(self, operands: list[str], active: Bools) -> None:
-        """`cp.async`, done at once: so many bytes from global to shared memory, zeros after the first few."""
+    def _waiting(self, name: str) -> Pending:
+        return self._copies if name == "cp" else self._products
+
+    def _copy(self, operands: list[str], active: Bools) -> Callable[[], None]:
+        """`cp.async`: so many bytes from global to shared memory, zeros after the first few."""
         to, source, size = self._address(operands[0]), self._address(operands[1]), int(operands[2], 0)
         present = self._read(operands[3]) if len(operands) > 3 else np.full_like(self._lanes, size)
-        for at in range(0, size, 4):
-            offset = np.uint64(at)
-            word = self._memory.load(source + offset, 4, active & (offset < present))
-            self._shared.store(to + offset, word, 4, active)
+
+        def copy() -> None:
+            for at in range(0, size, 4):
+                offset = np.uint64(at)
+                word = self._memory.load(source + offset, 4, active & (offset < present))
+                self._shared.store(to + offset, word, 4, active)
+
+        return copy
 
     def _matrix(self, parts: list[str], operands: list[str]) -> None:
         """Matrices of 8 rows of 16 bytes; lane 8 i + r of a warp holds the address of row r of matrix i."""
@@ -182,19 +201,53 @@ class Machine:
         lane = np.arange(self._lanes.size)
         warp, g, t = lane // WARP, lane % WARP // 4, lane % 4
         together = 1 if kind == "tf32" else 2
-        left = np.zeros((warp[-1] + 1, 16, depth))
+        left = self._left_fragment(a, depth, kind)
         right, sums = np.zeros((warp[-1] + 1, depth, 8)), np.zeros((warp[-1] + 1, 16, 8))
         for j in range(together):
-            for i, register in enumerate(a):
-                k = depth // 2 * (i // 2) + together * t + j
-                left[warp, g + 8 * (i % 2), k] = _element(self._read(register), kind, j)
             for i, register in enumerate(b):
-                right[warp, depth // 2 * i + together * t + j, g] = _element(self._read(register), kind, j)
+                right[warp, depth // 2 * i + together * t + j, g] = element(self._read(register), kind, j)
         for i, register in enumerate(c):
             sums[warp, g + 8 * (i // 2), 2 * t + i % 2] = float_of(self._read(register))
         result = (left @ right + sums).astype(np.float32)
         for i, register in enumerate(out):
             self._write(register, bits_of(result[warp, g + 8 * (i // 2), 2 * t + i % 2]), 32, self._every)
+
+    def _left_fragment(self, registers: list[str], depth: int, kind: str) -> np.ndarray:
+        """A (warps, 16, depth) from the pairs along k that the lanes hold."""
+        lane = np.arange(self._lanes.size)
+        warp, g, t = lane // WARP, lane % WARP // 4, lane % 4
+        together = 1 if kind == "tf32" else 2
+        left = np.zeros((warp[-1] + 1, 16, depth))
+        for j in range(together):
+            for i, register in enumerate(registers):
+                k = depth // 2 * (i // 2) + together * t + j
+                left[warp, g + 8 * (i % 2), k] = element(self._read(register), kind, j)
+        return left
+
+    def _group_product(self, parts: list[str], operands: list[str]) -> Callable[[], None]:
+        """`wgmma`: m64 of each four warps; A in shared memory or registers, B in shared memory."""
+        (shape, _, kind, _), out, given = parts[4:8], _names(operands[0]), _names(operands[1])
+        width, depth = map(int, re.fullmatch(r"m64n(\d+)k(\d+)", shape).groups())  # type: ignore[union-attr]
+        if [int(o) for o in operands[4:6]] != [1, 1] or any(int(o) for o in operands[6:]):
+            raise ValueError("a factor that is negated or transposed")
+        groups = self._lanes.size // (4 * WARP)
+        descriptors = [self._read(o)[:: 4 * WARP].tolist() for o in operands[1:3] if not o.startswith("{")]
+        adds = bool(self._read(operands[3])[0])
+
+        def multiply() -> None:
+            right = [factor(self._shared, d, width, depth, kind).T for d in descriptors[-1]]
+            if len(given) > 1:
+                left = list(self._left_fragment(given, depth, kind).reshape(groups, ROWS, depth))
+            else:
+                left = [factor(self._shared, d, ROWS, depth, kind) for d in descriptors[0]]
+            sums = np.matmul(left, right)
+            for i, register in enumerate(out):
+                at = positions(self._lanes.size, i)
+                if adds:
+                    sums[at] += float_of(self._read(register))
+                self._write(register, bits_of(sums.astype(np.float32)[at]), 32, self._every)
+
+        return multiply
 
     def _shuffle(self, parts: list[str], operands: list[str]) -> None:
         lane = np.arange(self._lanes.size)
@@ -222,12 +275,3 @@ class Machine:
 
 def _names(operand: str) -> list[str]:
     return operand.strip("{} ").replace(",", " ").split()
-
-
-def _element(bits: Bits, kind: str, half: int) -> np.ndarray:
-    """A factor of a product: the tensor cores leave out the low 13 bits of a tf32."""
-    return (
-        float_of(bits & np.uint64(0xFFFFE000))
-        if kind == "tf32"
-        else half_of(bits >> np.uint64(16 * half), kind)
-    )

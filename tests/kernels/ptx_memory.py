@@ -21,9 +21,9 @@ class Memory:
         self._owned = np.zeros(0, bool)
         self._arrays: list[tuple[int, npt.NDArray[np.uint8]]] = []
 
-    def place(self, array: npt.NDArray[np.uint8]) -> int:
-        """Put a copy of the bytes at a multiple of 256 and return that address."""
-        start = -(-self._data.size // _GUARD_BYTES) * _GUARD_BYTES + _GUARD_BYTES
+    def place(self, array: npt.NDArray[np.uint8], alignment: int = _GUARD_BYTES) -> int:
+        """Put a copy of the bytes at a multiple of `alignment` and return that address."""
+        start = -(-(self._data.size + _GUARD_BYTES) // alignment) * alignment
         size = start + array.size + _GUARD_BYTES
         data, owned = np.zeros(size, np.uint8), np.zeros(size, bool)
         data[: self._data.size], owned[: self._owned.size] = self._data, self._owned
