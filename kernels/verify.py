@@ -211,6 +211,7 @@ def _block_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     more: dict[str, object] = {"residual": residual.to(dtype), "activation": "gelu"}
     yield Case("linear", "bias", linear, linear_arguments, {})
     yield Case("norm_linear", "GELU, residual", norm_linear, norm, more)
+    yield linear_case("few rows, wide weight", 3, 40, 70, dtype, device)
     convolution = (draw(2, 5, 35, 20).to(dtype), draw(20, 1, 3, 3).to(dtype) / 3.0, draw(20))
     yield Case("depthwise_conv_silu", "3 × 3", depthwise_conv_silu, convolution, {})
 

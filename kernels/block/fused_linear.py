@@ -5,7 +5,8 @@ The norm is taken out of the product. With γ, β its weight and bias, μ and σ
     W ((x - μ) / σ · γ + β) + b = ((W γ) x - μ (W γ) 1) / σ + (W β + b),
 
 so the product reads x as it is in memory, and the rows' sums and squares, gathered beside it, come in
-at the end. W γ, its row sums and W β + b are made once and kept (`fold`).
+at the end. W γ, its row sums and W β + b are made once and kept (`fold`), unless that would take much
+memory for a few rows, which are then normalised by torch before the product.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS
+from vlmprof.kernels.block.plain import layer_norm
 from vlmprof.kernels.device_math import INTERPRETED
 from vlmprof.kernels.kept import kept
 from vlmprof.kernels.launcher import Launcher
@@ -52,6 +54,9 @@ three stages fit the shared memory of every GPU since Ampere."""
 
 ROWS_AT_ONCE = 256
 """Of a weight, while its product with a norm's bias is taken."""
+
+LARGEST_COPY = 2
+"""W γ is kept where it takes at most so many times the memory of x and y."""
 
 LARGE_FILLS = 264
 """Programs from which large tiles keep a GPU busy: two for each multiprocessor of an H200."""
@@ -187,18 +192,21 @@ def linear_fused(
     features, depth = weight.shape
     y = x.new_empty((*x.shape[:-1], features))
     x = x.contiguous()
-    sums, offset = x, bias
-    if norm_weight is not None:
-        folded = kept(fold, x.dtype, norm_weight, norm_bias, weight, bias)
-        weight, sums, offset = folded.weight, folded.sums, folded.offset
-    elif weight.dtype != x.dtype:
-        weight = weight.to(x.dtype)
     rows = x.numel() // depth
+    sums, offset = x, bias
+    folds = norm_weight is not None and weight.numel() <= LARGEST_COPY * (x.numel() + y.numel())
+    if norm_weight is not None:
+        if folds:
+            folded = kept(fold, x.dtype, norm_weight, norm_bias, weight, bias)
+            weight, sums, offset = folded.weight, folded.sums, folded.offset
+        else:
+            x = layer_norm(x, norm_weight, norm_bias, eps)
+    if weight.dtype != x.dtype:
+        weight = weight.to(x.dtype)
     tile = tile_for(rows, features, x.dtype)
     launch = _launcher(
-        depth, features, norm_weight is not None, offset is not None, residual is not None,
-        activation or "", x.dtype, tile,
-    )  # fmt: skip
+        depth, features, folds, offset is not None, residual is not None, activation or "", x.dtype, tile
+    )
     launch(
         (tile.programs(rows, features), 1, 1),
         x,

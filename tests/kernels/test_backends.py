@@ -40,6 +40,7 @@ NARROW = [
     ("cross_scan", "7 × 41"),
     ("cross_merge", "7 × 41"),
     ("norm_linear", "GELU, residual"),
+    ("norm_linear", "few rows, wide weight"),
     ("depthwise_conv_silu", "3 × 3"),
 ]
 """What the interpreter runs in the narrow dtypes too: it is slow."""
