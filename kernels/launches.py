@@ -119,7 +119,7 @@ def carry_launches(d_state: int) -> list[Launch]:
 def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     """Norm, projection, convolution, MLP, cross-scan and cross-merge of a block."""
     from vlmprof.kernels.block import fused_depthwise as depthwise
-    from vlmprof.kernels.block.fused_linear import LARGE, SMALL, Tile, linear_kernel
+    from vlmprof.kernels.block.fused_linear import LARGE, SMALL, WIDE, Tile, linear_kernel
     from vlmprof.kernels.cross_scan import fused as cross
 
     element = ELEMENT_NAMES[dtype]
@@ -148,7 +148,7 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
         ("norm_linear, residual", 2 * d_model, d_model, normed | {"RESIDUAL": True}),
         ("linear, residual", 4 * d_model, d_model, {"RESIDUAL": True}),
     ]
-    tiles = (SMALL,) if element == "fp32" else (SMALL, LARGE)
+    tiles = (WIDE,) if element == "fp32" else (SMALL, LARGE)
     return [
         *(product(name, given, made, size, **more) for size in tiles for name, given, made, more in products),
         Launch(f"depthwise_conv_silu {where}", convolve, types, convolution, FOUR_WARPS),

@@ -33,6 +33,8 @@ class Tile:
     columns: int
     depth: int
     warps: int
+    stages: int
+    """Steps whose loads are under way at once."""
 
     def programs(self, rows: int, features: int) -> int:
         """How many it takes for all rows and output features."""
@@ -44,13 +46,17 @@ class Tile:
 
     def options(self) -> dict[str, int | bool]:
         """How the kernel is compiled."""
-        return {**FOUR_WARPS, "num_warps": self.warps}
+        return {**FOUR_WARPS, "num_warps": self.warps, "num_stages": self.stages}
 
 
-SMALL = Tile(64, 64, 32, 4)
-LARGE = Tile(128, 128, 64, 8)
-"""Half the reads per result, and the norm computed half as often; for two-byte inputs alone, whose tiles in
-three stages fit the shared memory of every GPU since Ampere."""
+WIDE = Tile(64, 64, 32, 4, 3)
+"""For four-byte inputs."""
+SMALL = Tile(64, 64, 64, 4, 4)
+"""Where there are few programs each waits for its loads: the deeper its steps, and the more of them are under
+way, the fewer such waits."""
+LARGE = Tile(128, 128, 64, 8, 3)
+"""Half the reads per result, and the norm's sums taken half as often. The tiles of all stages fit the shared
+memory of every GPU since Ampere."""
 
 ROWS_AT_ONCE = 256
 """Of a weight, while its product with a norm's bias is taken."""
@@ -64,8 +70,9 @@ LARGE_FILLS = 264
 
 def tile_for(rows: int, features: int, dtype: torch.dtype) -> Tile:
     """The tile for x of (rows, ...) and a weight of (features, ...)."""
-    fills = LARGE.programs(rows, features) >= LARGE_FILLS
-    return LARGE if dtype.itemsize == 2 and fills else SMALL
+    if dtype.itemsize > 2:
+        return WIDE
+    return LARGE if LARGE.programs(rows, features) >= LARGE_FILLS else SMALL
 
 
 @triton.jit

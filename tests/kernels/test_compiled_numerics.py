@@ -25,7 +25,7 @@ from ptx_memory import Memory
 from triton import knobs
 from triton.runtime import driver
 from vlmprof.kernels import backends, verify
-from vlmprof.kernels.block.fused_linear import LARGE, SMALL, tile_for
+from vlmprof.kernels.block.fused_linear import LARGE, WIDE, tile_for
 from vlmprof.kernels.ss2d import fused
 
 
@@ -84,7 +84,7 @@ def test_large_tiles_of_a_product_as_compiled(
     gpu.capability = capability
     monkeypatch.setattr("vlmprof.kernels.block.fused_linear.LARGE_FILLS", 4)
     assert tile_for(131, 150, torch.bfloat16) is LARGE
-    assert tile_for(131, 150, torch.float32) is SMALL
+    assert tile_for(131, 150, torch.float32) is WIDE
     case = verify.linear_case("large tiles", 131, 200, 150, torch.bfloat16, torch.device("cpu"))
     verdict = verify.verify_case(case, torch.bfloat16, "triton", twice=False)
     assert verdict.passed, verdict
