@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from vlmprof.execution.sharing import SharedLLM, complete, without_llm
+from vlmprof.execution.sharing import SharedLLM, absent_bytes, complete, without_llm
 from vlmprof.plan import make_plan
 from vlmprof.records import Row, StageFigures, Status
 from vlmprof.spec import build_spec
@@ -53,8 +53,41 @@ def test_nothing_is_shared_unless_asked():
 
 
 def test_a_cell_that_takes_over_stops_at_the_connector():
-    stages = without_llm({"stages": ("vision", "connector", "prefill", "decode"), "seed": 1})
-    assert stages == {"stages": ("vision", "connector"), "seed": 1}
+    whole = {"stages": ("vision", "connector", "prefill", "decode"), "seed": 1, "memory_limit": None}
+    assert without_llm(whole, None, GIB) == {**whole, "stages": ("vision", "connector")}
+
+
+def test_a_cell_that_takes_over_has_the_room_that_the_llm_would_leave():
+    whole = {"stages": ("vision", "prefill")}
+    assert without_llm(whole, 24 * GIB, 13 * GIB)["memory_limit"] == 11 * GIB
+    assert without_llm(whole, 8 * GIB, 13 * GIB)["memory_limit"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"outputs": "freed"}, 0),
+        # 256 positions of 32,000 words less 256 embeddings of 384 channels, two bytes each
+        ({}, 256 * (32_000 - 384) * 2),
+        ({"prompt_tokens": 4}, 260 * 32_000 * 2 - 256 * 384 * 2),
+        ({"logits": "last"}, 0),
+        ({"stages": ("vision", "prefill")}, 256 * 32_000 * 2),
+        ({"stages": ("vision", "prefill", "decode")}, 5 * GIB),
+    ],
+)
+def test_what_an_llm_that_is_not_there_would_hold(changes, kept):
+    fixed = build_spec({"axes": AXES, "fixed": {"outputs": "kept"}}, {}, "test").fixed
+    cell = CELLS["vit-s @ 256"]
+    donor = row_of("vit-t @ 256", cache_bytes=5 * GIB)
+    assert absent_bytes(cell, {**fixed, **changes}, donor) == 10 * GIB + kept
+
+
+def test_running_out_of_memory_says_what_lay_beside():
+    own = row_of("vit-s @ 224", status=Status.OOM, message="out of memory")
+    row, _ = complete(own, {}, row_of("vit-t @ 224"), {}, 10 * GIB)
+    assert row.status is Status.OOM
+    assert row.message == "out of memory (beside 10 GiB of the LLM)"
+    assert row.llm_shared_from is None
 
 
 def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
@@ -75,6 +108,7 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
         {"gpu_vision_s": [0.4], "end_to_end_s": [0.46]},
         donor,
         {"gpu_vision_s": [0.1], "gpu_prefill_s": [1.0, 1.0], "end_to_end_s": [1.16, 1.16]},
+        10 * GIB,
     )
     assert whole.llm_shared_from == donor.cell_id
     assert whole.stages["prefill"] == donor.stages["prefill"]
@@ -89,4 +123,5 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
 def test_encoding_can_be_the_peak():
     donor = row_of("vit-t @ 224")
     own = row_of("vit-s @ 224", weight_bytes=1 * GIB, peak_allocated_bytes=9 * GIB)
-    assert complete(own, {}, donor, {})[0].peak_allocated_bytes == 19 * GIB
+    assert complete(own, {}, donor, {}, 10 * GIB)[0].peak_allocated_bytes == 19 * GIB
+    assert complete(own, {}, donor, {}, 12 * GIB)[0].peak_allocated_bytes == 21 * GIB

@@ -14,9 +14,12 @@ from typing import Any
 from vlmprof.plan import Cell
 from vlmprof.records import Row, Status
 from vlmprof.store import Samples
+from vlmprof.units import show_bytes
+from vlmprof.vlm.llm_catalog import facts
 
 BEFORE_LLM = ("preprocess", "vision", "connector")
 FROM_LLM = ("prefill", "decode")
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class SharedLLM:
@@ -38,24 +41,47 @@ class SharedLLM:
         return self._donors.get(_shape(cell.axes, cell.visual_tokens))
 
 
-def without_llm(fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a cell that takes its LLM stages over."""
-    return {**fixed, "stages": tuple(stage for stage in fixed["stages"] if stage in BEFORE_LLM)}
+def absent_bytes(cell: Cell, fixed: Mapping[str, Any], donor: Row) -> int:
+    """What the LLM would hold while a cell that takes its stages over encodes: its weights and, where outputs
+    are kept, what it returned before, beyond the embeddings that the cell keeps in that place."""
+    weight_bytes = donor.stages["prefill"].weight_bytes or 0
+    if fixed["outputs"] != "kept":
+        return weight_bytes
+    llm, item_bytes = facts(str(cell.axes["llm"])), ITEM_BYTES[str(cell.axes["dtype"])]
+    tokens, batch = cell.visual_tokens or 0, int(cell.axes["batch_size"])
+    returned_bytes = donor.cache_bytes
+    if "decode" not in fixed["stages"] or returned_bytes is None:
+        positions = tokens + int(fixed["prompt_tokens"]) if fixed["logits"] == "all" else 1
+        returned_bytes = batch * positions * llm.vocab_size * item_bytes
+    embedded = llm.hidden_size if "connector" in fixed["stages"] else 0
+    return weight_bytes + max(returned_bytes - batch * tokens * embedded * item_bytes, 0)
 
 
-def complete(row: Row, samples: Samples, donor: Row, donor_samples: Samples) -> tuple[Row, Samples]:
+def without_llm(fixed: Mapping[str, Any], room_bytes: int | None, absent: int) -> dict[str, Any]:
+    """The settings of a cell that takes its LLM stages over: of `room_bytes` it gets what the LLM leaves."""
+    stages = tuple(stage for stage in fixed["stages"] if stage in BEFORE_LLM)
+    return {**fixed, "stages": stages, "memory_limit": room_bytes and max(room_bytes - absent, 1)}
+
+
+def complete(
+    row: Row, samples: Samples, donor: Row, donor_samples: Samples, absent: int
+) -> tuple[Row, Samples]:
     """The row and samples of a cell measured up to the connector, with the donor's LLM stages.
 
     End-to-end is the cell's own part plus the donor's time beyond its own such part. Peaks are what the
-    two measurements say once weights that the other cell did not have are exchanged: while encoding, the
-    LLM's weights lie beside; while the LLM runs, the encoder's own do.
+    two measurements say once what the other cell did not have is exchanged: while encoding, the LLM's
+    `absent_bytes` lie beside; while the LLM runs, the encoder's own weights do. A cell that ran out of
+    memory says what lay beside it.
     """
+    if row.status is not Status.OK:
+        beside = f" (beside {show_bytes(absent)} of the LLM)" if row.status is Status.OOM else ""
+        return replace(row, message=f"{row.message or ''}{beside}" or None), samples
     taken = {stage: donor.stages[stage] for stage in FROM_LLM if stage in donor.stages}
     own_weight_bytes, llm_weight_bytes = row.weight_bytes or 0, taken["prefill"].weight_bytes or 0
     exchanged_bytes = own_weight_bytes - ((donor.weight_bytes or 0) - llm_weight_bytes)
     before_s = sum(_device_s(donor, stage) for stage in BEFORE_LLM)
     peaks = {
-        name: _exchanged(row, donor, name, llm_weight_bytes, exchanged_bytes)
+        name: _exchanged(row, donor, name, absent, exchanged_bytes)
         for name in ("peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_bytes")
     }
     completed = replace(
@@ -90,8 +116,8 @@ def _device_s(row: Row, stage: str) -> float:
     return 0.0 if figures is None else figures.gpu_s or figures.host_s or 0.0
 
 
-def _exchanged(row: Row, donor: Row, name: str, llm_bytes: int, exchanged_bytes: int) -> int | None:
+def _exchanged(row: Row, donor: Row, name: str, absent: int, exchanged_bytes: int) -> int | None:
     own, whole = getattr(row, name), getattr(donor, name)
     if own is None or whole is None:
         return None
-    return max(own + llm_bytes, whole + exchanged_bytes)
+    return max(own + absent, whole + exchanged_bytes)

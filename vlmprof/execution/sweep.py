@@ -84,7 +84,7 @@ def run_sweep(
         done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
         todo = [cell for cell in cells if cell.cell_id not in done]
         progress.begin(todo, kept=len(cells) - len(todo))
-        _Run(fixed, machine["device_name"], folder, progress, launcher, done.values()).finish(todo)
+        _Run(fixed, machine, folder, progress, launcher, done.values()).finish(todo)
     return SweepOutcome(measured=len(todo), kept=len(cells) - len(todo))
 
 
@@ -114,21 +114,23 @@ class _Run:
     def __init__(
         self,
         fixed: Mapping[str, Any],
-        device_name: str,
+        machine: Mapping[str, Any],
         folder: RunFolder,
         progress: Progress,
         launcher: Launcher,
         done: Collection[Row],
     ) -> None:
         self._fixed = fixed
-        self._device_name = device_name
+        self._device_name = str(machine["device_name"])
+        on_gpu = str(machine["device"]).startswith("cuda")
+        self._room_bytes = fixed["memory_limit"] or (machine["device_memory_bytes"] if on_gpu else None)
         self._folder = folder
         self._progress = progress
         self._launcher = launcher
         self._too_large = _smallest_oom(done)
         self._llms = sharing.SharedLLM(fixed["share_llm"] and "prefill" in fixed["stages"], done)
-        self._donors: dict[str, Row | None] = {}
-        """By cell that is running: the row its LLM stages will come from, if any."""
+        self._donors: dict[str, tuple[Row, int] | None] = {}
+        """By cell that is running: the row its LLM stages will come from, if any, and `absent_bytes`."""
         self._repeated: set[str] = set()
 
     def finish(self, todo: Sequence[Cell]) -> None:
@@ -148,22 +150,25 @@ class _Run:
         if reason is not None:
             self._record(cell, unmeasured_row(cell, self._device_name, Status.SKIPPED, reason), NO_SAMPLES)
             return
-        donor = self._llms.donor(cell)
-        fixed = self._fixed if donor is None else sharing.without_llm(self._fixed)
-        self._donors[cell.cell_id] = donor
+        donor, fixed = self._llms.donor(cell), self._fixed
+        self._donors[cell.cell_id] = None
+        if donor is not None:
+            absent = sharing.absent_bytes(cell, fixed, donor)
+            self._donors[cell.cell_id] = donor, absent
+            fixed = sharing.without_llm(fixed, self._room_bytes, absent)
         self._launcher.start(Job(cell, fixed, self._folder.log_path(cell.cell_id)))
 
     def _end(self, finished: Finished) -> None:
         cell, row, samples = finished.job.cell, finished.row, finished.samples
-        donor = self._donors.pop(cell.cell_id)
-        if donor is not None and row.status is Status.OK:
-            lent = self._folder.samples(donor.cell_id)
-            row, samples = sharing.complete(row, samples, donor, lent)
+        lender = self._donors.pop(cell.cell_id)
+        if lender is not None:
+            donor, absent = lender
+            row, samples = sharing.complete(row, samples, donor, self._folder.samples(donor.cell_id), absent)
         if self._fixed["cool_down"] and row.disturbances and cell.cell_id not in self._repeated:
             self._repeated.add(cell.cell_id)
             self._folder.append(row, samples)
             time.sleep(self._fixed["cool_down"])
-            self._donors[cell.cell_id] = donor
+            self._donors[cell.cell_id] = lender
             self._launcher.start(finished.job)
             return
         self._record(cell, row, samples)
