@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +12,15 @@ from torch import Tensor
 
 Made = TypeVar("Made")
 
-_cache: dict[tuple[object, ...], tuple[tuple[weakref.ref[Tensor], ...], Any]] = {}
+
+@dataclass(frozen=True)
+class _Entry:
+    parameters: tuple[weakref.ref[Tensor], ...]
+    versions: tuple[int, ...]
+    made: Any
+
+
+_cache: dict[tuple[object, ...], _Entry] = {}
 
 
 def kept(make: Callable[..., Made], dtype: torch.dtype, *parameters: Tensor | None) -> Made:
@@ -23,13 +32,18 @@ def kept(make: Callable[..., Made], dtype: torch.dtype, *parameters: Tensor | No
     given = [p for p in parameters if p is not None]
     if torch.compiler.is_compiling() or any(p.is_inference() for p in given):
         return make(dtype, *parameters)
-    key = (make, dtype, *(p if p is None else (id(p), p._version) for p in parameters))
+    key = (make, dtype, *(None if p is None else id(p) for p in parameters))
+    versions = tuple(p._version for p in given)
     entry = _cache.get(key)
-    if entry is not None and all(ref() is p for ref, p in zip(entry[0], given, strict=True)):
-        found: Made = entry[1]
+    if (
+        entry is not None
+        and entry.versions == versions
+        and all(ref() is p for ref, p in zip(entry.parameters, given, strict=True))
+    ):
+        found: Made = entry.made
         return found
     made = make(dtype, *parameters)
-    for stale in [k for k, (refs, _) in _cache.items() if any(ref() is None for ref in refs)]:
-        del _cache[stale]
-    _cache[key] = (tuple(weakref.ref(p) for p in given), made)
+    # what was made goes with the first of its parameters: it may be as large as they are
+    refs = tuple(weakref.ref(p, lambda _: _cache.pop(key, None)) for p in given)
+    _cache[key] = _Entry(refs, versions, made)
     return made
