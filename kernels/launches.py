@@ -123,15 +123,15 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     from vlmprof.kernels.cross_scan import fused as cross
 
     element = ELEMENT_NAMES[dtype]
-    names = ("x", "y", "xs", "ys", "weight", "bias", "residual")
+    names = ("x", "y", "xs", "ys", "weight", "bias", "norm_weight", "residual")
     types = {f"{name}_ptr": "*" + element for name in names} | {"sum_ptr": "*fp32", "offset_ptr": "*fp32"}
     types |= dict.fromkeys(("rows", "channels", "height", "width"), "i32") | {"eps": "fp32"}
     where = f"d{d_model} {element}"
 
     def product(name: str, width_in: int, width_out: int, tile: Tile, **more: Any) -> Launch:
         constants = {
-            "K": width_in, "M": width_out, "NORM": False, "OFFSET": True, "RESIDUAL": False, "ACTIVATION": "",
-            "PRECISE": element == "fp32", **tile.constants(),
+            "K": width_in, "M": width_out, "NORM": False, "FOLDED": True, "OFFSET": True, "RESIDUAL": False,
+            "ACTIVATION": "", "PRECISE": element == "fp32", **tile.constants(),
         }  # fmt: skip
         size = ", large tiles" if tile is LARGE else ""
         return Launch(f"{name}{size} {where}", linear_kernel, types, constants | more, tile.options())
@@ -144,6 +144,7 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     normed = {"NORM": True}
     products: list[tuple[str, int, int, dict[str, Any]]] = [
         ("norm_linear", d_model, 2 * d_model, normed),
+        ("norm_linear, few rows", d_model, 2 * d_model, normed | {"FOLDED": False}),
         ("norm_linear, GELU", d_model, 4 * d_model, normed | {"ACTIVATION": "gelu"}),
         ("norm_linear, residual", 2 * d_model, d_model, normed | {"RESIDUAL": True}),
         ("linear, residual", 4 * d_model, d_model, {"RESIDUAL": True}),

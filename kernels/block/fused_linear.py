@@ -5,8 +5,8 @@ The norm is taken out of the product. With γ, β its weight and bias, μ and σ
     W ((x - μ) / σ · γ + β) + b = ((W γ) x - μ (W γ) 1) / σ + (W β + b),
 
 so the product reads x as it is in memory, and the rows' sums and squares, gathered beside it, come in
-at the end. W γ, its row sums and W β + b are made once and kept (`fold`), unless that would take much
-memory for a few rows, which are then normalised by torch before the product.
+at the end. W γ, its row sums and W β + b are made once and kept. Where W γ would take more memory than x
+and y, only the sums are, and rows less a value of their own are multiplied by γ on their way.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS
-from vlmprof.kernels.block.plain import layer_norm
-from vlmprof.kernels.device_math import INTERPRETED
+from vlmprof.kernels.device_math import INTERPRETED, load_where
 from vlmprof.kernels.kept import kept
 from vlmprof.kernels.launcher import Launcher
 
@@ -61,9 +60,6 @@ memory of every GPU since Ampere."""
 ROWS_AT_ONCE = 256
 """Of a weight, while its product with a norm's bias is taken."""
 
-LARGEST_COPY = 2
-"""W γ is kept where it takes at most so many times the memory of x and y."""
-
 LARGE_FILLS = 264
 """Programs from which large tiles keep a GPU busy: two for each multiprocessor of an H200."""
 
@@ -87,17 +83,17 @@ def activate(x, ACTIVATION: tl.constexpr):
 
 @triton.jit(do_not_specialize=["rows"])
 def linear_kernel(
-    x_ptr, weight_ptr, sum_ptr, offset_ptr, residual_ptr, y_ptr, rows, eps,
+    x_ptr, weight_ptr, norm_weight_ptr, sum_ptr, offset_ptr, residual_ptr, y_ptr, rows, eps,
     K: tl.constexpr, M: tl.constexpr,
-    NORM: tl.constexpr, OFFSET: tl.constexpr, RESIDUAL: tl.constexpr,
+    NORM: tl.constexpr, FOLDED: tl.constexpr, OFFSET: tl.constexpr, RESIDUAL: tl.constexpr,
     ACTIVATION: tl.constexpr, PRECISE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """y (rows, M) = activation(norm(x) weightᵀ + offset) + residual. x (rows, K), weight (M, K).
 
-    With NORM the weight holds the norm's, and sum (M) its sums over K. Grid (row blocks · column blocks):
-    programs which run together share rows, and the first dimension alone may exceed 65535, as the row
-    blocks of a 8192-pixel image do.
+    With NORM sum (M) are the sums of W γ over K, and when FOLDED weight is W γ. Grid (row blocks ·
+    column blocks): programs which run together share rows, and the first dimension alone may exceed
+    65535, as the row blocks of a 8192-pixel image do.
     """
     across = tl.cdiv(M, COLUMNS)
     row = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
@@ -109,9 +105,10 @@ def linear_kernel(
     if NORM:
         total = tl.zeros([ROWS, DEPTH], tl.float32)
         squares = tl.zeros([ROWS, DEPTH], tl.float32)
-        if PRECISE:
-            # around a value of its own a row's sums do not cancel; 8 and 11 bits have nothing to lose
-            pivot = tl.load(x_rows, mask=there, other=0.0)
+        # rows around a value of their own cancel nothing; raw ones of 8 and 11 bits have nothing to lose
+        CENTRED: tl.constexpr = PRECISE or not FOLDED
+        if CENTRED:
+            pivot = tl.load(x_rows, mask=there, other=0.0).to(tl.float32)
 
     product = tl.zeros([ROWS, COLUMNS], tl.float32)
     for k in range(0, K, DEPTH):
@@ -123,11 +120,16 @@ def linear_kernel(
         x = tl.load(x_rows + (k + depth)[None, :], mask=inside, other=0.0)
         w = tl.load(weight_ptr + column[None, :] * K + (k + depth)[:, None], mask=wanted, other=0.0)
         if NORM:
-            if PRECISE:
-                x = tl.where(inside, x - pivot, 0.0)
             wide = x.to(tl.float32)
+            if CENTRED:
+                wide = tl.where(inside, wide - pivot, 0.0)
             total += wide
             squares += wide * wide
+            if not FOLDED:
+                gamma = load_where(norm_weight_ptr + k + depth, k + depth < K, PARTIAL).to(tl.float32)
+                wide = wide * gamma[None, :]
+            if CENTRED:
+                x = wide.to(w.dtype)
         if INTERPRETED:
             x = x.to(tl.float32)
             w = w.to(tl.float32)
@@ -150,15 +152,15 @@ def linear_kernel(
 
 
 @dataclass(frozen=True)
-class Folded:
-    """A weight with the norm before it folded in."""
+class Around:
+    """What a product needs of the norm before it."""
 
-    weight: Tensor
-    """(M, K), in the dtype of x."""
+    weight: Tensor | None
+    """(M, K), W γ in the dtype of x, or None for W as it is."""
     sums: Tensor
-    """(M), of the weight as rounded over K, float32."""
+    """(M), of W γ over K, float32."""
     offset: Tensor
-    """(M), float32."""
+    """(M), W β + b, float32."""
 
 
 def fold(
@@ -167,20 +169,34 @@ def fold(
     norm_bias: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
-) -> Folded:
-    """W γ in `dtype`, its sums, and W β + b: what follows a norm without weight and bias.
-
-    Whole copies in a wider type would be the most memory that a small image takes, hence the parts.
-    """
+) -> Around:
+    """With W γ as the weight, and sums of what it was rounded to."""
     folded = (weight * norm_weight).to(dtype)
-    if norm_bias is None:
-        offset = weight.new_zeros(weight.shape[0], dtype=torch.float32)
-    else:
-        wide = norm_bias.float()
-        offset = torch.cat([(part.float() * wide).sum(1) for part in weight.split(ROWS_AT_ONCE)])
-    if bias is not None:
-        offset = offset + bias.float()
-    return Folded(folded, folded.sum(1, dtype=torch.float32), offset)
+    return Around(folded, folded.sum(1, dtype=torch.float32), _offset(norm_bias, weight, bias))
+
+
+def stand_beside(
+    dtype: torch.dtype,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Around:
+    """With W as the weight: it is not held here, so that what is kept goes when it goes."""
+    return Around(None, _times(weight, norm_weight), _offset(norm_bias, weight, bias))
+
+
+def _offset(norm_bias: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
+    offset = weight.new_zeros(weight.shape[0], dtype=torch.float32)
+    if norm_bias is not None:
+        offset = _times(weight, norm_bias)
+    return offset if bias is None else offset + bias.float()
+
+
+def _times(weight: Tensor, vector: Tensor) -> Tensor:
+    """weight · vector in float32, by parts: a wider copy of the weight would be a small image's peak."""
+    wide = vector.float()
+    return torch.cat([(part.float() * wide).sum(1) for part in weight.split(ROWS_AT_ONCE)])
 
 
 def linear_fused(
@@ -201,23 +217,22 @@ def linear_fused(
     x = x.contiguous()
     rows = x.numel() // depth
     sums, offset = x, bias
-    folds = norm_weight is not None and weight.numel() <= LARGEST_COPY * (x.numel() + y.numel())
+    folded = weight.numel() <= x.numel() + y.numel()
     if norm_weight is not None:
-        if folds:
-            folded = kept(fold, x.dtype, norm_weight, norm_bias, weight, bias)
-            weight, sums, offset = folded.weight, folded.sums, folded.offset
-        else:
-            x = layer_norm(x, norm_weight, norm_bias, eps)
-    if weight.dtype != x.dtype:
-        weight = weight.to(x.dtype)
+        around = kept(fold if folded else stand_beside, x.dtype, norm_weight, norm_bias, weight, bias)
+        weight = weight if around.weight is None else around.weight
+        sums, offset = around.sums, around.offset
+    weight = weight.to(x.dtype)
     tile = tile_for(rows, features, x.dtype)
     launch = _launcher(
-        depth, features, folds, offset is not None, residual is not None, activation or "", x.dtype, tile
-    )
+        depth, features, norm_weight is not None, folded, offset is not None, residual is not None,
+        activation or "", x.dtype, tile,
+    )  # fmt: skip
     launch(
         (tile.programs(rows, features), 1, 1),
         x,
         weight.contiguous(),
+        x if norm_weight is None else norm_weight,
         sums,
         x if offset is None else offset,
         x if residual is None else residual.contiguous(),
@@ -230,13 +245,14 @@ def linear_fused(
 
 @lru_cache(maxsize=1024)
 def _launcher(
-    depth: int, features: int, norm: bool, offset: bool, residual: bool, activation: str, dtype: torch.dtype,
-    tile: Tile,
+    depth: int, features: int, norm: bool, folded: bool, offset: bool, residual: bool, activation: str,
+    dtype: torch.dtype, tile: Tile,
 ) -> Launcher:  # fmt: skip
     constants = {
         "K": depth,
         "M": features,
         "NORM": norm,
+        "FOLDED": norm and folded,
         "OFFSET": offset,
         "RESIDUAL": residual,
         "ACTIVATION": activation,
