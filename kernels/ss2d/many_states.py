@@ -23,6 +23,25 @@ def _store_channels(pointers, low, high, words, D: tl.constexpr):
 
 
 @triton.jit
+def _load_tile(
+    x_ptr, p_ptr, weight_ptr, kept, bias_low, bias_high, first, relative, exists, words,
+    K: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr,
+):  # fmt: skip
+    """x of both halves and its offsets, steps of both halves: (T, 32) each."""
+    x_low, x_high, offsets = load_x(x_ptr, first, relative, words, D, ELEMENT, False)
+    low_rank = load_low_rank(p_ptr, first, relative, K, KW, RANK, ELEMENT)
+    steps_low = tile_steps(
+        low_rank, p_ptr, weight_ptr, kept[0], bias_low, first, relative, exists, K, words,
+        0, D, KW, RANK, ELEMENT, False,
+    )  # fmt: skip
+    steps_high = tile_steps(
+        low_rank, p_ptr, weight_ptr, kept[1], bias_high, first, relative, exists, K, words,
+        1, D, KW, RANK, ELEMENT, False,
+    )  # fmt: skip
+    return x_low, x_high, offsets, steps_low, steps_high
+
+
+@triton.jit
 def _scan_states(
     bc_ptr, a_ptr, state_ptr, first, relative, x_low, x_high, steps_low, steps_high, y_low, y_high,
     words, direction, D: tl.constexpr, KW: tl.constexpr, N: tl.constexpr, ELEMENT: tl.constexpr,
@@ -71,15 +90,9 @@ def summary_kernel(
         tile = (present - 1 - j) if K >= 2 else j
         start = (chunk * tiles + tile) * T
         first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, False, LOW)
-        x_low, x_high, _ = load_x(x_ptr, first, relative, words, D, ELEMENT, False)
-        low_rank = load_low_rank(p_ptr, first, relative, K, KW, RANK, ELEMENT)
-        low = tile_steps(
-            low_rank, p_ptr, weight_ptr, kept[0], bias_low, first, relative, exists, K, words,
-            0, D, KW, RANK, ELEMENT, False,
-        )  # fmt: skip
-        high = tile_steps(
-            low_rank, p_ptr, weight_ptr, kept[1], bias_high, first, relative, exists, K, words,
-            1, D, KW, RANK, ELEMENT, False,
+        x_low, x_high, _, low, high = _load_tile(
+            x_ptr, p_ptr, weight_ptr, kept, bias_low, bias_high, first, relative, exists, words,
+            K, D, KW, RANK, ELEMENT,
         )  # fmt: skip
         _scan_states(
             bc_ptr, a_ptr, end_ptr + at * N * D, first, relative, x_low, x_high, low, high,
@@ -123,15 +136,9 @@ def output_kernel(
         tile = (present - 1 - j) if K >= 2 else j
         start = (chunk * tiles + tile) * T
         first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, False, LOW)
-        x_low, x_high, offsets = load_x(x_ptr, first, relative, words, D, ELEMENT, False)
-        low_rank = load_low_rank(p_ptr, first, relative, K, KW, RANK, ELEMENT)
-        low = tile_steps(
-            low_rank, p_ptr, weight_ptr, kept[0], bias_low, first, relative, exists, K, words,
-            0, D, KW, RANK, ELEMENT, False,
-        )  # fmt: skip
-        high = tile_steps(
-            low_rank, p_ptr, weight_ptr, kept[1], bias_high, first, relative, exists, K, words,
-            1, D, KW, RANK, ELEMENT, False,
+        x_low, x_high, offsets, low, high = _load_tile(
+            x_ptr, p_ptr, weight_ptr, kept, bias_low, bias_high, first, relative, exists, words,
+            K, D, KW, RANK, ELEMENT,
         )  # fmt: skip
         at = first * (D // 2)
         if K == 0:
