@@ -26,9 +26,11 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.
 
 @pytest.mark.slow
 @DTYPES
-def test_single_state_kernels_do_not_spill(dtype: torch.dtype) -> None:
-    """VMamba's first level; `inspect` walks the others too."""
-    compiled = [compiler.compile_launch(launch, "sm_90") for launch in ss2d_launches(192, 6, dtype=dtype)]
+@pytest.mark.parametrize(("d_inner", "dt_rank"), [LEVELS[0], LEVELS[-1]])
+def test_single_state_kernels_do_not_spill(d_inner: int, dt_rank: int, dtype: torch.dtype) -> None:
+    """VMamba-T's first level, and the widest, VMamba-B's fourth; `inspect` walks those between too."""
+    launches = ss2d_launches(d_inner, dt_rank, dtype=dtype)
+    compiled = [compiler.compile_launch(launch, "sm_90") for launch in launches]
     assert len(compiled) == 6  # the summary, the output by rows and by columns, with edges and without
     assert compiler.spilling(compiled) == []
     assert all(c.mix["MUFU"] > 0 and c.mix["HMMA"] > 0 for c in compiled)
