@@ -69,7 +69,7 @@ def adaptive(streams: dict[str, Stream]) -> tuple[dict[str, Stream], float, bool
     whole = np.sum(list(streams.values()), axis=0)
     settling = Settling()
     first = next(n for n in range(1, whole.size) if settling.enough(list(whole[:n])))
-    rule = Adaptive(tuple(name for name in WATCHED if name in streams or name == "end_to_end_s"))
+    rule = Adaptive(watched=tuple(name for name in WATCHED if name in streams or name == "end_to_end_s"))
     n = 1
     while not rule.enough(taken := _taken(streams, whole, first, n)):
         n += 1
@@ -110,7 +110,7 @@ def replay_run(folder: str) -> None:
         watched = (f"{clock}_vision_s", f"{clock}_prefill_s", "end_to_end_s")
         settling = Settling()
         first = next(n for n in range(1, whole.size) if settling.enough(list(whole[:n])))
-        rule, n = Adaptive(watched), 1
+        rule, n = Adaptive(watched=watched), 1
         while first + n < whole.size and not rule.enough(_part(recorded, first, n)):
             n += 1
         taken = _part(recorded, first, n)

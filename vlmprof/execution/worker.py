@@ -191,8 +191,12 @@ def rule_columns(names: Sequence[str], device: torch.device) -> tuple[str, ...]:
 def _stopping_rule(fixed: Mapping[str, Any], names: Sequence[str], device: torch.device) -> StoppingRule:
     if fixed["sampling"] == "fixed":
         return FixedCount(fixed["iterations"])
-    most = fixed["iterations"] or Adaptive.most
-    return Adaptive(rule_columns(names, device), fixed["target"], fixed["budget"], most)
+    return Adaptive(
+        watched=rule_columns(names, device),
+        target=fixed["target"],
+        budget_s=fixed["budget"],
+        most=fixed["iterations"] or Adaptive.most,
+    )
 
 
 def _oddities(samples: Samples, columns: Sequence[str]) -> list[str]:

@@ -43,7 +43,7 @@ class FixedCount:
         return []
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Adaptive:
     """Until each watched median's 95 % interval is within ± `target` of it, or the budget ends.
 
