@@ -61,6 +61,29 @@ def test_every_number_is_there_and_the_parts_make_the_whole(small_run):
         assert products <= row["counted_connector_flops"] < 1.05 * products
 
 
+@pytest.mark.parametrize(
+    ("asked", "iterations", "measured_s", "unmet"),
+    [
+        pytest.param(("--target", "90%", "--budget", "99s"), (6, 900), (0.5, 60), False, id="target"),
+        pytest.param(("--target", "0.001%", "--budget", "1s"), (6, 1000), (1, 2), True, id="budget"),
+        pytest.param(
+            ("--target", "0.001%", "--budget", "99s", "--iterations", "9"), (9, 9), (0, 60), True, id="most"
+        ),
+    ],
+)
+def test_adaptive_sampling_ends_at_what_comes_first(tmp_path, asked, iterations, measured_s, unmet):
+    chosen = ("--backbone", "vit-t", "--resolution", "48", "--sampling", "adaptive", *asked)
+    ended = sweep(tmp_path, *chosen)
+    assert ended.returncode == 0, ended.stderr
+    (row,) = rows(tmp_path)
+    samples = json.loads((tmp_path / "run" / "samples" / f"{row['cell_id']}.json").read_text())
+    end_to_end_s = samples["end_to_end_s"]
+    assert len(end_to_end_s) == row["iterations"]
+    assert iterations[0] <= row["iterations"] <= iterations[1]
+    assert measured_s[0] <= sum(end_to_end_s) < measured_s[1]
+    assert any("not within" in said for said in row["warnings"]) == unmet
+
+
 def test_rows_carry_what_was_achieved_beside_what_the_device_reaches(small_run):
     folder, found, _ = small_run
     reached = json.loads((folder / "run" / "run.json").read_text())["environment"]["ceilings"]["float32"]
