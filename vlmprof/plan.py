@@ -6,7 +6,7 @@ import itertools
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlmprof.backbones import catalog
 from vlmprof.errors import UserError
@@ -27,6 +27,8 @@ class Cell:
     """What the backbone is given: the resolution, or what it was padded to."""
     visual_tokens: int | None
     skip_reason: str | None = None
+    told_by: tuple[str, ...] = ()
+    """Axes beside backbone and resolution in which it differs from other cells of its plan."""
 
     @property
     def line(self) -> tuple[tuple[str, AxisValue], ...]:
@@ -35,8 +37,9 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """For people: `vmamba-t @ 512`."""
-        return f"{self.axes['backbone']} @ {self.axes['resolution']}"
+        """For people: `vmamba-t @ 512`, and what else tells it apart: `vmamba-t @ 512, mode compile`."""
+        place = f"{self.axes['backbone']} @ {self.axes['resolution']}"
+        return ", ".join([place, *(f"{name.replace('_', ' ')} {self.axes[name]}" for name in self.told_by)])
 
 
 def cell_id(axes: Mapping[str, AxisValue]) -> str:
@@ -59,9 +62,16 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     for resolution in resolutions:
         if not pad and len(known) == len({line["backbone"] for line, _ in lines}):
             _refuse_if_none_takes(resolution, known)
-    return [
+    cells = [
         _cell(line, resolution, facts, spec.axes, pad) for line, facts in lines for resolution in resolutions
     ]
+    told_by = tuple(name for name in varied_axes(cells) if name not in ("backbone", "resolution"))
+    return [replace(cell, told_by=told_by) for cell in cells]
+
+
+def varied_axes(cells: Sequence[Cell]) -> list[str]:
+    """The axes in which the cells of a plan differ."""
+    return [axis for axis in cells[0].axes if len({cell.axes[axis] for cell in cells}) > 1]
 
 
 Line = tuple[dict[str, AxisValue], catalog.BackboneFacts | None]

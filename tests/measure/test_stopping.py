@@ -100,7 +100,7 @@ def test_the_budget_ends_it_and_the_unmet_target_is_said():
     taken = list(run_rule(rule, steady(rng, 1000)))
     assert 2.0 <= sum(taken) < 2.2
     (said,) = rule.unmet({"host_vision_s": taken, "end_to_end_s": taken})
-    assert said.startswith("not within ±0.1% after 4")
+    assert said.startswith("medians not within ±0.1% after 4")
     assert "host_vision_s ±" in said
     assert len(run_rule(Adaptive(watched=("end_to_end_s",), budget_s=1.0), [30.0] * 50)) == 6
 

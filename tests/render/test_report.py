@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from scipy.stats import binom
 from synthetic_runs import cell, frame, samples, sweep
 
 from vlmprof.errors import UserError
@@ -81,6 +82,19 @@ def test_the_page_holds_the_rows_and_loads_nothing(tmp_path: Path) -> None:
         assert title in page.text
         assert f"## {title}" in markdown
     assert "![Six panels" in markdown
+
+
+def test_means_and_medians_have_their_own_intervals(tmp_path: Path) -> None:
+    (row,) = rows = [cell("vit-t", 224)]
+    _, markdown = make(rows, tmp_path)
+    gpu_s = np.sort(samples(rows)[row.cell_id]["gpu_vision_s"])
+    rank = int(binom.ppf(0.025, len(gpu_s), 0.5))
+    median, low, high = (1e6 * value for value in (np.median(gpu_s), gpu_s[rank - 1], gpu_s[-rank]))
+    table = markdown.split("### Vision")[1].split("###")[0]
+    head, _, values = (line.split(" | ") for line in table.splitlines() if line.startswith("|"))
+    assert values[head.index("Median")] == f"{median:.0f} ({low:.0f} to {high:.0f}) µs"
+    assert values[head.index("GPU")].startswith(f"{row.stages['vision'].gpu_s * 1e6:.0f} (")
+    assert "End-to-end median" in markdown
 
 
 def test_the_chart_of_fits_holds_the_points_and_the_curve_that_made_them(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 from rich.console import Console
+from scipy.stats import binom
 from synthetic_runs import cell, frame, samples, sweep
 
 from vlmprof.records import Status
@@ -23,6 +25,24 @@ def test_a_row_reads_as_words_with_units() -> None:
     (line,) = [line for line in shown.splitlines() if "VMamba-T" in line]
     assert all(word in line for word in ("512²", "1,024", "3.05 ms", "11.3 ms ±", "707 MiB", "ok"))
     assert "±" not in text([cell()], with_samples=False)
+
+
+def test_the_median_stands_beside_the_mean_with_its_own_interval() -> None:
+    row = cell("vmamba-t", 512)
+    ordered = np.sort(samples([row])[row.cell_id]["end_to_end_s"])
+    rank = int(binom.ppf(0.025, len(ordered), 0.5))
+    half = (ordered[-rank] - ordered[rank - 1]) / 2 / np.median(ordered)
+    (line,) = [line for line in text([row]).splitlines() if "VMamba-T" in line]
+    assert f"{np.median(ordered) * 1e3:.3g} ms ± {100 * half:.2g} %" in line
+    assert "median" not in text([row], with_samples=False)
+
+
+def test_an_interval_wider_than_its_mean_is_no_percentage() -> None:
+    row = cell("vmamba-t", 512)
+    jumped = {row.cell_id: {"end_to_end_s": [0.01] * 9 + [0.4] * 3}}
+    out = io.StringIO()
+    Console(file=out, width=200).print(render_table(frame([row]), jumped))
+    assert "± over 100 %" in out.getvalue()
 
 
 def test_failures_are_told_in_words() -> None:

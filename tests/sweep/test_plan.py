@@ -26,6 +26,15 @@ def test_cells_run_line_by_line_from_small_to_large():
     ]
 
 
+def test_labels_name_what_tells_a_cell_apart_and_no_more():
+    cells = planned(backbone="vit-t", resolution=[32], mode=["eager", "compile"], batch_size=[1, 2])
+    assert [cell.label for cell in cells] == [
+        f"vit-t @ 32, batch size {batch_size}, mode {mode}"
+        for batch_size in (1, 2)
+        for mode in ("eager", "compile")
+    ]
+
+
 def test_tokens_are_one_per_sixteen_pixels_rounded_up():
     cells = planned(backbone="vmamba-t", resolution=[224, 512, "1333x800", "33x47"])
     tokens = {cell.axes["resolution"]: cell.visual_tokens for cell in cells}

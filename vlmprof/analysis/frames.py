@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.intervals import interval_ends
+from vlmprof.analysis.intervals import interval_ends, medians_with_ends
 from vlmprof.errors import UserError
 from vlmprof.records import STAGES, Row, StageFigures, Status, stage_column
 
@@ -136,9 +136,17 @@ def _line_numbers(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[int]:
 
 def column_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) -> npt.NDArray[np.float64]:
     """Low and high end of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
-    if not samples:
-        return np.full((len(frame), 2), np.nan)
-    return interval_ends([samples.get(cell, {}).get(column, ()) for cell in frame["cell_id"].tolist()])
+    return interval_ends(_streams(frame, column, samples))
+
+
+def column_medians(frame: pd.DataFrame, column: str, samples: Samples | None) -> npt.NDArray[np.float64]:
+    """Each row's median with low and high end of its 95 % interval, shape (rows, 3); NaN without samples."""
+    return medians_with_ends(_streams(frame, column, samples))
+
+
+def _streams(frame: pd.DataFrame, column: str, samples: Samples | None) -> list[Sequence[float]]:
+    known = samples or {}
+    return [known.get(cell, {}).get(column, ()) for cell in frame["cell_id"].tolist()]
 
 
 def show_resolution(resolution: object) -> str:

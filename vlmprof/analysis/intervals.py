@@ -1,28 +1,29 @@
-"""Intervals of means and of ratios of means, from the raw samples of a cell.
+"""Intervals of means and medians, from the raw samples of a cell.
+
+A median's is that of `measure.statistics`, by which the sampling rule stops.
 
 Latency samples are few, skewed to the right and correlated in time, and each of these makes the
-textbook interval too narrow. Three corrections are made, in closed form, so that the same samples
+textbook interval of a mean too narrow. Three corrections are made, in closed form, so that the same samples
 always give the same interval:
 
 * few: Student's t instead of the normal distribution;
 * skewed: Hall's transformation, which removes the skewness of the t statistic (P. Hall, "On the
   removal of skewness by transformation", J. R. Stat. Soc. B 54 (1992) 221–228, the cubic g);
-* correlated: n is replaced by the effective count of `measure.statistics`, by which the sampling
-  rule also stops.
+* correlated: n is replaced by the effective count of `measure.statistics`.
 
 What no interval of one run can hold is how much a second run of the same cell would differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from vlmprof.measure.statistics import effective_counts
+from vlmprof.measure.statistics import effective_counts, median_intervals
 
 Floats = npt.NDArray[np.float64]
 
@@ -79,18 +80,35 @@ def interval_ends(cells: Sequence[Sequence[float] | Floats], confidence: float =
 
     NaN for a cell with fewer than `FEWEST` samples. Raises `ValueError` for a sample that is not finite.
     """
-    by_count: dict[int, list[int]] = {}
-    for i, samples in enumerate(cells):
-        by_count.setdefault(len(samples), []).append(i)
     ends = np.full((len(cells), 2), np.nan)
-    for count, members in by_count.items():
-        if count >= FEWEST:
-            values = np.array([cells[i] for i in members], dtype=np.float64)
+    for members, values in _by_count(cells):
+        if values.shape[1] >= FEWEST:
             ends[members] = _ends(_describe(values), confidence)
             # the mean of what cannot be negative is not negative either
             positive = np.array(members)[values.min(axis=1) >= 0]
             ends[positive, 0] = np.maximum(ends[positive, 0], 0.0)
     return ends
+
+
+def medians_with_ends(cells: Sequence[Sequence[float] | Floats]) -> Floats:
+    """Each cell's median and the ends of its 95 % interval, shape (cells, 3).
+
+    The ends are NaN where the samples are too few for an interval, and all is where there are none.
+    """
+    found = np.full((len(cells), 3), np.nan)
+    for members, values in _by_count(cells):
+        if values.size:
+            found[members] = median_intervals(values)
+    return found
+
+
+def _by_count(cells: Sequence[Sequence[float] | Floats]) -> Iterator[tuple[list[int], Floats]]:
+    """Cells with equally many samples: their places, and their samples of shape (cells, count)."""
+    places: dict[int, list[int]] = {}
+    for i, samples in enumerate(cells):
+        places.setdefault(len(samples), []).append(i)
+    for members in places.values():
+        yield members, np.array([cells[i] for i in members], dtype=np.float64)
 
 
 def _describe(values: Floats) -> Floats:

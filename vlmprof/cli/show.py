@@ -10,15 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from vlmprof.execution.kernel_table import OperatorTime, longest
-from vlmprof.plan import Cell
+from vlmprof.plan import Cell, varied_axes
 from vlmprof.spec import SweepSpec
 from vlmprof.units import show_seconds
 
 
 def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool = False) -> None:
     """Print the cells of a plan; axes with one value are said once, above."""
-    varied = [axis for axis in cells[0].axes if len({cell.axes[axis] for cell in cells}) > 1]
-    varied = list(dict.fromkeys(("backbone", "resolution", *varied)))
+    varied = list(dict.fromkeys(("backbone", "resolution", *varied_axes(cells))))
     console = _console()
     fixed = [f"{axis} {value}" for axis, value in cells[0].axes.items() if axis not in varied]
     protocol = "sampled until the medians are known"

@@ -44,14 +44,25 @@ def median_interval(samples: Values) -> MedianInterval | None:
     The ranks are n/2 ± z √n/2 of the binomial distribution (David & Nagaraja, Order Statistics, 2003,
     section 7.1), with n the effective number where neighbours resemble each other; any distribution will do.
     """
-    values = np.sort(np.asarray(samples, dtype=np.float64))
-    n = values.size
-    effective = effective_count(samples)
-    if effective < FEWEST:
+    if not len(samples):
         return None
-    reach = NORMAL_975 / 2 / math.sqrt(effective)
-    low = max(math.floor((n + 1) * (0.5 - reach)), 1)
-    return MedianInterval(float(np.median(values)), float(values[low - 1]), float(values[n - low]))
+    median, low, high = median_intervals(np.asarray(samples, dtype=np.float64)[None, :])[0].tolist()
+    return None if math.isnan(low) else MedianInterval(median, low, high)
+
+
+def median_intervals(streams: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """`median_interval` of each of several streams of equal length: (streams, n) -> (streams, 3).
+
+    A row holds median, low and high end; both ends are NaN where there are too few samples.
+    """
+    n = streams.shape[1]
+    effective = effective_counts(streams)
+    ordered = np.sort(streams, axis=1)
+    low = np.maximum(np.floor((n + 1) * (0.5 - NORMAL_975 / 2 / np.sqrt(effective))), 1).astype(np.intp)
+    each = np.arange(len(streams))
+    ends = np.column_stack([ordered[each, low - 1], ordered[each, n - low]])
+    ends[effective < FEWEST] = np.nan
+    return np.column_stack([np.median(ordered, axis=1), ends])
 
 
 def effective_count(samples: Values) -> float:

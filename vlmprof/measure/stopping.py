@@ -77,7 +77,7 @@ class Adaptive:
             f"{name} ±{width:.1%}" if math.isfinite(width) else f"{name} unknown"
             for name, width in wide.items()
         )
-        return [f"not within ±{self.target:.1%} after {n} iterations in {spent_s:.3g} s: {reached}"]
+        return [f"medians not within ±{self.target:.1%} after {n} iterations in {spent_s:.3g} s: {reached}"]
 
     def _wide(self, columns: Columns) -> dict[str, float]:
         wide = {}

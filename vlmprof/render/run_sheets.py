@@ -19,7 +19,7 @@ from vlmprof.analysis.frames import (
 from vlmprof.analysis.scaling import Fit, fit_line
 from vlmprof.records import STAGES, Status
 from vlmprof.render.sheets import Column, Kind, Sheet, Value, column_values, interval_values
-from vlmprof.render.stage_sheet import name_columns, stage_sheet
+from vlmprof.render.stage_sheet import median_columns, name_columns, stage_sheet
 from vlmprof.render.style import line_label
 from vlmprof.render.table import status_words, with_something_to_say
 
@@ -60,26 +60,36 @@ def cell_sheets(frame: pd.DataFrame, samples: Samples | None = None) -> list[She
         for column in frame
         if str(column).endswith("_s") and "_per_" not in str(column) and any_measured(frame, str(column))
     ]
-    shown = {str(column): _with_intervals(frame, str(column), samples) for column in latencies}
+    shown = {
+        name: column_values(numbers(frame, name), column_intervals(frame, name, samples))
+        for name in map(str, latencies)
+    }
     stages = [stage for stage in STAGES if f"host_{stage}_s" in shown or f"gpu_{stage}_s" in shown]
     ok = np.flatnonzero((frame["status"] == Status.OK).to_numpy())
     rows = frame.iloc[ok].reset_index(drop=True)
     kept = {column: [values[i] for i in ok] for column, values in shown.items()}
-    return [_cells_sheet(frame, shown), *(stage_sheet(rows, stage, kept, samples) for stage in stages)]
+    return [
+        _cells_sheet(frame, shown, samples),
+        *(stage_sheet(rows, stage, kept, samples) for stage in stages),
+    ]
 
 
-def _cells_sheet(frame: pd.DataFrame, shown: Mapping[str, list[Value]]) -> Sheet:
+def _cells_sheet(frame: pd.DataFrame, shown: Mapping[str, list[Value]], samples: Samples | None) -> Sheet:
     columns = name_columns(frame)
     columns.append(Column("visual tokens", Kind.COUNT, column_values(numbers(frame, "visual_tokens"))))
     for name, (title, kind) in scaled_columns(frame).items():
         columns.append(Column(title, kind, shown.get(name) or column_values(numbers(frame, name))))
+        if name == "end_to_end_s":
+            columns += median_columns(frame, name, samples, "end-to-end median")
     if any_measured(frame, "weight_bytes"):
         columns.append(Column("weights", Kind.BYTES, column_values(numbers(frame, "weight_bytes"))))
     if any_measured(frame, "energy_per_iteration_j"):
         energy = column_values(numbers(frame, "energy_per_iteration_j"))
         columns.append(Column("energy per iteration (J)", Kind.NUMBER, energy))
     columns.append(Column("status", Kind.TEXT, _status_column(frame)))
-    note = "Means over the measured iterations; parentheses hold the 95 % interval."
+    note = (
+        "Means over the measured iterations, and medians where it says so; parentheses hold 95 % intervals."
+    )
     return Sheet("cells", "Cells", note, columns)
 
 
@@ -213,17 +223,6 @@ def frontier_sheet(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) 
             Column("in", Kind.TEXT, where),
         ],
     )
-
-
-def _with_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) -> list[Value]:
-    values: list[Value] = [*column_values(numbers(frame, column))]
-    if not samples:
-        return values
-    ends = column_intervals(frame, column, samples)
-    for i in np.flatnonzero(np.isfinite(ends[:, 0])).tolist():
-        if isinstance(value := values[i], float):
-            values[i] = [value, *ends[i].tolist()]
-    return values
 
 
 def _status_column(frame: pd.DataFrame) -> list[Value]:

@@ -86,9 +86,15 @@ def interval_values(interval: Interval | None) -> list[float] | None:
     return None if interval is None else [interval.value, interval.low, interval.high]
 
 
-def column_values(numbers: npt.NDArray[np.float64]) -> list[float | None]:
-    """An array as a sheet keeps it: null where it is NaN."""
-    return [None if value != value else value for value in numbers.tolist()]
+def column_values(
+    numbers: npt.NDArray[np.float64], ends: npt.NDArray[np.float64] | None = None
+) -> list[Value]:
+    """An array as a sheet keeps it: null where it is NaN, with an interval where `ends`, (n, 2), has one."""
+    values: list[Value] = [None if value != value else value for value in numbers.tolist()]
+    if ends is not None:
+        for i in np.flatnonzero(np.isfinite(ends[:, 0]) & np.isfinite(numbers)).tolist():
+            values[i] = [float(numbers[i]), *ends[i].tolist()]
+    return values
 
 
 def seconds_unit(largest: float) -> tuple[str, float]:

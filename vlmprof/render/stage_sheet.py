@@ -8,7 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.frames import Samples, any_measured, numbers, show_resolution, varying_axes
+from vlmprof.analysis.frames import (
+    Samples,
+    any_measured,
+    column_medians,
+    numbers,
+    show_resolution,
+    varying_axes,
+)
 from vlmprof.analysis.percentiles import PERCENTILES, supported_percentile
 from vlmprof.render.sheets import Column, Kind, Sheet, Value, column_values
 from vlmprof.render.style import backbone_label
@@ -48,6 +55,7 @@ def stage_sheet(
         columns.append(Column("GPU waiting", Kind.PERCENT, column_values(gpu_waiting(ok, stage))))
         note += " GPU waiting: the share of the GPU latency in which no kernel ran."
     clocked = gpu if gpu in shown else host
+    columns += median_columns(ok, clocked, samples, "median")
     columns += _percentile_columns(ok, clocked, samples)
     rates = _rate_columns(ok, stage)
     if rates:
@@ -62,6 +70,14 @@ def stage_sheet(
             columns.append(Column(title, Kind.BYTES, column_values(numbers(ok, column))))
             break
     return Sheet(f"stage-{stage}", stage.capitalize(), note, columns)
+
+
+def median_columns(frame: pd.DataFrame, latency: str, samples: Samples | None, title: str) -> list[Column]:
+    """The medians of a latency with their intervals, if its samples are known."""
+    medians = column_medians(frame, latency, samples)
+    if not np.isfinite(medians[:, 0]).any():
+        return []
+    return [Column(title, Kind.SECONDS, column_values(medians[:, 0], medians[:, 1:]))]
 
 
 def _percentile_columns(ok: pd.DataFrame, latency: str, samples: Samples | None) -> list[Column]:

@@ -17,6 +17,7 @@ from vlmprof.analysis.frames import (
     any_measured,
     axis_columns,
     column_intervals,
+    column_medians,
     show_resolution,
     varying_axes,
 )
@@ -40,7 +41,7 @@ def render_table(frame: pd.DataFrame, samples: Samples | None = None) -> Table:
     """The rows as a `rich` table, which prints as plain text where there is no terminal.
 
     Columns that hold nothing are left out; axes with one value are said once, in the caption. With
-    samples, each end-to-end latency carries half the width of its 95 % interval.
+    samples, the mean end-to-end latency and its median carry half the widths of their 95 % intervals.
     """
     shown = varying_axes(frame)
     latencies = {column: title for column, title in _LATENCIES.items() if any_measured(frame, column)}
@@ -48,14 +49,25 @@ def render_table(frame: pd.DataFrame, samples: Samples | None = None) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=_constants(frame), caption_justify="left")
     for title in ("backbone", "resolution", *(axis.replace("_", " ") for axis in shown)):
         table.add_column(title, no_wrap=True)
-    for title in ("visual tokens", *latencies.values(), *([_MEMORY[memory]] if memory else [])):
+    ends = column_intervals(frame, "end_to_end_s", samples)
+    medians = column_medians(frame, "end_to_end_s", samples)
+    with_medians = bool(np.isfinite(medians).any())
+    titles = [
+        *latencies.values(),
+        *(["median"] if with_medians else []),
+        *([_MEMORY[memory]] if memory else []),
+    ]
+    for title in ("visual tokens", *titles):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("status", overflow="fold")
-    ends = column_intervals(frame, "end_to_end_s", samples)
-    for row, (low, high) in zip(frame.to_dict("records"), ends.tolist(), strict=True):
+    for row, (low, high), median in zip(
+        frame.to_dict("records"), ends.tolist(), medians.tolist(), strict=True
+    ):
         figures = [_latency(row[name]) for name in latencies]
         if "end_to_end_s" in latencies:
             figures[-1] += _plus_minus(row["end_to_end_s"], low, high)
+        if with_medians:
+            figures.append(_latency(median[0]) + _plus_minus(*median))
         table.add_row(
             escape(backbone_label(str(row["backbone"]))),
             show_resolution(row["resolution"]),
@@ -116,7 +128,9 @@ def _latency(value: Any) -> str:
 def _plus_minus(value: Any, low: float, high: float) -> str:
     if not (_is_number(value) and value > 0 and np.isfinite(low)):
         return ""
-    percent = 100 * max(high - value, value - low) / value
+    percent = 100 * (high - low) / 2 / value
+    if percent > 100:  # how much over says nothing more
+        return " ± over 100 %"
     return f" ± {percent:.2g} %" if percent < 10 else f" ± {percent:.0f} %"
 
 
