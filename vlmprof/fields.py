@@ -143,6 +143,8 @@ SETTINGS: dict[str, Field] = {
         Field("target", "Adaptive: half-width of the medians' 95 % intervals to reach, such as 1%.",
               _share, 0.01),
         Field("budget", "Adaptive: longest time to measure one cell for, such as 15s.", parse_seconds, 15.0),
+        Field("least", "Adaptive: shortest such time, 0.5s by default; energy takes more than 1s.",
+              _optional(parse_seconds)),
         Field("order", "Cells line by line, interleaved by resolution, or in random order.",
               _choice("lines", "interleaved", "random"), "lines"),
         Field("share_llm", "Measure the LLM once per shape and share it between backbones.", _flag, False),
@@ -178,6 +180,7 @@ ALIASES = {
     "memory_limit": "memory_limit_bytes",
     "cell_timeout": "cell_timeout_s",
     "budget": "budget_s",
+    "least": "least_s",
     "cool_down": "cool_down_s",
 }
 """Settings that carry a unit where they are stored."""

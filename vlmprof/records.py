@@ -83,6 +83,8 @@ class Row:
     """Time to first token: end-to-end without the decode stage."""
     tpot_s: float | None = None
     """Time per further token."""
+    decode_tokens_per_s: float | None = None
+    """Further tokens of all images of the batch per second."""
     new_tokens: int | None = None
     warm_up: int | None = None
     iterations: int | None = None
@@ -104,8 +106,8 @@ class Row:
     gpu_clock_max_mhz: float | None = None
     gpu_temperature_max_c: float | None = None
     gpu_power_mean_w: float | None = None
-    energy_per_iteration_j: float | None = None
-    """Of the whole GPU, over the measuring window."""
+    energy_per_image_j: float | None = None
+    """Of the whole GPU, over the measuring window. None where that was too short for the counter."""
     cpu_clock_mean_mhz: float | None = None
     other_load_cores: float | None = None
     """Processor time that other processes took per second of measuring."""

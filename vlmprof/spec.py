@@ -20,6 +20,9 @@ from vlmprof.errors import UserError, unknown
 from vlmprof.fields import ALIASES, AXES, PARTS, SETTINGS, option
 from vlmprof.records import STAGES, AxisValue
 
+LEAST_S = 0.5
+"""So long a cell is sampled at least, unless a sweep says otherwise: less than starting its process takes."""
+
 
 @dataclass(frozen=True)
 class SweepSpec:
@@ -147,13 +150,20 @@ def _check_whole(named: Mapping[str, Any], axes: Mapping[str, Any], fixed: Mappi
 
 
 def _protocol(fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """The sampling fields with nothing left open. Who names a count and no rule means exactly that count."""
+    """The sampling fields with nothing left open. Who names a count and no rule means exactly that count.
+
+    Raises `UserError` for a shortest time beyond the longest.
+    """
     warm_up, iterations = fixed["warm_up"], fixed["iterations"]
     counted = warm_up is not None or iterations is not None
     sampling = fixed["sampling"] or ("fixed" if counted else "adaptive")
     if sampling == "fixed":
         warm_up, iterations = (3 if warm_up is None else warm_up), iterations or 10
-    return {"sampling": sampling, "warm_up": warm_up, "iterations": iterations}
+    least, budget = fixed["least"], fixed["budget"]
+    if least is not None and least > budget:
+        raise UserError(f"least: {least:g} s is longer than the budget of {budget:g} s")
+    least = min(LEAST_S, budget) if least is None else least
+    return {"sampling": sampling, "warm_up": warm_up, "iterations": iterations, "least": least}
 
 
 def _in_order(stages: Sequence[str]) -> tuple[str, ...]:

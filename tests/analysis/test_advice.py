@@ -67,13 +67,13 @@ def test_a_users_scores(tmp_path) -> None:
 
 
 def test_energy_counts_where_a_run_has_it() -> None:
-    run = frame(
-        [cell("vit-t", side, energy_per_iteration_j=12.0, axes={"batch_size": 4}) for side in (224, 512)]
-    )
+    run = frame([cell("vit-t", side, energy_per_image_j=3.0, axes={"batch_size": 4}) for side in (224, 512)])
     advice = advise(run, Limits())
     assert "energy_per_image_j" in advice.costs
     assert advice.candidates["energy_per_image_j"].tolist() == [3.0, 3.0]
     assert "energy_per_image_j" not in advise(frame([cell()]), Limits()).costs
+    unknown = frame([cell("vit-t", 224), cell("vit-s", 224, energy_per_image_j=3.0)])
+    assert advise(unknown, Limits()).chosen["backbone"].tolist() == ["vit-t"]
 
 
 def test_mistakes_are_one_clear_line(tmp_path) -> None:

@@ -42,7 +42,7 @@ def test_names_of_the_front_do_not_overlap(width: str) -> None:
 
 
 def test_scores_have_a_panel_for_each_cost() -> None:
-    rows = [cell("vmamba-s", side, energy_per_iteration_j=float(side)) for side in (224, 512)]
+    rows = [cell("vmamba-s", side, energy_per_image_j=float(side)) for side in (224, 512)]
     advice = advise(frame(rows), Limits(), scores=load_scores("kuo2026"), price_per_hour=2.0)
     figure = pareto_figure(advice, Limits())
     assert [axes.get_xlabel() for axes in figure.axes] == [

@@ -49,6 +49,20 @@ def test_every_mode_launches_and_is_watched(device, machine, tmp_path):
             assert set(row["backends"].values()) == {"triton"}
 
 
+def test_energy_is_of_one_image_and_takes_a_window_that_its_counter_can_see(machine, tmp_path):
+    chosen = ("--backbone", "vit-t", "--resolution", "224", "--batch-size", "2", "--device", "cuda")
+    found = []
+    for least in ("2s", "0.1s"):
+        folder = tmp_path / least
+        folder.mkdir()
+        rows = sweep(machine, folder, *chosen, "--target", "99%", "--budget", "9s", "--least", least)
+        found.append(rows[0])
+    long, short = found
+    # the simulated board draws 300 W whatever runs
+    assert long["energy_per_image_j"] == pytest.approx(300 * long["end_to_end_s"] / 2, rel=0.4)
+    assert short["energy_per_image_j"] is None
+
+
 def test_running_out_of_memory_is_a_row_and_the_next_cell_runs(machine, tmp_path):
     sizes = ("--resolution", "224", "--resolution", "6144", "--resolution", "256", "--run-after-oom")
     chosen = ("--backbone", "vitdet-b", "--stages", "vision", "--warm-up", "1", "--iterations", "2")

@@ -91,7 +91,15 @@ def test_running_out_of_memory_says_what_lay_beside():
 
 
 def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
-    donor = row_of("vit-t @ 224")
+    donor = row_of(
+        "vit-t @ 224",
+        ttft_s=1.16,
+        tpot_s=0.1,
+        decode_tokens_per_s=10.0,
+        energy_per_image_j=500.0,
+        warnings=("medians not within ±1.0%",),
+        disturbances=("the GPU throttled",),
+    )
     own_stages = {
         "vision": StageFigures(host_s=0.03, gpu_s=0.4, weight_bytes=3 * GIB),
         "connector": StageFigures(host_s=0.001, gpu_s=0.05, weight_bytes=0),
@@ -102,6 +110,8 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
         end_to_end_s=0.46,
         weight_bytes=3 * GIB,
         peak_allocated_bytes=4 * GIB,
+        energy_per_image_j=90.0,
+        warnings=("vision drifted",),
     )
     whole, samples = complete(
         own,
@@ -114,10 +124,16 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
     assert whole.stages["prefill"] == donor.stages["prefill"]
     assert whole.stages["vision"].gpu_s == 0.4
     assert whole.end_to_end_s == pytest.approx(0.46 + 1.16 - 0.1 - 0.05)
+    assert whole.ttft_s == pytest.approx(whole.end_to_end_s)
+    assert (whole.tpot_s, whole.decode_tokens_per_s) == (0.1, 10.0)
+    assert whole.energy_per_image_j is None
     assert whole.weight_bytes == 13 * GIB
     # the LLM's 15 GiB with 2 GiB more of encoder beside it outweigh encoding under 10 GiB of LLM
     assert whole.peak_allocated_bytes == 17 * GIB
     assert samples == {"gpu_vision_s": [0.4], "gpu_prefill_s": [1.0, 1.0]}
+    said = "vision drifted", "its LLM's cell: medians not within ±1.0%", "its LLM's cell: the GPU throttled"
+    assert whole.warnings == said
+    assert whole.disturbances == ()
 
 
 def test_encoding_can_be_the_peak():

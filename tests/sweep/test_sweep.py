@@ -49,6 +49,7 @@ def test_every_number_is_there_and_the_parts_make_the_whole(small_run):
         parts = sum(row[f"host_{stage}_s"] for stage in STAGES)
         assert parts <= row["end_to_end_s"] < parts + 0.05
         assert row["ttft_s"] + 2 * row["tpot_s"] == pytest.approx(row["end_to_end_s"], rel=1e-6)
+        assert row["decode_tokens_per_s"] == pytest.approx(2 / row["host_decode_s"])
         assert row["cache_bytes"] == 6 * 384 * 2 * 4 * (row["visual_tokens"] + 4 + 2)
         assert row["baseline_rss_bytes"] < row["peak_rss_bytes"]
         assert row["weight_bytes"] == sum(
@@ -115,6 +116,16 @@ def test_a_mode_that_decoding_does_not_follow_is_said(tmp_path):
     said = [[w for w in row["warnings"] if "decode" in w] for row in (compiled, eager)]
     assert [len(words) for words in said] == [1, 0]
     assert "mode compile" in said[0][0]
+
+
+def test_an_attention_backend_that_does_not_take_the_tensors_is_said_in_a_line(tmp_path):
+    # no device has a float32 kernel of cuDNN's
+    chosen = ("--backbone", "vit-t", "--resolution", "32", "--iterations", "1", "--dtype", "float32")
+    sweep(tmp_path, *chosen, "--attention", "math", "--attention", "cudnn")
+    math, cudnn = rows(tmp_path)
+    assert math["status"] == "ok"
+    assert cudnn["status"] == "error"
+    assert cudnn["message"].startswith("attention cudnn does not take this model's tensors in float32 on c")
 
 
 def test_a_kernel_backend_that_cannot_run_here_is_an_error_and_no_other_takes_its_place(tmp_path):

@@ -20,9 +20,7 @@ STUDY = "kuo2026"
 """The name under which the study's released scores are shipped."""
 
 _NO_SCORES = frozenset({"visual_tokens", "parameters_million"})
-_WORKED_OUT = (
-    "pixels", "memory_bytes", "energy_per_image_j", "cost_per_thousand_images", "fits", "on_front",
-)  # fmt: skip
+_WORKED_OUT = ("pixels", "memory_bytes", "cost_per_thousand_images", "fits", "on_front")
 _GPU_MEMORY = ("nvml_process_bytes", "peak_reserved_bytes", "peak_allocated_bytes")
 
 
@@ -109,7 +107,8 @@ def advise(
         fits &= (candidates["memory_bytes"] <= limits.memory_bytes).to_numpy()
     if limits.ttft_s is not None:
         fits &= (candidates["ttft_s"] <= limits.ttft_s).to_numpy()
-    judged = [column for column in costs if column != "cost_per_thousand_images"]
+    # a cost that only some cells know cannot choose between them; cells that share an LLM know no energy
+    judged = [c for c in costs if c != "cost_per_thousand_images" and candidates[c].notna().all()]
     on_front = np.zeros(len(candidates), dtype=bool)
     table = np.column_stack([-numbers(candidates, quality), *(numbers(candidates, c) for c in judged)])
     on_front[fits] = pareto_front(table[fits])
@@ -179,8 +178,6 @@ def _candidates(frame: pd.DataFrame, price_per_hour: float | None) -> pd.DataFra
     if price_per_hour is not None:
         images_per_hour = 3600 * batch / numbers(rows, "end_to_end_s")
         added["cost_per_thousand_images"] = 1000 * price_per_hour / images_per_hour
-    if "energy_per_iteration_j" in rows:
-        added["energy_per_image_j"] = numbers(rows, "energy_per_iteration_j") / batch
     return rows.assign(**added)
 
 

@@ -55,8 +55,15 @@ def measure_cell(
     if ended.value is not None:
         row, samples = ended.value
         seen = asdict(telemetry.summary())
+        energy_j = seen.pop("energy_per_iteration_j")
         ceilings = machine.get("ceilings", {}).get(cell.axes["dtype"], {})
-        row = replace(row, disturbances=seen.pop("warnings"), **seen, **ceilings)
+        row = replace(
+            row,
+            disturbances=seen.pop("warnings"),
+            energy_per_image_j=None if energy_j is None else energy_j / int(cell.axes["batch_size"]),
+            **seen,
+            **ceilings,
+        )
         if row.status is Status.OK:
             log.unlink(missing_ok=True)
         return row, samples

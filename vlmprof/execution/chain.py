@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vlmprof.errors import UserError
 from vlmprof.execution.modes import MODES
 from vlmprof.fields import resolution_size
 from vlmprof.measure.timeline import Stage, Together
@@ -26,6 +27,9 @@ ATTENTION = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "math": SDPBackend.MATH,
 }
+
+NO_ATTENTION = ("No available kernel", "No viable backend for scaled_dot_product_attention")
+"""How torch says that the backends it may choose from do not take the tensors, on a GPU and on a CPU."""
 
 LEFT_EAGER = "before a decode stage prefill keeps a cache: both run eager, mode {mode} holds for the rest"
 
@@ -102,9 +106,23 @@ def image_source(
     )  # fmt: skip
 
 
-def attention_backend(name: str) -> AbstractContextManager[Any]:
-    """A context in which scaled-dot-product attention runs on one backend; `auto` leaves torch its choice."""
-    return nullcontext() if name == "auto" else sdpa_kernel(ATTENTION[name])
+@contextmanager
+def attention_backend(axes: Mapping[str, AxisValue], device: torch.device | str) -> Iterator[None]:
+    """A context in which scaled-dot-product attention runs on one backend; `auto` leaves torch its choice.
+
+    Raises `UserError` where that backend does not take the model's tensors; torch warns of the reasons.
+    """
+    name = str(axes["attention"])
+    try:
+        with nullcontext() if name == "auto" else sdpa_kernel(ATTENTION[name]):
+            yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in NO_ATTENTION):
+            raise
+        raise UserError(
+            f"attention {name} does not take this model's tensors in {axes['dtype']} on {device}; "
+            "auto takes whichever does"
+        ) from error
 
 
 def state_bytes(output: Any) -> int | None:

@@ -68,7 +68,8 @@ def complete(
 ) -> tuple[Row, Samples]:
     """The row and samples of a cell measured up to the connector, with the donor's LLM stages.
 
-    End-to-end is the cell's own part plus the donor's time beyond its own such part. Peaks are what the
+    End-to-end and TTFT are the cell's own part plus the donor's time beyond its own such part. Energy is not
+    known, for no counter ran through both. What was odd about the donor is said. Peaks are what the
     two measurements say once what the other cell did not have is exchanged: while encoding, the LLM's
     `absent_bytes` lie beside; while the LLM runs, the encoder's own weights do. A cell that ran out of
     memory says what lay beside it.
@@ -76,10 +77,11 @@ def complete(
     if row.status is not Status.OK:
         beside = f" (beside {show_bytes(absent)} of the LLM)" if row.status is Status.OOM else ""
         return replace(row, message=f"{row.message or ''}{beside}" or None), samples
+    # what the encoder's part takes longer than the donor's
+    longer_s = (row.end_to_end_s or 0.0) - sum(_device_s(donor, stage) for stage in BEFORE_LLM)
     taken = {stage: donor.stages[stage] for stage in FROM_LLM if stage in donor.stages}
     own_weight_bytes, llm_weight_bytes = row.weight_bytes or 0, taken["prefill"].weight_bytes or 0
     exchanged_bytes = own_weight_bytes - ((donor.weight_bytes or 0) - llm_weight_bytes)
-    before_s = sum(_device_s(donor, stage) for stage in BEFORE_LLM)
     peaks = {
         name: _exchanged(row, donor, name, absent, exchanged_bytes)
         for name in ("peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_bytes")
@@ -87,12 +89,20 @@ def complete(
     completed = replace(
         row,
         stages={**row.stages, **taken},
-        end_to_end_s=(row.end_to_end_s or 0.0) + (donor.end_to_end_s or 0.0) - before_s,
+        end_to_end_s=(donor.end_to_end_s or 0.0) + longer_s,
         weight_bytes=own_weight_bytes + llm_weight_bytes,
         cache_bytes=donor.cache_bytes,
+        ttft_s=None if donor.ttft_s is None else donor.ttft_s + longer_s,
         tpot_s=donor.tpot_s,
+        decode_tokens_per_s=donor.decode_tokens_per_s,
         new_tokens=donor.new_tokens,
+        # the counter saw the encoder alone
+        energy_per_image_j=None,
         llm_shared_from=donor.cell_id,
+        warnings=(
+            *row.warnings,
+            *(f"its LLM's cell: {said}" for said in (*donor.warnings, *donor.disturbances)),
+        ),
         **peaks,  # type: ignore[arg-type]
     )
     columns = [f"{clock}_{stage}_s" for clock in ("host", "gpu") for stage in taken]

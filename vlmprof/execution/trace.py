@@ -49,7 +49,7 @@ def trace_cell(cell: Cell, fixed: Mapping[str, Any], folder: Path, board: Board)
     )
     handler = torch.profiler.tensorboard_trace_handler(str(folder), worker_name=cell.cell_id)
     mode = str(cell.axes["mode"])
-    with quiet_autograd(mode), attention_backend(str(cell.axes["attention"])):
+    with quiet_autograd(mode), attention_backend(cell.axes, device):
         board.enter(Phase.WARMING_UP, names[0], WARM_UP)
         for n in range(WARM_UP):
             board.count(n)

@@ -50,7 +50,7 @@ def run_cell(cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Boar
     )  # fmt: skip
     samples: Samples = {}
     try:
-        with attention_backend(str(cell.axes["attention"])):
+        with attention_backend(cell.axes, fixed["device"]):
             row, samples = _measure(row, cell, fixed, board)
     except Exception as error:
         if not is_out_of_memory(error):
@@ -147,7 +147,7 @@ def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tu
             *_oddities(samples, rule_columns(names, device)),
         ),
     )
-    return _with_token_times(row, samples, fixed["new_tokens"]), samples
+    return _with_token_times(row, samples, fixed["new_tokens"], int(row.axes["batch_size"])), samples
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,7 @@ def _stopping_rule(fixed: Mapping[str, Any], names: Sequence[str], device: torch
         watched=rule_columns(names, device),
         target=fixed["target"],
         budget_s=fixed["budget"],
+        least_s=fixed["least"],
         most=fixed["iterations"] or Adaptive.most,
     )
 
@@ -236,14 +237,20 @@ def _with_rates(figures: StageFigures) -> StageFigures:
     )
 
 
-def _with_token_times(row: Row, samples: Samples, new_tokens: int) -> Row:
-    """TTFT and TPOT where a decode stage ran: its time is the device's where the device has a clock."""
+def _with_token_times(row: Row, samples: Samples, new_tokens: int, batch_size: int) -> Row:
+    """TTFT, TPOT and tokens per second of a decode stage, by the device's clock where it has one."""
     decode_s = samples.get("gpu_decode_s") or samples.get("host_decode_s")
     if not decode_s:
         return row
     first_token_s = [whole - part for whole, part in zip(samples["end_to_end_s"], decode_s, strict=True)]
-    tpot_s = (_mean(decode_s) or 0.0) / new_tokens
-    return replace(row, ttft_s=_mean(first_token_s), tpot_s=tpot_s, new_tokens=new_tokens)
+    tpot_s = sum(decode_s) / len(decode_s) / new_tokens
+    return replace(
+        row,
+        ttft_s=_mean(first_token_s),
+        tpot_s=tpot_s,
+        decode_tokens_per_s=batch_size / tpot_s,
+        new_tokens=new_tokens,
+    )
 
 
 def _memory_pass(timeline: Timeline, meter: memory.MemoryMeter) -> dict[str, memory.Peaks]:

@@ -36,6 +36,14 @@ SCALED = {
 }
 """The figures of a run that grow with the image, as tables name them."""
 
+_BESIDE = (
+    ("decode_tokens_per_s", "tokens/s", Kind.NUMBER),
+    ("cache_bytes", "key–value cache", Kind.BYTES),
+    ("weight_bytes", "weights", Kind.BYTES),
+    ("energy_per_image_j", "energy per image (J)", Kind.NUMBER),
+)
+"""Figures of a cell that no fit is made to."""
+
 MARGINAL_AT = (196, 1024, 4096, 16_384, 65_536)
 """Token counts at which marginal costs are told: those of 224², 512², 1024², 2048² and 4096²."""
 
@@ -81,11 +89,9 @@ def _cells_sheet(frame: pd.DataFrame, shown: Mapping[str, list[Value]], samples:
         columns.append(Column(title, kind, shown.get(name) or column_values(numbers(frame, name))))
         if name == "end_to_end_s":
             columns += median_columns(frame, name, samples, "end-to-end median")
-    if any_measured(frame, "weight_bytes"):
-        columns.append(Column("weights", Kind.BYTES, column_values(numbers(frame, "weight_bytes"))))
-    if any_measured(frame, "energy_per_iteration_j"):
-        energy = column_values(numbers(frame, "energy_per_iteration_j"))
-        columns.append(Column("energy per iteration (J)", Kind.NUMBER, energy))
+    for name, title, kind in _BESIDE:
+        if any_measured(frame, name):
+            columns.append(Column(title, kind, column_values(numbers(frame, name))))
     columns.append(Column("status", Kind.TEXT, _status_column(frame)))
     note = (
         "Means over the measured iterations, and medians where it says so; parentheses hold 95 % intervals."

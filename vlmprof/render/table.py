@@ -33,6 +33,7 @@ _LATENCIES = {
     "gpu_prefill_s": "GPU LLM",
     "end_to_end_s": "end-to-end",
 }
+_DECODING = {"ttft_s": "TTFT", "tpot_s": "TPOT"}
 _MEMORY = {"peak_allocated_bytes": "peak allocated", "peak_rss_bytes": "peak resident"}
 _STYLES = {Status.OOM: "red", Status.ERROR: "red", Status.TIMEOUT: "yellow", Status.SKIPPED: "dim"}
 
@@ -45,6 +46,7 @@ def render_table(frame: pd.DataFrame, samples: Samples | None = None) -> Table:
     """
     shown = varying_axes(frame)
     latencies = {column: title for column, title in _LATENCIES.items() if any_measured(frame, column)}
+    decoding = _DECODING if any_measured(frame, "tpot_s") else {}
     memory = next((column for column in _MEMORY if any_measured(frame, column)), None)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=_constants(frame), caption_justify="left")
     for title in ("backbone", "resolution", *(axis.replace("_", " ") for axis in shown)):
@@ -55,6 +57,7 @@ def render_table(frame: pd.DataFrame, samples: Samples | None = None) -> Table:
     titles = [
         *latencies.values(),
         *(["median"] if with_medians else []),
+        *decoding.values(),
         *([_MEMORY[memory]] if memory else []),
     ]
     for title in ("visual tokens", *titles):
@@ -68,6 +71,7 @@ def render_table(frame: pd.DataFrame, samples: Samples | None = None) -> Table:
             figures[-1] += _plus_minus(row["end_to_end_s"], low, high)
         if with_medians:
             figures.append(_latency(median[0]) + _plus_minus(*median))
+        figures += [_latency(row[name]) for name in decoding]
         table.add_row(
             escape(backbone_label(str(row["backbone"]))),
             show_resolution(row["resolution"]),
