@@ -11,7 +11,7 @@ import pytest
 from vlmprof.analysis.reference import load_reference
 from vlmprof.backbones import facts
 from vlmprof.cost import Kind, OpCost, StageCost
-from vlmprof.cost.against import Prediction, calibration_points, misses, predict
+from vlmprof.cost.against import Prediction, calibration_points, count_cells, misses, predict
 from vlmprof.cost.calibration import BOUNDS, Point, _System, fit, leave_one_group_out
 from vlmprof.cost.devices import sheet
 from vlmprof.cost.roofline import Efficiency, estimate_stage
@@ -85,7 +85,7 @@ def study() -> list[Prediction]:
         "resolution": [224, 512, 1024, 2048, 4096],
     }
     spec = load_spec("kuo2026-fig4", chosen)
-    return predict(make_plan(spec), spec.fixed, H200, kernels="published")
+    return predict(count_cells(make_plan(spec), spec.fixed, "published"), H200)
 
 
 def test_the_defaults_are_what_the_study_gives(study: list[Prediction]) -> None:

@@ -39,6 +39,32 @@ def test_it_predicts_every_cell_and_where_memory_ends() -> None:
     assert "fits up to 896²" in run("quick", *SMALL, "--gpu", "l4")
 
 
+def test_several_gpus_are_estimated_from_one_count() -> None:
+    shown = run("quick", *SMALL, "--gpu", "l4", "--gpu", "rtx4090", "--costs")
+    assert shown.count("estimated from counted costs") == 2
+    assert shown.count("counted, not measured") == 1
+    assert shown.index("NVIDIA L4") < shown.index("NVIDIA GeForce RTX 4090")
+
+
+def test_costs_are_told_by_stage() -> None:
+    stages = [word for stage in ("vision", "connector", "prefill", "decode") for word in ("--stages", stage)]
+    shown = run(
+        "quick", "--backbone", "vit-t", "--resolution", "224", *stages, "--new-tokens", "3", "--costs"
+    )
+    rows = {words[2]: words[3:] for line in shown.splitlines() if len(words := line.split()) > 8}
+    # 6 layers of keys and values of 384 channels for 196 tokens in float32
+    assert rows["prefill"][-3:-1] == [f"{6 * 2 * 384 * 196 * 4 / 2**20:.2f}", "MiB"]
+    matrices = 6 * (4 * 384**2 + 3 * 384 * 1024) + 384 * 32000
+    assert float(rows["decode"][0]) == pytest.approx(3 * 2 * matrices / 1e9, rel=0.05)
+    # ViT-T without its head: 5.72 million parameters less 192 * 1000 + 1000, four bytes each
+    assert rows["vision"][5:7] == [f"{(5_717_416 - 193_000) * 4 / 2**20:.1f}", "MiB"]
+
+
+def test_this_cpu_is_estimated_in_sixteen_bits() -> None:
+    shown = run("quick", "--backbone", "vit-t", "--resolution", "64", "--dtype", "bfloat16", "--gpu", "here")
+    assert "fits up to 64²" in shown
+
+
 @pytest.fixture
 def measured(tmp_path: Path) -> Path:
     """A run folder with invented latencies for two of three cells."""

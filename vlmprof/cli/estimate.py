@@ -14,8 +14,11 @@ def estimate(
     overrides: dict[str, Any],
     spec: Annotated[str, typer.Argument(help="A TOML file or a shipped name.")] = "kuo2026-fig4",
     gpu: Annotated[
-        str, typer.Option(help="h200, h100, a100-80, l40s, rtx4090, …; here for this CPU.")
-    ] = "h200",
+        list[str] | None,
+        typer.Option(
+            help="h200, h100, a100-80, l40s, rtx4090, …; here for this CPU. Repeatable; h200 by default."
+        ),
+    ] = None,
     memory: Annotated[str | None, typer.Option(help="A smaller budget, such as 24GiB.")] = None,
     kernels: Annotated[
         str | None,
@@ -29,6 +32,9 @@ def estimate(
     rates: Annotated[
         bool, typer.Option(help="Show the FLOP/s and GB/s that the measurements of --against reached.")
     ] = False,
+    costs: Annotated[
+        bool, typer.Option(help="Show what is counted per stage: FLOPs, bytes, weights, activations, cache.")
+    ] = False,
     refit: Annotated[bool, typer.Option(help="Fit the constants to --against first.")] = False,
 ) -> None:
     """Predict latencies, peak memory and the first resolution that does not fit. Runs nothing.
@@ -40,4 +46,4 @@ def estimate(
 
     if memory is not None:
         overrides = {**overrides, "memory_limit": memory}
-    predictions.show(load_spec(spec, overrides), gpu, kernels, against, rates, refit)
+    predictions.show(load_spec(spec, overrides), gpu or ["h200"], kernels, against, rates, refit, costs)

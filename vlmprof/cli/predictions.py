@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -12,10 +11,19 @@ from rich.console import Console
 
 from vlmprof.analysis.frames import show_resolution
 from vlmprof.analysis.reference import load_reference
-from vlmprof.cost.against import Prediction, achieved, calibration_points, first_oom, misses, predict
+from vlmprof.cost.against import (
+    Counted,
+    Prediction,
+    achieved,
+    calibration_points,
+    count_cells,
+    first_oom,
+    misses,
+    predict,
+)
 from vlmprof.cost.calibration import fit, leave_one_group_out
 from vlmprof.cost.devices import DeviceSheet, sheet
-from vlmprof.cost.roofline import Efficiency, estimate, measured_device
+from vlmprof.cost.roofline import Efficiency, measured_device
 from vlmprof.cost.scans import KERNELS, Kernels
 from vlmprof.errors import UserError, unknown
 from vlmprof.plan import make_plan
@@ -38,51 +46,100 @@ to it. The errors are printed all the same."""
 
 
 def show(
-    spec: SweepSpec, gpu: str, kernels: str | None, against: str | None, rates: bool, refit: bool
+    spec: SweepSpec,
+    gpus: Sequence[str],
+    kernels: str | None,
+    against: str | None,
+    rates: bool,
+    refit: bool,
+    costs: bool,
 ) -> None:
-    """Estimate every cell of `spec`, print the table, and compare with what was measured, if asked to."""
-    kernels = kernels or _kernels_of(gpu, against)
-    if kernels not in KERNELS:
-        raise unknown("implementation of the scans", kernels, KERNELS)
+    """Estimate every cell of `spec` on each GPU, print the tables, and compare with what was measured, if
+    asked to."""
     if (refit or rates) and against is None:
         needy = "--refit" if refit else "--rates"
         raise UserError(f"{needy} needs --against: a run folder or kuo2026")
+    if kernels not in (None, *KERNELS):
+        raise unknown("implementation of the scans", str(kernels), KERNELS)
     frame = _rows(against) if against else None
-    device, efficiency = _here(spec) if gpu == "here" else (sheet(gpu), Efficiency())
+    devices = [_here(spec) if gpu == "here" else (sheet(gpu), Efficiency()) for gpu in dict.fromkeys(gpus)]
     console = Console() if sys.stdout.isatty() else Console(width=200)
-    cells = make_plan(spec)
-    chosen = cast(Kernels, kernels)
-    with console.status("counting") as status:
-        predictions = predict(
-            cells, spec.fixed, device, efficiency=efficiency, kernels=chosen,
-            on_cell=lambda cell: status.update(f"counting {cell.label}"),
-        )  # fmt: skip
-    if refit and frame is not None:
-        least = LEAST_PREFILL_TOKENS.get(str(against), 0)
-        points = calibration_points(predictions, frame, lambda name: backbone_words(name)[0], least)
-        if not points:
-            raise UserError(f"{against} measured none of these cells; there is nothing to fit to")
-        efficiency = fit(points, device, efficiency)
+    counted: dict[Kernels, list[Counted]] = {}
+    for device, efficiency in devices:
+        chosen = cast(Kernels, kernels or _kernels_on(device, against))
+        if chosen not in counted:
+            counted[chosen] = _counted(console, spec, chosen)
+            if costs:
+                _show_costs(console, counted[chosen], chosen)
         limit = spec.fixed["memory_limit"]
-        predictions = [
-            replace(p, estimate=estimate(p.cost, device, efficiency, limit, str(p.cell.axes["mode"])))
-            for p in predictions
-        ]
-        console.print(f"fitted to {against}: {efficiency}", highlight=False)
-        console.print(estimates.group_table(leave_one_group_out(points, device, efficiency)))
+        predictions = predict(counted[chosen], device, efficiency, limit)
+        if refit and frame is not None:
+            efficiency = _refitted(console, predictions, frame, str(against), device, efficiency)
+            predictions = predict(counted[chosen], device, efficiency, limit)
+        _show_predictions(console, predictions, device, chosen)
+        if frame is not None:
+            _show_misses(console, predictions, frame, str(against), device if rates else None)
+
+
+def _counted(console: Console, spec: SweepSpec, kernels: Kernels) -> list[Counted]:
+    with console.status("counting") as status:
+        return count_cells(
+            make_plan(spec), spec.fixed, kernels, lambda cell: status.update(f"counting {cell.label}")
+        )
+
+
+def _show_costs(console: Console, counted: Sequence[Counted], kernels: Kernels) -> None:
+    words = "counted, not measured (1 MAC = 2 FLOPs; bytes as if nothing stayed in a cache)"
+    console.print(f"{words}, {kernels} scan kernels", highlight=False)
+    console.print(estimates.cost_table(counted))
+
+
+def _show_predictions(
+    console: Console, predictions: Sequence[Prediction], device: DeviceSheet, kernels: Kernels
+) -> None:
     console.print(
         f"{device.title}, estimated from counted costs, {kernels} scan kernels; nothing was run",
         highlight=False,
     )
     console.print(estimates.prediction_table(predictions))
     _say_where_memory_ends(console, predictions)
-    if frame is not None:
-        found = misses(predictions, frame)
-        if not found:
-            raise UserError(f"{against} measured none of these cells; name its own specification")
-        if rates:
-            console.print(estimates.achieved_table(achieved(predictions, frame, device)))
-        console.print(estimates.miss_table(found))
+
+
+def _show_misses(
+    console: Console,
+    predictions: Sequence[Prediction],
+    frame: pd.DataFrame,
+    against: str,
+    device: DeviceSheet | None,
+) -> None:
+    """How far off `against` was, and with `device` what its measurements reached of that one's ceilings."""
+    found = misses(predictions, frame)
+    if not found:
+        raise UserError(f"{against} measured none of these cells; name its own specification")
+    names = ", ".join(sorted(frame["device"].dropna().unique())) if "device" in frame else ""
+    console.print(f"against {against}{f', measured on {names}' if names else ''}", highlight=False)
+    if device is not None:
+        console.print(estimates.achieved_table(achieved(predictions, frame, device)))
+    console.print(estimates.miss_table(found))
+
+
+def _refitted(
+    console: Console,
+    predictions: Sequence[Prediction],
+    frame: pd.DataFrame,
+    against: str,
+    device: DeviceSheet,
+    efficiency: Efficiency,
+) -> Efficiency:
+    """The constants fitted to what was measured, printed with their errors on groups left out."""
+    least = LEAST_PREFILL_TOKENS.get(against, 0)
+    points = calibration_points(predictions, frame, lambda name: backbone_words(name)[0], least)
+    if not points:
+        raise UserError(f"{against} measured none of these cells; there is nothing to fit to")
+    fitted = fit(points, device, efficiency)
+    console.print(f"fitted to {against}: {fitted}", highlight=False)
+    console.print(estimates.group_table(leave_one_group_out(points, device, fitted)))
+    return fitted
 
 
 def _say_where_memory_ends(console: Console, predictions: Sequence[Prediction]) -> None:
@@ -104,10 +161,10 @@ def _say_where_memory_ends(console: Console, predictions: Sequence[Prediction]) 
         console.print(f"{name}: {words}", highlight=False)
 
 
-def _kernels_of(gpu: str, against: str | None) -> str:
+def _kernels_on(device: DeviceSheet, against: str | None) -> str:
     if against in STUDIES:
         return "published"
-    return "torch" if gpu == "here" else "triton"
+    return "torch" if device.synchronous else "triton"
 
 
 def _rows(against: str) -> pd.DataFrame:
@@ -122,7 +179,10 @@ def _here(spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
     from vlmprof.environment import cpu_name
     from vlmprof.measure.ceilings import cpu_ceilings
 
-    reached = [cpu_ceilings(getattr(torch, str(dtype))) for dtype in spec.axes["dtype"]]
+    # models in 16 bits compute some things in float32
+    reached = [
+        cpu_ceilings(getattr(torch, dtype)) for dtype in sorted({"float32", *map(str, spec.axes["dtype"])})
+    ]
     return measured_device(
         cpu_name(),
         psutil.virtual_memory().total,

@@ -60,8 +60,7 @@ class Miss:
 class Achieved:
     """What one measured stage reached of its device's ceilings, by counted work over measured time."""
 
-    backbone: str
-    resolution: str
+    cell: Cell
     stage: str
     latency_s: float
     flops_per_s: float
@@ -74,24 +73,35 @@ class Achieved:
     """Of the data sheet's bandwidth."""
 
 
-def predict(
+Counted = tuple[Cell, CellCost]
+
+
+def count_cells(
     cells: Sequence[Cell],
     fixed: Mapping[str, Any],
-    device: DeviceSheet,
-    *,
-    efficiency: Efficiency | None = None,
     kernels: Kernels = "triton",
     on_cell: Callable[[Cell], None] = lambda cell: None,
-) -> list[Prediction]:
-    """Count and estimate every cell that is not skipped. A `memory_limit` in `fixed` is the budget."""
-    predictions = []
+) -> list[Counted]:
+    """Count every cell that is not skipped; `on_cell` hears of each before. Raises as `count_cell` does."""
+    counted = []
     for cell in cells:
         if cell.skip_reason is None:
             on_cell(cell)
-            cost = count_cell(cell, fixed, kernels)
-            guess = estimate(cost, device, efficiency, fixed["memory_limit"], str(cell.axes["mode"]))
-            predictions.append(Prediction(cell, cost, guess))
-    return predictions
+            counted.append((cell, count_cell(cell, fixed, kernels)))
+    return counted
+
+
+def predict(
+    counted: Sequence[Counted],
+    device: DeviceSheet,
+    efficiency: Efficiency | None = None,
+    memory_limit_bytes: int | None = None,
+) -> list[Prediction]:
+    """What counted cells would take on `device`, or on one like it with less memory."""
+    return [
+        Prediction(cell, cost, estimate(cost, device, efficiency, memory_limit_bytes, str(cell.axes["mode"])))
+        for cell, cost in counted
+    ]
 
 
 def first_oom(predictions: Sequence[Prediction]) -> dict[tuple[Any, ...], Prediction | None]:
@@ -148,8 +158,7 @@ def achieved(predictions: Sequence[Prediction], frame: pd.DataFrame, device: Dev
                 bytes_per_s = cost.moved_bytes / latency_s
                 reached.append(
                     Achieved(
-                        backbone=str(row["backbone"]),
-                        resolution=str(row["resolution"]),
+                        cell=prediction.cell,
                         stage=stage,
                         latency_s=latency_s,
                         flops_per_s=flops_per_s,

@@ -10,19 +10,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from vlmprof.analysis.frames import show_resolution
+from vlmprof.plan import Cell, varied_axes
 from vlmprof.render.style import backbone_label
 from vlmprof.units import show_bytes, show_seconds
 
 if TYPE_CHECKING:
-    from vlmprof.cost.against import Achieved, Miss, Prediction
+    from vlmprof.cost.against import Achieved, Counted, Miss, Prediction
     from vlmprof.cost.calibration import GroupError
 
 
 def prediction_table(predictions: Sequence[Prediction]) -> Table:
     """One row per cell: latencies of each stage, end to end, peak memory, and whether it fits."""
     stages = list(predictions[0].estimate.stages) if predictions else []
-    varied = [axis for axis in _axes(predictions) if len({str(p.cell.axes[axis]) for p in predictions}) > 1]
-    table = _table("backbone", "resolution", *(axis.replace("_", " ") for axis in varied))
+    varied = _varied([p.cell for p in predictions])
+    table = _cell_table(varied)
     for title in ("visual tokens", "vision TFLOP", *stages, "end-to-end", "peak"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
@@ -33,9 +34,7 @@ def prediction_table(predictions: Sequence[Prediction]) -> Table:
         if not guess.fits:
             words = f"out of memory in {guess.peak_stage}"
         table.add_row(
-            escape(backbone_label(str(p.cell.axes["backbone"]))),
-            show_resolution(p.cell.axes["resolution"]),
-            *(escape(str(p.cell.axes[axis])) for axis in varied),
+            *_names(p.cell, varied),
             f"{p.cost.visual_tokens:,}",
             f"{p.cost.stages['vision'].flops / 1e12:.3g}" if "vision" in p.cost.stages else "",
             *(show_seconds(e.latency_s) for e in guess.stages.values()),
@@ -44,6 +43,28 @@ def prediction_table(predictions: Sequence[Prediction]) -> Table:
             words,
             style=None if guess.fits else "red",
         )
+    return table
+
+
+def cost_table(counted: Sequence[Counted]) -> Table:
+    """One row per cell and stage: what it computes, moves and keeps, by counting."""
+    varied = _varied([cell for cell, _ in counted])
+    table = _cell_table(varied, "stage")
+    for title in ("GFLOP", "moved", "least moved", "weights", "activations", "key–value cache", "launches"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for cell, cost in counted:
+        for name, stage in cost.stages.items():
+            table.add_row(
+                *_names(cell, varied),
+                name,
+                f"{(stage.flops - stage.skipped_flops) / 1e9:,.4g}",
+                show_bytes(stage.moved_bytes + stage.slab_bytes),
+                show_bytes(stage.least_bytes),
+                show_bytes(stage.weight_bytes),
+                show_bytes(stage.peak_activation_bytes),
+                show_bytes(stage.kv_cache_bytes) if stage.kv_cache_bytes else "",
+                f"{stage.kernels:,}",
+            )
     return table
 
 
@@ -66,13 +87,13 @@ def miss_table(found: Sequence[Miss]) -> Table:
 
 def achieved_table(reached: Sequence[Achieved]) -> Table:
     """What each measured stage made of its device."""
-    table = _table("backbone", "resolution", "stage")
+    varied = _varied([one.cell for one in reached])
+    table = _cell_table(varied, "stage")
     for title in ("measured", "TFLOP/s", "of dense rate", "GB/s", "of bandwidth"):
         table.add_column(title, justify="right", no_wrap=True)
     for one in reached:
         table.add_row(
-            escape(backbone_label(one.backbone)),
-            show_resolution(one.resolution),
+            *_names(one.cell, varied),
             one.stage,
             show_seconds(one.latency_s),
             f"{one.flops_per_s / 1e12:.3g}",
@@ -94,9 +115,17 @@ def group_table(errors: Sequence[GroupError]) -> Table:
     return table
 
 
-def _axes(predictions: Sequence[Prediction]) -> list[str]:
-    axes = list(predictions[0].cell.axes) if predictions else []
-    return [axis for axis in axes if axis not in ("backbone", "resolution")]
+def _names(cell: Cell, varied: Sequence[str]) -> list[str]:
+    shown = [backbone_label(str(cell.axes["backbone"])), show_resolution(cell.axes["resolution"])]
+    return [escape(word) for word in (*shown, *(str(cell.axes[axis]) for axis in varied))]
+
+
+def _varied(cells: Sequence[Cell]) -> list[str]:
+    return [axis for axis in (varied_axes(cells) if cells else []) if axis not in ("backbone", "resolution")]
+
+
+def _cell_table(varied: Sequence[str], *titles: str) -> Table:
+    return _table("backbone", "resolution", *(axis.replace("_", " ") for axis in varied), *titles)
 
 
 def _table(*titles: str) -> Table:
