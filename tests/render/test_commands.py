@@ -157,6 +157,8 @@ def test_export_writes_every_format(run: Path) -> None:
     assert rows["end_to_end_s"].tolist()[0] == vlmprof.load(run).frame["end_to_end_s"].iloc[0]
     fits = pd.read_csv(run / "export" / "fits-latency.csv")
     assert {"fixed (s)", "fixed low (s)", "fixed high (s)", "misfit"} <= set(fits.columns)
+    conduct = pd.read_csv(run / "export" / "conduct.csv")
+    assert conduct["iterations"].tolist() == vlmprof.load(run).frame["iterations"].dropna().tolist()
     with pytest.raises(UserError, match="unknown export format"):
         invoke("export", run, "--format", "xlsx")
     with pytest.raises(UserError, match="unknown table"):

@@ -12,6 +12,7 @@ import pandas as pd
 
 from vlmprof.analysis.frames import Samples, split_lines
 from vlmprof.errors import UserError, unknown
+from vlmprof.render.conduct_sheet import conduct_sheet
 from vlmprof.render.run_sheets import (
     cell_sheets,
     crossovers_sheet,
@@ -29,6 +30,7 @@ _LATEX = {
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
     "²": r"\textsuperscript{2}", "×": r"$\times$", "±": r"$\pm$", "µ": r"\textmu{}", "·": r"$\cdot$",
+    "°": r"\textdegree{}",
     "…": r"\ldots{}", "−": "$-$", "–": "--", "∞": r"$\infty$",
 }  # fmt: skip
 _MARKDOWN = str.maketrans({
@@ -176,5 +178,6 @@ def run_sheets(frame: pd.DataFrame, samples: Samples) -> list[Sheet]:
         marginal_sheet(lines, columns),
         crossovers_sheet(lines, columns, samples),
         frontier_sheet(lines, columns),
+        conduct_sheet(frame),
     ]
     return [sheet for sheet in sheets if len(sheet)]

@@ -14,6 +14,7 @@ from vlmprof.analysis.frames import Line, Samples, count_lines, split_lines
 from vlmprof.errors import UserError
 from vlmprof.records import Status
 from vlmprof.render import run_sheets
+from vlmprof.render.conduct_sheet import conduct_sheet
 from vlmprof.render.report.charts import chart_data
 from vlmprof.render.runs import Run, join
 from vlmprof.render.sheets import Column, Kind, Sheet
@@ -94,6 +95,9 @@ def _sections(frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> l
         Section("crossovers", "Crossovers", [run_sheets.crossovers_sheet(lines, columns, samples)]),
         Section("frontier", "Out-of-memory frontier", [run_sheets.frontier_sheet(lines, columns)]),
     ]
+    conduct = conduct_sheet(frame)
+    if len(conduct):
+        sections.append(Section("conduct", conduct.title, [conduct]))
     return [section for section in sections if section.sheets]
 
 
