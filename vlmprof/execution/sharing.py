@@ -7,6 +7,7 @@ to the connector, and their rows are completed from the first, which they name i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -99,16 +100,23 @@ def complete(
         # the counter saw the encoder alone
         energy_per_image_j=None,
         llm_shared_from=donor.cell_id,
-        warnings=(
-            *row.warnings,
-            *(f"its LLM's cell: {said}" for said in (*donor.warnings, *donor.disturbances)),
-        ),
+        warnings=(*row.warnings, *(f"its LLM's cell: {said}" for said in _said_of_llm(donor))),
         **peaks,  # type: ignore[arg-type]
     )
     columns = [f"{clock}_{stage}_s" for clock in ("host", "gpu") for stage in taken]
     shared = {column: donor_samples[column] for column in columns if column in donor_samples}
     own = {name: values for name, values in samples.items() if name != "end_to_end_s"}
     return completed, {**own, **shared}
+
+
+def _said_of_llm(donor: Row) -> list[str]:
+    """What is odd about the donor, but for what only concerns latencies that nobody takes over."""
+    said = []
+    for words in (*donor.warnings, *donor.disturbances):
+        latencies = re.findall(r"\b(?:host|gpu)_\w+_s\b|\bend_to_end_s\b", words)
+        if not latencies or any(stage in latency for latency in latencies for stage in FROM_LLM):
+            said.append(words)
+    return said
 
 
 def _shape(axes: Mapping[str, Any], visual_tokens: int | None) -> tuple[Any, ...]:
