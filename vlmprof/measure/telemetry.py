@@ -104,7 +104,7 @@ class Telemetry:
         window_s = self._times_s[-1] - self._times_s[0]
         other = self._busy_s[-1] - self._busy_s[0] - (self._own_s[-1] - self._own_s[0])
         # the counters tick in hundredths of a second
-        other_cores = max(round(other / window_s, 3), 0.0) if window_s > 0 else None
+        other_cores = max(0.0, round(other / window_s, 3)) if window_s > 0 else None
         warnings = []
         if other_cores is not None and other_cores > BUSY_CORES and window_s >= SHORTEST_WINDOW_S:
             warnings.append(f"other processes took {other_cores:.1f} of {os.cpu_count()} cores")
