@@ -96,7 +96,7 @@ def test_the_iterations_own_images_are_held_where_nothing_preprocesses() -> None
     images = 3 * 224 * 224 * 2
     assert with_them.stage_peak_bytes("prefill") - without.stage_peak_bytes("prefill") == images
     assert with_them.stage_peak_bytes("vision") == without.stage_peak_bytes("vision")
-    assert with_them.peak_allocated_bytes == with_them.stage_peak_bytes(with_them.peak_stage)
+    assert with_them.peak_allocated_bytes == with_them.stage_peak_bytes("prefill")
 
 
 def test_the_output_of_the_iteration_before_is_held_where_it_is_kept() -> None:

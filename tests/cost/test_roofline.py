@@ -111,8 +111,18 @@ def test_memory_counts_against_the_budget_or_the_card() -> None:
     assert on_card.peak_allocated_bytes == 21 * 2**30 + round(8.125 * 2**20)
     assert on_card.memory_bytes == 24564 * 2**20 - 512 * 2**20
     assert on_card.fits
-    assert on_card.peak_stage == "vision"
-    assert not estimate(cost, H200, memory_limit_bytes=21 * 2**30).fits
+    assert estimate(cost, H200, memory_limit_bytes=21 * 2**30).oom_stage == "vision"
+    assert estimate(cost, H200, memory_limit_bytes=20 * 2**30).oom_stage == "build"
+
+
+def test_memory_runs_out_in_the_first_stage_that_it_does_not_hold() -> None:
+    stages = {
+        name: StageCost(resident_bytes=100, peak_activation_bytes=peak)
+        for name, peak in {"vision": 50, "connector": 10, "prefill": 70}.items()
+    }
+    cost = CellCost(stages, visual_tokens=1)
+    found = [cost.oom_stage(room) for room in (299, 349, 350, 369, 370)]
+    assert found == ["build", "vision", "prefill", "prefill", None]
 
 
 def test_sheets_are_complete_and_in_proportion() -> None:

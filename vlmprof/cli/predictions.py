@@ -154,7 +154,7 @@ def _say_where_memory_ends(console: Console, predictions: Sequence[Prediction]) 
         if first is None:
             words = f"fits up to {show_resolution(largest.cell.axes['resolution'])}, the largest asked for"
         else:
-            where, need = first.estimate.peak_stage, show_bytes(first.estimate.peak_allocated_bytes)
+            where, need = first.estimate.oom_stage, show_bytes(first.estimate.peak_allocated_bytes)
             words = (
                 f"first out of memory at {show_resolution(first.cell.axes['resolution'])} in {where} ({need})"
             )

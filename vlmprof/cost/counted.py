@@ -120,7 +120,7 @@ class CellCost:
     """What one cell of a sweep costs by counting."""
 
     stages: Mapping[str, StageCost]
-    """`vision`, `connector`, `prefill` and, where asked for, `decode` (one token)."""
+    """`vision`, `connector`, `prefill` and, where asked for, `decode` (all new tokens)."""
     visual_tokens: int
     held_bytes: Mapping[str, int] = field(default_factory=dict)
     """By stage, what is alive beside the stage's own tensors: the images, and the output of the iteration
@@ -146,7 +146,8 @@ class CellCost:
         """Most bytes allocated during an iteration."""
         return max(self.stage_peak_bytes(stage) for stage in self.stages)
 
-    @property
-    def peak_stage(self) -> str:
-        """The stage that reaches the peak, where memory runs out first."""
-        return max(self.stages, key=self.stage_peak_bytes)
+    def oom_stage(self, room_bytes: int) -> str | None:
+        """Where so much memory runs out first, in the words of a row; `build` for the weights alone."""
+        if self.resident_bytes > room_bytes:
+            return "build"
+        return next((stage for stage in self.stages if self.stage_peak_bytes(stage) > room_bytes), None)

@@ -72,19 +72,20 @@ class CellEstimate:
     device: str
     stages: Mapping[str, StageEstimate]
     peak_allocated_bytes: int
-    peak_stage: str
     memory_bytes: int
     """What the allocator may take on this device."""
+    oom_stage: str | None
+    """Where that runs out first, if it does: `build` for the weights alone."""
 
     @property
     def end_to_end_s(self) -> float:
-        """All stages of one iteration, one after the other; `decode` counts as one token."""
+        """All stages of one iteration, one after the other."""
         return sum(stage.latency_s for stage in self.stages.values())
 
     @property
     def fits(self) -> bool:
         """Whether the peak stays within the memory."""
-        return self.peak_allocated_bytes <= self.memory_bytes
+        return self.oom_stage is None
 
 
 def estimate(
@@ -110,8 +111,8 @@ def estimate(
             for name, stage in cost.stages.items()
         },
         peak_allocated_bytes=cost.peak_allocated_bytes + device.workspace_bytes,
-        peak_stage=cost.peak_stage,
         memory_bytes=allowed,
+        oom_stage=cost.oom_stage(allowed - device.workspace_bytes),
     )
 
 

@@ -32,7 +32,7 @@ def prediction_table(predictions: Sequence[Prediction]) -> Table:
         launched = [stage for stage, e in guess.stages.items() if e.launch_bound]
         words = f"launch-bound: {', '.join(launched)}" if launched else ""
         if not guess.fits:
-            words = f"out of memory in {guess.peak_stage}"
+            words = f"out of memory in {guess.oom_stage}"
         table.add_row(
             *_names(p.cell, varied),
             f"{p.cost.visual_tokens:,}",
