@@ -203,6 +203,7 @@ class Nearness:
     def __init__(self) -> None:
         self.errors: dict[str, list[float]] = {
             "adaptive median, fixed mean": [],
+            "adaptive mean, fixed mean": [],
             "adaptive median, fixed median": [],
             "a second fixed mean, fixed mean": [],
         }
@@ -211,6 +212,7 @@ class Nearness:
         first, second = whole[100:200], whole[300:400]
         pairs = (
             (np.median(taken), first.mean()),
+            (taken.mean(), first.mean()),
             (np.median(taken), np.median(first)),
             (second.mean(), first.mean()),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -97,6 +98,24 @@ def test_plot_draws_a_run_into_its_own_folder(run: Path) -> None:
     result = invoke("plot", run, "--format", "svg", "--reference", "kuo2026")
     assert result.output.split() == [str(run / "six_panel.svg")]
     assert "measured" in (run / "six_panel.svg").read_text()
+
+
+def test_an_adaptive_run_is_drawn_by_its_medians(run: Path, tmp_path: Path) -> None:
+    def notes(*options: str) -> str:
+        invoke("plot", run, "--format", "svg", *options)
+        return (run / "six_panel.svg").read_text()
+
+    assert "95 % interval of the mean" in notes()
+    assert "Points: medians" in notes("--statistic", "median")
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["spec"] = {"fixed": {"sampling": "adaptive"}}
+    (run / "run.json").write_text(json.dumps(manifest))
+    assert "Points: medians" in notes()
+    invoke("report", run, "--out", tmp_path / "out")
+    assert "Points: medians" in (tmp_path / "out" / "report.md").read_text()
+    assert "95 % interval of the mean" in notes("--statistic", "mean")
+    with pytest.raises(UserError, match="unknown statistic 'mode'"):
+        notes("--statistic", "mode")
 
 
 def test_plot_draws_the_published_figure_without_a_run(

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from scipy.stats import binom
 from synthetic_runs import GIB, cell, frame, samples, sweep
 
 from vlmprof.analysis.frames import split_lines
@@ -145,6 +146,25 @@ def test_intervals_are_drawn_around_the_mean_when_samples_are_given() -> None:
     assert len(bars) == 2
     assert all(low < mean < high for (low, high), mean in zip(bars, means, strict=True))
     assert not panels(six_panel(frame(rows)))["c"].containers
+
+
+def test_medians_are_drawn_where_there_are_samples_and_are_asked_for() -> None:
+    rows = sweep(("vit-t",), (224, 512, 1024))
+    raw = samples(rows)
+    del raw[rows[1].cell_id]["end_to_end_s"]
+    figure = six_panel(frame(rows), raw, statistic="median")
+    axes = panels(figure)["c"]
+    (line,) = drawn(axes, "measured")
+    expected = [np.median(raw[row.cell_id].get("end_to_end_s", row.end_to_end_s)) for row in rows]
+    assert line.get_ydata() * unit(axes) == pytest.approx(expected)
+    bars = [segment[:, 1] for bar in axes.containers for segment in bar.lines[2][0].get_segments()]
+    assert len(bars) == 2
+    for (low, high), middle, row in zip(bars, np.delete(expected, 1), (rows[0], rows[2]), strict=True):
+        ordered = np.sort(raw[row.cell_id]["end_to_end_s"])
+        rank = int(binom.ppf(0.025, len(ordered), 0.5))
+        assert [low * unit(axes), high * unit(axes)] == pytest.approx([ordered[rank - 1], ordered[-rank]])
+        assert low * unit(axes) < middle < high * unit(axes)
+    assert "Points: medians." in figure.legends[0].get_title().get_text()
 
 
 def test_every_axis_carries_its_unit() -> None:

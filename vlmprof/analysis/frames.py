@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ import pandas as pd
 from vlmprof.analysis.intervals import interval_ends, medians_with_ends
 from vlmprof.errors import UserError
 from vlmprof.records import STAGES, Row, StageFigures, Status, stage_column
+
+Statistic = Literal["mean", "median"]
+"""What stands for a cell's samples in a figure. A row holds means; medians are taken from the samples."""
 
 Samples = Mapping[str, Mapping[str, Sequence[float]]]
 """Raw values by cell id and column name: `samples["a1b2"]["host_vision_s"]`."""
@@ -142,6 +146,22 @@ def column_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) 
 def column_medians(frame: pd.DataFrame, column: str, samples: Samples | None) -> npt.NDArray[np.float64]:
     """Each row's median with low and high end of its 95 % interval, shape (rows, 3); NaN without samples."""
     return medians_with_ends(_streams(frame, column, samples))
+
+
+def points(
+    line: Line, column: str, samples: Samples | None, statistic: Statistic
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """What stands for a column in each row of a line, (rows), and the ends of its 95 % interval, (rows, 2).
+
+    NaN where nothing was measured. A row without samples, such as the end-to-end of one that shares its LLM,
+    has its mean whatever `statistic` is, and no interval.
+    """
+    means = line.measured(column)
+    if statistic == "mean":
+        return means, column_intervals(line.rows, column, samples)
+    medians = column_medians(line.rows, column, samples)
+    known = np.isfinite(medians[:, 0]) & np.isfinite(means)
+    return np.where(known, medians[:, 0], means), np.where(known[:, None], medians[:, 1:], np.nan)
 
 
 def _streams(frame: pd.DataFrame, column: str, samples: Samples | None) -> list[Sequence[float]]:

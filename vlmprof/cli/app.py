@@ -117,13 +117,16 @@ def plot(
         Path | None, typer.Option(help="Folder for the figure; by default the run's own, or this one.")
     ] = None,
     width: Annotated[str, typer.Option(help="one-column or two-column.")] = "two-column",
+    statistic: Annotated[
+        str | None, typer.Option(help="mean or median; by default what the run's sampling makes precise.")
+    ] = None,
 ) -> None:
     """Draw the six-panel figure of a run again from its rows, or a published one from its points."""
     from vlmprof.cli import show
 
     formats = format or ["png", "pdf"]
     if run is not None:
-        paths = show.figure(run, out or run, log, reference, formats, width)
+        paths = show.figure(run, out or run, log, reference, formats, width, statistic)
     elif reference is not None:
         paths = show.published_figure(reference, out or Path(), log, formats, width)
     else:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 from rich.table import Table
 
+from vlmprof.errors import unknown
 from vlmprof.execution.kernel_table import OperatorTime, longest
 from vlmprof.plan import Cell, varied_axes
 from vlmprof.spec import SweepSpec
 from vlmprof.units import show_seconds
+
+if TYPE_CHECKING:
+    from vlmprof.analysis.frames import Statistic
 
 
 def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool = False) -> None:
@@ -70,14 +75,23 @@ def run(folder: Path) -> None:
 
 
 def figure(
-    folder: Path, out: Path, log: bool, reference: str | None, formats: Sequence[str], width: str
+    folder: Path,
+    out: Path,
+    log: bool,
+    reference: str | None,
+    formats: Sequence[str],
+    width: str,
+    statistic: str | None = None,
 ) -> list[Path]:
-    """Draw a run's six panels; returns the files written."""
+    """Draw a run's six panels; returns the files written. Raises `UserError` for an unknown statistic."""
+    from vlmprof.render.runs import load
     from vlmprof.render.six_panel import save_six_panel
-    from vlmprof.store import load_frame, load_samples
 
+    if statistic not in (None, "mean", "median"):
+        raise unknown("statistic", str(statistic), ("mean", "median"))
+    run = load(folder)
     return save_six_panel(
-        load_frame(folder), out, load_samples(folder),
+        run.frame, out, run.samples, statistic=cast("Statistic | None", statistic) or run.statistic,
         formats=formats, log=log, reference=reference, width=width,
     )  # fmt: skip
 

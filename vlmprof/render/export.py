@@ -165,7 +165,9 @@ def export_run(
             written += [write_sheet(sheets[table], folder, name) for table in tables or sheets]
     images = [name for name in dict.fromkeys(formats) if name in FORMATS]
     if images:
-        written += save_six_panel(run.frame, folder, run.samples, formats=images, width=width)
+        written += save_six_panel(
+            run.frame, folder, run.samples, formats=images, statistic=run.statistic, width=width
+        )
     return written
 
 

@@ -3,7 +3,7 @@
                  ×        first resolution out of memory, at the top whatever the scale
                ∙´
          ┬   ∙´
-    ┬──●─┴─●              mean, with the 95 % interval of the mean where samples are at hand
+    ┬──●─┴─●              mean or median, with its 95 % interval where samples are at hand
  ●──┴
 ─┴──┴──────┴────┴──
 512² 1024² 2048² 3072²    positions proportional to the number of pixels
@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import ConnectionPatch
 from matplotlib.transforms import ScaledTranslation
 
-from vlmprof.analysis.frames import Line, Samples, column_intervals
+from vlmprof.analysis.frames import Line, Samples, Statistic, points
 from vlmprof.records import Status
 from vlmprof.render.style import LineStyle
 from vlmprof.render.ticks import plain_log_labels
@@ -61,6 +61,7 @@ class Drawing:
     lines: Sequence[Line]
     styles: Mapping[tuple[str, ...], LineStyle]
     samples: Samples | None
+    statistic: Statistic
     behind: Sequence[Line]
     """Lines of a reference, drawn pale behind the others."""
     log: bool
@@ -68,13 +69,19 @@ class Drawing:
     line_pt: float
     marker_pt: float
 
+    def points(self, line: Line, column: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Values and intervals of one of `lines`, as `analysis.frames.points` gives them."""
+        return points(line, column, self.samples, self.statistic)
+
 
 def draw_panel(axes: Axes, panel: Panel, drawing: Drawing) -> None:
     """Draw a panel's lines, intervals and OOM marks into empty axes, and label its y axis with its unit."""
     drawn = [line for line in drawing.lines if np.isfinite(line.measured(panel.column)).any()]
     behind = [line for line in drawing.behind if np.isfinite(line.measured(panel.column)).any()]
     any_ok = any((line.rows["status"] == Status.OK).any() for line in drawing.lines)
-    unit, size = panel.unit(_largest(panel, [*drawn, *behind]))
+    values = [drawing.points(line, panel.column)[0] for line in drawn]
+    values += [line.measured(panel.column) for line in behind]
+    unit, size = panel.unit(max((float(np.nanmax(each)) for each in values), default=1.0))
     axes.set_title(f"({panel.letter}) {panel.title}", fontsize=drawing.font_pt, pad=6)
     axes.set_ylabel(f"{panel.quantity} ({unit})", fontsize=drawing.font_pt)
     if not drawn:
@@ -98,10 +105,6 @@ def draw_panel(axes: Axes, panel: Panel, drawing: Drawing) -> None:
         _leave_room(axes, drawing.log, 0.0)
 
 
-def _largest(panel: Panel, lines: Sequence[Line]) -> float:
-    return max((float(np.nanmax(line.measured(panel.column))) for line in lines), default=1.0)
-
-
 def _nothing_measured(lines: Sequence[Line]) -> str:
     if all(line.first_oom_pixels is not None for line in lines):
         return "out of memory at\nevery resolution"
@@ -115,24 +118,22 @@ def _say(axes: Axes, words: str, font_pt: float) -> None:
     )  # fmt: skip
 
 
-def _joined(line: Line, column: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Pixels and values of the line; a failed cell leaves a gap, one that was never tried does not."""
-    tried = (line.rows["status"] != Status.SKIPPED).to_numpy()
-    return line.pixels[tried], line.measured(column)[tried]
+def _tried(line: Line) -> npt.NDArray[np.bool_]:
+    """The rows that a line joins: a failed cell leaves a gap, one that was never tried does not."""
+    return (line.rows["status"] != Status.SKIPPED).to_numpy(dtype=bool)
 
 
 def _draw_pale(axes: Axes, line: Line, panel: Panel, size: float, drawing: Drawing) -> None:
-    pixels, values = _joined(line, panel.column)
+    tried, values = _tried(line), line.measured(panel.column)
     style = drawing.styles[line.key].line(drawing.line_pt * 0.8, drawing.marker_pt * 0.8)
-    axes.plot(pixels, values / size, **style, alpha=_PALE, zorder=1.5, gid="reference")
+    axes.plot(line.pixels[tried], values[tried] / size, **style, alpha=_PALE, zorder=1.5, gid="reference")
 
 
 def _draw_line(axes: Axes, line: Line, panel: Panel, size: float, drawing: Drawing) -> None:
     style = drawing.styles[line.key]
-    pixels, values = _joined(line, panel.column)
-    axes.plot(
-        pixels, values / size, **style.line(drawing.line_pt, drawing.marker_pt), zorder=3, gid="measured"
-    )
+    tried, values = _tried(line), drawing.points(line, panel.column)[0]
+    looks = style.line(drawing.line_pt, drawing.marker_pt)
+    axes.plot(line.pixels[tried], values[tried] / size, **looks, zorder=3, gid="measured")
     if panel.level_column is not None:
         levels = line.measured(panel.level_column) / size
         axes.plot(
@@ -143,8 +144,7 @@ def _draw_line(axes: Axes, line: Line, panel: Panel, size: float, drawing: Drawi
 
 
 def _draw_intervals(axes: Axes, line: Line, panel: Panel, size: float, drawing: Drawing) -> None:
-    values = line.measured(panel.column)
-    ends = column_intervals(line.rows, panel.column, drawing.samples)
+    values, ends = drawing.points(line, panel.column)
     drawn = np.isfinite(values) & np.isfinite(ends).all(axis=1)
     if not drawn.any():
         return
@@ -192,7 +192,7 @@ def _draw_oom(
         return
     colour = drawing.styles[line.key].colour
     top = axes.get_xaxis_transform() + ScaledTranslation(0, -below_top_pt / 72, axes.figure.dpi_scale_trans)
-    values = line.measured(panel.column)
+    values = drawing.points(line, panel.column)[0]
     before = np.flatnonzero(np.isfinite(values) & (line.pixels < at))
     if before.size:
         last = before[-1]

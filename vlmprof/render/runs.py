@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from vlmprof.analysis.frames import Samples
+from vlmprof.analysis.frames import Samples, Statistic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,11 +32,27 @@ class Run:
     manifest: dict[str, Any] = field(repr=False)
     path: Path | None = None
 
-    def plot(self, *, log: bool = False, reference: str | None = None, width: str = "two-column") -> Figure:
+    @property
+    def statistic(self) -> Statistic:
+        """What its protocol makes precise: medians of an adaptive run, means of counted iterations."""
+        fixed = self.manifest.get("spec", {}).get("fixed", {})
+        return "median" if fixed.get("sampling") == "adaptive" else "mean"
+
+    def plot(
+        self,
+        *,
+        statistic: Statistic | None = None,
+        log: bool = False,
+        reference: str | None = None,
+        width: str = "two-column",
+    ) -> Figure:
         """The six-panel figure, as `render.six_panel.six_panel` draws it."""
         from vlmprof.render.six_panel import six_panel
 
-        return six_panel(self.frame, self.samples, log=log, reference=reference, width=width)
+        return six_panel(
+            self.frame, self.samples,
+            statistic=statistic or self.statistic, log=log, reference=reference, width=width,
+        )  # fmt: skip
 
     def report(self, out: Path | str | None = None) -> list[Path]:
         """Write the report as HTML and Markdown to a folder, by default the run's own; the files written."""
@@ -72,6 +88,11 @@ def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, Samples]:
         frames.append(named)
         samples |= {f"{name}/{cell}": values for cell, values in run.samples.items()}
     return pd.concat(frames, ignore_index=True), samples
+
+
+def joint_statistic(runs: Sequence[Run]) -> Statistic:
+    """What several runs are drawn by: medians if that is what all of them make precise."""
+    return "median" if all(run.statistic == "median" for run in runs) else "mean"
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -20,8 +20,8 @@ from matplotlib.lines import Line2D
 from vlmprof.analysis.frames import (
     Line,
     Samples,
+    Statistic,
     any_measured,
-    column_intervals,
     split_lines,
 )
 from vlmprof.analysis.reference import load_reference, reference_title
@@ -58,6 +58,7 @@ def six_panel(
     frame: pd.DataFrame,
     samples: Samples | None = None,
     *,
+    statistic: Statistic = "mean",
     log: bool = False,
     reference: str | None = None,
     width: str = "two-column",
@@ -67,7 +68,8 @@ def six_panel(
 
     Args:
         frame: the rows of a run, as `vlmprof.store.load_frame` gives them.
-        samples: raw values by cell and column; with them, every mean carries its 95 % interval.
+        samples: raw values by cell and column; with them, every point carries its 95 % interval.
+        statistic: `mean`, or `median` where there are samples.
         log: logarithmic axes, both of them; otherwise both are linear and y starts at zero.
         reference: published points to lay pale behind the run's, by name (`kuo2026`): those of the
             run's own backbones (of all, where the run has none of them) up to its largest image.
@@ -82,7 +84,7 @@ def six_panel(
     lines = split_lines(frame)
     behind = _reference_lines(reference, lines) if reference else []
     drawing = Drawing(
-        lines, line_styles(behind) | line_styles(lines), samples, behind, log,
+        lines, line_styles(behind) | line_styles(lines), samples, statistic, behind, log,
         page.font_pt, page.line_pt, page.marker_pt,
     )  # fmt: skip
     panels = panels_for(frame)
@@ -113,6 +115,7 @@ def save_six_panel(
     *,
     formats: Sequence[str] = ("png", "pdf"),
     stem: str = "six_panel",
+    statistic: Statistic = "mean",
     log: bool = False,
     reference: str | None = None,
     width: str = "two-column",
@@ -122,9 +125,8 @@ def save_six_panel(
     The same rows give the same file, byte for byte. Raises `UserError` as `six_panel` does, and for an
     unknown format or a folder that cannot be written.
     """
-    return save_figure(
-        six_panel(frame, samples, log=log, reference=reference, width=width), Path(folder), stem, formats
-    )
+    figure = six_panel(frame, samples, statistic=statistic, log=log, reference=reference, width=width)
+    return save_figure(figure, Path(folder), stem, formats)
 
 
 def save_figure(
@@ -147,6 +149,15 @@ def save_figure(
     except OSError as problem:
         raise UserError(f"cannot write the figure to {folder}: {problem.strerror or problem}") from problem
     return paths
+
+
+def point_note(statistic: Statistic, frame: pd.DataFrame) -> str:
+    """What points and bars are, in words."""
+    if statistic == "mean":
+        return "Bars: 95 % interval of the mean."
+    shared = "llm_shared_from" in frame and frame["llm_shared_from"].notna().any()
+    sums = " End-to-end of cells that share an LLM: sums of means, without bars." if shared else ""
+    return f"Points: medians. Bars: their 95 % intervals.{sums}"
 
 
 def _prepare(axes: Axes, ticks: dict[float, str], log: bool, page: Page) -> None:
@@ -203,8 +214,8 @@ def _notes(frame: pd.DataFrame, drawing: Drawing, reference: str | None) -> list
     notes = []
     if reference and drawing.behind:
         notes.append(f"Pale, behind: {reference_title(reference)}.")
-    if np.isfinite(column_intervals(frame, "end_to_end_s", drawing.samples)).any():
-        notes.append("Bars: 95 % interval of the mean.")
+    if any(np.isfinite(drawing.points(line, "end_to_end_s")[1]).any() for line in drawing.lines):
+        notes.append(point_note(drawing.statistic, frame))
     counts = {
         words: int((frame["status"] == status).sum())
         for status, words in ((Status.ERROR, "failed"), (Status.TIMEOUT, "timed out"))

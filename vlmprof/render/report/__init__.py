@@ -27,7 +27,7 @@ def write_report(
     Raises `UserError` when there is nothing to report or the folder cannot be written.
     """
     content = gather(runs)
-    figure = six_panel(content.drawn, content.samples, reference=reference)
+    figure = six_panel(content.drawn, content.samples, statistic=content.statistic, reference=reference)
     figure_path, *_ = save_figure(figure, folder, "report_six_panel", ["png"], dpi=_DPI)
     written = [figure_path]
     try:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlmprof.analysis.frames import Line, Samples, any_measured, column_intervals, show_resolution
+from vlmprof.analysis.frames import Line, Samples, Statistic, any_measured, points, show_resolution
 from vlmprof.analysis.scaling import fit_line
 from vlmprof.records import STAGES, Status
 from vlmprof.render.panels import Panel
 from vlmprof.render.run_sheets import scaled_columns
 from vlmprof.render.sheets import column_values
-from vlmprof.render.six_panel import panels_for
+from vlmprof.render.six_panel import panels_for, point_note
 from vlmprof.render.stage_sheet import gpu_waiting, host_over_gpu
 from vlmprof.render.style import STAGE_COLOURS, LineStyle, backbone_words, by_family, line_label, line_styles
 from vlmprof.render.table import status_words
@@ -30,14 +30,17 @@ _SYMBOLS = {
 }  # fmt: skip
 
 
-def chart_data(frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> dict[str, Any]:
+def chart_data(
+    frame: pd.DataFrame, lines: Sequence[Line], samples: Samples, statistic: Statistic
+) -> dict[str, Any]:
     """What the charts need: lines, their looks, points, intervals, OOM, stacked stages, fitted curves."""
     ordered = [line for family in by_family(lines) for line in family]
     styles = line_styles(ordered)
     return {
         "lines": [_looks(line, styles[line.key]) for line in ordered],
+        "points": point_note(statistic, frame),
         "resolutions": [{"pixels": at, "label": label} for at, label in resolution_labels(ordered).items()],
-        "panels": [_panel(panel, frame, ordered, samples) for panel in panels_for(frame)],
+        "panels": [_panel(panel, frame, ordered, samples, statistic) for panel in panels_for(frame)],
         "stacks": _stacks(frame, ordered),
         "fits": _fits(frame, ordered),
     }
@@ -56,11 +59,12 @@ def _looks(line: Line, style: LineStyle) -> dict[str, Any]:
     }
 
 
-def _panel(panel: Panel, frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> dict[str, Any]:
+def _panel(
+    panel: Panel, frame: pd.DataFrame, lines: Sequence[Line], samples: Samples, statistic: Statistic
+) -> dict[str, Any]:
     traces = []
     for line in lines:
-        values = line.measured(panel.column)
-        ends = column_intervals(line.rows, panel.column, samples)
+        values, ends = points(line, panel.column, samples, statistic)
         out = line.rows[line.rows["status"] == Status.OOM]
         traces.append({
             "pixels": column_values(line.pixels),

@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from vlmprof.analysis.frames import Line, Samples, count_lines, split_lines
+from vlmprof.analysis.frames import Line, Samples, Statistic, count_lines, split_lines
 from vlmprof.errors import UserError
 from vlmprof.records import Status
 from vlmprof.render import run_sheets
 from vlmprof.render.conduct_sheet import conduct_sheet
 from vlmprof.render.report.charts import chart_data
-from vlmprof.render.runs import Run, join
+from vlmprof.render.runs import Run, join, joint_statistic
 from vlmprof.render.sheets import Column, Kind, Sheet
 from vlmprof.render.table import remarks, with_something_to_say
 
@@ -56,6 +56,8 @@ class Content:
     lines: Sequence[Line]
     """The lines of charts and fits, those of `drawn`."""
     samples: Samples
+    statistic: Statistic
+    """What stands for samples in the scaling figure."""
     charts: dict[str, Any]
     sections: Sequence[Section]
     warnings: Sequence[str]
@@ -66,7 +68,7 @@ def gather(runs: Sequence[Run]) -> Content:
     """Everything that a report of these runs holds. Raises `UserError` when there is no run or no row."""
     if not runs:
         raise UserError("name at least one run folder to report on")
-    frame, samples = join(runs)
+    (frame, samples), statistic = join(runs), joint_statistic(runs)
     lines = split_lines(frame, most=MOST_LINES)
     drawn = frame[frame["cell_id"].isin({cell for line in lines for cell in line.rows["cell_id"]})]
     names = ", ".join(dict.fromkeys(run.name for run in runs))
@@ -77,7 +79,8 @@ def gather(runs: Sequence[Run]) -> Content:
         drawn=drawn,
         lines=lines,
         samples=samples,
-        charts=chart_data(drawn, lines, samples),
+        statistic=statistic,
+        charts=chart_data(drawn, lines, samples, statistic),
         sections=_sections(frame, lines, samples),
         warnings=_warnings(frame),
         facts=[_facts(run) for run in runs],
