@@ -46,6 +46,15 @@ def test_several_gpus_are_estimated_from_one_count() -> None:
     assert shown.index("NVIDIA L4") < shown.index("NVIDIA GeForce RTX 4090")
 
 
+def test_it_names_what_has_measured_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "--against" not in run("quick", *SMALL)
+    (tmp_path / "runs" / "quick").mkdir(parents=True)
+    (tmp_path / "runs" / "quick" / "rows.jsonl").touch()
+    assert "--against runs/quick says how far off" in run("quick", *SMALL)
+    assert "--against kuo2026 says how far off" in run("kuo2026-fig4", *SMALL)
+
+
 def test_costs_are_told_by_stage() -> None:
     stages = [word for stage in ("vision", "connector", "prefill", "decode") for word in ("--stages", stage)]
     shown = run(

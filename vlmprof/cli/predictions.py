@@ -79,6 +79,9 @@ def show(
         _show_predictions(console, predictions, device, chosen)
         if frame is not None:
             _show_misses(console, predictions, frame, str(against), device if rates else None)
+    if frame is None:
+        for measured in _measured_already(spec):
+            console.print(f"--against {measured} says how far off that is", highlight=False)
 
 
 def _counted(console: Console, spec: SweepSpec, kernels: Kernels) -> list[Counted]:
@@ -159,6 +162,13 @@ def _say_where_memory_ends(console: Console, predictions: Sequence[Prediction]) 
                 f"first out of memory at {show_resolution(first.cell.axes['resolution'])} in {where} ({need})"
             )
         console.print(f"{name}: {words}", highlight=False)
+
+
+def _measured_already(spec: SweepSpec) -> list[str]:
+    """What may have measured these cells: run folders as a sweep names them, and the study it is of."""
+    folders = [Path("runs") / name for name in (f"{spec.name}-{spec.digest()}", spec.name)]
+    runs = [str(folder) for folder in folders if (folder / "rows.jsonl").is_file()]
+    return [*runs, *(name for name in STUDIES if spec.name.startswith(name))]
 
 
 def _kernels_on(device: DeviceSheet, against: str | None) -> str:
