@@ -66,7 +66,12 @@ def _release(package: str) -> tuple[int, ...]:
 
 
 def why_not_triton(device: torch.device) -> str | None:
-    """The reason why the `triton` backend cannot run on `device`, or None when it can."""
+    """The reason why the `triton` backend cannot run on `device`, or None when it can.
+
+    On `meta` it can: shapes are all there is to compute.
+    """
+    if device.type == "meta":
+        return None
     if not TRITON_INSTALLED:
         return "Triton is not installed (pip install triton)"
     if device.type == "cuda":

@@ -88,7 +88,7 @@ def tune(shape: Shape, device: torch.device, run: Callable[[int], object], timer
     The candidates are `CANDIDATES`, at most one chunk for the whole sequence. `timer` warms up before it
     measures. Raises OSError when the cache cannot be written.
     """
-    from vlmprof.kernels.ss2d.tile import POSITIONS
+    from vlmprof.kernels.ss2d.chunks import POSITIONS
 
     most = -(-shape.positions // POSITIONS)
     seconds = {t: timer(lambda t=t: run(t)) for t in CANDIDATES if t <= most}  # type: ignore[misc]

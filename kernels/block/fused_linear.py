@@ -1,12 +1,7 @@
 """Layer norm, matrix product, activation and residual in one kernel: the `triton` backend.
 
-The norm is taken out of the product. With γ, β its weight and bias, μ and σ of a row of x,
-
-    W ((x - μ) / σ · γ + β) + b = ((W γ) x - μ (W γ) 1) / σ + (W β + b),
-
-so the product reads x as it is in memory, and the rows' sums and squares, gathered beside it, come in
-at the end. W γ, its row sums and W β + b are made once and kept. Where W γ would take more memory than x
-and y, only the sums are, and rows less a value of their own are multiplied by γ on their way.
+The norm is taken out of the product (`folding.py`): it reads x as it is in memory, and the rows' sums and
+squares, gathered beside it, come in at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS
+from vlmprof.kernels.block.folding import fold, is_folded, stand_beside
 from vlmprof.kernels.device_math import INTERPRETED, load_where
 from vlmprof.kernels.kept import kept
 from vlmprof.kernels.launcher import Launcher
@@ -56,9 +52,6 @@ way, the fewer such waits."""
 LARGE = Tile(128, 128, 64, 8, 3)
 """Half the reads per result, and the norm's sums taken half as often. The tiles of all stages fit the shared
 memory of every GPU since Ampere."""
-
-ROWS_AT_ONCE = 256
-"""Of a weight, while its product with a norm's bias is taken."""
 
 LARGE_FILLS = 264
 """Programs from which large tiles keep a GPU busy: two for each multiprocessor of an H200."""
@@ -151,54 +144,6 @@ def linear_kernel(
     tl.store(y_ptr + offsets, product.to(y_ptr.dtype.element_ty), mask=inside)
 
 
-@dataclass(frozen=True)
-class Around:
-    """What a product needs of the norm before it."""
-
-    weight: Tensor | None
-    """(M, K), W γ in the dtype of x, or None for W as it is."""
-    sums: Tensor
-    """(M), of W γ over K, float32."""
-    offset: Tensor
-    """(M), W β + b, float32."""
-
-
-def fold(
-    dtype: torch.dtype,
-    norm_weight: Tensor,
-    norm_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-) -> Around:
-    """With W γ as the weight, and sums of what it was rounded to."""
-    folded = (weight * norm_weight).to(dtype)
-    return Around(folded, folded.sum(1, dtype=torch.float32), _offset(norm_bias, weight, bias))
-
-
-def stand_beside(
-    dtype: torch.dtype,
-    norm_weight: Tensor,
-    norm_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-) -> Around:
-    """With W as the weight: it is not held here, so that what is kept goes when it goes."""
-    return Around(None, _times(weight, norm_weight), _offset(norm_bias, weight, bias))
-
-
-def _offset(norm_bias: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
-    offset = weight.new_zeros(weight.shape[0], dtype=torch.float32)
-    if norm_bias is not None:
-        offset = _times(weight, norm_bias)
-    return offset if bias is None else offset + bias.float()
-
-
-def _times(weight: Tensor, vector: Tensor) -> Tensor:
-    """weight · vector in float32, by parts: a wider copy of the weight would be a small image's peak."""
-    wide = vector.float()
-    return torch.cat([(part.float() * wide).sum(1) for part in weight.split(ROWS_AT_ONCE)])
-
-
 def linear_fused(
     x: Tensor,
     norm_weight: Tensor | None,
@@ -217,7 +162,7 @@ def linear_fused(
     x = x.contiguous()
     rows = x.numel() // depth
     sums, offset = x, bias
-    folded = weight.numel() <= x.numel() + y.numel()
+    folded = is_folded(weight, rows)
     if norm_weight is not None:
         around = kept(fold if folded else stand_beside, x.dtype, norm_weight, norm_bias, weight, bias)
         weight = weight if around.weight is None else around.weight

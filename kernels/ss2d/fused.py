@@ -21,8 +21,8 @@ from vlmprof.kernels.kept import kept
 from vlmprof.kernels.launcher import Launcher
 from vlmprof.kernels.ss2d import many_states, single_state
 from vlmprof.kernels.ss2d.carry import carry_kernel
+from vlmprof.kernels.ss2d.chunks import CHANNELS, POSITIONS, chunk_count, tiles_per_chunk
 from vlmprof.kernels.ss2d.packing import Packed, pack
-from vlmprof.kernels.ss2d.tile import CHANNELS, POSITIONS
 from vlmprof.kernels.tuning import Shape, tuned_tiles
 
 ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
@@ -31,21 +31,8 @@ WORDS = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32:
 COMPILE_OPTIONS = {"num_warps": 1, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": True}
 """One warp per program. Left to itself the assembler takes 168 registers in some kernels, and spills."""
 
-MOST_TILES = 8
-"""Tiles per chunk where there are enough chunks to fill a GPU."""
-
 FEW_CHUNKS = 32
 """So many chunks are carried at once, or four times as many where there are more."""
-
-ENOUGH_PROGRAMS = 2048
-"""About the warps that a large GPU holds at once with these kernels' registers."""
-
-
-def tiles_per_chunk(positions: int, channels: int, batch: int) -> int:
-    """Tiles per chunk: as many as leave enough programs, since fewer chunks mean less to carry."""
-    tiles = -(-positions // POSITIONS)
-    programs = tiles * -(-channels // CHANNELS) * batch
-    return max(1, min(MOST_TILES, programs // ENOUGH_PROGRAMS))
 
 
 @dataclass(frozen=True)
@@ -106,7 +93,7 @@ def ss2d_fused(
 def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed, tiles: int) -> None:
     batch, height, width, channels = x.shape
     d_state = parameters.a2.shape[1]
-    chunks = -(-height * width // (tiles * POSITIONS))
+    chunks = chunk_count(height * width, tiles)
     word = WORDS[x.dtype]
     sums = x.new_empty(batch, 4, chunks, channels, dtype=torch.float32)
     ends = x.new_empty(batch, 4, chunks, d_state * channels, dtype=torch.float32)

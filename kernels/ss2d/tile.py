@@ -23,12 +23,6 @@ from vlmprof.kernels.device_math import (
     split_pair,
 )
 
-POSITIONS = 16
-"""Positions per tile, T in the kernels: the least number of rows of a tensor-core product."""
-
-CHANNELS = 64
-"""Channels per program: two for each of 32 lanes."""
-
 
 @triton.jit
 def tile_pixels(

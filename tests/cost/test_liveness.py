@@ -60,6 +60,30 @@ def test_a_backbones_peak(name: str, height: int, width: int, off_by: float) -> 
     assert cost.peak_activation_bytes - cost.input_bytes == pytest.approx(traced, rel=off_by)
 
 
+@pytest.mark.parametrize(("side", "folded_levels"), [(448, 3), (224, 2)])
+def test_what_kernels_keep_of_parameters_is_resident(side: int, folded_levels: int) -> None:
+    module = create_backbone("vmamba-t", image_size=(side, side), kernels="triton", device="meta")
+    images = torch.zeros(1, 3, side, side, device="meta")
+    cost = count_module(module, images, kernels="triton")
+    with torch.inference_mode():
+        again = count_module(module, images, call=lambda x: (module(x), module(x))[1], kernels="triton")
+    assert again.resident_bytes == cost.resident_bytes
+    # weights after norms, float32: in_proj and out_proj (d, 2 d), fc1 (d, 4 d), where there are pixels enough
+    folded = sum(4 * blocks * 8 * d**2 for blocks, d in ((2, 96), (2, 192), (5, 384))[:folded_levels])
+    # x_proj in blocks of a multiple of 8 rows, dt_proj with a rank of a power of two
+    packed = sum(
+        4 * blocks * 4 * 2 * d * ((d // 16 + 2 + 7) // 8 * 8 + max(16, 1 << (d // 16 - 1).bit_length()))
+        for blocks, d in ((2, 96), (2, 192), (5, 384))
+    )
+    kept = cost.resident_bytes - module_bytes(module)
+    # beside them vectors: biases, decays, sums of rows, and the small filters
+    assert folded + packed < kept < 1.1 * (folded + packed)
+
+
+def module_bytes(module: torch.nn.Module) -> int:
+    return sum(in_blocks(t.numel() * t.element_size()) for t in (*module.parameters(), *module.buffers()))
+
+
 @pytest.mark.parametrize("tokens", [196, 700])
 def test_a_language_models_peak(tokens: int) -> None:
     def forward(model: Any) -> Callable[[Tensor], Tensor]:

@@ -17,7 +17,7 @@ from vlmprof.cli.kernels import app
 INTERPRETED = """
 import json, torch
 from vlmprof.kernels import verify
-from vlmprof.kernels.ss2d import fused
+from vlmprof.kernels.ss2d import chunks
 torch.set_num_threads(1)
 cpu = torch.device("cpu")
 def show(case, dtype):
@@ -27,8 +27,8 @@ for dtype in verify.DTYPES:
     for case in verify.cases(dtype, cpu):
         if dtype == torch.float32 or (case.op, case.name) in {chosen!r}:
             show(case, dtype)
-fused.ENOUGH_PROGRAMS = 2
-assert fused.tiles_per_chunk(17 * 5, 4, 1) == 3
+chunks.ENOUGH_PROGRAMS = 2
+assert chunks.tiles_per_chunk(17 * 5, 4, 1) == 3
 show(verify.ss2d_case("three tiles per chunk", (1, 17, 5, 4), 2, 1, torch.float32, cpu), torch.float32)
 """
 

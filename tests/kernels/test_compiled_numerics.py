@@ -26,7 +26,7 @@ from triton import knobs
 from triton.runtime import driver
 from vlmprof.kernels import backends, verify
 from vlmprof.kernels.block.fused_linear import LARGE, WIDE, tile_for
-from vlmprof.kernels.ss2d import fused
+from vlmprof.kernels.ss2d import chunks
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def test_as_compiled_for_a_gpu(op: str, name: str, dtype: torch.dtype, gpu: Emul
 @pytest.mark.slow
 @pytest.mark.usefixtures("gpu")
 def test_several_tiles_per_chunk_as_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "ENOUGH_PROGRAMS", 2)
-    assert fused.tiles_per_chunk(17 * 5, 4, 1) == 3
+    monkeypatch.setattr(chunks, "ENOUGH_PROGRAMS", 2)
+    assert chunks.tiles_per_chunk(17 * 5, 4, 1) == 3
     case = verify.ss2d_case("three tiles per chunk", (1, 17, 5, 4), 2, 1, torch.bfloat16, torch.device("cpu"))
     assert verify.verify_case(case, torch.bfloat16, "triton", twice=False).passed
 

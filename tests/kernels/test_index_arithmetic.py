@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from vlmprof.kernels.ss2d.fused import MOST_TILES, tiles_per_chunk
+from vlmprof.kernels.ss2d.chunks import MOST_TILES, POSITIONS, chunk_count, tiles_per_chunk
 from vlmprof.kernels.ss2d.packing import block_shape
-from vlmprof.kernels.ss2d.tile import POSITIONS
 
 INT32 = 2**31
 
@@ -35,7 +34,7 @@ def test_a_whole_image_does_not_fit_32_bits() -> None:
 def test_chunks_cover_the_sequence(positions: int, channels: int) -> None:
     tiles = tiles_per_chunk(positions, channels, 1)
     assert 1 <= tiles <= MOST_TILES
-    chunks = -(-positions // (tiles * POSITIONS))
+    chunks = chunk_count(positions, tiles)
     assert (chunks - 1) * tiles * POSITIONS < positions <= chunks * tiles * POSITIONS
 
 

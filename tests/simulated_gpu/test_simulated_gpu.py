@@ -13,6 +13,12 @@ import torch
 from simulate import environment, why_not
 
 from vlmprof.analysis.reference import load_reference
+from vlmprof.cost.cells import count_cell
+from vlmprof.cost.devices import sheet
+from vlmprof.plan import make_plan
+from vlmprof.spec import load_spec
+
+H200 = sheet("h200")
 
 if torch.cuda.is_available():
     pytest.skip("there is a real one", allow_module_level=True)
@@ -87,6 +93,21 @@ def test_the_published_memory_is_reached_by_the_settings_it_tells_of(machine, tm
         elif (row["backbone"], row["resolution"]) != ("vit-l", "3072"):
             wanted = published[row["backbone"], row["resolution"]]
             assert row["peak_allocated_bytes"] == pytest.approx(wanted, rel=0.04), row["cell_id"]
+
+
+def test_counted_peaks_are_the_allocators(machine, tmp_path):
+    backbones = ("vmamba-t", "vmamba-b", "vmamba-t-v0", "mambavision-t", "vit-b", "swin-t")
+    chosen = [option for name in backbones for option in ("--backbone", name)]
+    sizes = ("--resolution", "224", "--resolution", "448", "--resolution", "1024")
+    asked = (*chosen, *sizes, "--stages", "vision", "--device", "cuda")
+    rows = sweep(machine, tmp_path, *asked, "--warm-up", "1", "--iterations", "1")
+    assert len(rows) == 18
+    spec = load_spec("quick", {"backbone": backbones, "resolution": [224, 448, 1024], "dtype": "bfloat16"})
+    cells = {cell.cell_id: cell for cell in make_plan(spec)}
+    for row in rows:
+        fixed = {**spec.fixed, "stages": ("vision",)}
+        counted = count_cell(cells[row["cell_id"]], fixed).peak_allocated_bytes + H200.workspace_bytes
+        assert counted == pytest.approx(row["peak_allocated_bytes"], rel=0.05), row["cell_id"]
 
 
 def test_sharing_the_llm_changes_no_peak_and_no_oom(machine, tmp_path):

@@ -81,8 +81,9 @@ def show(
     known = facts(name, level)
     size = known.padded(*asked)
     encoder = create_backbone(
-        name, level=level, levels=levels, image_size=size, device="meta", dtype=getattr(torch, dtype)
-    )
+        name, level=level, levels=levels, kernels="triton", image_size=size, device="meta",
+        dtype=getattr(torch, dtype),
+    )  # fmt: skip
     cost = count_module(encoder, torch.empty(1, 3, *size, device="meta", dtype=getattr(torch, dtype)))
     built = sum(parameter.numel() for parameter in encoder.parameters())
 

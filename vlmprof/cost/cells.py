@@ -60,7 +60,13 @@ def count(
     """
     precision = getattr(torch, dtype)
     vision = create_backbone(
-        backbone, level=level, levels=levels, image_size=(height, width), device=META, dtype=precision
+        backbone,
+        level=level,
+        levels=levels,
+        kernels="triton" if kernels == "triton" else "auto",
+        image_size=(height, width),
+        device=META,
+        dtype=precision,
     )
     images = torch.empty(batch_size, 3, height, width, device=META, dtype=precision)
     how: Attention = "math" if attention == "math" else "fused"

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlmprof.cost.counted import OpCost, StageCost
 from vlmprof.cost.formulas import attention_workspace_bytes, op_cost, tensors_in
+from vlmprof.cost.kept import KeptParameters
 from vlmprof.cost.liveness import LiveMemory, in_blocks, module_tensors
 from vlmprof.cost.scans import Kernels, is_project_op, project_op
 from vlmprof.errors import UserError
@@ -37,6 +38,7 @@ class CostCounter(TorchDispatchMode):
         super().__init__()
         self.ops: Counter[OpCost] = Counter()
         self.memory = LiveMemory()
+        self.kept = KeptParameters()
         self._kernels = kernels
         self._attention = attention
 
@@ -59,6 +61,8 @@ class CostCounter(TorchDispatchMode):
         cost: OpCost | None
         if is_project_op(func):
             cost, workspace_bytes = project_op(func, args, output, self._kernels)
+            if self._kernels == "triton":
+                self.kept.note(func, args)
         else:
             cost = op_cost(func, args, kwargs, output)
             if fused:
@@ -111,7 +115,7 @@ def count_call(
     cost = StageCost(
         ops=dict(counter.ops),
         weight_bytes=sum(t.numel() * t.element_size() for t in weights),
-        resident_bytes=resident_bytes,
+        resident_bytes=resident_bytes + counter.kept.size_bytes,
         input_bytes=sum(t.numel() * t.element_size() for t in given),
         output_bytes=sum(t.numel() * t.element_size() for t in tensors_in(output)),
         peak_activation_bytes=memory.peak_bytes - resident_bytes,

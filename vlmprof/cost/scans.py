@@ -23,6 +23,8 @@ from vlmprof.cost.counted import Kind, OpCost
 from vlmprof.cost.formulas import dtype_name, tensors_in, touched_bytes
 from vlmprof.cost.liveness import in_blocks
 from vlmprof.kernels.counts import scan_flops, ss2d_counts
+from vlmprof.kernels.ss2d.chunks import chunk_count, tiles_per_chunk
+from vlmprof.kernels.ss2d.packing import block_shape
 
 Kernels = Literal["triton", "torch", "published"]
 KERNELS: tuple[str, ...] = get_args(Kernels)
@@ -30,9 +32,6 @@ KERNELS: tuple[str, ...] = get_args(Kernels)
 DIRECTIONS = 4
 FLOAT_BYTES = 4
 """Scans and merges work in float32."""
-
-FUSED_CHUNK = 128
-"""Positions per chunk of `kernels/ss2d/fused.py` in a large image: 8 tiles of 16."""
 
 TORCH_PASSES = 8
 """Reads and writes of a working tensor per direction in `kernels/ss2d/vectorized.py`: 1 for the step sizes,
@@ -78,6 +77,10 @@ class _SS2D:
 
     elements: int
     """batch · height · width · d_inner"""
+    chunks: int
+    """Of all images, as the Triton kernels cut them without tuning."""
+    block: int
+    """Outputs of their projection per pixel and direction."""
     rows: int
     """Channels of the projection: all directions' step parameters, B and C."""
     d_inner: int
@@ -103,10 +106,12 @@ class _SS2D:
         # x is read by the projection, by each direction's summary, and by each launch of the output, of
         # which the first writes the sum and the others add to it
         outputs = 2 if self.d_state == 1 else DIRECTIONS
-        carries = DIRECTIONS * self.merged // FUSED_CHUNK * (1 + 2 * self.d_state)
-        moved = (2 + DIRECTIONS + outputs) * self.image + 3 * self.projected
+        # of each chunk the sum of steps, the states at its end and those that enter it
+        carries = DIRECTIONS * self.chunks * self.d_inner * (1 + 2 * self.d_state) * FLOAT_BYTES
+        projected = self.elements // self.d_inner * DIRECTIONS * self.block * self.item_bytes
+        moved = (2 + DIRECTIONS + outputs) * self.image + 3 * projected
         moved += (2 * outputs - 2) * self.merged + 2 * carries
-        workspace = self.projected + carries + (self.merged if self.item_bytes < FLOAT_BYTES else 0)
+        workspace = projected + carries + (self.merged if self.item_bytes < FLOAT_BYTES else 0)
         return moved, 0, workspace, 5 if self.d_state == 1 else 10
 
     def torch(self) -> tuple[int, int, int, int]:
@@ -138,7 +143,10 @@ def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCo
     x, _, dt_projs, _, A_logs, _ = args[:6]
     batch, height, width, d_inner = x.shape
     dt_rank, d_state = dt_projs.shape[2], A_logs.shape[1]
-    sizes = _SS2D(x.numel(), DIRECTIONS * (dt_rank + 2 * d_state), d_inner, d_state, x.element_size())
+    chunks = batch * chunk_count(height * width, tiles_per_chunk(height * width, d_inner, batch))
+    block, _ = block_shape(dt_rank, d_state, x.dtype)
+    rows = DIRECTIONS * (dt_rank + 2 * d_state)
+    sizes = _SS2D(x.numel(), chunks, block, rows, d_inner, d_state, x.element_size())
     moved, slabs, workspace, launches = getattr(sizes, kernels)()
     scanned = DIRECTIONS * x.numel()
     flops = ss2d_counts(batch, height, width, d_inner, dt_rank, d_state, x.element_size()).flops

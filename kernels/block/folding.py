@@ -1,0 +1,73 @@
+"""A layer norm taken out of the product that follows it, by what is made of the parameters once and kept.
+
+With γ, β the norm's weight and bias, μ and σ of a row of x,
+
+    W ((x - μ) / σ · γ + β) + b = ((W γ) x - μ (W γ) 1) / σ + (W β + b).
+
+Where W γ would take more memory than x and y, only its row sums are kept, and rows less a value of their own
+are multiplied by γ on their way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ROWS_AT_ONCE = 256
+"""Of a weight, while its product with a norm's bias is taken."""
+
+
+def is_folded(weight: Tensor, rows: int) -> bool:
+    """Whether W γ of a weight (M, K) takes no more than so many rows of x and y."""
+    features, depth = weight.shape
+    return features * depth <= rows * (features + depth)
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a product needs of the norm before it."""
+
+    weight: Tensor | None
+    """(M, K), W γ in the dtype of x, or None for W as it is."""
+    sums: Tensor
+    """(M), of W γ over K, float32."""
+    offset: Tensor
+    """(M), W β + b, float32."""
+
+
+def fold(
+    dtype: torch.dtype,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Around:
+    """With W γ as the weight, and sums of what it was rounded to."""
+    folded = (weight * norm_weight).to(dtype)
+    return Around(folded, folded.sum(1, dtype=torch.float32), _offset(norm_bias, weight, bias))
+
+
+def stand_beside(
+    dtype: torch.dtype,
+    norm_weight: Tensor,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Around:
+    """With W as the weight: it is not held here, so that what is kept goes when it goes."""
+    return Around(None, _times(weight, norm_weight), _offset(norm_bias, weight, bias))
+
+
+def _offset(norm_bias: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
+    offset = weight.new_zeros(weight.shape[0], dtype=torch.float32)
+    if norm_bias is not None:
+        offset = _times(weight, norm_bias)
+    return offset if bias is None else offset + bias.float()
+
+
+def _times(weight: Tensor, vector: Tensor) -> Tensor:
+    """weight · vector in float32, by parts: a wider copy of the weight would be a small image's peak."""
+    wide = vector.float()
+    return torch.cat([(part.float() * wide).sum(1) for part in weight.split(ROWS_AT_ONCE)])

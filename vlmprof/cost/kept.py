@@ -1,0 +1,64 @@
+"""What the project's Triton kernels keep of parameters for as long as those live: packed, folded, transposed.
+
+It is made here as the kernels make it, of tensors without data, so that nothing has to be known of it but its
+size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmprof.cost.liveness import in_blocks
+from vlmprof.kernels.block.folding import fold, is_folded, stand_beside
+from vlmprof.kernels.ss2d.packing import pack
+
+
+class KeptParameters:
+    """Counts what is kept, once for the same parameters however often they are used."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self._known: set[tuple[object, ...]] = set()
+
+    def note(self, func: Any, args: tuple[Any, ...]) -> None:
+        """Take note of a call of an operator of `torch.ops.vlmprof`."""
+        found = _kept_by(func.overloadpacket.__name__, args)
+        if found is None:
+            return
+        make, parameters = found
+        given = [parameter for parameter in parameters if parameter is not None]
+        key = (make, args[0].dtype, *(parameter.untyped_storage()._cdata for parameter in given))
+        if key in self._known:
+            return
+        self._known.add(key)
+        sizes = [None if p is None else torch.empty_like(p, device="meta") for p in parameters]
+        made = vars(make(args[0].dtype, *sizes)).values()
+        kept = [part for part in made if isinstance(part, Tensor)]
+        self.size_bytes += sum(in_blocks(part.numel() * part.element_size()) for part in kept)
+
+
+class _ByTap:
+    """A filter in another order."""
+
+    def __init__(self, dtype: torch.dtype, weight: Tensor) -> None:
+        self.weight = weight
+
+
+def _kept_by(
+    operator: str, args: tuple[Any, ...]
+) -> tuple[Callable[..., Any], tuple[Tensor | None, ...]] | None:
+    """What an operator makes of which of its arguments."""
+    if operator == "ss2d":
+        return pack, args[1:6]
+    if operator == "depthwise_conv_silu":
+        return _ByTap, args[1:2]
+    if operator == "linear" and args[1] is not None:
+        x, *norm_and_product = args[:5]
+        weight = norm_and_product[2]
+        rows = x.numel() // weight.shape[1]
+        return fold if is_folded(weight, rows) else stand_beside, tuple(norm_and_product)
+    return None
