@@ -117,7 +117,12 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
         own,
         {"gpu_vision_s": [0.4], "end_to_end_s": [0.46]},
         donor,
-        {"gpu_vision_s": [0.1], "gpu_prefill_s": [1.0, 1.0], "end_to_end_s": [1.16, 1.16]},
+        {
+            "gpu_vision_s": [0.1, 0.1],
+            "gpu_connector_s": [0.04, 0.06],
+            "gpu_prefill_s": [1.0, 1.0],
+            "end_to_end_s": [1.15, 1.17],
+        },
         10 * GIB,
     )
     assert whole.llm_shared_from == donor.cell_id
@@ -130,7 +135,13 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
     assert whole.weight_bytes == 13 * GIB
     # the LLM's 15 GiB with 2 GiB more of encoder beside it outweigh encoding under 10 GiB of LLM
     assert whole.peak_allocated_bytes == 17 * GIB
-    assert samples == {"gpu_vision_s": [0.4], "gpu_prefill_s": [1.0, 1.0]}
+    assert samples == {
+        "gpu_vision_s": [0.4],
+        "gpu_prefill_s": [1.0, 1.0],
+        "before_llm_s": [0.46],
+        "from_llm_s": pytest.approx([1.01, 1.01]),
+    }
+    assert whole.end_to_end_s == pytest.approx(0.46 + 1.01)
     said = "gpu_prefill_s drifted by +3%", "the GPU throttled"
     assert whole.warnings == ("vision drifted", *(f"its LLM's cell: {words}" for words in said))
     assert whole.disturbances == ()

@@ -30,7 +30,8 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from vlmprof.analysis.frames import Samples, axis_columns, numbers
-from vlmprof.analysis.intervals import Interval, Mean, describe_mean
+from vlmprof.analysis.intervals import Interval, Mean
+from vlmprof.analysis.sums import cell_mean
 from vlmprof.errors import UserError, unknown
 from vlmprof.records import STAGES, Status
 
@@ -135,7 +136,7 @@ def compare(
             if column in MEMORIES:
                 ratios.append(CellRatio(cell, column, x, y, None, None))
             else:
-                means = describe_mean(list(own_a.get(column, ()))), describe_mean(list(own_b.get(column, ())))
+                means = cell_mean(own_a, column), cell_mean(own_b, column)
                 ratios.append(_latency_ratio(cell, column, x, y, means, margin))
     return Comparison(ratios, lost, gained, len(rows_a) - len(shared), len(rows_b) - len(shared), margin)
 

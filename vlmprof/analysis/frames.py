@@ -5,7 +5,7 @@ A line is a set of cells that differ in resolution and in nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.intervals import interval_ends, medians_with_ends
+from vlmprof.analysis.sums import are_parts, sum_ends, sum_of_medians
 from vlmprof.errors import UserError
 from vlmprof.records import STAGES, Row, StageFigures, Status, stage_column
 
@@ -140,12 +141,18 @@ def _line_numbers(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[int]:
 
 def column_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) -> npt.NDArray[np.float64]:
     """Low and high end of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
-    return interval_ends(_streams(frame, column, samples))
+    ends = interval_ends(_streams(frame, column, samples))
+    for i, own in _summed(frame, column, samples):
+        ends[i] = sum_ends(own)
+    return ends
 
 
 def column_medians(frame: pd.DataFrame, column: str, samples: Samples | None) -> npt.NDArray[np.float64]:
     """Each row's median with low and high end of its 95 % interval, shape (rows, 3); NaN without samples."""
-    return medians_with_ends(_streams(frame, column, samples))
+    medians = medians_with_ends(_streams(frame, column, samples))
+    for i, own in _summed(frame, column, samples):
+        medians[i] = sum_of_medians(own)
+    return medians
 
 
 def points(
@@ -153,8 +160,7 @@ def points(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """What stands for a column in each row of a line, (rows), and the ends of its 95 % interval, (rows, 2).
 
-    NaN where nothing was measured. A row without samples, such as the end-to-end of one that shares its LLM,
-    has its mean whatever `statistic` is, and no interval.
+    NaN where nothing was measured. A row without samples has its mean, whatever `statistic` is, and no ends.
     """
     means = line.measured(column)
     if statistic == "mean":
@@ -167,6 +173,16 @@ def points(
 def _streams(frame: pd.DataFrame, column: str, samples: Samples | None) -> list[Sequence[float]]:
     known = samples or {}
     return [known.get(cell, {}).get(column, ()) for cell in frame["cell_id"].tolist()]
+
+
+def _summed(
+    frame: pd.DataFrame, column: str, samples: Samples | None
+) -> Iterator[tuple[int, Mapping[str, Sequence[float]]]]:
+    """Rows, with their samples, of which this column is a sum of two measurements."""
+    for i, cell in enumerate(frame["cell_id"].tolist() if samples else ()):
+        own = (samples or {}).get(cell, {})
+        if are_parts(own, column):
+            yield i, own
 
 
 def show_resolution(resolution: object) -> str:

@@ -68,6 +68,13 @@ def describe_mean(samples: Sequence[float] | Floats) -> Mean | None:
     return None if values.size < FEWEST else Mean(*_describe(values[None, :])[:, 0].tolist())
 
 
+def mean_ends(mean: Mean, confidence: float = 0.95) -> tuple[float, float]:
+    """Low and high end of the interval of a mean."""
+    described = np.array([[mean.value], [mean.standard_error], [mean.degrees_of_freedom], [mean.skewness]])
+    low, high = _ends(described, confidence)[0].tolist()
+    return low, high
+
+
 def mean_interval(samples: Sequence[float] | Floats, confidence: float = 0.95) -> Interval | None:
     """The mean of one cell's samples and its interval, or None for fewer than `FEWEST` samples."""
     mean = describe_mean(samples)

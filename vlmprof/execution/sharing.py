@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from vlmprof.plan import Cell
-from vlmprof.records import Row, Status
+from vlmprof.records import END_TO_END_PARTS, Row, Status
 from vlmprof.store import Samples
 from vlmprof.units import show_bytes
 from vlmprof.vlm.llm_catalog import facts
@@ -106,7 +106,20 @@ def complete(
     columns = [f"{clock}_{stage}_s" for clock in ("host", "gpu") for stage in taken]
     shared = {column: donor_samples[column] for column in columns if column in donor_samples}
     own = {name: values for name, values in samples.items() if name != "end_to_end_s"}
+    if "end_to_end_s" in samples and "end_to_end_s" in donor_samples:
+        before, rest = END_TO_END_PARTS
+        own[before] = samples["end_to_end_s"]
+        own[rest] = _beyond_the_encoder(donor_samples)
     return completed, {**own, **shared}
+
+
+def _beyond_the_encoder(donor_samples: Samples) -> list[float]:
+    """What each of the donor's iterations took beyond its stages before the LLM, by the device's clock."""
+    clock = "gpu" if "gpu_prefill_s" in donor_samples else "host"
+    stages = [donor_samples.get(f"{clock}_{stage}_s") for stage in BEFORE_LLM]
+    columns = [stage for stage in stages if stage]
+    whole = donor_samples["end_to_end_s"]
+    return [end_to_end_s - sum(parts) for end_to_end_s, *parts in zip(whole, *columns, strict=True)]
 
 
 def _said_of_llm(donor: Row) -> list[str]:

@@ -153,11 +153,11 @@ def save_figure(
 
 def point_note(statistic: Statistic, frame: pd.DataFrame) -> str:
     """What points and bars are, in words."""
+    words = "Points: medians. Bars: their 95 % intervals."
     if statistic == "mean":
-        return "Bars: 95 % interval of the mean."
+        words = "Bars: 95 % interval of the mean."
     shared = "llm_shared_from" in frame and frame["llm_shared_from"].notna().any()
-    sums = " End-to-end of cells that share an LLM: sums of means, without bars." if shared else ""
-    return f"Points: medians. Bars: their 95 % intervals.{sums}"
+    return f"{words} End-to-end of cells that share an LLM: sums of two measurements." if shared else words
 
 
 def _prepare(axes: Axes, ticks: dict[float, str], log: bool, page: Page) -> None:
