@@ -117,7 +117,7 @@ def attention_backend(axes: Mapping[str, AxisValue], device: torch.device | str)
         with nullcontext() if name == "auto" else sdpa_kernel(ATTENTION[name]):
             yield
     except RuntimeError as error:
-        if not any(words in str(error) for words in NO_ATTENTION):
+        if name == "auto" or not any(words in str(error) for words in NO_ATTENTION):
             raise
         raise UserError(
             f"attention {name} does not take this model's tensors in {axes['dtype']} on {device}; "
