@@ -16,10 +16,9 @@ AxisValue = str | int | float
 STAGES = ("preprocess", "vision", "connector", "prefill", "decode")
 """The timed units of one iteration, in the order in which they run."""
 
-
 END_TO_END_PARTS = ("before_llm_s", "from_llm_s")
 """Samples in the place of `end_to_end_s` where a cell shares its LLM: its own iterations up to the LLM, and
-what the lender's took beyond theirs."""
+what the donor's took beyond theirs."""
 
 
 class Status(StrEnum):

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS
+from vlmprof.kernels.block.packing import by_tap
 from vlmprof.kernels.kept import kept
 from vlmprof.kernels.launcher import Launcher
 
@@ -62,12 +63,12 @@ def depthwise_conv_silu_fused(x: Tensor, weight: Tensor, bias: Tensor | None) ->
         raise TypeError("depthwise_conv_silu: backend 'triton' sums in float32; 'torch' takes float64")
     batch, height, width, channels = x.shape
     size = weight.shape[-1]
-    by_tap = kept(_by_tap, weight.dtype, weight)
+    taps = kept(by_tap, weight.dtype, weight)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     block = min(CHANNELS, 1 << (channels - 1).bit_length())
     launch = _launcher(channels, size, bias is not None, block)
     grid = (batch * height * -(-width // PIXELS), -(-channels // block), 1)
-    launch(grid, x.contiguous(), by_tap, by_tap if bias is None else bias, y, height, width)
+    launch(grid, x.contiguous(), taps, taps if bias is None else bias, y, height, width)
     return y
 
 
@@ -75,8 +76,3 @@ def depthwise_conv_silu_fused(x: Tensor, weight: Tensor, bias: Tensor | None) ->
 def _launcher(channels: int, size: int, bias: bool, block: int) -> Launcher:
     constants = {"D": channels, "SIZE": size, "HAS_BIAS": bias, "PIXELS": PIXELS, "CHANNELS": block}
     return Launcher(depthwise_conv_silu_kernel, constants, FOUR_WARPS)
-
-
-def _by_tap(dtype: torch.dtype, weight: Tensor) -> Tensor:
-    """(channels, 1, k, k) to (k · k, channels): neighbouring lanes read neighbouring channels."""
-    return weight.to(dtype).flatten(1).t().contiguous()

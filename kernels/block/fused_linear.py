@@ -1,6 +1,6 @@
 """Layer norm, matrix product, activation and residual in one kernel: the `triton` backend.
 
-The norm is taken out of the product (`folding.py`): it reads x as it is in memory, and the rows' sums and
+The norm is taken out of the product (`packing.py`): it reads x as it is in memory, and the rows' sums and
 squares, gathered beside it, come in at the end.
 """
 
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vlmprof.kernels.backends import FOUR_WARPS
-from vlmprof.kernels.block.folding import fold, is_folded, stand_beside
+from vlmprof.kernels.block.packing import fold, is_folded, stand_beside
 from vlmprof.kernels.device_math import INTERPRETED, load_where
 from vlmprof.kernels.kept import kept
 from vlmprof.kernels.launcher import Launcher

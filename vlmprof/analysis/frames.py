@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.intervals import interval_ends, medians_with_ends
-from vlmprof.analysis.sums import are_parts, sum_ends, sum_of_medians
+from vlmprof.analysis.sums import SUMMED, in_parts, sum_ends, sum_of_medians
 from vlmprof.errors import UserError
 from vlmprof.records import STAGES, Row, StageFigures, Status, stage_column
 
@@ -179,10 +179,10 @@ def _summed(
     frame: pd.DataFrame, column: str, samples: Samples | None
 ) -> Iterator[tuple[int, Mapping[str, Sequence[float]]]]:
     """Rows, with their samples, of which this column is a sum of two measurements."""
-    for i, cell in enumerate(frame["cell_id"].tolist() if samples else ()):
-        own = (samples or {}).get(cell, {})
-        if are_parts(own, column):
-            yield i, own
+    if samples and column == SUMMED:
+        for i, cell in enumerate(frame["cell_id"].tolist()):
+            if in_parts(own := samples.get(cell, {})):
+                yield i, own
 
 
 def show_resolution(resolution: object) -> str:

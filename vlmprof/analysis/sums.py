@@ -20,14 +20,17 @@ CellSamples = Mapping[str, Sequence[float]]
 Floats = npt.NDArray[np.float64]
 
 
-def are_parts(own: CellSamples, column: str) -> bool:
-    """Whether a column of a cell is the sum of two that were sampled."""
-    return column == "end_to_end_s" and column not in own and all(part in own for part in END_TO_END_PARTS)
+SUMMED = "end_to_end_s"
+
+
+def in_parts(own: CellSamples) -> bool:
+    """Whether the cell's end-to-end latency was sampled in parts."""
+    return SUMMED not in own and all(part in own for part in END_TO_END_PARTS)
 
 
 def cell_mean(own: CellSamples, column: str) -> Mean | None:
     """The mean of a column of a cell, sampled as it is or in parts; None without enough samples."""
-    if not are_parts(own, column):
+    if column != SUMMED or not in_parts(own):
         return describe_mean(list(own.get(column, ())))
     first, second = (describe_mean(list(own[part])) for part in END_TO_END_PARTS)
     return None if first is None or second is None else add_means(first, second)
@@ -45,7 +48,7 @@ def add_means(first: Mean, second: Mean) -> Mean:
 
 def sum_ends(own: CellSamples) -> Floats:
     """Low and high end of the 95 % interval of the sum of the parts' means; NaN for too few samples."""
-    mean = cell_mean(own, "end_to_end_s")
+    mean = cell_mean(own, SUMMED)
     return np.full(2, np.nan) if mean is None else np.array(mean_ends(mean))
 
 

@@ -66,11 +66,13 @@ def operator_table(cell: Cell, operators: Sequence[OperatorTime], top: int) -> T
 
 def run(folder: Path) -> None:
     """Print a finished run's table and draw its figure."""
+    from vlmprof.render.runs import load
+    from vlmprof.render.six_panel import save_six_panel
     from vlmprof.render.table import render_table
-    from vlmprof.store import load_frame, load_samples
 
-    _console().print(render_table(load_frame(folder), load_samples(folder)))
-    for path in figure(folder, folder, False, None, ["png", "pdf"], "two-column"):
+    finished = load(folder)
+    _console().print(render_table(finished.frame, finished.samples))
+    for path in save_six_panel(finished.frame, folder, finished.samples, statistic=finished.statistic):
         print(path)
 
 
@@ -81,7 +83,7 @@ def figure(
     reference: str | None,
     formats: Sequence[str],
     width: str,
-    statistic: str | None = None,
+    statistic: str | None,
 ) -> list[Path]:
     """Draw a run's six panels; returns the files written. Raises `UserError` for an unknown statistic."""
     from vlmprof.render.runs import load
@@ -89,9 +91,9 @@ def figure(
 
     if statistic not in (None, "mean", "median"):
         raise unknown("statistic", str(statistic), ("mean", "median"))
-    run = load(folder)
+    drawn = load(folder)
     return save_six_panel(
-        run.frame, out, run.samples, statistic=cast("Statistic | None", statistic) or run.statistic,
+        drawn.frame, out, drawn.samples, statistic=cast("Statistic | None", statistic) or drawn.statistic,
         formats=formats, log=log, reference=reference, width=width,
     )  # fmt: skip
 

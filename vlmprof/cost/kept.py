@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vlmprof.cost.liveness import in_blocks
-from vlmprof.kernels.block.folding import fold, is_folded, stand_beside
+from vlmprof.kernels.block.packing import by_tap, fold, is_folded, stand_beside
 from vlmprof.kernels.ss2d.packing import pack
 
 
@@ -36,16 +36,10 @@ class KeptParameters:
             return
         self._known.add(key)
         sizes = [None if p is None else torch.empty_like(p, device="meta") for p in parameters]
-        made = vars(make(args[0].dtype, *sizes)).values()
-        kept = [part for part in made if isinstance(part, Tensor)]
+        made = make(args[0].dtype, *sizes)
+        parts = [made] if isinstance(made, Tensor) else vars(made).values()
+        kept = [part for part in parts if isinstance(part, Tensor)]
         self.size_bytes += sum(in_blocks(part.numel() * part.element_size()) for part in kept)
-
-
-class _ByTap:
-    """A filter in another order."""
-
-    def __init__(self, dtype: torch.dtype, weight: Tensor) -> None:
-        self.weight = weight
 
 
 def _kept_by(
@@ -55,7 +49,7 @@ def _kept_by(
     if operator == "ss2d":
         return pack, args[1:6]
     if operator == "depthwise_conv_silu":
-        return _ByTap, args[1:2]
+        return by_tap, args[1:2]
     if operator == "linear" and args[1] is not None:
         x, *norm_and_product = args[:5]
         weight = norm_and_product[2]

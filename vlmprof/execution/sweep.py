@@ -160,15 +160,15 @@ class _Run:
 
     def _end(self, finished: Finished) -> None:
         cell, row, samples = finished.job.cell, finished.row, finished.samples
-        lender = self._donors.pop(cell.cell_id)
-        if lender is not None:
-            donor, absent = lender
+        shared = self._donors.pop(cell.cell_id)
+        if shared is not None:
+            donor, absent = shared
             row, samples = sharing.complete(row, samples, donor, self._folder.samples(donor.cell_id), absent)
         if self._fixed["cool_down"] and row.disturbances and cell.cell_id not in self._repeated:
             self._repeated.add(cell.cell_id)
             self._folder.append(row, samples)
             time.sleep(self._fixed["cool_down"])
-            self._donors[cell.cell_id] = lender
+            self._donors[cell.cell_id] = shared
             self._launcher.start(finished.job)
             return
         self._record(cell, row, samples)

@@ -35,8 +35,8 @@ def conduct_sheet(frame: pd.DataFrame) -> Sheet:
         if any_measured(rows, name)
     ]
     if "llm_shared_from" in rows and rows["llm_shared_from"].notna().any():
-        lenders = [name if isinstance(name, str) else "own" for name in rows["llm_shared_from"].tolist()]
-        columns.append(Column("LLM measured in", Kind.TEXT, lenders))
+        donors = [name if isinstance(name, str) else "own" for name in rows["llm_shared_from"].tolist()]
+        columns.append(Column("LLM measured in", Kind.TEXT, donors))
     chosen = rows["backends"].tolist() if "backends" in rows else []
     if any(isinstance(parts, dict) and parts for parts in chosen):
         words = [", ".join(map(" ".join, parts.items())) for parts in chosen]

@@ -1,6 +1,6 @@
-"""A layer norm taken out of the product that follows it, by what is made of the parameters once and kept.
+"""The parameters of a block as the kernels read them, made once and kept.
 
-With γ, β the norm's weight and bias, μ and σ of a row of x,
+A layer norm is taken out of the product after it. With γ, β its weight and bias, μ and σ of a row of x,
 
     W ((x - μ) / σ · γ + β) + b = ((W γ) x - μ (W γ) 1) / σ + (W β + b).
 
@@ -11,6 +11,7 @@ are multiplied by γ on their way.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,27 +38,32 @@ class Around:
     """(M), W β + b, float32."""
 
 
-def fold(
+def _around(
+    folded: bool,
     dtype: torch.dtype,
     norm_weight: Tensor,
     norm_bias: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
 ) -> Around:
-    """With W γ as the weight, and sums of what it was rounded to."""
-    folded = (weight * norm_weight).to(dtype)
-    return Around(folded, folded.sum(1, dtype=torch.float32), _offset(norm_bias, weight, bias))
+    offset = _offset(norm_bias, weight, bias)
+    if not folded:
+        return Around(None, _times(weight, norm_weight), offset)
+    scaled = (weight * norm_weight).to(dtype)
+    # the sums of what it was rounded to
+    return Around(scaled, scaled.sum(1, dtype=torch.float32), offset)
 
 
-def stand_beside(
-    dtype: torch.dtype,
-    norm_weight: Tensor,
-    norm_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-) -> Around:
-    """With W as the weight: it is not held here, so that what is kept goes when it goes."""
-    return Around(None, _times(weight, norm_weight), _offset(norm_bias, weight, bias))
+fold = partial(_around, True)
+"""With W γ as the weight, for (dtype, norm weight, norm bias, weight, bias)."""
+
+stand_beside = partial(_around, False)
+"""The same with W as the weight: it is not held here, so that what is kept goes when it goes."""
+
+
+def by_tap(dtype: torch.dtype, weight: Tensor) -> Tensor:
+    """A filter (channels, 1, k, k) as (k · k, channels): neighbouring lanes read neighbouring channels."""
+    return weight.to(dtype).flatten(1).t().contiguous()
 
 
 def _offset(norm_bias: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
