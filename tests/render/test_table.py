@@ -10,6 +10,7 @@ from scipy.stats import binom
 from synthetic_runs import cell, frame, samples, sweep
 
 from vlmprof.records import Status
+from vlmprof.render.remarks import remark_lines
 from vlmprof.render.table import render_table
 
 
@@ -57,6 +58,22 @@ def test_failures_are_told_in_words() -> None:
         assert words in shown
     assert "second line" not in shown
     assert "nan" not in shown.lower()
+
+
+def test_remarks_of_rows_stand_below_the_table() -> None:
+    odd = ("host_vision_s drifted by +3%", "medians not within ±1.0%: " + "host_vision_s ±2%, " * 9)
+    rows = [
+        cell("vit-t", 224, warnings=odd, axes={"mode": "eager"}),
+        cell("vit-t", 224, disturbances=("other [processes] took 0.7 of 2 cores",), axes={"mode": "compile"}),
+        cell("vit-t", 512, axes={"mode": "eager"}),
+    ]
+    assert remark_lines(frame(rows)) == [
+        f"ViT-T 224² eager: {odd[0]}; {odd[1]}",
+        "ViT-T 224² compile: other [processes] took 0.7 of 2 cores",
+    ]
+    lines = [line for line in text(rows).splitlines() if "ViT-T" in line]
+    assert len(lines) == 3
+    assert ["see below" in line for line in lines] == [True, True, False]
 
 
 def test_constant_axes_are_said_once_and_empty_columns_left_out() -> None:

@@ -66,12 +66,15 @@ def operator_table(cell: Cell, operators: Sequence[OperatorTime], top: int) -> T
 
 def run(folder: Path) -> None:
     """Print a finished run's table and draw its figure."""
+    from vlmprof.render.remarks import remark_lines
     from vlmprof.render.runs import load
     from vlmprof.render.six_panel import save_six_panel
     from vlmprof.render.table import render_table
 
-    finished = load(folder)
-    _console().print(render_table(finished.frame, finished.samples))
+    finished, console = load(folder), _console()
+    console.print(render_table(finished.frame, finished.samples))
+    for line in remark_lines(finished.frame):
+        console.print(line, markup=False, highlight=False)
     for path in save_six_panel(finished.frame, folder, finished.samples, statistic=finished.statistic):
         print(path)
 

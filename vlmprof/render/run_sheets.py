@@ -18,10 +18,11 @@ from vlmprof.analysis.frames import (
 )
 from vlmprof.analysis.scaling import Fit, fit_line
 from vlmprof.records import STAGES, Status
+from vlmprof.render.remarks import with_something_to_say
 from vlmprof.render.sheets import Column, Kind, Sheet, Value, column_values, interval_values
 from vlmprof.render.stage_sheet import median_columns, name_columns, stage_sheet
 from vlmprof.render.style import line_label
-from vlmprof.render.table import status_words, with_something_to_say
+from vlmprof.render.table import status_words
 
 SCALED = {
     "host_vision_s": ("host vision", Kind.SECONDS),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from rich import box
 from rich.markup import escape
@@ -22,6 +21,7 @@ from vlmprof.analysis.frames import (
     varying_axes,
 )
 from vlmprof.records import Status
+from vlmprof.render.remarks import remarks
 from vlmprof.render.style import backbone_label
 from vlmprof.units import show_bytes, show_seconds
 
@@ -42,7 +42,8 @@ def render_table(frame: pd.DataFrame, samples: Samples | None = None) -> Table:
     """The rows as a `rich` table, which prints as plain text where there is no terminal.
 
     Columns that hold nothing are left out; axes with one value are said once, in the caption. With
-    samples, the mean end-to-end latency and its median carry half the widths of their 95 % intervals.
+    samples, the mean end-to-end latency and its median carry half the widths of their 95 % intervals. What
+    else an `ok` row says is in `remark_lines`, to be printed below.
     """
     shown = varying_axes(frame)
     latencies = {column: title for column, title in _LATENCIES.items() if any_measured(frame, column)}
@@ -79,10 +80,15 @@ def render_table(frame: pd.DataFrame, samples: Samples | None = None) -> Table:
             f"{int(row['visual_tokens']):,}" if _is_number(row.get("visual_tokens")) else "",
             *figures,
             *([show_bytes(row[memory]) if _is_number(row[memory]) else ""] if memory else []),
-            escape(status_words(row)),
+            escape(_status(row)),
             style=_STYLES.get(Status(row["status"])),
         )
     return table
+
+
+def _status(row: Mapping[Any, Any]) -> str:
+    """As `status_words`, without what would make a low row high."""
+    return "ok, see below" if Status(row["status"]) is Status.OK and remarks(row) else status_words(row)
 
 
 def status_words(row: Mapping[Any, Any]) -> str:
@@ -97,23 +103,6 @@ def status_words(row: Mapping[Any, Any]) -> str:
         return "; ".join(["ok", *remarks(row)])
     words = {Status.ERROR: "failed", Status.TIMEOUT: "timed out", Status.SKIPPED: "skipped"}[status]
     return f"{words}: {message}" if message else words
-
-
-def remarks(row: Mapping[Any, Any]) -> list[str]:
-    """What a row says is odd about its samples, and what disturbed the machine meanwhile."""
-    lists = (row.get(name) for name in ("warnings", "disturbances"))
-    return [str(words) for found in lists if isinstance(found, list | tuple) for words in found]
-
-
-def with_something_to_say(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Which rows carry a message, a warning or a disturbance."""
-    found = np.zeros(len(frame), dtype=bool)
-    for name in ("message", "warnings", "disturbances"):
-        if name in frame:
-            found |= frame[name].notna().to_numpy() & frame[name].map(bool).to_numpy(
-                dtype=bool, na_value=False
-            )
-    return found
 
 
 def _constants(frame: pd.DataFrame) -> str | None:

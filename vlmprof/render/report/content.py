@@ -15,10 +15,10 @@ from vlmprof.errors import UserError
 from vlmprof.records import Status
 from vlmprof.render import run_sheets
 from vlmprof.render.conduct_sheet import conduct_sheet
+from vlmprof.render.remarks import remarks, with_something_to_say
 from vlmprof.render.report.charts import chart_data
 from vlmprof.render.runs import Run, join, joint_statistic
 from vlmprof.render.sheets import Column, Kind, Sheet
-from vlmprof.render.table import remarks, with_something_to_say
 
 MOST_LINES = 24
 """Lines that are drawn and fitted: more cannot be told apart. The tables of cells hold every row."""
