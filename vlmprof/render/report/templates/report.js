@@ -297,6 +297,7 @@
 
   // ---- tables ------------------------------------------------------------------------------------
   const PER_PAGE = 25;
+  const LONG = 60; // characters of a text that are shown whole
 
   function liveTable(holder) {
     const { kinds, columns } = data.sheets[holder.dataset.sheet];
@@ -323,8 +324,15 @@
         const row = document.createElement("tr");
         kinds.forEach((kind, c) => {
           const cell = row.insertCell();
-          cell.textContent = show(kind, columns[c][r]);
+          const text = show(kind, columns[c][r]);
           if (kind !== "text") cell.className = "number";
+          if (text.length <= LONG) {
+            cell.textContent = text;
+          } else { // three lines of it: the whole stands under the pointer, and under Warnings
+            const cut = cell.appendChild(document.createElement("span"));
+            cut.className = "long";
+            cut.textContent = cut.title = text;
+          }
         });
         return row;
       }));
@@ -360,8 +368,8 @@
       place = document.createElement("span");
       pager.append(filter, button("Previous", false, step(-1)), button("Next", false, step(1)), place);
       holder.append(pager);
-      draw();
     }
+    draw();
   }
   document.querySelectorAll(".sheet").forEach(liveTable);
 
