@@ -14,6 +14,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+
 from vlmprof.kernels import counts
 from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan

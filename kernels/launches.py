@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from vlmprof.kernels.backends import FOUR_WARPS
 
 LEVELS = ((192, 6), (384, 12), (768, 24), (1536, 48), (256, 8), (512, 16), (1024, 32), (2048, 64))

@@ -15,6 +15,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
 from vlmprof.kernels.ss2d.vectorized import segment_elements, ss2d_vectorized
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
 from vlmprof.kernels.backends import triton_interpreted, why_not_triton
 from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear
 from vlmprof.kernels.checks import first_line

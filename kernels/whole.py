@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
 from vlmprof.kernels.backends import why_not_triton
 from vlmprof.kernels.bench import samples_of
 from vlmprof.kernels.checks import first_line

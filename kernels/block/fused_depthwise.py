@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from vlmprof.kernels.backends import FOUR_WARPS
 from vlmprof.kernels.block.packing import by_tap
 from vlmprof.kernels.kept import kept

@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from vlmprof.kernels.backends import FOUR_WARPS
 from vlmprof.kernels.block.packing import fold, is_folded, stand_beside
 from vlmprof.kernels.device_math import INTERPRETED, load_where

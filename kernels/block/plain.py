@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from vlmprof.kernels.backends import compute_dtype, needs_grad
 
 ACTIVATIONS = ("gelu", "silu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import overload
 
 from torch import Tensor
+
 from vlmprof.kernels.backends import compute_dtype
 from vlmprof.kernels.block.plain import depthwise_conv_silu_plain, linear_plain, norm_linear_plain
 

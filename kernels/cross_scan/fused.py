@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from vlmprof.kernels.backends import FOUR_WARPS
 from vlmprof.kernels.launcher import Launcher
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
 from vlmprof.kernels.checks import check_dims, check_float, check_shape
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference

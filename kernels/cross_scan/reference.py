@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from vlmprof.kernels.backends import compute_dtype
 
 

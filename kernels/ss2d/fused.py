@@ -16,6 +16,7 @@ from functools import lru_cache
 import torch
 import triton.language as tl
 from torch import Tensor
+
 from vlmprof.kernels.backends import FOUR_WARPS
 from vlmprof.kernels.kept import kept
 from vlmprof.kernels.launcher import Launcher

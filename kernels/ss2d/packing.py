@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
 from vlmprof.kernels.backends import LOG2_E
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from vlmprof.kernels.device_math import INTERPRETED, load_where, opaque, rows_in_lanes, softplus
 
 

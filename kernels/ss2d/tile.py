@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from vlmprof.kernels.device_math import (
     exp2_fast,
     last_row,

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable
 
 import torch
+
 from vlmprof.kernels.backends import why_not_triton
 from vlmprof.kernels.bench import samples_of
 from vlmprof.kernels.ss2d.fused import ss2d_fused

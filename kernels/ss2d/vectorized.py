@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from vlmprof.kernels.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.block.plain import linear_plain
 from vlmprof.kernels.kept import kept

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from vlmprof.kernels import cross_merge, cross_scan, selective_scan, ss2d
-from vlmprof.kernels.ss2d.reference import ss2d_reference
 
 from vlmprof.backbones import create_backbone
 from vlmprof.cost import Kind, StageCost, count_module
 from vlmprof.cost.scans import KERNELS, registered_without_formula
+from vlmprof.kernels import cross_merge, cross_scan, selective_scan, ss2d
+from vlmprof.kernels.ss2d.reference import ss2d_reference
 
 META = torch.device("meta")
 

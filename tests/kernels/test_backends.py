@@ -10,9 +10,9 @@ import sys
 import pytest
 import torch
 from typer.testing import CliRunner
-from vlmprof.kernels import verify
 
 from vlmprof.cli.kernels import app
+from vlmprof.kernels import verify
 
 INTERPRETED = """
 import json, torch

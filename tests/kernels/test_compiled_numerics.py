@@ -24,6 +24,7 @@ from emulated_gpu import EmulatedGpu, remember_ptx
 from ptx_memory import Memory
 from triton import knobs
 from triton.runtime import driver
+
 from vlmprof.kernels import backends, verify
 from vlmprof.kernels.block.fused_linear import LARGE, WIDE, tile_for
 from vlmprof.kernels.ss2d import chunks

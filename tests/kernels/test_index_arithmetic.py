@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from vlmprof.kernels.ss2d.chunks import MOST_TILES, POSITIONS, chunk_count, tiles_per_chunk
 from vlmprof.kernels.ss2d.packing import block_shape
 

@@ -6,6 +6,7 @@ import weakref
 
 import torch
 from torch import Tensor
+
 from vlmprof.kernels.kept import kept
 
 

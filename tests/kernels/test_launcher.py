@@ -17,6 +17,7 @@ import triton.language as tl
 from emulated_gpu import EmulatedGpu, remember_ptx
 from triton import knobs
 from triton.runtime import driver
+
 from vlmprof.kernels.launcher import Launcher
 
 BLOCK = 32

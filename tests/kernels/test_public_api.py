@@ -8,6 +8,7 @@ from importlib import import_module
 
 import pytest
 import torch
+
 from vlmprof.kernels import (
     backends,
     cross_merge,

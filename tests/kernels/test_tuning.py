@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from typer.testing import CliRunner
-from vlmprof.kernels import tuning
 
 from vlmprof.cli import kernels as command
 from vlmprof.errors import UserError
+from vlmprof.kernels import tuning
 
 CPU = torch.device("cpu")
 SHAPE = tuning.Shape(d_inner=192, dt_rank=6, d_state=1, dtype=torch.bfloat16, positions=3136)

@@ -13,13 +13,13 @@ import pytest
 import torch
 from click.testing import Result
 from typer.testing import CliRunner
-from vlmprof.kernels import bench as operations
-from vlmprof.kernels import whole
-from vlmprof.kernels.public_backbone import public_encoder
 
 from vlmprof.cli.kernels import app
 from vlmprof.cli.kernels_whole import backbone_names
 from vlmprof.errors import UserError
+from vlmprof.kernels import bench as operations
+from vlmprof.kernels import whole
+from vlmprof.kernels.public_backbone import public_encoder
 
 IMAGES = torch.ones(1, 3, 4, 4)
 
