@@ -31,6 +31,10 @@ class Status(StrEnum):
     SKIPPED = "skipped"
 
 
+FAILED = (Status.ERROR, Status.TIMEOUT)
+"""Ends of a cell that say nothing of its cost."""
+
+
 @dataclass(frozen=True)
 class StageFigures:
     """One stage of one cell. `None` means that this machine has no such clock or counter.

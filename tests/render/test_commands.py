@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from vlmprof.cli.export import export
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
 from vlmprof.errors import UserError
+from vlmprof.records import Status
 
 
 @pytest.fixture
@@ -139,6 +141,19 @@ def test_plot_refuses_what_it_cannot_draw(run: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=says):
             invoke("plot", *words)
+
+
+def test_a_run_without_a_measured_cell_has_no_figure(tmp_path: Path) -> None:
+    rows = [cell("vit-t", side, status=Status.ERROR) for side in (224, 448)]
+    rows.append(cell("vmamba-t", 224, status=Status.OOM))
+    run = write_run(tmp_path / "run", rows)
+    said = "none of its 3 cells was measured (1 oom, 2 error)"
+    with pytest.raises(UserError, match=re.escape(said)):
+        invoke("plot", run)
+    assert invoke("report", run).exit_code == 0
+    for page in ("report.html", "report.md"):
+        assert said in (run / page).read_text()
+    assert not list(run.glob("*six_panel*"))
 
 
 def test_recommend_prints_and_draws_the_front(run: Path) -> None:

@@ -35,7 +35,8 @@ def write_spec(folder: Path, names: list[str], resolutions: list[int]) -> Path:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "2", **more}
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2", **more}
 
 
 def sweep(folder: Path, spec: Path, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -60,8 +61,20 @@ def everything_at_once(tmp_path_factory):
     ]  # fmt: skip
     spec = write_spec(folder, names, [32, 64])
     ended = sweep(folder, spec, "--cell-timeout", "6s")
-    assert ended.returncode == 0, ended.stderr
     return folder, rows(folder), ended
+
+
+def test_cells_that_failed_set_the_exit_code_and_the_last_line(everything_at_once):
+    folder, found, ended = everything_at_once
+    failed = [row for row in found.values() if row["status"] in ("error", "timeout")]
+    assert len(failed) > 8
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert f"{len(failed)} of 32 cells failed" in last
+    assert last.endswith("their logs are in run/logs")
+    for row in failed:
+        assert (folder / "run" / "logs" / f"{row['cell_id']}.txt").exists()
+    assert "run/six_panel.png" in ended.stdout
 
 
 def test_every_cell_has_a_row_and_the_healthy_ones_are_measured(everything_at_once):
@@ -139,11 +152,11 @@ def test_running_again_repeats_nothing_unless_asked(everything_at_once):
     folder, found, _ = everything_at_once
     before = (folder / "run" / "rows.jsonl").read_bytes()
     ended = sweep(folder, folder / "spec.toml", "--cell-timeout", "6s")
-    assert ended.returncode == 0
+    assert ended.returncode == 1
     assert "32 of 32 cells were done before" in ended.stderr
     assert (folder / "run" / "rows.jsonl").read_bytes() == before
     ended = sweep(folder, folder / "spec.toml", "--cell-timeout", "1s", "--retry", "timeout")
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 1, ended.stderr
     again = rows(folder)
     assert "longer than 1 s" in again["hang", "64"]["message"]
     assert again["error", "32"] == found["error", "32"]
@@ -151,7 +164,10 @@ def test_running_again_repeats_nothing_unless_asked(everything_at_once):
 
 def test_larger_sizes_run_after_all_when_asked(tmp_path):
     spec = write_spec(tmp_path, ["device_oom"], [32, 64])
-    assert sweep(tmp_path, spec).returncode == 0
+    ended = sweep(tmp_path, spec)
+    assert ended.returncode == 0
+    assert "no figure: none of its 2 cells was measured (1 oom, 1 skipped)" in ended.stdout
+    assert not (tmp_path / "run" / "six_panel.png").exists()
     assert rows(tmp_path)["device_oom", "64"]["status"] == "skipped"
     assert sweep(tmp_path, spec, "--run-after-oom").returncode == 0
     assert rows(tmp_path)["device_oom", "64"]["status"] == "oom"
@@ -227,7 +243,7 @@ def test_a_wall_clock_that_jumps_changes_no_number(tmp_path):
     # every Python process of the sweep imports this before anything else
     (tmp_path / "clock").mkdir()
     (tmp_path / "clock" / "sitecustomize.py").write_text(JUMPING_CLOCK)
-    path = os.pathsep.join([str(tmp_path / "clock"), str(HERE)])
+    path = os.pathsep.join([str(tmp_path / "clock"), environment()["PYTHONPATH"]])
     seen = [sys.executable, "-c", "import time; print(abs(time.time() - time.time()) > 86_400)"]
     jumps = subprocess.run(seen, env=environment(PYTHONPATH=path), capture_output=True, text=True)
     assert jumps.stdout.strip() == "True"

@@ -30,7 +30,7 @@ stages = ["vision", "connector"]
 @pytest.fixture
 def cluster(monkeypatch):
     """Two nodes of one processor each; tasks find the test's own backbones."""
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
     monkeypatch.setenv("SLOW_S", "4")
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     from ray.cluster_utils import Cluster

@@ -219,7 +219,7 @@ def test_a_mode_this_device_lacks_is_a_row_that_says_so(tmp_path):
         tmp_path, "--backbone", "vit-t", "--resolution", "64", "--mode", "graphs", "--attention", "math",
         "--mode", "eager", "--iterations", "2", "--share-llm",
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 1, ended.stderr
     found = {row["mode"]: row for row in rows(tmp_path)}
     assert "needs a CUDA device" in found["graphs"]["message"]
     assert found["eager"]["status"] == "ok"

@@ -77,6 +77,15 @@ def numbers(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
     return np.array(values.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
+def why_nothing_measured(frame: pd.DataFrame) -> str | None:
+    """In words, how the cells of a run without a single measured one ended; None where one was measured."""
+    counts = frame["status"].value_counts()
+    if counts.get(Status.OK, 0):
+        return None
+    ended = ", ".join(f"{counts[status]} {status}" for status in Status if status in counts)
+    return f"none of its {len(frame)} cells was measured ({ended})"
+
+
 def any_measured(frame: pd.DataFrame, column: str) -> bool:
     """Whether any `ok` row holds a number in this column."""
     return bool(np.isfinite(numbers(frame[frame["status"] == Status.OK], column)).any())

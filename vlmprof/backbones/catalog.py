@@ -11,6 +11,9 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from types import ModuleType
 from typing import Any, Literal
 
 from vlmprof.errors import UserError, unknown
@@ -143,15 +146,13 @@ def facts(name: str, level: int = DEFAULT_LEVEL) -> BackboneFacts:
 
 
 def users_factory(name: str) -> Any:
-    """The decorated function behind `module:function`, importing the module (the current folder counts).
+    """The decorated function behind `module:function`; the module is the current folder's, or installed.
 
     Raises `UserError` in one line when there is no such module or function, or it tells no facts.
     """
     module_name, _, function_name = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        factory = getattr(importlib.import_module(module_name), function_name)
+        factory = getattr(_users_module(module_name), function_name)
     except (ImportError, ValueError) as problem:
         raise UserError(f"backbone {name!r}: cannot import module {module_name!r} ({problem})") from problem
     except AttributeError as problem:
@@ -163,6 +164,27 @@ def users_factory(name: str) -> Any:
         )
     factory.facts = replace(factory.facts, name=name)
     return factory
+
+
+def _users_module(name: str) -> ModuleType:
+    """The module `name` of the current folder where there is one, else of the installed packages.
+
+    Only the module asked for comes from the current folder first. What it imports itself is looked for there
+    last, so that another file of that folder is never taken for an installed library.
+    """
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+    top = name.partition(".")[0]
+    spec = None if top in sys.modules else PathFinder.find_spec(top, [here])
+    if spec is not None and spec.loader is not None:
+        module = sys.modules[top] = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[top]
+            raise
+    return importlib.import_module(name)
 
 
 def _entries() -> dict[str, BackboneFacts]:

@@ -69,6 +69,9 @@ def sweep(
     """Measure every cell of a sweep; leave rows, samples and the six-panel figure in a run folder.
 
     The same command continues a sweep that was interrupted.
+
+    Exit codes: 0 when every cell was measured, ran out of memory or was skipped; 1 when a cell ended in an
+    error or a time-out; 2 for a mistake in the command or the specification; 130 when interrupted.
     """
     from vlmprof.cli import show
     from vlmprof.execution.progress import choose_progress
@@ -87,7 +90,8 @@ def sweep(
     except KeyboardInterrupt:
         print(f"interrupted; finished cells are in {folder}, the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
-    show.run(folder)
+    if show.run(folder):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -13,10 +13,13 @@ from rich.table import Table
 from vlmprof.errors import unknown
 from vlmprof.execution.kernel_table import OperatorTime, longest
 from vlmprof.plan import Cell, varied_axes
+from vlmprof.records import FAILED
 from vlmprof.spec import SweepSpec
 from vlmprof.units import show_seconds
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from vlmprof.analysis.frames import Statistic
 
 
@@ -64,8 +67,12 @@ def operator_table(cell: Cell, operators: Sequence[OperatorTime], top: int) -> T
     return table
 
 
-def run(folder: Path) -> None:
-    """Print a finished run's table and draw its figure."""
+def run(folder: Path) -> int:
+    """Print a finished run's table and draw its figure; returns how many of its cells failed.
+
+    Without a measured cell the reason stands in the place of the figure.
+    """
+    from vlmprof.analysis.frames import why_nothing_measured
     from vlmprof.render.remarks import remark_lines
     from vlmprof.render.runs import load
     from vlmprof.render.six_panel import save_six_panel
@@ -75,8 +82,27 @@ def run(folder: Path) -> None:
     console.print(render_table(finished.frame, finished.samples))
     for line in remark_lines(finished.frame):
         console.print(line, markup=False, highlight=False)
-    for path in save_six_panel(finished.frame, folder, finished.samples, statistic=finished.statistic):
-        print(path)
+    if (why := why_nothing_measured(finished.frame)) is not None:
+        print(f"no figure: {why}")
+    else:
+        for path in save_six_panel(finished.frame, folder, finished.samples, statistic=finished.statistic):
+            print(path)
+    return _say_failures(finished.frame, folder)
+
+
+def _say_failures(frame: pd.DataFrame, folder: Path) -> int:
+    from vlmprof.store import LOGS
+
+    counts = {status: int((frame["status"] == status).sum()) for status in FAILED}
+    failed = sum(counts.values())
+    if failed:
+        ended = " and ".join(f"{count} in {status}" for status, count in counts.items() if count)
+        sys.stdout.flush()
+        print(
+            f"vlmprof: {failed} of {len(frame)} cells failed ({ended}); their logs are in {folder / LOGS}",
+            file=sys.stderr,
+        )
+    return failed
 
 
 def figure(

@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection, wait
@@ -57,6 +57,32 @@ def context() -> Any:
     return found
 
 
+_starting = threading.Lock()
+
+
+@contextmanager
+def _same_search_path() -> Iterator[None]:
+    """While open, a Python that starts finds modules where this one does, in the same order.
+
+    By itself the fork server would search the current folder first, and take what it finds there for the
+    installed packages: the source tree that vlmprof was installed from, or a user's `torch.py`.
+    """
+    entries = [*filter(None, sys.path), *([os.getcwd()] if "" in sys.path else [])]
+    path = os.pathsep.join(entry for entry in entries if os.pathsep not in entry)
+    handed = {"PYTHONSAFEPATH": "1", "PYTHONPATH": path}
+    with _starting:
+        before = {name: os.environ.get(name) for name in handed}
+        os.environ.update(handed)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
 def call_in_process(
     target: str,
     args: tuple[Any, ...],
@@ -78,7 +104,8 @@ def call_in_process(
     lifeline, held = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log))
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    process.start()
+    with _same_search_path():
+        process.start()
     answer.close()
     lifeline.close()
     try:

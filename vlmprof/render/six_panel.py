@@ -23,6 +23,7 @@ from vlmprof.analysis.frames import (
     Statistic,
     any_measured,
     split_lines,
+    why_nothing_measured,
 )
 from vlmprof.analysis.reference import load_reference, reference_title
 from vlmprof.errors import UserError, unknown
@@ -76,8 +77,10 @@ def six_panel(
         width: `one-column` (3.5 in) or `two-column` (7.16 in).
         note: a sentence of the caller's to print above the legend, before the figure's own.
 
-    Raises `UserError` for a frame without rows, an unknown reference or width.
+    Raises `UserError` for a frame without a measured cell, an unknown reference or width.
     """
+    if (why := why_nothing_measured(frame)) is not None:
+        raise UserError(f"there is no figure to draw of this run: {why}")
     if width not in PAGES:
         raise unknown("figure width", width, PAGES)
     page = PAGES[width]

@@ -27,19 +27,22 @@ def write_report(
     Raises `UserError` when there is nothing to report or the folder cannot be written.
     """
     content = gather(runs)
-    figure = six_panel(content.drawn, content.samples, statistic=content.statistic, reference=reference)
-    figure_path, *_ = save_figure(figure, folder, "report_six_panel", ["png"], dpi=_DPI)
-    written = [figure_path]
+    written, figure_png, figure_name = [], b"", ""
+    if not content.no_figure:
+        figure = six_panel(content.drawn, content.samples, statistic=content.statistic, reference=reference)
+        written += save_figure(figure, folder, "report_six_panel", ["png"], dpi=_DPI)
+        figure_png, figure_name = written[0].read_bytes(), written[0].name
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         if "html" in formats:
-            page = html_page(content, figure_path.read_bytes())
+            page = html_page(content, figure_png)
             written.append(folder / "report.html")
             written[-1].write_text(page, encoding="utf-8")
         if "markdown" in formats:
             pictures = _save_pictures(content, folder)
             written += [folder / picture.file for shown in pictures.values() for picture in shown]
             written.append(folder / "report.md")
-            written[-1].write_text(markdown_page(content, figure_path.name, pictures), encoding="utf-8")
+            written[-1].write_text(markdown_page(content, figure_name, pictures), encoding="utf-8")
     except OSError as problem:
         raise UserError(f"cannot write the report to {folder}: {problem.strerror or problem}") from None
     return written

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from vlmprof.analysis.frames import Line, Samples, Statistic, count_lines, split_lines
+from vlmprof.analysis.frames import Line, Samples, Statistic, count_lines, split_lines, why_nothing_measured
 from vlmprof.errors import UserError
 from vlmprof.records import Status
 from vlmprof.render import run_sheets
@@ -52,6 +52,8 @@ class Content:
     summary: str
     notice: str
     """What was left out of charts and fits, in a sentence; empty when nothing was."""
+    no_figure: str
+    """Why there is no scaling figure, in a sentence; empty when there is one."""
     drawn: pd.DataFrame
     lines: Sequence[Line]
     """The lines of charts and fits, those of `drawn`."""
@@ -76,6 +78,7 @@ def gather(runs: Sequence[Run]) -> Content:
         title=names,
         summary=_summary(frame),
         notice=_notice(len(lines), count_lines(frame)),
+        no_figure=f"No figure: {why}." if (why := why_nothing_measured(frame)) else "",
         drawn=drawn,
         lines=lines,
         samples=samples,
