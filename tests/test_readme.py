@@ -1,0 +1,125 @@
+"""What the README tells a reader to type, typed: every command and every example, with smaller models.
+
+The two commands of its first section set an environment up from nothing; `.ci/run` types those.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from synthetic_runs import samples, sweep, write_run
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+SMALLER = {
+    '[224, 512, 1024, "1333x800"]': '[32, 64, "48x32"]',
+    "vicuna-7b": "llama-23m",
+    "[fixed]\n": "[fixed]\nwarm_up = 0\niterations = 1\n",
+    "--resolution 640 --iterations 20": "--resolution 32 --iterations 2",
+    "vlmprof sweep --memory-limit 24GiB": "vlmprof sweep quick --memory-limit 24GiB --resolution 32 --iterations 1",
+    "--memory 16GiB --memory 24GiB": "--memory 200MiB --memory 300MiB --largest 256 --step 64",
+    "vlmprof kernels verify": "vlmprof kernels verify --dtype float32 --backend reference",
+}
+"""What the README says for a GPU, and what a test types in its place."""
+
+AXES = {"llm": "vicuna-7b", "dtype": "bfloat16", "levels": "through-tap", "connector": "mlp2"}
+SETUP = ("pip install", "python -m pytest")
+
+
+def section(title: str) -> str:
+    return README.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def blocks(language: str, title: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", section(title), re.S)
+
+
+def commands(title: str) -> list[str]:
+    """The commands of a section, comments left out, as lines."""
+    lines = [line.split(" #")[0].strip() for block in blocks("", title) for line in block.splitlines()]
+    return [line for line in lines if line.startswith("vlmprof ")]
+
+
+def smaller(text: str) -> str:
+    for large, small in SMALLER.items():
+        text = text.replace(large, small)
+    return text
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "vlmprof", *shlex.split(smaller(command))[1:]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    ended = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 0, f"{command}\n{ended.stdout[-2000:]}\n{ended.stderr[-2000:]}"
+    return ended
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the README's own files, and the runs that its later sections speak of."""
+    (specification,) = blocks("toml", "Your own sweep")
+    (module,) = blocks("python", "A backbone of your own")
+    (tmp_path / "mine.toml").write_text(smaller(specification))
+    (tmp_path / "mine.py").write_text(module)
+    rows = sweep(("vmamba-t", "vit-s", "vit-b"), (224, 512, 1024, "1333x800"), axes=AXES)
+    for name in ("mine", "before", "after"):
+        write_run(tmp_path / "runs" / name, rows, samples(rows))
+    return tmp_path
+
+
+def test_every_command_is_in_a_section_that_is_tested() -> None:
+    tested = ("Reading the figure", "Your own sweep", "A backbone of your own", "From rows to decisions")
+    everywhere = re.findall(r"^vlmprof .*", README, re.M)
+    assert len(everywhere) == sum(len(commands(title)) for title in tested) > 15
+    typed = [line for block in re.findall(r"```\n(.*?)```", section("Two commands"), re.S) for line in
+             block.splitlines()]  # fmt: skip
+    assert all(line.startswith(SETUP) for line in typed)
+
+
+def test_the_constraints_that_the_test_command_names_are_there() -> None:
+    (path,) = re.findall(r"pip install -e \S+ -c (\S+) &&", README)
+    pins = dict(line.split("==") for line in (ROOT / path).read_text().splitlines() if line[0] != "#")
+    assert {"torch", "triton", "transformers", "pytest", "ruff", "mypy"} <= pins.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", ["Reading the figure", "A backbone of your own"])
+def test_the_sweeps_of_a_section(title: str, folder: Path) -> None:
+    for command in commands(title):
+        assert "six_panel.png" in run(command, folder).stdout
+
+
+@pytest.mark.slow
+def test_a_sweep_of_ones_own(folder: Path) -> None:
+    shutil.rmtree(folder / "runs")
+    for command in commands("Your own sweep"):
+        assert run(command, folder).stdout.strip()
+    assert (folder / "runs" / "mine" / "six_panel.svg").exists()
+    assert (folder / "kuo2026.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", commands("From rows to decisions"))
+def test_a_decision(command: str, folder: Path) -> None:
+    assert run(command, folder).stdout.strip()
+
+
+def test_the_notebook_example_runs_as_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = blocks("python", "In a notebook")
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert isinstance(names["figure"], Figure)
+    assert (folder / "mine.png").read_bytes().startswith(b"\x89PNG")
+    assert {"report.html", "report.md"} <= {path.name for path in (folder / "runs" / "mine").iterdir()}
