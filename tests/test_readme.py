@@ -25,7 +25,7 @@ SMALLER = {
     "vicuna-7b": "llama-23m",
     "[fixed]\n": "[fixed]\nwarm_up = 0\niterations = 1\n",
     "--resolution 640 --iterations 20": "--resolution 32 --iterations 2",
-    "vlmprof sweep --memory-limit 24GiB": "vlmprof sweep quick --memory-limit 24GiB --resolution 32 --iterations 1",
+    "sweep --memory-limit 24GiB": "sweep quick --memory-limit 24GiB --resolution 32 --iterations 1",
     "--memory 16GiB --memory 24GiB": "--memory 200MiB --memory 300MiB --largest 256 --step 64",
     "vlmprof kernels verify": "vlmprof kernels verify --dtype float32 --backend reference",
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vlmprof.render.runs import Run
+    from vlmprof.notebook import Run
 
 __version__ = "0.1.0"
 
@@ -17,6 +17,6 @@ def load(run: Path | str) -> Run:
 
     Raises `vlmprof.errors.UserError` when it is none or has no rows yet.
     """
-    from vlmprof.render.runs import load as load_run
+    from vlmprof.notebook import load as load_run
 
     return load_run(run)

@@ -16,7 +16,9 @@ from vlmprof.cli.frontier import frontier
 from vlmprof.errors import UserError
 from vlmprof.execution.frontier import Frontier, _countable, candidate_lines, counted_peaks, largest_fitting
 from vlmprof.records import Status
-from vlmprof.render.frontier import frontier_table, save_frontier
+from vlmprof.render.figures.frontier import save_frontier
+from vlmprof.render.tables.frontier import search_sheet
+from vlmprof.render.tables.terminal import sheet_table
 from vlmprof.store import load_frame
 
 MIB = 2**20
@@ -144,7 +146,7 @@ def test_the_table_and_the_plot_say_how_each_search_ended(tmp_path: Path) -> Non
         ended(256, 1, None, "vit-t @ 336: timeout, longer than 5 s"),
     ]
     console = Console(width=140, record=True)
-    console.print(frontier_table(found))
+    console.print(sheet_table(search_sheet(found)))
     shown = console.export_text()
     assert "nothing" in shown
     assert "out of memory at 336² in prefill" in shown

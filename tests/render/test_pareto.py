@@ -11,7 +11,7 @@ from synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.advice import Limits, advise, load_scores
 from vlmprof.analysis.reference import load_reference
 from vlmprof.errors import UserError
-from vlmprof.render.pareto import pareto_figure
+from vlmprof.render.figures.pareto import pareto_figure
 
 
 def test_the_front_is_joined_and_the_limits_are_drawn() -> None:

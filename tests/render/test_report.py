@@ -14,15 +14,15 @@ from matplotlib.figure import Figure
 from scipy.stats import binom
 from synthetic_runs import cell, frame, samples, sweep
 
+from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError
 from vlmprof.records import STAGES, Row, Status
-from vlmprof.render.export import latex_escape, markdown_escape, to_latex
+from vlmprof.render.figures.report import PICTURES
 from vlmprof.render.report import write_report
 from vlmprof.render.report.content import gather
-from vlmprof.render.report.pictures import PICTURES
-from vlmprof.render.run_sheets import cell_sheets
-from vlmprof.render.runs import Run
-from vlmprof.render.sheets import Kind, show
+from vlmprof.render.tables.export import latex_escape, markdown_escape, to_latex
+from vlmprof.render.tables.scaling import cell_sheets
+from vlmprof.render.tables.sheet import Kind, show
 
 HOSTILE = '</script><script>alert("x")</script> <img src=x onerror=alert(1)> | **b** `c` & \\evil{} $\\frac{$'
 

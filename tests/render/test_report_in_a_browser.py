@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 from synthetic_runs import cell, frame, samples, sweep
 
+from vlmprof.analysis.runs import Run
 from vlmprof.records import Status
 from vlmprof.render.report import write_report
-from vlmprof.render.runs import Run
-from vlmprof.render.sheets import Kind, show
+from vlmprof.render.tables.sheet import Kind, show
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.image import imread
 
-from vlmprof.render.roofline import draw_roofline
+from vlmprof.render.figures.roofline import draw_roofline
 
 
 def benchmark(dtype: str, backend: str, **changed: object) -> dict[str, object]:
@@ -27,6 +27,6 @@ def test_one_panel_for_each_dtype(tmp_path: Path) -> None:
 
 
 def test_drawing_leaves_the_choice_of_backend_to_others() -> None:
-    code = "import sys, vlmprof.render.roofline; print('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, vlmprof.render.figures.roofline; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

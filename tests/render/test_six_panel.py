@@ -18,8 +18,8 @@ from vlmprof.analysis.frames import split_lines
 from vlmprof.analysis.reference import load_reference
 from vlmprof.errors import UserError
 from vlmprof.records import Row, Status
-from vlmprof.render.six_panel import draw_reference, save_six_panel, six_panel
-from vlmprof.render.style import line_styles
+from vlmprof.render.figures.six_panel import draw_reference, save_six_panel, six_panel
+from vlmprof.render.figures.style import line_styles
 
 UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "GiB": GIB}
 COLUMNS = {

@@ -10,8 +10,8 @@ from scipy.stats import binom
 from synthetic_runs import cell, frame, samples, sweep
 
 from vlmprof.records import Status
-from vlmprof.render.remarks import remark_lines
-from vlmprof.render.table import render_table
+from vlmprof.render.tables.cells import render_table
+from vlmprof.render.tables.row_warnings import warning_lines
 
 
 def text(rows, with_samples: bool = True) -> str:
@@ -67,7 +67,7 @@ def test_remarks_of_rows_stand_below_the_table() -> None:
         cell("vit-t", 224, disturbances=("other [processes] took 0.7 of 2 cores",), axes={"mode": "compile"}),
         cell("vit-t", 512, axes={"mode": "eager"}),
     ]
-    assert remark_lines(frame(rows)) == [
+    assert warning_lines(frame(rows)) == [
         f"ViT-T 224² eager: {odd[0]}; {odd[1]}",
         "ViT-T 224² compile: other [processes] took 0.7 of 2 cores",
     ]

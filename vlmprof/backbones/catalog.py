@@ -6,16 +6,11 @@ user's own file. The last three ask timm, transformers or that file, which load 
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.machinery import PathFinder
-from importlib.util import module_from_spec
-from types import ModuleType
 from typing import Any, Literal
 
+from vlmprof.backbones.users_module import import_users_module
 from vlmprof.errors import UserError, unknown
 
 DEFAULT_LEVEL = 3
@@ -152,7 +147,7 @@ def users_factory(name: str) -> Any:
     """
     module_name, _, function_name = name.partition(":")
     try:
-        factory = getattr(_users_module(module_name), function_name)
+        factory = getattr(import_users_module(module_name), function_name)
     except (ImportError, ValueError) as problem:
         raise UserError(f"backbone {name!r}: cannot import module {module_name!r} ({problem})") from problem
     except AttributeError as problem:
@@ -164,27 +159,6 @@ def users_factory(name: str) -> Any:
         )
     factory.facts = replace(factory.facts, name=name)
     return factory
-
-
-def _users_module(name: str) -> ModuleType:
-    """The module `name` of the current folder where there is one, else of the installed packages.
-
-    Only the module asked for comes from the current folder first. What it imports itself is looked for there
-    last, so that another file of that folder is never taken for an installed library.
-    """
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)
-    top = name.partition(".")[0]
-    spec = None if top in sys.modules else PathFinder.find_spec(top, [here])
-    if spec is not None and spec.loader is not None:
-        module = sys.modules[top] = module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[top]
-            raise
-    return importlib.import_module(name)
 
 
 def _entries() -> dict[str, BackboneFacts]:

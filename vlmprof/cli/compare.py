@@ -30,9 +30,9 @@ def compare(
     """Compare two runs: ratios with intervals per cell and stage, verdicts, and a guard for commits."""
     from vlmprof.analysis import compare as comparing
     from vlmprof.analysis.reference import load_reference
-    from vlmprof.render.decision_sheets import comparison_sheet, comparison_words, ratio_name
-    from vlmprof.render.runs import Run, load
-    from vlmprof.render.terminal import console, sheet_table
+    from vlmprof.analysis.runs import Run, load
+    from vlmprof.render.tables.decisions import comparison_sheet, comparison_words, ratio_name
+    from vlmprof.render.tables.terminal import console, sheet_table
 
     if (b is None) == (reference is None):
         raise UserError("compare takes two runs, or one run and --reference kuo2026")

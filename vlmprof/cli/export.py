@@ -20,8 +20,8 @@ def export(
     width: Annotated[str, typer.Option(help="Of the figure: one-column or two-column.")] = "two-column",
 ) -> None:
     """Write a run's rows (CSV, Parquet), tables (CSV, LaTeX, Markdown) and figure (PNG, PDF, SVG)."""
-    from vlmprof.render.export import export_run
-    from vlmprof.render.runs import load
+    from vlmprof.analysis.runs import load
+    from vlmprof.render.tables.export import export_run
 
     for path in export_run(load(run), out or run / "export", format, table, width):
         print(path)

@@ -32,7 +32,9 @@ def frontier(
     from vlmprof.cli import candidates
     from vlmprof.execution.frontier import find_frontiers
     from vlmprof.execution.probe_progress import ProbeProgress
-    from vlmprof.render.frontier import frontier_table, save_frontier
+    from vlmprof.render.figures.frontier import save_frontier
+    from vlmprof.render.tables.frontier import search_sheet
+    from vlmprof.render.tables.terminal import console, sheet_table
     from vlmprof.units import parse_bytes
 
     searched = candidates.spec(spec, overrides, axis, largest, step)
@@ -42,6 +44,6 @@ def frontier(
         searched, axis, [parse_bytes(word) for word in memory], folder, command,
         ProbeProgress(Console(stderr=True)),
     )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 160).print(frontier_table(found))
+    console().print(sheet_table(search_sheet(found)))
     for path in save_frontier(found, folder, ["png", "pdf"]):
         print(path)

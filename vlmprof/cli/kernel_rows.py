@@ -76,7 +76,7 @@ def print_ratios(rows: Sequence[BenchRow]) -> None:
 
 def draw(rows: Sequence[BenchRow], folder: Path) -> None:
     """The roofline of the rows that compute something, and a line that says what is in `folder`."""
-    from vlmprof.render.roofline import draw_roofline
+    from vlmprof.render.figures.roofline import draw_roofline
 
     # a copy has no place under a roofline
     computing = [asdict(row) for row in rows if row.counted_flops]

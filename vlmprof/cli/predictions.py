@@ -27,8 +27,8 @@ from vlmprof.cost.roofline import Efficiency, measured_device
 from vlmprof.cost.scans import KERNELS, Kernels
 from vlmprof.errors import UserError, unknown
 from vlmprof.plan import make_plan
-from vlmprof.render import estimates
-from vlmprof.render.style import backbone_label, backbone_words
+from vlmprof.render.labels import backbone_label, backbone_words
+from vlmprof.render.tables import estimates
 from vlmprof.spec import SweepSpec
 from vlmprof.store import load_frame
 from vlmprof.units import show_bytes

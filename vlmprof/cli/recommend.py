@@ -25,11 +25,11 @@ def recommend(
 ) -> None:
     """Choose among measured cells within limits; print and draw the Pareto front."""
     from vlmprof.analysis.advice import Limits, advise, load_scores
-    from vlmprof.render.decision_sheets import advice_sheet, correlation_sheet
-    from vlmprof.render.pareto import pareto_figure
-    from vlmprof.render.runs import load
-    from vlmprof.render.six_panel import save_figure
-    from vlmprof.render.terminal import console, sheet_table
+    from vlmprof.analysis.runs import load
+    from vlmprof.render.figures.pareto import pareto_figure
+    from vlmprof.render.figures.six_panel import save_figure
+    from vlmprof.render.tables.decisions import advice_sheet, correlation_sheet
+    from vlmprof.render.tables.terminal import console, sheet_table
     from vlmprof.units import parse_bytes, parse_seconds
 
     limits = Limits(

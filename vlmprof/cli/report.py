@@ -19,9 +19,9 @@ def report(
     ] = None,
 ) -> None:
     """Write a report: figure, tables per stage, where the time goes, scaling, crossovers, environment."""
+    from vlmprof.analysis.runs import load
     from vlmprof.errors import unknown
     from vlmprof.render.report import FORMATS, write_report
-    from vlmprof.render.runs import load
 
     for name in format or ():
         if name not in FORMATS:

@@ -73,14 +73,14 @@ def run(folder: Path) -> int:
     Without a measured cell the reason stands in the place of the figure.
     """
     from vlmprof.analysis.frames import why_nothing_measured
-    from vlmprof.render.remarks import remark_lines
-    from vlmprof.render.runs import load
-    from vlmprof.render.six_panel import save_six_panel
-    from vlmprof.render.table import render_table
+    from vlmprof.analysis.runs import load
+    from vlmprof.render.figures.six_panel import save_six_panel
+    from vlmprof.render.tables.cells import render_table
+    from vlmprof.render.tables.row_warnings import warning_lines
 
     finished, console = load(folder), _console()
     console.print(render_table(finished.frame, finished.samples))
-    for line in remark_lines(finished.frame):
+    for line in warning_lines(finished.frame):
         console.print(line, markup=False, highlight=False)
     if (why := why_nothing_measured(finished.frame)) is not None:
         print(f"no figure: {why}")
@@ -115,8 +115,8 @@ def figure(
     statistic: str | None,
 ) -> list[Path]:
     """Draw a run's six panels; returns the files written. Raises `UserError` for an unknown statistic."""
-    from vlmprof.render.runs import load
-    from vlmprof.render.six_panel import save_six_panel
+    from vlmprof.analysis.runs import load
+    from vlmprof.render.figures.six_panel import save_six_panel
 
     if statistic not in (None, "mean", "median"):
         raise unknown("statistic", str(statistic), ("mean", "median"))
@@ -129,7 +129,7 @@ def figure(
 
 def published_figure(name: str, out: Path, log: bool, formats: Sequence[str], width: str) -> list[Path]:
     """Draw a reference by itself, under its own name; returns the files written."""
-    from vlmprof.render.six_panel import draw_reference, save_figure
+    from vlmprof.render.figures.six_panel import draw_reference, save_figure
 
     return save_figure(draw_reference(name, log=log, width=width), out, name, formats)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError
+from vlmprof.render.figures.report import PICTURES
+from vlmprof.render.figures.six_panel import save_figure, six_panel
 from vlmprof.render.report.content import Content, gather
-from vlmprof.render.report.pages import Picture, html_page, markdown_page
-from vlmprof.render.report.pictures import PICTURES
-from vlmprof.render.runs import Run
-from vlmprof.render.six_panel import save_figure, six_panel
+from vlmprof.render.report.writers import Picture, html_page, markdown_page
 
 __all__ = ["FORMATS", "write_report"]
 

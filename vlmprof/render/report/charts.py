@@ -11,14 +11,15 @@ import pandas as pd
 from vlmprof.analysis.frames import Line, Samples, Statistic, any_measured, points, show_resolution
 from vlmprof.analysis.scaling import fit_line
 from vlmprof.records import STAGES, Status
-from vlmprof.render.panels import Panel
-from vlmprof.render.run_sheets import scaled_columns
-from vlmprof.render.sheets import column_values
-from vlmprof.render.six_panel import panels_for, point_note
-from vlmprof.render.stage_sheet import gpu_waiting, host_over_gpu
-from vlmprof.render.style import STAGE_COLOURS, LineStyle, backbone_words, by_family, line_label, line_styles
-from vlmprof.render.table import status_words
-from vlmprof.render.ticks import resolution_labels
+from vlmprof.render.figures.panel import Panel
+from vlmprof.render.figures.six_panel import panels_for, point_note
+from vlmprof.render.figures.style import STAGE_COLOURS, LineStyle, by_family, line_styles
+from vlmprof.render.figures.ticks import resolution_labels
+from vlmprof.render.labels import backbone_words, line_label
+from vlmprof.render.tables.cells import status_words
+from vlmprof.render.tables.scaling import scaled_columns
+from vlmprof.render.tables.sheet import column_values
+from vlmprof.render.tables.stages import gpu_waiting, host_over_gpu
 
 _CURVE_POINTS = 16
 """Points of a fitted curve that are evenly spaced, and as many in the logarithm: smooth on either axis."""

@@ -11,14 +11,14 @@ from typing import Any
 import pandas as pd
 
 from vlmprof.analysis.frames import Line, Samples, Statistic, count_lines, split_lines, why_nothing_measured
+from vlmprof.analysis.runs import Run, join, joint_statistic
 from vlmprof.errors import UserError
 from vlmprof.records import Status
-from vlmprof.render import run_sheets
-from vlmprof.render.conduct_sheet import conduct_sheet
-from vlmprof.render.remarks import remarks, with_something_to_say
 from vlmprof.render.report.charts import chart_data
-from vlmprof.render.runs import Run, join, joint_statistic
-from vlmprof.render.sheets import Column, Kind, Sheet
+from vlmprof.render.tables import scaling
+from vlmprof.render.tables.provenance import conduct_sheet
+from vlmprof.render.tables.row_warnings import has_message, row_warnings
+from vlmprof.render.tables.sheet import Column, Kind, Sheet
 
 MOST_LINES = 24
 """Lines that are drawn and fitted: more cannot be told apart. The tables of cells hold every row."""
@@ -91,15 +91,15 @@ def gather(runs: Sequence[Run]) -> Content:
 
 
 def _sections(frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> list[Section]:
-    columns = run_sheets.scaled_columns(frame)
-    cells, *stages = run_sheets.cell_sheets(frame, samples)
+    columns = scaling.scaled_columns(frame)
+    cells, *stages = scaling.cell_sheets(frame, samples)
     sections = [
         Section("cells", "Cells", [cells]),
         Section("time", "Where the time goes", stages, chart="stacks"),
-        Section("scaling", "Scaling", run_sheets.fits_sheets(lines, columns), chart="fits"),
-        Section("marginal", "Marginal cost per visual token", [run_sheets.marginal_sheet(lines, columns)]),
-        Section("crossovers", "Crossovers", [run_sheets.crossovers_sheet(lines, columns, samples)]),
-        Section("frontier", "Out-of-memory frontier", [run_sheets.frontier_sheet(lines, columns)]),
+        Section("scaling", "Scaling", scaling.fits_sheets(lines, columns), chart="fits"),
+        Section("marginal", "Marginal cost per visual token", [scaling.marginal_sheet(lines, columns)]),
+        Section("crossovers", "Crossovers", [scaling.crossovers_sheet(lines, columns, samples)]),
+        Section("frontier", "Out-of-memory frontier", [scaling.frontier_sheet(lines, columns)]),
     ]
     conduct = conduct_sheet(frame)
     if len(conduct):
@@ -131,10 +131,10 @@ def _notice(drawn: int, every: int) -> str:
 def _warnings(frame: pd.DataFrame) -> list[str]:
     """Warnings and messages of the cells, each once with the cells it concerns."""
     cells: dict[str, list[str]] = {}
-    for row in frame[with_something_to_say(frame)].to_dict("records"):
+    for row in frame[has_message(frame)].to_dict("records"):
         message = row.get("message")
         messages = [f"{row['status']}: {message.strip()}"] if isinstance(message, str) else []
-        for text in [*messages, *remarks(row)]:
+        for text in [*messages, *row_warnings(row)]:
             cells.setdefault(text, []).append(f"{row['backbone']} at {row['resolution']}")
     return [f"{text} ({_few(names)})" for text, names in list(cells.items())[:100]]
 

@@ -1,25 +1,15 @@
-"""A run as a notebook holds it, and several runs joined into one frame.
-
-import vlmprof
-run = vlmprof.load("runs/quick")
-run.frame          # the rows, a pandas DataFrame
-run.plot()         # the six-panel figure, drawn in the notebook
-run.report()       # writes report.html and report.md into the run folder
-"""
+"""A run folder as data, and several runs joined into one frame."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from vlmprof.analysis.frames import Samples, Statistic
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -37,31 +27,6 @@ class Run:
         """What its protocol makes precise: medians of an adaptive run, means of counted iterations."""
         fixed = self.manifest.get("spec", {}).get("fixed", {})
         return "median" if fixed.get("sampling") == "adaptive" else "mean"
-
-    def plot(
-        self,
-        *,
-        statistic: Statistic | None = None,
-        log: bool = False,
-        reference: str | None = None,
-        width: str = "two-column",
-    ) -> Figure:
-        """The six-panel figure, as `render.six_panel.six_panel` draws it."""
-        from vlmprof.render.six_panel import six_panel
-
-        return six_panel(
-            self.frame, self.samples,
-            statistic=statistic or self.statistic, log=log, reference=reference, width=width,
-        )  # fmt: skip
-
-    def report(self, out: Path | str | None = None) -> list[Path]:
-        """Write the report as HTML and Markdown to a folder, by default the run's own; the files written."""
-        from vlmprof.render.report import write_report
-
-        return write_report([self], Path(out) if out is not None else self.path or Path())
-
-    def _repr_html_(self) -> str:
-        return str(self.frame.to_html(max_rows=20, notebook=True))
 
 
 def load(run: Path | str) -> Run:

@@ -18,11 +18,11 @@ from vlmprof.analysis.frames import (
 )
 from vlmprof.analysis.scaling import Fit, fit_line
 from vlmprof.records import STAGES, Status
-from vlmprof.render.remarks import with_something_to_say
-from vlmprof.render.sheets import Column, Kind, Sheet, Value, column_values, interval_values
-from vlmprof.render.stage_sheet import median_columns, name_columns, stage_sheet
-from vlmprof.render.style import line_label
-from vlmprof.render.table import status_words
+from vlmprof.render.labels import line_label
+from vlmprof.render.tables.cells import status_words
+from vlmprof.render.tables.row_warnings import has_message
+from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values
+from vlmprof.render.tables.stages import median_columns, name_columns, stage_sheet
 
 SCALED = {
     "host_vision_s": ("host vision", Kind.SECONDS),
@@ -234,7 +234,7 @@ def frontier_sheet(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) 
 
 def _status_column(frame: pd.DataFrame) -> list[Value]:
     words: list[Value] = ["ok"] * len(frame)
-    told = np.flatnonzero(with_something_to_say(frame) | (frame["status"] != Status.OK).to_numpy())
+    told = np.flatnonzero(has_message(frame) | (frame["status"] != Status.OK).to_numpy())
     for i, row in zip(told.tolist(), frame.iloc[told].to_dict("records"), strict=True):
         words[i] = status_words(row)
     return words

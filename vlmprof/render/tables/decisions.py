@@ -11,9 +11,9 @@ import pandas as pd
 from vlmprof.analysis.advice import Advice
 from vlmprof.analysis.compare import CellRatio, Comparison, Verdict
 from vlmprof.analysis.frames import numbers, show_resolution, varying_axes
-from vlmprof.render.run_sheets import SCALED
-from vlmprof.render.sheets import Column, Kind, Sheet, Value, column_values, interval_values, show
-from vlmprof.render.style import backbone_label
+from vlmprof.render.labels import backbone_label
+from vlmprof.render.tables.scaling import SCALED
+from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values, show
 
 COST_WORDS: dict[str, tuple[str, Kind]] = {
     "ttft_s": ("TTFT", Kind.SECONDS),

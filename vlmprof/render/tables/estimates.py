@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vlmprof.analysis.frames import show_resolution
 from vlmprof.plan import Cell, varied_axes
-from vlmprof.render.style import backbone_label
+from vlmprof.render.labels import backbone_label
 from vlmprof.units import show_bytes, show_seconds
 
 if TYPE_CHECKING:

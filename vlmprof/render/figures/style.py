@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmprof.analysis.frames import Line
+from vlmprof.render.labels import SIZE_LETTERS, SIZE_WORDS, backbone_words
 
 Dash = str | tuple[float, tuple[float, ...]]
 
@@ -44,7 +45,7 @@ _FAMILY_SLOTS = {
 }
 """Families keep their colour from figure to figure; one that is not listed takes a free slot."""
 
-_MARKERS = {"t": "o", "s": "s", "b": "D", "l": "^", "h": "v", "g": "p", "xl": "P"}
+_MARKERS = dict(zip(SIZE_LETTERS, "osD^vpP", strict=True))
 _OTHER_MARKERS = ("X", "<", ">", "h", "d", "*", "8")
 STAGE_COLOURS = {
     "preprocess": "#999933", "vision": "#0072B2", "connector": "#CC79A7", "prefill": "#E69F00",
@@ -54,9 +55,6 @@ STAGE_COLOURS = {
 
 FILLS = ("full", "none", "left", "top", "right", "bottom")
 """Marker fills in the order in which they are given to lines that differ in some other axis."""
-
-_PROPER_NAMES = {"vit": "ViT", "vitdet": "ViTDet", "vmamba": "VMamba", "vit-adapter": "ViT-Adapter"}
-_SIZE_WORDS = frozenset({"nano", "tiny", "small", "base", "large", "huge", "giant"}) | _MARKERS.keys()
 
 
 @dataclass(frozen=True)
@@ -82,39 +80,12 @@ class LineStyle:
         }
 
 
-def backbone_words(name: str) -> tuple[str, str]:
-    """(family, size) of a backbone as a legend writes them: `vmamba-t` is (`VMamba`, `T`).
-
-    Names that the catalog does not know are split at their last dash when what follows is a size.
-    """
-    from vlmprof.backbones import catalog
-
-    if name in catalog.names():
-        facts = catalog.facts(name)
-        return facts.family, facts.size
-    family, _, size = name.rpartition("-")
-    if not family or size.lower() not in _SIZE_WORDS:
-        return _PROPER_NAMES.get(name, name), ""
-    return _PROPER_NAMES.get(family, family), size.upper() if len(size) <= 2 else size
-
-
-def backbone_label(name: str) -> str:
-    """A backbone as a legend writes it: `VMamba-T`."""
-    return "-".join(filter(None, backbone_words(name)))
-
-
-def line_label(line: Line) -> str:
-    """A line as a legend writes it, with what sets it apart: `VMamba-T · float16 · batch 4`."""
-    words = [f"batch {value}" if axis == "batch_size" else value for axis, value in line.setting.items()]
-    return " · ".join([backbone_label(line.backbone), *words])
-
-
 def by_family(lines: Sequence[Line]) -> list[list[Line]]:
     """The lines of each family, from the smallest size to the largest."""
     families: dict[str, list[Line]] = {}
     for line in lines:
         families.setdefault(backbone_words(line.backbone)[0], []).append(line)
-    sizes = list(_MARKERS)
+    sizes = list(SIZE_LETTERS)
 
     def rank(line: Line) -> int:
         size = backbone_words(line.backbone)[1].lower()
@@ -157,7 +128,7 @@ def _markers(words: Mapping[tuple[str, str], None]) -> dict[tuple[str, str], str
     """A marker for each (family, size): the same for the same size, unless no known size is named."""
     markers: dict[tuple[str, str], str] = {}
     for family, size in words:
-        known = _MARKERS.get(size[:1].lower() if size.lower() in _SIZE_WORDS - {"xl"} else size.lower())
+        known = _MARKERS.get(size[:1].lower() if size.lower() in SIZE_WORDS - {"xl"} else size.lower())
         others = sum(1 for other, _ in markers if other == family)
         markers[family, size] = known or _OTHER_MARKERS[others % len(_OTHER_MARKERS)]
     return markers

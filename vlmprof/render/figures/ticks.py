@@ -10,7 +10,7 @@ from matplotlib.axis import Axis, XAxis
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, NullFormatter, NullLocator
 
 from vlmprof.analysis.frames import Line, show_resolution
-from vlmprof.render.text import text_width_pt
+from vlmprof.render.figures.text_width import text_width_pt
 
 _GAP_PT = 3.0
 """Least space between neighbouring labels, in points."""

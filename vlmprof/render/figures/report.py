@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,11 +15,14 @@ from matplotlib.ticker import EngFormatter
 
 from vlmprof.analysis.frames import Line
 from vlmprof.records import Status
-from vlmprof.render.page import PAGES, add_legend
-from vlmprof.render.report.content import Content
-from vlmprof.render.sheets import seconds_unit
-from vlmprof.render.style import STAGE_COLOURS, by_family, line_label, line_styles
-from vlmprof.render.ticks import label_resolutions, plain_log_labels, resolution_labels
+from vlmprof.render.figures.layout import PAGES, add_legend
+from vlmprof.render.figures.style import STAGE_COLOURS, by_family, line_styles
+from vlmprof.render.figures.ticks import label_resolutions, plain_log_labels, resolution_labels
+from vlmprof.render.labels import line_label
+from vlmprof.render.tables.sheet import seconds_unit
+
+if TYPE_CHECKING:
+    from vlmprof.render.report.content import Content
 
 MOST_PANELS = 12
 """Lines that get a panel of stacked stages; in a browser any line can be chosen."""

@@ -1,4 +1,4 @@
-"""Where memory ends, as a table and as a plot over the budgets."""
+"""Where a search found that memory runs out, drawn over the budgets."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.figure import Figure
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
-from vlmprof.analysis.frames import Line, show_resolution
-from vlmprof.render.style import backbone_label, line_label, line_styles
+from vlmprof.analysis.frames import Line
+from vlmprof.render.figures.style import line_styles
+from vlmprof.render.labels import line_label
+from vlmprof.render.tables.frontier import varied_axes
 from vlmprof.units import show_bytes
 
 if TYPE_CHECKING:
@@ -23,29 +22,6 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 FONT_PT = 7
-
-
-def frontier_table(found: Sequence[Frontier]) -> Table:
-    """One row per line and budget: what fits, what does not, and what the cost model had said."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    varied = _varied(found)
-    for title in ("backbone", *(axis.replace("_", " ") for axis in varied)):
-        table.add_column(title, no_wrap=True)
-    for title in ("memory", "largest that fits", "visual tokens", "counted", "probes"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("ends with", overflow="fold")
-    for one in found:
-        table.add_row(
-            escape(backbone_label(str(one.line["backbone"]))),
-            *(escape(str(one.line[axis])) for axis in varied),
-            show_bytes(one.memory_limit_bytes),
-            _show(one.fits, one.axis),
-            "" if one.fits is None else f"{_tokens(one.fits):,}",
-            _show(one.guess, one.axis),
-            str(one.probes),
-            _ending(one),
-        )
-    return table
 
 
 def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str]) -> list[Path]:
@@ -95,32 +71,8 @@ def _curves(found: Sequence[Frontier]) -> dict[tuple[tuple[str, object], ...], l
 
 
 def _setting(key: tuple[tuple[str, object], ...], found: Sequence[Frontier]) -> dict[str, str]:
-    return {name: str(value) for name, value in key if name in _varied(found)}
-
-
-def _varied(found: Sequence[Frontier]) -> list[str]:
-    axes = [axis for axis in found[0].line if axis != "backbone"]
-    return [axis for axis in axes if len({str(one.line[axis]) for one in found}) > 1]
-
-
-def _show(cell: Cell | None, axis: str) -> str:
-    if cell is None:
-        return "nothing"
-    return show_resolution(cell.axes[axis]) if axis == "resolution" else str(cell.axes[axis])
-
-
-def _ending(one: Frontier) -> str:
-    if one.trouble is not None:
-        return f"undecided: {one.trouble}"
-    if one.fails is None:
-        return "the largest asked for"
-    where = f" in {one.oom_stage}" if one.oom_stage else ""
-    return f"out of memory at {_show(one.fails, one.axis)}{where}"
+    return {name: str(value) for name, value in key if name in varied_axes(found)}
 
 
 def _measure(cell: Cell, axis: str) -> float:
     return math.sqrt(cell.height_px * cell.width_px) if axis == "resolution" else float(cell.axes[axis])
-
-
-def _tokens(cell: Cell) -> int:
-    return (cell.visual_tokens or 0) * int(cell.axes["batch_size"])

@@ -11,9 +11,11 @@ from pathlib import Path
 import pandas as pd
 
 from vlmprof.analysis.frames import Samples, split_lines
+from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError, unknown
-from vlmprof.render.conduct_sheet import conduct_sheet
-from vlmprof.render.run_sheets import (
+from vlmprof.render.figures.six_panel import FORMATS, save_six_panel
+from vlmprof.render.tables.provenance import conduct_sheet
+from vlmprof.render.tables.scaling import (
     cell_sheets,
     crossovers_sheet,
     fits_sheets,
@@ -21,9 +23,7 @@ from vlmprof.render.run_sheets import (
     marginal_sheet,
     scaled_columns,
 )
-from vlmprof.render.runs import Run
-from vlmprof.render.sheets import Sheet, sheet_records
-from vlmprof.render.six_panel import FORMATS, save_six_panel
+from vlmprof.render.tables.sheet import Sheet, sheet_records
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",

@@ -14,11 +14,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from vlmprof.analysis.advice import Advice, Limits, pareto_front
 from vlmprof.analysis.frames import numbers, show_resolution, split_lines
 from vlmprof.errors import unknown
-from vlmprof.render.decision_sheets import COST_WORDS
-from vlmprof.render.page import PAGES, Page, add_legend
-from vlmprof.render.sheets import Kind, bytes_unit, seconds_unit
-from vlmprof.render.style import backbone_label, by_family, line_label, line_styles
-from vlmprof.render.ticks import plain_log_labels
+from vlmprof.render.figures.layout import PAGES, Page, add_legend
+from vlmprof.render.figures.style import by_family, line_styles
+from vlmprof.render.figures.ticks import plain_log_labels
+from vlmprof.render.labels import backbone_label, line_label
+from vlmprof.render.tables.decisions import COST_WORDS
+from vlmprof.render.tables.sheet import Kind, bytes_unit, seconds_unit
 
 
 def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> Figure:

@@ -11,16 +11,16 @@ import pandas as pd
 
 from vlmprof.analysis.frames import show_resolution, varying_axes
 from vlmprof.records import Status
-from vlmprof.render.style import backbone_label
+from vlmprof.render.labels import backbone_label
 
 
-def remarks(row: Mapping[Any, Any]) -> list[str]:
+def row_warnings(row: Mapping[Any, Any]) -> list[str]:
     """What a row says is odd about its samples, and what disturbed the machine meanwhile."""
     lists = (row.get(name) for name in ("warnings", "disturbances"))
     return [str(words) for found in lists if isinstance(found, list | tuple) for words in found]
 
 
-def with_something_to_say(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def has_message(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Which rows carry a message, a warning or a disturbance."""
     found = np.zeros(len(frame), dtype=bool)
     for name in ("message", "warnings", "disturbances"):
@@ -31,12 +31,12 @@ def with_something_to_say(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return found
 
 
-def remark_lines(frame: pd.DataFrame) -> list[str]:
+def warning_lines(frame: pd.DataFrame) -> list[str]:
     """A line for each `ok` row that says something: `ViT-T 224² compile: host_vision_s drifted by +3%`."""
     axes = varying_axes(frame)
     lines = []
-    for row in frame[with_something_to_say(frame)].to_dict("records"):
-        said = remarks(row)
+    for row in frame[has_message(frame)].to_dict("records"):
+        said = row_warnings(row)
         if said and row["status"] == Status.OK:
             place = [backbone_label(str(row["backbone"])), show_resolution(row["resolution"])]
             lines.append(f"{' '.join([*place, *(str(row[axis]) for axis in axes)])}: {'; '.join(said)}")

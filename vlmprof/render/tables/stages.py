@@ -17,8 +17,8 @@ from vlmprof.analysis.frames import (
     varying_axes,
 )
 from vlmprof.analysis.percentiles import PERCENTILES, supported_percentile
-from vlmprof.render.sheets import Column, Kind, Sheet, Value, column_values
-from vlmprof.render.style import backbone_label
+from vlmprof.render.labels import backbone_label
+from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values
 
 
 def name_columns(frame: pd.DataFrame) -> list[Column]:

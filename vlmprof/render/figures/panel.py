@@ -22,8 +22,8 @@ from matplotlib.transforms import ScaledTranslation
 
 from vlmprof.analysis.frames import Line, Samples, Statistic, points
 from vlmprof.records import Status
-from vlmprof.render.style import LineStyle
-from vlmprof.render.ticks import plain_log_labels
+from vlmprof.render.figures.style import LineStyle
+from vlmprof.render.figures.ticks import plain_log_labels
 
 GIB = 2**30
 _CROSS_STEP_PT = 4.5

@@ -6,8 +6,8 @@ import pandas as pd
 
 from vlmprof.analysis.frames import any_measured, numbers
 from vlmprof.records import Status
-from vlmprof.render.sheets import Column, Kind, Sheet, column_values
-from vlmprof.render.stage_sheet import name_columns
+from vlmprof.render.tables.sheet import Column, Kind, Sheet, column_values
+from vlmprof.render.tables.stages import name_columns
 
 _NUMBERS = (
     ("warm_up", "warm-up", Kind.COUNT),

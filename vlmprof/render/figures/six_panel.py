@@ -28,10 +28,11 @@ from vlmprof.analysis.frames import (
 from vlmprof.analysis.reference import load_reference, reference_title
 from vlmprof.errors import UserError, unknown
 from vlmprof.records import Status
-from vlmprof.render.page import PAGES, Page, add_legend
-from vlmprof.render.panels import Drawing, Panel, draw_panel
-from vlmprof.render.style import LineStyle, by_family, line_label, line_styles
-from vlmprof.render.ticks import label_resolutions, resolution_labels
+from vlmprof.render.figures.layout import PAGES, Page, add_legend
+from vlmprof.render.figures.panel import Drawing, Panel, draw_panel
+from vlmprof.render.figures.style import LineStyle, by_family, line_styles
+from vlmprof.render.figures.ticks import label_resolutions, resolution_labels
+from vlmprof.render.labels import line_label
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -77,10 +78,8 @@ def six_panel(
         width: `one-column` (3.5 in) or `two-column` (7.16 in).
         note: a sentence of the caller's to print above the legend, before the figure's own.
 
-    Raises `UserError` for a frame without a measured cell, an unknown reference or width.
+    Raises `UserError` for a frame without rows, an unknown reference or width.
     """
-    if (why := why_nothing_measured(frame)) is not None:
-        raise UserError(f"there is no figure to draw of this run: {why}")
     if width not in PAGES:
         raise unknown("figure width", width, PAGES)
     page = PAGES[width]
@@ -125,9 +124,11 @@ def save_six_panel(
 ) -> list[Path]:
     """Draw the figure once and write it to `folder/stem.FORMAT` for each format; the paths written.
 
-    The same rows give the same file, byte for byte. Raises `UserError` as `six_panel` does, and for an
-    unknown format or a folder that cannot be written.
+    The same rows give the same file, byte for byte. Raises `UserError` as `six_panel` does, for a frame
+    without a measured cell, an unknown format, or a folder that cannot be written.
     """
+    if (why := why_nothing_measured(frame)) is not None:
+        raise UserError(f"there is no figure to draw of this run: {why}")
     figure = six_panel(frame, samples, statistic=statistic, log=log, reference=reference, width=width)
     return save_figure(figure, Path(folder), stem, formats)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vlmprof.render.text import text_width_pt
+from vlmprof.render.figures.text_width import text_width_pt
 
 _HANDLE_EM, _COLUMN_GAP_EM = 2.6, 1.2
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vlmprof.render.sheets import Sheet
+from vlmprof.render.tables.sheet import Sheet
 
 _VERDICTS = {"faster": "green", "slower": "red", "unclear": "dim"}
 

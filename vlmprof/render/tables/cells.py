@@ -21,8 +21,8 @@ from vlmprof.analysis.frames import (
     varying_axes,
 )
 from vlmprof.records import Status
-from vlmprof.render.remarks import remarks
-from vlmprof.render.style import backbone_label
+from vlmprof.render.labels import backbone_label
+from vlmprof.render.tables.row_warnings import row_warnings
 from vlmprof.units import show_bytes, show_seconds
 
 _LATENCIES = {
@@ -43,7 +43,7 @@ def render_table(frame: pd.DataFrame, samples: Samples | None = None) -> Table:
 
     Columns that hold nothing are left out; axes with one value are said once, in the caption. With
     samples, the mean end-to-end latency and its median carry half the widths of their 95 % intervals. What
-    else an `ok` row says is in `remark_lines`, to be printed below.
+    else an `ok` row says is in `warning_lines`, to be printed below.
     """
     shown = varying_axes(frame)
     latencies = {column: title for column, title in _LATENCIES.items() if any_measured(frame, column)}
@@ -88,7 +88,7 @@ def render_table(frame: pd.DataFrame, samples: Samples | None = None) -> Table:
 
 def _status(row: Mapping[Any, Any]) -> str:
     """As `status_words`, without what would make a low row high."""
-    return "ok, see below" if Status(row["status"]) is Status.OK and remarks(row) else status_words(row)
+    return "ok, see below" if Status(row["status"]) is Status.OK and row_warnings(row) else status_words(row)
 
 
 def status_words(row: Mapping[Any, Any]) -> str:
@@ -100,7 +100,7 @@ def status_words(row: Mapping[Any, Any]) -> str:
         stage = row.get("oom_stage")
         return f"out of memory in {stage}" if isinstance(stage, str) and stage else "out of memory"
     if status is Status.OK:
-        return "; ".join(["ok", *remarks(row)])
+        return "; ".join(["ok", *row_warnings(row)])
     words = {Status.ERROR: "failed", Status.TIMEOUT: "timed out", Status.SKIPPED: "skipped"}[status]
     return f"{words}: {message}" if message else words
 

@@ -17,9 +17,9 @@ from typing import Any
 import jinja2
 
 import vlmprof
-from vlmprof.render.export import markdown_escape, to_markdown
 from vlmprof.render.report.content import Content, environment_sheet
-from vlmprof.render.sheets import Sheet
+from vlmprof.render.tables.export import markdown_escape, to_markdown
+from vlmprof.render.tables.sheet import Sheet
 
 ROWS_PER_PAGE = 25
 """Rows of a table that are in the page itself; the script shows the others from the data beside them."""

@@ -1,0 +1,66 @@
+"""Where a search found that memory runs out, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vlmprof.analysis.frames import show_resolution
+from vlmprof.render.labels import backbone_label
+from vlmprof.render.tables.sheet import Column, Kind, Sheet
+
+if TYPE_CHECKING:
+    from vlmprof.execution.frontier import Frontier
+    from vlmprof.plan import Cell
+
+
+def search_sheet(found: Sequence[Frontier]) -> Sheet:
+    """One row per line and memory budget: what fits, what does not, and what the cost model had predicted."""
+    axes = [Column("backbone", Kind.TEXT, [backbone_label(str(one.line["backbone"])) for one in found])]
+    axes += [
+        Column(axis.replace("_", " "), Kind.TEXT, [str(one.line[axis]) for one in found])
+        for axis in varied_axes(found)
+    ]
+    return Sheet(
+        "frontier",
+        "Out-of-memory frontier",
+        "Counted: the largest that the cost model expected to fit. Probes: cells that were run to decide.",
+        [
+            *axes,
+            Column("memory", Kind.BYTES, [one.memory_limit_bytes for one in found]),
+            Column("largest that fits", Kind.TEXT, [_show(one.fits, one.axis) for one in found]),
+            Column(
+                "visual tokens",
+                Kind.COUNT,
+                [None if one.fits is None else _tokens(one.fits) for one in found],
+            ),
+            Column("counted", Kind.TEXT, [_show(one.guess, one.axis) for one in found]),
+            Column("probes", Kind.COUNT, [one.probes for one in found]),
+            Column("ends with", Kind.TEXT, [_ending(one) for one in found]),
+        ],
+    )
+
+
+def varied_axes(found: Sequence[Frontier]) -> list[str]:
+    """The axes, beside the backbone, in which the lines of a search differ."""
+    axes = [axis for axis in found[0].line if axis != "backbone"]
+    return [axis for axis in axes if len({str(one.line[axis]) for one in found}) > 1]
+
+
+def _show(cell: Cell | None, axis: str) -> str:
+    if cell is None:
+        return "nothing"
+    return show_resolution(cell.axes[axis]) if axis == "resolution" else str(cell.axes[axis])
+
+
+def _ending(one: Frontier) -> str:
+    if one.trouble is not None:
+        return f"undecided: {one.trouble}"
+    if one.fails is None:
+        return "the largest asked for"
+    where = f" in {one.oom_stage}" if one.oom_stage else ""
+    return f"out of memory at {_show(one.fails, one.axis)}{where}"
+
+
+def _tokens(cell: Cell) -> int:
+    return (cell.visual_tokens or 0) * int(cell.axes["batch_size"])
