@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec
+from pathlib import Path
 from types import ModuleType
 
 
@@ -46,14 +47,18 @@ class _SameFolder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if path is not None or os.path.dirname(_importing_file()) != self.folder:
+        if path is not None or not self._holds(_importing_file()):
             return None
         return PathFinder.find_spec(fullname, [self.folder])
 
+    def _holds(self, file: Path) -> bool:
+        # an environment of Python's may lie in the same folder
+        return Path(self.folder) in file.parents and "site-packages" not in file.parts
 
-def _importing_file() -> str:
+
+def _importing_file() -> Path:
     """The file whose import statement, or call of `import_module`, is being carried out."""
     frame = sys._getframe(2)
     while frame.f_back is not None and "importlib" in frame.f_code.co_filename:
         frame = frame.f_back
-    return os.path.abspath(frame.f_code.co_filename)
+    return Path(os.path.abspath(frame.f_code.co_filename))
