@@ -17,6 +17,9 @@ SEGMENT_ELEMENTS = 1 << 19
 DEVICE_SEGMENT_ELEMENTS = 1 << 25
 """The same on an accelerator, where what a call costs counts for more than the cache."""
 
+MOST_EXPONENT = 120.0
+"""Of a power of two that `softplus_` takes: float32 ends at 128, and beyond 25 softplus is linear in it."""
+
 
 def chunks_per_segment(chunks: int, elements_per_position: int, device: torch.device) -> int:
     """Chunks in each of the equal segments that bound the size of a working tensor."""
@@ -25,15 +28,25 @@ def chunks_per_segment(chunks: int, elements_per_position: int, device: torch.de
     return -(-chunks // -(-chunks // most))
 
 
-def softplus_(x: Tensor) -> Tensor:
-    """log(1 + 2^x) in place: softplus of x · ln 2. exp2 is several times as fast as exp on a CPU.
+def softplus_(x: Tensor, scratch: Tensor) -> Tensor:
+    """log(1 + 2^x) in place: softplus of x · ln 2. `scratch` is overwritten, and as large as x.
 
-    Where 2^x could overflow it is torch's own softplus, which does not. On other devices too: there the
-    look at x would wait for the device, and the choice of function matters less.
+    A CPU build of torch may take ten times as long for `log1p` as for `log`, and for `softplus` with it.
+    So with e = 2^x and u = 1 + e as it is rounded, log(1 + e) = log(u) + (e - (u - 1)) / u: the second
+    term is what the rounding lost, all of e where u is 1. And exp2 is several times as fast as exp.
+    On other devices it is torch's own softplus: there the look at x would wait for the device.
     """
-    if x.device.type == "cpu" and not torch.compiler.is_compiling() and float(x.amax()) < 120.0:
-        return x.exp2_().log1p_()
-    return torch.ops.aten.softplus.out(x, math.log(2.0), 20, out=x).mul_(math.log(2.0))
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.ops.aten.softplus.out(x, math.log(2.0), 20, out=x).mul_(math.log(2.0))
+    linear = None
+    if not float(x.amax()) < MOST_EXPONENT:
+        linear = x * math.log(2.0)  # what the result is there, to the last digit
+        x.clamp_(max=MOST_EXPONENT)
+    torch.add(x.exp2_(), 1, out=scratch)
+    x.sub_(scratch.sub_(1))
+    x.div_(scratch.add_(1))
+    x.add_(scratch.log_())
+    return x if linear is None else torch.maximum(x, linear, out=x)
 
 
 def selective_scan_vectorized(
@@ -66,13 +79,14 @@ def selective_scan_vectorized(
         increment = _chunk_layout(delta[:, :, here].unflatten(1, grouped), dtype)
         b_in = _chunk_layout(B[..., here].unsqueeze(3), dtype)
         c_out = _chunk_layout(C[..., here].unsqueeze(3), dtype)
+        drive = torch.empty_like(increment)
         if delta_softplus:
             torch.add(bias, increment, alpha=LOG2_E, out=increment)
-            softplus_(increment)
+            softplus_(increment, drive)
         else:
             increment += bias
         _clear_tail(increment, here.stop - start)
-        drive = increment * x
+        torch.mul(increment, x, out=drive)
         out = torch.zeros_like(x) if skip is None else x * skip
         for n in range(d_state):
             decay = torch.exp2(increment * A2[..., n])

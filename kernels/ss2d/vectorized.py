@@ -155,7 +155,7 @@ def _scan_direction_(
         dts, B, C = parameters[:, line, piece].split((dt_weight.shape[0], d_state, d_state), dim=-1)
         step, drive, *others = (buffer[: x.numel()].view(x.shape) for buffer in memory)
         torch.mm(dts.reshape(-1, dt_weight.shape[0]), dt_weight, out=step.view(-1, d_inner))
-        softplus_(step)
+        softplus_(step, drive)
         if tail and piece.stop >= pieces:
             step[-tail:, :, -1] = 0
         torch.mul(step, x, out=drive)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,23 @@ class ReadBack(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+HOLDS_TO = (5, 24)
+"""The newest transformers whose encoders were read; 5.24 itself began to look at what 5.23 did not."""
+
+
+def allow_newer_transformers(name: str, request: pytest.FixtureRequest) -> None:
+    """Let the test fail where the encoder is that of a transformers that came later."""
+    theirs = any(type(m).__module__.startswith("transformers.") for m in _built(name).modules())
+    major, minor = (int(part) for part in version("transformers").split(".")[:2])
+    if theirs and (major, minor) > HOLDS_TO:
+        reason = f"holds for transformers 5.10 to {HOLDS_TO[0]}.{HOLDS_TO[1]}"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+
+
+def _built(name: str) -> torch.nn.Module:
+    return create_backbone(name, levels="all", image_size=padded_size(name), device="meta")
+
+
 def padded_size(name: str) -> tuple[int, int]:
     """A small odd size that the encoder takes; skips the test where it is not installed."""
     known = facts(name)
@@ -44,8 +62,9 @@ def padded_size(name: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", SMALLEST.values())
 @torch.inference_mode()
-def test_encoders_do_not_wait(name: str) -> None:
+def test_encoders_do_not_wait(name: str, request: pytest.FixtureRequest) -> None:
     size = padded_size(name)
+    allow_newer_transformers(name, request)
     # the `torch` scan looks at its values, on a CPU alone
     encoder = create_backbone(name, levels="all", image_size=size, kernels="reference")
     images = torch.zeros(1, 3, *size)
@@ -72,9 +91,10 @@ class FromHost(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", SMALLEST.values())
 @torch.inference_mode()
-def test_encoders_take_nothing_from_the_host_but_images(name: str) -> None:
+def test_encoders_take_nothing_from_the_host_but_images(name: str, request: pytest.FixtureRequest) -> None:
     size = padded_size(name)
-    encoder = create_backbone(name, levels="all", image_size=size, device="meta")
+    allow_newer_transformers(name, request)
+    encoder = _built(name)
     images = torch.empty(1, 3, *size, device="meta")
     encoder(images)
     with FromHost() as took:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
-from vlmprof.backbones.transformers_plain import from_config, hub_weights
+from vlmprof.backbones.transformers_plain import from_config, hub_weights, keep_last
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
@@ -22,6 +22,13 @@ class SigLIP2(Backbone):
         super().__init__()
         self.patch = facts.stride
         self.model = from_config({**facts.config, "vision_use_head": options.classifier})
+        self.rows_columns = (0, 0)
+        embeddings = next(m for m in self.model.modules() if hasattr(m, "resize_positional_embeddings"))
+        # transformers resizes the positions anew in every call, from a shape that it reads on the host (to
+        # 5.23) or from weights that it makes there (5.24)
+        embeddings.resize_positional_embeddings = keep_last(
+            embeddings.resize_positional_embeddings, lambda *_, **__: self.rows_columns
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
@@ -30,7 +37,9 @@ class SigLIP2(Backbone):
         patches = images.unflatten(2, (rows, self.patch)).unflatten(4, (columns, self.patch))
         # the published patches hold their pixels row by row, with the three channels innermost
         patches = patches.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, -1)
-        shapes = torch.tensor([[rows, columns]]).expand(batch, 2)
+        self.rows_columns = (rows, columns)
+        # one shape, and so one set of positions, for the whole batch
+        shapes = torch.tensor([[rows, columns]])
         tokens: Tensor = self.model(
             pixel_values=patches, pixel_attention_mask=None, spatial_shapes=shapes
         ).last_hidden_state

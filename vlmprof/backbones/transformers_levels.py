@@ -35,9 +35,8 @@ class LevelEncoder(Backbone):
         }
         if "num_stages" in settings:
             settings["num_stages"] = count
-        config = AutoConfig.for_model(facts.config["model_type"], **settings)
-        config.set_output_features_output_indices(out_features=[f"stage{facts.level}"], out_indices=None)
-        self.model = AutoBackbone.from_config(config)
+        settings["out_features"] = [f"stage{facts.level}"]
+        self.model = AutoBackbone.from_config(AutoConfig.for_model(facts.config["model_type"], **settings))
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to the tapped level's tokens (batch, rows·columns, channels)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from torch import Tensor
@@ -67,13 +67,20 @@ def hub_weights(model: PreTrainedModel, source: str) -> dict[str, Tensor]:
 
 def interpolate_once(embeddings: Any) -> None:
     """Keep the positions of the last resolution: transformers interpolates them anew in every call."""
-    interpolate: Callable[..., Tensor] = embeddings.interpolate_pos_encoding
-    kept: dict[tuple[int, int], Tensor] = {}
+    embeddings.interpolate_pos_encoding = keep_last(
+        embeddings.interpolate_pos_encoding, lambda tokens, height, width: (height, width)
+    )
 
-    def kept_or_new(tokens: Tensor, height: int, width: int) -> Tensor:
-        if (height, width) not in kept:
+
+def keep_last(make: Callable[..., Tensor], key: Callable[..., Hashable]) -> Callable[..., Tensor]:
+    """`make`, called anew only when `key` of its arguments differs from the last call's."""
+    kept: dict[Hashable, Tensor] = {}
+
+    def kept_or_new(*args: Any, **kwargs: Any) -> Tensor:
+        at = key(*args, **kwargs)
+        if at not in kept:
             kept.clear()
-            kept[height, width] = interpolate(tokens, height, width)
-        return kept[height, width]
+            kept[at] = make(*args, **kwargs)
+        return kept[at]
 
-    embeddings.interpolate_pos_encoding = kept_or_new
+    return kept_or_new

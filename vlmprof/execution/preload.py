@@ -3,6 +3,7 @@
 Imports only: nothing here may touch an accelerator or start threads, for neither survives a fork.
 """
 
+import gc
 import importlib
 import signal
 
@@ -14,3 +15,7 @@ for _name in (*PRELOAD, "torch._dynamo", "vlmprof.execution.worker"):
 
 # Ctrl-C reaches the whole process group; the sweep's own process decides what becomes of the cell
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+# a collection in a cell's process then passes these modules' objects by, and copies none of their pages
+gc.collect()
+gc.freeze()
