@@ -40,7 +40,8 @@ def section(title: str) -> str:
 
 
 def blocks(language: str, title: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", section(title), re.S)
+    found = re.findall(r"^```(\w*)\n(.*?)^```", section(title), re.S | re.M)
+    return [block for written, block in found if written == language]
 
 
 def commands(title: str) -> list[str]:
@@ -82,8 +83,7 @@ def test_every_command_is_in_a_section_that_is_tested() -> None:
     tested = ("Reading the figure", "Your own sweep", "A backbone of your own", "From rows to decisions")
     everywhere = re.findall(r"^vlmprof .*", README, re.M)
     assert len(everywhere) == sum(len(commands(title)) for title in tested) > 15
-    typed = [line for block in re.findall(r"```\n(.*?)```", section("Two commands"), re.S) for line in
-             block.splitlines()]  # fmt: skip
+    typed = [line for block in blocks("", "Two commands") for line in block.splitlines()]
     assert all(line.startswith(SETUP) for line in typed)
 
 

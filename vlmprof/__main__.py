@@ -3,13 +3,14 @@
 import sys
 from pathlib import Path
 
-import vlmprof
-
 if __name__ == "__main__" and not sys.flags.safe_path:
     # -m searches the current folder first, where a user's torch.py or numpy.py would hide the library
     current = sys.path.pop(0)
-    if Path(current) in Path(vlmprof.__file__).parents:
+    if Path(current) in Path(__file__).resolve().parents:
         sys.path.append(current)
+    if sys.modules["vlmprof"].__file__ is None:
+        # a folder of that name, without a module in it, came before an editable installation
+        del sys.modules["vlmprof"]
 
 from vlmprof.cli import main
 
