@@ -18,6 +18,7 @@ from vlmprof.fields import resolution_size
 from vlmprof.measure.timeline import Stage, Together
 from vlmprof.records import AxisValue
 from vlmprof.vlm.decoding import Context, decode, prefill_cached
+from vlmprof.vlm.llm import masks_traced_prefill
 from vlmprof.vlm.model import create_vlm
 from vlmprof.vlm.preprocess import Preprocess
 
@@ -32,6 +33,8 @@ NO_ATTENTION = ("No available kernel", "No viable backend for scaled_dot_product
 """How torch says that the backends it may choose from do not take the tensors, on a GPU and on a CPU."""
 
 LEFT_EAGER = "before a decode stage prefill keeps a cache: both run eager, mode {mode} holds for the rest"
+
+MASKED = "compiled or captured, prefill attends by a mask of positions × positions before transformers 5.18"
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,18 @@ def build_chain(
         "prefill": (lambda x: prefill_cached(vlm, x)) if decodes else in_mode(vlm.prefill),
         "decode": lambda context: decode(vlm, context, fixed["new_tokens"]),
     }
+    said = []
+    if axes["mode"] != "eager" and decodes:
+        said.append(LEFT_EAGER.format(mode=axes["mode"]))
+    elif axes["mode"] != "eager" and "prefill" in names and masks_traced_prefill():
+        said.append(MASKED)
     return Chain(
         stages=tuple(Stage(name, calls[name]) for name in names),
         first_input=None if "preprocess" in names else preprocess(),
         vision=vlm.vision,
         weight_bytes=vlm.weight_bytes(),
         backends=vlm.backends,
-        warnings=(LEFT_EAGER.format(mode=axes["mode"]),) if decodes and axes["mode"] != "eager" else (),
+        warnings=tuple(said),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, masking_utils
 
 from vlmprof.backbones.random_weights import fill, uninitialised
@@ -52,6 +53,15 @@ def _assume_one_sequence_per_row() -> None:
     """
     if hasattr(masking_utils, "find_packed_sequence_indices"):
         masking_utils.find_packed_sequence_indices = _not_packed
+
+
+def masks_traced_prefill() -> bool:
+    """Whether this transformers attends by a mask of positions × positions while it is compiled or captured.
+
+    Before 5.18 it does (`masking_utils._ignore_causal_mask_sdpa`), and needs none when run eagerly.
+    """
+    major, minor = transformers.__version__.split(".")[:2]
+    return (int(major), int(minor)) < (5, 18)
 
 
 def _not_packed(position_ids: Tensor) -> None:
