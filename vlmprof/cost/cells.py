@@ -76,7 +76,11 @@ def count(
     costs = {"vision": vision_cost}
     if "connector" in stages:
         joint = create_connector(
-            connector, backbone_facts(backbone, level).embed_dim, llm_facts(llm).hidden_size, device=META, dtype=precision
+            connector,
+            backbone_facts(backbone, level).embed_dim,
+            llm_facts(llm).hidden_size,
+            device=META,
+            dtype=precision,
         )
         costs["connector"] = count_module(joint, tokens, kernels=kernels, in_full=in_full)
     if "prefill" in stages:
@@ -193,12 +197,16 @@ def _language_costs(
         batch_size, visual_tokens, llm_facts(llm).hidden_size, device=META, dtype=getattr(torch, dtype)
     )
     if not new_tokens:
-        return {"prefill": count_module(model, embeddings, call=vlm.prefill, attention=attention, in_full=in_full)}
+        return {
+            "prefill": count_module(model, embeddings, call=vlm.prefill, attention=attention, in_full=in_full)
+        }
     prefill, context = count_call(
         model, embeddings, call=lambda given: prefill_cached(vlm, given), attention=attention, in_full=in_full
     )
     kv_cache_bytes = context.state_bytes()
-    step = count_module(model, context.token, call=lambda _: decode_step(vlm, context), attention=attention, in_full=in_full)
+    step = count_module(
+        model, context.token, call=lambda _: decode_step(vlm, context), attention=attention, in_full=in_full
+    )
     decode = replace(
         step,
         ops={op: n * new_tokens for op, n in step.ops.items()},

@@ -140,7 +140,9 @@ def outcome(
         return None
     results = [Result(*call.origin(tensor), *_layout(tensor)) for tensor in tensors]
     again = [result.make(call.tensors) for result in results]
-    if not call.left_as_given() or [_seen(tensor) for tensor in again] != [_seen(tensor) for tensor in tensors]:
+    if not call.left_as_given() or [_seen(tensor) for tensor in again] != [
+        _seen(tensor) for tensor in tensors
+    ]:
         return None
     own = [t.untyped_storage() for t, result in zip(tensors, results, strict=True) if result.given is None]
     # one storage under two results, or something kept alive by another road
