@@ -46,7 +46,7 @@ class Call:
         parts.append(kind)  # 1, 1.0 and True are equal
         if kind is tuple or kind is list:
             parts.append(len(value))
-            return all([self._add(item, parts) for item in value])
+            return all(self._add(item, parts) for item in value)
         parts.append(value)
         return kind in _SCALARS
 

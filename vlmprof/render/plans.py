@@ -122,7 +122,7 @@ def _print_reasons(console: Console, cells: Sequence[Cell]) -> None:
     table = _table("skipped", "because")
     table.columns[0].justify = "right"
     for skipped in by_backbone.values():
-        first, *others = dict.fromkeys(str(cell.axes["resolution"]) for cell in skipped)
+        _, *others = dict.fromkeys(str(cell.axes["resolution"]) for cell in skipped)
         more = f"; nor {', '.join(others)}" if others else ""
         table.add_row(f"{len(skipped):,}", escape(f"{skipped[0].skip_reason}{more}"))
     console.print(table)
