@@ -1,6 +1,6 @@
 """What a command is doing, said on standard error while it says nothing else.
 
-    with narrated("vlmprof estimate: starting"):
+    with narrated("vlmprof estimate: running"):
         say("loading torch")
         ...
         say("counting vit-t @ 224")
@@ -32,10 +32,10 @@ TICK_S = 0.1
 _narrators: list[_Narrator] = []
 
 
-def say(what: str, patience_s: float = PATIENCE_S) -> None:
+def say(what: str, patience_s: float | None = None) -> None:
     """This is being done from now on: a few words such as `counting vit-t @ 224`.
 
-    Costs nothing where no command narrates. `patience_s` is how long it may be silent about it.
+    Does nothing where no command narrates. `patience_s`, PATIENCE_S by default, is how long it may be silent.
     """
     if _narrators:
         _narrators[-1].say(what, patience_s)
@@ -67,13 +67,14 @@ class _Narrator(threading.Thread):
         self._live = stream.isatty()
         self._lock = threading.RLock()
         self._ended = threading.Event()
-        self._what, self._patience_s = what, PATIENCE_S
+        self._what = what
+        self._patience_s: float | None = None
         self._began = self._heard = time.monotonic()
         self._shown: str | None = None
         """What the last line was of, and on a terminal still is."""
         self._shown_at = -AGAIN_S
 
-    def say(self, what: str, patience_s: float) -> None:
+    def say(self, what: str, patience_s: float | None) -> None:
         with self._lock:
             if what != self._what:
                 self._what, self._patience_s, self._began = what, patience_s, time.monotonic()
@@ -95,7 +96,8 @@ class _Narrator(threading.Thread):
         self._erase()
 
     def _show(self, now: float) -> None:
-        if self._what is None or now - self._heard < self._patience_s:
+        patience_s = PATIENCE_S if self._patience_s is None else self._patience_s
+        if self._what is None or now - self._heard < patience_s:
             return
         same = self._what == self._shown
         if now - self._shown_at < (1.0 if self._live and same else AGAIN_S if same else self._apart_s()):

@@ -26,4 +26,4 @@ def _starting(words: list[str]) -> str | None:
     if not named or named[0] == "sweep":
         return None
     group = named if named[0] in ("kernels", "backbones") else named[:1]
-    return f"vlmprof {' '.join(group)}: starting"
+    return f"vlmprof {' '.join(group)}: running"

@@ -28,6 +28,7 @@ def compare(
     ] = None,
 ) -> None:
     """Compare two runs: ratios with intervals per cell and stage, verdicts, and a guard for commits."""
+    from vlmprof.activity import say
     from vlmprof.analysis import compare as comparing
     from vlmprof.analysis.reference import load_reference
     from vlmprof.render.decision_sheets import comparison_sheet, comparison_words, ratio_name
@@ -36,8 +37,10 @@ def compare(
 
     if (b is None) == (reference is None):
         raise UserError("compare takes two runs, or one run and --reference kuo2026")
+    say("reading the runs")
     judged = load(b or a)
     known = load(a) if reference is None else Run(reference, load_reference(reference), {}, {})
+    say("comparing cells")
     found = comparing.compare(
         known.frame, judged.frame, known.samples, judged.samples,
         margin=_percent(margin, "--margin"), ignore=ignore or (),

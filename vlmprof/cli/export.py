@@ -20,8 +20,12 @@ def export(
     width: Annotated[str, typer.Option(help="Of the figure: one-column or two-column.")] = "two-column",
 ) -> None:
     """Write a run's rows (CSV, Parquet), tables (CSV, LaTeX, Markdown) and figure (PNG, PDF, SVG)."""
+    from vlmprof.activity import say
     from vlmprof.render.export import export_run
     from vlmprof.render.runs import load
 
-    for path in export_run(load(run), out or run / "export", format, table, width):
+    say(f"reading {run}")
+    loaded = load(run)
+    say("writing rows, tables and figures")
+    for path in export_run(loaded, out or run / "export", format, table, width):
         print(path)

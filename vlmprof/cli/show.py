@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from rich.console import Console
 from rich.table import Table
 
+from vlmprof.activity import say
 from vlmprof.errors import unknown
 from vlmprof.execution.kernel_table import OperatorTime, longest
 from vlmprof.plan import Cell
@@ -59,6 +60,7 @@ def run(folder: Path) -> None:
     from vlmprof.render.six_panel import save_six_panel
     from vlmprof.render.table import render_table
 
+    say("drawing the figure")
     finished, console = load(folder), _console()
     console.print(render_table(finished.frame, finished.samples))
     for line in remark_lines(finished.frame):
@@ -82,7 +84,9 @@ def figure(
 
     if statistic not in (None, "mean", "median"):
         raise unknown("statistic", str(statistic), ("mean", "median"))
+    say(f"reading {folder}")
     drawn = load(folder)
+    say("drawing the figure")
     return save_six_panel(
         drawn.frame, out, drawn.samples, statistic=cast("Statistic | None", statistic) or drawn.statistic,
         formats=formats, log=log, reference=reference, width=width,
