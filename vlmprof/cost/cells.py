@@ -20,7 +20,7 @@ from vlmprof.backbones.catalog import DEFAULT_LEVEL
 from vlmprof.backbones.interface import Backbone
 from vlmprof.cost.counted import CellCost, StageCost
 from vlmprof.cost.counter import Attention, count_call, count_module
-from vlmprof.cost.liveness import in_blocks, module_tensors
+from vlmprof.cost.liveness import in_blocks
 from vlmprof.cost.scans import Kernels
 from vlmprof.errors import UserError
 from vlmprof.plan import Cell
@@ -32,8 +32,8 @@ from vlmprof.vlm.model import VLM
 
 COUNTED_STAGES = ("vision", "connector", "prefill", "decode")
 META = torch.device("meta")
-BUILT_FOR_A_SIZE = "vlmprof.backbones.timm_models"
-"""The module that builds its backbones for one size; those of the other families are built once for all."""
+BUILT_ONCE = tuple(f"vlmprof.backbones.{family}" for family in ("vit", "vitdet", "vmamba", "mambavision"))
+"""Modules whose backbones keep nothing of a size but what `prepare` replaces. Others are built for each."""
 
 
 def count(
@@ -142,17 +142,14 @@ def _vision_costs(
     backend: Literal["triton", "auto"] = "triton" if kernels == "triton" else "auto"
     known = backbone_facts(backbone, level)
     known.check_size(height, width)
-    if remembered and known.module != BUILT_FOR_A_SIZE:
+    if remembered and known.module in BUILT_ONCE:
         vision = _encoder(backbone, level, levels, backend, dtype)
         with torch.inference_mode(False):
             vision.prepare(height, width)
     else:
         vision = _encoder.__wrapped__(backbone, level, levels, backend, dtype, (height, width))
-    before = set(map(id, module_tensors(vision)))
     images = torch.empty(batch_size, 3, height, width, device=META, dtype=precision)
     cost, tokens = count_call(vision, images, kernels=kernels, attention=attention, in_full=in_full)
-    if set(map(id, module_tensors(vision))) != before:
-        _encoder.cache_clear()  # it keeps something of this size
     return cost, tokens, images.numel() * images.element_size()
 
 
