@@ -19,7 +19,7 @@ from vlmprof.cost.counted import OpCost, StageCost
 from vlmprof.cost.formulas import attention_workspace_bytes, op_cost, tensors_in
 from vlmprof.cost.kept import KeptParameters
 from vlmprof.cost.liveness import LiveMemory, in_blocks, module_tensors
-from vlmprof.cost.repeats import Call, known_outcomes, outcome
+from vlmprof.cost.repeats import MOST_OUTCOMES, Call, known_outcomes, outcome
 from vlmprof.cost.scans import Kernels, is_project_op, project_op
 from vlmprof.errors import UserError
 
@@ -45,7 +45,8 @@ class CostCounter(TorchDispatchMode):
         self._kernels = kernels
         self._attention = attention
         # a layer norm, say, is the same wherever it is met; torch's default dtype is what promotes integers
-        self._outcomes = None if in_full else known_outcomes(kernels, attention, torch.get_default_dtype())
+        self._outcomes = known_outcomes(kernels, attention, torch.get_default_dtype())
+        self._in_full = in_full
         self._costs: list[OpCost] = []
         """Of the operation that is being counted, or of all, in order."""
 
@@ -54,7 +55,7 @@ class CostCounter(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         # which of several operations unfused attention becomes is for torch's settings to say
-        if self._outcomes is None or (func is _ATTENTION and not self._fuses(args[0])):
+        if self._in_full or (func is _ATTENTION and not self._fuses(args[0])):
             return self._counted(func, args, kwargs)
         call = Call(func, args, kwargs, self.memory)
         if call.key is None:
@@ -80,7 +81,9 @@ class CostCounter(TorchDispatchMode):
             memory.peak_bytes = max(peak_bytes, memory.peak_bytes)
         self._costs += costs
         did = outcome(call, output, costs, growth_bytes, memory.live_bytes - live_bytes)
-        if did is not None:
+        if did is not None and call.key is not None:
+            if len(self._outcomes) >= MOST_OUTCOMES:
+                self._outcomes.clear()
             self._outcomes[call.key] = did
         return output
 
