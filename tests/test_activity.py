@@ -83,7 +83,7 @@ def test_each_activity_gets_a_line_that_says_how_long_it_takes() -> None:
         a.PATIENCE_S = a.LINES_APART_S = 0.2
         a.AGAIN_S = 2.5
         with narrated('starting'):
-            time.sleep(0.5)
+            time.sleep(1)
             say('counting')
             time.sleep(4)
     """

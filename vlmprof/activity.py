@@ -67,7 +67,7 @@ class _Narrator(threading.Thread):
         self._live = stream.isatty()
         self._lock = threading.RLock()
         self._ended = threading.Event()
-        self._what = what
+        self._what = self._first = what
         self._patience_s: float | None = None
         self._began = self._heard = time.monotonic()
         self._shown: str | None = None
@@ -97,6 +97,8 @@ class _Narrator(threading.Thread):
 
     def _show(self, now: float) -> None:
         patience_s = PATIENCE_S if self._patience_s is None else self._patience_s
+        if self._what == self._first and not self._live:
+            patience_s *= 2  # most mistakes are found by then, and are all there is to read
         if self._what is None or now - self._heard < patience_s:
             return
         same = self._what == self._shown

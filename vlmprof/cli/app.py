@@ -125,6 +125,9 @@ def plot(
     ] = None,
 ) -> None:
     """Draw the six-panel figure of a run again from its rows, or a published one from its points."""
+    from vlmprof.store import check_runs
+
+    check_runs(run)
     from vlmprof.cli import show
 
     formats = format or ["png", "pdf"]

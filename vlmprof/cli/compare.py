@@ -28,6 +28,9 @@ def compare(
     ] = None,
 ) -> None:
     """Compare two runs: ratios with intervals per cell and stage, verdicts, and a guard for commits."""
+    from vlmprof.store import check_runs
+
+    check_runs(a, b)
     from vlmprof.activity import say
     from vlmprof.analysis import compare as comparing
     from vlmprof.analysis.reference import load_reference

@@ -20,6 +20,9 @@ def export(
     width: Annotated[str, typer.Option(help="Of the figure: one-column or two-column.")] = "two-column",
 ) -> None:
     """Write a run's rows (CSV, Parquet), tables (CSV, LaTeX, Markdown) and figure (PNG, PDF, SVG)."""
+    from vlmprof.store import check_runs
+
+    check_runs(run)
     from vlmprof.activity import say
     from vlmprof.render.export import export_run
     from vlmprof.render.runs import load

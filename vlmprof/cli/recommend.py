@@ -24,6 +24,9 @@ def recommend(
     width: Annotated[str, typer.Option(help="one-column or two-column.")] = "two-column",
 ) -> None:
     """Choose among measured cells within limits; print and draw the Pareto front."""
+    from vlmprof.store import check_runs
+
+    check_runs(run)
     from vlmprof.activity import say
     from vlmprof.analysis.advice import Limits, advise, load_scores
     from vlmprof.render.decision_sheets import advice_sheet, correlation_sheet

@@ -19,6 +19,9 @@ def report(
     ] = None,
 ) -> None:
     """Write a report: figure, tables per stage, where the time goes, scaling, crossovers, environment."""
+    from vlmprof.store import check_runs
+
+    check_runs(*runs)
     from vlmprof.activity import say
     from vlmprof.errors import unknown
     from vlmprof.render.report import FORMATS, write_report
