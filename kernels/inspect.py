@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vlmprof.kernels.backends import TRITON_INSTALLED, triton_interpreted
 from vlmprof.kernels.launches import Launch
@@ -49,27 +50,15 @@ def check_can_compile(architecture: str) -> None:
         raise RuntimeError("inspecting kernels needs Triton (pip install triton)")
     if triton_interpreted():
         raise RuntimeError("TRITON_INTERPRET=1 replaces the compiler; unset it to inspect kernels")
-    _tool()
+    disassembler()
 
 
 def compile_launch(launch: Launch, architecture: str) -> Compiled:
     """Compile one kernel. Raises as `check_can_compile`, and what Triton raises if it cannot compile it."""
     check_can_compile(architecture)
     import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
-    names = launch.kernel.arg_names
-    constants = {name: value for name, value in launch.constants.items() if name in names}
-    signature = {name: "constexpr" if name in constants else launch.types[name] for name in names}
-    aligned = {
-        (i,): [["tt.divisibility", 16]]
-        for i, name in enumerate(names)
-        if signature[name].startswith("*") and name not in launch.unaligned
-    }
-    source = ASTSource(launch.kernel, signature, constants, aligned)
-    target = GPUTarget("cuda", ARCHITECTURES[architecture], 32)
-    made = triton.compile(source, target=target, options=dict(launch.options))
+    made = triton.compile(source(launch), target=target(architecture), options=dict(launch.options))
     assembly, usage = _disassemble(made.asm["cubin"])
     instructions = _instructions(assembly)
     operations = Counter(_operation(text) for _, text in instructions)
@@ -88,12 +77,35 @@ def compile_launch(launch: Launch, architecture: str) -> Compiled:
     )
 
 
+def target(architecture: str) -> Any:
+    """What Triton's compiler is told of an architecture."""
+    from triton.backends.compiler import GPUTarget
+
+    return GPUTarget("cuda", ARCHITECTURES[architecture], 32)
+
+
+def source(launch: Launch) -> Any:
+    """What Triton's compiler is given for a launch."""
+    from triton.compiler import ASTSource
+
+    names = launch.kernel.arg_names
+    constants = {name: value for name, value in launch.constants.items() if name in names}
+    signature = {name: "constexpr" if name in constants else launch.types[name] for name in names}
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(names)
+        if signature[name].startswith("*") and name not in launch.unaligned
+    }
+    return ASTSource(launch.kernel, signature, constants, aligned)
+
+
 def spilling(compiled: list[Compiled]) -> list[Compiled]:
     """The d_state 1 kernels that spill registers, of which there should be none."""
     return [c for c in compiled if c.single_state and (c.spill_instructions or c.stack_bytes)]
 
 
-def _tool() -> str:
+def disassembler() -> str:
+    """The path of cuobjdump. Raises RuntimeError where there is none."""
     import triton
 
     bundled = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -109,7 +121,9 @@ def _disassemble(cubin: bytes) -> tuple[str, dict[str, str]]:
         file.write(cubin)
         file.flush()
         text, usage = (
-            subprocess.run([_tool(), flag, file.name], capture_output=True, text=True, check=True).stdout
+            subprocess.run(
+                [disassembler(), flag, file.name], capture_output=True, text=True, check=True
+            ).stdout
             for flag in ("-sass", "-res-usage")
         )
     return text, dict(re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage))

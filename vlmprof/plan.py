@@ -6,7 +6,7 @@ import itertools
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vlmprof.backbones import catalog
 from vlmprof.errors import UserError
@@ -62,11 +62,16 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     for resolution in resolutions:
         if not pad and len(known) == len({line["backbone"] for line, _ in lines}):
             _refuse_if_none_takes(resolution, known)
-    cells = [
-        _cell(line, resolution, facts, spec.axes, pad) for line, facts in lines for resolution in resolutions
+    axes = dict.fromkeys((*spec.axes, *lines[0][0]))
+    told_by = tuple(
+        axis for axis in axes
+        if axis not in ("backbone", "resolution") and len({line[axis] for line, _ in lines}) > 1
+    )  # fmt: skip
+    return [
+        _cell(line, resolution, facts, axes, pad, told_by)
+        for line, facts in lines
+        for resolution in resolutions
     ]
-    told_by = tuple(name for name in varied_axes(cells) if name not in ("backbone", "resolution"))
-    return [replace(cell, told_by=told_by) for cell in cells]
 
 
 def varied_axes(cells: Sequence[Cell]) -> list[str]:
@@ -111,13 +116,14 @@ def _cell(
     facts: catalog.BackboneFacts | None,
     order: Iterable[str],
     pad: bool,
+    told_by: tuple[str, ...],
 ) -> Cell:
     height, width = resolution_size(resolution)
     if pad and facts is not None:
         height, width = facts.padded(height, width)
     takes = facts is None or facts.accepts(height, width)
     placed = {**line, "resolution": resolution}
-    axes = {name: placed[name] for name in dict.fromkeys((*order, *placed))}
+    axes = {name: placed[name] for name in order}
     return Cell(
         cell_id=cell_id(axes),
         axes=axes,
@@ -125,6 +131,7 @@ def _cell(
         width_px=width,
         visual_tokens=facts.num_tokens(height, width) if facts is not None and takes else None,
         skip_reason=None if facts is None or takes else _refusal({facts.name: facts}, resolution),
+        told_by=told_by,
     )
 
 

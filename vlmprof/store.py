@@ -138,6 +138,13 @@ def _read(path: Path, understand: Callable[[dict[str, Any]], Understood]) -> Ite
                 continue
 
 
+def check_runs(*runs: Path | None) -> None:
+    """Raise `UserError` for what is no run folder, before anything slow is loaded for it."""
+    for run in runs:
+        if run is not None:
+            load_manifest(run)
+
+
 def load_frame(run: Path | str) -> pd.DataFrame:
     """The rows of a run as a DataFrame, one per cell, columns as in `records.Row.to_flat`.
 

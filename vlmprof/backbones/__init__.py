@@ -22,7 +22,7 @@ from vlmprof.backbones.catalog import (
     facts,
     names,
 )
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import unknown
 
 if TYPE_CHECKING:
     import torch
@@ -104,9 +104,8 @@ def create_backbone(
         raise unknown("levels", levels, LEVELS)
     if kernels not in KERNELS:
         raise unknown("kernel backend", kernels, KERNELS)
-    if image_size is not None and not known.accepts(*image_size):
-        near = " or ".join(f"{width}x{height}" for height, width in known.nearest(*image_size))
-        raise UserError(f"{name} cannot encode {image_size[1]}x{image_size[0]}; it can encode {near}")
+    if image_size is not None:
+        known.check_size(*image_size)
     options = BuildOptions(image_size=image_size, levels=levels, kernels=kernels, classifier=classifier)
     # parameters made in inference mode keep no version, so kernels could not keep what they make of them
     with torch.inference_mode(False):

@@ -70,6 +70,12 @@ class BackboneFacts:
         fits = all(side >= self.min_size and side % self.multiple == 0 for side in (height, width))
         return fits and (height == width or not self.square)
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise `UserError` for an image that cannot be encoded."""
+        if not self.accepts(height, width):
+            near = " or ".join(f"{columns}x{rows}" for rows, columns in self.nearest(height, width))
+            raise UserError(f"{self.name} cannot encode {width}x{height}; it can encode {near}")
+
     def nearest(self, height: int, width: int) -> list[tuple[int, int]]:
         """The nearest sizes that can be encoded, (height, width) in pixels: below and above."""
         shorter = min(height, width)

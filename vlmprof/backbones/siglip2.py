@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ class SigLIP2(Backbone):
         self.patch = facts.stride
         self.model = from_config({**facts.config, "vision_use_head": options.classifier})
         self.rows_columns = (0, 0)
-        embeddings = next(m for m in self.model.modules() if hasattr(m, "resize_positional_embeddings"))
+        embeddings: Any = next(m for m in self.model.modules() if hasattr(m, "resize_positional_embeddings"))
         # transformers resizes the positions anew in every call, from a shape that it reads on the host (to
         # 5.23) or from weights that it makes there (5.24)
         embeddings.resize_positional_embeddings = keep_last(

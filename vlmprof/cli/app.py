@@ -100,13 +100,16 @@ def plan(
     overrides: dict[str, Any],
     spec: SpecArgument = None,
     ids: Annotated[bool, typer.Option("--ids", help="Show each cell's id.")] = False,
+    every_cell: Annotated[
+        bool, typer.Option("--all", help="Print every cell of a plan too long for a terminal.")
+    ] = False,
 ) -> None:
     """Print the cells of a sweep with their visual tokens, and why any is skipped. Measures nothing."""
     from vlmprof.cli import show
     from vlmprof.plan import make_plan
 
     checked = _load(spec, overrides)
-    show.plan(checked, make_plan(checked), ids)
+    show.plan(checked, make_plan(checked), ids, every_cell)
 
 
 @app.command()
@@ -126,6 +129,9 @@ def plot(
     ] = None,
 ) -> None:
     """Draw the six-panel figure of a run again from its rows, or a published one from its points."""
+    from vlmprof.store import check_runs
+
+    check_runs(run)
     from vlmprof.cli import show
 
     formats = format or ["png", "pdf"]

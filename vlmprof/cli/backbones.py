@@ -64,6 +64,9 @@ def show(
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
 ) -> None:
     """Show one backbone: its sizes, its levels' shapes, FLOPs and bytes, counted without running it."""
+    from vlmprof.activity import say
+
+    say("loading torch")
     import torch
     from rich.console import Console
     from rich.markup import escape

@@ -28,6 +28,10 @@ def compare(
     ] = None,
 ) -> None:
     """Compare two runs: ratios with intervals per cell and stage, verdicts, and a guard for commits."""
+    from vlmprof.store import check_runs
+
+    check_runs(a, b)
+    from vlmprof.activity import say
     from vlmprof.analysis import compare as comparing
     from vlmprof.analysis.reference import load_reference
     from vlmprof.analysis.runs import Run, load
@@ -36,8 +40,10 @@ def compare(
 
     if (b is None) == (reference is None):
         raise UserError("compare takes two runs, or one run and --reference kuo2026")
+    say("reading the runs")
     judged = load(b or a)
     known = load(a) if reference is None else Run(reference, load_reference(reference), {}, {})
+    say("comparing cells")
     found = comparing.compare(
         known.frame, judged.frame, known.samples, judged.samples,
         margin=_percent(margin, "--margin"), ignore=ignore or (),

@@ -41,6 +41,9 @@ def estimate(
 
     Costs are counted on tensors without data; a data sheet and a few constants turn them into time.
     """
+    from vlmprof.activity import say
+
+    say("loading torch and transformers")
     from vlmprof.cli import predictions
     from vlmprof.spec import load_spec
 

@@ -20,8 +20,15 @@ def export(
     width: Annotated[str, typer.Option(help="Of the figure: one-column or two-column.")] = "two-column",
 ) -> None:
     """Write a run's rows (CSV, Parquet), tables (CSV, LaTeX, Markdown) and figure (PNG, PDF, SVG)."""
+    from vlmprof.store import check_runs
+
+    check_runs(run)
+    from vlmprof.activity import say
     from vlmprof.analysis.runs import load
     from vlmprof.render.tables.export import export_run
 
-    for path in export_run(load(run), out or run / "export", format, table, width):
+    say(f"reading {run}")
+    loaded = load(run)
+    say("writing rows, tables and figures")
+    for path in export_run(loaded, out or run / "export", format, table, width):
         print(path)

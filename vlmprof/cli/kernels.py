@@ -164,43 +164,13 @@ def inspect(
     kernel: Annotated[str, typer.Option(help="Only kernels whose name holds this.")] = "",
     mix: Annotated[bool, typer.Option(help="Print each kernel's instruction mix too.")] = False,
 ) -> None:
-    """Compile without a GPU; exit code 1 when a d_state 1 kernel spills, or one does not compile."""
-    from vlmprof.kernels import inspect as compiler
-    from vlmprof.kernels.launches import all_launches
+    """Compile without a GPU; exit code 1 when a d_state 1 kernel spills, or one does not compile.
 
-    made, failed = [], []
-    print(f"{'kernel':44} {'arch':7} registers stack_B spills shared_B instructions per element")
-    for architecture in arch or ["sm_90"]:
-        try:
-            compiler.check_can_compile(architecture)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(str(error)) from None
-        for launch in all_launches():
-            if kernel not in launch.name:
-                continue
-            try:
-                c = compiler.compile_launch(launch, architecture)
-            except Exception as error:  # whatever the compiler raises is this kernel's result
-                failed.append(
-                    f"{launch.name} does not compile for {architecture}: {str(error).strip().splitlines()[0]}"
-                )
-                continue
-            made.append(c)
-            loops = ", ".join(f"{n:.1f}" for n in c.loop_instructions_per_element)
-            print(
-                f"{c.name:44} {architecture:7} {c.registers:9} {c.stack_bytes:7} {c.spill_instructions:6} "
-                f"{c.shared_bytes:8} {c.instructions:12} {loops}",
-                flush=True,
-            )
-            if mix:
-                print("    " + ", ".join(f"{name} {n}" for name, n in list(c.mix.items())[:16]))
-    bad = compiler.spilling(made)
-    for c in bad:
-        print(f"{c.name} spills on {c.architecture}: {c.spill_instructions} instructions")
-    for line in failed:
-        print(line)
-    if bad or failed:
-        raise typer.Exit(1)
+    What a kernel compiled to is kept, so that it is compiled again only when something of it has changed.
+    """
+    from vlmprof.cli.kernels_inspect import inspect_kernels
+
+    inspect_kernels(arch or ["sm_90"], kernel, mix)
 
 
 def _known_model(name: str) -> None:

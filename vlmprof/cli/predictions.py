@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 
+from vlmprof.activity import say
 from vlmprof.analysis.frames import show_resolution
 from vlmprof.analysis.reference import load_reference
 from vlmprof.cost.against import (
@@ -68,7 +70,7 @@ def show(
     for device, efficiency in devices:
         chosen = cast(Kernels, kernels or _kernels_on(device, against))
         if chosen not in counted:
-            counted[chosen] = _counted(console, spec, chosen)
+            counted[chosen] = _counted(spec, chosen)
             if costs:
                 _show_costs(console, counted[chosen], chosen)
         limit = spec.fixed["memory_limit"]
@@ -84,11 +86,15 @@ def show(
             console.print(f"--against {measured} says how far off that is", highlight=False)
 
 
-def _counted(console: Console, spec: SweepSpec, kernels: Kernels) -> list[Counted]:
-    with console.status("counting") as status:
-        return count_cells(
-            make_plan(spec), spec.fixed, kernels, lambda cell: status.update(f"counting {cell.label}")
-        )
+def _counted(spec: SweepSpec, kernels: Kernels) -> list[Counted]:
+    cells = make_plan(spec)
+    number = itertools.count(1)
+    return count_cells(
+        cells,
+        spec.fixed,
+        kernels,
+        lambda cell: say(f"counting {cell.label} (cell {next(number)} of {len(cells)})"),
+    )
 
 
 def _show_costs(console: Console, counted: Sequence[Counted], kernels: Kernels) -> None:
@@ -139,6 +145,7 @@ def _refitted(
     points = calibration_points(predictions, frame, lambda name: backbone_words(name)[0], least)
     if not points:
         raise UserError(f"{against} measured none of these cells; there is nothing to fit to")
+    say("fitting the constants")
     fitted = fit(points, device, efficiency)
     console.print(f"fitted to {against}: {fitted}", highlight=False)
     console.print(estimates.group_table(leave_one_group_out(points, device, fitted)))
@@ -183,6 +190,7 @@ def _rows(against: str) -> pd.DataFrame:
 
 def _here(spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
     """This CPU, from what it reaches now."""
+    say("measuring what this CPU reaches")
     import psutil
     import torch
 

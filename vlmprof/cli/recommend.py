@@ -24,6 +24,10 @@ def recommend(
     width: Annotated[str, typer.Option(help="one-column or two-column.")] = "two-column",
 ) -> None:
     """Choose among measured cells within limits; print and draw the Pareto front."""
+    from vlmprof.store import check_runs
+
+    check_runs(run)
+    from vlmprof.activity import say
     from vlmprof.analysis.advice import Limits, advise, load_scores
     from vlmprof.analysis.runs import load
     from vlmprof.render.figures.pareto import pareto_figure
@@ -36,6 +40,7 @@ def recommend(
         memory_bytes=parse_bytes(max_memory) if max_memory else None,
         ttft_s=parse_seconds(max_ttft) if max_ttft else None,
     )
+    say(f"reading {run}")
     advice = advise(
         load(run).frame, limits, scores=load_scores(scores) if scores else None, score=score,
         price_per_hour=price_per_hour,
@@ -47,6 +52,7 @@ def recommend(
         screen.print(sheet_table(advice_sheet(advice)))
     if correlations := correlation_sheet(advice):
         screen.print(sheet_table(correlations))
+    say("drawing the Pareto front")
     figure = pareto_figure(advice, limits, width)
     for path in save_figure(figure, out or run, "recommend", format or ["png", "pdf"]):
         print(path)

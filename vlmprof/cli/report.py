@@ -19,6 +19,10 @@ def report(
     ] = None,
 ) -> None:
     """Write a report: figure, tables per stage, where the time goes, scaling, crossovers, environment."""
+    from vlmprof.store import check_runs
+
+    check_runs(*runs)
+    from vlmprof.activity import say
     from vlmprof.analysis.runs import load
     from vlmprof.errors import unknown
     from vlmprof.render.report import FORMATS, write_report
@@ -26,6 +30,10 @@ def report(
     for name in format or ():
         if name not in FORMATS:
             raise unknown("report format", name, FORMATS)
-    loaded = [load(run) for run in runs]
+    loaded = []
+    for run in runs:
+        say(f"reading {run}")
+        loaded.append(load(run))
+    say("writing the report")
     for path in write_report(loaded, out or runs[0], format or FORMATS, reference):
         print(path)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, cast
 from rich.console import Console
 from rich.table import Table
 
+from vlmprof.activity import say
 from vlmprof.errors import unknown
 from vlmprof.execution.kernel_table import OperatorTime, longest
-from vlmprof.plan import Cell, varied_axes
+from vlmprof.plan import Cell
 from vlmprof.records import FAILED
+from vlmprof.render.tables import plans
 from vlmprof.spec import SweepSpec
 from vlmprof.units import show_seconds
 
@@ -23,33 +25,20 @@ if TYPE_CHECKING:
     from vlmprof.analysis.frames import Statistic
 
 
-def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool = False) -> None:
-    """Print the cells of a plan; axes with one value are said once, above."""
-    varied = list(dict.fromkeys(("backbone", "resolution", *varied_axes(cells))))
+def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool = False, every_cell: bool = False) -> None:
+    """Print the cells of a plan; axes with one value are said once, above. Many are summarised on a terminal
+    unless `every_cell` or their `ids` are asked for."""
     console = _console()
-    fixed = [f"{axis} {value}" for axis, value in cells[0].axes.items() if axis not in varied]
-    protocol = "sampled until the medians are known"
-    if spec.fixed["sampling"] == "fixed":
-        protocol = f"{spec.fixed['warm_up']} warm-up + {spec.fixed['iterations']} measured iterations"
-    console.print(f"{spec.name}: {', '.join(fixed)}; {protocol}", highlight=False)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    if ids:
-        table.add_column("cell")
-    for name in varied:
-        table.add_column(name.replace("_", " "))
-    table.add_column("visual tokens", justify="right")
-    skipped = any(cell.skip_reason for cell in cells)
-    if skipped:
-        table.add_column("skipped because", overflow="fold")
-    for cell in cells:
-        unknown = "" if cell.skip_reason else "–"
-        tokens = unknown if cell.visual_tokens is None else f"{cell.visual_tokens:,}"
-        reason = [cell.skip_reason or ""] if skipped else []
-        own = [cell.cell_id] if ids else []
-        table.add_row(*own, *(str(cell.axes[name]) for name in varied), tokens, *reason)
-    console.print(table)
+    console.print(plans.head_line(spec, cells), highlight=False)
+    short = sys.stdout.isatty() and len(cells) > plans.LONG and not (every_cell or ids)
+    if short:
+        plans.print_summary(console, cells)
+    else:
+        plans.print_cells(console, cells, ids)
     to_run = sum(cell.skip_reason is None for cell in cells)
     console.print(f"{to_run} cells to run, {len(cells) - to_run} skipped", highlight=False)
+    if short:
+        console.print("--all prints every cell", highlight=False)
 
 
 def operator_table(cell: Cell, operators: Sequence[OperatorTime], top: int) -> Table:
@@ -78,6 +67,7 @@ def run(folder: Path) -> int:
     from vlmprof.render.tables.cells import render_table
     from vlmprof.render.tables.row_warnings import warning_lines
 
+    say("drawing the figure")
     finished, console = load(folder), _console()
     console.print(render_table(finished.frame, finished.samples))
     for line in warning_lines(finished.frame):
@@ -120,7 +110,9 @@ def figure(
 
     if statistic not in (None, "mean", "median"):
         raise unknown("statistic", str(statistic), ("mean", "median"))
+    say(f"reading {folder}")
     drawn = load(folder)
+    say("drawing the figure")
     return save_six_panel(
         drawn.frame, out, drawn.samples, statistic=cast("Statistic | None", statistic) or drawn.statistic,
         formats=formats, log=log, reference=reference, width=width,

@@ -26,6 +26,7 @@ def trace(
     """
     from rich.console import Console
 
+    from vlmprof.activity import say
     from vlmprof.cli.show import operator_table
     from vlmprof.execution.kernel_table import write_csv
     from vlmprof.execution.processes import board, call_in_process
@@ -37,6 +38,7 @@ def trace(
     cells = [c for c in make_plan(checked) if c.skip_reason is None and cell in (None, c.cell_id)]
     if not cells:
         raise UserError(f"no cell {cell!r} in this specification; `vlmprof plan --ids` lists them")
+    say("loading torch and looking at the device")
     fixed = {**checked.fixed, "device": describe_machine(checked.fixed["device"])["device"]}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -44,6 +46,7 @@ def trace(
         raise UserError(f"cannot write to {out}: {error.strerror}") from None
     screen, failed = Console(), False
     for planned in cells:
+        say(f"tracing {planned.label}")
         log = out / f"{planned.cell_id}.log"
         ended = call_in_process("vlmprof.execution.trace:trace_cell", (planned, fixed, out, board()), log=log)
         if ended.value is None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from vlmprof.backbones import create_backbone
+from vlmprof.backbones import create_backbone, names
+from vlmprof.backbones import facts as backbone_facts
 from vlmprof.backbones.catalog import DEFAULT_LEVEL
+from vlmprof.backbones.interface import Backbone
 from vlmprof.cost.counted import CellCost, StageCost
 from vlmprof.cost.counter import Attention, count_call, count_module
 from vlmprof.cost.liveness import in_blocks
@@ -30,6 +32,8 @@ from vlmprof.vlm.model import VLM
 
 COUNTED_STAGES = ("vision", "connector", "prefill", "decode")
 META = torch.device("meta")
+BUILT_ONCE = tuple(f"vlmprof.backbones.{family}" for family in ("vit", "vitdet", "vmamba", "mambavision"))
+"""Modules whose backbones keep nothing of a size but what `prepare` replaces. Others are built for each."""
 
 
 def count(
@@ -50,37 +54,41 @@ def count(
     outputs: str = "freed",
     attention: str = "auto",
     kernels: Kernels = "triton",
+    in_full: bool = False,
 ) -> CellCost:
     """The cost of one iteration on images of height × width pixels; the axes are a sweep's.
 
     `kernels` says whose implementation of the scans is counted (`vlmprof.cost.scans`). `attention` as in a
     sweep: `math` is several operations with N² scores in memory, everything else one without. `decode` is
     `new_tokens` further tokens, each counted like the first. `preprocess` is not counted: it is the
-    host's. Raises `UserError` for names and sizes that cannot be.
+    host's. What was counted before is looked up, unless everything is to be counted `in_full`, to the same
+    result. Raises `UserError` for names and sizes that cannot be.
     """
     precision = getattr(torch, dtype)
-    vision = create_backbone(
-        backbone,
-        level=level,
-        levels=levels,
-        kernels="triton" if kernels == "triton" else "auto",
-        image_size=(height, width),
-        device=META,
-        dtype=precision,
-    )
-    images = torch.empty(batch_size, 3, height, width, device=META, dtype=precision)
     how: Attention = "math" if attention == "math" else "fused"
-    vision_cost, tokens = count_call(vision, images, kernels=kernels, attention=how)
-    held_images = 0 if "preprocess" in stages else in_blocks(images.numel() * images.element_size())
+    # what stands in a user's own file may be another backbone the next time
+    remembered = not in_full and backbone in names()
+    vision_costs = _vision_costs if remembered else _vision_costs.__wrapped__
+    vision_cost, tokens, images_bytes = vision_costs(
+        backbone, height, width, dtype, batch_size, level, levels, how, kernels, remembered, in_full
+    )
+    held_images = 0 if "preprocess" in stages else in_blocks(images_bytes)
     costs = {"vision": vision_cost}
     if "connector" in stages:
         joint = create_connector(
-            connector, vision.facts.embed_dim, llm_facts(llm).hidden_size, device=META, dtype=precision
+            connector,
+            backbone_facts(backbone, level).embed_dim,
+            llm_facts(llm).hidden_size,
+            device=META,
+            dtype=precision,
         )
-        costs["connector"] = count_module(joint, tokens, kernels=kernels)
+        costs["connector"] = count_module(joint, tokens, kernels=kernels, in_full=in_full)
     if "prefill" in stages:
         decoded = new_tokens if "decode" in stages else 0
-        costs |= _language_costs(llm, dtype, batch_size, tokens.shape[1], prompt_tokens, logits, how, decoded)
+        language_costs = _language_costs.__wrapped__ if in_full else _language_costs
+        costs |= language_costs(
+            llm, dtype, batch_size, tokens.shape[1], prompt_tokens, logits, how, decoded, in_full
+        )
     wanted = {stage: cost for stage, cost in costs.items() if stage in stages}
     last = next(reversed(wanted.values()), None)
     kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if last and outputs == "kept" else 0
@@ -116,6 +124,57 @@ def count_cell(cell: Cell, fixed: Mapping[str, Any], kernels: Kernels = "triton"
 
 
 @lru_cache(maxsize=256)
+def _vision_costs(
+    backbone: str,
+    height: int,
+    width: int,
+    dtype: str,
+    batch_size: int,
+    level: int,
+    levels: str,
+    attention: Attention,
+    kernels: Kernels,
+    remembered: bool,
+    in_full: bool,
+) -> tuple[StageCost, Tensor, int]:
+    """`vision`, the tokens that it makes, and the bytes of the images; LLMs and connectors share them."""
+    precision = getattr(torch, dtype)
+    backend: Literal["triton", "auto"] = "triton" if kernels == "triton" else "auto"
+    known = backbone_facts(backbone, level)
+    known.check_size(height, width)
+    if remembered and known.module in BUILT_ONCE:
+        vision = _encoder(backbone, level, levels, backend, dtype)
+        with torch.inference_mode(False):
+            vision.prepare(height, width)
+    else:
+        vision = _encoder.__wrapped__(backbone, level, levels, backend, dtype, (height, width))
+    images = torch.empty(batch_size, 3, height, width, device=META, dtype=precision)
+    cost, tokens = count_call(vision, images, kernels=kernels, attention=attention, in_full=in_full)
+    return cost, tokens, images.numel() * images.element_size()
+
+
+@lru_cache(maxsize=4)
+def _encoder(
+    backbone: str,
+    level: int,
+    levels: str,
+    kernels: Literal["triton", "auto"],
+    dtype: str,
+    image_size: tuple[int, int] | None = None,
+) -> Backbone:
+    """A backbone without data; without a size, not prepared for any."""
+    return create_backbone(
+        backbone,
+        level=level,
+        levels=levels,
+        kernels=kernels,
+        image_size=image_size,
+        device=META,
+        dtype=getattr(torch, dtype),
+    )
+
+
+@lru_cache(maxsize=256)
 def _language_costs(
     llm: str,
     dtype: str,
@@ -125,6 +184,7 @@ def _language_costs(
     logits: str,
     attention: Attention,
     new_tokens: int,
+    in_full: bool,
 ) -> dict[str, StageCost]:
     """`prefill` and, if there are new tokens, `decode`; backbones with as many visual tokens share them."""
     model = _language_model(llm, dtype)
@@ -134,12 +194,16 @@ def _language_costs(
         batch_size, visual_tokens, llm_facts(llm).hidden_size, device=META, dtype=getattr(torch, dtype)
     )
     if not new_tokens:
-        return {"prefill": count_module(model, embeddings, call=vlm.prefill, attention=attention)}
+        return {
+            "prefill": count_module(model, embeddings, call=vlm.prefill, attention=attention, in_full=in_full)
+        }
     prefill, context = count_call(
-        model, embeddings, call=lambda given: prefill_cached(vlm, given), attention=attention
+        model, embeddings, call=lambda given: prefill_cached(vlm, given), attention=attention, in_full=in_full
     )
     kv_cache_bytes = context.state_bytes()
-    step = count_module(model, context.token, call=lambda _: decode_step(vlm, context), attention=attention)
+    step = count_module(
+        model, context.token, call=lambda _: decode_step(vlm, context), attention=attention, in_full=in_full
+    )
     decode = replace(
         step,
         ops={op: n * new_tokens for op, n in step.ops.items()},

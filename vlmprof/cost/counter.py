@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from vlmprof.cost.counted import OpCost, StageCost
 from vlmprof.cost.formulas import attention_workspace_bytes, op_cost, tensors_in
 from vlmprof.cost.kept import KeptParameters
 from vlmprof.cost.liveness import LiveMemory, in_blocks, module_tensors
+from vlmprof.cost.repeats import MOST_OUTCOMES, Call, known_outcomes, outcome
 from vlmprof.cost.scans import Kernels, is_project_op, project_op
 from vlmprof.errors import UserError
 
@@ -34,22 +36,71 @@ FUSED_HEAD_DIM = 256
 class CostCounter(TorchDispatchMode):
     """While open, counts every operation and every live byte. Use it inside `torch.inference_mode()`."""
 
-    def __init__(self, kernels: Kernels = "triton", attention: Attention = "fused") -> None:
+    def __init__(
+        self, kernels: Kernels = "triton", attention: Attention = "fused", in_full: bool = False
+    ) -> None:
         super().__init__()
-        self.ops: Counter[OpCost] = Counter()
         self.memory = LiveMemory()
         self.kept = KeptParameters()
         self._kernels = kernels
         self._attention = attention
+        # a layer norm, say, is the same wherever it is met; torch's default dtype is what promotes integers
+        self._outcomes = known_outcomes(kernels, attention, torch.get_default_dtype())
+        self._in_full = in_full
+        self._costs: list[OpCost] = []
+        """Of the operation that is being counted, or of all, in order."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        # which of several operations unfused attention becomes is for torch's settings to say
+        if self._in_full or (func is _ATTENTION and not self._fuses(args[0])):
+            return self._counted(func, args, kwargs)
+        call = Call(func, args, kwargs, self.memory)
+        if call.key is None:
+            return self._counted(func, args, kwargs)
+        known = self._outcomes.get(call.key)
+        if known is None:
+            return self._first(call, func, args, kwargs)
+        if is_project_op(func) and self._kernels == "triton":
+            self.kept.note(func, args)
+        self._costs += known.costs
+        return known.repeat(call, self.memory)
+
+    def _first(self, call: Call, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Count a call, and keep what it did for later ones."""
+        memory, around = self.memory, self._costs
+        live_bytes, peak_bytes = memory.live_bytes, memory.peak_bytes
+        memory.peak_bytes, self._costs = live_bytes, []
+        try:
+            output = self._counted(func, args, kwargs)
+        finally:
+            costs, self._costs = self._costs, around
+            growth_bytes = memory.peak_bytes - live_bytes
+            memory.peak_bytes = max(peak_bytes, memory.peak_bytes)
+        self._costs += costs
+        did = outcome(call, output, costs, growth_bytes, memory.live_bytes - live_bytes)
+        if did is not None and call.key is not None:
+            if len(self._outcomes) >= MOST_OUTCOMES:
+                self._outcomes.clear()
+            self._outcomes[call.key] = did
+        return output
+
+    def ops(self) -> dict[OpCost, int]:
+        """How often each operation was counted, in the order of their first time."""
+        same = {id(cost): cost for cost in self._costs}
+        counted: Counter[OpCost] = Counter()
+        for known, n in Counter(map(id, self._costs)).items():
+            counted[same[known]] += n
+        return dict(counted)
+
+    def _counted(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call and count what it does."""
         if func is _READ_VALUE and args[0].is_meta:
             return _assumed_value(args[0])
         fused = func is _ATTENTION and self._fuses(args[0])
-        if not fused and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
+        if not fused and _is_composite(func):
             with self:
                 output = func.decompose(*args, **kwargs)
             if output is not NotImplemented:
@@ -68,7 +119,7 @@ class CostCounter(TorchDispatchMode):
             if fused:
                 workspace_bytes = in_blocks(attention_workspace_bytes(args[0]))
         if cost is not None:
-            self.ops[cost] += 1
+            self._costs.append(cost)
         self.memory.hold(tensors_in(output))
         self.memory.reach(workspace_bytes)
         return output
@@ -85,13 +136,15 @@ def count_module(
     call: Callable[..., Any] | None = None,
     kernels: Kernels = "triton",
     attention: Attention = "fused",
+    in_full: bool = False,
 ) -> StageCost:
     """The cost of one call of `module` on `inputs`, both best on `meta`: elsewhere the module really runs.
 
-    `call` is what is called with the inputs when it is not the module itself. Raises `UserError` for a
-    module that reads values from its tensors, which `meta` tensors do not have.
+    `call` is what is called with the inputs when it is not the module itself; `in_full` looks nothing up
+    that was counted before, to the same result. Raises `UserError` for a module that reads values from its
+    tensors, which `meta` tensors do not have.
     """
-    return count_call(module, inputs, call=call, kernels=kernels, attention=attention)[0]
+    return count_call(module, inputs, call=call, kernels=kernels, attention=attention, in_full=in_full)[0]
 
 
 def count_call(
@@ -101,11 +154,12 @@ def count_call(
     call: Callable[..., Any] | None = None,
     kernels: Kernels = "triton",
     attention: Attention = "fused",
+    in_full: bool = False,
 ) -> tuple[StageCost, Any]:
     """As `count_module`, with what the call returned."""
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     weights = {id(t): t for t in (*module.parameters(), *module.buffers())}.values()
-    with torch.inference_mode(), CostCounter(kernels, attention) as counter:
+    with torch.inference_mode(), CostCounter(kernels, attention, in_full) as counter:
         memory = counter.memory
         memory.hold(module_tensors(module))
         resident_bytes = memory.live_bytes
@@ -113,7 +167,7 @@ def count_call(
         memory.peak_bytes = memory.live_bytes
         output = (call or module)(*given)
     cost = StageCost(
-        ops=dict(counter.ops),
+        ops=counter.ops(),
         weight_bytes=sum(t.numel() * t.element_size() for t in weights),
         resident_bytes=resident_bytes + counter.kept.size_bytes,
         input_bytes=sum(t.numel() * t.element_size() for t in given),
@@ -121,6 +175,11 @@ def count_call(
         peak_activation_bytes=memory.peak_bytes - resident_bytes,
     )
     return cost, output
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE)
 
 
 def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

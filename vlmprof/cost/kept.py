@@ -7,6 +7,7 @@ size.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -35,11 +36,22 @@ class KeptParameters:
         if key in self._known:
             return
         self._known.add(key)
-        sizes = [None if p is None else torch.empty_like(p, device="meta") for p in parameters]
-        made = make(args[0].dtype, *sizes)
-        parts = [made] if isinstance(made, Tensor) else vars(made).values()
-        kept = [part for part in parts if isinstance(part, Tensor)]
-        self.size_bytes += sum(in_blocks(part.numel() * part.element_size()) for part in kept)
+        sizes = tuple(None if p is None else (p.shape, p.stride(), p.dtype) for p in parameters)
+        self.size_bytes += _kept_bytes(make, args[0].dtype, sizes)
+
+
+@lru_cache(maxsize=4096)
+def _kept_bytes(
+    make: Callable[..., Any], dtype: torch.dtype, sizes: tuple[tuple[Any, ...] | None, ...]
+) -> int:
+    """Bytes in blocks of what `make` makes of parameters of these layouts."""
+    parameters = [
+        None if s is None else torch.empty_strided(s[0], s[1], dtype=s[2], device="meta") for s in sizes
+    ]
+    made = make(dtype, *parameters)
+    parts = [made] if isinstance(made, Tensor) else vars(made).values()
+    kept = [part for part in parts if isinstance(part, Tensor)]
+    return sum(in_blocks(part.numel() * part.element_size()) for part in kept)
 
 
 def _kept_by(

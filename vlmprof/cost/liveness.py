@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 
 BLOCK_BYTES = 512
 """The CUDA caching allocator hands out multiples of this (`kMinBlockSize` of CUDACachingAllocator)."""
@@ -32,6 +32,10 @@ class LiveMemory:
             weakref.finalize(storage, self._released, address).atexit = False
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
+    def holds(self, storage: UntypedStorage) -> bool:
+        """Whether this storage is counted."""
+        return storage._cdata in self._held
+
     def reach(self, extra_bytes: int) -> None:
         """So many bytes beside the live ones are in use for a moment."""
         self.peak_bytes = max(self.peak_bytes, self.live_bytes + extra_bytes)
@@ -47,9 +51,9 @@ def in_blocks(size_bytes: int) -> int:
 
 def module_tensors(module: nn.Module) -> list[Tensor]:
     """Parameters, buffers, and what modules keep in plain attributes, such as prepared positions."""
-    tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
+    tensors: list[Tensor] = []
     for part in module.modules():
-        for value in vars(part).values():
+        for value in vars(part).values():  # torch keeps a module's own parameters in one of them
             kept = value.values() if isinstance(value, dict) else (value,)
             tensors += [tensor for tensor in kept if isinstance(tensor, Tensor)]
     return tensors

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from rich.console import Console
 
+from vlmprof.activity import say
 from vlmprof.execution.board import Reading
 from vlmprof.execution.progress import describe
 from vlmprof.plan import Cell
@@ -31,9 +32,11 @@ class ProbeProgress:
         self._status.stop()
 
     def begin(self, todo: Sequence[Cell], kept: int) -> None:
+        say("counting")
         self._status.update("counting")
 
     def tick(self, cell: Cell, reading: Reading) -> None:
+        say(f"probing {_within(cell)}{cell.label}")
         self._status.update(f"{_within(cell)}{cell.label}: {reading}")
 
     def finished(self, cell: Cell, row: Row) -> None:

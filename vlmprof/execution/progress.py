@@ -14,12 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from vlmprof.activity import say
 from vlmprof.execution.board import Reading
 from vlmprof.plan import Cell
 from vlmprof.records import Row, Status
 from vlmprof.units import show_duration, show_seconds
 
 RECENT = 4
+LONG_CELL_S = 10.0
+"""Where a cell's line is all that is printed: a cell that runs for longer says so before."""
 STYLES = {Status.OK: "green", Status.OOM: "yellow", Status.SKIPPED: "dim", Status.TIMEOUT: "magenta"}
 
 
@@ -141,7 +144,8 @@ class PlainProgress:
         self._begun = time.monotonic()
 
     def tick(self, cell: Cell, reading: Reading) -> None:
-        pass
+        phase = reading.phase.name.lower().replace("_", " ")
+        say(f"{cell.label}: {phase}", patience_s=LONG_CELL_S)
 
     def finished(self, cell: Cell, row: Row) -> None:
         now = time.monotonic()

@@ -1,0 +1,104 @@
+"""Many kernels compiled at once, on all cores, and what came of them kept on disk.
+
+A kernel that was compiled before is not compiled again while its source, its launch, the compiler, the
+disassembler and the reading of its output are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from vlmprof.kernels import inspect
+from vlmprof.kernels.inspect import Compiled, compile_launch
+from vlmprof.kernels.launches import Launch
+from vlmprof.kernels.tuning import cache_path
+
+OnBegin = Callable[[Launch], None]
+
+
+def folder() -> Path:
+    """Where results are kept: beside what tuning found."""
+    return cache_path().parent / "inspected"
+
+
+def compile_all(
+    launches: Sequence[Launch], architecture: str, on_begin: OnBegin = lambda launch: None
+) -> Iterator[tuple[Launch, Compiled | Exception]]:
+    """Each launch with what it compiles to, or what the compiler raised, in the order given.
+
+    `on_begin` hears, from any thread, of each that has to be compiled. Raises as `check_can_compile`.
+    """
+    inspect.check_can_compile(architecture)
+    # most of the time is LLVM's and the assembler's, which leave the interpreter to other threads
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None)
+    try:
+        work = [pool.submit(_compiled, launch, architecture, on_begin) for launch in launches]
+        for launch, result in zip(launches, work, strict=True):
+            yield launch, result.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _compiled(launch: Launch, architecture: str, on_begin: OnBegin) -> Compiled | Exception:
+    try:
+        path = folder() / f"{_key(launch, architecture)}.json"
+        kept = _read(path)
+        if kept is None:
+            on_begin(launch)
+            kept = compile_launch(launch, architecture)
+            _keep(path, kept)
+        return kept
+    except Exception as error:  # whatever the compiler raises is this kernel's result
+        return error
+
+
+_keys = threading.Lock()
+
+
+def _key(launch: Launch, architecture: str) -> str:
+    """Everything that the result depends on, as a file's name."""
+    import triton
+    from triton._C.libtriton import get_cache_invalidating_env_vars
+    from triton.compiler import make_backend
+
+    with _keys:  # Triton hashes a kernel's source, and asks for the assembler's version, on first sight
+        source = inspect.source(launch).hash()
+        assembler = make_backend(inspect.target(architecture)).hash()
+    tool = Path(inspect.disassembler())
+    stat = tool.stat()
+    parts = (
+        source, launch.name, launch.count_loop, launch.single_state, sorted(launch.options.items()),
+        assembler, triton.__version__, sorted(get_cache_invalidating_env_vars().items()),
+        str(tool), stat.st_size, stat.st_mtime_ns, Path(inspect.__file__).read_bytes(),
+    )  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _read(path: Path) -> Compiled | None:
+    """What is kept there; None for nothing, or nothing that can be read."""
+    try:
+        columns = json.loads(path.read_text())
+        loops = tuple(columns.pop("loop_instructions_per_element"))
+        return Compiled(**columns, loop_instructions_per_element=loops)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _keep(path: Path, compiled: Compiled) -> None:
+    """Write it there; where that cannot be, say so, and it will be compiled again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False) as file:
+            json.dump(asdict(compiled), file)
+        os.replace(file.name, path)
+    except OSError as error:
+        warnings.warn(f"cannot keep what kernels compile to in {path.parent}: {error.strerror}", stacklevel=2)

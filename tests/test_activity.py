@@ -1,0 +1,137 @@
+"""What commands say on standard error while they work, and that nothing of it reaches standard output."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from synthetic_runs import samples, sweep, write_run
+
+IMPATIENT = (
+    "import sys, vlmprof.activity as a; a.PATIENCE_S = 0; a.LINES_APART_S = 0; a.TICK_S = 0.01;"
+    "from vlmprof.cli import main; sys.argv[0] = 'vlmprof'; main()"
+)
+"""As a user who would not wait for a second, so that no test depends on how fast a machine is."""
+
+
+def ran(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=240)
+
+
+def impatiently(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return ran([sys.executable, "-c", IMPATIENT, *words], folder)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("one", "two"):
+        rows = sweep(("vit-t", "vmamba-t"), (224, 512, 1024))
+        write_run(folder / name, rows, samples(rows))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["estimate", "quick", "--backbone", "vit-t", "--gpu", "l4"],
+            ["loading torch", "counting vit-t @ 224"],
+        ),
+        (["plan", "kuo2026-fig4"], ["vlmprof plan: running"]),
+        (["compare", "one", "two"], ["vlmprof compare: running", "reading the runs"]),
+        (["recommend", "one", "--max-memory", "24GiB"], ["vlmprof recommend: running"]),
+        (["report", "one"], ["vlmprof report: running", "reading one", "writing the report"]),
+        (["plot", "one"], ["reading one", "drawing the figure"]),
+        (["export", "one", "--format", "csv"], ["vlmprof export: running"]),
+        (["backbones"], ["vlmprof backbones: running"]),
+        (["backbones", "show", "vit-t"], ["loading torch"]),
+        (["trace", "quick", "--backbone", "vit-t", "--resolution", "64"], ["tracing vit-t @ 64"]),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_command_says_what_it_does_and_only_on_standard_error(
+    runs: Path, words: list[str], said: list[str]
+) -> None:
+    impatient = impatiently(runs, *words)
+    for what in said:
+        assert what in impatient.stderr
+        assert what not in impatient.stdout
+    assert impatient.stdout
+
+
+def test_what_is_piped_is_the_same_whether_it_took_long_or_not(tmp_path: Path) -> None:
+    words = ["estimate", "quick", "--backbone", "vit-t", "--gpu", "l4"]
+    assert (
+        impatiently(tmp_path, *words).stdout
+        == ran([sys.executable, "-m", "vlmprof", *words], tmp_path).stdout
+    )
+
+
+def test_quick_work_stays_silent() -> None:
+    work = "with narrated('working'): say('more'); print('done')"
+    assert narrating(work).stderr == ""
+
+
+def test_each_activity_gets_a_line_that_says_how_long_it_takes() -> None:
+    work = """
+        a.PATIENCE_S = a.LINES_APART_S = 0.2
+        a.AGAIN_S = 2.5
+        with narrated('starting'):
+            time.sleep(1)
+            say('counting')
+            time.sleep(4)
+    """
+    assert narrating(work).stderr.splitlines() == ["starting", "counting", "counting, 3 s"]
+
+
+def test_what_is_printed_meanwhile_puts_it_off() -> None:
+    work = """
+        a.PATIENCE_S = 1.5
+        with narrated('working'):
+            for row in range(12):
+                time.sleep(0.25)
+                print(row)
+    """
+    shown = narrating(work)
+    assert shown.stderr == ""
+    assert shown.stdout.split() == [str(row) for row in range(12)]
+
+
+def test_on_a_terminal_its_line_makes_way_and_is_gone_in_the_end() -> None:
+    ours, theirs = pty.openpty()
+    work = """
+        a.PATIENCE_S = 0
+        with narrated('working hard'):
+            time.sleep(0.5)
+            print('a row')
+            time.sleep(0.5)
+    """
+    with subprocess.Popen([sys.executable, "-c", script(work)], stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while part := os.read(ours, 65536):
+                shown += part
+        except OSError:  # Linux's way to say that the other end is closed
+            pass
+    os.close(ours)
+    assert process.returncode == 0
+    line, erased = b"\r\x1b[2Kworking hard", b"\r\x1b[2K"
+    assert shown.replace(b"\r\n", b"\n") == line + erased + b"a row\n" + line + erased
+
+
+def script(work: str) -> str:
+    return (
+        "import time; import vlmprof.activity as a; from vlmprof.activity import narrated, say\n"
+        + textwrap.dedent(work)
+    )
+
+
+def narrating(work: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", script(work)], capture_output=True, text=True, check=True)

@@ -1,0 +1,79 @@
+"""`vlmprof kernels inspect`: what the kernels compile to, a line each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from vlmprof.activity import say
+from vlmprof.errors import UserError
+
+PATIENCE_S = 0.5
+"""So long it may be silent about a kernel: the first is said within a second."""
+
+if TYPE_CHECKING:
+    from vlmprof.kernels.inspect import Compiled
+    from vlmprof.kernels.launches import Launch
+
+
+def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> None:
+    """Compile the kernels whose name holds `kernel`, or look up what they compiled to, and print each.
+
+    Raises `UserError` where kernels cannot be compiled, and `typer.Exit` with code 1 when one spills or does
+    not compile.
+    """
+    say("loading torch and Triton")
+    from vlmprof.kernels import inspect as compiler
+    from vlmprof.kernels.inspected import compile_all
+    from vlmprof.kernels.launches import all_launches
+
+    made, failed = [], []
+    print(f"{'kernel':44} {'arch':7} registers stack_B spills shared_B instructions per element", flush=True)
+    for architecture in architectures:
+        launches = [launch for launch in all_launches() if kernel in launch.name]
+        compiling = _Compiling(architecture, len(launches))
+        try:
+            for launch, result in compile_all(launches, architecture, compiling.begins):
+                if isinstance(result, Exception):
+                    why = (str(result).strip().splitlines() or [type(result).__name__])[0]
+                    failed.append(f"{launch.name} does not compile for {architecture}: {why}")
+                    continue
+                made.append(result)
+                _print(result, mix)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(str(error)) from None
+    bad = compiler.spilling(made)
+    for c in bad:
+        print(f"{c.name} spills on {c.architecture}: {c.spill_instructions} instructions")
+    for line in failed:
+        print(line)
+    if bad or failed:
+        raise typer.Exit(1)
+
+
+class _Compiling:
+    """Says which kernel is being compiled, whichever thread begins it."""
+
+    def __init__(self, architecture: str, kernels: int) -> None:
+        self._where = f"of {kernels} for {architecture}"
+        self._begun = 0
+        self._lock = threading.Lock()
+
+    def begins(self, launch: Launch) -> None:
+        with self._lock:
+            self._begun += 1
+            say(f"compiling {launch.name} (kernel {self._begun} {self._where})", patience_s=PATIENCE_S)
+
+
+def _print(c: Compiled, mix: bool) -> None:
+    loops = ", ".join(f"{n:.1f}" for n in c.loop_instructions_per_element)
+    print(
+        f"{c.name:44} {c.architecture:7} {c.registers:9} {c.stack_bytes:7} {c.spill_instructions:6} "
+        f"{c.shared_bytes:8} {c.instructions:12} {loops}",
+        flush=True,
+    )
+    if mix:
+        print("    " + ", ".join(f"{name} {n}" for name, n in list(c.mix.items())[:16]))
