@@ -44,9 +44,14 @@ def estimate(
     from vlmprof.activity import say
 
     say("loading torch and transformers")
-    from vlmprof.cli import predictions
+    from vlmprof.execution.counting import get_ready_to_count
+    from vlmprof.plan import make_plan
     from vlmprof.spec import load_spec
 
     if memory is not None:
         overrides = {**overrides, "memory_limit": memory}
-    predictions.show(load_spec(spec, overrides), gpu or ["h200"], kernels, against, rates, refit, costs)
+    checked = load_spec(spec, overrides)
+    get_ready_to_count(make_plan(checked))
+    from vlmprof.cli import predictions
+
+    predictions.show(checked, gpu or ["h200"], kernels, against, rates, refit, costs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from vlmprof.cost.against import (
     Prediction,
     achieved,
     calibration_points,
-    count_cells,
     first_oom,
     misses,
     predict,
@@ -28,6 +26,7 @@ from vlmprof.cost.devices import DeviceSheet, sheet
 from vlmprof.cost.roofline import Efficiency, measured_device
 from vlmprof.cost.scans import KERNELS, Kernels
 from vlmprof.errors import UserError, unknown
+from vlmprof.execution.counting import count_on_all_cores
 from vlmprof.plan import make_plan
 from vlmprof.render.labels import backbone_label, backbone_words
 from vlmprof.render.tables import estimates
@@ -88,13 +87,7 @@ def show(
 
 def _counted(spec: SweepSpec, kernels: Kernels) -> list[Counted]:
     cells = make_plan(spec)
-    number = itertools.count(1)
-    return count_cells(
-        cells,
-        spec.fixed,
-        kernels,
-        lambda cell: say(f"counting {cell.label} (cell {next(number)} of {len(cells)})"),
-    )
+    return count_on_all_cores(cells, spec.fixed, kernels, lambda cell: say(f"counting {cell.label}"))
 
 
 def _show_costs(console: Console, counted: Sequence[Counted], kernels: Kernels) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,14 @@ def context() -> Any:
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(["vlmprof.execution.preload"])
     return found
+
+
+def start_server() -> None:
+    """Let the fork server begin to load its libraries, so that they are there when the first call comes."""
+    context()
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        with _same_search_path():
+            forkserver.ensure_running()
 
 
 _starting = threading.Lock()
