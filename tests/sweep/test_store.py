@@ -136,7 +136,7 @@ def test_a_run_grows_by_values_on_its_axes_and_by_nothing_else(tmp_path):
     with pytest.raises(UserError, match=r'\["vit-s", "vit-t"\] there and \["vit-t"\] here'):
         RunFolder(tmp_path / "run", MANIFEST)
     grown["spec"]["fixed"]["seed"] = 1
-    with pytest.raises(UserError, match="fixed.seed"):
+    with pytest.raises(UserError, match=r"fixed\.seed"):
         RunFolder(tmp_path / "run", grown)
 
 

@@ -1,0 +1,41 @@
+"""`vlmprof kernels tables`: what `vlmprof kernels bench --out` kept, as tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlmprof.cli import kernel_rows
+from vlmprof.errors import UserError, unknown
+
+
+def tables(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `kernels bench --out` wrote.")],
+    format: Annotated[str, typer.Option(help="markdown, latex or csv.")] = "markdown",
+) -> None:
+    """Print the rows kept in folders as one table of encoders and one of operations."""
+    from vlmprof.render.export import SHEET_WRITERS
+    from vlmprof.render.kernel_sheets import encoder_sheet, operation_sheet
+
+    if format not in SHEET_WRITERS:
+        raise unknown("format", format, SHEET_WRITERS)
+    found = False
+    for stem, make in (("backbones", encoder_sheet), ("bench", operation_sheet)):
+        rows = [row for folder in folders for row in kernel_rows.read(folder, stem)]
+        if not rows:
+            continue
+        found = True
+        try:
+            sheet = make(rows)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{stem}.json holds rows of another kind: {error}") from None
+        if format == "markdown":
+            print(f"{sheet.note}\n")
+        print(SHEET_WRITERS[format][1](sheet))
+    if not found:
+        names = ", ".join(map(str, folders))
+        raise UserError(
+            f"no backbones.json or bench.json in {names}; vlmprof kernels bench --out writes them"
+        )
