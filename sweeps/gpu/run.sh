@@ -26,7 +26,10 @@ out=${OUT:-$root/runs/gpu}
 total=$(awk "BEGIN { print int(60 * ${TOTAL:-9}) }")
 LARGEST_BYTES=$((15 << 20))
 small=${SMALL:-}
-public=${PUBLIC:+$(cd "$PUBLIC" && pwd)}
+public=${PUBLIC:+$(realpath "$PUBLIC")}
+resume=${RESUME:+$(realpath "$RESUME")}
+packed=${CACHE:+$(realpath "$CACHE")}
+steps=$(realpath "${STEPS:-$here/steps.sh}")
 
 # "NVIDIA H100 80GB HBM3, 9.0" -> h100 and sm_90
 if [ -n "$small" ]; then
@@ -47,12 +50,15 @@ results=$work/$card
 mkdir -p "$results" "$out" || exit 2
 out=$(cd "$out" && pwd)
 cd "$results" || exit 2
-if [ -n "${RESUME:-}" ]; then
-    tar -C "$work" -xzf "$(cd "$root" && realpath "$RESUME")" || exit 2
+if [ -n "$resume" ]; then
+    if ! tar -C "$work" -xzf "$resume" "$card"; then
+        echo "RESUME: $resume is no archive of results on $card" >&2
+        exit 2
+    fi
 fi
 exec > >(exec tee -i -a "$results/log.txt") 2>&1
 
-export PYTHONPATH=$root PYTHONUNBUFFERED=1
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export VLMPROF_COMMIT=${COMMIT:-$(git -C "$root" describe --always --dirty --abbrev=12 2>/dev/null)}
 export VLMPROF_TUNING_CACHE=$results/ss2d-tuning.json
 export TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$work/triton}
@@ -128,7 +134,7 @@ cubins() { find "$TRITON_CACHE_DIR" -name '*.cubin' 2>/dev/null | wc -l; }
 
 # Triton's files name the folder they lie in: build_cache.sh leaves a mark there
 unpack_cache() {
-    local packed=${CACHE:-$root/triton-cache/$arch.txz}
+    packed=${packed:-$root/triton-cache/$arch.txz}
     mkdir -p "$TRITON_CACHE_DIR"
     if [ -f "$packed" ]; then
         tar -C "$TRITON_CACHE_DIR" -xJf "$packed" &&
@@ -149,7 +155,7 @@ check_cache() {
 }
 
 # shellcheck source=steps.sh
-source "${STEPS:-$here/steps.sh}"
+source "$steps"
 
 running=
 stop() {

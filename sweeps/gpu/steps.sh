@@ -28,6 +28,7 @@ device=(--device cuda)
 models=(vmamba-t vmamba-b)
 dtypes=(bfloat16 float32 float16)
 most_telling=(--resolution 224 --resolution 1024 --resolution 4096)
+telling=(--resolution 224 --resolution 1024)
 studied=()
 for side in 224 256 384 512 768 1024 1280 1536 2048 3072 4096 5120 6144; do
     studied+=(--resolution "$side")
@@ -48,6 +49,7 @@ if [ -n "$small" ]; then
     models=(vmamba-t)
     dtypes=(float32)
     most_telling=(--resolution 64)
+    telling=(--resolution 64)
     studied=(--resolution 64 --resolution 96)
     five=(--backbone vit-t --resolution 64)
     cells=(--device cpu --llm llama-23m --warm-up 1 --iterations 2)
@@ -123,7 +125,7 @@ step_encoders() {
     [ -z "$public" ] || public_modes=(public "public graphed")
     [ -z "$short" ] || models=(vmamba-t)
     encode 90 encoders "$(joined "${models[@]}")" fused "fused graphed" -- "${most_telling[@]}"
-    encode 60 encoders "$(joined "${models[@]}")" eager graphed "${public_modes[@]}" -- --resolution 224 --resolution 1024
+    encode 60 encoders "$(joined "${models[@]}")" eager graphed "${public_modes[@]}" -- "${telling[@]}"
     encode 40 encoders "$(joined "${models[@]}")" eager graphed "${public_modes[@]}" -- "${most_telling[@]}"
 }
 
