@@ -23,9 +23,9 @@ STEPS = (SCRIPTS / "steps.sh").read_text()
 
 TWENTY_STEPS = """
 FIRST=()
-for number in $(seq 10 29); do
-    FIRST+=("n$number")
-    eval "step_n$number() { run 20 bash -c 'head -c 99999 /dev/urandom >r$number; sleep .2; touch s$number'; }"
+for n in $(seq 10 29); do
+    FIRST+=("n$n")
+    eval "step_n$n() { run 20 bash -c 'head -c 200000 /dev/urandom >r$n; sleep 0.2; touch s$n'; }"
 done
 SECOND=(n10)
 """
