@@ -10,7 +10,8 @@
 #
 #   OUT=folder      where CARD.tgz is left; runs/gpu by default
 #   TOTAL=9         minutes after which what runs is ended and nothing more is started
-#   RESUME=archive  of an earlier call: goes on from its rows
+#   RESUME=archive  of an earlier call on another machine with the same card: goes on from its rows, as a second
+#                   call on the same machine does by itself
 #   CACHE=archive   of kernels that build_cache.sh has compiled; triton-cache/sm_NN.txz by default
 #   COMMIT=…        of this tree, where there is no git to ask
 #   PUBLIC=folder   a checkout of MzeroMiko/VMamba, to time beside ours
@@ -57,6 +58,7 @@ if [ -n "$resume" ]; then
     fi
 fi
 exec > >(exec tee -i -a "$results/log.txt") 2>&1
+printed_by=$!
 
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export VLMPROF_COMMIT=${COMMIT:-$(git -C "$root" describe --always --dirty --abbrev=12 2>/dev/null)}
@@ -82,13 +84,17 @@ pack() {
 
 # As the report names a command: without this machine's folders.
 named() {
-    local words
-    words=$(printf '%q ' "$@")
+    local words= word
+    for word in "$@"; do
+        [[ $word =~ ^[-A-Za-z0-9_@%+=:,./]+$ ]] || word="'$word'"
+        words+=" $word"
+    done
     words=${words//"$python -m vlmprof"/vlmprof}
     words=${words//"$python"/python}
     [ -z "$public" ] || words=${words//"$public"/CHECKOUT}
     words=${words//"$root/"/}
-    printf '%s' "${words% }"
+    words=${words//"$root"/.}
+    printf '%s' "${words# }"
 }
 
 # launch SECONDS COMMAND…: ended after so long, or when the time for everything is over; its rows are kept
@@ -96,6 +102,7 @@ launch() {
     local most=$1 rest began=$SECONDS code=0
     shift
     rest=$(($(left) - 15))
+    [ -z "${TOUCH:-}" ] || most=$rest
     if [ "$rest" -lt 10 ]; then
         echo "-- no time left for: $(named "$@")"
         return 124
@@ -136,7 +143,7 @@ cubins() { find "$TRITON_CACHE_DIR" -name '*.cubin' 2>/dev/null | wc -l; }
 unpack_cache() {
     packed=${packed:-$root/triton-cache/$arch.txz}
     mkdir -p "$TRITON_CACHE_DIR"
-    if [ -f "$packed" ]; then
+    if [ "$(cubins)" -eq 0 ] && [ -f "$packed" ]; then
         tar -C "$TRITON_CACHE_DIR" -xJf "$packed" &&
             find "$TRITON_CACHE_DIR" -name '__grp__*.json' -exec sed -i "s#@TRITON_CACHE_DIR@#$TRITON_CACHE_DIR#g" {} +
     fi
@@ -184,3 +191,5 @@ for name in "$@"; do
 done
 echo "== done (${SECONDS} s): $(cubins) kernels, $carried of them carried; $out/$card.tgz"
 pack
+exec >&- 2>&-
+wait "$printed_by"

@@ -7,9 +7,9 @@
 #   encoders   VMamba-T and -B eager, graphed, fused and both, beside the paper; public where there is a checkout
 #   ss2d       SS2D tuned and timed at VMamba's shapes: its share of what a copy and a matrix product reach
 #   telling    Figure 4 where it tells most: five encoders at five resolutions, the LLM shared
-#   figure     the same figure to its end
-#   sizes      the encoders, VMamba-S too, at the study's other resolutions
 #   profile    what limits the scan, by Nsight Compute
+#   sizes      the encoders, VMamba-S too, at the study's other resolutions
+#   figure     the figure of telling to its end
 #   tuned      the fused encoders once more, with what ss2d has tuned
 #
 # Asked for by name:
@@ -22,7 +22,7 @@
 #   fidelity   ViT and the LLM in other dtypes and attention backends
 #   sanitize   the operations that verify found wrong, one small case each, under compute-sanitizer
 FIRST=(versions verify tests encoders ss2d telling)
-SECOND=(versions figure sizes profile tuned)
+SECOND=(versions telling profile sizes figure tuned)
 
 device=(--device cuda)
 models=(vmamba-t vmamba-b)
@@ -88,6 +88,8 @@ sweep() {
 }
 
 step_versions() {
+    # a second call on the machine of the first has it already
+    [ -n "$resume" ] || [ ! -f environment.json ] || return 0
     {
         echo "commit ${VLMPROF_COMMIT:-unknown}"
         [ -n "$small" ] || nvidia-smi -q
@@ -116,7 +118,7 @@ step_verify() {
 
 step_tests() {
     [ -z "$short$small" ] || return 0
-    run 120 "$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -v -p no:cacheprovider -m gpu \
+    run 120 "$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -vv -p no:cacheprovider -m gpu \
         "${gpu_tests[@]/#/$root/}"
 }
 
@@ -125,6 +127,7 @@ step_encoders() {
     [ -z "$public" ] || public_modes=(public "public graphed")
     [ -z "$short" ] || models=(vmamba-t)
     encode 90 encoders "$(joined "${models[@]}")" fused "fused graphed" -- "${most_telling[@]}"
+    [ -z "${TOUCH:-}" ] || return 0
     encode 60 encoders "$(joined "${models[@]}")" eager graphed "${public_modes[@]}" -- "${telling[@]}"
     encode 40 encoders "$(joined "${models[@]}")" eager graphed "${public_modes[@]}" -- "${most_telling[@]}"
 }
@@ -161,9 +164,8 @@ step_profile() {
     for side in 1024 4096; do
         # the card's clocks are left as they are
         run 90 ncu --clock-control none --target-processes all --set full \
-            --kernel-name 'regex:summary_kernel|output_kernel' --launch-skip 8 --launch-count 4 \
-            --export "profile-$side" --force-overwrite \
-            "$python" -m vlmprof kernels bench "${device[@]}" --op ss2d --level 1 --resolution "$side" --seconds 0.01
+            --kernel-name 'regex:summary_kernel|output_kernel' --launch-skip 3 --launch-count 3 \
+            --export "profile-$side" --force-overwrite "$python" "$here/scan.py" "$side" 2
         ncu --import "profile-$side.ncu-rep" --page details >"profile-$side.txt" 2>&1
         ncu --import "profile-$side.ncu-rep" --page source --print-source sass --csv >"profile-$side-source.csv" 2>&1
         pack
