@@ -41,9 +41,10 @@ build=$(cd "$build" && pwd)
 out=$(cd "$out" && pwd)
 
 # verify finds every result wrong, since a simulated GPU computes nothing; what counts is what was compiled
-PYTHON=$python TOUCH=1 TOTAL=600 OUT=$scratch/out WORK=$scratch/work CACHE=none TRITON_CACHE_DIR=$build \
-    OMP_NUM_THREADS=1 nice "$python" "$root/tests/simulated_gpu/simulate.py" \
-    "$here/run.sh" ${STEPS_ASKED:-verify tests encoders sizes ss2d operations} | grep -E '^(==|--)' || true
+export PYTHON=$python TOUCH=1 TOTAL=600 CACHE=none TRITON_CACHE_DIR=$build OMP_NUM_THREADS=1 scratch here
+printf '%s\n' ${STEPS_ASKED:-verify tests sizes encoders ss2d operations} >"$scratch/steps"
+nice "$python" "$root/tests/simulated_gpu/simulate.py" xargs -a "$scratch/steps" -P "$(nproc)" -I{} \
+    bash -c 'OUT=$scratch/{} WORK=$scratch/{} "$here/run.sh" {}' | grep -E '^(==|--)' || true
 
 cd "$build"
 count=$(find . -name '*.cubin' | wc -l)
@@ -55,6 +56,6 @@ fi
 mkdir "$scratch/packed"
 find . \( -name '*.cubin' -o -name '*.so' -o -name '*.json' \) -print0 | tar -cf - --null -T - | tar -xf - -C "$scratch/packed"
 find "$scratch/packed" -name '__grp__*.json' -exec sed -i "s#$build#@TRITON_CACHE_DIR@#g" {} +
-tar -C "$scratch/packed" --sort=name --owner=0 --group=0 -cf - . | xz -T0 -6 >"$out/$arch.txz.part"
+tar -C "$scratch/packed" --sort=name --owner=0 --group=0 -cf - . | nice xz -T0 -6 >"$out/$arch.txz.part"
 mv "$out/$arch.txz.part" "$out/$arch.txz"
 echo "$count kernels for $arch, $(find . -name '*.so' | wc -l) launchers: $(du -h "$out/$arch.txz" | cut -f1) in $out/$arch.txz"
