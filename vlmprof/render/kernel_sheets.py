@@ -9,8 +9,8 @@ from vlmprof.render.sheets import Column, Kind, Sheet, Value
 from vlmprof.render.style import backbone_label
 
 PAPERS_CARD = "NVIDIA H200"
-BEST = ("fused graphed", "fused", "compiled", "graphed", "eager")
-"""Modes of this project's own encoders, the one that should be fastest first."""
+MODES = ("eager", "graphed", "compiled", "fused", "fused graphed")
+"""Of this project's own encoders, the one that should be fastest last."""
 
 PLACE = ("backbone", "resolution", "dtype", "levels")
 
@@ -22,8 +22,10 @@ def encoder_sheet(rows: Rows) -> Sheet:
 
     The paper's latency is beside them on every card; how many times as fast as it, on the paper's card alone.
     """
-    modes = list(dict.fromkeys(row["mode"] for row in rows))
-    places = list(dict.fromkeys(_place(row) for row in rows))
+    told = list(dict.fromkeys(row["mode"] for row in rows))
+    modes = sorted(told, key=lambda mode: MODES.index(mode) if mode in MODES else len(MODES))
+    names = list(dict.fromkeys(row["backbone"] for row in rows))
+    places = sorted({_place(row) for row in rows}, key=lambda place: (names.index(place[0]), place[1:]))
     found = {(_place(row), row["mode"]): row for row in rows}
 
     def values(mode: str, name: str = "median_s") -> list[Value]:
@@ -31,8 +33,8 @@ def encoder_sheet(rows: Rows) -> Sheet:
         return [None if r is None else r[name] if r["status"] == "ok" else _why(r) for r in here]
 
     def paper_s(place: tuple[Any, ...]) -> Value:
-        told = [found[place, mode]["paper_gpu_vision_s"] for mode in modes if (place, mode) in found]
-        return told[0]
+        known = [found[place, mode]["paper_gpu_vision_s"] for mode in modes if (place, mode) in found]
+        return known[0]
 
     paper = [paper_s(place) for place in places]
     columns = [
@@ -46,7 +48,7 @@ def encoder_sheet(rows: Rows) -> Sheet:
         *(Column(mode, Kind.SECONDS, values(mode)) for mode in modes),
     ]
     measured = {row["mode"] for row in rows if row["status"] == "ok"}
-    best = next((mode for mode in BEST if mode in measured), None)
+    best = next((mode for mode in reversed(MODES) if mode in measured), None)
     if any(paper):
         columns.append(Column("paper (H200)", Kind.SECONDS, paper))
         if best and {_card(row) for row in rows} == {PAPERS_CARD}:
