@@ -102,7 +102,7 @@ launch() {
     local most=$1 rest began=$SECONDS code=0
     shift
     rest=$(($(left) - 15))
-    [ -z "${TOUCH:-}" ] || most=$rest
+    [ -z "${TOUCH:-}" ] || most=$((10 * most))
     if [ "$rest" -lt 10 ]; then
         echo "-- no time left for: $(named "$@")"
         return 124
@@ -173,23 +173,28 @@ stop() {
 }
 trap stop INT TERM
 
-case ${1:-} in
-'') set -- "${FIRST[@]}" ;;
---second) set -- "${SECOND[@]}" ;;
-esac
-for name in "$@"; do
-    if ! declare -F "step_$name" >/dev/null; then
-        echo "no step $name: ${FIRST[*]} ${SECOND[*]}"
-        exit 2
-    fi
-done
-echo "== $card ($arch), commit ${VLMPROF_COMMIT:-unknown}, $total s for $*"
-unpack_cache
-for name in "$@"; do
-    echo "== $name (${SECONDS} s)"
-    "step_$name"
-done
-echo "== done (${SECONDS} s): $(cubins) kernels, $carried of them carried; $out/$card.tgz"
-pack
-exec >&- 2>&-
-wait "$printed_by"
+# in one piece, so that nothing changes under a run while this file is edited
+main() {
+    case ${1:-} in
+    '') set -- "${FIRST[@]}" ;;
+    --second) set -- "${SECOND[@]}" ;;
+    esac
+    for name in "$@"; do
+        if ! declare -F "step_$name" >/dev/null; then
+            echo "no step $name: ${FIRST[*]} ${SECOND[*]}"
+            exit 2
+        fi
+    done
+    echo "== $card ($arch), commit ${VLMPROF_COMMIT:-unknown}, $total s for $*"
+    unpack_cache
+    for name in "$@"; do
+        echo "== $name (${SECONDS} s)"
+        "step_$name"
+    done
+    echo "== done (${SECONDS} s): $(cubins) kernels, $carried of them carried; $out/$card.tgz"
+    pack
+    exec >&- 2>&-
+    wait "$printed_by"
+    exit 0
+}
+main "$@"

@@ -118,7 +118,7 @@ step_verify() {
 
 step_tests() {
     [ -z "$short$small" ] || return 0
-    run 120 "$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -vv -p no:cacheprovider -m gpu \
+    run 120 "$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -vv --tb=short -p no:cacheprovider -m gpu \
         "${gpu_tests[@]/#/$root/}"
 }
 
