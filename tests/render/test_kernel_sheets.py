@@ -108,6 +108,7 @@ def test_the_command_joins_what_several_folders_keep(tmp_path):
     [
         (None, (), "no backbones.json or bench.json"),
         ([{"op": "ss2d"}], (), "rows of another kind"),
+        ({"op": "ss2d"}, (), "no list of rows"),
         ([operation("x")], ("--format", "html"), "html"),
     ],
 )
