@@ -38,8 +38,9 @@ five=(--backbone vit-b --backbone vmamba-t --backbone vmamba-b --backbone vitdet
 cells=(--budget 2s)
 all_cells=()
 each=(--seconds 0.2)
+# without tests/kernels/test_backends.py, whose cases verify has taken
 gpu_tests=(tests/sweep/test_on_a_gpu.py tests/measure/test_busy.py tests/measure/test_memory.py
-    tests/measure/test_timeline.py tests/kernels/test_backends.py)
+    tests/measure/test_timeline.py)
 if [ -n "${TOUCH:-}" ]; then
     each=(--seconds 0.01)
     cells=(--warm-up 1 --iterations 1)
@@ -118,8 +119,12 @@ step_verify() {
 
 step_tests() {
     [ -z "$short$small" ] || return 0
-    run 120 "$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -vv --tb=short -p no:cacheprovider -m gpu \
-        "${gpu_tests[@]/#/$root/}"
+    local which
+    # the one that compiles whole models takes as long as all others, and comes last
+    for which in "not every_mode" every_mode; do
+        run 80 "$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider -vv --tb=short \
+            -m gpu -k "$which" "${gpu_tests[@]/#/$root/}"
+    done
 }
 
 step_encoders() {

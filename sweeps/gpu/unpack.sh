@@ -26,7 +26,7 @@ tar -C "$scratch" -xzf "$archive"
 card=$(ls "$scratch")
 mkdir -p "$reports/$card"
 cd "$reports/$card"
-tar -C "$scratch/$card" -cf - --exclude=logs --exclude=.lock --exclude=log.txt --exclude=machine.txt \
+tar -C "$scratch/$card" -cf - --exclude=logs --exclude='*.lock' --exclude=log.txt --exclude=machine.txt \
     --exclude='*.ncu-rep' --exclude='*-source.csv' --exclude='*.png' --exclude='*.pdf' --exclude='*.part' . | tar -xf -
 
 ending() { awk -F'\t' '$2 == 0 { s = "" } $2 == 124 || $2 == 137 { s = ", ended by its time limit" }
@@ -78,6 +78,8 @@ P
         printf '\n## Against float64\n\n'
         verdicts
     fi
+    outcomes=$(grep -aoE 'tests/[a-z_/]+\.py::.* (PASSED|FAILED|ERROR|SKIPPED)' "$scratch/$card/log.txt" || true)
+    [ -z "$outcomes" ] || printf '\n## Tests that need a GPU\n\n```\n%s\n```\n' "$outcomes"
 } >README.md.part
 
 for run in */run.json; do

@@ -170,7 +170,7 @@ def test_steps_and_files_that_the_scripts_name_exist():
             assert any((folder / path).is_file() for folder in (ROOT, SCRIPTS)), path
 
 
-def test_every_test_that_needs_a_gpu_is_taken_along():
+def test_every_file_of_tests_that_need_a_gpu_is_named():
     named = set(re.findall(r"tests/[\w/]+\.py", STEPS))
     marked = {
         str(path.relative_to(ROOT))
