@@ -5,7 +5,9 @@
 #
 # It takes the steps themselves on the simulated GPU (tests/simulated_gpu), so that keys, variants and alignment
 # are those of a run. They serve where Python, Triton and the kernels' source are the same: not only functions
-# but the lines they start at. About fifteen minutes of a processor, on all cores.
+# but the lines they start at, and which kernel a process asks for first: Triton takes the globals of a device
+# function into a kernel's key only if another kernel has had that function hashed before. About fifteen minutes of
+# a processor, on all cores.
 #
 #   PYTHON=python3  the Python of the machine with the GPU, with its torch (a build with CUDA) and its Triton
 #   BUILD=folder    where to compile, and what to go on from; a temporary folder by default
