@@ -157,7 +157,12 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree that runs, `-dirty` if it was changed; None for an installed wheel."""
+    """The commit of the source tree that runs, `-dirty` if it was changed; None for an installed wheel.
+
+    VLMPROF_COMMIT says it for a copy without its history.
+    """
+    if said := os.environ.get("VLMPROF_COMMIT"):
+        return said
     root = Path(vlmprof.__file__).parent.parent
     if not (root / ".git").exists():
         return None

@@ -46,8 +46,9 @@ class RunFolder:
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
         """Open `path`, or make it and write `manifest` (`spec`, `command`, `environment`).
 
-        Raises `UserError` when the folder cannot be written, belongs to another specification or
-        device, or another sweep is writing to it.
+        A run may grow: a specification that differs by having more values on its axes takes the place of the
+        one that is there. Raises `UserError` when the folder cannot be written, belongs to another
+        specification or device, or another sweep is writing to it.
         """
         self.path = path
         try:
@@ -60,6 +61,9 @@ class RunFolder:
                 _write_whole(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
             else:
                 _refuse_other(path, existing, manifest)
+                if _section(existing, "axes") != _section(manifest, "axes"):
+                    grown = {**existing, "spec": manifest["spec"], "command": manifest["command"]}
+                    _write_whole(path / MANIFEST, json.dumps(grown, indent=2) + "\n")
             for folder in (SAMPLES, LOGS):
                 (path / folder).mkdir(exist_ok=True)
             self._rows = (path / ROWS).open("a+b", buffering=0)
@@ -217,13 +221,17 @@ def _refuse_other(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, 
         for section in ("axes", "fixed")
         for old, new in [(_section(existing, section), _section(wanted, section))]
         for key in sorted((old.keys() | new.keys()) - POLICY)
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and not (section == "axes" and _has_all(new.get(key), old.get(key)))
     ]
     devices = [manifest.get("environment", {}).get("device_name") for manifest in (existing, wanted)]
     if devices[0] != devices[1]:
         differing.append(f"device is {devices[0]} there and {devices[1]} here")
     if differing:
         raise UserError(f"{path} belongs to another sweep: {'; '.join(differing)}; name another with --out")
+
+
+def _has_all(values: Any, earlier: Any) -> bool:
+    return isinstance(values, list) and isinstance(earlier, list) and all(v in values for v in earlier)
 
 
 def _section(manifest: Mapping[str, Any], section: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -23,6 +24,7 @@ const Settings& settings() {
       (size_t)(from_environment("SIMULATED_GIB", 139.8) * (1ull << 30)),
       from_environment("SIMULATED_LAUNCH_US", 0) * 1e-6,
       from_environment("SIMULATED_KERNEL_US", 2.5) * 1e-6,
+      (int)lround(10 * from_environment("SIMULATED_CAPABILITY", 9.0)),
       getenv("SIMULATED_LOG"),
   };
   return read;
@@ -118,7 +120,9 @@ int attribute(int which) {
     case cudaDevAttrMaxBlocksPerMultiprocessor:
       return 32;
     case cudaDevAttrComputeCapabilityMajor:
-      return 9;
+      return settings().capability / 10;
+    case cudaDevAttrComputeCapabilityMinor:
+      return settings().capability % 10;
     case cudaDevAttrConcurrentKernels:
     case cudaDevAttrUnifiedAddressing:
     case cudaDevAttrManagedMemory:
@@ -155,6 +159,7 @@ EXPORT cudaError_t cudaGetDeviceProperties(cudaDeviceProp* said, int number) {
   for (int i = 0; i < 16; i++) said->uuid.bytes[i] = (char)(7 * i + number + 1);
   said->totalGlobalMem = settings().bytes;
   said->major = attribute(cudaDevAttrComputeCapabilityMajor);
+  said->minor = attribute(cudaDevAttrComputeCapabilityMinor);
   said->multiProcessorCount = attribute(cudaDevAttrMultiProcessorCount);
   said->maxThreadsPerMultiProcessor = attribute(cudaDevAttrMaxThreadsPerMultiProcessor);
   said->maxBlocksPerMultiProcessor = attribute(cudaDevAttrMaxBlocksPerMultiprocessor);

@@ -17,6 +17,7 @@ struct Settings {
   size_t bytes;     // SIMULATED_GIB, of each GPU
   double launch_s;  // SIMULATED_LAUNCH_US, what a launch takes of the host
   double kernel_s;  // SIMULATED_KERNEL_US, what a kernel takes of the GPU
+  int capability;   // SIMULATED_CAPABILITY, 90 for 9.0
   const char* log;  // SIMULATED_LOG, a file for what was asked and is not simulated
 };
 const Settings& settings();

@@ -20,6 +20,14 @@ HERE = Path(__file__).parent
 LIBRARIES_LEFT = ("cusolver", "cusparse", "cufft", "cuFile", "curand", "nvrtc", "nvshmem")
 """Loaded as they are, and never called by what is tested."""
 
+NVIDIA_SMI = """#!/bin/sh
+case "$1" in
+--query-gpu=name,compute_cap) echo "Simulated NVIDIA H200, {capability}" ;;
+*) echo "a simulated GPU" ;;
+esac
+"""
+"""It has a name of its own, so that what is kept under the card's name is told from a real one's."""
+
 STUB = 'extern "C" __attribute__((visibility("default"))) int {name}(...) {{ {body} return 0; }}\n'
 
 
@@ -53,7 +61,11 @@ def environment(work: Path) -> dict[str, str]:
     _build(work, "libnvidia-ml.so.1", ["nvml"], _named(rb"\x00(nvml\w+)(?=\x00)", looked_up))
     (work / "libcuda.so.1").symlink_to("libsimulated_gpu.so")
     (work / "libcuda.so").symlink_to("libsimulated_gpu.so")
+    smi = work / "nvidia-smi"
+    smi.write_text(NVIDIA_SMI.format(capability=os.environ.get("SIMULATED_CAPABILITY", "9.0")))
+    smi.chmod(0o755)
     return {
+        "PATH": f"{work}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "LD_PRELOAD": ":".join(map(str, preloaded)),
         "LD_LIBRARY_PATH": str(work),
         "TRITON_LIBCUDA_PATH": str(work),

@@ -122,6 +122,24 @@ def test_another_spec_or_device_is_refused_with_both_shown(tmp_path):
     RunFolder(tmp_path / "run", other).__exit__(None, None, None)
 
 
+def test_a_run_grows_by_values_on_its_axes_and_by_nothing_else(tmp_path):
+    with RunFolder(tmp_path / "run", MANIFEST) as folder:
+        folder.append(a_row("kept"), {})
+    grown = json.loads(json.dumps(MANIFEST))
+    grown["spec"]["axes"]["backbone"] = ["vit-s", *MANIFEST["spec"]["axes"]["backbone"]]
+    grown["command"] = "another"
+    grown["environment"]["started_at"] = "later"
+    with RunFolder(tmp_path / "run", grown) as folder:
+        assert folder.rows().keys() == {"kept"}
+    written = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert written == {**MANIFEST, "spec": grown["spec"], "command": "another"}
+    with pytest.raises(UserError, match=r'\["vit-s", "vit-t"\] there and \["vit-t"\] here'):
+        RunFolder(tmp_path / "run", MANIFEST)
+    grown["spec"]["fixed"]["seed"] = 1
+    with pytest.raises(UserError, match=r"fixed\.seed"):
+        RunFolder(tmp_path / "run", grown)
+
+
 def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years")
     with pytest.raises(UserError, match="no run folder"):

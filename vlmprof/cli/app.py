@@ -16,6 +16,7 @@ from vlmprof.cli.compare import compare
 from vlmprof.cli.estimate import estimate
 from vlmprof.cli.export import export
 from vlmprof.cli.frontier import frontier
+from vlmprof.cli.kernel_tables import tables
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
@@ -145,6 +146,7 @@ def plot(
         print(path)
 
 
+kernels.app.command()(tables)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(backbones.app, name="backbones")
 for command in (report, compare, recommend, export, estimate, frontier, trace):

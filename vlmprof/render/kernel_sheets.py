@@ -1,0 +1,118 @@
+"""Tables of what `vlmprof kernels bench` kept: whole encoders beside the paper, and single operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vlmprof.render.sheets import Column, Kind, Sheet, Value
+from vlmprof.render.style import backbone_label
+
+PAPERS_CARD = "NVIDIA H200"
+MODES = ("eager", "graphed", "compiled", "fused", "fused graphed")
+"""Of this project's own encoders, the one that should be fastest last."""
+
+PLACE = ("backbone", "resolution", "dtype", "levels")
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def encoder_sheet(rows: Rows) -> Sheet:
+    """The rows of `backbones.json`: a line per encoder and resolution, medians side by side by mode.
+
+    The paper's latency is beside them on every card; how many times as fast as it, on the paper's card alone.
+    """
+    told = list(dict.fromkeys(row["mode"] for row in rows))
+    modes = sorted(told, key=lambda mode: MODES.index(mode) if mode in MODES else len(MODES))
+    names = list(dict.fromkeys(row["backbone"] for row in rows))
+    places = sorted({_place(row) for row in rows}, key=lambda place: (names.index(place[0]), place[1:]))
+    found = {(_place(row), row["mode"]): row for row in rows}
+
+    def values(mode: str, name: str = "median_s") -> list[Value]:
+        here = [found.get((place, mode)) for place in places]
+        return [None if r is None else r[name] if r["status"] == "ok" else _why(r) for r in here]
+
+    def paper_s(place: tuple[Any, ...]) -> Value:
+        known = [found[place, mode]["paper_gpu_vision_s"] for mode in modes if (place, mode) in found]
+        return known[0]
+
+    paper = [paper_s(place) for place in places]
+    columns = [
+        Column("backbone", Kind.TEXT, [backbone_label(str(place[0])) for place in places]),
+        Column("resolution", Kind.TEXT, [f"{place[1]}²" for place in places]),
+        *(
+            Column(name, Kind.TEXT, [place[i] for place in places])
+            for i, name in enumerate(PLACE)
+            if i > 1 and len({place[i] for place in places}) > 1
+        ),
+        *(Column(mode, Kind.SECONDS, values(mode)) for mode in modes),
+    ]
+    measured = {row["mode"] for row in rows if row["status"] == "ok"}
+    best = next((mode for mode in reversed(MODES) if mode in measured), None)
+    if any(paper):
+        columns.append(Column("paper (H200)", Kind.SECONDS, paper))
+        if best and {_card(row) for row in rows} == {PAPERS_CARD}:
+            columns.append(Column(f"paper / {best}", Kind.RATIO, _ratios(paper, values(best))))
+    if best:
+        columns += [
+            Column(f"{other} / {best}", Kind.RATIO, _ratios(values(other), values(best)))
+            for other in ("public", "public graphed")
+            if other in measured
+        ]
+        peaks = values(best, "peak_allocated_bytes")
+        columns.append(Column(f"peak, {best}", Kind.BYTES, peaks))
+    note = (
+        f"Medians of single calls on {_cards(rows)}, batch 1; fused: this "
+        "project's Triton kernels; graphed: captured once as a CUDA graph, so without the cost of launching."
+    )
+    return Sheet("encoders", "Vision encoders", note, columns)
+
+
+def operation_sheet(rows: Rows) -> Sheet:
+    """The rows of `bench.json`, one line each, with their shares of the ceilings measured in the same run."""
+
+    def column(title: str, kind: Kind, name: str) -> Column:
+        return Column(title, kind, [row[name] for row in rows])
+
+    times: list[Value] = [[row["median_s"], row["quartile_low_s"], row["quartile_high_s"]] for row in rows]
+    note = (
+        f"Medians, with quartiles in parentheses, on {_cards(rows)}. Bytes and operations are counted: each "
+        "input read once, each output written once. Shares are of a large copy and a large matrix product in "
+        "the same run."
+    )
+    columns = [
+        column("operation", Kind.TEXT, "op"),
+        column("shape", Kind.TEXT, "shape"),
+        column("dtype", Kind.TEXT, "dtype"),
+        column("backend", Kind.TEXT, "backend"),
+        column("launch", Kind.TEXT, "launch"),
+        Column("time", Kind.SECONDS, times),
+        Column("GB/s", Kind.NUMBER, [row["bytes_per_s"] / 1e9 for row in rows]),
+        column("of copy", Kind.PERCENT, "share_of_copy_ceiling"),
+        Column("TFLOP/s", Kind.NUMBER, [row["flops_per_s"] / 1e12 for row in rows]),
+        column("of matrix product", Kind.PERCENT, "share_of_matmul_ceiling"),
+    ]
+    return Sheet("operations", "Operations", note, columns)
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in PLACE)
+
+
+def _card(row: Mapping[str, Any]) -> str:
+    return str(row.get("device_name") or row.get("device") or "an unnamed device")
+
+
+def _cards(rows: Rows) -> str:
+    return ", ".join(sorted({_card(row) for row in rows}))
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    return "out of memory" if row["status"] == "oom" else str(row["status"])
+
+
+def _ratios(slow: Sequence[Value], fast: Sequence[Value]) -> list[Value]:
+    return [
+        a / b if isinstance(a, float) and isinstance(b, float) else None
+        for a, b in zip(slow, fast, strict=True)
+    ]
