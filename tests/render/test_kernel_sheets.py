@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from vlmprof.cli.app import app
 from vlmprof.errors import UserError
-from vlmprof.render.kernel_sheets import encoder_sheet, operation_sheet
-from vlmprof.render.sheets import Sheet
+from vlmprof.render.tables.kernels import encoder_sheet, operation_sheet
+from vlmprof.render.tables.sheet import Sheet
 
 
 def encoder(mode: str, median_s: float | None, resolution: int = 1024, **more: object) -> dict:

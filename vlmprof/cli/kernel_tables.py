@@ -16,8 +16,8 @@ def tables(
     format: Annotated[str, typer.Option(help="markdown, latex or csv.")] = "markdown",
 ) -> None:
     """Print the rows kept in folders as one table of encoders and one of operations."""
-    from vlmprof.render.export import SHEET_WRITERS
-    from vlmprof.render.kernel_sheets import encoder_sheet, operation_sheet
+    from vlmprof.render.tables.export import SHEET_WRITERS
+    from vlmprof.render.tables.kernels import encoder_sheet, operation_sheet
 
     if format not in SHEET_WRITERS:
         raise unknown("format", format, SHEET_WRITERS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlmprof.render.sheets import Column, Kind, Sheet, Value
-from vlmprof.render.style import backbone_label
+from vlmprof.render.labels import backbone_label
+from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value
 
 PAPERS_CARD = "NVIDIA H200"
 MODES = ("eager", "graphed", "compiled", "fused", "fused graphed")
