@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -12,7 +11,8 @@ from typing import Any
 
 from vlmprof.execution import oom
 from vlmprof.execution.board import Board, Phase, Reading
-from vlmprof.execution.processes import Ended, board, call_in_process, first_line
+from vlmprof.execution.endings import how_it_ended
+from vlmprof.execution.processes import Ended, board, call_in_process
 from vlmprof.measure.telemetry import Telemetry, nvml_probe
 from vlmprof.plan import Cell
 from vlmprof.records import Row, Status
@@ -94,25 +94,7 @@ def _explain(
     timeout_s: float | None,
 ) -> Row:
     """The row of a cell whose process sent no result."""
-
-    def row(status: Status, message: str) -> Row:
-        return unmeasured_row(cell, machine["device_name"], status, message)
-
     reading = where.read()
-    at = f"while {reading}"
-    if ended.timed_out:
-        return row(Status.TIMEOUT, f"longer than {timeout_s:g} s, stopped {at}")
-    if ended.error or ended.user_error:
-        return row(Status.ERROR, ended.error or ended.user_error or "")
-    code = ended.exit_code or 0
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    if code == -signal.SIGKILL:
-        kills = oom.system_oom_kills()
-        if kills is None or kills != kills_before:
-            killed = row(Status.OOM, f"killed by the system for want of memory {at}")
-            return replace(killed, oom_stage=reading.place)
-        return row(Status.ERROR, f"its process was killed (SIGKILL) from outside {at}")
-    if oom.says_out_of_memory(ended.last_words):
-        last = first_line(ended.last_words.splitlines()[-1])
-        return replace(row(Status.OOM, f"{last} ({name} {at})"), oom_stage=reading.place)
-    return row(Status.ERROR, f"its process ended with {name} {at}")
+    status, message = how_it_ended(ended, f" while {reading}", kills_before, timeout_s)
+    row = unmeasured_row(cell, machine["device_name"], status, message)
+    return replace(row, oom_stage=reading.place) if status is Status.OOM else row

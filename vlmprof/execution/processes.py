@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -57,40 +57,62 @@ def context() -> Any:
     return found
 
 
+def start_fork_server(preload: str) -> None:
+    """Let the fork server import `preload` in the place of what cells need, from now on, meanwhile.
+
+    Without effect where it runs already, or where the system has none.
+    """
+    if context().get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        context().set_forkserver_preload([preload])
+        forkserver.ensure_running()
+
+
 def call_in_process(
     target: str,
     args: tuple[Any, ...],
     *,
     log: Path | None = None,
     timeout_s: float | None = None,
+    item_timeout_s: float | None = None,
     on_poll: Callable[[int], None] = lambda pid: None,
+    on_item: Callable[[Any], None] = lambda item: None,
     stop: threading.Event | None = None,
 ) -> Ended:
     """Run `target`, written `module:function`, on `args` in a process of its own and wait for it.
 
     The module is imported there alone, so that this process stays light. What it prints goes to `log`.
-    After `timeout_s` it is killed. `on_poll` is called with the process's
-    number a few times a second meanwhile, and `stop` ends it with `StoppedError`. If this process
-    is interrupted or dies, so does the other.
+    A generator's items are given to `on_item` as they come; its value is what it returns. It is killed after
+    `timeout_s`, and after `item_timeout_s` without an item or an end. `on_poll` is called with the process's
+    number a few times a second meanwhile, and `stop` ends it with `StoppedError`. If this process is
+    interrupted or dies, so does the other.
     """
     spawn = context()
     answers, answer = spawn.Pipe(duplex=False)
     lifeline, held = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log))
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    begun_s = heard_s = time.monotonic()
     process.start()
     answer.close()
     lifeline.close()
     try:
-        while not wait([answers, process.sentinel], POLL_S):
-            on_poll(process.pid)
-            if stop is not None and stop.is_set():
-                raise StoppedError
-            if deadline is not None and time.monotonic() > deadline:
-                process.kill()
-                process.join()
-                return Ended(timed_out=True, last_words=_tail(log))
-        kind, content = _answer(answers)
+        kind: str = "item"
+        content: Any = None
+        while kind == "item":
+            while not wait([answers, process.sentinel], POLL_S):
+                on_poll(process.pid)
+                if stop is not None and stop.is_set():
+                    raise StoppedError
+                now_s = time.monotonic()
+                if _later(now_s - begun_s, timeout_s) or _later(now_s - heard_s, item_timeout_s):
+                    process.kill()
+                    process.join()
+                    return Ended(timed_out=True, last_words=_tail(log))
+            kind, content = _answer(answers)
+            if kind == "item":
+                on_item(content)
+                heard_s = time.monotonic()
         if kind == "died":
             process.join()
             return Ended(exit_code=process.exitcode, last_words=_tail(log))
@@ -104,6 +126,10 @@ def call_in_process(
         process.close()
         answers.close()
         held.close()
+
+
+def _later(elapsed_s: float, timeout_s: float | None) -> bool:
+    return timeout_s is not None and elapsed_s > timeout_s
 
 
 def _answer(answers: Connection) -> tuple[str, Any]:
@@ -127,7 +153,10 @@ def _serve(
         _print_to(log)
     try:
         module, _, function = target.partition(":")
-        reply: tuple[str, Any] = ("value", getattr(importlib.import_module(module), function)(*args))
+        value = getattr(importlib.import_module(module), function)(*args)
+        if isinstance(value, Generator):
+            value = drained(value, lambda item: answer.send(("item", item)))
+        reply: tuple[str, Any] = ("value", value)
     except UserError as error:
         reply = ("user_error", str(error))
     except Exception as error:  # whatever a model raises is this cell's result, not the sweep's end
@@ -137,6 +166,16 @@ def _serve(
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
+
+
+def drained(items: Generator[Any, None, Any], send: Callable[[Any], None]) -> Any:
+    """What a generator returns, when each of its items has been sent."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration as ended:
+            return ended.value
+        send(item)
 
 
 def _end_with_parent(lifeline: Connection) -> None:
