@@ -31,11 +31,16 @@ MOST_REPLACED = 3
 """Processes of one operation that are replaced before the rest of it is given up."""
 
 
+SHORTEST_CALL_S = 60.0
+"""What is no attempt, such as looking at the device or its ceilings, may take so long at least."""
+
+
 @dataclass(frozen=True)
 class Begun:
     """An attempt begins in a process."""
 
     labels: Mapping[str, Any]
+    is_last: bool
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,15 @@ class KernelRun:
         watch = _Clocks(self.device_uuid, about)
         if not self.isolate:
             messages = _function(target)(self.device, *args, 0)
-            if not processes.drained(messages, lambda message: watch.take(message, on_outcome)):
+            ended = processes.drained(messages, lambda message: watch.take(message, on_outcome))
+            if not ended and not watch.is_last:
                 on_outcome(Outcome(about, Status.SKIPPED, "the rest was not run, since the device is lost"))
             return
         replaced, begun = 0, -1
         while (fate := self._one_process(target, args, watch, on_outcome)) is not None:
             replaced += 1
+            if watch.is_last:
+                return
             if fate is not Status.TIMEOUT and replaced <= MOST_REPLACED and watch.begun > begun:
                 begun = watch.begun
                 continue
@@ -169,6 +177,7 @@ def _call(target: str, args: tuple[Any, ...], isolate: bool, timeout_s: float | 
     if not isolate:
         return _function(target)(*args)
     kills_before = oom.system_oom_kills()
+    timeout_s = None if timeout_s is None else max(timeout_s, SHORTEST_CALL_S)
     ended = processes.call_in_process(f"{WORKER}:{target}", args, timeout_s=timeout_s)
     if ended.user_error:
         raise UserError(ended.user_error)
@@ -200,13 +209,14 @@ class _Clocks:
         self._readings: list[GpuReading] = []
         self._about = about
         self.begun = 0
+        self.is_last = False
         self.labels = about
         """Of the attempt that is running, or of the operation between two."""
 
     def take(self, message: Begun | Outcome, on_outcome: Callable[[Outcome], None]) -> None:
         if isinstance(message, Begun):
             self.begun += 1
-            self.labels, self._readings = message.labels, []
+            self.is_last, self.labels, self._readings = message.is_last, message.labels, []
             return
         self.poll(0)
         on_outcome(self.seen(message))

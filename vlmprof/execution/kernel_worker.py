@@ -191,8 +191,11 @@ def bench_encoder(device: str, job: EncoderJob, start: int) -> Messages:
 
 
 def _attempted(attempts: Iterator[Attempt], start: int, device: torch.device) -> Messages:
-    for labels, attempt in islice(attempts, start, None):
-        yield Begun(labels)
+    todo = islice(attempts, start, None)
+    following = next(todo, None)
+    while following is not None:
+        (labels, attempt), following = following, next(todo, None)
+        yield Begun(labels, is_last=following is None)
         outcome = _tried(labels, attempt)
         yield outcome
         if outcome.status is not Status.OK and not _still_works(device):

@@ -92,8 +92,8 @@ def call_in_process(
     answers, answer = spawn.Pipe(duplex=False)
     lifeline, held = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log))
-    begun_s = heard_s = time.monotonic()
     process.start()
+    begun_s = heard_s = time.monotonic()
     answer.close()
     lifeline.close()
     try:
