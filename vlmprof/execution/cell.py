@@ -43,6 +43,7 @@ def measure_cell(
         if reading.phase is Phase.MEASURING:
             telemetry.poll(pid, reading.iteration)
 
+    early: list[tuple[Row, Samples]] = []
     kills_before = oom.system_oom_kills()
     ended = call_in_process(
         "vlmprof.execution.worker:run_cell",
@@ -50,8 +51,14 @@ def measure_cell(
         log=log,
         timeout_s=fixed["cell_timeout"],
         on_poll=watch,
+        on_item=early.append,
         stop=stop,
     )
+    if ended.value is None and early:
+        # its process was lost in a pass that only adds to what it had measured
+        row, samples = early[-1]
+        _, why = how_it_ended(ended, f" while {where.read()}", kills_before, fixed["cell_timeout"])
+        ended = Ended(value=(replace(row, warnings=(*row.warnings, f"measured, but then: {why}")), samples))
     if ended.value is not None:
         row, samples = ended.value
         seen = asdict(telemetry.summary())
