@@ -146,6 +146,22 @@ def slow():
     return Slow()
 
 
+@backbone(embed_dim=8, stride=16)
+def restless():
+    return Restless()
+
+
+class Restless(Tiny):
+    """Each call takes half as long again as the one before, so it never settles."""
+
+    lasts_s = 0.01
+
+    def forward(self, images):
+        type(self).lasts_s *= 1.5
+        time.sleep(self.lasts_s)
+        return super().forward(images)
+
+
 class Late(Tiny):
     """Fails in its fourth call: after one to warm up and two that are measured, in the pass for memory."""
 

@@ -186,6 +186,20 @@ def test_what_fails_after_measuring_costs_the_cell_nothing(tmp_path):
     assert found["late_error", "32"]["counted_vision_flops"] == found["fine", "32"]["counted_vision_flops"]
 
 
+def test_a_short_budget_bounds_the_warm_up_and_says_that_nothing_settled(tmp_path):
+    spec = write_spec(tmp_path, ["restless"], [32])
+    spec.write_text(spec.read_text().replace("warm_up = 1\niterations = 2\n", ""))
+    ended = sweep(tmp_path, spec, "--budget", "0.6s", "--no-profile")
+    assert ended.returncode == 0, ended.stderr
+    row = rows(tmp_path)["restless", "32"]
+    said = " ".join(row["warnings"])
+    assert "still not settled after" in said
+    # a third of the budget, reached in calls of 15, 22, 34, 51, 76, 114 ms and so on
+    assert 3 <= row["warm_up"] <= 7
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert manifest["spec"]["fixed"]["profile"] is False
+
+
 def _start(folder: Path, spec: Path, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*SWEEP, str(spec), "--out", "run"], cwd=folder, env=environment(**more), text=True,

@@ -92,6 +92,16 @@ def another_device(name: str, device_name: str | None) -> str | None:
     return f"the numbers of {name} are of an {_DEVICES[name]}, and {here}"
 
 
+def another_device_in(name: str, frame: pd.DataFrame) -> str | None:
+    """`another_device` of the first row of a run that was measured on one; None if there is none."""
+    devices = frame.get("device", [None])
+    for device in dict.fromkeys(str(device) if isinstance(device, str) else None for device in devices):
+        elsewhere = another_device(name, device)
+        if elsewhere:
+            return elsewhere
+    return None
+
+
 def load_reference(name: str) -> pd.DataFrame:
     """Published points as rows of a run: latencies in seconds, memory in bytes.
 

@@ -24,7 +24,7 @@ from vlmprof.analysis.frames import (
     any_measured,
     split_lines,
 )
-from vlmprof.analysis.reference import load_reference, reference_title
+from vlmprof.analysis.reference import another_device_in, load_reference, reference_title
 from vlmprof.errors import UserError, unknown
 from vlmprof.records import Status
 from vlmprof.render.page import PAGES, Page, add_legend
@@ -213,7 +213,8 @@ def _notes(frame: pd.DataFrame, drawing: Drawing, reference: str | None) -> list
     """What a reader of the figure has to be told in words, a line each."""
     notes = []
     if reference and drawing.behind:
-        notes.append(f"Pale, behind: {reference_title(reference)}.")
+        elsewhere = another_device_in(reference, frame)
+        notes.append(f"Pale, behind: {reference_title(reference)}{', another device' if elsewhere else ''}.")
     if any(np.isfinite(drawing.points(line, "end_to_end_s")[1]).any() for line in drawing.lines):
         notes.append(point_note(drawing.statistic, frame))
     counts = {
