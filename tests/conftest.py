@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-# with workers beside it, torch 2.11's compiler can take five minutes to end a process; read when it is imported
+# with workers, torch 2.11's compiler can take five minutes to end a process; read when it is imported
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 

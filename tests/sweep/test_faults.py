@@ -195,7 +195,7 @@ def test_a_short_budget_bounds_the_warm_up_and_says_that_nothing_settled(tmp_pat
     said = " ".join(row["warnings"])
     assert "still not settled after" in said
     # a third of the budget, reached in calls of 15, 22, 34, 51, 76, 114 ms and so on
-    assert 3 <= row["warm_up"] <= 7
+    assert 2 <= row["warm_up"] <= 7
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["spec"]["fixed"]["profile"] is False
 
