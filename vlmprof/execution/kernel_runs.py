@@ -156,10 +156,10 @@ def open_run(
     except RuntimeError as error:
         raise UserError(f"device {device or 'auto'!r} cannot be used: {error}") from None
     host = host_facts()
-    drivers = {gpu["name"]: gpu["driver"] for gpu in host["gpus"]}
+    drivers = [gpu["driver"] for gpu in host["gpus"]]  # one for all of a machine
     environment = {
         "device_name": found["device_name"],
-        "driver": drivers.get(found["device_name"]) if found["device_uuid"] else None,
+        "driver": drivers[0] if drivers and found["device_uuid"] else None,
         "cuda": found["cuda_version"],
         "torch": host["packages"]["torch"],
         "triton": host["packages"]["triton"],
