@@ -53,7 +53,9 @@ last is mamba_ssm's."""
 def why_plain(scans: ModuleType) -> str | None:
     """Why the public module of scans, `csms6s`, runs none that is compiled, which it does not say; None
     when it runs one."""
-    if any(name in vars(scans) for name in SCANS):
+    # later versions say by flags what they found, earlier ones use whatever they could import
+    flags = [bool(value) for name, value in vars(scans).items() if name.startswith("WITH_SELECTIVESCAN_")]
+    if any(flags or [name in vars(scans) for name in SCANS]):
         return None
     return f"it found no compiled scan; put the folder with {SCANS[0]} or {SCANS[2]} on PYTHONPATH"
 

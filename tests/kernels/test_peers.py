@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 from vlmprof.kernels import ss2d
 from vlmprof.kernels.peers import peers
+from vlmprof.kernels.public_backbone import why_plain
 from vlmprof.kernels.verify import ss2d_case
 
 EXTENSION = '''
@@ -133,6 +135,21 @@ def test_the_public_code_runs_on_any_build_of_that_scan(more: str, tmp_path: Pat
     (models / "csms6s.py").write_text(PUBLIC_SCANS)
     errors, _ = compared(write_mamba(tmp_path / "build", more), tmp_path / "checkout")
     assert errors["vmamba"] < 1e-6
+
+
+def test_a_public_code_without_a_compiled_scan_is_told_from_one_with_it() -> None:
+    def scans(**names: object) -> ModuleType:
+        module = ModuleType("csms6s")
+        vars(module).update(names)
+        return module
+
+    assert why_plain(scans(selective_scan_cuda_core=object())) is None
+    assert why_plain(scans(WITH_SELECTIVESCAN_OFLEX=False, WITH_SELECTIVESCAN_MAMBA=True)) is None
+    for found in (
+        scans(),
+        scans(WITH_SELECTIVESCAN_OFLEX=False, WITH_SELECTIVESCAN_CORE=False, selective_scan_cuda_core=1),
+    ):
+        assert "selective_scan_cuda_oflex or selective_scan_cuda on PYTHONPATH" in str(why_plain(found))
 
 
 @pytest.mark.parametrize(
