@@ -179,7 +179,8 @@ def nvml_probe(uuid: str | None) -> GpuProbe | None:
         # in a container the driver may show ours under another number, so one process is taken to be ours
         others = [p for p in processes if p.pid != pid] if len(processes) > 1 else []
         temperature_c = optional("nvmlDeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU)
-        memory_mhz = optional("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_MEM)
+        memory = getattr(pynvml, "NVML_CLOCK_MEM", None)
+        memory_mhz = None if memory is None else optional("nvmlDeviceGetClockInfo", handle, memory)
         power_mw = optional("nvmlDeviceGetPowerUsage", handle)
         return GpuReading(
             clock_mhz=float(clock_mhz),
