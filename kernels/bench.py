@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,6 +27,8 @@ FEWEST_SAMPLES = 5
 WARM_UP_CALLS = 5
 LONGEST_WARM_UP_S = 5.0
 """On a GPU; calls that take long need fewer."""
+CLOCKS_SETTLE_S = 0.3
+"""Work before a ceiling is measured, so that a GPU that idled has raised its clocks."""
 FLUSHED_BYTES = 256 << 20
 """Written before each timed call on a GPU: more than any last-level cache."""
 
@@ -60,27 +61,34 @@ class BenchRow:
     counted_flops: int
     bytes_per_s: float
     flops_per_s: float
-    copy_ceiling_bytes_per_s: float
-    matmul_ceiling_flops_per_s: float
-    share_of_copy_ceiling: float
-    share_of_matmul_ceiling: float
+    copy_ceiling_bytes_per_s: float | None
+    matmul_ceiling_flops_per_s: float | None
+    share_of_copy_ceiling: float | None
+    share_of_matmul_ceiling: float | None
+
+
+Call = Callable[[str], Tensor]
+"""Runs an operation once, on a backend."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One operation ready to run: `call(backend)` runs it once."""
+    """One operation at one shape. `prepare()` makes its tensors and returns what runs it on a backend."""
 
     op: str
     shape: str
-    call: Callable[[str], Tensor]
+    prepare: Callable[[], Call]
     work: counts.Counts
     launch: Callable[[str], str] = lambda backend: ""
 
 
-def samples_of(call: Callable[[], object], device: torch.device, seconds: float) -> list[float]:
-    """Durations in seconds of single calls, at least 5, for about `seconds`, after a warm-up."""
+def samples_of(
+    call: Callable[[], object], device: torch.device, seconds: float, warm_up_s: float = 0.0
+) -> list[float]:
+    """Durations in seconds of single calls, at least 5, for about `seconds`, after a warm-up, which lasts
+    `warm_up_s` or longer."""
     if device.type == "cuda":
-        return _samples_on_gpu(call, device, seconds)
+        return _samples_on_gpu(call, device, seconds, warm_up_s)
     call()
     durations: list[float] = []
     while sum(durations) < seconds or len(durations) < FEWEST_SAMPLES:
@@ -90,14 +98,18 @@ def samples_of(call: Callable[[], object], device: torch.device, seconds: float)
     return durations
 
 
-def _samples_on_gpu(call: Callable[[], object], device: torch.device, seconds: float) -> list[float]:
+def _samples_on_gpu(
+    call: Callable[[], object], device: torch.device, seconds: float, warm_up_s: float
+) -> list[float]:
     begun_s = lasted_s = time.perf_counter()
-    for _ in range(WARM_UP_CALLS):
+    calls, spent_s = 0, 0.0
+    while calls < WARM_UP_CALLS or spent_s < warm_up_s:
         before_s = time.perf_counter()
         call()
         torch.cuda.synchronize()
         lasted_s = time.perf_counter() - before_s
-        if time.perf_counter() - begun_s > LONGEST_WARM_UP_S:
+        calls, spent_s = calls + 1, time.perf_counter() - begun_s
+        if spent_s > LONGEST_WARM_UP_S:
             break
     at_once = 10 if lasted_s < 0.05 else 1  # in the queue together, so that the host is ahead of short ones
     flushed = torch.empty(FLUSHED_BYTES, dtype=torch.int8, device=device)
@@ -120,13 +132,13 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     on_gpu = device.type == "cuda"
     source = torch.empty((1 << 30) if on_gpu else (64 << 20), dtype=torch.int8, device=device).zero_()
     target = torch.empty_like(source)
-    copy_s = min(samples_of(lambda: target.copy_(source), device, 0.3))
+    copy_s = min(samples_of(lambda: target.copy_(source), device, 0.3, CLOCKS_SETTLE_S))
     side = 8192 if on_gpu else 1024
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     # on a CPU the two come from different libraries, and either may be the faster one
     products = (lambda: a @ b), (lambda: linear(a, b, backend="torch"))
     with torch.inference_mode():
-        matmul_s = min(min(samples_of(product, device, 0.3)) for product in products)
+        matmul_s = min(min(samples_of(product, device, 0.3, CLOCKS_SETTLE_S)) for product in products)
     return Ceilings(2 * source.numel() / copy_s, 2 * side**3 / matmul_s)
 
 
@@ -153,51 +165,95 @@ def workloads(
         side, d_inner, dt_rank = level_shape(model, resolution, level)
         d_model = d_inner // 2
         length = side * side
-        where = f"{model} {resolution} level {level}"
-        draw = _drawing(device, dtype)
-        x = draw(1, side, side, d_inner)
-        parameters = (
+        prepare = _Prepared(side, d_inner, dt_rank, dtype, device, peers)
+        works = {
+            "ss2d": counts.ss2d_counts(1, side, side, d_inner, dt_rank, 1, item),
+            "selective_scan": counts.selective_scan_counts(1, 4 * d_inner, length, 4, 1, item),
+            "cross_scan": counts.cross_counts(1, d_inner, side, side, item, merge=False),
+            "cross_merge": counts.cross_counts(1, d_inner, side, side, item, merge=True),
+            "norm_linear": counts.linear_counts(length, d_model, d_inner, item, norm=True),
+            "linear": counts.linear_counts(length, d_inner, d_model, item, norm=False),
+            "depthwise_conv_silu": counts.depthwise_counts(1, side, side, d_inner, 3, item),
+        }
+        for op, work in works.items():
+            launch = {"launch": prepare.ss2d_launch} if op == "ss2d" else {}
+            where = f"{model} {resolution} level {level}"
+            yield Workload(op, where, getattr(prepare, op), work, **launch)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """The operations of a block of `side` × `side` pixels, each with random arguments."""
+
+    side: int
+    d_inner: int
+    dt_rank: int
+    dtype: torch.dtype
+    device: torch.device
+    peers: Mapping[str, Callable[..., Tensor]] | None
+
+    def _draw(self) -> Callable[..., Tensor]:
+        generator = torch.Generator(self.device).manual_seed(0)
+        return lambda *shape: torch.randn(*shape, generator=generator, device=self.device).to(self.dtype)
+
+    def _pixels(self, draw: Callable[..., Tensor], channels: int) -> Tensor:
+        return draw(1, self.side, self.side, channels)
+
+    def ss2d(self) -> Call:
+        draw, d_inner, dt_rank = self._draw(), self.d_inner, self.dt_rank
+        return _calling(
+            ss2d,
+            self._pixels(draw, d_inner),
             draw(4, dt_rank + 2, d_inner) * d_inner**-0.5,
             draw(4, d_inner, dt_rank) * dt_rank**-0.5,
             draw(4, d_inner).float() - 3.0,
             draw(4 * d_inner, 1).float() * 0.1,
             draw(4 * d_inner).float(),
+            peers=self.peers,
         )
-        yield Workload(
-            "ss2d", where, _calling(ss2d, x, *parameters, peers=peers),
-            counts.ss2d_counts(1, side, side, d_inner, dt_rank, 1, item),
-            partial(_ss2d_launch, x, dt_rank),
-        )  # fmt: skip
-        decay = -draw(4 * d_inner, 1).float().exp()
-        scan = (draw(1, 4 * d_inner, length), draw(1, 4 * d_inner, length), decay)
-        groups = (draw(1, 4, 1, length), draw(1, 4, 1, length), parameters[4], parameters[2].flatten(), True)
-        yield Workload(
-            "selective_scan", where, _calling(selective_scan, *scan, *groups),
-            counts.selective_scan_counts(1, 4 * d_inner, length, 4, 1, item),
-        )  # fmt: skip
-        image = draw(1, d_inner, side, side)
-        yield Workload(
-            "cross_scan", where, _calling(cross_scan, image),
-            counts.cross_counts(1, d_inner, side, side, item, merge=False),
-        )  # fmt: skip
-        yield Workload(
-            "cross_merge", where, _calling(cross_merge, draw(1, 4, d_inner, length), side, side),
-            counts.cross_counts(1, d_inner, side, side, item, merge=True),
-        )  # fmt: skip
-        block = draw(1, side, side, d_model)
-        ones, zeros, weight = draw(d_model), draw(d_model), draw(d_inner, d_model)
-        yield Workload(
-            "norm_linear", where, _calling(norm_linear, block, ones, zeros, weight),
-            counts.linear_counts(length, d_model, d_inner, item, norm=True),
-        )  # fmt: skip
-        yield Workload(
-            "linear", where, _calling(linear, x, draw(d_model, d_inner)),
-            counts.linear_counts(length, d_inner, d_model, item, norm=False),
-        )  # fmt: skip
-        yield Workload(
-            "depthwise_conv_silu", where, _calling(depthwise_conv_silu, x, draw(d_inner, 1, 3, 3)),
-            counts.depthwise_counts(1, side, side, d_inner, 3, item),
-        )  # fmt: skip
+
+    def ss2d_launch(self, backend: str) -> str:
+        if backend != "triton":
+            return ""
+        from vlmprof.kernels.ss2d.fused import launch_for
+
+        shape = torch.Size((1, self.side, self.side, self.d_inner))
+        launch = launch_for(shape, self.dt_rank, 1, self.dtype, self.device)
+        return f"{launch.tiles} tiles by {launch.chosen_by}"
+
+    def selective_scan(self) -> Call:
+        draw, channels, length = self._draw(), 4 * self.d_inner, self.side * self.side
+        return _calling(
+            selective_scan,
+            draw(1, channels, length),
+            draw(1, channels, length),
+            -draw(channels, 1).float().exp(),
+            draw(1, 4, 1, length),
+            draw(1, 4, 1, length),
+            draw(channels).float(),
+            draw(channels).float() - 3.0,
+            True,
+        )
+
+    def cross_scan(self) -> Call:
+        return _calling(cross_scan, self._draw()(1, self.d_inner, self.side, self.side))
+
+    def cross_merge(self) -> Call:
+        ys = self._draw()(1, 4, self.d_inner, self.side * self.side)
+        return _calling(cross_merge, ys, self.side, self.side)
+
+    def norm_linear(self) -> Call:
+        draw, d_model = self._draw(), self.d_inner // 2
+        x = self._pixels(draw, d_model)
+        return _calling(norm_linear, x, draw(d_model), draw(d_model), draw(self.d_inner, d_model))
+
+    def linear(self) -> Call:
+        draw = self._draw()
+        return _calling(linear, self._pixels(draw, self.d_inner), draw(self.d_inner // 2, self.d_inner))
+
+    def depthwise_conv_silu(self) -> Call:
+        draw = self._draw()
+        return _calling(depthwise_conv_silu, self._pixels(draw, self.d_inner), draw(self.d_inner, 1, 3, 3))
 
 
 def measure(
@@ -205,15 +261,18 @@ def measure(
     backend: str,
     dtype: torch.dtype,
     device: torch.device,
-    ceilings: Ceilings,
+    ceilings: Ceilings | None,
     seconds: float,
 ) -> BenchRow:
-    """Time one workload on one backend."""
+    """Time one workload on one backend. Without ceilings the row has no shares of them."""
     with torch.inference_mode():
-        durations = samples_of(lambda: workload.call(backend), device, seconds)
+        call = workload.prepare()
+        durations = samples_of(lambda: call(backend), device, seconds)
     median = statistics.median(durations)
     low, _, high = statistics.quantiles(durations, n=4)
     bytes_per_s, flops_per_s = workload.work.bytes / median, workload.work.flops / median
+    known = (None, None) if ceilings is None else (ceilings.copy_bytes_per_s, ceilings.matmul_flops_per_s)
+    copy, matmul = known
     return BenchRow(
         op=workload.op,
         shape=workload.shape,
@@ -228,35 +287,21 @@ def measure(
         counted_flops=workload.work.flops,
         bytes_per_s=bytes_per_s,
         flops_per_s=flops_per_s,
-        copy_ceiling_bytes_per_s=ceilings.copy_bytes_per_s,
-        matmul_ceiling_flops_per_s=ceilings.matmul_flops_per_s,
-        share_of_copy_ceiling=bytes_per_s / ceilings.copy_bytes_per_s,
-        share_of_matmul_ceiling=flops_per_s / ceilings.matmul_flops_per_s,
+        copy_ceiling_bytes_per_s=copy,
+        matmul_ceiling_flops_per_s=matmul,
+        share_of_copy_ceiling=None if copy is None else bytes_per_s / copy,
+        share_of_matmul_ceiling=None if matmul is None else flops_per_s / matmul,
     )
-
-
-def _ss2d_launch(x: Tensor, dt_rank: int, backend: str) -> str:
-    if backend != "triton":
-        return ""
-    from vlmprof.kernels.ss2d.fused import launch_for
-
-    launch = launch_for(x.shape, dt_rank, 1, x.dtype, x.device)
-    return f"{launch.tiles} tiles by {launch.chosen_by}"
 
 
 def _calling(
     function: Callable[..., Tensor],
     *arguments: object,
     peers: Mapping[str, Callable[..., Tensor]] | None = None,
-) -> Callable[[str], Tensor]:
+) -> Call:
     def call(backend: str) -> Tensor:
         if peers and backend in peers:
             return peers[backend](*arguments)
         return function(*arguments, backend=backend)
 
     return call
-
-
-def _drawing(device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor]:
-    generator = torch.Generator(device).manual_seed(0)
-    return lambda *shape: torch.randn(*shape, generator=generator, device=device).to(dtype)

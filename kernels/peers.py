@@ -10,13 +10,17 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from vlmprof.kernels.checks import first_line
+from vlmprof.kernels.compiled import compiled_here
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
+from vlmprof.kernels.public_backbone import MODELS, stand_ins, take_any_build, why_plain
 from vlmprof.kernels.ss2d.vectorized import segment_elements, ss2d_vectorized
 
 MOST_UNROLLED = 2
@@ -27,27 +31,53 @@ CrossScan = Callable[[Tensor], Tensor]
 CrossMerge = Callable[[Tensor, int, int], Tensor]
 
 
-def peers(public: Path | None = None) -> dict[str, Peer]:
-    """The peers that can be had: `compiled` (the `torch` backend under torch.compile), `mamba_ssm` when it
-    is installed, and `vmamba` from a checkout of MzeroMiko/VMamba at `public`.
+def peers(public: Path | None = None) -> tuple[dict[str, Peer], dict[str, str]]:
+    """The peers that can be had, and of each other one why not, both by name.
 
-    Raises ValueError when `public` holds no such checkout.
+    `compiled` is the `torch` backend under torch.compile, `mamba_ssm` that package's scan, and `vmamba` the
+    scan of a checkout of MzeroMiko/VMamba at `public`. Raises ValueError when that is no such checkout.
     """
-    found: dict[str, Peer] = {"compiled": _compiled()}
-    if importlib.util.find_spec("mamba_ssm") is not None:
-        interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
-        found["mamba_ssm"] = _written_out(
-            interface.selective_scan_fn, cross_scan_reference, cross_merge_reference, takes_gate=True
-        )
+    if public is not None and not (public / MODELS / "csm_triton.py").exists():
+        raise ValueError(f"{public} is no checkout of MzeroMiko/VMamba: {MODELS}/csm_triton.py is missing")
+    makers: dict[str, Callable[[], Peer]] = {"compiled": _compiled, "mamba_ssm": _mamba_ssm}
     if public is not None:
-        found["vmamba"] = _public(public)
-    return found
+        makers["vmamba"] = partial(_public, public)
+    found, missing = {}, {}
+    for name, make in makers.items():
+        try:
+            found[name] = make()
+        except Exception as error:  # whatever a broken build raises when it is imported
+            kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+            missing[name] = kind + first_line(error)
+    return found, missing
+
+
+def _mamba_ssm() -> Peer:
+    scan = mamba_ssm_scan()
+    return _written_out(scan, cross_scan_reference, cross_merge_reference, takes_gate=True)
+
+
+def mamba_ssm_scan() -> Callable[..., Tensor]:
+    """`selective_scan_fn` of mamba_ssm, from wherever Python finds that package, without the language models
+    that the package imports beside it. Raises ImportError where there is none, or it is broken."""
+    name = "mamba_ssm"
+    if name not in sys.modules:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.submodule_search_locations is None:
+            raise ModuleNotFoundError("no mamba_ssm here; put the folder that holds it on PYTHONPATH")
+        bare = ModuleType(name)
+        bare.__path__ = list(spec.submodule_search_locations)
+        sys.modules[name] = bare
+    with stand_ins():
+        interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+    scan: Callable[..., Tensor] = interface.selective_scan_fn
+    return scan
 
 
 def _compiled() -> Peer:
     """The vectorised code under torch.compile, which unrolls its loop over segments. Raises RuntimeError
     where that would be compiled for hours."""
-    compiled = torch.compile(ss2d_vectorized, dynamic=False)
+    compiled = compiled_here(ss2d_vectorized)
 
     def run(x: Tensor, *parameters: Tensor) -> Tensor:
         segments = -(-x.numel() // segment_elements(x.device))
@@ -60,13 +90,12 @@ def _compiled() -> Peer:
 
 
 def _public(checkout: Path) -> Peer:
-    models = checkout / "classification" / "models"
-    if not (models / "csm_triton.py").exists():
-        raise ValueError(
-            f"{checkout} is no checkout of MzeroMiko/VMamba: classification/models/csm_triton.py is missing"
-        )
+    models = checkout / MODELS
     layout = _module(models / "csm_triton.py")
     scan = _module(models / "csms6s.py")
+    take_any_build(scan)
+    if torch.cuda.is_available() and (lacking := why_plain(scan)):
+        raise ImportError(lacking)
 
     # its functions enter a CUDA device whatever they are given; the classes under them do not
     channels_first = (True, True, False, 0)
@@ -91,7 +120,8 @@ def _module(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    with stand_ins():
+        spec.loader.exec_module(module)
     return module
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -45,6 +45,36 @@ class PublicEncoder(nn.Module):
         return features
 
 
+SCANS = ("selective_scan_cuda_oflex", "selective_scan_cuda_core", "selective_scan_cuda")
+"""Compiled scans that the public code imports where it finds them, the first that it finds to be used; the
+last is mamba_ssm's."""
+
+
+def why_plain(scans: ModuleType) -> str | None:
+    """Why the public module of scans, `csms6s`, runs none that is compiled, which it does not say; None
+    when it runs one."""
+    # later versions say by flags what they found, earlier ones use whatever they could import
+    flags = [bool(value) for name, value in vars(scans).items() if name.startswith("WITH_SELECTIVESCAN_")]
+    if any(flags or [name in vars(scans) for name in SCANS]):
+        return None
+    return f"it found no compiled scan; put the folder with {SCANS[0]} or {SCANS[2]} on PYTHONPATH"
+
+
+def take_any_build(scans: ModuleType) -> None:
+    """Let the public module of scans call any version of mamba_ssm's: later ones take `cu_seqlens` too."""
+    build = vars(scans).get(SCANS[2])
+    if build is None:
+        return
+
+    def fwd(*arguments: Any) -> Any:
+        try:
+            return build.fwd(*arguments)
+        except TypeError:
+            return build.fwd(*arguments, None)
+
+    vars(scans)[SCANS[2]] = SimpleNamespace(fwd=fwd)
+
+
 def check_checkout(checkout: Path, names: Sequence[str]) -> None:
     """Raise ValueError when `checkout` does not hold the public code or it lacks one of these backbones."""
     if not (checkout / MODELS / "vmamba.py").exists():
@@ -57,10 +87,15 @@ def check_checkout(checkout: Path, names: Sequence[str]) -> None:
 def public_encoder(checkout: Path, name: str, dtype: torch.dtype = torch.float32) -> PublicEncoder:
     """The public code's encoder of that name, with random weights, in evaluation mode, on the CPU.
 
-    Its weights are float32; `dtype` is what it computes in. Raises ValueError as `check_checkout` does.
+    Its weights are float32; `dtype` is what it computes in. Raises ValueError as `check_checkout` does, and
+    ImportError where there is a GPU and the public code would quietly run its plain scan on it.
     """
     check_checkout(checkout, [name])
-    return PublicEncoder(getattr(_module(checkout / MODELS), BUILDERS[name])(), dtype).eval()
+    module = _module(checkout / MODELS)
+    scans = sys.modules.get("csms6s")
+    if scans is not None and torch.cuda.is_available() and (lacking := why_plain(scans)):
+        raise ImportError(lacking)
+    return PublicEncoder(getattr(module, BUILDERS[name])(), dtype).eval()
 
 
 def _module(models: Path) -> ModuleType:
@@ -73,11 +108,13 @@ def _module(models: Path) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.path.insert(0, str(models))
         try:
-            with _stand_ins():
+            with stand_ins():
                 spec.loader.exec_module(module)
         finally:
             sys.path.remove(str(models))
         _let_run_on_a_cpu(module, sys.modules["csm_triton"])
+        if "csms6s" in sys.modules:
+            take_any_build(sys.modules["csms6s"])
         sys.modules[key] = module
     return sys.modules[key]
 
@@ -95,7 +132,7 @@ def _not_there(*_: Any, **__: Any) -> Any:
 
 
 @contextmanager
-def _stand_ins() -> Iterator[None]:
+def stand_ins() -> Iterator[None]:
     """Packages that the public file imports and does not need for a forward pass, where they are missing."""
     wanted: dict[str, dict[str, Any]] = {
         "timm.models.layers": {"DropPath": _DropPath, "trunc_normal_": nn.init.trunc_normal_},

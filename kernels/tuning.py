@@ -1,10 +1,12 @@
 """Launch parameters measured once per GPU and kept on disk: the only thing here that is tuned.
 
     tune  ── times each candidate, explicitly ──> cache file ──> tuned_tiles ── looked up at a launch
+                                                shipped tables ──┘
 
 Tuning happens when it is asked for and never inside a call of a kernel. What is tuned is the number of
 tiles per chunk, an argument and no constant of the kernels, so no candidate compiles anything anew.
-Without a cache file a launch falls back on the kernels' own rule.
+Without a choice in the user's cache file the tables in `SHIPPED` are asked: cache files of known cards, as
+`tune` wrote them. Without one there either, a launch falls back on the kernels' own rule.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ KERNELS = 17
 
 CANDIDATES = (1, 2, 3, 4, 6, 8, 12, 16)
 """Tiles per chunk that are tried."""
+
+SHIPPED = Path(__file__).parent / "ss2d" / "tuned"
+"""Where cache files that travel with the kernels are, one for each card."""
 
 Timer = Callable[[Callable[[], object]], float]
 """Seconds that one call takes."""
@@ -54,6 +59,13 @@ class Shape:
         )
 
 
+def _without_libraries(key: str) -> str:
+    """A key as shipped tables are asked for it, whatever torch and Triton they were measured with: a choice
+    that was the best with one version is better than none with the next."""
+    device, versions, size = key.split(" | ")
+    return f"{device} | {versions[versions.index('kernels') :]} | {size}"
+
+
 @dataclass(frozen=True)
 class Tuned:
     """What tuning one shape found."""
@@ -76,10 +88,23 @@ def cache_path() -> Path:
 def tuned_tiles(shape: Shape, device: torch.device) -> int | None:
     """The tiles per chunk found for this shape on this device, or None where it was not tuned.
 
-    The file is read at a shape's first launch in a process; later ones cost a dictionary look-up.
+    What the user's cache says goes before what is shipped. The files are read at a shape's first launch in a
+    process; later ones cost a dictionary look-up.
     """
-    path = cache_path()
-    return _read(path).get(shape.key(_device_name(device))) if path.exists() else None
+    path, key = cache_path(), shape.key(_device_name(device))
+    own = _read(path).get(key) if path.exists() else None
+    return own if own is not None else _shipped(SHIPPED).get(_without_libraries(key))
+
+
+@lru_cache(maxsize=4)
+def _shipped(folder: Path) -> dict[str, int]:
+    """The choices of all tables in a folder, by keys without the libraries' versions."""
+    choices: dict[str, int] = {}
+    for path in sorted(folder.glob("*.json")):
+        for key, tiles in sorted(_read(path).items()):
+            if key.count(" | ") == 2 and " kernels " in key:
+                choices[_without_libraries(key)] = tiles
+    return choices
 
 
 def tune(shape: Shape, device: torch.device, run: Callable[[int], object], timer: Timer) -> Tuned:

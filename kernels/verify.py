@@ -7,8 +7,9 @@ same dtype, where an error below an eighth of the dtype's epsilon counts as that
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,33 @@ class Case:
     function: Callable[..., Tensor]
     arguments: tuple[Tensor | None, ...]
     options: dict[str, object]
+
+    def on(self, device: torch.device) -> Case:
+        """The same with its tensors on `device`."""
+
+        def moved(value: Any) -> Any:
+            return value.to(device) if isinstance(value, Tensor) else value
+
+        arguments = tuple(moved(argument) for argument in self.arguments)
+        return replace(self, arguments=arguments, options={k: moved(v) for k, v in self.options.items()})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One backend to be run on one case, whose tensors are on the CPU still."""
+
+    case: Case
+    dtype: torch.dtype
+    backend: str
+
+    def labels(self) -> dict[str, str]:
+        """What it is, in words."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return {"op": self.case.op, "case": self.case.name, "dtype": dtype, "backend": self.backend}
+
+    def verdict(self, device: torch.device) -> Verdict:
+        """Run it on `device`. Raises whatever the backend raises."""
+        return verify_case(self.case.on(device), self.dtype, self.backend)
 
 
 @dataclass(frozen=True)
@@ -237,17 +265,11 @@ def verify_case(case: Case, dtype: torch.dtype, backend: str, twice: bool = True
     )
 
 
-def _failed(case: Case, dtype: torch.dtype, backend: str, error: Exception) -> Verdict:
-    name = str(dtype).removeprefix("torch.")
-    message = f"{type(error).__name__}: {first_line(error)}"
-    return Verdict(case.op, case.name, name, backend, math.nan, math.nan, math.nan, None, message)
-
-
-def verify(device: torch.device, backends: list[str], dtypes: tuple[torch.dtype, ...]) -> Iterator[Verdict]:
-    """A verdict for each case, dtype and backend: small cases in the interpreter, all of them on a GPU.
-
-    What a backend raises is its verdict.
-    """
+def comparisons(
+    device: torch.device, backends: Sequence[str], dtypes: Sequence[torch.dtype], op: str | None = None
+) -> Iterator[Comparison]:
+    """Each case with each dtype and backend, of one operation or of all: small ones in the interpreter, all
+    of them on a GPU."""
     sizes = [cases]
     if not ("triton" in backends and triton_interpreted()):
         sizes.append(medium_cases)
@@ -255,12 +277,22 @@ def verify(device: torch.device, backends: list[str], dtypes: tuple[torch.dtype,
         sizes.append(large_cases)
     for dtype in dtypes:
         for make in sizes:
-            for case in make(dtype, device):
-                for backend in backends:
-                    try:
-                        yield verify_case(case, dtype, backend)
-                    except Exception as error:  # a kernel that cannot run must not hide what others do
-                        yield _failed(case, dtype, backend, error)
+            for case in make(dtype, torch.device("cpu")):
+                if op in (None, case.op):
+                    yield from (Comparison(case, dtype, backend) for backend in backends)
+
+
+def verify(device: torch.device, backends: list[str], dtypes: tuple[torch.dtype, ...]) -> Iterator[Verdict]:
+    """A verdict for each comparison. What a backend raises is its verdict."""
+    for comparison in comparisons(device, backends, dtypes):
+        try:
+            yield comparison.verdict(device)
+        except Exception as error:  # a kernel that cannot run must not hide what others do
+            message = f"{type(error).__name__}: {first_line(error)}"
+            yield Verdict(
+                **comparison.labels(), relative_error=math.nan, plain_relative_error=math.nan,
+                limit=math.nan, deterministic=None, failure=message,
+            )  # fmt: skip
 
 
 def _plain(case: Case) -> Tensor:

@@ -24,6 +24,7 @@ from torch import Tensor
 from vlmprof.kernels.backends import why_not_triton
 from vlmprof.kernels.bench import samples_of
 from vlmprof.kernels.checks import first_line
+from vlmprof.kernels.compiled import compiled_here
 from vlmprof.kernels.graph import Graphed
 
 MODES = ("eager", "compiled", "graphed", "fused", "fused graphed")
@@ -67,24 +68,31 @@ def encoder_latencies(
     called once for each mode, so that no mode finds another's leftovers. A mode that fails becomes a row
     that says why.
     """
-    device = images.device
     for mode in modes:
-        reason = why_skipped(mode, device)
-        if reason is not None:
-            yield EncoderLatency(mode, "skipped", reason)
-            continue
         try:
-            yield _timed(mode, build(_kernels_of(mode)), images, seconds)
+            yield encoder_latency(build, images, mode, seconds)
         except torch.OutOfMemoryError as error:
             yield EncoderLatency(mode, "oom", first_line(error))
         except Exception as error:  # a compiler or a capture that fails says nothing of the other modes
             yield EncoderLatency(mode, "error", first_line(error))
-        finally:
-            if mode == "compiled":
-                torch.compiler.reset()  # it keeps the weights of what it compiled
-            gc.collect()
-            if device.type == "cuda":
-                torch._C._cuda_clearCublasWorkspaces()  # one for each stream that a capture used
+
+
+def encoder_latency(
+    build: Callable[[str], Encoder], images: Tensor, mode: str, seconds: float = 0.5
+) -> EncoderLatency:
+    """One row of `encoder_latencies`. Raises what the encoder, a compiler or a capture raises."""
+    device = images.device
+    reason = why_skipped(mode, device)
+    if reason is not None:
+        return EncoderLatency(mode, "skipped", reason)
+    try:
+        return _timed(mode, build(_kernels_of(mode)), images, seconds)
+    finally:
+        if mode == "compiled":
+            torch.compiler.reset()  # it keeps the weights of what it compiled
+        gc.collect()
+        if device.type == "cuda":
+            torch._C._cuda_clearCublasWorkspaces()  # one for each stream that a capture used
 
 
 def _kernels_of(mode: str) -> str:
@@ -94,7 +102,7 @@ def _kernels_of(mode: str) -> str:
 def _timed(mode: str, encoder: Encoder, images: Tensor, seconds: float) -> EncoderLatency:
     with torch.inference_mode():
         if mode == "compiled":
-            encoder = torch.compile(encoder, dynamic=False)
+            encoder = compiled_here(encoder)
         encoder(images)
         peak_bytes = None
         if images.device.type == "cuda":

@@ -6,6 +6,9 @@ import os
 
 import pytest
 
+# with workers, torch 2.11's compiler can take five minutes to end a process; read when it is imported
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]

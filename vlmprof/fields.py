@@ -145,6 +145,8 @@ SETTINGS: dict[str, Field] = {
         Field("budget", "Adaptive: longest time to measure one cell for, such as 15s.", parse_seconds, 15.0),
         Field("least", "Adaptive: shortest such time, 0.5s by default; energy takes more than 1s.",
               _optional(parse_seconds)),
+        Field("profile", "Run one more iteration under the profiler, for the time that the GPU was busy.",
+              _flag, True),
         Field("order", "Cells line by line, interleaved by resolution, or in random order.",
               _choice("lines", "interleaved", "random"), "lines"),
         Field("share_llm", "Measure the LLM once per shape and share it between backbones.", _flag, False),

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 MANIFEST, ROWS, SAMPLES, LOGS, LOCK = "run.json", "rows.jsonl", "samples", "logs", ".lock"
 
-POLICY = {"run_after_oom", "cell_timeout_s", "cool_down_s", "order"}
-"""Settings that decide which cells run, not what a cell's numbers mean: they may change on resuming."""
+POLICY = {"run_after_oom", "cell_timeout_s", "cool_down_s", "order", "profile"}
+"""Settings that decide which cells and passes run, not what a number means: they may change on resuming."""
 
 Understood = TypeVar("Understood")
 

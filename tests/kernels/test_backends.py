@@ -104,7 +104,7 @@ def test_what_a_backend_raises_is_its_verdict(monkeypatch: pytest.MonkeyPatch) -
     broken = dataclasses.replace(case, function=cannot)
     monkeypatch.setattr(verify, "cases", lambda dtype, device: iter([broken, case]))
     monkeypatch.setattr(verify, "medium_cases", lambda dtype, device: iter(()))
-    result = CliRunner().invoke(app, ["verify", "--device", "cpu", "--dtype", "float32"])
+    result = CliRunner().invoke(app, ["verify", "--no-isolate", "--device", "cpu", "--dtype", "float32"])
     assert result.exit_code == 1
     assert "FAILED: RuntimeError: out of resources\n" in result.output
     assert "2 comparisons on cpu, 1 failed" in result.output
@@ -117,7 +117,7 @@ def test_the_command_exits_with_1_on_a_failure(
     made = wrong_case() if wrong else next(verify.cases(torch.float32, torch.device("cpu")))
     monkeypatch.setattr(verify, "cases", lambda dtype, device: iter([made]))
     monkeypatch.setattr(verify, "medium_cases", lambda dtype, device: iter(()))
-    arguments = ["verify", "--device", "cpu", "--backend", "torch", "--dtype", "float32"]
+    arguments = ["verify", "--no-isolate", "--device", "cpu", "--backend", "torch", "--dtype", "float32"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == code, result.output
     assert ("FAILED" in result.output) == wrong

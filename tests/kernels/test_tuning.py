@@ -114,6 +114,41 @@ def test_the_cache_is_where_the_user_keeps_caches(monkeypatch: pytest.MonkeyPatc
     assert tuning.cache_path() == tmp_path / "vlmprof" / "ss2d-tuning.json"
 
 
+def test_a_table_that_is_shipped_serves_until_the_user_tunes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A table is a cache file of the same kernels, of any version of torch and Triton."""
+    key = SHAPE.key("cpu")
+    versions = f"torch {torch.__version__} triton {tuning._triton_version()}"
+    shipped = tmp_path / "tuned"
+    shipped.mkdir()
+    tables = {
+        "some-card": {key.replace(versions, "torch 9.0.0 triton 9.0.0"): 12},
+        "older": {key.replace(f"kernels {tuning.KERNELS}", "kernels 0"): 1},
+        "another-card": {key.replace("cpu", "Another Card"): 2},
+        "other-size": {key.replace("positions<2^12", "positions<2^13"): 3},
+        "no-table": {"positions": 4},
+    }
+    for name, table in tables.items():
+        (shipped / f"{name}.json").write_text(json.dumps(table))
+    assert tuning.tuned_tiles(SHAPE, CPU) is None
+    monkeypatch.setattr(tuning, "SHIPPED", shipped)
+    tuning.tuned_tiles.cache_clear()
+    assert tuning.tuned_tiles(SHAPE, CPU) == 12
+    tuned_by(lambda tiles: abs(tiles - 6.0))
+    assert tuning.tuned_tiles(SHAPE, CPU) == 6
+
+
+def test_what_tune_writes_can_be_shipped_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tuned_by(lambda tiles: abs(tiles - 4.0))
+    shipped = tmp_path / "tuned"
+    shipped.mkdir()
+    tuning.cache_path().rename(shipped / "card.json")
+    monkeypatch.setattr(tuning, "SHIPPED", shipped)
+    tuning.tuned_tiles.cache_clear()
+    assert tuning.tuned_tiles(SHAPE, CPU) == 4
+
+
 @pytest.mark.slow
 def test_a_launch_uses_what_tuning_found_and_says_so(interpreted_environment: dict[str, str]) -> None:
     done = subprocess.run(

@@ -66,7 +66,7 @@ def test_the_command_writes_rows_beside_the_paper(monkeypatch: pytest.MonkeyPatc
     kept = ("eager", "graphed")
     monkeypatch.setattr(whole, "MODES", kept)
     options = ["--backbones", "vmamba-t", "--resolution", "224", "--levels", "through-tap"]
-    where = ["--device", "cpu", "--seconds", "0", "--out", str(tmp_path)]
+    where = ["--no-isolate", "--device", "cpu", "--seconds", "0", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, ["bench", *options, *where])
     assert result.exit_code == 0, result.output
     with (tmp_path / "backbones.csv").open(newline="") as file:
@@ -79,7 +79,8 @@ def test_the_command_writes_rows_beside_the_paper(monkeypatch: pytest.MonkeyPatc
 
 
 def bench(folder: Path, *options: str) -> Result:
-    where = ["--device", "cpu", "--seconds", "0", "--levels", "through-tap", "--out", str(folder)]
+    where = ["--no-isolate", "--device", "cpu", "--seconds", "0", "--levels", "through-tap"]
+    where += ["--out", str(folder)]
     return CliRunner().invoke(app, ["bench", "--backbones", "vmamba-t", *where, *options])
 
 
@@ -119,6 +120,7 @@ def test_an_operation_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(operations, "measure", fails_once)
     options = [
+        "--no-isolate",
         "--device",
         "cpu",
         "--resolution",
@@ -134,8 +136,12 @@ def test_an_operation_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPat
     assert result.exit_code == 1
     assert "failed: no such layout\n" in result.output
     rows = json.loads((tmp_path / "bench.json").read_text())
-    assert len(rows) == 6
-    assert "cross_scan" not in {row["op"] for row in rows}
+    timed = [row for row in rows if row["status"] == "ok"]
+    assert len(timed) == 6
+    assert "cross_scan" not in {row["op"] for row in timed}
+    (failed,) = [row for row in rows if row["status"] != "ok"]
+    assert (failed["op"], failed["status"], failed["median_s"]) == ("cross_scan", "error", None)
+    assert failed["message"] == "no such layout"
 
 
 def test_names_may_share_an_option() -> None:
@@ -189,7 +195,7 @@ def test_the_public_code_is_timed_beside_ours(
     before = set(sys.modules)
     monkeypatch.setattr(whole, "MODES", ())
     options = ["--backbones", "vmamba-t", "--resolution", "32", "--public", str(checkout)]
-    where = ["--device", "cpu", "--seconds", "0", "--out", str(tmp_path / "out")]
+    where = ["--no-isolate", "--device", "cpu", "--seconds", "0", "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, ["bench", *options, *where])
     assert result.exit_code == 0, result.output
     with (tmp_path / "out" / "backbones.csv").open(newline="") as file:
@@ -205,7 +211,7 @@ def test_the_public_code_is_timed_beside_ours(
 
 def test_what_is_not_the_public_code_is_said(checkout: Path, tmp_path: Path) -> None:
     def refused(*options: str) -> str:
-        arguments = ["bench", "--device", "cpu", *options]
+        arguments = ["bench", "--no-isolate", "--device", "cpu", *options]
         with pytest.raises(UserError) as error:
             CliRunner().invoke(app, arguments, catch_exceptions=False, standalone_mode=False)
         return str(error.value)

@@ -153,6 +153,18 @@ def test_a_first_iteration_that_compiles_does_not_spend_the_budget_of_warming_up
     assert Settling().settled(compiled_s[:n])
 
 
+@pytest.mark.parametrize("budget_s", [0.2, 2 / 3, 5.0])
+def test_a_shorter_budget_settles_sooner_and_bounds_what_never_settles(budget_s):
+    steady_s = list(0.005 * (1 + 0.001 * np.random.default_rng(3).standard_normal(2000)))
+    n = next(n for n in range(1, 2000) if Settling(budget_s=budget_s).enough(steady_s[:n]))
+    # two windows, each no longer than a quarter of the budget
+    assert sum(steady_s[1:n]) == pytest.approx(2 * min(0.25, budget_s / 4), abs=0.05 * budget_s)
+    growing_s = [0.005 * 1.02**n for n in range(2000)]
+    n = next(n for n in range(1, 2000) if Settling(budget_s=budget_s).enough(growing_s[:n]))
+    assert sum(growing_s[1 : n - 1]) < budget_s
+    assert not Settling(budget_s=budget_s).settled(growing_s[:n])
+
+
 def test_odd_streams_are_named_and_plain_ones_are_not():
     rng = np.random.default_rng(8)
     plain = [

@@ -131,6 +131,15 @@ def test_the_drivers_units_become_ours(monkeypatch):
     assert nvml_probe("GPU-1")(7) == GpuReading(1980.0, 41.0, 312.5, 5.0, ("power cap",), 1)
 
 
+def test_the_memorys_clock_is_read_beside_the_multiprocessors(monkeypatch):
+    driver = Driver()
+    driver.NVML_CLOCK_MEM = object()
+    driver.nvmlDeviceGetClockInfo = lambda handle, kind: 3201 if kind is driver.NVML_CLOCK_MEM else 1980
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    reading = nvml_probe("GPU-1")(7)
+    assert (reading.clock_mhz, reading.memory_clock_mhz) == (1980.0, 3201.0)
+
+
 def test_what_a_driver_does_not_tell_is_unknown_and_not_zero(monkeypatch):
     lacks = ("nvmlDeviceGetTemperature", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption")
     monkeypatch.setitem(sys.modules, "pynvml", Driver(lacks))

@@ -81,6 +81,46 @@ def test_compare_with_the_paper(tmp_path: Path) -> None:
     assert len([line for line in result.output.splitlines() if "end-to-end" in line and "×" in line]) == 4
 
 
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("NVIDIA H100 80GB HBM3", "of an NVIDIA H200, and this is NVIDIA H100 80GB HBM3"),
+        ("NVIDIA GH200 480GB", "this is NVIDIA GH200"),
+        ("NVIDIA H200 MIG 1g.18gb", "this is NVIDIA H200 MIG"),
+        (None, "where this was measured is not known"),
+    ],
+)
+def test_on_another_card_than_the_papers_there_is_no_verdict(
+    device: str | None, words: str, tmp_path: Path
+) -> None:
+    axes = {"llm": "vicuna-7b", "dtype": "bfloat16", "levels": "all"}
+    # ten times as slow as the paper's 0.179 s, and out of memory where the paper's card is not
+    rows = [cell("vit-b", 1024, axes=axes, end_to_end_s=1.79, device=device)]
+    rows.append(cell("vit-b", 2048, axes=axes, status=Status.OOM, device=device))
+    mine = write_run(tmp_path / "mine", rows, samples(rows))
+    guarded = ("--reference", "kuo2026", "--figure", "end_to_end_s", "--fail-slower", "5%")
+    result = invoke("compare", mine, *guarded)
+    output = " ".join(result.output.split())
+    assert result.exit_code == 0, output
+    assert words in output
+    assert "No verdict on any cell" in output
+    assert "Nothing is guarded" in output
+    assert "10" in output
+    for verdict in ("1 slower", "1 faster", "slower than allowed"):
+        assert verdict not in output
+
+
+@pytest.mark.parametrize("device", ["NVIDIA H200", "NVIDIA H200 NVL"])
+def test_on_the_papers_card_the_guard_holds(device: str, tmp_path: Path) -> None:
+    axes = {"llm": "vicuna-7b", "dtype": "bfloat16", "levels": "all"}
+    rows = [cell("vit-b", 1024, axes=axes, end_to_end_s=1.79, device=device)]
+    mine = write_run(tmp_path / "mine", rows, samples(rows))
+    result = invoke("compare", mine, "--reference", "kuo2026", "--fail-slower", "5%")
+    assert result.exit_code == 1
+    assert "1 slower" in result.output
+    assert "slower than allowed" in result.output
+
+
 def test_compare_refuses_what_it_cannot_do(run: Path, tmp_path: Path) -> None:
     for words, says in (
         ([run], "two runs"),

@@ -144,3 +144,55 @@ class Slow(Tiny):
 @backbone(embed_dim=8, stride=16)
 def slow():
     return Slow()
+
+
+@backbone(embed_dim=8, stride=16)
+def restless():
+    return Restless()
+
+
+class Restless(Tiny):
+    """Each call takes half as long again as the one before, so it never settles."""
+
+    lasts_s = 0.01
+
+    def forward(self, images):
+        type(self).lasts_s *= 1.5
+        time.sleep(self.lasts_s)
+        return super().forward(images)
+
+
+class Late(Tiny):
+    """Fails in its fourth call: after one to warm up and two that are measured, in the pass for memory."""
+
+    calls = 0
+
+    def forward(self, images):
+        type(self).calls += images.device.type != "meta"  # where costs are only counted
+        if self.calls > 3 and images.device.type != "meta":
+            self.fault()
+        return self.patches(images).flatten(2).transpose(1, 2)
+
+
+def late(fault):
+    """A factory whose backbone does `fault()` once it has been measured."""
+
+    def factory():
+        return Late(fault)
+
+    factory.__name__ = f"late_{fault.__name__}"
+    return backbone(embed_dim=8, stride=16)(factory)
+
+
+def raise_error():
+    raise ValueError("the weights\nare haunted")
+
+
+def raise_device_oom():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+late_error = late(raise_error)
+late_device_oom = late(raise_device_oom)
+late_crash = late(lambda: ctypes.string_at(0))
+late_hang = late(lambda: time.sleep(600))

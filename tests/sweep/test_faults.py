@@ -173,6 +173,49 @@ def test_larger_sizes_run_after_all_when_asked(tmp_path):
     assert rows(tmp_path)["device_oom", "64"]["status"] == "oom"
 
 
+def test_what_fails_after_measuring_costs_the_cell_nothing(tmp_path):
+    """The pass for memory by stage runs a fourth iteration, which these backbones do not survive."""
+    the_pass = "measured, but the pass for each stage's memory"
+    words = {
+        "late_error": f"{the_pass} failed: the weights",
+        "late_device_oom": f"{the_pass} ran out of memory: CUDA out of memory",
+        "late_crash": "measured, but then: its process ended with SIGSEGV while reading memory",
+        "late_hang": "measured, but then: longer than 8 s, stopped while reading memory",
+    }
+    spec = write_spec(tmp_path, [*words, "fine"], [32])
+    ended = sweep(tmp_path, spec, "--cell-timeout", "8s")
+    assert ended.returncode == 0, ended.stderr
+    found = rows(tmp_path)
+    if not found["fine", "32"]["peak_rss_vision_bytes"]:
+        pytest.skip("this system cannot tell the memory of stages apart, so there is no such pass")
+    assert found["fine", "32"]["warnings"] == []
+    for name, said in words.items():
+        row = found[name, "32"]
+        assert row["status"] == "ok", row["message"]
+        assert row["warnings"][-1].startswith(said)
+        assert row["iterations"] == 2
+        assert 0 < row["host_vision_s"] < row["end_to_end_s"]
+        samples = json.loads((tmp_path / "run" / "samples" / f"{row['cell_id']}.json").read_text())
+        assert len(samples["host_vision_s"]) == 2
+        assert row["peak_rss_vision_bytes"] is None
+    # what only the counting adds is there where the process lived to count
+    assert found["late_error", "32"]["counted_vision_flops"] == found["fine", "32"]["counted_vision_flops"]
+
+
+def test_a_short_budget_bounds_the_warm_up_and_says_that_nothing_settled(tmp_path):
+    spec = write_spec(tmp_path, ["restless"], [32])
+    spec.write_text(spec.read_text().replace("warm_up = 1\niterations = 2\n", ""))
+    ended = sweep(tmp_path, spec, "--budget", "0.6s", "--no-profile")
+    assert ended.returncode == 0, ended.stderr
+    row = rows(tmp_path)["restless", "32"]
+    said = " ".join(row["warnings"])
+    assert "still not settled after" in said
+    # a third of the budget, reached in calls of 15, 22, 34, 51, 76, 114 ms and so on
+    assert 2 <= row["warm_up"] <= 7
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert manifest["spec"]["fixed"]["profile"] is False
+
+
 def _start(folder: Path, spec: Path, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*SWEEP, str(spec), "--out", "run"], cwd=folder, env=environment(**more), text=True,

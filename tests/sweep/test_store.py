@@ -55,6 +55,18 @@ def test_every_number_carries_its_unit():
             assert name.endswith(units), name
 
 
+def test_a_run_from_before_the_profiler_could_be_left_out_goes_on_either_way(tmp_path):
+    with RunFolder(tmp_path / "run", MANIFEST) as folder:
+        folder.append(a_row("a"), {})
+    for profile in (True, False):
+        fixed = {**MANIFEST["spec"]["fixed"], "profile": profile}
+        with RunFolder(
+            tmp_path / "run", {**MANIFEST, "spec": {**MANIFEST["spec"], "fixed": fixed}}
+        ) as folder:
+            assert folder.rows() == {"a": a_row("a")}
+    assert len(load_frame(tmp_path / "run")) == 1
+
+
 def test_rows_samples_and_manifest_are_read_back(tmp_path):
     with RunFolder(tmp_path / "run", MANIFEST) as folder:
         folder.append(a_row("a"), {"host_vision_s": [0.1, 0.15]})

@@ -94,6 +94,8 @@ class Comparison:
     only_a: int
     only_b: int
     margin: float = MARGIN
+    no_verdict: str | None = None
+    """Why the ratios say nothing of what was measured, where they do not."""
 
 
 def compare(
@@ -139,6 +141,12 @@ def compare(
                 means = cell_mean(own_a, column), cell_mean(own_b, column)
                 ratios.append(_latency_ratio(cell, column, x, y, means, margin))
     return Comparison(ratios, lost, gained, len(rows_a) - len(shared), len(rows_b) - len(shared), margin)
+
+
+def without_verdict(comparison: Comparison, why: str) -> Comparison:
+    """The same ratios without a verdict on any, for the reason `why`: two kinds of device, for instance."""
+    ratios = [replace(ratio, verdict=None) for ratio in comparison.ratios]
+    return replace(comparison, ratios=ratios, no_verdict=why)
 
 
 def regressions(

@@ -60,7 +60,7 @@ def _kuo2026_row(point: dict[Any, Any], status: Status = Status.OK) -> Row:
         peak_allocated_bytes=None if memory_gib is None else round(memory_gib * GIB),
         warm_up=100,
         iterations=100,
-        device="NVIDIA H200",
+        device=_DEVICES["kuo2026"],
     )  # fmt: skip
 
 
@@ -68,12 +68,38 @@ _REFERENCES: dict[str, tuple[str, Callable[[], pd.DataFrame]]] = {
     "kuo2026": ("Kuo & Cascante-Bonilla 2026, Fig. 4 (H200)", _kuo2026),
 }
 
+_DEVICES = {"kuo2026": "NVIDIA H200"}
+"""What each was measured on, as the driver names it."""
+
 
 def reference_title(name: str) -> str:
     """The reference as a legend names it. Raises `UserError` for an unknown name."""
     if name not in _REFERENCES:
         raise unknown("reference", name, _REFERENCES)
     return _REFERENCES[name][0]
+
+
+def another_device(name: str, device_name: str | None) -> str | None:
+    """In words, that a device is none of the kind that the reference was measured on; None if it is one.
+
+    A variant of the card counts as the card, and a slice of one does not.
+    """
+    reference_title(name)
+    wanted, given = _DEVICES[name].split(), (device_name or "").split()
+    if given[: len(wanted)] == wanted and "MIG" not in given:
+        return None
+    here = f"this is {device_name}" if device_name else "where this was measured is not known"
+    return f"the numbers of {name} are of an {_DEVICES[name]}, and {here}"
+
+
+def another_device_in(name: str, frame: pd.DataFrame) -> str | None:
+    """`another_device` of the first row of a run that was measured on one; None if there is none."""
+    devices = frame.get("device", [None])
+    for device in dict.fromkeys(str(device) if isinstance(device, str) else None for device in devices):
+        elsewhere = another_device(name, device)
+        if elsewhere:
+            return elsewhere
+    return None
 
 
 def load_reference(name: str) -> pd.DataFrame:

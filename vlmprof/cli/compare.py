@@ -27,13 +27,16 @@ def compare(
         list[str] | None, typer.Option(help="Columns to show and guard, such as gpu_vision_s; repeatable.")
     ] = None,
 ) -> None:
-    """Compare two runs: ratios with intervals per cell and stage, verdicts, and a guard for commits."""
+    """Compare two runs: ratios with intervals per cell and stage, verdicts, and a guard for commits.
+
+    Beside published points of another device there are ratios only, and no verdict.
+    """
     from vlmprof.store import check_runs
 
     check_runs(a, b)
     from vlmprof.activity import say
     from vlmprof.analysis import compare as comparing
-    from vlmprof.analysis.reference import load_reference
+    from vlmprof.analysis.reference import another_device_in, load_reference
     from vlmprof.analysis.runs import Run, load
     from vlmprof.render.tables.decisions import comparison_sheet, comparison_words, ratio_name
     from vlmprof.render.tables.terminal import console, sheet_table
@@ -49,13 +52,21 @@ def compare(
         margin=_percent(margin, "--margin"), ignore=ignore or (),
     )  # fmt: skip
     found = comparing.select(found, figure)
+    if reference is not None and (elsewhere := another_device_in(reference, judged.frame)):
+        found = comparing.without_verdict(found, elsewhere)
     screen = console()
     screen.print(sheet_table(comparison_sheet(found)))
     for sentence in comparison_words(found):
         screen.print(sentence, markup=False)
     if fail_slower is None:
         return
-    guarded = comparing.guard(found, _percent(fail_slower, "--fail-slower"), figure or ("end_to_end_s",))
+    allowed = _percent(fail_slower, "--fail-slower")
+    if found.no_verdict:
+        screen.print(
+            "Nothing is guarded: --fail-slower compares what ran on one kind of device.", markup=False
+        )
+        return
+    guarded = comparing.guard(found, allowed, figure or ("end_to_end_s",))
     for ratio in guarded:
         screen.print(f"slower than allowed: {ratio_name(ratio)}", markup=False)
     if guarded or found.lost:

@@ -1,32 +1,110 @@
-"""Rows of `vlmprof kernels bench`, for operations and whole backbones: printed, and written as they come."""
+"""Rows of `vlmprof kernels`, for operations and whole backbones: printed, and written as they come."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmprof.errors import UserError
 
 if TYPE_CHECKING:
-    from vlmprof.kernels.bench import BenchRow
+    from vlmprof.execution.kernel_runs import Outcome
 
 
-def reason(error: Exception) -> str:
-    """Why a row is missing, in a line."""
-    from vlmprof.execution.oom import is_out_of_memory
-    from vlmprof.execution.processes import first_line
-
-    what = "out of memory" if is_out_of_memory(error) else "failed"
-    return f"{what}: {first_line(str(error)) or type(error).__name__}"
+def reason(outcome: Outcome) -> str:
+    """Why a row has no numbers, in a line."""
+    words = {"oom": "out of memory", "error": "failed", "timeout": "timed out", "skipped": "skipped"}
+    return f"{words[outcome.status]}: {outcome.message}"
 
 
-def read(folder: Path, stem: str) -> list[dict[str, Any]]:
+def passed(outcome: Outcome) -> bool:
+    """Whether a comparison with float64 was made and came out right."""
+    return outcome.status == "ok" and bool(outcome.figures["passed"])
+
+
+def verdict_row(outcome: Outcome, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """A comparison as it is written."""
+    figures = {k: v for k, v in outcome.figures.items() if k != "failure"}
+    return {**_state(outcome), "passed": False, **_finite(figures), **environment}
+
+
+def print_verdict(outcome: Outcome) -> None:
+    """One line: what was compared, the errors, and what to think of them."""
+    label, figures = outcome.labels, outcome.figures
+    said = "ok" if passed(outcome) else "FAILED"
+    if outcome.status != "ok":
+        said = f"FAILED: {outcome.kind}: {outcome.message}" if outcome.kind else f"FAILED: {outcome.message}"
+    elif figures["deterministic"] is False:
+        said = "NOT DETERMINISTIC"
+    names = ("relative_error", "plain_relative_error", "limit")
+    errors = " ".join(f"{figures.get(name, math.nan):8.1e}" for name in names)
+    print(
+        f"{label.get('op', ''):20} {label.get('case', ''):30} {label.get('dtype', ''):9} "
+        f"{label.get('backend', ''):8} {errors} {said}",
+        flush=True,
+    )
+
+
+def print_tuned(outcome: Outcome) -> None:
+    """One line: the choice for a shape, and the time that each candidate took."""
+    if outcome.status != "ok":
+        print(f"{outcome.labels.get('shape', '')}: {reason(outcome)}", flush=True)
+        return
+    seconds = outcome.figures["seconds"]
+    times = ", ".join(f"{tiles}: {s * 1e3:.3f} ms" for tiles, s in seconds.items())
+    print(f"{outcome.labels['shape']}: {outcome.figures['tiles']} tiles per chunk ({times})", flush=True)
+
+
+def bench_row(outcome: Outcome, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """An operation's time, or why there is none, as it is written."""
+    return {**_state(outcome), **outcome.figures, **environment, **outcome.clocks()}
+
+
+def print_row(row: Mapping[str, Any]) -> None:
+    """One line: latency and spread, rates and their shares of the ceilings."""
+    spread = (row["quartile_high_s"] - row["quartile_low_s"]) / row["median_s"]
+    shares = [
+        "" if row[name] is None else f" ({row[name]:4.0%})"
+        for name in ("share_of_copy_ceiling", "share_of_matmul_ceiling")
+    ]
+    print(
+        f"{row['op']:20} {row['shape']:24} {row['dtype']:9} {row['backend']:10} "
+        f"{row['median_s'] * 1e3:10.3f} ms ±{spread:4.0%} of {row['samples']:4} "
+        f"{row['bytes_per_s'] / 1e9:8.1f} GB/s{shares[0]} "
+        f"{row['flops_per_s'] / 1e12:8.3f} TFLOP/s{shares[1]}",
+        flush=True,
+    )
+
+
+def print_ratios(rows: Sequence[Mapping[str, Any]]) -> None:
+    """How many times faster the fastest is than each other one, in this run."""
+    for row in rows:
+        where = f"{row['op']} {row['shape']} {row['dtype']}"
+        rivals = [r for r in rows if f"{r['op']} {r['shape']} {r['dtype']}" == where]
+        fastest = min(rivals, key=lambda r: r["median_s"])
+        if row is not fastest:
+            ratio = row["median_s"] / fastest["median_s"]
+            print(f"{where}: {fastest['backend']} is {ratio:.2f}× as fast as {row['backend']}")
+
+
+def draw(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """The roofline of the rows that compute something, and a line that says what is in `folder`."""
+    from vlmprof.render.figures.roofline import draw_roofline
+
+    # a copy has no place under a roofline, and without ceilings there is none
+    computing = [row for row in rows if row["counted_flops"] and row["matmul_ceiling_flops_per_s"]]
+    if computing:
+        draw_roofline(computing, folder / "roofline.png")
+    print(f"wrote bench.csv, bench.json{' and roofline.png' if computing else ''} to {folder}")
+
+
+def read(folder: Path, stem: str, device_name: str) -> list[dict[str, Any]]:
     """The rows that an earlier run kept there; none where there is no such file. Raises `UserError` for a
-    file that is not one of `write`."""
+    file that is not one of `write`, or of another device."""
     path = folder / f"{stem}.json"
     if not path.exists():
         return []
@@ -36,50 +114,34 @@ def read(folder: Path, stem: str) -> list[dict[str, Any]]:
             raise ValueError("not a list of rows")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot go on from {path}: {error}; name another --out or move it away") from None
+    for name in dict.fromkeys(row.get("device_name") for row in rows):
+        if name != device_name:
+            there = f"is of {name}" if name else "does not say which device it is of"
+            raise UserError(f"{path} {there}, and this is {device_name}; name another --out")
     return rows
 
 
-def write(rows: Sequence[dict[str, Any]], folder: Path, stem: str) -> None:
+def write(rows: Sequence[Mapping[str, Any]], folder: Path, stem: str) -> None:
     """All rows so far, so that a run that is cut short keeps what it has, as `stem`.csv and `stem`.json."""
     folder.mkdir(parents=True, exist_ok=True)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     whole = folder / f"{stem}.json.part"
-    whole.write_text(json.dumps(rows, indent=1) + "\n")
+    filled = [{name: row.get(name) for name in columns} for row in rows]
+    whole.write_text(json.dumps(filled, indent=1) + "\n")
     whole.replace(folder / f"{stem}.json")
     with (folder / f"{stem}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+        writer = csv.DictWriter(file, fieldnames=columns)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(filled)
 
 
-def print_row(row: BenchRow) -> None:
-    """One line: latency and spread, rates and their shares of the ceilings."""
-    spread = (row.quartile_high_s - row.quartile_low_s) / row.median_s
-    print(
-        f"{row.op:20} {row.shape:24} {row.dtype:9} {row.backend:10} {row.median_s * 1e3:10.3f} ms "
-        f"±{spread:4.0%} of {row.samples:4} "
-        f"{row.bytes_per_s / 1e9:8.1f} GB/s ({row.share_of_copy_ceiling:4.0%}) "
-        f"{row.flops_per_s / 1e12:8.3f} TFLOP/s ({row.share_of_matmul_ceiling:4.0%})",
-        flush=True,
-    )
+def _state(outcome: Outcome) -> dict[str, Any]:
+    return {**outcome.labels, "status": str(outcome.status), "message": outcome.message}
 
 
-def print_ratios(rows: Sequence[BenchRow]) -> None:
-    """How many times faster the fastest is than each other one, in this run."""
-    for row in rows:
-        rivals = [r for r in rows if (r.op, r.shape, r.dtype) == (row.op, row.shape, row.dtype)]
-        fastest = min(rivals, key=lambda r: r.median_s)
-        if row is not fastest:
-            where = f"{row.op} {row.shape} {row.dtype}"
-            ratio = row.median_s / fastest.median_s
-            print(f"{where}: {fastest.backend} is {ratio:.2f}× as fast as {row.backend}")
-
-
-def draw(rows: Sequence[BenchRow], folder: Path) -> None:
-    """The roofline of the rows that compute something, and a line that says what is in `folder`."""
-    from vlmprof.render.figures.roofline import draw_roofline
-
-    # a copy has no place under a roofline
-    computing = [asdict(row) for row in rows if row.counted_flops]
-    if computing:
-        draw_roofline(computing, folder / "roofline.png")
-    print(f"wrote bench.csv, bench.json{' and roofline.png' if computing else ''} to {folder}")
+def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Without NaN and infinity, which JSON has not."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in figures.items()
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,49 +12,65 @@ from vlmprof.cli import kernel_rows
 from vlmprof.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-
-    from vlmprof.kernels.bench import BenchRow
-    from vlmprof.kernels.verify import Verdict
+    from vlmprof.execution.kernel_runs import KernelRun, Outcome
 
 app = typer.Typer(help="Verify, time and inspect the SS2D kernels.", no_args_is_help=True)
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 DeviceOption = Annotated[
     str | None, typer.Option(help="cuda, cuda:1 or cpu; by default a GPU where there is one.")
 ]
 DtypesOption = Annotated[list[str] | None, typer.Option("--dtype", help="Repeatable.")]
 BackendsOption = Annotated[list[str] | None, typer.Option("--backend", help="Repeatable.")]
+OpsOption = Annotated[list[str] | None, typer.Option("--op", help="Only these operations; repeatable.")]
+ModelOption = Annotated[str, typer.Option(help="vmamba-t, vmamba-s or vmamba-b: whose shapes.")]
+TimeoutOption = Annotated[
+    str, typer.Option("--row-timeout", help="Longest time for one row, compiling included, such as 60s.")
+]
+IsolateOption = Annotated[
+    bool,
+    typer.Option(
+        "--isolate/--no-isolate",
+        help="Each operation in a process of its own; --no-isolate runs all in this one, for a profiler.",
+    ),
+]
 
 
 @app.command()
-def verify(device: DeviceOption = None, dtype: DtypesOption = None, backend: BackendsOption = None) -> None:
-    """Compare every operation with float64; exit code 1 when one is worse than the plain code allows."""
-    from vlmprof.kernels import verify as checks
+def verify(
+    device: DeviceOption = None,
+    dtype: DtypesOption = None,
+    backend: BackendsOption = None,
+    op: OpsOption = None,
+    row_timeout: TimeoutOption = "180s",
+    isolate: IsolateOption = True,
+    out: Annotated[Path | None, typer.Option(help="A folder for the rows as CSV and JSON.")] = None,
+) -> None:
+    """Compare every operation with float64; exit code 1 when one is worse than the plain code allows.
 
-    where = _device(device)
-    backends = _backends(where, backend)
+    Each operation runs in a process of its own: one that crashes or hangs is a row that says so.
+    """
+    dtypes = _dtypes(dtype) or DTYPES
+    run = _open(device, backend, isolate, row_timeout)
+    operations = _operations(run, op)
+    rows: list[dict[str, Any]] = []
+    failures = 0
     print(f"{'op':20} {'case':30} {'dtype':9} {'backend':8} {'error':>8} {'plain':>8} {'limit':>8}")
-    failures = count = 0
-    for verdict in checks.verify(where, backends, _dtypes(dtype) or checks.DTYPES):
-        count += 1
-        failures += not verdict.passed
-        errors = (verdict.relative_error, verdict.plain_relative_error, verdict.limit)
-        print(
-            f"{verdict.op:20} {verdict.case:30} {verdict.dtype:9} {verdict.backend:8} "
-            f"{' '.join(f'{e:8.1e}' for e in errors)} {_outcome(verdict)}",
-            flush=True,
-        )
-    print(f"{count} comparisons on {where}, {failures} failed")
+
+    def show(outcome: Outcome) -> None:
+        nonlocal failures
+        failures += not kernel_rows.passed(outcome)
+        kernel_rows.print_verdict(outcome)
+        rows.append(kernel_rows.verdict_row(outcome, run.environment))
+        if out is not None:
+            kernel_rows.write(rows, out, "verify")
+
+    for name in operations:
+        run.attempt_all("verify", (name, dtypes, run.backends), {"op": name}, show)
+    print(f"{len(rows)} comparisons on {run.device}, {failures} failed")
     if failures:
         raise typer.Exit(1)
-
-
-def _outcome(verdict: Verdict) -> str:
-    if verdict.failure:
-        return f"FAILED: {verdict.failure}"
-    if verdict.deterministic is False:
-        return "NOT DETERMINISTIC"
-    return "ok" if verdict.passed else "FAILED"
 
 
 @app.command()
@@ -63,10 +78,10 @@ def bench(
     device: DeviceOption = None,
     dtype: DtypesOption = None,
     backend: BackendsOption = None,
-    model: Annotated[str, typer.Option(help="vmamba-t, vmamba-s or vmamba-b: whose shapes.")] = "vmamba-t",
+    model: ModelOption = "vmamba-t",
     resolution: Annotated[list[int] | None, typer.Option(help="Pixels; repeatable. 224 by default.")] = None,
     level: Annotated[list[int] | None, typer.Option(help="1 to 4; repeatable. 1 to 3 by default.")] = None,
-    op: Annotated[list[str] | None, typer.Option(help="Only these operations; repeatable.")] = None,
+    op: OpsOption = None,
     seconds: Annotated[float, typer.Option(help="Measuring time per row.")] = 0.5,
     peers: Annotated[bool, typer.Option(help="Time other implementations of SS2D too.")] = False,
     public: Annotated[Path | None, typer.Option(help="A checkout of MzeroMiko/VMamba to time.")] = None,
@@ -80,52 +95,35 @@ def bench(
     mode: Annotated[
         list[str] | None, typer.Option(help="Of whole backbones: eager, compiled, fused, …; repeatable.")
     ] = None,
+    row_timeout: TimeoutOption = "300s",
+    isolate: IsolateOption = True,
     out: Annotated[Path | None, typer.Option(help="A folder for the rows as CSV and JSON.")] = None,
 ) -> None:
-    """Time the operations at VMamba's shapes beside a large copy and a large matrix product."""
+    """Time the operations at VMamba's shapes beside a large copy and a large matrix product.
+
+    Each operation, or backbone at one resolution, runs in a process of its own; exit code 1 when one failed.
+    """
+    dtypes = _dtypes(dtype)
+    sizes = tuple(resolution or [224])
     if backbones is not None:
         from vlmprof.cli.kernels_whole import backbone_names, bench_backbones
 
-        where = _device(device)
-        kind, *others_asked = _dtypes(dtype) or (_default_dtype(where),)
-        if others_asked:
+        if len(dtypes) > 1:
             raise UserError("--backbones takes one --dtype")
         names = backbone_names(backbones)
-        bench_backbones(names, resolution or [224], kind, where, levels, seconds, out, public, mode)
-        return
-    from vlmprof.kernels import bench as timing
-    from vlmprof.kernels.peers import peers as find_peers
+        run = _open(device, None, isolate, row_timeout)
+        kind = (dtypes or (_default_dtype(run),))[0]
+        failures = bench_backbones(run, names, sizes, kind, levels, seconds, out, public, mode or ())
+    else:
+        from vlmprof.cli.kernels_operations import Asked, bench_operations
 
-    where = _device(device)
-    _known_model(model)
-    others: dict[str, Any] = {}
-    if peers or public is not None:
-        try:
-            others = find_peers(public)
-        except ValueError as error:
-            raise UserError(str(error)) from None
-    rows: list[BenchRow] = []
-    failures = 0
-    for kind in _dtypes(dtype) or (_default_dtype(where),):
-        ceilings = timing.measure_ceilings(where, kind)
-        for size in resolution or [224]:
-            for work in timing.workloads(model, size, kind, where, tuple(level or (1, 2, 3)), others):
-                if op and work.op not in op:
-                    continue
-                for name in [*_backends(where, backend), *(others if work.op == "ss2d" else ())]:
-                    try:
-                        rows.append(timing.measure(work, name, kind, where, ceilings, seconds))
-                    except Exception as error:  # one that fails says nothing of the others
-                        failures += name not in others
-                        why = kernel_rows.reason(error)
-                        print(f"{work.op:20} {work.shape:24} {name:10} {why}", flush=True)
-                        continue
-                    kernel_rows.print_row(rows[-1])
-                    if out is not None:
-                        kernel_rows.write([asdict(row) for row in rows], out, "bench")
-    kernel_rows.print_ratios(rows)
-    if out is not None:
-        kernel_rows.draw(rows, out)
+        run = _open(device, backend, isolate, row_timeout)
+        _known_model(run, model)
+        asked = Asked(
+            _operations(run, op), model, sizes, tuple(level or (1, 2, 3)), dtypes or (_default_dtype(run),),
+            seconds, peers, public,
+        )  # fmt: skip
+        failures = bench_operations(run, asked, out)
     if failures:
         raise typer.Exit(1)
 
@@ -133,29 +131,36 @@ def bench(
 @app.command()
 def tune(
     dtype: DtypesOption = None,
-    model: Annotated[str, typer.Option(help="vmamba-t, vmamba-s or vmamba-b: whose shapes.")] = "vmamba-t",
+    model: ModelOption = "vmamba-t",
     resolution: Annotated[list[int] | None, typer.Option(help="Pixels; repeatable. 224 by default.")] = None,
     level: Annotated[list[int] | None, typer.Option(help="1 to 4; repeatable. All by default.")] = None,
+    row_timeout: TimeoutOption = "180s",
+    isolate: IsolateOption = True,
 ) -> None:
-    """Measure how ss2d is best launched on this GPU and keep it on disk. Nothing else ever tunes."""
-    from vlmprof.kernels import bench as timing
-    from vlmprof.kernels.tuning import cache_path
+    """Measure how ss2d is best launched on this GPU and keep it on disk. Nothing else ever tunes.
 
-    where = _device(None)
-    _known_model(model)
-    for kind in _dtypes(dtype) or (_default_dtype(where),):
-        for size in resolution or [224]:
-            for number in level or (1, 2, 3, 4):
-                side, d_inner, dt_rank = timing.level_shape(model, size, number)
-                try:
-                    from vlmprof.kernels.ss2d.tune import tune_ss2d
+    The file is the one that VLMPROF_TUNING_CACHE names, or vlmprof/ss2d-tuning.json in the user's caches.
+    """
+    from vlmprof.execution.kernel_jobs import TuneJob
 
-                    found = tune_ss2d((1, side, side, d_inner), dt_rank, 1, kind, where)
-                except (ImportError, RuntimeError) as error:
-                    raise UserError(str(error)) from None
-                times = ", ".join(f"{tiles}: {s * 1e3:.3f} ms" for tiles, s in found.seconds.items())
-                print(f"{model} {size} level {number}: {found.tiles} tiles per chunk ({times})", flush=True)
-    print(f"kept in {cache_path()}")
+    dtypes = _dtypes(dtype)
+    run = _open(None, None, isolate, row_timeout)
+    _known_model(run, model)
+    if run.why_not_triton:
+        raise UserError(f"tuning needs the triton backend: {run.why_not_triton}")
+    failures = 0
+
+    def show(outcome: Outcome) -> None:
+        nonlocal failures
+        failures += outcome.status != "ok"
+        kernel_rows.print_tuned(outcome)
+
+    for kind in dtypes or (_default_dtype(run),):
+        job = TuneJob(model, kind, tuple(resolution or [224]), tuple(level or (1, 2, 3, 4)))
+        run.attempt_all("tune", (job,), {"shape": model, "dtype": kind}, show)
+    print(f"kept in {run.call('tuning_path')}")
+    if failures:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -173,53 +178,35 @@ def inspect(
     inspect_kernels(arch or ["sm_90"], kernel, mix)
 
 
-def _known_model(name: str) -> None:
-    from vlmprof.kernels.bench import WIDTHS
+def _open(device: str | None, backends: Sequence[str] | None, isolate: bool, row_timeout: str) -> KernelRun:
+    from vlmprof.execution.kernel_runs import open_run
+    from vlmprof.units import parse_seconds
 
-    if name not in WIDTHS:
-        raise UserError(f"unknown model {name!r}; known: {', '.join(WIDTHS)}")
-
-
-def _device(name: str | None) -> torch.device:
-    import torch
-
-    from vlmprof.measure.clocks import make_current
-
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}; use cuda or cpu") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("there is no CUDA device here; use --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {name!r} was asked for; there are {torch.cuda.device_count()}")
-    make_current(device)
-    return device
+        timeout_s = parse_seconds(row_timeout)
+    except UserError as error:
+        raise UserError(f"--row-timeout: {error}") from None
+    return open_run(device, tuple(backends or ()), isolate, timeout_s)
 
 
-def _dtypes(names: Sequence[str] | None) -> tuple[torch.dtype, ...]:
-    import torch
+def _known_model(run: KernelRun, name: str) -> None:
+    if name not in run.models:
+        raise UserError(f"unknown model {name!r}; known: {', '.join(run.models)}")
 
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+def _operations(run: KernelRun, asked: Sequence[str] | None) -> tuple[str, ...]:
+    for name in asked or ():
+        if name not in run.operations:
+            raise UserError(f"unknown operation {name!r}; known: {', '.join(run.operations)}")
+    return tuple(asked or run.operations)
+
+
+def _dtypes(names: Sequence[str] | None) -> tuple[str, ...]:
     for name in names or ():
-        if name not in known:
-            raise UserError(f"unknown dtype {name!r}; known: {', '.join(known)}")
-    return tuple(known[name] for name in names or ())
+        if name not in DTYPES:
+            raise UserError(f"unknown dtype {name!r}; known: {', '.join(DTYPES)}")
+    return tuple(names or ())
 
 
-def _default_dtype(device: torch.device) -> torch.dtype:
-    import torch
-
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
-
-
-def _backends(device: torch.device, names: Sequence[str] | None) -> list[str]:
-    from vlmprof.kernels import resolve_backend
-    from vlmprof.kernels.verify import available_backends
-
-    try:
-        return [resolve_backend("ss2d", device, name) for name in names or available_backends(device)]
-    except (ValueError, RuntimeError) as error:
-        raise UserError(str(error)) from None
+def _default_dtype(run: KernelRun) -> str:
+    return "bfloat16" if run.device.startswith("cuda") else "float32"

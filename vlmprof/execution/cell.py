@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -12,7 +11,8 @@ from typing import Any
 
 from vlmprof.execution import oom
 from vlmprof.execution.board import Board, Phase, Reading
-from vlmprof.execution.processes import Ended, board, call_in_process, first_line
+from vlmprof.execution.endings import how_it_ended
+from vlmprof.execution.processes import Ended, board, call_in_process
 from vlmprof.measure.telemetry import Telemetry, nvml_probe
 from vlmprof.plan import Cell
 from vlmprof.records import Row, Status
@@ -43,6 +43,7 @@ def measure_cell(
         if reading.phase is Phase.MEASURING:
             telemetry.poll(pid, reading.iteration)
 
+    early: list[tuple[Row, Samples]] = []
     kills_before = oom.system_oom_kills()
     ended = call_in_process(
         "vlmprof.execution.worker:run_cell",
@@ -50,8 +51,14 @@ def measure_cell(
         log=log,
         timeout_s=fixed["cell_timeout"],
         on_poll=watch,
+        on_item=early.append,
         stop=stop,
     )
+    if ended.value is None and early:
+        # its process was lost in a pass that only adds to what it had measured
+        row, samples = early[-1]
+        _, why = how_it_ended(ended, f" while {where.read()}", kills_before, fixed["cell_timeout"])
+        ended = Ended(value=(replace(row, warnings=(*row.warnings, f"measured, but then: {why}")), samples))
     if ended.value is not None:
         row, samples = ended.value
         seen = asdict(telemetry.summary())
@@ -94,25 +101,7 @@ def _explain(
     timeout_s: float | None,
 ) -> Row:
     """The row of a cell whose process sent no result."""
-
-    def row(status: Status, message: str) -> Row:
-        return unmeasured_row(cell, machine["device_name"], status, message)
-
     reading = where.read()
-    at = f"while {reading}"
-    if ended.timed_out:
-        return row(Status.TIMEOUT, f"longer than {timeout_s:g} s, stopped {at}")
-    if ended.error or ended.user_error:
-        return row(Status.ERROR, ended.error or ended.user_error or "")
-    code = ended.exit_code or 0
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    if code == -signal.SIGKILL:
-        kills = oom.system_oom_kills()
-        if kills is None or kills != kills_before:
-            killed = row(Status.OOM, f"killed by the system for want of memory {at}")
-            return replace(killed, oom_stage=reading.place)
-        return row(Status.ERROR, f"its process was killed (SIGKILL) from outside {at}")
-    if oom.says_out_of_memory(ended.last_words):
-        last = first_line(ended.last_words.splitlines()[-1])
-        return replace(row(Status.OOM, f"{last} ({name} {at})"), oom_stage=reading.place)
-    return row(Status.ERROR, f"its process ended with {name} {at}")
+    status, message = how_it_ended(ended, f" while {reading}", kills_before, timeout_s)
+    row = unmeasured_row(cell, machine["device_name"], status, message)
+    return replace(row, oom_stage=reading.place) if status is Status.OOM else row

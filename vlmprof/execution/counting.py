@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vlmprof.execution.processes import call_in_process, context, start_server
+from vlmprof.execution.processes import call_in_process, context, start_fork_server
 from vlmprof.plan import Cell
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ CELLS_PER_PROCESS = 40
 def get_ready_to_count(cells: Sequence[Cell]) -> None:
     """Let the processes that will help load their libraries while this one loads its own."""
     if worth_starting(cells):
-        start_server()
+        start_fork_server()
 
 
 def worth_starting(cells: Sequence[Cell]) -> int:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +26,8 @@ from vlmprof.errors import UserError
 from vlmprof.execution.board import Board
 
 POLL_S = 0.2
+PRELOAD = "vlmprof.execution.preload"
+"""What the fork server imports for cells."""
 GRACE_S = 5.0
 """How long a process that has answered may take to end."""
 
@@ -54,14 +56,17 @@ def context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["vlmprof.execution.preload"])
+    found.set_forkserver_preload([PRELOAD])
     return found
 
 
-def start_server() -> None:
-    """Let the fork server begin to load its libraries, so that they are there when the first call comes."""
-    context()
-    if "forkserver" in multiprocessing.get_all_start_methods():
+def start_fork_server(preload: str = PRELOAD) -> None:
+    """Let the fork server import `preload` from now on, meanwhile, so that it is there for the first call.
+
+    Without effect where it runs already, or where the system has none.
+    """
+    if context().get_start_method() == "forkserver":
+        context().set_forkserver_preload([preload])
         with _same_search_path():
             forkserver.ensure_running()
 
@@ -98,35 +103,45 @@ def call_in_process(
     *,
     log: Path | None = None,
     timeout_s: float | None = None,
+    item_timeout_s: float | None = None,
     on_poll: Callable[[int], None] = lambda pid: None,
+    on_item: Callable[[Any], None] = lambda item: None,
     stop: threading.Event | None = None,
 ) -> Ended:
     """Run `target`, written `module:function`, on `args` in a process of its own and wait for it.
 
     The module is imported there alone, so that this process stays light. What it prints goes to `log`.
-    After `timeout_s` it is killed. `on_poll` is called with the process's
-    number a few times a second meanwhile, and `stop` ends it with `StoppedError`. If this process
-    is interrupted or dies, so does the other.
+    A generator's items are given to `on_item` as they come; its value is what it returns. It is killed after
+    `timeout_s`, and after `item_timeout_s` without an item or an end. `on_poll` is called with the process's
+    number a few times a second meanwhile, and `stop` ends it with `StoppedError`. If this process is
+    interrupted or dies, so does the other.
     """
     spawn = context()
     answers, answer = spawn.Pipe(duplex=False)
     lifeline, held = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log))
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with _same_search_path():
         process.start()
+    begun_s = heard_s = time.monotonic()
     answer.close()
     lifeline.close()
     try:
-        while not wait([answers, process.sentinel], POLL_S):
-            on_poll(process.pid)
-            if stop is not None and stop.is_set():
-                raise StoppedError
-            if deadline is not None and time.monotonic() > deadline:
-                process.kill()
-                process.join()
-                return Ended(timed_out=True, last_words=_tail(log))
-        kind, content = _answer(answers)
+        kind: str = "item"
+        content: Any = None
+        while kind == "item":
+            while not wait([answers, process.sentinel], POLL_S):
+                on_poll(process.pid)
+                if stop is not None and stop.is_set():
+                    raise StoppedError
+                now_s = time.monotonic()
+                if _later(now_s - begun_s, timeout_s) or _later(now_s - heard_s, item_timeout_s):
+                    process.kill()
+                    process.join()
+                    return Ended(timed_out=True, last_words=_tail(log))
+            kind, content = _answer(answers)
+            if kind == "item":
+                on_item(content)
+                heard_s = time.monotonic()
         if kind == "died":
             process.join()
             return Ended(exit_code=process.exitcode, last_words=_tail(log))
@@ -140,6 +155,10 @@ def call_in_process(
         process.close()
         answers.close()
         held.close()
+
+
+def _later(elapsed_s: float, timeout_s: float | None) -> bool:
+    return timeout_s is not None and elapsed_s > timeout_s
 
 
 def _answer(answers: Connection) -> tuple[str, Any]:
@@ -163,7 +182,10 @@ def _serve(
         _print_to(log)
     try:
         module, _, function = target.partition(":")
-        reply: tuple[str, Any] = ("value", getattr(importlib.import_module(module), function)(*args))
+        value = getattr(importlib.import_module(module), function)(*args)
+        if isinstance(value, Generator):
+            value = drained(value, lambda item: answer.send(("item", item)))
+        reply: tuple[str, Any] = ("value", value)
     except UserError as error:
         reply = ("user_error", str(error))
     except Exception as error:  # whatever a model raises is this cell's result, not the sweep's end
@@ -173,6 +195,16 @@ def _serve(
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
+
+
+def drained(items: Generator[Any, None, Any], send: Callable[[Any], None]) -> Any:
+    """What a generator returns, when each of its items has been sent."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration as ended:
+            return ended.value
+        send(item)
 
 
 def _end_with_parent(lifeline: Connection) -> None:

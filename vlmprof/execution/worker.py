@@ -1,30 +1,27 @@
 """One cell, in its own process: build the model, warm up, measure, read the memory.
 
-build -> first iteration -> warm-up -> measured iterations -> one pass for memory, stage by stage
+build -> first iteration -> warm-up -> measured iterations -> row -> extra passes -> the row, completed
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
-from vlmprof.cost.cells import count_cell
-from vlmprof.cost.scans import Kernels
 from vlmprof.execution.board import Board, Phase
 from vlmprof.execution.chain import attention_backend, build_chain, state_bytes
+from vlmprof.execution.extra_passes import Extras, count, run_passes
 from vlmprof.execution.limits import limit_memory
 from vlmprof.execution.modes import CompileTime, quiet_autograd
 from vlmprof.execution.oom import is_out_of_memory
 from vlmprof.execution.processes import first_line
 from vlmprof.measure import memory
-from vlmprof.measure.busy import BusyTimes, can_read_busy_times
 from vlmprof.measure.cache import CacheFlush
 from vlmprof.measure.clocks import device_clock, make_current
 from vlmprof.measure.statistics import oddities
@@ -34,13 +31,21 @@ from vlmprof.plan import Cell
 from vlmprof.records import Row, StageFigures, Status
 from vlmprof.store import Samples
 
+SETTLING_SHARE = 1 / 3
+"""Of the budget for measuring: so long it may take to settle, though never longer than `Settling` allows."""
+
 NO_PEAKS = memory.Peaks(None, None, None)
 
 
-def run_cell(cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Board) -> tuple[Row, Samples]:
-    """Measure `cell` on `fixed["device"]` and return its row and samples; running out of memory is a row.
+Measured = tuple[Row, Samples]
 
-    Anything else that the model raises is raised.
+
+def run_cell(
+    cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Board
+) -> Generator[Measured, None, Measured]:
+    """Measure `cell` on `fixed["device"]`: its row and samples as soon as there are any, then the whole row.
+
+    Running out of memory is a row; anything else that the model raises is raised.
     """
     begin = time.perf_counter()
     row = Row(
@@ -51,7 +56,7 @@ def run_cell(cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Boar
     samples: Samples = {}
     try:
         with attention_backend(cell.axes, fixed["device"]):
-            row, samples = _measure(row, cell, fixed, board)
+            row, samples = yield from _measure(row, cell, fixed, board)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -65,7 +70,9 @@ def run_cell(cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Boar
     return replace(row, wall_s=time.perf_counter() - begin), samples
 
 
-def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tuple[Row, Samples]:
+def _measure(
+    row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board
+) -> Generator[Measured, None, Measured]:
     device = torch.device(fixed["device"])
     make_current(device)
     baseline_rss_bytes = memory.rss_bytes()
@@ -92,62 +99,71 @@ def _measure(row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board) -> tu
     compiling = CompileTime(str(row.axes["mode"]))
     with quiet_autograd(str(row.axes["mode"])), compiling:
         board.enter(Phase.WARMING_UP, names[0], fixed["warm_up"] or 0)
-        warm_up = _warm_up(timeline, fixed["warm_up"], board)
+        settling = Settling(budget_s=min(Settling.budget_s, fixed["budget"] * SETTLING_SHARE))
+        warm_up = _warm_up(timeline, fixed["warm_up"], settling, board)
         board.enter(Phase.MEASURING, names[0], fixed["iterations"] or 0)
         samples = timeline.sample(rule, board.count).columns()
         peaks = meter.peaks()
-        board.enter(Phase.READING_MEMORY, names[0])
-        # a graph took its memory while it was captured, and a replay shows none of it
-        alone = meter.tells_stages_apart and row.axes["mode"] != "graphs"
-        stage_peaks = _memory_pass(timeline, meter) if alone else {}
-        busy = BusyTimes()
-        if can_read_busy_times(device):
-            board.enter(Phase.PROFILING, names[0])
-            timeline.each_stage(busy.around)
-    busy_s = busy.known()
-    for reached in stage_peaks.values():
-        peaks |= reached
+        measured = replace(
+            row,
+            visual_tokens=chain.visual_tokens or row.visual_tokens,
+            end_to_end_s=_mean(samples["end_to_end_s"]),
+            baseline_rss_bytes=baseline_rss_bytes,
+            nvml_process_bytes=memory.nvml_process_bytes(device),
+            weight_bytes=sum(chain.weight_bytes.values()),
+            cache_bytes=warm_up.cache_bytes,
+            warm_up=warm_up.iterations,
+            iterations=len(samples["end_to_end_s"]),
+            build_s=build_s,
+            first_iteration_s=warm_up.first_iteration_s,
+            compile_s=compiling.total_s,
+            backends=dict(chain.backends),
+            warnings=(
+                *chain.warnings,
+                *warm_up.warnings,
+                *rule.unmet(samples),
+                *_oddities(samples, rule_columns(names, device)),
+            ),
+        )
 
-    costs, uncounted = _counted(cell, fixed, chain.backends, device)
-    stages = {
+        def completed(extras: Extras) -> Row:
+            reached = peaks
+            for of_stage in extras.stage_peaks.values():
+                reached |= of_stage
+            whole = replace(
+                measured,
+                stages=_stages(names, samples, chain.weight_bytes, extras),
+                **asdict(reached),
+                warnings=(*measured.warnings, *extras.warnings),
+            )
+            return _with_token_times(whole, samples, fixed["new_tokens"], int(row.axes["batch_size"]))
+
+        # what follows may end this process, and must not take the measurement along
+        yield completed(Extras()), samples
+        extras = run_passes(
+            timeline, meter, device, board,
+            graphs=row.axes["mode"] == "graphs", profile=fixed["profile"], first_stage=names[0],
+        )  # fmt: skip
+    count(extras, cell, fixed, chain.backends, device)
+    return completed(extras), samples
+
+
+def _stages(
+    names: Sequence[str], samples: Samples, weight_bytes: Mapping[str, int], extras: Extras
+) -> dict[str, StageFigures]:
+    return {
         name: _with_rates(
             StageFigures(
                 host_s=_mean(samples[f"host_{name}_s"]),
                 gpu_s=_mean(samples.get(f"gpu_{name}_s", [])),
-                gpu_busy_s=busy_s.get(name),
-                **costs.get(name, {}),
-                weight_bytes=chain.weight_bytes.get(name),
-                **asdict(stage_peaks.get(name, NO_PEAKS)),
+                gpu_busy_s=extras.busy_s.get(name),
+                **extras.costs.get(name, {}),
+                weight_bytes=weight_bytes.get(name),
+                **asdict(extras.stage_peaks.get(name, NO_PEAKS)),
             )
         )
         for name in names
     }
-    iterations = len(samples["end_to_end_s"])
-    row = replace(
-        row,
-        visual_tokens=chain.visual_tokens or row.visual_tokens,
-        stages=stages,
-        end_to_end_s=_mean(samples["end_to_end_s"]),
-        **asdict(peaks),
-        baseline_rss_bytes=baseline_rss_bytes,
-        nvml_process_bytes=memory.nvml_process_bytes(device),
-        weight_bytes=sum(chain.weight_bytes.values()),
-        cache_bytes=warm_up.cache_bytes,
-        warm_up=warm_up.iterations,
-        iterations=iterations,
-        build_s=build_s,
-        first_iteration_s=warm_up.first_iteration_s,
-        compile_s=compiling.total_s,
-        backends=dict(chain.backends),
-        warnings=(
-            *chain.warnings,
-            *uncounted,
-            *warm_up.warnings,
-            *rule.unmet(samples),
-            *_oddities(samples, rule_columns(names, device)),
-        ),
-    )
-    return _with_token_times(row, samples, fixed["new_tokens"], int(row.axes["batch_size"])), samples
 
 
 @dataclass(frozen=True)
@@ -160,9 +176,8 @@ class WarmUp:
     warnings: tuple[str, ...]
 
 
-def _warm_up(timeline: Timeline, count: int | None, board: Board) -> WarmUp:
+def _warm_up(timeline: Timeline, count: int | None, settling: Settling, board: Board) -> WarmUp:
     """So many discarded iterations, or as many as it takes to settle."""
-    settling = Settling()
     end_to_end_s: list[float] = []
     cache_bytes, warnings = None, []
     while len(end_to_end_s) < count if count is not None else not settling.enough(end_to_end_s):
@@ -176,7 +191,8 @@ def _warm_up(timeline: Timeline, count: int | None, board: Board) -> WarmUp:
         del output
         end_to_end_s.append(elapsed_s)
     if count is None and not settling.settled(end_to_end_s):
-        warnings.append(f"still not settled after {len(end_to_end_s)} warm-up iterations")
+        spent_s = sum(end_to_end_s[1:])
+        warnings.append(f"still not settled after {len(end_to_end_s)} warm-up iterations in {spent_s:.3g} s")
     first_iteration_s = end_to_end_s[0] if end_to_end_s else None
     return WarmUp(len(end_to_end_s), first_iteration_s, cache_bytes, tuple(warnings))
 
@@ -202,27 +218,6 @@ def _stopping_rule(fixed: Mapping[str, Any], names: Sequence[str], device: torch
 
 def _oddities(samples: Samples, columns: Sequence[str]) -> list[str]:
     return [f"{column} {said}" for column in columns for said in oddities(samples[column])]
-
-
-def _counted(
-    cell: Cell, fixed: Mapping[str, Any], backends: Mapping[str, str], device: torch.device
-) -> tuple[dict[str, dict[str, int]], list[str]]:
-    """Each stage's FLOPs and bytes by counting on tensors without data, or why they could not be counted."""
-    if "vlm" in cell.axes:
-        return {}, []
-    kernels: Kernels = "triton" if backends.get("ss2d") == "triton" else "torch"
-    try:
-        counted = count_cell(cell, fixed, kernels)
-    except Exception as error:  # a user's own model may do what no formula covers; its latencies still count
-        return {}, [f"its costs could not be counted: {first_line(str(error)) or type(error).__name__}"]
-    costs = {
-        name: {
-            "counted_flops": cost.flops - cost.skipped_flops,
-            "counted_bytes": cost.moved_bytes + (cost.slab_bytes if device.type != "cpu" else 0),
-        }
-        for name, cost in counted.stages.items()
-    }
-    return costs, []
 
 
 def _with_rates(figures: StageFigures) -> StageFigures:
@@ -251,20 +246,6 @@ def _with_token_times(row: Row, samples: Samples, new_tokens: int, batch_size: i
         decode_tokens_per_s=batch_size / tpot_s,
         new_tokens=new_tokens,
     )
-
-
-def _memory_pass(timeline: Timeline, meter: memory.MemoryMeter) -> dict[str, memory.Peaks]:
-    """The high-water mark of each stage, from one iteration with the marks lowered before each."""
-    peaks = {}
-
-    @contextmanager
-    def around(stage: str) -> Iterator[None]:
-        meter.reset()
-        yield
-        peaks[stage] = meter.stage_peaks()
-
-    timeline.each_stage(around)
-    return peaks
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -14,7 +14,12 @@ import torch
 import torch.nn.functional as F
 
 from vlmprof.measure.clocks import make_current
+from vlmprof.measure.stopping import Settling
 
+SETTLE_S = 0.3
+"""Work before an accelerator's ceiling is measured: one that idled raises its clocks in such a time."""
+LONGEST_SETTLE_S = 2.0
+MEASURE_S = 0.3
 TRIES = 7
 LONGEST_S = 0.2
 """After so long a kind of work is not tried again: a CPU may emulate a dtype slowly."""
@@ -57,11 +62,11 @@ def device_ceilings(device: str, dtypes: Sequence[str]) -> dict[str, dict[str, f
     moved_bytes, side = (COPY_BYTES, SIDE) if on_cpu else (ACCELERATOR_COPY_BYTES, ACCELERATOR_SIDE)
     source = torch.ones(moved_bytes, dtype=torch.int8, device=where)
     target = torch.empty_like(source)
-    copy_s = _best_s(lambda: (target.copy_(source), finish()))
+    copy_s = sustained_s(lambda: (target.copy_(source), finish()), not on_cpu)
     ceilings = {}
     for dtype in dtypes:
         a, b = (torch.rand(side, side, device=where).to(getattr(torch, dtype)) for _ in range(2))
-        matmul_s = _best_s(lambda a=a, b=b: (a @ b, finish()))  # type: ignore[misc]
+        matmul_s = sustained_s(lambda a=a, b=b: (a @ b, finish()), not on_cpu)  # type: ignore[misc]
         ceilings[dtype] = {
             "copy_ceiling_bytes_per_s": 2 * moved_bytes / copy_s,
             "matmul_ceiling_flops_per_s": 2 * side**3 / matmul_s,
@@ -92,11 +97,29 @@ def cpu_ceilings(dtype: torch.dtype) -> Ceilings:
     )  # fmt: skip
 
 
+def sustained_s(work: Callable[[], object], settle: bool) -> float:
+    """The shortest of `MEASURE_S` of calls; with `settle` they begin when calls no longer change, which takes
+    `SETTLE_S` at least and `LONGEST_SETTLE_S` at most."""
+    times = [_call_s(work)]
+    if settle:
+        settling = Settling(budget_s=LONGEST_SETTLE_S)
+        while sum(times[1:]) < SETTLE_S or not settling.enough(times):
+            times.append(_call_s(work))
+    times = []
+    while sum(times) < MEASURE_S:
+        times.append(_call_s(work))
+    return min(times)
+
+
+def _call_s(work: Callable[[], object]) -> float:
+    begin = perf_counter()
+    work()
+    return perf_counter() - begin
+
+
 def _best_s(work: Callable[[], object]) -> float:
     work()
     times: list[float] = []
     while len(times) < TRIES and sum(times) < LONGEST_S:
-        begin = perf_counter()
-        work()
-        times.append(perf_counter() - begin)
+        times.append(_call_s(work))
     return min(times)

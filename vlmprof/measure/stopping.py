@@ -100,7 +100,8 @@ class Settling:
     """When a warming-up model has settled: its last iterations are no different from those before.
 
     Two neighbouring windows of end-to-end latencies are compared by their medians; they may differ by
-    1 % or by what their scatter explains. A window is a quarter of a second of iterations, at least three.
+    1 % or by what their scatter explains. A window is a quarter of a second of iterations, or of the budget
+    where that is shorter, and at least three.
     The first iteration compiles and tunes: it is in neither window and does not spend the budget.
     """
 
@@ -119,7 +120,7 @@ class Settling:
         values = np.asarray(end_to_end_s[1:], dtype=np.float64)
         if values.size < 2:
             return False
-        window = max(3, math.ceil(0.25 / max(float(np.median(values)), 1e-4)))
+        window = max(3, math.ceil(min(0.25, self.budget_s / 4) / max(float(np.median(values)), 1e-4)))
         if values.size < 2 * window:
             return False
         last = values[-2 * window :]

@@ -58,6 +58,7 @@ class GpuReading:
     energy_j: float | None
     throttled: tuple[str, ...]
     other_processes: int
+    memory_clock_mhz: float | None = None
 
 
 class GpuProbe(Protocol):
@@ -178,6 +179,8 @@ def nvml_probe(uuid: str | None) -> GpuProbe | None:
         # in a container the driver may show ours under another number, so one process is taken to be ours
         others = [p for p in processes if p.pid != pid] if len(processes) > 1 else []
         temperature_c = optional("nvmlDeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU)
+        memory = getattr(pynvml, "NVML_CLOCK_MEM", None)
+        memory_mhz = None if memory is None else optional("nvmlDeviceGetClockInfo", handle, memory)
         power_mw = optional("nvmlDeviceGetPowerUsage", handle)
         return GpuReading(
             clock_mhz=float(clock_mhz),
@@ -186,6 +189,7 @@ def nvml_probe(uuid: str | None) -> GpuProbe | None:
             energy_j=None if energy_mj is None else energy_mj / 1e3,
             throttled=tuple(words for bit, words in THROTTLING.items() if reasons & bit),
             other_processes=len(others),
+            memory_clock_mhz=None if memory_mhz is None else float(memory_mhz),
         )
 
     return read

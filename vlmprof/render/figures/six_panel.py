@@ -25,7 +25,7 @@ from vlmprof.analysis.frames import (
     split_lines,
     why_nothing_measured,
 )
-from vlmprof.analysis.reference import load_reference, reference_title
+from vlmprof.analysis.reference import another_device_in, load_reference, reference_title
 from vlmprof.errors import UserError, unknown
 from vlmprof.records import Status
 from vlmprof.render.figures.layout import PAGES, Page, add_legend
@@ -217,7 +217,8 @@ def _notes(frame: pd.DataFrame, drawing: Drawing, reference: str | None) -> list
     """What a reader of the figure has to be told in words, a line each."""
     notes = []
     if reference and drawing.behind:
-        notes.append(f"Pale, behind: {reference_title(reference)}.")
+        elsewhere = another_device_in(reference, frame)
+        notes.append(f"Pale, behind: {reference_title(reference)}{', another device' if elsewhere else ''}.")
     if any(np.isfinite(drawing.points(line, "end_to_end_s")[1]).any() for line in drawing.lines):
         notes.append(point_note(drawing.statistic, frame))
     counts = {

@@ -62,6 +62,8 @@ def comparison_words(comparison: Comparison) -> list[str]:
     verdicts = Counter(r.verdict for r in comparison.ratios if r.column == "end_to_end_s")
     told = [f"{verdicts[verdict]} {verdict}" for verdict in Verdict if verdicts[verdict]]
     sentences = [f"End-to-end, B beside A: {', '.join(told)}."] if told else []
+    if comparison.no_verdict:
+        sentences.append(f"No verdict on any cell: {comparison.no_verdict}.")
     for cells, words in (
         (comparison.lost, "ran in A and no longer in B"),
         (comparison.gained, "run only in B"),

@@ -1,0 +1,224 @@
+"""Other implementations of SS2D, found on the path: right, or missing with a reason of one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from vlmprof.kernels import ss2d
+from vlmprof.kernels.peers import peers
+from vlmprof.kernels.public_backbone import why_plain
+from vlmprof.kernels.verify import ss2d_case
+
+EXTENSION = '''
+"""In the place of a compiled scan: fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus{more})."""
+import torch
+def fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus{more}):
+    assert z is None and delta_softplus is True
+    assert (A.dtype, D.dtype, delta_bias.dtype) == (torch.float32,) * 3
+    assert u.is_contiguous() and delta.is_contiguous() and B.is_contiguous() and C.is_contiguous()
+    batch, channels, length = u.shape
+    repeats = channels // B.shape[1]
+    B, C = (t.repeat_interleave(repeats, dim=1) for t in (B, C))
+    delta = torch.nn.functional.softplus(delta + delta_bias[:, None])
+    h, ys = u.new_zeros(batch, channels, A.shape[1]), []
+    for t in range(length):
+        step = delta[:, :, t, None]
+        h = torch.exp(step * A) * h + step * B[..., t] * u[:, :, t, None]
+        ys.append((h * C[..., t]).sum(-1) + D * u[:, :, t])
+    return torch.stack(ys, dim=-1), torch.stack((h, h), dim=-1).flatten(2)[:, :, None]
+'''
+
+INTERFACE = """
+import torch
+from einops import rearrange, repeat
+from mamba_ssm.utils.torch import custom_fwd
+import selective_scan_cuda
+
+class SelectiveScanFn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
+                return_last_state=False):
+        out, x, *rest = selective_scan_cuda.fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+        return out if not return_last_state else (out, x[:, :, -1, 1::2])
+
+def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
+                      return_last_state=False):
+    return SelectiveScanFn.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+"""
+
+PUBLIC_LAYOUT = """
+from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
+class CrossScanF:
+    @staticmethod
+    def apply(x, *chosen): return cross_scan_reference(x)
+class CrossMergeF:
+    @staticmethod
+    def apply(ys, *chosen): return cross_merge_reference(ys.flatten(-2), *ys.shape[-2:]).flatten(-2)
+def cross_scan_fn(x, *chosen): raise AssertionError("no CUDA device here")
+cross_merge_fn = cross_scan_fn
+"""
+
+PUBLIC_SCANS = """
+try:
+    import selective_scan_cuda
+except ImportError:
+    pass
+def selective_scan_fn(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=True, oflex=True,
+                      backend=None):
+    out, *rest = selective_scan_cuda.fwd(u, delta, A, B, C, D, None, delta_bias, delta_softplus)
+    return out
+"""
+
+COMPARED = """
+import json, sys, torch
+from pathlib import Path
+from vlmprof.kernels.peers import peers
+from vlmprof.kernels.ss2d.reference import ss2d_reference
+from vlmprof.kernels.verify import ss2d_case
+found, missing = peers(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+x, *parameters = ss2d_case("any", (2, 5, 7, 6), 3, 1, torch.float32, torch.device("cpu")).arguments
+truth = ss2d_reference(x.double(), *(p.double() for p in parameters))
+errors = {}
+for name in found.keys() - {"compiled"}:
+    with torch.inference_mode():
+        errors[name] = float((found[name](x, *parameters).double() - truth).norm() / truth.norm())
+print(json.dumps([errors, missing]))
+"""
+
+
+def write_mamba(folder: Path, more: str = "") -> Path:
+    """A folder as a build leaves it: the package, and the extension beside it."""
+    for name in ("ops", "utils"):
+        (folder / "mamba_ssm" / name).mkdir(parents=True)
+        (folder / "mamba_ssm" / name / "__init__.py").write_text("")
+    (folder / "mamba_ssm" / "__init__.py").write_text("raise ImportError('transformers has no such decoder')")
+    (folder / "mamba_ssm" / "utils" / "torch.py").write_text("custom_fwd = lambda f: f\n")
+    call = "selective_scan_cuda.fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus"
+    interface = INTERFACE.replace(call, f"{call}{', None' if more else ''}")
+    (folder / "mamba_ssm" / "ops" / "selective_scan_interface.py").write_text(interface)
+    (folder / "selective_scan_cuda.py").write_text(EXTENSION.replace("{more}", more))
+    return folder
+
+
+def compared(path: Path, *arguments: object) -> tuple[dict[str, float], dict[str, str]]:
+    """Relative errors of the peers that a process with `path` on its PYTHONPATH finds, and what it misses."""
+    paths = os.pathsep.join([str(path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", COMPARED, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    errors, missing = json.loads(done.stdout.splitlines()[-1])
+    return errors, missing
+
+
+def test_a_build_outside_is_found_and_computes_ss2d(tmp_path: Path) -> None:
+    errors, missing = compared(write_mamba(tmp_path))
+    assert errors.keys() == {"mamba_ssm"}
+    assert errors["mamba_ssm"] < 1e-6
+    assert missing == {}
+
+
+@pytest.mark.parametrize("more", ["", ", cu_seqlens"])
+def test_the_public_code_runs_on_any_build_of_that_scan(more: str, tmp_path: Path) -> None:
+    models = tmp_path / "checkout" / "classification" / "models"
+    models.mkdir(parents=True)
+    (models / "csm_triton.py").write_text(PUBLIC_LAYOUT)
+    (models / "csms6s.py").write_text(PUBLIC_SCANS)
+    errors, _ = compared(write_mamba(tmp_path / "build", more), tmp_path / "checkout")
+    assert errors["vmamba"] < 1e-6
+
+
+def test_a_public_code_without_a_compiled_scan_is_told_from_one_with_it() -> None:
+    def scans(**names: object) -> ModuleType:
+        module = ModuleType("csms6s")
+        vars(module).update(names)
+        return module
+
+    assert why_plain(scans(selective_scan_cuda_core=object())) is None
+    assert why_plain(scans(WITH_SELECTIVESCAN_OFLEX=False, WITH_SELECTIVESCAN_MAMBA=True)) is None
+    for found in (
+        scans(),
+        scans(WITH_SELECTIVESCAN_OFLEX=False, WITH_SELECTIVESCAN_CORE=False, selective_scan_cuda_core=1),
+    ):
+        assert "selective_scan_cuda_oflex or selective_scan_cuda on PYTHONPATH" in str(why_plain(found))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        (
+            "selective_scan_cuda.py",
+            "raise ImportError('undefined symbol: _ZN3c10\\nmore')",
+            "undefined symbol",
+        ),
+        ("selective_scan_cuda.py", "raise OSError('libcudart.so.12: no such file')", "OSError: libcudart"),
+        ("mamba_ssm/ops/selective_scan_interface.py", "", "selective_scan_fn"),
+    ],
+)
+def test_a_broken_build_is_a_line_and_leaves_the_others(
+    file: str, content: str, words: str, tmp_path: Path
+) -> None:
+    (write_mamba(tmp_path) / file).write_text(content)
+    errors, missing = compared(tmp_path)
+    assert errors == {}
+    assert words in missing["mamba_ssm"]
+    assert "\n" not in missing["mamba_ssm"]
+
+
+@pytest.mark.slow
+def test_the_command_says_what_is_missing_and_times_the_rest(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "vlmprof",
+        "kernels",
+        "bench",
+        "--device",
+        "cpu",
+        "--op",
+        "ss2d",
+        "--peers",
+    ]
+    command += ["--resolution", "64", "--level", "3", "--seconds", "0"]
+    build = write_mamba(tmp_path / "build")
+    outputs = []
+    for path in (build, tmp_path):
+        paths = os.pathsep.join([str(path), *filter(None, [os.environ.get("PYTHONPATH")])])
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    there, not_there = outputs
+    assert "mamba_ssm " in there
+    assert "is not timed" not in there
+    assert (
+        "mamba_ssm is not timed: no mamba_ssm here; put the folder that holds it on PYTHONPATH\n" in not_there
+    )
+
+
+@pytest.mark.slow
+def test_the_compiled_peer_compiles_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor, "compile_threads", 4)
+    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+    compiled = peers()[0]["compiled"]
+    assert inductor.compile_threads == 1
+    case = ss2d_case("any", (1, 4, 5, 4), 2, 1, torch.float32, torch.device("cpu"))
+    with torch.inference_mode():
+        assert torch.allclose(compiled(*case.arguments), ss2d(*case.arguments), rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(inductor, "compile_threads", 4)
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "4")
+    peers()
+    assert inductor.compile_threads == 4

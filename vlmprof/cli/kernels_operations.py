@@ -1,0 +1,87 @@
+"""The operations' half of `vlmprof kernels bench`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmprof.cli import kernel_rows
+
+if TYPE_CHECKING:
+    from vlmprof.execution.kernel_runs import KernelRun, Outcome
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be timed."""
+
+    operations: tuple[str, ...]
+    model: str
+    resolutions: tuple[int, ...]
+    levels: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    seconds: float
+    peers: bool
+    public: Path | None
+
+
+def bench_operations(run: KernelRun, asked: Asked, out: Path | None) -> int:
+    """Time each operation on each backend, print a line for each, and keep the rows in `out`; how many of our
+    own failed."""
+    from vlmprof.execution.kernel_jobs import BenchJob
+
+    if out is not None:
+        kernel_rows.read(out, "bench", run.environment["device_name"])  # may not be another device's
+    peers = _peers(run, asked) if asked.peers or asked.public is not None else []
+    ceilings = {dtype: found for dtype in asked.dtypes if (found := _ceilings(run, dtype)) is not None}
+    rows: list[dict[str, Any]] = []
+    failures = 0
+
+    def show(outcome: Outcome) -> None:
+        nonlocal failures
+        row = kernel_rows.bench_row(outcome, run.environment)
+        rows.append(row)
+        if outcome.status == "ok":
+            kernel_rows.print_row(row)
+        else:
+            label = outcome.labels
+            failures += label.get("backend") not in peers
+            what = f"{label.get('op', ''):20} {label.get('shape', ''):24} {label.get('backend', ''):10}"
+            print(f"{what} {kernel_rows.reason(outcome)}", flush=True)
+        if out is not None:
+            kernel_rows.write(rows, out, "bench")
+
+    for op in asked.operations:
+        job = BenchJob(
+            op, asked.model, asked.resolutions, asked.levels, asked.dtypes, run.backends,
+            tuple(peers) if op == "ss2d" else (), asked.public, asked.seconds, ceilings,
+        )  # fmt: skip
+        run.attempt_all("bench_operation", (job,), {"op": op}, show)
+    timed = [row for row in rows if row["status"] == "ok"]
+    kernel_rows.print_ratios(timed)
+    if out is not None:
+        kernel_rows.draw(timed, out)
+    return failures
+
+
+def _ceilings(run: KernelRun, dtype: str) -> Any:
+    try:
+        return run.call("ceilings", run.device, dtype)
+    except RuntimeError as error:
+        print(f"no ceilings in {dtype}, so no shares of them: {error}", flush=True)
+        return None
+
+
+def _peers(run: KernelRun, asked: Asked) -> list[str]:
+    """The peers that can be timed; a line for each other one."""
+    if "ss2d" not in asked.operations:
+        return []
+    try:
+        found, missing = run.call("known_peers", asked.public)
+    except RuntimeError as error:
+        print(f"no peers: {error}", flush=True)
+        return []
+    for name, why in missing.items():
+        print(f"{name} is not timed: {why}", flush=True)
+    return list(found)

@@ -1,0 +1,34 @@
+"""Why a process sent no result: what it raised, what killed it, or that it took too long."""
+
+from __future__ import annotations
+
+import signal
+
+from vlmprof.execution import oom
+from vlmprof.execution.processes import Ended, first_line
+from vlmprof.records import Status
+
+
+def how_it_ended(
+    ended: Ended, at: str, kills_before: int | None, timeout_s: float | None
+) -> tuple[Status, str]:
+    """The status and message of work whose process ended without a value.
+
+    `at` says in words what it was doing, beginning with a blank, or is empty; `kills_before` is what
+    `oom.system_oom_kills` said before the process started.
+    """
+    if ended.timed_out:
+        return Status.TIMEOUT, f"longer than {timeout_s:g} s, stopped{at}"
+    if ended.error or ended.user_error:
+        return Status.ERROR, ended.error or ended.user_error or ""
+    code = ended.exit_code or 0
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code == -signal.SIGKILL:
+        kills = oom.system_oom_kills()
+        if kills is None or kills != kills_before:
+            return Status.OOM, f"killed by the system for want of memory{at}"
+        return Status.ERROR, f"its process was killed (SIGKILL) from outside{at}"
+    if oom.says_out_of_memory(ended.last_words):
+        last = first_line(ended.last_words.splitlines()[-1])
+        return Status.OOM, f"{last} ({name}{at})"
+    return Status.ERROR, f"its process ended with {name}{at}"

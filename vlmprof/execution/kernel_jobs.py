@@ -1,0 +1,48 @@
+"""What `kernel_worker` is asked to time. Importing this loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BenchJob:
+    """The rows of one operation."""
+
+    op: str
+    model: str
+    resolutions: tuple[int, ...]
+    levels: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    backends: tuple[str, ...]
+    peers: tuple[str, ...]
+    """Other implementations of `ss2d` to be timed."""
+    public: Path | None
+    seconds: float
+    ceilings: Mapping[str, Mapping[str, float]]
+    """By dtype, the fields of `bench.Ceilings`; one where they could not be measured is not among them."""
+
+
+@dataclass(frozen=True)
+class EncoderJob:
+    """The modes of one encoder at one resolution."""
+
+    backbone: str
+    resolution: int
+    dtype: str
+    levels: str
+    modes: tuple[str, ...]
+    public: Path | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TuneJob:
+    """The shapes to tune `ss2d` for."""
+
+    model: str
+    dtype: str
+    resolutions: tuple[int, ...]
+    levels: tuple[int, ...]

@@ -1,0 +1,244 @@
+"""The kernels' commands from outside: one process after another, each attempt explained however it ends.
+
+    process 1   attempt 0 ok   attempt 1 ok   attempt 2 crashes
+    process 2                                                  attempt 3 ok   attempt 4 hangs, stopped
+
+A process is replaced when it dies, or says that its device no longer works. One that hangs is not: what made
+it hang is still there, and waiting for each further attempt would cost more than the answers are worth.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vlmprof.environment import host_facts
+from vlmprof.errors import UserError
+from vlmprof.execution import oom, processes
+from vlmprof.execution.endings import how_it_ended
+from vlmprof.measure.telemetry import GpuReading, nvml_probe
+from vlmprof.records import Status
+
+WORKER = "vlmprof.execution.kernel_worker"
+PRELOAD = "vlmprof.execution.preload_kernels"
+
+MOST_REPLACED = 3
+"""Processes of one operation that are replaced before the rest of it is given up."""
+
+
+SHORTEST_CALL_S = 60.0
+"""What is no attempt, such as looking at the device or its ceilings, may take so long at least."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An attempt begins in a process."""
+
+    labels: Mapping[str, Any]
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended."""
+
+    labels: Mapping[str, Any]
+    """What was tried: the operation, its case or shape, dtype, backend or mode."""
+    status: Status
+    message: str = ""
+    kind: str = ""
+    """The type of the exception, where there was one."""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    gpu_clock_mean_mhz: float | None = None
+    """Of the multiprocessors, while the attempt ran, where the driver tells."""
+    gpu_memory_clock_mean_mhz: float | None = None
+    gpu_throttled: str | None = None
+    """Why clocks were lower than asked for meanwhile; empty when they were not."""
+
+    def clocks(self) -> dict[str, Any]:
+        """The columns on clocks."""
+        return {
+            name: getattr(self, name)
+            for name in ("gpu_clock_mean_mhz", "gpu_memory_clock_mean_mhz", "gpu_throttled")
+        }
+
+
+@dataclass(frozen=True)
+class KernelRun:
+    """A device, and how the attempts on it are run."""
+
+    device: str
+    environment: Mapping[str, Any]
+    """What every row says of the machine: names, versions, commit."""
+    backends: tuple[str, ...]
+    why_not_triton: str | None
+    operations: tuple[str, ...]
+    models: tuple[str, ...]
+    isolate: bool
+    item_timeout_s: float | None
+    device_uuid: str | None = None
+
+    def attempt_all(
+        self,
+        target: str,
+        args: tuple[Any, ...],
+        about: Mapping[str, Any],
+        on_outcome: Callable[[Outcome], None],
+    ) -> None:
+        """Run a generator of `kernel_worker` to its end, in as many processes as that takes.
+
+        `about` are the labels of what belongs to no single attempt.
+        """
+        watch = _Clocks(self.device_uuid, about)
+        if not self.isolate:
+            messages = _function(target)(self.device, *args, 0)
+            ended = processes.drained(messages, lambda message: watch.take(message, on_outcome))
+            if not ended and not watch.is_last:
+                on_outcome(Outcome(about, Status.SKIPPED, "the rest was not run, since the device is lost"))
+            return
+        replaced, begun = 0, -1
+        while (fate := self._one_process(target, args, watch, on_outcome)) is not None:
+            replaced += 1
+            if watch.is_last:
+                return
+            if fate is not Status.TIMEOUT and replaced <= MOST_REPLACED and watch.begun > begun:
+                begun = watch.begun
+                continue
+            why = "it hung" if fate is Status.TIMEOUT else f"{replaced} of its processes were lost"
+            on_outcome(Outcome(about, Status.SKIPPED, f"the rest was not run, since {why}"))
+            return
+
+    def _one_process(
+        self, target: str, args: tuple[Any, ...], watch: _Clocks, on_outcome: Callable[[Outcome], None]
+    ) -> Status | None:
+        """None when all attempts have ended, else how the process was lost."""
+        kills_before = oom.system_oom_kills()
+        watch.rest()
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "log"
+            ended = processes.call_in_process(
+                f"{WORKER}:{target}",
+                (self.device, *args, watch.begun),
+                log=log,
+                item_timeout_s=self.item_timeout_s,
+                on_poll=watch.poll,
+                on_item=lambda message: watch.take(message, on_outcome),
+            )
+            _show(log)
+        if ended.user_error:
+            raise UserError(ended.user_error)
+        if ended.value is True:
+            return None
+        if ended.value is False:  # it has said itself what broke its device
+            return Status.ERROR
+        status, message = how_it_ended(ended, "", kills_before, self.item_timeout_s)
+        on_outcome(watch.seen(Outcome(watch.labels, status, message)))
+        return status
+
+    def call(self, target: str, *args: Any) -> Any:
+        """What a function of `kernel_worker` returns. Raises `UserError` as it does, else RuntimeError."""
+        return _call(target, args, self.isolate, self.item_timeout_s)
+
+
+def open_run(
+    device: str | None, backends: tuple[str, ...], isolate: bool, item_timeout_s: float | None
+) -> KernelRun:
+    """Look at the device, from a process of its own if `isolate`. Raises `UserError` if it cannot be used."""
+    if isolate:
+        processes.start_fork_server(PRELOAD)
+    try:
+        found = _call("facts", (device, backends), isolate, item_timeout_s)
+    except RuntimeError as error:
+        raise UserError(f"device {device or 'auto'!r} cannot be used: {error}") from None
+    host = host_facts()
+    drivers = [gpu["driver"] for gpu in host["gpus"]]  # one for all of a machine
+    environment = {
+        "device_name": found["device_name"],
+        "driver": drivers[0] if drivers and found["device_uuid"] else None,
+        "cuda": found["cuda_version"],
+        "torch": host["packages"]["torch"],
+        "triton": host["packages"]["triton"],
+        "python": host["python"],
+        "vlmprof": host["vlmprof"],
+        "commit": host["commit"],
+    }
+    return KernelRun(
+        found["device"], environment, tuple(found["backends"]), found["why_not_triton"],
+        tuple(found["operations"]), tuple(found["models"]), isolate, item_timeout_s, found["device_uuid"],
+    )  # fmt: skip
+
+
+def _call(target: str, args: tuple[Any, ...], isolate: bool, timeout_s: float | None) -> Any:
+    if not isolate:
+        return _function(target)(*args)
+    kills_before = oom.system_oom_kills()
+    timeout_s = None if timeout_s is None else max(timeout_s, SHORTEST_CALL_S)
+    ended = processes.call_in_process(f"{WORKER}:{target}", args, timeout_s=timeout_s)
+    if ended.user_error:
+        raise UserError(ended.user_error)
+    if ended.error or ended.timed_out or ended.exit_code is not None:
+        raise RuntimeError(how_it_ended(ended, "", kills_before, timeout_s)[1])
+    return ended.value
+
+
+def _function(target: str) -> Any:
+    return getattr(importlib.import_module(WORKER), target)
+
+
+def _show(log: Path) -> None:
+    """What a process printed, such as warnings, where it would have gone."""
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return
+    if text:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+class _Clocks:
+    """Follows the attempts of one operation and reads the GPU's clocks meanwhile."""
+
+    def __init__(self, device_uuid: str | None, about: Mapping[str, Any]) -> None:
+        self._read = nvml_probe(device_uuid)
+        self._readings: list[GpuReading] = []
+        self._about = about
+        self.begun = 0
+        self.is_last = False
+        self.labels = about
+        """Of the attempt that is running, or of the operation between two."""
+
+    def take(self, message: Begun | Outcome, on_outcome: Callable[[Outcome], None]) -> None:
+        if isinstance(message, Begun):
+            self.begun += 1
+            self.is_last, self.labels, self._readings = message.is_last, message.labels, []
+            return
+        self.poll(0)
+        on_outcome(self.seen(message))
+        self.rest()
+
+    def rest(self) -> None:
+        """No attempt is running."""
+        self.labels, self._readings = self._about, []
+
+    def poll(self, pid: int) -> None:
+        reading = self._read(pid) if self._read is not None else None
+        if reading is not None:
+            self._readings.append(reading)
+
+    def seen(self, outcome: Outcome) -> Outcome:
+        readings = self._readings
+        if not readings:
+            return outcome
+        memory = [r.memory_clock_mhz for r in readings if r.memory_clock_mhz is not None]
+        return replace(
+            outcome,
+            gpu_clock_mean_mhz=sum(r.clock_mhz for r in readings) / len(readings),
+            gpu_memory_clock_mean_mhz=sum(memory) / len(memory) if memory else None,
+            gpu_throttled=", ".join(sorted({reason for r in readings for reason in r.throttled})),
+        )

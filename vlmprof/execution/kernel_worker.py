@@ -1,0 +1,243 @@
+"""The kernels' commands from inside: what runs in a process of its own, one operation or encoder in each.
+
+Each generator goes through its attempts in a fixed order and begins with number `start`, so that a process
+that was lost can be replaced by one that goes on after the attempt that it was lost in.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlmprof.environment import accelerator_facts
+from vlmprof.errors import UserError
+from vlmprof.execution.kernel_jobs import BenchJob, EncoderJob, TuneJob
+from vlmprof.execution.kernel_runs import Begun, Outcome
+from vlmprof.execution.oom import is_out_of_memory
+from vlmprof.execution.processes import first_line
+from vlmprof.kernels import bench, resolve_backend
+from vlmprof.kernels import verify as checks
+from vlmprof.kernels.backends import OPERATIONS, why_not_triton
+from vlmprof.measure.clocks import make_current
+from vlmprof.records import Status
+
+Attempt = tuple[Mapping[str, Any], Callable[[], dict[str, Any]]]
+"""What is tried, in labels, and what tries it and returns its figures."""
+
+Messages = Generator[Begun | Outcome, None, bool]
+"""What a process sends; it returns whether it came to its end, or must be replaced."""
+
+
+def facts(device: str | None, backends: Sequence[str]) -> dict[str, Any]:
+    """What `device`, by default a GPU where there is one, is here, as `accelerator_facts` says it.
+
+    Beside that the `backends` that run there, all of them for none, why the `triton` backend does not, and
+    which operations and models there are.
+
+    Raises `UserError` for a device that is not there and a backend that cannot run on it.
+    """
+    where = _device(device)
+    try:
+        chosen = [
+            resolve_backend("ss2d", where, name) for name in backends or checks.available_backends(where)
+        ]
+    except (ValueError, RuntimeError) as error:
+        raise UserError(str(error)) from None
+    return {
+        **accelerator_facts(str(where)), "backends": chosen, "why_not_triton": why_not_triton(where),
+        "operations": OPERATIONS, "models": tuple(bench.WIDTHS),
+    }  # fmt: skip
+
+
+def known_peers(public: Path | None) -> tuple[list[str], dict[str, str]]:
+    """The peers that can be timed, and of each other one why not. Raises `UserError` as `peers` does."""
+    from vlmprof.kernels.peers import peers
+
+    try:
+        found, missing = peers(public)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return list(found), missing
+
+
+def encoder_modes(asked: Sequence[str], names: Sequence[str], levels: str, public: Path | None) -> list[str]:
+    """The modes to time, those asked for or all. Raises `UserError` for one that cannot be had."""
+    from vlmprof.kernels import whole
+    from vlmprof.kernels.public_backbone import check_checkout
+
+    known = whole.MODES if public is None else (*whole.MODES, *whole.PUBLIC_MODES)
+    for mode in asked:
+        if mode in whole.PUBLIC_MODES and public is None:
+            raise UserError(f"--mode {mode!r} needs --public, a checkout of MzeroMiko/VMamba")
+        if mode not in known:
+            raise UserError(f"unknown mode {mode!r}; known: {', '.join(known)}")
+    chosen = list(dict.fromkeys(asked or known))
+    if public is not None and levels != "all" and any(mode in whole.PUBLIC_MODES for mode in chosen):
+        raise UserError("--public times all levels of a backbone; leave --levels through-tap out")
+    if public is not None:
+        try:
+            check_checkout(public, names)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    return chosen
+
+
+def ceilings(device: str, dtype: str) -> dict[str, float]:
+    """What the device reaches in this dtype, as the fields of `bench.Ceilings`."""
+    return asdict(bench.measure_ceilings(_device(device), getattr(torch, dtype)))
+
+
+def verify(device: str, op: str, dtypes: Sequence[str], backends: Sequence[str], start: int) -> Messages:
+    """Every comparison of one operation with float64."""
+    where = _device(device)
+    todo = checks.comparisons(where, backends, [getattr(torch, dtype) for dtype in dtypes], op)
+
+    def judged(comparison: checks.Comparison) -> dict[str, Any]:
+        verdict = comparison.verdict(where)
+        return {**asdict(verdict), "passed": verdict.passed}
+
+    attempts = ((c.labels(), lambda c=c: judged(c)) for c in todo)  # type: ignore[misc]
+    return _attempted(attempts, start, where)
+
+
+def bench_operation(device: str, job: BenchJob, start: int) -> Messages:
+    """Every row of one operation."""
+    where = _device(device)
+    return _attempted(_bench_attempts(where, job), start, where)
+
+
+def _bench_attempts(where: torch.device, job: BenchJob) -> Iterator[Attempt]:
+    peers = {}
+    if job.peers:
+        from vlmprof.kernels.peers import peers as find_peers
+
+        peers = find_peers(job.public)[0]
+    for dtype in job.dtypes:
+        kind = getattr(torch, dtype)
+        ceilings = bench.Ceilings(**job.ceilings[dtype]) if dtype in job.ceilings else None
+        for size in job.resolutions:
+            for work in bench.workloads(job.model, size, kind, where, job.levels, peers):
+                if work.op != job.op:
+                    continue
+                for name in (*job.backends, *job.peers):
+                    labels = {"op": work.op, "shape": work.shape, "dtype": dtype, "backend": name}
+
+                    def row(
+                        work: bench.Workload = work, name: str = name, kind: torch.dtype = kind,
+                        ceilings: bench.Ceilings | None = ceilings,
+                    ) -> dict[str, Any]:  # fmt: skip
+                        return asdict(bench.measure(work, name, kind, where, ceilings, job.seconds))
+
+                    yield labels, row
+
+
+def tune(device: str, job: TuneJob, start: int) -> Messages:
+    """The tuning of `ss2d` at each shape, kept on disk."""
+    where = _device(device)
+    return _attempted(_tune_attempts(where, job), start, where)
+
+
+def _tune_attempts(where: torch.device, job: TuneJob) -> Iterator[Attempt]:
+    from vlmprof.kernels.ss2d.tune import tune_ss2d
+
+    for size in job.resolutions:
+        for level in job.levels:
+            side, d_inner, dt_rank = bench.level_shape(job.model, size, level)
+            shape = (1, side, side, d_inner)
+
+            def tuned(shape: tuple[int, int, int, int] = shape, dt_rank: int = dt_rank) -> dict[str, Any]:
+                return asdict(tune_ss2d(shape, dt_rank, 1, getattr(torch, job.dtype), where))
+
+            yield {"shape": f"{job.model} {size} level {level}", "dtype": job.dtype}, tuned
+
+
+def tuning_path() -> Path:
+    """Where `tune` keeps what it finds."""
+    from vlmprof.kernels.tuning import cache_path
+
+    return cache_path()
+
+
+def bench_encoder(device: str, job: EncoderJob, start: int) -> Messages:
+    """Every mode of one encoder at one resolution."""
+    from vlmprof.backbones import create_backbone
+    from vlmprof.kernels.public_backbone import public_encoder
+    from vlmprof.kernels.whole import Encoder, encoder_latency
+
+    where, kind, side = _device(device), getattr(torch, job.dtype), job.resolution
+
+    def build(kernels: str) -> Encoder:
+        if kernels == "public" and job.public is not None:
+            return public_encoder(job.public, job.backbone, kind).to(where)
+        return create_backbone(
+            job.backbone, levels=job.levels, image_size=(side, side), device=where, dtype=kind,
+            kernels=kernels,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def timed(mode: str) -> dict[str, Any]:
+        # the generator is the CPU's, so that every device sees the same image
+        images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        return asdict(encoder_latency(build, images.to(where, kind), mode, job.seconds))
+
+    labels = {"backbone": job.backbone, "resolution": side}
+    attempts = (({**labels, "mode": mode}, lambda mode=mode: timed(mode)) for mode in job.modes)  # type: ignore[misc]
+    return _attempted(attempts, start, where)
+
+
+def _attempted(attempts: Iterator[Attempt], start: int, device: torch.device) -> Messages:
+    todo = islice(attempts, start, None)
+    following = next(todo, None)
+    while following is not None:
+        (labels, attempt), following = following, next(todo, None)
+        yield Begun(labels, is_last=following is None)
+        outcome = _tried(labels, attempt)
+        yield outcome
+        if outcome.status is not Status.OK and not _still_works(device):
+            return False
+    return True
+
+
+def _tried(labels: Mapping[str, Any], attempt: Callable[[], dict[str, Any]]) -> Outcome:
+    try:
+        return Outcome(labels, Status.OK, figures=attempt())
+    except UserError:
+        raise
+    except Exception as error:  # one that fails says nothing of the others
+        status = Status.OOM if is_out_of_memory(error) else Status.ERROR
+        kind = type(error).__name__
+        return Outcome(labels, status, first_line(str(error)) or kind, kind)
+
+
+def _still_works(device: torch.device) -> bool:
+    """Whether the device can go on in this process: after some errors every later call fails as well."""
+    gc.collect()
+    if device.type != "cuda":
+        return True
+    try:
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        return int(torch.ones(1, device=device).sum().item()) == 1
+    except RuntimeError:
+        return False
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name, made the current one. Raises `UserError` when it is not there."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}; use cuda or cpu") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device here; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name!r} was asked for; there are {torch.cuda.device_count()}")
+    make_current(device)
+    return device
