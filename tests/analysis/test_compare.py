@@ -114,3 +114,23 @@ def test_a_run_compares_with_the_paper() -> None:
     assert ratio.value == pytest.approx(1.0)
     assert ratio.ratio is not None
     assert len(found.lost) == 1
+
+
+def test_axes_that_mean_nothing_to_a_backbone_are_not_matched_on():
+    a = frame(sweep(("vit-t", "vmamba-t"), (224,), axes={"levels": "all"}))
+    b = frame(sweep(("vit-t", "vmamba-t"), (224,), axes={"levels": "through-tap"}))
+    found = compare(a, b)
+    assert {ratio.cell["backbone"] for ratio in found.ratios} == {"vit-t"}
+    assert (found.only_a, found.only_b) == (1, 1)
+    assert {r.cell["backbone"] for r in compare(a, b, ignore=["levels"]).ratios} == {"vit-t", "vmamba-t"}
+
+
+def test_a_mismatch_names_what_keeps_the_cells_apart_and_what_ignores_it():
+    a = frame(sweep(("vmamba-t",), (224,), axes={"levels": "all", "dtype": "bfloat16"}))
+    b = frame(sweep(("vmamba-t",), (224,), axes={"levels": "through-tap", "dtype": "bfloat16"}))
+    said = "levels is all in A and through-tap in B; --ignore levels compares them all the same"
+    with pytest.raises(UserError, match=said) as refused:
+        compare(a, b)
+    assert "dtype" not in str(refused.value)
+    with pytest.raises(UserError, match="unknown axis to ignore 'levls'; did you mean level"):
+        compare(a, b, ignore=["levls"])

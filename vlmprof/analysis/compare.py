@@ -32,12 +32,15 @@ from scipy.special import stdtr, stdtrit
 from vlmprof.analysis.frames import Samples, axis_columns, numbers
 from vlmprof.analysis.intervals import Interval, Mean
 from vlmprof.analysis.sums import cell_mean
+from vlmprof.backbones.catalog import has_feature_levels
 from vlmprof.errors import UserError, unknown
 from vlmprof.records import STAGES, Status
 
 LATENCIES = (*(f"{clock}_{stage}_s" for stage in STAGES for clock in ("host", "gpu")), "end_to_end_s")
 MEMORIES = ("peak_allocated_bytes", "peak_rss_bytes")
 MARGIN = 0.02
+LEVEL_AXES = ("level", "levels")
+"""Axes that mean something only to a backbone with feature levels."""
 _SIZE = 0.05
 
 
@@ -109,14 +112,20 @@ def compare(
 ) -> Comparison:
     """Compare the cells that both frames hold, matched by the axes that both have, except those to ignore.
 
-    Raises `UserError` when no cell is in both, or when the shared axes do not tell cells apart.
+    An axis that means nothing to a backbone, such as `levels` to one without levels, is not matched on.
+    Raises `UserError` when no cell is in both, when the shared axes do not tell cells apart, or for an axis
+    to ignore that neither frame has.
     """
+    known = {*axis_columns(a), *axis_columns(b)}
+    for axis in ignore:
+        if axis not in known:
+            raise unknown("axis to ignore", axis, known)
     shared_axes = set(axis_columns(b)) - set(ignore)
     axes = [axis for axis in axis_columns(a) if axis in shared_axes]
     rows_a, rows_b = _by_axes(a, axes, "the first run"), _by_axes(b, axes, "the second run")
     shared = [key for key in rows_a if key in rows_b]
     if not shared:
-        raise UserError(f"the two runs share no cell: none agrees in {', '.join(axes)}")
+        raise UserError(f"the two runs share no cell: {_why_none_is_shared(a, b, axes)}")
     values_a, values_b = _values(a), _values(b)
     ratios, lost, gained = [], [], []
     for key in shared:
@@ -181,8 +190,40 @@ def guard(comparison: Comparison, allowed: float, columns: Sequence[str]) -> lis
     return regressions(comparison, allowed, columns)
 
 
+def _keys(frame: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, ...]]:
+    """For each row, the values that it is matched by."""
+    flat = [not has_feature_levels(str(name)) for name in frame["backbone"]]
+    columns = []
+    for axis in axes:
+        values = frame[axis].map(str).tolist()
+        if axis in LEVEL_AXES:
+            values = ["" if no_levels else value for no_levels, value in zip(flat, values, strict=True)]
+        columns.append(values)
+    return list(zip(*columns, strict=True))
+
+
+def _why_none_is_shared(a: pd.DataFrame, b: pd.DataFrame, axes: Sequence[str]) -> str:
+    """The axes that keep all cells apart, with the values of both sides and the option that ignores them."""
+
+    def values(frame: pd.DataFrame, axis: str) -> str:
+        words = list(dict.fromkeys(frame[axis].map(str)))
+        return ", ".join(words[:4]) + (", …" if len(words) > 4 else "")
+
+    def blocks(axis: str) -> bool:
+        others = [other for other in axes if other != axis]
+        return bool(set(_keys(a, others)) & set(_keys(b, others)))
+
+    blocking = [axis for axis in axes if blocks(axis)]
+    if not blocking:
+        blocking = [axis for axis in axes if not set(a[axis].map(str)) & set(b[axis].map(str))] or list(axes)
+    told = "; ".join(f"{axis} is {values(a, axis)} in A and {values(b, axis)} in B" for axis in blocking)
+    ignorable = [axis for axis in blocking if axis not in ("backbone", "resolution")]
+    hint = " ".join(f"--ignore {axis}" for axis in ignorable)
+    return f"{told}{f'; {hint} compares them all the same' if hint else ''}"
+
+
 def _by_axes(frame: pd.DataFrame, axes: Sequence[str], which: str) -> dict[tuple[str, ...], int]:
-    keys = list(zip(*(frame[axis].map(str) for axis in axes), strict=True))
+    keys = _keys(frame, axes)
     index = {key: i for i, key in enumerate(keys)}
     if len(index) < len(keys):
         raise UserError(f"{which} has cells that differ only in an axis that the other run lacks")

@@ -146,6 +146,12 @@ def facts(name: str, level: int = DEFAULT_LEVEL) -> BackboneFacts:
     raise unknown("backbone", name, entries)
 
 
+def has_feature_levels(name: str) -> bool:
+    """Whether a backbone can be tapped at several levels; one that the catalog does not know by name may."""
+    entries = _entries()
+    return name not in entries or bool(entries[name].level_dims)
+
+
 def users_factory(name: str) -> Any:
     """The decorated function behind `module:function`; the module is the current folder's, or installed.
 
