@@ -71,8 +71,11 @@ def sweep(
 
     The same command continues a sweep that was interrupted.
 
-    Exit codes: 0 when every cell was measured, ran out of memory or was skipped; 1 when a cell ended in an
-    error or a time-out; 2 for a mistake in the command or the specification; 130 when interrupted.
+    Exit codes:
+    0    every cell was measured, ran out of memory or was skipped
+    1    a cell ended in an error or a time-out
+    2    a mistake in the command or the specification
+    130  interrupted
     """
     from vlmprof.cli import show
     from vlmprof.execution.progress import choose_progress
