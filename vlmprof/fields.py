@@ -9,10 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from vlmprof.errors import UserError
 from vlmprof.records import STAGES
+from vlmprof.settings import (
+    Attention,
+    CacheState,
+    Dtype,
+    Fit,
+    KernelBackend,
+    LevelsRun,
+    Logits,
+    Mode,
+    Order,
+    Outputs,
+    Sampling,
+    Stage,
+)
 from vlmprof.units import parse_bytes, parse_seconds
 
 
@@ -27,6 +41,13 @@ class Field:
     default: Any = None
     many: bool = False
     """Whether the setting is a list of values. Axes always are."""
+    unit: str = ""
+    """Of what is stored, such as `s`: what a user writes says its own."""
+
+    @property
+    def attribute(self) -> str:
+        """The field's name in `Axes`, `Settings` and `run.json`: with its unit."""
+        return f"{self.name}_{self.unit}" if self.unit else self.name
 
     def read(self, value: Any) -> Any:
         """The checked value. Raises `UserError` naming the field."""
@@ -49,7 +70,10 @@ def _whole_vlm(value: Any) -> str:
     return name
 
 
-def _choice(*known: str) -> Callable[[Any], str]:
+def _choice(choices: Any) -> Callable[[Any], str]:
+    """One of the words of a `Literal` of `settings`."""
+    known = get_args(choices)
+
     def parse(value: Any) -> str:
         if value not in known:
             raise UserError(f"{value!r} is not one of {', '.join(known)}")
@@ -112,52 +136,50 @@ AXES: dict[str, Field] = {
         Field("llm", "Language model: a known name, a transformers config file, or hf:NAME.", _text),
         Field("connector", "Projection between them: linear, mlp2 or mlp3.", _text, "mlp2"),
         Field("dtype", "Number format of all weights and activations.",
-              _choice("float32", "bfloat16", "float16"), "bfloat16"),
+              _choice(Dtype), "bfloat16"),
         Field("batch_size", "Images per call.", _whole(1), 1),
         Field("mode", "How it runs: eager, compile (torch.compile), or graphs (CUDA graphs).",
-              _choice("eager", "compile", "graphs"), "eager"),
+              _choice(Mode), "eager"),
         Field("attention", "Scaled-dot-product attention backend: auto, flash, efficient, cudnn or math.",
-              _choice("auto", "flash", "efficient", "cudnn", "math"), "auto"),
+              _choice(Attention), "auto"),
         Field("kernel_backend", "Scan kernels: auto, reference, torch, or triton (fused, needs a GPU).",
-              _choice("auto", "reference", "torch", "triton"), "auto"),
-        Field("cache", "hot, or cold: caches flushed before every iteration.", _choice("hot", "cold"), "hot"),
+              _choice(KernelBackend), "auto"),
+        Field("cache", "hot, or cold: caches flushed before every iteration.", _choice(CacheState), "hot"),
         Field("level", "Feature level that hierarchical backbones are tapped at.", _whole(1), 3),
         Field("levels", "For backbones tapped below their top: run through-tap, or all levels.",
-              _choice("through-tap", "all"), "through-tap"),
+              _choice(LevelsRun), "through-tap"),
     )
 }  # fmt: skip
 """Every axis of a sweep: varied parameters, each with one or more values."""
-
-PARTS = ("backbone", "llm", "connector", "level", "levels", "kernel_backend")
-"""Axes that a whole VLM takes the place of."""
 
 SETTINGS: dict[str, Field] = {
     setting.name: setting
     for setting in (
         Field("sampling", "adaptive, or fixed: exactly warm_up + iterations; fixed if either is given.",
-              _optional(_choice("fixed", "adaptive"))),
+              _optional(_choice(Sampling))),
         Field("warm_up", "Discarded iterations; until settled by default when adaptive.",
               _optional(_whole(0))),
         Field("iterations", "Measured iterations; the most there may be when adaptive.",
               _optional(_whole(1))),
         Field("target", "Adaptive: half-width of the medians' 95 % intervals to reach, such as 1%.",
               _share, 0.01),
-        Field("budget", "Adaptive: longest time to measure one cell for, such as 15s.", parse_seconds, 15.0),
+        Field("budget", "Adaptive: longest time to measure one cell for, such as 15s.", parse_seconds, 15.0,
+              unit="s"),
         Field("least", "Adaptive: shortest such time, 0.5s by default; energy takes more than 1s.",
-              _optional(parse_seconds)),
+              _optional(parse_seconds), unit="s"),
         Field("profile", "Run one more iteration under the profiler, for the time that the GPU was busy.",
               _flag, True),
         Field("order", "Cells line by line, interleaved by resolution, or in random order.",
-              _choice("lines", "interleaved", "random"), "lines"),
+              _choice(Order), "lines"),
         Field("share_llm", "Measure the LLM once per shape and share it between backbones.", _flag, False),
-        Field("stages", "Stages of one iteration.", _choice(*STAGES), STAGES[:4], many=True),
+        Field("stages", "Stages of one iteration.", _choice(Stage), STAGES[:4], many=True),
         Field("prompt_tokens", "Text tokens beside the visual ones.", _whole(0), 0),
         Field("new_tokens", "Tokens that the decode stage makes.", _whole(1), 32),
-        Field("logits", "Positions to compute logits for.", _choice("all", "last"), "all"),
+        Field("logits", "Positions to compute logits for.", _choice(Logits), "all"),
         Field("autocast", "Keep vision and connector in float32 and run them under torch.autocast to dtype.",
               _flag, False),
         Field("outputs", "What an iteration returned is freed before the next one, or kept until its end.",
-              _choice("freed", "kept"), "freed"),
+              _choice(Outputs), "freed"),
         Field("seed", "Seed of weights, prompt and generated image.", _whole(0), 0),
         Field("weights", "Backbone's weights: pretrained, or a checkpoint's path; random by default.",
               _optional(_text)),
@@ -166,26 +188,18 @@ SETTINGS: dict[str, Field] = {
         Field("image", "Image file to preprocess; a generated one by default.", _optional(_text)),
         Field("fit", "How an image is brought to the resolution: resize, letterbox (its aspect kept) or pad "
               "(resized, then padded to the next size that the backbone takes).",
-              _choice("resize", "letterbox", "pad"), "resize"),
+              _choice(Fit), "resize"),
         Field("device", "auto, cpu, cuda, or another accelerator torch knows.", _text, "auto"),
         Field("memory_limit", "Behave like a device with this much memory, such as 24GiB.",
-              _optional(parse_bytes)),
-        Field("cell_timeout", "Longest time for one cell, such as 10min.", _optional(parse_seconds)),
+              _optional(parse_bytes), unit="bytes"),
+        Field("cell_timeout", "Longest time for one cell, such as 10min.", _optional(parse_seconds),
+              unit="s"),
         Field("cool_down", "Wait so long and measure once more when the machine disturbed a cell.",
-              _optional(parse_seconds)),
+              _optional(parse_seconds), unit="s"),
         Field("run_after_oom", "Run larger resolutions of a line that ran out of memory.", _flag, False),
     )
 }  # fmt: skip
 """What is the same for every cell."""
-
-ALIASES = {
-    "memory_limit": "memory_limit_bytes",
-    "cell_timeout": "cell_timeout_s",
-    "budget": "budget_s",
-    "least": "least_s",
-    "cool_down": "cool_down_s",
-}
-"""Settings that carry a unit where they are stored."""
 
 
 def option(name: str) -> str:

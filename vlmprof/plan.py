@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from vlmprof.backbones import catalog
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
-from vlmprof.records import AxisValue
+from vlmprof.settings import Axes, AxisValue
 from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog, whole_catalog
 
@@ -21,7 +22,7 @@ class Cell:
     """One point of the grid."""
 
     cell_id: str
-    axes: Mapping[str, AxisValue]
+    axes: Axes
     height_px: int
     width_px: int
     """What the backbone is given: the resolution, or what it was padded to."""
@@ -33,19 +34,21 @@ class Cell:
     @property
     def line(self) -> tuple[tuple[str, AxisValue], ...]:
         """What the cells of one line of the figure share: every axis but the resolution."""
-        return tuple((name, value) for name, value in self.axes.items() if name != "resolution")
+        return tuple((name, value) for name, value in self.axes.named.items() if name != "resolution")
 
     @property
     def label(self) -> str:
         """For people: `vmamba-t @ 512`, and what else tells it apart: `vmamba-t @ 512, mode compile`."""
-        place = f"{self.axes['backbone']} @ {self.axes['resolution']}"
-        return ", ".join([place, *(f"{name.replace('_', ' ')} {self.axes[name]}" for name in self.told_by)])
+        place = f"{self.axes.backbone} @ {self.axes.resolution}"
+        return ", ".join(
+            [place, *(f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.told_by)]
+        )
 
 
-def cell_id(axes: Mapping[str, AxisValue]) -> str:
+def cell_id(axes: Axes) -> str:
     """A file name for a cell, the same wherever it is planned: readable, with a digest of all axes."""
-    readable = re.sub(r"[^a-z0-9.-]+", "-", f"{axes['backbone']}-{axes['resolution']}".lower()).strip("-.")
-    return f"{readable[-80:]}-{digest(dict(axes))}"
+    readable = re.sub(r"[^a-z0-9.-]+", "-", f"{axes.backbone}-{axes.resolution}".lower()).strip("-.")
+    return f"{readable[-80:]}-{digest(dict(axes.named))}"
 
 
 def make_plan(spec: SweepSpec) -> list[Cell]:
@@ -57,18 +60,17 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     """
     lines = _whole_lines(spec) if "vlm" in spec.axes else _lines(spec)
     resolutions = sorted(map(str, spec.axes["resolution"]), key=_area)
-    pad = spec.fixed["fit"] == "pad"
+    pad = spec.settings.fit == "pad"
     known = {facts.name: facts for _, facts in lines if facts is not None}
     for resolution in resolutions:
-        if not pad and len(known) == len({line["backbone"] for line, _ in lines}):
+        if not pad and len(known) == len({line.backbone for line, _ in lines}):
             _refuse_if_none_takes(resolution, known)
-    axes = dict.fromkeys((*spec.axes, *lines[0][0]))
     told_by = tuple(
-        axis for axis in axes
-        if axis not in ("backbone", "resolution") and len({line[axis] for line, _ in lines}) > 1
+        axis for axis in lines[0][0].named
+        if axis not in ("backbone", "resolution") and len({line.named[axis] for line, _ in lines}) > 1
     )  # fmt: skip
     return [
-        _cell(line, resolution, facts, axes, pad, told_by)
+        _cell(replace(line, resolution=resolution), facts, pad, told_by)
         for line, facts in lines
         for resolution in resolutions
     ]
@@ -76,11 +78,11 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
 
 def varied_axes(cells: Sequence[Cell]) -> list[str]:
     """The axes in which the cells of a plan differ."""
-    return [axis for axis in cells[0].axes if len({cell.axes[axis] for cell in cells}) > 1]
+    return [axis for axis in cells[0].axes.named if len({cell.axes.named[axis] for cell in cells}) > 1]
 
 
-Line = tuple[dict[str, AxisValue], catalog.BackboneFacts | None]
-"""The axes of a line of the figure, all but the resolution, and the geometry of its encoder, if known."""
+Line = tuple[Axes, catalog.BackboneFacts | None]
+"""The axes of a line of the figure, at its first resolution, and the geometry of its encoder, if known."""
 
 
 def _lines(spec: SweepSpec) -> list[Line]:
@@ -90,7 +92,8 @@ def _lines(spec: SweepSpec) -> list[Line]:
         connector_catalog.facts(str(name))
     for name in spec.axes["backbone"]:
         catalog.facts(str(name))
-    return [(line, catalog.facts(str(line["backbone"]), int(line["level"]))) for line in _combinations(spec)]
+    lines = [Axes(**line) for line in _combinations(spec)]
+    return [(line, catalog.facts(line.backbone, line.level)) for line in lines]
 
 
 def _whole_lines(spec: SweepSpec) -> list[Line]:
@@ -99,38 +102,33 @@ def _whole_lines(spec: SweepSpec) -> list[Line]:
     lines: list[Line] = []
     for line in _combinations(spec):
         facts = known[str(line["vlm"])]
-        parts = {"backbone": facts.label, "llm": facts.llm, "connector": whole_catalog.CONNECTOR}
-        lines.append(({**line, **parts}, facts.geometry))
+        axes = Axes(backbone=facts.label, llm=facts.llm, connector=whole_catalog.CONNECTOR, **line)
+        lines.append((axes, facts.geometry))
     return lines
 
 
-def _combinations(spec: SweepSpec) -> list[dict[str, AxisValue]]:
-    others = [name for name in spec.axes if name != "resolution"]
-    values = itertools.product(*(spec.axes[name] for name in others))
-    return [dict(zip(others, chosen, strict=True)) for chosen in values]
+def _combinations(spec: SweepSpec) -> list[dict[str, Any]]:
+    values = {**spec.axes, "resolution": spec.axes["resolution"][:1]}
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
 def _cell(
-    line: Mapping[str, AxisValue],
-    resolution: str,
+    axes: Axes,
     facts: catalog.BackboneFacts | None,
-    order: Iterable[str],
     pad: bool,
     told_by: tuple[str, ...],
 ) -> Cell:
-    height, width = resolution_size(resolution)
+    height, width = resolution_size(axes.resolution)
     if pad and facts is not None:
         height, width = facts.padded(height, width)
     takes = facts is None or facts.accepts(height, width)
-    placed = {**line, "resolution": resolution}
-    axes = {name: placed[name] for name in order}
     return Cell(
         cell_id=cell_id(axes),
         axes=axes,
         height_px=height,
         width_px=width,
         visual_tokens=facts.num_tokens(height, width) if facts is not None and takes else None,
-        skip_reason=None if facts is None or takes else _refusal({facts.name: facts}, resolution),
+        skip_reason=None if facts is None or takes else _refusal({facts.name: facts}, axes.resolution),
         told_by=told_by,
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-AxisValue = str | int | float
+from vlmprof.settings import AxisValue
 
 STAGES = ("preprocess", "vision", "connector", "prefill", "decode")
 """The timed units of one iteration, in the order in which they run."""

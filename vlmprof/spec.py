@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from vlmprof.errors import UserError, unknown
-from vlmprof.fields import ALIASES, AXES, PARTS, SETTINGS, option
-from vlmprof.records import STAGES, AxisValue
+from vlmprof.fields import AXES, SETTINGS, option
+from vlmprof.records import STAGES
+from vlmprof.settings import PARTS, AxisValue, Settings
 
 LEAST_S = 0.5
 """So long a cell is sampled at least, unless a sweep says otherwise: less than starting its process takes."""
@@ -30,16 +31,12 @@ class SweepSpec:
 
     name: str
     axes: Mapping[str, tuple[AxisValue, ...]]
-    fixed: Mapping[str, Any]
+    settings: Settings
 
     def to_json(self) -> dict[str, Any]:
         """The specification as it is stored in `run.json`, units in the names."""
-        fixed = {ALIASES.get(key, key): value for key, value in self.fixed.items()}
-        return {
-            "name": self.name,
-            "axes": {key: list(values) for key, values in self.axes.items()},
-            "fixed": {key: list(v) if isinstance(v, tuple) else v for key, v in fixed.items()},
-        }
+        axes = {key: list(values) for key, values in self.axes.items()}
+        return {"name": self.name, "axes": axes, "fixed": self.settings.to_json()}
 
     def digest(self) -> str:
         """Eight hexadecimal digits that change with any axis or setting, not with the name."""
@@ -79,20 +76,18 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
         if not values:
             raise UserError(f"no {axis.name} given: name at least one, in [axes] or with {option(axis.name)}")
         axes[axis.name] = tuple(dict.fromkeys(axis.read(value) for value in values))
-    fixed = {}
+    read: dict[str, Any] = {}
     for setting in SETTINGS.values():
         value = tables["fixed"].get(setting.name, setting.default)
-        if setting.many:
-            fixed[setting.name] = tuple(setting.read(item) for item in _listed(value))
-        else:
-            fixed[setting.name] = setting.read(value)
-    fixed["stages"] = _in_order(fixed["stages"])
-    fixed |= _protocol(fixed)
-    if fixed["autocast"] and "float32" in axes["dtype"]:
+        many = setting.many
+        read[setting.attribute] = tuple(map(setting.read, _listed(value))) if many else setting.read(value)
+    read["stages"] = _in_order(read["stages"])
+    settings = Settings(**{**read, **_protocol(read)})
+    if settings.autocast and "float32" in axes["dtype"]:
         raise UserError("autocast: it computes in bfloat16 or float16; leave float32 out of dtype")
     if whole:
-        _check_whole(tables["axes"], axes, fixed)
-    return SweepSpec(name=str(document.get("name", name)), axes=axes, fixed=fixed)
+        _check_whole(tables["axes"], axes, settings)
+    return SweepSpec(name=str(document.get("name", name)), axes=axes, settings=settings)
 
 
 def load_spec(source: str, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
@@ -128,7 +123,9 @@ def _making_room(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
     return {name: values for name, values in table.items() if name not in replaced}
 
 
-def _check_whole(named: Mapping[str, Any], axes: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+def _check_whole(
+    named: Mapping[str, Any], axes: Mapping[str, tuple[AxisValue, ...]], settings: Settings
+) -> None:
     """Raise `UserError` for what a whole VLM, timed by hooks on its parts, cannot do."""
     parts = [part for part in PARTS if part in named]
     if parts:
@@ -137,33 +134,33 @@ def _check_whole(named: Mapping[str, Any], axes: Mapping[str, Any], fixed: Mappi
         )
     if axes["mode"] != ("eager",):
         raise UserError("mode: a whole VLM is timed by hooks on its parts, which only run in mode eager")
-    if fixed["stages"] not in (STAGES[:4], STAGES[1:4]):
+    if settings.stages not in (STAGES[:4], STAGES[1:4]):
         raise UserError("stages: a whole VLM runs vision, connector and prefill in one call, and no decode")
-    if fixed["share_llm"]:
+    if settings.share_llm:
         raise UserError("share_llm: the language model of a whole VLM cannot be left out")
-    if fixed["autocast"]:
+    if settings.autocast:
         raise UserError("autocast: the parts of a whole VLM are of one dtype")
-    if fixed["study_checkpoint"]:
+    if settings.study_checkpoint:
         raise UserError("study_checkpoint: its connector and LLM do not fit into a whole VLM")
-    if fixed["weights"] not in (None, "pretrained"):
+    if settings.weights not in (None, "pretrained"):
         raise UserError("weights: with a whole VLM write pretrained, for those beside its configuration")
 
 
-def _protocol(fixed: Mapping[str, Any]) -> dict[str, Any]:
+def _protocol(read: Mapping[str, Any]) -> dict[str, Any]:
     """The sampling fields with nothing left open. Who names a count and no rule means exactly that count.
 
     Raises `UserError` for a shortest time beyond the longest.
     """
-    warm_up, iterations = fixed["warm_up"], fixed["iterations"]
+    warm_up, iterations = read["warm_up"], read["iterations"]
     counted = warm_up is not None or iterations is not None
-    sampling = fixed["sampling"] or ("fixed" if counted else "adaptive")
+    sampling = read["sampling"] or ("fixed" if counted else "adaptive")
     if sampling == "fixed":
         warm_up, iterations = (3 if warm_up is None else warm_up), iterations or 10
-    least, budget = fixed["least"], fixed["budget"]
+    least, budget = read["least_s"], read["budget_s"]
     if least is not None and least > budget:
         raise UserError(f"least: {least:g} s is longer than the budget of {budget:g} s")
     least = min(LEAST_S, budget) if least is None else least
-    return {"sampling": sampling, "warm_up": warm_up, "iterations": iterations, "least": least}
+    return {"sampling": sampling, "warm_up": warm_up, "iterations": iterations, "least_s": least}
 
 
 def _in_order(stages: Sequence[str]) -> tuple[str, ...]:

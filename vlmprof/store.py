@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from vlmprof.errors import UserError
-from vlmprof.fields import ALIASES, SETTINGS
+from vlmprof.fields import SETTINGS
 from vlmprof.records import Row, completed
 
 try:
@@ -239,7 +239,7 @@ def _section(manifest: Mapping[str, Any], section: str) -> dict[str, Any]:
     written: dict[str, Any] = manifest.get("spec", {}).get(section, {})
     if section == "axes":
         return written
-    return {ALIASES.get(name, name): setting.default for name, setting in SETTINGS.items()} | written
+    return {setting.attribute: setting.default for setting in SETTINGS.values()} | written
 
 
 def _write_whole(path: Path, text: str) -> None:

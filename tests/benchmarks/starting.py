@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -76,10 +77,10 @@ def main() -> None:
         spec = load_spec("idle.toml")
         (cell,) = make_plan(spec)
         machine = describe_machine("cpu")
-        fixed = {**spec.fixed, "device": machine["device"]}
+        settings = replace(spec.settings, device=machine["device"])
 
         def start_cell() -> None:
-            row, _ = measure_cell(cell, fixed, machine, Path("cell.log"))
+            row, _ = measure_cell(cell, settings, machine, Path("cell.log"))
             assert row.status is Status.OK, row.message
 
         for name, start in (

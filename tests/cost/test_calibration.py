@@ -85,7 +85,7 @@ def study() -> list[Prediction]:
         "resolution": [224, 512, 1024, 2048, 4096],
     }
     spec = load_spec("kuo2026-fig4", chosen)
-    return predict(count_cells(make_plan(spec), spec.fixed, "published"), H200)
+    return predict(count_cells(make_plan(spec), spec.settings, "published"), H200)
 
 
 def test_the_defaults_are_what_the_study_gives(study: list[Prediction]) -> None:

@@ -35,10 +35,10 @@ def test_the_same_costs_in_the_same_order(dies: bool, monkeypatch: pytest.Monkey
     ordinary = counting.call_in_process
     monkeypatch.setattr(counting, "call_in_process", call)
     cells = make_plan(SPEC)
-    found = counting.count_on_all_cores(cells, SPEC.fixed, "triton")
+    found = counting.count_on_all_cores(cells, SPEC.settings, "triton")
     assert len(calls) == 1
     assert [cell.label for cell, _ in found] == [c.label for c in cells if c.skip_reason is None]
-    assert found == count_cells(cells, SPEC.fixed, "triton")
+    assert found == count_cells(cells, SPEC.settings, "triton")
 
 
 def test_few_cells_are_counted_here() -> None:

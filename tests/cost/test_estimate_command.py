@@ -88,7 +88,8 @@ def measured(tmp_path: Path) -> Path:
             figures = {s: StageFigures(host_s=0.5, gpu_s=0.25) for s in ("vision", "connector", "prefill")}
             folder.append(
                 Row(
-                    cell_id=cell.cell_id, axes=cell.axes, height_px=cell.height_px, width_px=cell.width_px,
+                    cell_id=cell.cell_id, axes=cell.axes.named,
+                    height_px=cell.height_px, width_px=cell.width_px,
                     status=status, stages=figures if status is Status.OK else {},
                     end_to_end_s=1.0 if status is Status.OK else None,
                     peak_rss_bytes=700 * 2**20, baseline_rss_bytes=300 * 2**20,

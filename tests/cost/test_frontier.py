@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,9 +64,9 @@ def test_candidates_are_the_sizes_a_backbone_takes() -> None:
     wanted = {"backbone": ["vit-t", "vit-h"], "llm": "llama-23m", "dtype": "float32"}
     spec = candidates.spec(None, wanted, "resolution", largest=448, step=112)
     assert spec.axes["resolution"] == ("112", "224", "336", "448")
-    sides = [[cell.axes["resolution"] for cell in line] for line in candidate_lines(spec, "resolution")]
+    sides = [[cell.axes.resolution for cell in line] for line in candidate_lines(spec, "resolution")]
     assert sides == [["112", "224", "336", "448"], ["112", "224", "336", "448"]]
-    assert (spec.fixed["warm_up"], spec.fixed["iterations"]) == (1, 1)
+    assert (spec.settings.warm_up, spec.settings.iterations) == (1, 1)
     batches = candidates.spec(None, {**wanted, "resolution": [224]}, "batch_size", largest=3, step=32)
     assert batches.axes["batch_size"] == (1, 2, 3)
     with pytest.raises(UserError, match="no multiple of 100"):
@@ -78,10 +79,10 @@ def test_interpolated_peaks_are_near_counted_ones() -> None:
     wanted = {"backbone": ["vit-t"], "llm": "llama-23m", "dtype": "float32"}
     spec = candidates.spec(None, wanted, "resolution", largest=2048, step=64)
     (cells,) = candidate_lines(spec, "resolution")
-    fixed = {**spec.fixed, "device": "cpu"}
-    peaks = counted_peaks(cells, fixed)
+    settings = replace(spec.settings, device="cpu")
+    peaks = counted_peaks(cells, settings)
     assert peaks == sorted(peaks)
-    assert peaks[17] == pytest.approx(counted_peaks([cells[17]], fixed)[0], rel=0.05)
+    assert peaks[17] == pytest.approx(counted_peaks([cells[17]], settings)[0], rel=0.05)
 
 
 @pytest.mark.slow
@@ -124,7 +125,7 @@ def test_three_budgets_on_this_cpu(tmp_path: Path) -> None:
 def test_the_table_and_the_plot_say_how_each_search_ended(tmp_path: Path) -> None:
     spec = candidates.spec(None, {"backbone": ["vit-t"], "llm": "llama-23m"}, "resolution", 448, step=112)
     (cells,) = candidate_lines(spec, "resolution")
-    line = {name: value for name, value in cells[0].axes.items() if name != "resolution"}
+    line = {name: value for name, value in cells[0].axes.named.items() if name != "resolution"}
 
     def ended(budget_mib: int, fits: int | None, fails: int | None, trouble: str | None = None) -> Frontier:
         return Frontier(

@@ -37,7 +37,7 @@ def test_labels_name_what_tells_a_cell_apart_and_no_more():
 
 def test_tokens_are_one_per_sixteen_pixels_rounded_up():
     cells = planned(backbone="vmamba-t", resolution=[224, 512, "1333x800", "33x47"])
-    tokens = {cell.axes["resolution"]: cell.visual_tokens for cell in cells}
+    tokens = {cell.axes.resolution: cell.visual_tokens for cell in cells}
     assert tokens == {"224": 196, "512": 1024, "1333x800": 4200, "33x47": 9}
 
 
@@ -50,9 +50,7 @@ def test_ids_are_stable_and_depend_on_every_axis():
 
 
 def test_a_size_that_only_some_backbones_take_is_skipped_for_the_others():
-    cells = {
-        cell.axes["backbone"]: cell for cell in planned(backbone=["vit-t", "vmamba-t"], resolution=[230])
-    }
+    cells = {cell.axes.backbone: cell for cell in planned(backbone=["vit-t", "vmamba-t"], resolution=[230])}
     assert cells["vmamba-t"].skip_reason is None
     assert cells["vit-t"].visual_tokens is None
     assert "nearest that fits is 224 or 240" in cells["vit-t"].skip_reason
@@ -104,7 +102,7 @@ def test_every_geometry_of_the_study_is_taken_with_padding(backbone):
         "axes": {"backbone": backbone, "llm": "llama-23m", "resolution": [224, 512, 1024, "1333x800"]},
         "fixed": {"fit": "pad"},
     }
-    cells = {str(cell.axes["resolution"]): cell for cell in make_plan(build_spec(document, {}, "test"))}
+    cells = {cell.axes.resolution: cell for cell in make_plan(build_spec(document, {}, "test"))}
     *tokens, padded = GEOMETRIES[backbone]
     assert [cells[size].visual_tokens for size in ("224", "512", "1024", "1333x800")] == tokens
     assert (cells["1333x800"].height_px, cells["1333x800"].width_px) == padded
@@ -126,7 +124,7 @@ def test_a_whole_vlm_stands_on_the_axes_of_its_parts(tmp_path):
     )
     assert [cell.visual_tokens for cell in (*llava, *qwen, *other)] == [256, 384, 64, 96, None, None]
     assert llava[0].label == "llava @ 224"
-    assert (llava[0].axes["llm"], llava[0].axes["connector"]) == ("vicuna-7b-v1.5", "its own")
+    assert (llava[0].axes.llm, llava[0].axes.connector) == ("vicuna-7b-v1.5", "its own")
     assert llava[0].cell_id.startswith("llava-224-")
 
 
@@ -148,7 +146,7 @@ def test_what_is_no_whole_vlm_gets_one_line(tmp_path):
 def test_other_orders_have_the_same_cells():
     cells = planned(backbone=["vit-t", "vmamba-t"], resolution=[224, 512, 1024])
     interleaved = in_order(cells, "interleaved", 0)
-    assert [cell.axes["resolution"] for cell in interleaved] == ["224", "224", "512", "512", "1024", "1024"]
+    assert [cell.axes.resolution for cell in interleaved] == ["224", "224", "512", "512", "1024", "1024"]
     shuffled = in_order(cells, "random", 1)
     assert shuffled != cells
     assert shuffled == in_order(cells, "random", 1) != in_order(cells, "random", 2)

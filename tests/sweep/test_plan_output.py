@@ -70,7 +70,7 @@ def test_a_pipe_gets_every_cell(many: Path) -> None:
     shown = in_a_pipe(many, "many.toml")
     cells = make_plan(build_spec(*document(MANY)))
     assert [line.split()[:2] for line in rows(shown)] == [
-        [cell.axes["backbone"], cell.axes["resolution"]] for cell in cells
+        [cell.axes.backbone, cell.axes.resolution] for cell in cells
     ]
     assert in_a_pipe(many, "many.toml", "--all") == shown
 
@@ -123,7 +123,9 @@ def rich_table(cells: Sequence[Cell], ids: bool) -> Table:
     table.add_column("skipped because", overflow="fold")
     for cell in cells:
         tokens = f"{cell.visual_tokens:,}" if cell.visual_tokens else ""
-        axes = (cell.axes[name] for name in ("backbone", "resolution", "connector", "dtype", "batch_size"))
+        axes = (
+            cell.axes.named[name] for name in ("backbone", "resolution", "connector", "dtype", "batch_size")
+        )
         table.add_row(*([cell.cell_id] if ids else []), *map(str, axes), tokens, cell.skip_reason or "")
     return table
 

@@ -20,7 +20,7 @@ def row_of(label, **changes) -> Row:
     cell = CELLS[label]
     row = Row(
         cell_id=cell.cell_id,
-        axes=cell.axes,
+        axes=cell.axes.named,
         height_px=cell.height_px,
         width_px=cell.width_px,
         status=Status.OK,
@@ -53,14 +53,15 @@ def test_nothing_is_shared_unless_asked():
 
 
 def test_a_cell_that_takes_over_stops_at_the_connector():
-    whole = {"stages": ("vision", "connector", "prefill", "decode"), "seed": 1, "memory_limit": None}
-    assert without_llm(whole, None, GIB) == {**whole, "stages": ("vision", "connector")}
+    stages = ("vision", "connector", "prefill", "decode")
+    whole = build_spec({"axes": AXES, "fixed": {"stages": list(stages), "seed": 1}}, {}, "test").settings
+    assert without_llm(whole, None, GIB) == replace(whole, stages=("vision", "connector"))
 
 
 def test_a_cell_that_takes_over_has_the_room_that_the_llm_would_leave():
-    whole = {"stages": ("vision", "prefill")}
-    assert without_llm(whole, 24 * GIB, 13 * GIB)["memory_limit"] == 11 * GIB
-    assert without_llm(whole, 8 * GIB, 13 * GIB)["memory_limit"] == 1
+    whole = build_spec({"axes": AXES}, {}, "test").settings
+    assert without_llm(whole, 24 * GIB, 13 * GIB).memory_limit_bytes == 11 * GIB
+    assert without_llm(whole, 8 * GIB, 13 * GIB).memory_limit_bytes == 1
 
 
 @pytest.mark.parametrize(
@@ -76,10 +77,10 @@ def test_a_cell_that_takes_over_has_the_room_that_the_llm_would_leave():
     ],
 )
 def test_what_an_llm_that_is_not_there_would_hold(changes, kept):
-    fixed = build_spec({"axes": AXES, "fixed": {"outputs": "kept"}}, {}, "test").fixed
+    settings = build_spec({"axes": AXES, "fixed": {"outputs": "kept"}}, {}, "test").settings
     cell = CELLS["vit-s @ 256"]
     donor = row_of("vit-t @ 256", cache_bytes=5 * GIB)
-    assert absent_bytes(cell, {**fixed, **changes}, donor) == 10 * GIB + kept
+    assert absent_bytes(cell, replace(settings, **changes), donor) == 10 * GIB + kept
 
 
 def test_running_out_of_memory_says_what_lay_beside():

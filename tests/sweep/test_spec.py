@@ -19,22 +19,22 @@ def test_defaults_fill_what_is_not_said():
     assert spec.axes["resolution"] == ("224",)
     assert spec.axes["batch_size"] == (1,)
     assert list(spec.axes) == [name for name in AXES if name != "vlm"]
-    assert spec.fixed["logits"] == "all"
+    assert spec.settings.logits == "all"
 
 
 def test_overrides_replace_what_the_file_says():
     spec = build_spec(GRID, {"backbone": ["vit-s", "vmamba-t"], "iterations": "20"}, "mine")
     assert spec.axes["backbone"] == ("vit-s", "vmamba-t")
-    assert spec.fixed["iterations"] == 20
+    assert spec.settings.iterations == 20
 
 
 def test_a_count_on_the_command_line_is_kept_to_whatever_rule_the_file_names():
     file = {**GRID, "fixed": {"sampling": "adaptive", "warm_up": 2}}
-    assert build_spec(file, {}, "mine").fixed["sampling"] == "adaptive"
-    counted = build_spec(file, {"iterations": "20"}, "mine").fixed
-    assert (counted["sampling"], counted["warm_up"], counted["iterations"]) == ("fixed", 2, 20)
-    capped = build_spec(file, {"iterations": "20", "sampling": "adaptive"}, "mine").fixed
-    assert (capped["sampling"], capped["iterations"]) == ("adaptive", 20)
+    assert build_spec(file, {}, "mine").settings.sampling == "adaptive"
+    counted = build_spec(file, {"iterations": "20"}, "mine").settings
+    assert (counted.sampling, counted.warm_up, counted.iterations) == ("fixed", 2, 20)
+    capped = build_spec(file, {"iterations": "20", "sampling": "adaptive"}, "mine").settings
+    assert (capped.sampling, capped.iterations) == ("adaptive", 20)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_the_paper_spec_has_the_papers_resolutions_and_protocol():
     spec = load_spec("kuo2026-fig4")
     published = {str(r) for r in load_reference("kuo2026")["resolution"]}
     assert published <= set(spec.axes["resolution"])
-    assert (spec.fixed["warm_up"], spec.fixed["iterations"]) == (100, 100)
+    assert (spec.settings.warm_up, spec.settings.iterations) == (100, 100)
     assert spec.axes["llm"] == ("vicuna-7b",)
     assert spec.axes["dtype"] == ("bfloat16",)
 

@@ -161,10 +161,10 @@ def _load(spec: str | None, overrides: dict[str, Any]) -> Any:
     from vlmprof.spec import load_spec
 
     checked = load_spec(spec or ("kuo2026-fig4" if has_gpu() else "quick"), overrides)
-    if checked.fixed["image"]:
-        _check_image(checked.fixed["image"])
-    for setting in ("weights", "study_checkpoint"):
-        path = checked.fixed[setting]
+    if checked.settings.image:
+        _check_image(checked.settings.image)
+    files = {"weights": checked.settings.weights, "study_checkpoint": checked.settings.study_checkpoint}
+    for setting, path in files.items():
         if path not in (None, "pretrained") and not Path(path).expanduser().is_file():
             raise UserError(f"{setting}: there is no file {path}")
     return checked

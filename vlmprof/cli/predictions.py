@@ -72,7 +72,7 @@ def show(
             counted[chosen] = _counted(spec, chosen)
             if costs:
                 _show_costs(console, counted[chosen], chosen)
-        limit = spec.fixed["memory_limit"]
+        limit = spec.settings.memory_limit_bytes
         predictions = predict(counted[chosen], device, efficiency, limit)
         if refit and frame is not None:
             efficiency = _refitted(console, predictions, frame, str(against), device, efficiency)
@@ -87,7 +87,7 @@ def show(
 
 def _counted(spec: SweepSpec, kernels: Kernels) -> list[Counted]:
     cells = make_plan(spec)
-    return count_on_all_cores(cells, spec.fixed, kernels, lambda cell: say(f"counting {cell.label}"))
+    return count_on_all_cores(cells, spec.settings, kernels, lambda cell: say(f"counting {cell.label}"))
 
 
 def _show_costs(console: Console, counted: Sequence[Counted], kernels: Kernels) -> None:
@@ -155,11 +155,11 @@ def _say_where_memory_ends(console: Console, predictions: Sequence[Prediction]) 
         name = " ".join([backbone_label(str(axes["backbone"])), *(str(axes[axis]) for axis in varied)])
         largest = [p for p in predictions if p.cell.line == line][-1]
         if first is None:
-            words = f"fits up to {show_resolution(largest.cell.axes['resolution'])}, the largest asked for"
+            words = f"fits up to {show_resolution(largest.cell.axes.resolution)}, the largest asked for"
         else:
             where, need = first.estimate.oom_stage, show_bytes(first.estimate.peak_allocated_bytes)
             words = (
-                f"first out of memory at {show_resolution(first.cell.axes['resolution'])} in {where} ({need})"
+                f"first out of memory at {show_resolution(first.cell.axes.resolution)} in {where} ({need})"
             )
         console.print(f"{name}: {words}", highlight=False)
 

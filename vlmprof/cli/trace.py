@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +40,7 @@ def trace(
     if not cells:
         raise UserError(f"no cell {cell!r} in this specification; `vlmprof plan --ids` lists them")
     say("loading torch and looking at the device")
-    fixed = {**checked.fixed, "device": describe_machine(checked.fixed["device"])["device"]}
+    settings = replace(checked.settings, device=describe_machine(checked.settings.device)["device"])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -48,7 +49,9 @@ def trace(
     for planned in cells:
         say(f"tracing {planned.label}")
         log = out / f"{planned.cell_id}.log"
-        ended = call_in_process("vlmprof.execution.trace:trace_cell", (planned, fixed, out, board()), log=log)
+        ended = call_in_process(
+            "vlmprof.execution.trace:trace_cell", (planned, settings, out, board()), log=log
+        )
         if ended.value is None:
             failed = True
             why = ended.error or ended.user_error or f"its process ended with code {ended.exit_code}"

@@ -17,6 +17,7 @@ from vlmprof.cost.roofline import CellEstimate, Efficiency, estimate
 from vlmprof.cost.scans import Kernels
 from vlmprof.plan import Cell
 from vlmprof.records import Status
+from vlmprof.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +79,7 @@ Counted = tuple[Cell, CellCost]
 
 def count_cells(
     cells: Sequence[Cell],
-    fixed: Mapping[str, Any],
+    settings: Settings,
     kernels: Kernels = "triton",
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> list[Counted]:
@@ -87,7 +88,7 @@ def count_cells(
     for cell in cells:
         if cell.skip_reason is None:
             on_cell(cell)
-            counted.append((cell, count_cell(cell, fixed, kernels)))
+            counted.append((cell, count_cell(cell, settings, kernels)))
     return counted
 
 
@@ -99,7 +100,7 @@ def predict(
 ) -> list[Prediction]:
     """What counted cells would take on `device`, or on one like it with less memory."""
     return [
-        Prediction(cell, cost, estimate(cost, device, efficiency, memory_limit_bytes, str(cell.axes["mode"])))
+        Prediction(cell, cost, estimate(cost, device, efficiency, memory_limit_bytes, cell.axes.mode))
         for cell, cost in counted
     ]
 
@@ -150,7 +151,7 @@ def achieved(predictions: Sequence[Prediction], frame: pd.DataFrame, device: Dev
     """FLOP/s and bytes per second of every measured stage, beside the ceilings of `device`."""
     reached = []
     for prediction, row in _matched(predictions, frame):
-        rate = device.rate(str(prediction.cell.axes["dtype"]))
+        rate = device.rate(prediction.cell.axes.dtype)
         for stage, cost in prediction.cost.stages.items():
             latency_s = _measured(row, f"gpu_{stage}_s") or _measured(row, f"host_{stage}_s")
             if latency_s is not None:
@@ -196,14 +197,14 @@ def _matched(
     predictions: Sequence[Prediction], frame: pd.DataFrame
 ) -> Iterator[tuple[Prediction, dict[str, Any]]]:
     """Predictions with the `ok` row whose axes, as far as both have them, are the same."""
-    axes = [axis for axis in axis_columns(frame) if predictions and axis in predictions[0].cell.axes]
+    axes = [axis for axis in axis_columns(frame) if predictions and axis in predictions[0].cell.axes.named]
     rows = {
         tuple(str(row[axis]) for axis in axes): row
         for row in frame.to_dict("records")
         if row["status"] == Status.OK
     }
     for prediction in predictions:
-        row = rows.get(tuple(str(prediction.cell.axes[axis]) for axis in axes))
+        row = rows.get(tuple(str(prediction.cell.axes.named[axis]) for axis in axes))
         if row is not None:
             yield prediction, {str(key): value for key, value in row.items()}
 

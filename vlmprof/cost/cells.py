@@ -5,10 +5,10 @@ Nothing is allocated: Vicuna-7B under a 6144² image is counted on a laptop in a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from vlmprof.cost.liveness import in_blocks
 from vlmprof.cost.scans import Kernels
 from vlmprof.errors import UserError
 from vlmprof.plan import Cell
+from vlmprof.settings import Settings
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.decoding import decode_step, prefill_cached
 from vlmprof.vlm.llm import create_llm
@@ -96,29 +97,29 @@ def count(
     return CellCost(wanted, visual_tokens=tokens.shape[1], held_bytes=held)
 
 
-def count_cell(cell: Cell, fixed: Mapping[str, Any], kernels: Kernels = "triton") -> CellCost:
+def count_cell(cell: Cell, settings: Settings, kernels: Kernels = "triton") -> CellCost:
     """The cost of a planned cell under a sweep's settings. Raises `UserError` for a whole VLM."""
     axes = cell.axes
-    if "vlm" in axes:
-        raise UserError(f"{axes['vlm']}: costs are counted of a backbone and an llm, not of a whole VLM")
-    if fixed["autocast"]:
+    if axes.vlm is not None:
+        raise UserError(f"{axes.vlm}: costs are counted of a backbone and an llm, not of a whole VLM")
+    if settings.autocast:
         raise UserError("autocast: only running shows which tensors it makes float32; costs are not counted")
     return count(
-        str(axes["backbone"]),
+        axes.backbone,
         cell.height_px,
         cell.width_px,
-        llm=str(axes["llm"]),
-        connector=str(axes["connector"]),
-        dtype=str(axes["dtype"]),
-        batch_size=int(axes["batch_size"]),
-        level=int(axes["level"]),
-        levels=str(axes["levels"]),
-        stages=tuple(fixed["stages"]),
-        prompt_tokens=int(fixed["prompt_tokens"]),
-        new_tokens=int(fixed["new_tokens"]),
-        logits=str(fixed["logits"]),
-        outputs=str(fixed["outputs"]),
-        attention=str(axes["attention"]),
+        llm=axes.llm,
+        connector=axes.connector,
+        dtype=axes.dtype,
+        batch_size=axes.batch_size,
+        level=axes.level,
+        levels=axes.levels,
+        stages=settings.stages,
+        prompt_tokens=settings.prompt_tokens,
+        new_tokens=settings.new_tokens,
+        logits=settings.logits,
+        outputs=settings.outputs,
+        attention=axes.attention,
         kernels=kernels,
     )
 

@@ -16,6 +16,7 @@ from vlmprof.execution.processes import Ended, board, call_in_process
 from vlmprof.measure.telemetry import Telemetry, nvml_probe
 from vlmprof.plan import Cell
 from vlmprof.records import Row, Status
+from vlmprof.settings import Settings
 from vlmprof.store import Samples
 
 NO_SAMPLES: Samples = {}
@@ -23,13 +24,13 @@ NO_SAMPLES: Samples = {}
 
 def measure_cell(
     cell: Cell,
-    fixed: Mapping[str, Any],
+    settings: Settings,
     machine: Mapping[str, Any],
     log: Path,
     on_reading: Callable[[Reading], None] = lambda reading: None,
     stop: threading.Event | None = None,
 ) -> tuple[Row, Samples]:
-    """Measure `cell` on `fixed["device"]` in a process of its own and return its row and samples.
+    """Measure `cell` on `settings.device` in a process of its own and return its row and samples.
 
     `machine` is what `sweep.describe_machine` says. What the process prints is kept in `log` unless all
     went well. Setting `stop` ends it with `processes.StoppedError`.
@@ -47,9 +48,9 @@ def measure_cell(
     kills_before = oom.system_oom_kills()
     ended = call_in_process(
         "vlmprof.execution.worker:run_cell",
-        (cell, fixed, machine["device_name"], where),
+        (cell, settings, machine["device_name"], where),
         log=log,
-        timeout_s=fixed["cell_timeout"],
+        timeout_s=settings.cell_timeout_s,
         on_poll=watch,
         on_item=early.append,
         stop=stop,
@@ -57,31 +58,31 @@ def measure_cell(
     if ended.value is None and early:
         # its process was lost in a pass that only adds to what it had measured
         row, samples = early[-1]
-        _, why = how_it_ended(ended, f" while {where.read()}", kills_before, fixed["cell_timeout"])
+        _, why = how_it_ended(ended, f" while {where.read()}", kills_before, settings.cell_timeout_s)
         ended = Ended(value=(replace(row, warnings=(*row.warnings, f"measured, but then: {why}")), samples))
     if ended.value is not None:
         row, samples = ended.value
         seen = asdict(telemetry.summary())
         energy_j = seen.pop("energy_per_iteration_j")
-        ceilings = machine.get("ceilings", {}).get(cell.axes["dtype"], {})
+        ceilings = machine.get("ceilings", {}).get(cell.axes.dtype, {})
         row = replace(
             row,
             disturbances=seen.pop("warnings"),
-            energy_per_image_j=None if energy_j is None else energy_j / int(cell.axes["batch_size"]),
+            energy_per_image_j=None if energy_j is None else energy_j / cell.axes.batch_size,
             **seen,
             **ceilings,
         )
         if row.status is Status.OK:
             log.unlink(missing_ok=True)
         return row, samples
-    return _explain(cell, machine, ended, where, kills_before, fixed["cell_timeout"]), NO_SAMPLES
+    return _explain(cell, machine, ended, where, kills_before, settings.cell_timeout_s), NO_SAMPLES
 
 
 def unmeasured_row(cell: Cell, device_name: str, status: Status, message: str) -> Row:
     """The row of a cell that has no numbers, and why."""
     return Row(
         cell_id=cell.cell_id,
-        axes=cell.axes,
+        axes=cell.axes.named,
         height_px=cell.height_px,
         width_px=cell.width_px,
         status=status,

@@ -16,7 +16,7 @@ from vlmprof.errors import UserError
 from vlmprof.execution.modes import MODES
 from vlmprof.fields import resolution_size
 from vlmprof.measure.timeline import Stage, Together
-from vlmprof.records import AxisValue
+from vlmprof.settings import Axes, Settings
 from vlmprof.vlm.decoding import Context, decode, prefill_cached
 from vlmprof.vlm.llm import masks_traced_prefill
 from vlmprof.vlm.model import create_vlm
@@ -53,30 +53,28 @@ class Chain:
     """What is not as the cell's axes say."""
 
 
-def build_chain(
-    axes: Mapping[str, AxisValue], size: tuple[int, int], fixed: Mapping[str, Any], device: torch.device
-) -> Chain:
+def build_chain(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Chain:
     """Build the model of a cell for images of `size` (height, width) and join its stages.
 
     Raises `UserError` for what cannot be built, and `RuntimeError` for a mode this device lacks.
     """
-    if "vlm" in axes:
+    if axes.vlm is not None:
         from vlmprof.execution.whole_chain import build_whole_chain
 
-        return build_whole_chain(axes, size, fixed, device)
+        return build_whole_chain(axes.vlm, axes, size, settings, device)
     height, width = size
-    dtype = getattr(torch, str(axes["dtype"]))
-    names = fixed["stages"]
+    dtype = getattr(torch, axes.dtype)
+    names = settings.stages
     vlm = create_vlm(
-        str(axes["backbone"]), str(axes["llm"]), str(axes["connector"]), device=device, dtype=dtype,
-        height=height, width=width, level=int(axes["level"]), levels=str(axes["levels"]),
-        kernels=axes["kernel_backend"],  # type: ignore[arg-type]
-        weights=fixed["weights"], study_checkpoint=fixed["study_checkpoint"],
-        prompt_tokens=fixed["prompt_tokens"], logits=fixed["logits"], autocast=fixed["autocast"],
-        seed=fixed["seed"], with_llm="prefill" in names,
+        axes.backbone, axes.llm, axes.connector, device=device, dtype=dtype,
+        height=height, width=width, level=axes.level, levels=axes.levels,
+        kernels=axes.kernel_backend,
+        weights=settings.weights, study_checkpoint=settings.study_checkpoint,
+        prompt_tokens=settings.prompt_tokens, logits=settings.logits, autocast=settings.autocast,
+        seed=settings.seed, with_llm="prefill" in names,
     )  # fmt: skip
-    preprocess = image_source(axes, size, fixed, device)
-    in_mode = MODES[str(axes["mode"])](device)
+    preprocess = image_source(axes, size, settings, device)
+    in_mode = MODES[axes.mode](device)
     decodes = "decode" in names
     calls: dict[str, Callable[[Any], Any]] = {
         "preprocess": lambda _: preprocess(),
@@ -84,12 +82,12 @@ def build_chain(
         "connector": in_mode(vlm.project),
         # a cache grows with each step, so what keeps one cannot be replayed from a graph
         "prefill": (lambda x: prefill_cached(vlm, x)) if decodes else in_mode(vlm.prefill),
-        "decode": lambda context: decode(vlm, context, fixed["new_tokens"]),
+        "decode": lambda context: decode(vlm, context, settings.new_tokens),
     }
     said = []
-    if axes["mode"] != "eager" and decodes:
-        said.append(LEFT_EAGER.format(mode=axes["mode"]))
-    elif axes["mode"] != "eager" and "prefill" in names and masks_traced_prefill():
+    if axes.mode != "eager" and decodes:
+        said.append(LEFT_EAGER.format(mode=axes.mode))
+    elif axes.mode != "eager" and "prefill" in names and masks_traced_prefill():
         said.append(MASKED)
     return Chain(
         stages=tuple(Stage(name, calls[name]) for name in names),
@@ -101,26 +99,24 @@ def build_chain(
     )
 
 
-def image_source(
-    axes: Mapping[str, AxisValue], size: tuple[int, int], fixed: Mapping[str, Any], device: torch.device
-) -> Preprocess:
+def image_source(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Preprocess:
     """What makes a cell's images, `size` being (height, width), its resolution or what that is padded to."""
-    image = Path(fixed["image"]) if fixed["image"] else None
-    dtype = torch.float32 if fixed["autocast"] else getattr(torch, str(axes["dtype"]))
+    image = Path(settings.image) if settings.image else None
+    dtype = torch.float32 if settings.autocast else getattr(torch, axes.dtype)
     return Preprocess(
-        image, height=size[0], width=size[1], fit=fixed["fit"], device=device,
-        dtype=dtype, batch_size=int(axes["batch_size"]), seed=fixed["seed"],
-        inner=resolution_size(str(axes["resolution"])),
+        image, height=size[0], width=size[1], fit=settings.fit, device=device,
+        dtype=dtype, batch_size=axes.batch_size, seed=settings.seed,
+        inner=resolution_size(axes.resolution),
     )  # fmt: skip
 
 
 @contextmanager
-def attention_backend(axes: Mapping[str, AxisValue], device: torch.device | str) -> Iterator[None]:
+def attention_backend(axes: Axes, device: torch.device | str) -> Iterator[None]:
     """A context in which scaled-dot-product attention runs on one backend; `auto` leaves torch its choice.
 
     Raises `UserError` where that backend does not take the model's tensors; torch warns of the reasons.
     """
-    name = str(axes["attention"])
+    name = axes.attention
     try:
         with nullcontext() if name == "auto" else sdpa_kernel(ATTENTION[name]):
             yield
@@ -128,7 +124,7 @@ def attention_backend(axes: Mapping[str, AxisValue], device: torch.device | str)
         if name == "auto" or not any(words in str(error) for words in NO_ATTENTION):
             raise
         raise UserError(
-            f"attention {name} does not take this model's tensors in {axes['dtype']} on {device}; "
+            f"attention {name} does not take this model's tensors in {axes.dtype} on {device}; "
             "auto takes whichever does"
         ) from error
 

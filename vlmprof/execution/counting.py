@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vlmprof.execution.processes import call_in_process, context, start_fork_server
 from vlmprof.plan import Cell
+from vlmprof.settings import Settings
 
 if TYPE_CHECKING:
     from vlmprof.cost.against import Counted
@@ -32,7 +33,7 @@ def worth_starting(cells: Sequence[Cell]) -> int:
 
 def count_on_all_cores(
     cells: Sequence[Cell],
-    fixed: Mapping[str, Any],
+    settings: Settings,
     kernels: Kernels,
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> list[Counted]:
@@ -48,7 +49,7 @@ def count_on_all_cores(
 
     others = worth_starting(cells)
     if not others:
-        return count_cells(cells, fixed, kernels, on_cell)
+        return count_cells(cells, settings, kernels, on_cell)
     waiting = context().SimpleQueue()
     # specifications go from small models to large ones, and the longest work is best begun first
     for line in (*reversed(lines.values()), *([None] * (others + 1))):
@@ -56,24 +57,24 @@ def count_on_all_cores(
     found: dict[str, Counted] = {}
 
     def count_elsewhere() -> None:
-        ended = call_in_process("vlmprof.execution.counting:count_waiting", (waiting, fixed, kernels))
+        ended = call_in_process("vlmprof.execution.counting:count_waiting", (waiting, settings, kernels))
         found.update({cell.cell_id: (cell, cost) for cell, cost in ended.value or ()})
 
     threads = [threading.Thread(target=count_elsewhere, daemon=True) for _ in range(others)]
     for thread in threads:
         thread.start()
-    found |= {cell.cell_id: (cell, cost) for cell, cost in count_waiting(waiting, fixed, kernels, on_cell)}
+    found |= {cell.cell_id: (cell, cost) for cell, cost in count_waiting(waiting, settings, kernels, on_cell)}
     for thread in threads:
         thread.join()
     # what another process could not count is counted here, or says here why it cannot be
     missing = [cell for line in lines.values() for cell in line if cell.cell_id not in found]
-    found |= {cell.cell_id: (cell, cost) for cell, cost in count_cells(missing, fixed, kernels, on_cell)}
+    found |= {cell.cell_id: (cell, cost) for cell, cost in count_cells(missing, settings, kernels, on_cell)}
     return [found[cell.cell_id] for cell in cells if cell.skip_reason is None]
 
 
 def count_waiting(
     waiting: Any,
-    fixed: Mapping[str, Any],
+    settings: Settings,
     kernels: Kernels,
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> list[Counted]:
@@ -82,5 +83,5 @@ def count_waiting(
 
     counted: list[Counted] = []
     while (line := waiting.get()) is not None:
-        counted += count_cells(line, fixed, kernels, on_cell)
+        counted += count_cells(line, settings, kernels, on_cell)
     return counted

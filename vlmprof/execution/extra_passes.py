@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -24,6 +23,7 @@ from vlmprof.measure import memory
 from vlmprof.measure.busy import BusyTimes, can_read_busy_times
 from vlmprof.measure.timeline import Timeline
 from vlmprof.plan import Cell
+from vlmprof.settings import Settings
 
 
 @dataclass
@@ -68,10 +68,10 @@ def run_passes(
 
 
 def count(
-    extras: Extras, cell: Cell, fixed: Mapping[str, Any], backends: Mapping[str, str], device: torch.device
+    extras: Extras, cell: Cell, settings: Settings, backends: Mapping[str, str], device: torch.device
 ) -> None:
     """Add each stage's FLOPs and bytes by counting."""
-    if "vlm" in cell.axes:
+    if cell.axes.vlm is not None:
         return
     kernels: Kernels = "triton" if backends.get("ss2d") == "triton" else "torch"
     with extras.attempt("counting its costs"):
@@ -80,7 +80,7 @@ def count(
                 "counted_flops": cost.flops - cost.skipped_flops,
                 "counted_bytes": cost.moved_bytes + (cost.slab_bytes if device.type != "cpu" else 0),
             }
-            for name, cost in count_cell(cell, fixed, kernels).stages.items()
+            for name, cost in count_cell(cell, settings, kernels).stages.items()
         }
 
 

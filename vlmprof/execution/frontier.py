@@ -27,7 +27,8 @@ from vlmprof.execution.processes import call_in_process
 from vlmprof.execution.progress import Progress
 from vlmprof.execution.sweep import describe_machine
 from vlmprof.plan import Cell, cell_id, make_plan
-from vlmprof.records import AxisValue, Row, Status
+from vlmprof.records import Row, Status
+from vlmprof.settings import AxisValue, Settings
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder
 
@@ -74,8 +75,8 @@ def find_frontiers(
     earlier one stopped. Raises `UserError` before anything runs for a budget that this device cannot keep.
     """
     lines = candidate_lines(spec, axis)
-    machine = describe_machine(spec.fixed["device"])
-    fixed = {**spec.fixed, "device": machine["device"]}
+    machine = describe_machine(spec.settings.device)
+    settings = replace(spec.settings, device=machine["device"])
     budgets = sorted(set(memory_limits))
     for budget in budgets:
         kind = str(machine["device"]).split(":")[0]
@@ -86,8 +87,8 @@ def find_frontiers(
     with RunFolder(out, manifest) as folder, progress:
         progress.begin([], kept=0)
         for cells in lines:
-            probing = _Probing(cells, folder, fixed, machine, progress)
-            peaks = _peaks(cells, fixed)
+            probing = _Probing(cells, folder, settings, machine, progress)
+            peaks = _peaks(cells, settings)
             smaller, seen = -1, [(0.0, 0.0)]
             for budget in budgets:
                 guess = bisect_right(peaks, _countable(budget, seen)) - 1
@@ -104,7 +105,7 @@ def candidate_lines(spec: SweepSpec, axis: str) -> list[list[Cell]]:
     lines: dict[tuple[tuple[str, AxisValue], ...], list[Cell]] = {}
     for cell in make_plan(spec):
         if cell.skip_reason is None:
-            line = tuple((name, value) for name, value in cell.axes.items() if name != axis)
+            line = tuple((name, value) for name, value in cell.axes.named.items() if name != axis)
             lines.setdefault(line, []).append(cell)
     return [sorted(cells, key=_size) for cells in lines.values()]
 
@@ -133,7 +134,7 @@ def largest_fitting(
     return low, high
 
 
-def counted_peaks(cells: Sequence[Cell], fixed: Mapping[str, Any]) -> list[float]:
+def counted_peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
     """The peak in bytes of every cell as the cost model counts it; in between a few that are counted, the
     others are interpolated, logarithm over logarithm of pixels times batch. Imports torch.
 
@@ -143,11 +144,11 @@ def counted_peaks(cells: Sequence[Cell], fixed: Mapping[str, Any]) -> list[float
 
     from vlmprof.cost.cells import count_cell
 
-    kernels: Any = "triton" if str(fixed["device"]).startswith("cuda") else "torch"
+    kernels: Any = "triton" if settings.device.startswith("cuda") else "torch"
     sizes = np.log([math.prod(_size(cell)) for cell in cells])
     nearest = [int(np.abs(sizes - at).argmin()) for at in np.linspace(sizes[0], sizes[-1], COUNTED)]
     at = sorted(set(nearest))
-    peaks = [np.log(count_cell(cells[i], fixed, kernels).peak_allocated_bytes) for i in at]
+    peaks = [np.log(count_cell(cells[i], settings, kernels).peak_allocated_bytes) for i in at]
     return [float(peak) for peak in np.exp(np.interp(sizes, sizes[at], peaks))]
 
 
@@ -157,7 +158,7 @@ class _Probing:
 
     cells: Sequence[Cell]
     folder: RunFolder
-    fixed: Mapping[str, Any]
+    settings: Settings
     machine: Mapping[str, Any]
     progress: Progress
 
@@ -185,7 +186,7 @@ class _Probing:
             low = max([known, *(i for i, fit in decided.items() if fit)])
             high = min([high, *(i for i, fit in decided.items() if not fit)])
         return Frontier(
-            line={name: value for name, value in self.cells[0].axes.items() if name != axis},
+            line={name: value for name, value in self.cells[0].axes.named.items() if name != axis},
             axis=axis,
             memory_limit_bytes=budget,
             fits=self.cells[low] if low >= 0 else None,
@@ -198,25 +199,25 @@ class _Probing:
 
     def _row(self, i: int, budget: int) -> tuple[Row, bool]:
         """The row of a candidate under a budget, and whether it had to be run."""
-        axes = {**self.cells[i].axes, BUDGET: budget}
+        axes = replace(self.cells[i].axes, memory_limit_bytes=budget)
         cell = replace(self.cells[i], axes=axes, cell_id=cell_id(axes))
         row = self.folder.rows().get(cell.cell_id)
         if row is not None and row.status in (Status.OK, Status.OOM):
             return row, False
-        fixed = {**self.fixed, "memory_limit": budget}
+        settings = replace(self.settings, memory_limit_bytes=budget)
         log = self.folder.log_path(cell.cell_id)
         row, samples = measure_cell(
-            cell, fixed, self.machine, log, lambda reading: self.progress.tick(cell, reading)
+            cell, settings, self.machine, log, lambda reading: self.progress.tick(cell, reading)
         )
         self.folder.append(row, samples)
         self.progress.finished(cell, row)
         return row, True
 
 
-def _peaks(cells: Sequence[Cell], fixed: Mapping[str, Any]) -> list[float]:
+def _peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
     """`counted_peaks` from a process of its own, for this one stays free of torch. A model that cannot be
     counted is searched from its smallest cell."""
-    ended = call_in_process("vlmprof.execution.frontier:counted_peaks", (list(cells), dict(fixed)))
+    ended = call_in_process("vlmprof.execution.frontier:counted_peaks", (list(cells), settings))
     return [math.inf] * len(cells) if ended.value is None else ended.value
 
 
@@ -230,4 +231,4 @@ def _countable(budget: int, seen: Sequence[tuple[float, float]]) -> float:
 
 
 def _size(cell: Cell) -> tuple[int, int]:
-    return cell.height_px * cell.width_px, int(cell.axes["batch_size"])
+    return cell.height_px * cell.width_px, cell.axes.batch_size

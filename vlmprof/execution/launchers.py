@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from vlmprof.execution.processes import POLL_S
 from vlmprof.execution.progress import Progress
 from vlmprof.plan import Cell
 from vlmprof.records import Row
+from vlmprof.settings import Settings
 from vlmprof.store import Samples
 
 
@@ -24,7 +25,7 @@ class Job:
     """A cell to run with its settings, and the file for what its process prints."""
 
     cell: Cell
-    fixed: Mapping[str, Any]
+    settings: Settings
     log: Path
 
 
@@ -95,10 +96,10 @@ class LocalLauncher:
 
     def _run(self, job: Job, machine: Mapping[str, Any]) -> Finished:
         try:
-            fixed = {**job.fixed, "device": machine["device"]}
+            settings = replace(job.settings, device=machine["device"])
             row, samples = measure_cell(
                 job.cell,
-                fixed,
+                settings,
                 machine,
                 job.log,
                 lambda reading: self._progress.tick(job.cell, reading),

@@ -45,6 +45,6 @@ class ProbeProgress:
 
 
 def _within(cell: Cell) -> str:
-    batch = int(cell.axes["batch_size"])
+    batch = cell.axes.batch_size
     images = f"batch {batch}, " if batch > 1 else ""
-    return f"{show_bytes(int(cell.axes['memory_limit_bytes']))}: {images}"
+    return f"{show_bytes(cell.axes.memory_limit_bytes or 0)}: {images}"

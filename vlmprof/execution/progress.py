@@ -175,4 +175,4 @@ def choose_progress() -> Progress:
 
 
 def _tokens(cell: Cell) -> int:
-    return (cell.visual_tokens or 0) * int(cell.axes.get("batch_size", 1))
+    return (cell.visual_tokens or 0) * cell.axes.batch_size

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter, deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +20,7 @@ from vlmprof.execution.cell import NO_SAMPLES, measure_cell, unmeasured_row
 from vlmprof.execution.launchers import Finished, Job
 from vlmprof.plan import Cell
 from vlmprof.records import Row, Status
+from vlmprof.settings import Settings
 from vlmprof.store import Samples
 
 ATTEMPTS = 3
@@ -91,14 +92,14 @@ def _describe(device: str, dtypes: Collection[str]) -> dict[str, Any] | None:
         return None
 
 
-def _measure(cell: Cell, fixed: Mapping[str, Any], machine: Mapping[str, Any]) -> tuple[Row, Samples, str]:
+def _measure(cell: Cell, settings: Settings, machine: Mapping[str, Any]) -> tuple[Row, Samples, str]:
     """A cell on its node; what its process printed comes back with the row."""
     if machine["device_uuid"] is not None:
         # a node's GPUs are described by one of them; this task was given its own
         machine = {**machine, "device_uuid": visible_gpu_uuid()}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
-        row, samples = measure_cell(cell, {**fixed, "device": machine["device"]}, machine, log)
+        row, samples = measure_cell(cell, replace(settings, device=machine["device"]), machine, log)
         return row, samples, log.read_text(errors="replace") if log.exists() else ""
 
 
@@ -164,7 +165,7 @@ class RayLauncher:
         while self._waiting and self._free:
             job, slot = self._waiting.popleft(), self._free.popleft()
             task = _on_node(slot.node_id, slot.resources, _measure)
-            self._running[task.remote(job.cell, dict(job.fixed), dict(slot.machine))] = (job, slot)
+            self._running[task.remote(job.cell, job.settings, dict(slot.machine))] = (job, slot)
 
     def _recover(self, slot: Slot) -> None:
         """A slot whose worker was lost is used again if its node is still there."""
@@ -174,5 +175,5 @@ class RayLauncher:
             self._free.append(slot)
 
     def _given_up(self, job: Job, why: str) -> Finished:
-        device_name = str(job.fixed["device"])
+        device_name = job.settings.device
         return Finished(job, unmeasured_row(job.cell, device_name, Status.ERROR, why), NO_SAMPLES)

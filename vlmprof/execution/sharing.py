@@ -14,6 +14,7 @@ from typing import Any
 
 from vlmprof.plan import Cell
 from vlmprof.records import END_TO_END_PARTS, Row, Status
+from vlmprof.settings import AxisValue, Settings
 from vlmprof.store import Samples
 from vlmprof.units import show_bytes
 from vlmprof.vlm.llm_catalog import facts
@@ -39,29 +40,29 @@ class SharedLLM:
 
     def donor(self, cell: Cell) -> Row | None:
         """The row that a cell may take its LLM stages from, if its shape was measured before."""
-        return self._donors.get(_shape(cell.axes, cell.visual_tokens))
+        return self._donors.get(_shape(cell.axes.named, cell.visual_tokens))
 
 
-def absent_bytes(cell: Cell, fixed: Mapping[str, Any], donor: Row) -> int:
+def absent_bytes(cell: Cell, settings: Settings, donor: Row) -> int:
     """What the LLM would hold while a cell that takes its stages over encodes: its weights and, where outputs
     are kept, what it returned before, beyond the embeddings that the cell keeps in that place."""
     weight_bytes = donor.stages["prefill"].weight_bytes or 0
-    if fixed["outputs"] != "kept":
+    if settings.outputs != "kept":
         return weight_bytes
-    llm, item_bytes = facts(str(cell.axes["llm"])), ITEM_BYTES[str(cell.axes["dtype"])]
-    tokens, batch = cell.visual_tokens or 0, int(cell.axes["batch_size"])
+    llm, item_bytes = facts(cell.axes.llm), ITEM_BYTES[cell.axes.dtype]
+    tokens, batch = cell.visual_tokens or 0, cell.axes.batch_size
     returned_bytes = donor.cache_bytes
-    if "decode" not in fixed["stages"] or returned_bytes is None:
-        positions = tokens + int(fixed["prompt_tokens"]) if fixed["logits"] == "all" else 1
+    if "decode" not in settings.stages or returned_bytes is None:
+        positions = tokens + settings.prompt_tokens if settings.logits == "all" else 1
         returned_bytes = batch * positions * llm.vocab_size * item_bytes
-    embedded = llm.hidden_size if "connector" in fixed["stages"] else 0
+    embedded = llm.hidden_size if "connector" in settings.stages else 0
     return weight_bytes + max(returned_bytes - batch * tokens * embedded * item_bytes, 0)
 
 
-def without_llm(fixed: Mapping[str, Any], room_bytes: int | None, absent: int) -> dict[str, Any]:
+def without_llm(settings: Settings, room_bytes: int | None, absent: int) -> Settings:
     """The settings of a cell that takes its LLM stages over: of `room_bytes` it gets what the LLM leaves."""
-    stages = tuple(stage for stage in fixed["stages"] if stage in BEFORE_LLM)
-    return {**fixed, "stages": stages, "memory_limit": room_bytes and max(room_bytes - absent, 1)}
+    stages = tuple(stage for stage in settings.stages if stage in BEFORE_LLM)
+    return replace(settings, stages=stages, memory_limit_bytes=room_bytes and max(room_bytes - absent, 1))
 
 
 def complete(
@@ -132,7 +133,7 @@ def _said_of_llm(donor: Row) -> list[str]:
     return said
 
 
-def _shape(axes: Mapping[str, Any], visual_tokens: int | None) -> tuple[Any, ...]:
+def _shape(axes: Mapping[str, AxisValue], visual_tokens: int | None) -> tuple[Any, ...]:
     """What decides the LLM's work: every axis that is not the encoder's, and the tokens it gets."""
     others = (
         item

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from vlmprof.execution.processes import call_in_process
 from vlmprof.execution.progress import Progress
 from vlmprof.plan import Cell, in_order, make_plan
 from vlmprof.records import Row, Status
+from vlmprof.settings import Settings
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder, Samples
 
@@ -70,21 +71,21 @@ def run_sweep(
     Raises `UserError` before anything is measured if the specification cannot be run here, and
     `KeyboardInterrupt` when interrupted, with every finished cell on disk.
     """
-    cells = in_order(make_plan(spec), spec.fixed["order"], spec.fixed["seed"])
+    cells = in_order(make_plan(spec), spec.settings.order, spec.settings.seed)
     prepare = _cluster_launcher if cluster is not None else _local_launcher
     launcher, machine = prepare(spec, progress, devices, cluster)
-    fixed = {**spec.fixed, "device": machine["device"]}
-    if fixed["memory_limit"]:
+    settings = replace(spec.settings, device=machine["device"])
+    if settings.memory_limit_bytes:
         kind = str(machine["device"]).split(":")[0]
-        limits.check_memory_limit(fixed["memory_limit"], kind, machine["device_memory_bytes"])
+        limits.check_memory_limit(settings.memory_limit_bytes, kind, machine["device_memory_bytes"])
     shown = {key: value for key, value in machine.items() if key != "device_uuid"}
     manifest = {"spec": spec.to_json(), "command": command, "environment": shown}
     with RunFolder(out, manifest) as folder, progress, launcher:
-        again = {Status.SKIPPED, *retry} if fixed["run_after_oom"] else set(retry)
+        again = {Status.SKIPPED, *retry} if settings.run_after_oom else set(retry)
         done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
         todo = [cell for cell in cells if cell.cell_id not in done]
         progress.begin(todo, kept=len(cells) - len(todo))
-        _Run(fixed, machine, folder, progress, launcher, done.values()).finish(todo)
+        _Run(settings, machine, folder, progress, launcher, done.values()).finish(todo)
     return SweepOutcome(measured=len(todo), kept=len(cells) - len(todo))
 
 
@@ -92,7 +93,7 @@ def _local_launcher(
     spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
 ) -> tuple[Launcher, dict[str, Any]]:
     dtypes = [str(dtype) for dtype in spec.axes["dtype"]]
-    machines = [describe_machine(device, dtypes) for device in devices or [spec.fixed["device"]]]
+    machines = [describe_machine(device, dtypes) for device in devices or [spec.settings.device]]
     names = sorted({str(machine["device_name"]) for machine in machines})
     if len(names) > 1:
         raise UserError(f"--devices are of different kinds ({', '.join(names)}); one run is of one kind")
@@ -105,7 +106,7 @@ def _cluster_launcher(
     from vlmprof.execution.ray_launcher import connect
 
     dtypes = [str(dtype) for dtype in spec.axes["dtype"]]
-    return connect(cluster or "", spec.fixed["device"], dtypes)
+    return connect(cluster or "", spec.settings.device, dtypes)
 
 
 class _Run:
@@ -113,22 +114,22 @@ class _Run:
 
     def __init__(
         self,
-        fixed: Mapping[str, Any],
+        settings: Settings,
         machine: Mapping[str, Any],
         folder: RunFolder,
         progress: Progress,
         launcher: Launcher,
         done: Collection[Row],
     ) -> None:
-        self._fixed = fixed
+        self._settings = settings
         self._device_name = str(machine["device_name"])
         on_gpu = str(machine["device"]).startswith("cuda")
-        self._room_bytes = fixed["memory_limit"] or (machine["device_memory_bytes"] if on_gpu else None)
+        self._room_bytes = settings.memory_limit_bytes or (machine["device_memory_bytes"] if on_gpu else None)
         self._folder = folder
         self._progress = progress
         self._launcher = launcher
         self._too_large = _smallest_oom(done)
-        self._llms = sharing.SharedLLM(fixed["share_llm"] and "prefill" in fixed["stages"], done)
+        self._llms = sharing.SharedLLM(settings.share_llm and "prefill" in settings.stages, done)
         self._donors: dict[str, tuple[Row, int] | None] = {}
         """By cell that is running: the row its LLM stages will come from, if any, and `absent_bytes`."""
         self._repeated: set[str] = set()
@@ -145,18 +146,18 @@ class _Run:
     def _begin(self, cell: Cell) -> None:
         reason = cell.skip_reason
         smallest = self._too_large.get(cell.line)
-        if smallest and not self._fixed["run_after_oom"] and _area(cell) > smallest[0]:
+        if smallest and not self._settings.run_after_oom and _area(cell) > smallest[0]:
             reason = f"out of memory at {smallest[1]} already"
         if reason is not None:
             self._record(cell, unmeasured_row(cell, self._device_name, Status.SKIPPED, reason), NO_SAMPLES)
             return
-        donor, fixed = self._llms.donor(cell), self._fixed
+        donor, settings = self._llms.donor(cell), self._settings
         self._donors[cell.cell_id] = None
         if donor is not None:
-            absent = sharing.absent_bytes(cell, fixed, donor)
+            absent = sharing.absent_bytes(cell, settings, donor)
             self._donors[cell.cell_id] = donor, absent
-            fixed = sharing.without_llm(fixed, self._room_bytes, absent)
-        self._launcher.start(Job(cell, fixed, self._folder.log_path(cell.cell_id)))
+            settings = sharing.without_llm(settings, self._room_bytes, absent)
+        self._launcher.start(Job(cell, settings, self._folder.log_path(cell.cell_id)))
 
     def _end(self, finished: Finished) -> None:
         cell, row, samples = finished.job.cell, finished.row, finished.samples
@@ -164,10 +165,10 @@ class _Run:
         if shared is not None:
             donor, absent = shared
             row, samples = sharing.complete(row, samples, donor, self._folder.samples(donor.cell_id), absent)
-        if self._fixed["cool_down"] and row.disturbances and cell.cell_id not in self._repeated:
+        if self._settings.cool_down_s and row.disturbances and cell.cell_id not in self._repeated:
             self._repeated.add(cell.cell_id)
             self._folder.append(row, samples)
-            time.sleep(self._fixed["cool_down"])
+            time.sleep(self._settings.cool_down_s)
             self._donors[cell.cell_id] = shared
             self._launcher.start(finished.job)
             return

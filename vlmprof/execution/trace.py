@@ -7,7 +7,7 @@ modules of the vision backbone are annotated by name, so a timeline reads `visio
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,24 @@ from vlmprof.execution.modes import quiet_autograd
 from vlmprof.measure.clocks import device_clock, make_current
 from vlmprof.measure.timeline import Mark, Stage, Timeline, Together
 from vlmprof.plan import Cell
+from vlmprof.settings import Settings
 
 WARM_UP = 3
 DEEPEST = 3
 """How many dots an annotated module's name may have: `layers.0.blocks.1` has three."""
 
 
-def trace_cell(cell: Cell, fixed: Mapping[str, Any], folder: Path, board: Board) -> list[OperatorTime]:
+def trace_cell(cell: Cell, settings: Settings, folder: Path, board: Board) -> list[OperatorTime]:
     """Trace one iteration of `cell` after a short warm-up.
 
     Leaves `folder/<cell id>.<number>.pt.trace.json`, which torch-tb-profiler and Perfetto both read, and
     returns the operators of each stage, the longest first. Raises whatever the model raises.
     """
-    device = torch.device(fixed["device"])
+    device = torch.device(settings.device)
     make_current(device)
     board.enter(Phase.BUILDING, "build")
-    chain = build_chain(cell.axes, (cell.height_px, cell.width_px), fixed, device)
-    names = list(fixed["stages"])
+    chain = build_chain(cell.axes, (cell.height_px, cell.width_px), settings, device)
+    names = list(settings.stages)
     annotated = [
         Stage(stage.name, _named(stage)) if isinstance(stage, Stage) else _each_named(stage)
         for stage in chain.stages
@@ -48,7 +49,7 @@ def trace_cell(cell: Cell, fixed: Mapping[str, Any], folder: Path, board: Board)
         annotated, device_clock(device, len(names)), chain.first_input, board.stage_marker(names)
     )
     handler = torch.profiler.tensorboard_trace_handler(str(folder), worker_name=cell.cell_id)
-    mode = str(cell.axes["mode"])
+    mode = cell.axes.mode
     with quiet_autograd(mode), attention_backend(cell.axes, device):
         board.enter(Phase.WARMING_UP, names[0], WARM_UP)
         for n in range(WARM_UP):
@@ -56,7 +57,7 @@ def trace_cell(cell: Cell, fixed: Mapping[str, Any], folder: Path, board: Board)
             timeline.iterate()
         board.enter(Phase.PROFILING, names[0])
         # hooks would break a compiled or captured module in two, and cross those of a whole VLM
-        alone = mode == "eager" and "vlm" not in cell.axes
+        alone = mode == "eager" and cell.axes.vlm is None
         annotate = _annotated_modules(chain.vision) if alone else _nothing()
         activities = supported_activities() & {
             ProfilerActivity.CPU,
@@ -131,7 +132,7 @@ def _annotated_modules(module: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _by_stage(events: Any, stages: list[str]) -> list[OperatorTime]:
+def _by_stage(events: Any, stages: Sequence[str]) -> list[OperatorTime]:
     """Operators below each stage's annotation with their own time on the host and their kernels' time."""
     found: list[OperatorTime] = []
     for stage in stages:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,31 +10,31 @@ from vlmprof.errors import UserError
 from vlmprof.execution.chain import Chain, image_source
 from vlmprof.execution.oom import is_out_of_memory
 from vlmprof.measure.timeline import Mark, Stage, Together
-from vlmprof.records import AxisValue
+from vlmprof.settings import Axes, Settings
 from vlmprof.vlm.whole import WholeVLM, create_whole_vlm
 
 
 def build_whole_chain(
-    axes: Mapping[str, AxisValue], size: tuple[int, int], fixed: Mapping[str, Any], device: torch.device
+    name: str, axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device
 ) -> Chain:
-    """Build the whole VLM of a cell, and see whether it takes images of `size` (height, width).
+    """Build the whole VLM called `name`, and see whether it takes images of `size` (height, width).
 
     What its processor does after resizing (cutting patches, placing tokens) is part of `preprocess`.
     Raises `UserError` for what cannot be built, and a size that the model does not take.
     """
     vlm = create_whole_vlm(
-        str(axes["vlm"]), device=device, dtype=getattr(torch, str(axes["dtype"])),
-        prompt_tokens=fixed["prompt_tokens"], logits=fixed["logits"], seed=fixed["seed"],
-        weights=fixed["weights"],
+        name, device=device, dtype=getattr(torch, axes.dtype),
+        prompt_tokens=settings.prompt_tokens, logits=settings.logits, seed=settings.seed,
+        weights=settings.weights,
     )  # fmt: skip
-    images = image_source(axes, size, fixed, device)
-    visual_tokens = _visual_tokens(vlm, str(axes["vlm"]), images())
+    images = image_source(axes, size, settings, device)
+    visual_tokens = _visual_tokens(vlm, name, images())
 
     def preprocess(_: Any) -> dict[str, Any]:
         return vlm.inputs(images())
 
     marked = Together(("vision", "connector", "prefill"), _Marked(vlm).run)
-    first = "preprocess" in fixed["stages"]
+    first = "preprocess" in settings.stages
     return Chain(
         stages=(Stage("preprocess", preprocess), marked) if first else (marked,),
         first_input=None if first else preprocess(None),

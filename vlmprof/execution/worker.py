@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import torch
 
@@ -29,6 +28,7 @@ from vlmprof.measure.stopping import Adaptive, FixedCount, Settling, StoppingRul
 from vlmprof.measure.timeline import Timeline
 from vlmprof.plan import Cell
 from vlmprof.records import Row, StageFigures, Status
+from vlmprof.settings import Settings
 from vlmprof.store import Samples
 
 SETTLING_SHARE = 1 / 3
@@ -41,22 +41,22 @@ Measured = tuple[Row, Samples]
 
 
 def run_cell(
-    cell: Cell, fixed: Mapping[str, Any], device_name: str, board: Board
+    cell: Cell, settings: Settings, device_name: str, board: Board
 ) -> Generator[Measured, None, Measured]:
-    """Measure `cell` on `fixed["device"]`: its row and samples as soon as there are any, then the whole row.
+    """Measure `cell` on `settings.device`: its row and samples as soon as there are any, then the whole row.
 
     Running out of memory is a row; anything else that the model raises is raised.
     """
     begin = time.perf_counter()
     row = Row(
-        cell_id=cell.cell_id, axes=cell.axes, height_px=cell.height_px, width_px=cell.width_px,
-        status=Status.OK, visual_tokens=cell.visual_tokens, prompt_tokens=fixed["prompt_tokens"],
+        cell_id=cell.cell_id, axes=cell.axes.named, height_px=cell.height_px, width_px=cell.width_px,
+        status=Status.OK, visual_tokens=cell.visual_tokens, prompt_tokens=settings.prompt_tokens,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"), device=device_name,
     )  # fmt: skip
     samples: Samples = {}
     try:
-        with attention_backend(cell.axes, fixed["device"]):
-            row, samples = yield from _measure(row, cell, fixed, board)
+        with attention_backend(cell.axes, settings.device):
+            row, samples = yield from _measure(row, cell, settings, board)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -70,20 +70,18 @@ def run_cell(
     return replace(row, wall_s=time.perf_counter() - begin), samples
 
 
-def _measure(
-    row: Row, cell: Cell, fixed: Mapping[str, Any], board: Board
-) -> Generator[Measured, None, Measured]:
-    device = torch.device(fixed["device"])
+def _measure(row: Row, cell: Cell, settings: Settings, board: Board) -> Generator[Measured, None, Measured]:
+    device = torch.device(settings.device)
     make_current(device)
     baseline_rss_bytes = memory.rss_bytes()
-    if fixed["memory_limit"]:
-        limit_memory(fixed["memory_limit"], device)
+    if settings.memory_limit_bytes:
+        limit_memory(settings.memory_limit_bytes, device)
     meter = memory.MemoryMeter(device)
-    names = list(fixed["stages"])
+    names = list(settings.stages)
 
     board.enter(Phase.BUILDING, "build")
     begin = time.perf_counter()
-    chain = build_chain(row.axes, (row.height_px, row.width_px), fixed, device)
+    chain = build_chain(cell.axes, (row.height_px, row.width_px), settings, device)
     build_s = time.perf_counter() - begin
     meter.reset()
     timeline = Timeline(
@@ -91,17 +89,17 @@ def _measure(
         device_clock(device, len(names)),
         chain.first_input,
         board.stage_marker(names),
-        CacheFlush(device) if row.axes["cache"] == "cold" else lambda: None,
-        keep_output=fixed["outputs"] == "kept",
+        CacheFlush(device) if cell.axes.cache == "cold" else lambda: None,
+        keep_output=settings.outputs == "kept",
     )
 
-    rule = _stopping_rule(fixed, names, device)
-    compiling = CompileTime(str(row.axes["mode"]))
-    with quiet_autograd(str(row.axes["mode"])), compiling:
-        board.enter(Phase.WARMING_UP, names[0], fixed["warm_up"] or 0)
-        settling = Settling(budget_s=min(Settling.budget_s, fixed["budget"] * SETTLING_SHARE))
-        warm_up = _warm_up(timeline, fixed["warm_up"], settling, board)
-        board.enter(Phase.MEASURING, names[0], fixed["iterations"] or 0)
+    rule = _stopping_rule(settings, names, device)
+    compiling = CompileTime(cell.axes.mode)
+    with quiet_autograd(cell.axes.mode), compiling:
+        board.enter(Phase.WARMING_UP, names[0], settings.warm_up or 0)
+        settling = Settling(budget_s=min(Settling.budget_s, settings.budget_s * SETTLING_SHARE))
+        warm_up = _warm_up(timeline, settings.warm_up, settling, board)
+        board.enter(Phase.MEASURING, names[0], settings.iterations or 0)
         samples = timeline.sample(rule, board.count).columns()
         peaks = meter.peaks()
         measured = replace(
@@ -136,15 +134,15 @@ def _measure(
                 **asdict(reached),
                 warnings=(*measured.warnings, *extras.warnings),
             )
-            return _with_token_times(whole, samples, fixed["new_tokens"], int(row.axes["batch_size"]))
+            return _with_token_times(whole, samples, settings.new_tokens, cell.axes.batch_size)
 
         # what follows may end this process, and must not take the measurement along
         yield completed(Extras()), samples
         extras = run_passes(
             timeline, meter, device, board,
-            graphs=row.axes["mode"] == "graphs", profile=fixed["profile"], first_stage=names[0],
+            graphs=cell.axes.mode == "graphs", profile=settings.profile, first_stage=names[0],
         )  # fmt: skip
-    count(extras, cell, fixed, chain.backends, device)
+    count(extras, cell, settings, chain.backends, device)
     return completed(extras), samples
 
 
@@ -204,15 +202,16 @@ def rule_columns(names: Sequence[str], device: torch.device) -> tuple[str, ...]:
     return (*(f"{clock}_{name}_s" for name in shown), "end_to_end_s")
 
 
-def _stopping_rule(fixed: Mapping[str, Any], names: Sequence[str], device: torch.device) -> StoppingRule:
-    if fixed["sampling"] == "fixed":
-        return FixedCount(fixed["iterations"])
+def _stopping_rule(settings: Settings, names: Sequence[str], device: torch.device) -> StoppingRule:
+    if settings.sampling == "fixed":
+        assert settings.iterations is not None  # `spec` fills in what a fixed protocol leaves open
+        return FixedCount(settings.iterations)
     return Adaptive(
         watched=rule_columns(names, device),
-        target=fixed["target"],
-        budget_s=fixed["budget"],
-        least_s=fixed["least"],
-        most=fixed["iterations"] or Adaptive.most,
+        target=settings.target,
+        budget_s=settings.budget_s,
+        least_s=settings.least_s,
+        most=settings.iterations or Adaptive.most,
     )
 
 

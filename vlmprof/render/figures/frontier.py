@@ -75,4 +75,4 @@ def _setting(key: tuple[tuple[str, object], ...], found: Sequence[Frontier]) -> 
 
 
 def _measure(cell: Cell, axis: str) -> float:
-    return math.sqrt(cell.height_px * cell.width_px) if axis == "resolution" else float(cell.axes[axis])
+    return math.sqrt(cell.height_px * cell.width_px) if axis == "resolution" else float(cell.axes.named[axis])

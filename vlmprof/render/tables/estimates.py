@@ -116,8 +116,8 @@ def group_table(errors: Sequence[GroupError]) -> Table:
 
 
 def _names(cell: Cell, varied: Sequence[str]) -> list[str]:
-    shown = [backbone_label(str(cell.axes["backbone"])), show_resolution(cell.axes["resolution"])]
-    return [escape(word) for word in (*shown, *(str(cell.axes[axis]) for axis in varied))]
+    shown = [backbone_label(cell.axes.backbone), show_resolution(cell.axes.resolution)]
+    return [escape(word) for word in (*shown, *(str(cell.axes.named[axis]) for axis in varied))]
 
 
 def _varied(cells: Sequence[Cell]) -> list[str]:

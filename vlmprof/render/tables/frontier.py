@@ -50,7 +50,7 @@ def varied_axes(found: Sequence[Frontier]) -> list[str]:
 def _show(cell: Cell | None, axis: str) -> str:
     if cell is None:
         return "nothing"
-    return show_resolution(cell.axes[axis]) if axis == "resolution" else str(cell.axes[axis])
+    return show_resolution(cell.axes.named[axis]) if axis == "resolution" else str(cell.axes.named[axis])
 
 
 def _ending(one: Frontier) -> str:
@@ -63,4 +63,4 @@ def _ending(one: Frontier) -> str:
 
 
 def _tokens(cell: Cell) -> int:
-    return (cell.visual_tokens or 0) * int(cell.axes["batch_size"])
+    return (cell.visual_tokens or 0) * cell.axes.batch_size

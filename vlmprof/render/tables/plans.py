@@ -20,10 +20,10 @@ LONG = 200
 def head_line(spec: SweepSpec, cells: Sequence[Cell]) -> str:
     """What is the same for all cells, and how they are sampled."""
     varied = _named(cells)
-    fixed = [f"{axis} {value}" for axis, value in cells[0].axes.items() if axis not in varied]
+    fixed = [f"{axis} {value}" for axis, value in cells[0].axes.named.items() if axis not in varied]
     protocol = "sampled until the medians are known"
-    if spec.fixed["sampling"] == "fixed":
-        protocol = f"{spec.fixed['warm_up']} warm-up + {spec.fixed['iterations']} measured iterations"
+    if spec.settings.sampling == "fixed":
+        protocol = f"{spec.settings.warm_up} warm-up + {spec.settings.iterations} measured iterations"
     return f"{spec.name}: {', '.join(fixed)}; {protocol}"
 
 
@@ -38,7 +38,7 @@ def print_cells(console: Console, cells: Sequence[Cell], ids: bool) -> None:
         unknown = "" if cell.skip_reason else "–"
         tokens = unknown if cell.visual_tokens is None else f"{cell.visual_tokens:,}"
         own, reason = [cell.cell_id] if ids else [], [cell.skip_reason or ""] if skipped else []
-        rows.append([*own, *(str(cell.axes[name]) for name in varied), tokens, *reason])
+        rows.append([*own, *(str(cell.axes.named[name]) for name in varied), tokens, *reason])
     widths = [max(map(cell_len, column)) for column in zip(titles, *rows, strict=True)]
     if sum(widths) + 2 * (len(widths) - 1) <= console.width:
         _print_lines(console, titles, rows, widths, numbers)
@@ -70,7 +70,9 @@ def _print_lines(
 
 def print_summary(console: Console, cells: Sequence[Cell]) -> None:
     """What is varied, what each backbone runs and what is skipped, whatever the number of cells."""
-    values = {axis: list(dict.fromkeys(str(c.axes[axis]) for c in cells)) for axis in varied_axes(cells)}
+    values = {
+        axis: list(dict.fromkeys(str(c.axes.named[axis]) for c in cells)) for axis in varied_axes(cells)
+    }
     console.print()
     console.print(_varied_table(values))
     console.print()
@@ -89,7 +91,7 @@ def _varied_table(values: dict[str, list[str]]) -> Table:
 def _backbone_table(cells: Sequence[Cell]) -> Table:
     by_backbone: dict[str, list[Cell]] = {}
     for cell in cells:
-        by_backbone.setdefault(str(cell.axes["backbone"]), []).append(cell)
+        by_backbone.setdefault(cell.axes.backbone, []).append(cell)
     skips = any(cell.skip_reason for cell in cells)
     table = _table(
         "backbone", "cells to run", "resolutions", "visual tokens", *(["skipped"] if skips else [])
@@ -103,7 +105,7 @@ def _backbone_table(cells: Sequence[Cell]) -> Table:
         table.add_row(
             escape(backbone),
             f"{len(run):,}",
-            _range([str(cell.axes["resolution"]) for cell in run]),
+            _range([cell.axes.resolution for cell in run]),
             _range([f"{count:,}" for count in tokens]) or "–",
             *skipped,
         )
@@ -115,14 +117,14 @@ def _print_reasons(console: Console, cells: Sequence[Cell]) -> None:
     by_backbone: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.skip_reason is not None:
-            by_backbone.setdefault(str(cell.axes["backbone"]), []).append(cell)
+            by_backbone.setdefault(cell.axes.backbone, []).append(cell)
     if not by_backbone:
         return
     console.print()
     table = _table("skipped", "because")
     table.columns[0].justify = "right"
     for skipped in by_backbone.values():
-        _, *others = dict.fromkeys(str(cell.axes["resolution"]) for cell in skipped)
+        _, *others = dict.fromkeys(cell.axes.resolution for cell in skipped)
         more = f"; nor {', '.join(others)}" if others else ""
         table.add_row(f"{len(skipped):,}", escape(f"{skipped[0].skip_reason}{more}"))
     console.print(table)

@@ -1,0 +1,104 @@
+"""What a sweep varies and what it keeps fixed, as types: `Axes` of one cell, `Settings` of all. No torch.
+
+`fields.py` parses what a user wrote into these; everything downstream reads their attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, Literal
+
+AxisValue = str | int | float
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Mode = Literal["eager", "compile", "graphs"]
+Attention = Literal["auto", "flash", "efficient", "cudnn", "math"]
+KernelBackend = Literal["auto", "reference", "torch", "triton"]
+CacheState = Literal["hot", "cold"]
+LevelsRun = Literal["through-tap", "all"]
+Stage = Literal["preprocess", "vision", "connector", "prefill", "decode"]
+Sampling = Literal["fixed", "adaptive"]
+Order = Literal["lines", "interleaved", "random"]
+Logits = Literal["all", "last"]
+Outputs = Literal["freed", "kept"]
+Fit = Literal["resize", "letterbox", "pad"]
+
+PARTS = ("backbone", "llm", "connector", "level", "levels", "kernel_backend")
+"""Axes that a whole VLM takes the place of."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """One cell's value of every axis."""
+
+    backbone: str
+    """Of a whole VLM, its name as a figure's legend has it."""
+    resolution: str
+    """As written: `512`, or `1333x800` for width by height in pixels."""
+    llm: str
+    connector: str = "mlp2"
+    dtype: Dtype = "bfloat16"
+    batch_size: int = 1
+    mode: Mode = "eager"
+    attention: Attention = "auto"
+    kernel_backend: KernelBackend = "auto"
+    cache: CacheState = "hot"
+    level: int = 3
+    levels: LevelsRun = "through-tap"
+    vlm: str | None = None
+    """A whole VLM, to which `kernel_backend`, `level` and `levels` mean nothing."""
+    memory_limit_bytes: int | None = None
+    """The budget that a probe of an out-of-memory frontier runs under."""
+
+    @cached_property
+    def named(self) -> Mapping[str, AxisValue]:
+        """By name, the axes that mean something to this cell: the columns of its row."""
+        names = _AXES if self.vlm is None else _AXES_OF_A_VLM
+        values = {name: getattr(self, name) for name in names}
+        if self.memory_limit_bytes is not None:
+            values["memory_limit_bytes"] = self.memory_limit_bytes
+        return values
+
+
+_AXES = tuple(axis.name for axis in fields(Axes) if axis.name not in ("vlm", "memory_limit_bytes"))
+_AXES_OF_A_VLM = ("vlm", *(name for name in _AXES if name not in ("level", "levels", "kernel_backend")))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for every cell of a sweep."""
+
+    sampling: Sampling
+    warm_up: int | None
+    """Discarded iterations; None until latencies have settled."""
+    iterations: int | None
+    """Measured iterations, or the most there may be when sampling is adaptive."""
+    target: float
+    """Half-width of the medians' 95 % intervals, relative, that ends adaptive sampling."""
+    budget_s: float
+    least_s: float
+    profile: bool
+    order: Order
+    share_llm: bool
+    stages: tuple[Stage, ...]
+    prompt_tokens: int
+    new_tokens: int
+    logits: Logits
+    autocast: bool
+    outputs: Outputs
+    seed: int
+    weights: str | None
+    study_checkpoint: str | None
+    image: str | None
+    fit: Fit
+    device: str
+    memory_limit_bytes: int | None
+    cell_timeout_s: float | None
+    cool_down_s: float | None
+    run_after_oom: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as `run.json` holds them, under `fixed`."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
