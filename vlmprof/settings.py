@@ -1,4 +1,5 @@
-"""What a sweep varies and what it keeps fixed, as types: `Axes` of one cell, `Settings` of all. No torch.
+"""What a sweep varies, what it keeps fixed and what it runs on, as types without torch: `Axes` of one cell,
+`Settings` of all, the `Machine`.
 
 `fields.py` parses what a user wrote into these; everything downstream reads their attributes.
 """
@@ -6,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -102,3 +103,30 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """The settings as `run.json` holds them, under `fixed`."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device that cells run on, and the machine around it."""
+
+    device: str
+    """As torch names it: `cpu`, `cuda:0`."""
+    device_name: str
+    device_memory_bytes: int | None = None
+    device_uuid: str | None = None
+    """The driver's own name of an NVIDIA GPU, which `run.json` does not hold."""
+    ceilings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By dtype, what the device reached when the sweep began, under the names of a row's columns."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else `run.json` says of it: versions, commit, processor, load."""
+
+    @property
+    def kind(self) -> str:
+        """The type of the device: `cpu`, `cuda`."""
+        return self.device.split(":")[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """The machine as `run.json` holds it, under `environment`."""
+        own = {"device": self.device, "device_name": self.device_name}
+        ceilings = {"ceilings": dict(self.ceilings)} if self.ceilings else {}
+        return {**self.facts, **own, "device_memory_bytes": self.device_memory_bytes, **ceilings}

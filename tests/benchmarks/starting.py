@@ -77,7 +77,7 @@ def main() -> None:
         spec = load_spec("idle.toml")
         (cell,) = make_plan(spec)
         machine = describe_machine("cpu")
-        settings = replace(spec.settings, device=machine["device"])
+        settings = replace(spec.settings, device=machine.device)
 
         def start_cell() -> None:
             row, _ = measure_cell(cell, settings, machine, Path("cell.log"))

@@ -12,13 +12,14 @@ from vlmprof.environment import visible_gpu_uuid
 from vlmprof.errors import UserError
 from vlmprof.execution import sweep
 from vlmprof.execution.progress import PlainProgress
+from vlmprof.settings import Machine
 from vlmprof.spec import load_spec
 
 
 def machines(*names: str):
     """Stands in for looking at devices: one GPU of each name."""
     found = iter(names)
-    return lambda device, dtypes=(): {"device": device, "device_name": next(found), "device_uuid": None}
+    return lambda device, dtypes=(): Machine(device, next(found))
 
 
 def test_gpus_of_two_kinds_are_refused(monkeypatch):
@@ -32,7 +33,7 @@ def test_gpus_of_one_kind_share_the_work(monkeypatch):
     launcher, machine = sweep._local_launcher(
         load_spec("quick"), PlainProgress(Console()), ["cuda:0", "cuda:1"], None
     )
-    assert machine["device"] == "cuda:0"
+    assert machine.device == "cuda:0"
     with launcher:
         assert launcher.has_room()
 

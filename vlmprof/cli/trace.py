@@ -40,7 +40,7 @@ def trace(
     if not cells:
         raise UserError(f"no cell {cell!r} in this specification; `vlmprof plan --ids` lists them")
     say("loading torch and looking at the device")
-    settings = replace(checked.settings, device=describe_machine(checked.settings.device)["device"])
+    settings = replace(checked.settings, device=describe_machine(checked.settings.device).device)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from vlmprof.execution import oom
 from vlmprof.execution.board import Board, Phase, Reading
@@ -16,7 +15,7 @@ from vlmprof.execution.processes import Ended, board, call_in_process
 from vlmprof.measure.telemetry import Telemetry, nvml_probe
 from vlmprof.plan import Cell
 from vlmprof.records import Row, Status
-from vlmprof.settings import Settings
+from vlmprof.settings import Machine, Settings
 from vlmprof.store import Samples
 
 NO_SAMPLES: Samples = {}
@@ -25,7 +24,7 @@ NO_SAMPLES: Samples = {}
 def measure_cell(
     cell: Cell,
     settings: Settings,
-    machine: Mapping[str, Any],
+    machine: Machine,
     log: Path,
     on_reading: Callable[[Reading], None] = lambda reading: None,
     stop: threading.Event | None = None,
@@ -36,7 +35,7 @@ def measure_cell(
     went well. Setting `stop` ends it with `processes.StoppedError`.
     """
     where = board()
-    telemetry = Telemetry(nvml_probe(machine["device_uuid"]))
+    telemetry = Telemetry(nvml_probe(machine.device_uuid))
 
     def watch(pid: int) -> None:
         reading = where.read()
@@ -48,7 +47,7 @@ def measure_cell(
     kills_before = oom.system_oom_kills()
     ended = call_in_process(
         "vlmprof.execution.worker:run_cell",
-        (cell, settings, machine["device_name"], where),
+        (cell, settings, machine.device_name, where),
         log=log,
         timeout_s=settings.cell_timeout_s,
         on_poll=watch,
@@ -64,7 +63,7 @@ def measure_cell(
         row, samples = ended.value
         seen = asdict(telemetry.summary())
         energy_j = seen.pop("energy_per_iteration_j")
-        ceilings = machine.get("ceilings", {}).get(cell.axes.dtype, {})
+        ceilings = machine.ceilings.get(cell.axes.dtype, {})
         row = replace(
             row,
             disturbances=seen.pop("warnings"),
@@ -95,7 +94,7 @@ def unmeasured_row(cell: Cell, device_name: str, status: Status, message: str) -
 
 def _explain(
     cell: Cell,
-    machine: Mapping[str, Any],
+    machine: Machine,
     ended: Ended,
     where: Board,
     kills_before: int | None,
@@ -104,5 +103,5 @@ def _explain(
     """The row of a cell whose process sent no result."""
     reading = where.read()
     status, message = how_it_ended(ended, f" while {reading}", kills_before, timeout_s)
-    row = unmeasured_row(cell, machine["device_name"], status, message)
+    row = unmeasured_row(cell, machine.device_name, status, message)
     return replace(row, oom_stage=reading.place) if status is Status.OOM else row

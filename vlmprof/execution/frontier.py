@@ -28,12 +28,9 @@ from vlmprof.execution.progress import Progress
 from vlmprof.execution.sweep import describe_machine
 from vlmprof.plan import Cell, cell_id, make_plan
 from vlmprof.records import Row, Status
-from vlmprof.settings import AxisValue, Settings
+from vlmprof.settings import AxisValue, Machine, Settings
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder
-
-BUDGET = "memory_limit_bytes"
-"""The column of a probe's budget."""
 
 COUNTED = 12
 """Cells of a line whose peaks are counted; the rest is interpolated."""
@@ -76,13 +73,11 @@ def find_frontiers(
     """
     lines = candidate_lines(spec, axis)
     machine = describe_machine(spec.settings.device)
-    settings = replace(spec.settings, device=machine["device"])
+    settings = replace(spec.settings, device=machine.device)
     budgets = sorted(set(memory_limits))
     for budget in budgets:
-        kind = str(machine["device"]).split(":")[0]
-        limits.check_memory_limit(budget, kind, machine["device_memory_bytes"])
-    shown = {key: value for key, value in machine.items() if key != "device_uuid"}
-    manifest = {"spec": spec.to_json(), "command": command, "environment": shown}
+        limits.check_memory_limit(budget, machine.kind, machine.device_memory_bytes)
+    manifest = {"spec": spec.to_json(), "command": command, "environment": machine.to_json()}
     found = []
     with RunFolder(out, manifest) as folder, progress:
         progress.begin([], kept=0)
@@ -159,7 +154,7 @@ class _Probing:
     cells: Sequence[Cell]
     folder: RunFolder
     settings: Settings
-    machine: Mapping[str, Any]
+    machine: Machine
     progress: Progress
 
     def search(self, axis: str, budget: int, guess: int, known: int) -> Frontier:

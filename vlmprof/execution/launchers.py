@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 from vlmprof.execution.cell import measure_cell
 from vlmprof.execution.processes import POLL_S
 from vlmprof.execution.progress import Progress
 from vlmprof.plan import Cell
 from vlmprof.records import Row
-from vlmprof.settings import Settings
+from vlmprof.settings import Machine, Settings
 from vlmprof.store import Samples
 
 
@@ -60,10 +60,10 @@ class Launcher(Protocol):
 class LocalLauncher:
     """This machine's devices, one cell at a time on each."""
 
-    def __init__(self, machines: Sequence[Mapping[str, Any]], progress: Progress) -> None:
+    def __init__(self, machines: Sequence[Machine], progress: Progress) -> None:
         """`machines` is what `describe_machine` says of each device."""
         self._progress = progress
-        self._free: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[Machine] = queue.SimpleQueue()
         for machine in machines:
             self._free.put(machine)
         self._finished: queue.SimpleQueue[Future[Finished]] = queue.SimpleQueue()
@@ -94,9 +94,9 @@ class LocalLauncher:
             except queue.Empty:
                 continue
 
-    def _run(self, job: Job, machine: Mapping[str, Any]) -> Finished:
+    def _run(self, job: Job, machine: Machine) -> Finished:
         try:
-            settings = replace(job.settings, device=machine["device"])
+            settings = replace(job.settings, device=machine.device)
             row, samples = measure_cell(
                 job.cell,
                 settings,

@@ -20,7 +20,7 @@ from vlmprof.execution.cell import NO_SAMPLES, measure_cell, unmeasured_row
 from vlmprof.execution.launchers import Finished, Job
 from vlmprof.plan import Cell
 from vlmprof.records import Row, Status
-from vlmprof.settings import Settings
+from vlmprof.settings import Machine, Settings
 from vlmprof.store import Samples
 
 ATTEMPTS = 3
@@ -33,10 +33,10 @@ class Slot:
 
     node_id: str
     resources: Mapping[str, float]
-    machine: Mapping[str, Any]
+    machine: Machine
 
 
-def connect(address: str, device: str, dtypes: Collection[str]) -> tuple[RayLauncher, dict[str, Any]]:
+def connect(address: str, device: str, dtypes: Collection[str]) -> tuple[RayLauncher, Machine]:
     """A launcher on the cluster at `address` (`local` starts one on this machine), and its machine
     with what it reaches in each of `dtypes`.
 
@@ -53,12 +53,12 @@ def connect(address: str, device: str, dtypes: Collection[str]) -> tuple[RayLaun
         raise UserError(f"no Ray cluster at {address!r}: {reason}") from None
 
     slots = [slot for node in ray.nodes() if node["Alive"] for slot in _slots(node, device, dtypes)]
-    kinds = Counter(str(slot.machine["device_name"]) for slot in slots)
+    kinds = Counter(slot.machine.device_name for slot in slots)
     if not kinds:
         raise UserError(f"no node of the Ray cluster at {address!r} has device {device!r}")
     chosen = kinds.most_common(1)[0][0]
-    taken = [slot for slot in slots if slot.machine["device_name"] == chosen]
-    return RayLauncher(taken), dict(taken[0].machine)
+    taken = [slot for slot in slots if slot.machine.device_name == chosen]
+    return RayLauncher(taken), taken[0].machine
 
 
 def _slots(node: Mapping[str, Any], device: str, dtypes: Collection[str]) -> list[Slot]:
@@ -83,7 +83,7 @@ def _on_node(node_id: str, share: Mapping[str, float], function: Any) -> Any:
     return ray.remote(function).options(scheduling_strategy=here, max_retries=0, **share)
 
 
-def _describe(device: str, dtypes: Collection[str]) -> dict[str, Any] | None:
+def _describe(device: str, dtypes: Collection[str]) -> Machine | None:
     from vlmprof.execution.sweep import describe_machine
 
     try:
@@ -92,14 +92,14 @@ def _describe(device: str, dtypes: Collection[str]) -> dict[str, Any] | None:
         return None
 
 
-def _measure(cell: Cell, settings: Settings, machine: Mapping[str, Any]) -> tuple[Row, Samples, str]:
+def _measure(cell: Cell, settings: Settings, machine: Machine) -> tuple[Row, Samples, str]:
     """A cell on its node; what its process printed comes back with the row."""
-    if machine["device_uuid"] is not None:
+    if machine.device_uuid is not None:
         # a node's GPUs are described by one of them; this task was given its own
-        machine = {**machine, "device_uuid": visible_gpu_uuid()}
+        machine = replace(machine, device_uuid=visible_gpu_uuid())
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
-        row, samples = measure_cell(cell, replace(settings, device=machine["device"]), machine, log)
+        row, samples = measure_cell(cell, replace(settings, device=machine.device), machine, log)
         return row, samples, log.read_text(errors="replace") if log.exists() else ""
 
 
@@ -165,7 +165,7 @@ class RayLauncher:
         while self._waiting and self._free:
             job, slot = self._waiting.popleft(), self._free.popleft()
             task = _on_node(slot.node_id, slot.resources, _measure)
-            self._running[task.remote(job.cell, job.settings, dict(slot.machine))] = (job, slot)
+            self._running[task.remote(job.cell, job.settings, slot.machine)] = (job, slot)
 
     def _recover(self, slot: Slot) -> None:
         """A slot whose worker was lost is used again if its node is still there."""

@@ -18,7 +18,7 @@ from vlmprof.execution.processes import call_in_process
 from vlmprof.execution.progress import Progress
 from vlmprof.plan import Cell, in_order, make_plan
 from vlmprof.records import Row, Status
-from vlmprof.settings import Settings
+from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder, Samples
 
@@ -32,8 +32,8 @@ class SweepOutcome:
     """Cells that an earlier call had already finished."""
 
 
-def describe_machine(device: str, dtypes: Collection[str] = ()) -> dict[str, Any]:
-    """The environment of a run. The device is looked at from a process of its own, so that this one
+def describe_machine(device: str, dtypes: Collection[str] = ()) -> Machine:
+    """The machine of a run. The device is looked at from a process of its own, so that this one
     stays free of torch and the fork server free of any device. With `dtypes`, `ceilings` says what it
     reaches in each; where that cannot be measured, why not.
 
@@ -45,14 +45,26 @@ def describe_machine(device: str, dtypes: Collection[str] = ()) -> dict[str, Any
     if ended.value is None:
         why = ended.error or f"the process that looked at it ended with code {ended.exit_code}"
         raise UserError(f"device {device!r} cannot be used: {why}")
-    machine = {**host_facts(), **ended.value}
+    machine = Machine(**_own(ended.value), facts={**host_facts(), **_others(ended.value)})
     if dtypes:
         target = "vlmprof.measure.ceilings:device_ceilings"
-        reached = call_in_process(target, (machine["device"], sorted(dtypes)))
-        machine["ceilings"] = reached.value or {}
+        reached = call_in_process(target, (machine.device, sorted(dtypes)))
         if reached.value is None:
-            machine["ceilings_missing"] = reached.error or f"exit code {reached.exit_code}"
+            why = reached.error or f"exit code {reached.exit_code}"
+            return replace(machine, facts={**machine.facts, "ceilings_missing": why})
+        return replace(machine, ceilings=reached.value)
     return machine
+
+
+_OWN = ("device", "device_name", "device_memory_bytes", "device_uuid")
+
+
+def _own(accelerator: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in accelerator.items() if name in _OWN}
+
+
+def _others(accelerator: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in accelerator.items() if name not in _OWN}
 
 
 def run_sweep(
@@ -74,12 +86,10 @@ def run_sweep(
     cells = in_order(make_plan(spec), spec.settings.order, spec.settings.seed)
     prepare = _cluster_launcher if cluster is not None else _local_launcher
     launcher, machine = prepare(spec, progress, devices, cluster)
-    settings = replace(spec.settings, device=machine["device"])
+    settings = replace(spec.settings, device=machine.device)
     if settings.memory_limit_bytes:
-        kind = str(machine["device"]).split(":")[0]
-        limits.check_memory_limit(settings.memory_limit_bytes, kind, machine["device_memory_bytes"])
-    shown = {key: value for key, value in machine.items() if key != "device_uuid"}
-    manifest = {"spec": spec.to_json(), "command": command, "environment": shown}
+        limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
+    manifest = {"spec": spec.to_json(), "command": command, "environment": machine.to_json()}
     with RunFolder(out, manifest) as folder, progress, launcher:
         again = {Status.SKIPPED, *retry} if settings.run_after_oom else set(retry)
         done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
@@ -91,10 +101,10 @@ def run_sweep(
 
 def _local_launcher(
     spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
-) -> tuple[Launcher, dict[str, Any]]:
+) -> tuple[Launcher, Machine]:
     dtypes = [str(dtype) for dtype in spec.axes["dtype"]]
     machines = [describe_machine(device, dtypes) for device in devices or [spec.settings.device]]
-    names = sorted({str(machine["device_name"]) for machine in machines})
+    names = sorted({machine.device_name for machine in machines})
     if len(names) > 1:
         raise UserError(f"--devices are of different kinds ({', '.join(names)}); one run is of one kind")
     return LocalLauncher(machines, progress), machines[0]
@@ -102,7 +112,7 @@ def _local_launcher(
 
 def _cluster_launcher(
     spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
-) -> tuple[Launcher, dict[str, Any]]:
+) -> tuple[Launcher, Machine]:
     from vlmprof.execution.ray_launcher import connect
 
     dtypes = [str(dtype) for dtype in spec.axes["dtype"]]
@@ -115,16 +125,16 @@ class _Run:
     def __init__(
         self,
         settings: Settings,
-        machine: Mapping[str, Any],
+        machine: Machine,
         folder: RunFolder,
         progress: Progress,
         launcher: Launcher,
         done: Collection[Row],
     ) -> None:
         self._settings = settings
-        self._device_name = str(machine["device_name"])
-        on_gpu = str(machine["device"]).startswith("cuda")
-        self._room_bytes = settings.memory_limit_bytes or (machine["device_memory_bytes"] if on_gpu else None)
+        self._device_name = machine.device_name
+        on_gpu = machine.kind == "cuda"
+        self._room_bytes = settings.memory_limit_bytes or (machine.device_memory_bytes if on_gpu else None)
         self._folder = folder
         self._progress = progress
         self._launcher = launcher
