@@ -3,6 +3,7 @@
 Imports only: nothing here may touch an accelerator or start threads, for neither survives a fork.
 """
 
+import atexit
 import gc
 import importlib
 import signal
@@ -19,3 +20,5 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 # a collection in a cell's process then passes these modules' objects by, and copies none of their pages
 gc.collect()
 gc.freeze()
+# at the server's own end, what is frozen would be reported as leaked by libraries that look
+atexit.register(gc.unfreeze)
