@@ -1,7 +1,7 @@
 """Kernels for the SS2D block of VMamba, and their plain and vectorised twins. Inference only."""
 
-from vlmprof.kernels.backends import BACKENDS, OPERATIONS, Backend, resolve_backend
 from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear
+from vlmprof.kernels.common.backends import BACKENDS, OPERATIONS, Backend, resolve_backend
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
 from vlmprof.kernels.ss2d import ss2d

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def interpreted_environment() -> dict[str, str]:
     """The environment of a process in which Triton's interpreter runs the kernels."""
     pytest.importorskip("triton")
-    from vlmprof.kernels.backends import interpreter_fault
+    from vlmprof.kernels.common.backends import interpreter_fault
 
     if (fault := interpreter_fault()) is not None:
         pytest.skip(fault)

@@ -81,6 +81,15 @@ def test_kernels_know_torch_and_triton_and_nothing_else_of_the_project():
     assert others == []
 
 
+def test_operations_use_no_tool_and_what_they_share_knows_neither():
+    common, tools = "vlmprof.kernels.common", "vlmprof.kernels.tools"
+    operations = [f"vlmprof.kernels.{name}" for name in ("ss2d", "selective_scan", "cross_scan", "block")]
+    assert violations([*files_of(*operations), ROOT / "kernels" / "__init__.py"], tools) == {}
+    assert violations(files_of(common), *operations, tools) == {}
+    rooms = uses({module_name(path) for path in files_of("vlmprof.kernels")}, common, tools, *operations)
+    assert rooms | {"vlmprof.kernels"} == {module_name(path) for path in files_of("vlmprof.kernels")}
+
+
 def test_models_use_kernels_and_not_what_measures_them():
     models = files_of("vlmprof.backbones", "vlmprof.vlm")
     forbidden = ("measure", "execution", "store", "analysis", "render", "cli")

@@ -9,10 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlmprof.kernels.backends import FOUR_WARPS
-from vlmprof.kernels.block.packing import by_tap
-from vlmprof.kernels.kept import kept
-from vlmprof.kernels.launcher import Launcher
+from vlmprof.kernels.block.packing import tap_major
+from vlmprof.kernels.common.backends import FOUR_WARPS
+from vlmprof.kernels.common.launcher import Launcher
+from vlmprof.kernels.common.parameter_cache import cached_from_parameters
 
 CHANNELS = 64
 """Channels per program, at most."""
@@ -64,7 +64,7 @@ def depthwise_conv_silu_fused(x: Tensor, weight: Tensor, bias: Tensor | None) ->
         raise TypeError("depthwise_conv_silu: backend 'triton' sums in float32; 'torch' takes float64")
     batch, height, width, channels = x.shape
     size = weight.shape[-1]
-    taps = kept(by_tap, weight.dtype, weight)
+    taps = cached_from_parameters(tap_major, weight.dtype, weight)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     block = min(CHANNELS, 1 << (channels - 1).bit_length())
     launch = _launcher(channels, size, bias is not None, block)

@@ -14,11 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlmprof.kernels.backends import FOUR_WARPS
-from vlmprof.kernels.block.packing import fold, is_folded, stand_beside
-from vlmprof.kernels.device_math import INTERPRETED, load_where
-from vlmprof.kernels.kept import kept
-from vlmprof.kernels.launcher import Launcher
+from vlmprof.kernels.block.packing import fold, is_folded, unfolded
+from vlmprof.kernels.common.backends import FOUR_WARPS
+from vlmprof.kernels.common.device_math import INTERPRETED, load_where
+from vlmprof.kernels.common.launcher import Launcher
+from vlmprof.kernels.common.parameter_cache import cached_from_parameters
 
 
 @dataclass(frozen=True)
@@ -165,9 +165,11 @@ def linear_fused(
     sums, offset = x, bias
     folded = is_folded(weight, rows)
     if norm_weight is not None:
-        around = kept(fold if folded else stand_beside, x.dtype, norm_weight, norm_bias, weight, bias)
-        weight = weight if around.weight is None else around.weight
-        sums, offset = around.sums, around.offset
+        norm = cached_from_parameters(
+            fold if folded else unfolded, x.dtype, norm_weight, norm_bias, weight, bias
+        )
+        weight = weight if norm.weight is None else norm.weight
+        sums, offset = norm.sums, norm.offset
     weight = weight.to(x.dtype)
     tile = tile_for(rows, features, x.dtype)
     launch = _launcher(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
 from vlmprof.kernels.block.plain import (
     ACTIVATIONS,
     depthwise_conv_silu_plain,
@@ -17,8 +16,9 @@ from vlmprof.kernels.block.reference import (
     linear_reference,
     norm_linear_reference,
 )
-from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
-from vlmprof.kernels.operators import like_the_first, operator, under_autocast
+from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
+from vlmprof.kernels.common.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.common.operators import like_the_first, operator, under_autocast
 
 
 def norm_linear(

@@ -27,8 +27,8 @@ def is_folded(weight: Tensor, rows: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Around:
-    """What a product needs of the norm before it."""
+class FoldedNorm:
+    """A layer norm taken out of the product after it: all that the product needs of it."""
 
     weight: Tensor | None
     """(M, K), W γ in the dtype of x, or None for W as it is."""
@@ -38,30 +38,31 @@ class Around:
     """(M), W β + b, float32."""
 
 
-def _around(
+def _folded_norm(
     folded: bool,
     dtype: torch.dtype,
     norm_weight: Tensor,
     norm_bias: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
-) -> Around:
+) -> FoldedNorm:
     offset = _offset(norm_bias, weight, bias)
     if not folded:
-        return Around(None, _times(weight, norm_weight), offset)
+        return FoldedNorm(None, _times(weight, norm_weight), offset)
     scaled = (weight * norm_weight).to(dtype)
     # the sums of what it was rounded to
-    return Around(scaled, scaled.sum(1, dtype=torch.float32), offset)
+    return FoldedNorm(scaled, scaled.sum(1, dtype=torch.float32), offset)
 
 
-fold = partial(_around, True)
+fold = partial(_folded_norm, True)
 """With W γ as the weight, for (dtype, norm weight, norm bias, weight, bias)."""
 
-stand_beside = partial(_around, False)
-"""The same with W as the weight: it is not held here, so that what is kept goes when it goes."""
+unfolded = partial(_folded_norm, False)
+"""The same with W as the weight, for rows that are multiplied by γ themselves. W is not held here, so that
+what is kept goes when it goes."""
 
 
-def by_tap(dtype: torch.dtype, weight: Tensor) -> Tensor:
+def tap_major(dtype: torch.dtype, weight: Tensor) -> Tensor:
     """A filter (channels, 1, k, k) as (k · k, channels): neighbouring lanes read neighbouring channels."""
     return weight.to(dtype).flatten(1).t().contiguous()
 

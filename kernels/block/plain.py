@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmprof.kernels.backends import compute_dtype, needs_grad
+from vlmprof.kernels.common.backends import compute_dtype, needs_grad
 
 ACTIVATIONS = ("gelu", "silu")
 

@@ -6,8 +6,8 @@ from typing import overload
 
 from torch import Tensor
 
-from vlmprof.kernels.backends import compute_dtype
 from vlmprof.kernels.block.plain import depthwise_conv_silu_plain, linear_plain, norm_linear_plain
+from vlmprof.kernels.common.backends import compute_dtype
 
 
 @overload

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlmprof.kernels.backends import FOUR_WARPS
-from vlmprof.kernels.launcher import Launcher
+from vlmprof.kernels.common.backends import FOUR_WARPS
+from vlmprof.kernels.common.launcher import Launcher
 
 TILE = 32
 

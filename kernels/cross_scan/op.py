@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
-from vlmprof.kernels.checks import check_dims, check_float, check_shape
+from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
+from vlmprof.kernels.common.checks import check_dims, check_float, check_shape
+from vlmprof.kernels.common.operators import operator
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
 from vlmprof.kernels.cross_scan.vectorized import cross_merge_vectorized, cross_scan_vectorized
-from vlmprof.kernels.operators import operator
 
 
 def cross_scan(x: Tensor, *, backend: Backend = "auto") -> Tensor:

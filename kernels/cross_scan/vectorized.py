@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.backends import compute_dtype
+from vlmprof.kernels.common.backends import compute_dtype
 
 
 def cross_scan_vectorized(x: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlmprof.kernels.backends import FOUR_WARPS, LOG2_E
-from vlmprof.kernels.device_math import exp2_fast, scan_columns, scan_rows, softplus
-from vlmprof.kernels.launcher import Launcher
+from vlmprof.kernels.common.backends import FOUR_WARPS, LOG2_E
+from vlmprof.kernels.common.device_math import exp2_fast, scan_columns, scan_rows, softplus
+from vlmprof.kernels.common.launcher import Launcher
 
 CHUNK = 256
 """Positions per chunk."""

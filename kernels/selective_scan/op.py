@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.backends import Backend, needs_grad, refuse_grad, resolve_backend
-from vlmprof.kernels.checks import check_device, check_dims, check_float, check_shape
-from vlmprof.kernels.operators import like_the_first, operator
+from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
+from vlmprof.kernels.common.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.common.operators import like_the_first, operator
 from vlmprof.kernels.selective_scan.reference import selective_scan_reference
 from vlmprof.kernels.selective_scan.vectorized import selective_scan_vectorized
 

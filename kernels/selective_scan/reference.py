@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmprof.kernels.backends import compute_dtype
+from vlmprof.kernels.common.backends import compute_dtype
 
 
 def selective_scan_reference(

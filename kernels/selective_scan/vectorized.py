@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmprof.kernels.backends import LOG2_E, compute_dtype
+from vlmprof.kernels.common.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
 
 SEGMENT_ELEMENTS = 1 << 19

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vlmprof.kernels.device_math import exp2_fast, scan_rows
+from vlmprof.kernels.common.device_math import exp2_fast, scan_rows
 
 
 @triton.jit(do_not_specialize=["chunks"])

@@ -17,14 +17,14 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from vlmprof.kernels.backends import FOUR_WARPS
-from vlmprof.kernels.kept import kept
-from vlmprof.kernels.launcher import Launcher
+from vlmprof.kernels.common.backends import FOUR_WARPS
+from vlmprof.kernels.common.launcher import Launcher
+from vlmprof.kernels.common.parameter_cache import cached_from_parameters
+from vlmprof.kernels.common.tuning_cache import Shape, tuned_tiles
 from vlmprof.kernels.ss2d import many_states, single_state
 from vlmprof.kernels.ss2d.carry import carry_kernel
 from vlmprof.kernels.ss2d.chunks import CHANNELS, POSITIONS, chunk_count, tiles_per_chunk
 from vlmprof.kernels.ss2d.packing import Packed, pack
-from vlmprof.kernels.tuning import Shape, tuned_tiles
 
 ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 WORDS = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32: torch.int64}
@@ -75,7 +75,9 @@ def ss2d_fused(
             f"ss2d: backend 'triton' takes bfloat16, float16 or float32, got {x.dtype}; "
             "backend 'torch' takes float64"
         )
-    parameters = kept(pack, x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    parameters = cached_from_parameters(
+        pack, x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds
+    )
     if tiles is None:
         tiles = launch_for(x.shape, dt_projs_weight.shape[2], A_logs.shape[1], x.dtype, x.device).tiles
     d_inner = x.shape[3]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vlmprof.kernels.device_math import join_pair, load_where, split_pair, store_where, sum_rows
+from vlmprof.kernels.common.device_math import join_pair, load_where, split_pair, store_where, sum_rows
 from vlmprof.kernels.ss2d.single_state import SIZES, UNALIGNED
 from vlmprof.kernels.ss2d.steps import keep_weights, load_low_rank, tile_steps
 from vlmprof.kernels.ss2d.tile import load_b_c, load_channels, load_x, scan_tile, tile_pixels

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.backends import LOG2_E
+from vlmprof.kernels.common.backends import LOG2_E
 
 
 @dataclass(frozen=True)

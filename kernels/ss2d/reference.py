@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.backends import compute_dtype
+from vlmprof.kernels.common.backends import compute_dtype
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
 from vlmprof.kernels.selective_scan.reference import selective_scan_reference
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vlmprof.kernels.device_math import INTERPRETED, load_where, opaque, rows_in_lanes, softplus
+from vlmprof.kernels.common.device_math import INTERPRETED, load_where, opaque, rows_in_lanes, softplus
 
 
 @triton.constexpr_function

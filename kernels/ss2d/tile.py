@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vlmprof.kernels.device_math import (
+from vlmprof.kernels.common.device_math import (
     exp2_fast,
     last_row,
     load_where,

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmprof.kernels.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.block.plain import linear_plain
-from vlmprof.kernels.kept import kept
+from vlmprof.kernels.common.backends import LOG2_E, compute_dtype
+from vlmprof.kernels.common.parameter_cache import cached_from_parameters
 from vlmprof.kernels.selective_scan.chunked import scan_chunks_
 from vlmprof.kernels.selective_scan.vectorized import DEVICE_SEGMENT_ELEMENTS, softplus_
 
@@ -91,7 +91,9 @@ def ss2d_vectorized(
     if tail_across or tail_down:
         x = F.pad(x, (0, 0, 0, tail_across, 0, tail_down))
 
-    made = kept(_prepare, x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    made = cached_from_parameters(
+        _prepare, x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds
+    )
     projected = linear_plain(x, made.x_proj, made.constants, None, None).unflatten(-1, (4, -1)).to(dtype)
     y = x * made.skip
     for k in range(4):

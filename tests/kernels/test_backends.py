@@ -1,4 +1,4 @@
-"""Errors of the backends against float64, by the rule of `vlmprof.kernels.verify`."""
+"""Errors of the backends against float64, by the rule of `vlmprof.kernels.tools.verify`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from typer.testing import CliRunner
 
 from vlmprof.cli.kernels import app
-from vlmprof.kernels import verify
+from vlmprof.kernels.tools import verify
 
 INTERPRETED = """
 import json, torch
-from vlmprof.kernels import verify
+from vlmprof.kernels.tools import verify
 from vlmprof.kernels.ss2d import chunks
 torch.set_num_threads(1)
 cpu = torch.device("cpu")

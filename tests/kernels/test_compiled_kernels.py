@@ -9,8 +9,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from vlmprof.kernels import inspect as compiler
-from vlmprof.kernels.launches import (
+from vlmprof.kernels.tools import inspect as compiler
+from vlmprof.kernels.tools.launch_variants import (
     LEVELS,
     block_launches,
     carry_launches,

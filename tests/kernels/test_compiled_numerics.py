@@ -25,9 +25,10 @@ from ptx_memory import Memory
 from triton import knobs
 from triton.runtime import driver
 
-from vlmprof.kernels import backends, verify
 from vlmprof.kernels.block.fused_linear import LARGE, WIDE, tile_for
+from vlmprof.kernels.common import backends
 from vlmprof.kernels.ss2d import chunks
+from vlmprof.kernels.tools import verify
 
 
 @pytest.fixture

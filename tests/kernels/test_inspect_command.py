@@ -21,9 +21,9 @@ pytest.importorskip("triton")
 import triton
 
 from vlmprof.cli.kernels import app
-from vlmprof.kernels import inspected, launches
-from vlmprof.kernels.backends import triton_interpreted
-from vlmprof.kernels.launches import Launch, all_launches
+from vlmprof.kernels.common.backends import triton_interpreted
+from vlmprof.kernels.tools import inspect_cache, launch_variants
+from vlmprof.kernels.tools.launch_variants import Launch, all_launches
 
 if triton_interpreted():
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
@@ -82,12 +82,12 @@ def test_a_kernel_is_compiled_again_when_its_launch_changes(
 
 def launched_otherwise(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]) -> None:
     changed = [replace(launch, options=change(launch.options)) for launch in all_launches()]
-    monkeypatch.setattr(launches, "all_launches", lambda: iter(changed))
+    monkeypatch.setattr(launch_variants, "all_launches", lambda: iter(changed))
 
 
 def test_what_cannot_be_read_is_compiled_again(compiled: list[str]) -> None:
     first = inspect("--kernel", "cross_scan bf16")
-    (kept,) = inspected.folder().glob("*.json")
+    (kept,) = inspect_cache.folder().glob("*.json")
     for damage in ("", "{}", json.dumps({"name": "cross_scan bf16"})):
         kept.write_text(damage)
         assert inspect("--kernel", "cross_scan bf16").output == first.output
@@ -97,14 +97,14 @@ def test_what_cannot_be_read_is_compiled_again(compiled: list[str]) -> None:
 def test_one_that_does_not_compile_is_named_and_fails(
     compiled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = inspected.compile_launch
+    real = inspect_cache.compile_launch
 
     def broken(launch: Launch, architecture: str) -> Any:
         if launch.name == "cross_scan fp16":
             raise ValueError("no such thing\nat line 3")
         return real(launch, architecture)
 
-    monkeypatch.setattr(inspected, "compile_launch", broken)
+    monkeypatch.setattr(inspect_cache, "compile_launch", broken)
     for _ in range(2):  # a failure is not kept
         shown = inspect("--kernel", SMALL)
         assert shown.exit_code == 1

@@ -18,7 +18,7 @@ from emulated_gpu import EmulatedGpu, remember_ptx
 from triton import knobs
 from triton.runtime import driver
 
-from vlmprof.kernels.launcher import Launcher
+from vlmprof.kernels.common.launcher import Launcher
 
 BLOCK = 32
 OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}

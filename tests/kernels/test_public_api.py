@@ -9,8 +9,10 @@ from importlib import import_module
 import pytest
 import torch
 
+from vlmprof.errors import UserError
+from vlmprof.fields import AXES
 from vlmprof.kernels import (
-    backends,
+    BACKENDS,
     cross_merge,
     cross_scan,
     depthwise_conv_silu,
@@ -19,6 +21,7 @@ from vlmprof.kernels import (
     selective_scan,
     ss2d,
 )
+from vlmprof.kernels.common import backends
 
 Parameters = tuple[torch.Tensor, ...]
 
@@ -184,3 +187,12 @@ def test_no_module_takes_the_name_of_a_function() -> None:
         modules = {module.name for module in pkgutil.iter_modules(found.__path__)}
         functions = {name for name, value in vars(found).items() if callable(value)}
         assert modules & functions == set()
+
+
+def test_a_sweep_offers_every_backend_and_no_other() -> None:
+    """The sweep's list is loaded without torch, which this one needs."""
+    parse = AXES["kernel_backend"].parse
+    assert [parse(backend) for backend in BACKENDS] == list(BACKENDS)
+    with pytest.raises(UserError) as refused:
+        parse("cuda")
+    assert ", ".join(BACKENDS) in str(refused.value).replace(" or ", ", ")

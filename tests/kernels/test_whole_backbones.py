@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 from vlmprof.cli.kernels import app
 from vlmprof.cli.kernels_whole import backbone_names
 from vlmprof.errors import UserError
-from vlmprof.kernels import bench as operations
-from vlmprof.kernels import whole
-from vlmprof.kernels.public_backbone import public_encoder
+from vlmprof.kernels.tools import bench_encoder, bench_ops
+from vlmprof.kernels.tools.official_vmamba import public_encoder
 
 IMAGES = torch.ones(1, 3, 4, 4)
 
@@ -28,12 +27,12 @@ def test_what_cannot_run_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     asked: list[str] = []
 
-    def build(backend: str) -> whole.Encoder:
+    def build(backend: str) -> bench_encoder.Encoder:
         asked.append(backend)
         return lambda images: images * 2.0
 
     modes = ("eager", "graphed", "fused", "fused graphed")
-    rows = {row.mode: row for row in whole.encoder_latencies(build, IMAGES, modes, seconds=0.0)}
+    rows = {row.mode: row for row in bench_encoder.encoder_latencies(build, IMAGES, modes, seconds=0.0)}
     assert asked == ["torch"]
     assert [rows[mode].status for mode in modes] == ["ok", "skipped", "skipped", "skipped"]
     assert rows["eager"].samples == 5
@@ -46,25 +45,25 @@ def test_what_cannot_run_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatc
 def test_a_mode_that_fails_leaves_the_others() -> None:
     calls: list[str] = []
 
-    def build(backend: str) -> whole.Encoder:
+    def build(backend: str) -> bench_encoder.Encoder:
         calls.append(backend)
         if len(calls) == 1:
             raise torch.OutOfMemoryError("no room\nfor details")
         return lambda images: images
 
-    rows = list(whole.encoder_latencies(build, IMAGES, ("eager", "eager"), seconds=0.0))
+    rows = list(bench_encoder.encoder_latencies(build, IMAGES, ("eager", "eager"), seconds=0.0))
     assert [(row.status, row.message) for row in rows] == [("oom", "no room"), ("ok", "")]
 
 
 def test_ratios_are_against_the_fastest() -> None:
-    assert dict(whole.speed_ups({"eager": 6.0, "fused": 2.0})) == {"eager": 3.0}
-    assert list(whole.speed_ups({})) == []
+    assert dict(bench_encoder.speed_ups({"eager": 6.0, "fused": 2.0})) == {"eager": 3.0}
+    assert list(bench_encoder.speed_ups({})) == []
 
 
 def test_the_command_writes_rows_beside_the_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     kept = ("eager", "graphed")
-    monkeypatch.setattr(whole, "MODES", kept)
+    monkeypatch.setattr(bench_encoder, "MODES", kept)
     options = ["--backbones", "vmamba-t", "--resolution", "224", "--levels", "through-tap"]
     where = ["--no-isolate", "--device", "cpu", "--seconds", "0", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, ["bench", *options, *where])
@@ -111,14 +110,14 @@ def test_a_mode_that_cannot_be_had_is_named(mode: str, words: str, tmp_path: Pat
 
 
 def test_an_operation_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    measure = operations.measure
+    measure = bench_ops.measure
 
-    def fails_once(work: operations.Workload, *rest: Any) -> operations.BenchRow:
+    def fails_once(work: bench_ops.Workload, *rest: Any) -> bench_ops.BenchRow:
         if work.op == "cross_scan":
             raise RuntimeError("no such layout\nand more")
         return measure(work, *rest)
 
-    monkeypatch.setattr(operations, "measure", fails_once)
+    monkeypatch.setattr(bench_ops, "measure", fails_once)
     options = [
         "--no-isolate",
         "--device",
@@ -193,7 +192,7 @@ def test_the_public_code_is_timed_beside_ours(
     monkeypatch: pytest.MonkeyPatch, checkout: Path, tmp_path: Path
 ) -> None:
     before = set(sys.modules)
-    monkeypatch.setattr(whole, "MODES", ())
+    monkeypatch.setattr(bench_encoder, "MODES", ())
     options = ["--backbones", "vmamba-t", "--resolution", "32", "--public", str(checkout)]
     where = ["--no-isolate", "--device", "cpu", "--seconds", "0", "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, ["bench", *options, *where])

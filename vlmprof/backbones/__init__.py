@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vlmprof.backbones.catalog import (
     DEFAULT_LEVEL,
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     import torch
 
     from vlmprof.backbones.interface import Backbone
+    from vlmprof.kernels import Backend
 
 __all__ = ["BackboneFacts", "BuildOptions", "backbone", "create_backbone", "facts", "names"]
 
 LEVELS = ("through-tap", "all")
-KERNELS = ("auto", "reference", "torch", "triton")
 
 Factory = TypeVar("Factory", bound=Callable[..., object])
 
@@ -81,7 +81,7 @@ def create_backbone(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     seed: int = 0,
-    kernels: Literal["auto", "reference", "torch", "triton"] = "auto",
+    kernels: Backend = "auto",
     classifier: bool = False,
     weights: str | None = None,
 ) -> Backbone:
@@ -98,12 +98,13 @@ def create_backbone(
 
     from vlmprof.backbones.random_weights import fill, uninitialised
     from vlmprof.backbones.weights import load_weights
+    from vlmprof.kernels import BACKENDS
 
     known = facts(name, level)
     if levels not in LEVELS:
         raise unknown("levels", levels, LEVELS)
-    if kernels not in KERNELS:
-        raise unknown("kernel backend", kernels, KERNELS)
+    if kernels not in BACKENDS:
+        raise unknown("kernel backend", kernels, BACKENDS)
     if image_size is not None:
         known.check_size(*image_size)
     options = BuildOptions(image_size=image_size, levels=levels, kernels=kernels, classifier=classifier)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vlmprof.backbones.users_module import import_users_module
 from vlmprof.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from vlmprof.kernels import Backend
 
 DEFAULT_LEVEL = 3
 """The feature level that the study tapped: stride 16, one token per 16×16 pixels."""
@@ -114,7 +117,7 @@ class BuildOptions:
     levels: str = "through-tap"
     """`through-tap` runs no level above the tapped one; `all` runs them and throws them away, as the
     study's wrapper did."""
-    kernels: Literal["auto", "reference", "torch", "triton"] = "auto"
+    kernels: Backend = "auto"
     """Backend of the project's own kernels: `auto`, `reference`, `torch` or `triton`."""
     classifier: bool = False
     """Whether to build the published classification head too, for `logits(images)`."""

@@ -15,8 +15,8 @@ PATIENCE_S = 0.5
 """So long it may be silent about a kernel: the first is said within a second."""
 
 if TYPE_CHECKING:
-    from vlmprof.kernels.inspect import Compiled
-    from vlmprof.kernels.launches import Launch
+    from vlmprof.kernels.tools.inspect import Compiled
+    from vlmprof.kernels.tools.launch_variants import Launch
 
 
 def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> None:
@@ -26,9 +26,9 @@ def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> Non
     not compile.
     """
     say("loading torch and Triton")
-    from vlmprof.kernels import inspect as compiler
-    from vlmprof.kernels.inspected import compile_all
-    from vlmprof.kernels.launches import all_launches
+    from vlmprof.kernels.tools import inspect as compiler
+    from vlmprof.kernels.tools.inspect_cache import compile_all
+    from vlmprof.kernels.tools.launch_variants import all_launches
 
     made, failed = [], []
     print(f"{'kernel':44} {'arch':7} registers stack_B spills shared_B instructions per element", flush=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vlmprof.cost.liveness import in_blocks
-from vlmprof.kernels.block.packing import by_tap, fold, is_folded, stand_beside
+from vlmprof.kernels.block.packing import fold, is_folded, tap_major, unfolded
 from vlmprof.kernels.ss2d.packing import pack
 
 
@@ -61,10 +61,10 @@ def _kept_by(
     if operator == "ss2d":
         return pack, args[1:6]
     if operator == "depthwise_conv_silu":
-        return by_tap, args[1:2]
+        return tap_major, args[1:2]
     if operator == "linear" and args[1] is not None:
         x, *norm_and_product = args[:5]
         weight = norm_and_product[2]
         rows = x.numel() // weight.shape[1]
-        return fold if is_folded(weight, rows) else stand_beside, tuple(norm_and_product)
+        return fold if is_folded(weight, rows) else unfolded, tuple(norm_and_product)
     return None

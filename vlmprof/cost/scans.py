@@ -5,9 +5,9 @@
 `published`  the public code of VMamba (arXiv 2401.10166), operation by operation: cross-scan, projections,
              scan and merge are kernels of their own, with their results in memory.
 
-The mathematics is the same for all, and its FLOPs are those of `vlmprof.kernels.counts`. Special functions
-are counted beside them: per position, channel and direction an exp2 and a log2 for the softplus, and an exp2
-for each state's decay.
+The mathematics is the same for all, and its FLOPs are those of `vlmprof.kernels.common.counts`. Special
+functions are counted beside them: per position, channel and direction an exp2 and a log2 for the softplus,
+and an exp2 for each state's decay.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import vlmprof.kernels  # noqa: F401  (registers the operators)
 from vlmprof.cost.counted import Kind, OpCost
 from vlmprof.cost.formulas import dtype_name, tensors_in, touched_bytes
 from vlmprof.cost.liveness import in_blocks
-from vlmprof.kernels.counts import scan_flops, ss2d_counts
+from vlmprof.kernels.common.counts import scan_flops, ss2d_counts
 from vlmprof.kernels.ss2d.chunks import chunk_count, tiles_per_chunk
 from vlmprof.kernels.ss2d.packing import block_shape
 

@@ -22,7 +22,7 @@ class BenchJob:
     public: Path | None
     seconds: float
     ceilings: Mapping[str, Mapping[str, float]]
-    """By dtype, the fields of `bench.Ceilings`; one where they could not be measured is not among them."""
+    """By dtype, the fields of `bench_ops.Ceilings`, but for those that could not be measured."""
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ from vlmprof.execution.kernel_jobs import BenchJob, EncoderJob, TuneJob
 from vlmprof.execution.kernel_runs import Begun, Outcome
 from vlmprof.execution.oom import is_out_of_memory
 from vlmprof.execution.processes import first_line
-from vlmprof.kernels import bench, resolve_backend
-from vlmprof.kernels import verify as checks
-from vlmprof.kernels.backends import OPERATIONS, why_not_triton
+from vlmprof.kernels import resolve_backend
+from vlmprof.kernels.common.backends import OPERATIONS, why_not_triton
+from vlmprof.kernels.tools import bench_ops
+from vlmprof.kernels.tools import verify as checks
 from vlmprof.measure.clocks import make_current
 from vlmprof.records import Status
 
@@ -51,16 +52,19 @@ def facts(device: str | None, backends: Sequence[str]) -> dict[str, Any]:
         raise UserError(str(error)) from None
     return {
         **accelerator_facts(str(where)), "backends": chosen, "why_not_triton": why_not_triton(where),
-        "operations": OPERATIONS, "models": tuple(bench.WIDTHS),
+        "operations": OPERATIONS, "models": tuple(bench_ops.WIDTHS),
     }  # fmt: skip
 
 
 def known_peers(public: Path | None) -> tuple[list[str], dict[str, str]]:
-    """The peers that can be timed, and of each other one why not. Raises `UserError` as `peers` does."""
-    from vlmprof.kernels.peers import peers
+    """The baselines that can be timed, and of each other one why not.
+
+    Raises `UserError` for a `public` that is no checkout of MzeroMiko/VMamba.
+    """
+    from vlmprof.kernels.tools.baselines import find_baselines
 
     try:
-        found, missing = peers(public)
+        found, missing = find_baselines(public)
     except ValueError as error:
         raise UserError(str(error)) from None
     return list(found), missing
@@ -68,17 +72,17 @@ def known_peers(public: Path | None) -> tuple[list[str], dict[str, str]]:
 
 def encoder_modes(asked: Sequence[str], names: Sequence[str], levels: str, public: Path | None) -> list[str]:
     """The modes to time, those asked for or all. Raises `UserError` for one that cannot be had."""
-    from vlmprof.kernels import whole
-    from vlmprof.kernels.public_backbone import check_checkout
+    from vlmprof.kernels.tools import bench_encoder as encoders
+    from vlmprof.kernels.tools.official_vmamba import check_checkout
 
-    known = whole.MODES if public is None else (*whole.MODES, *whole.PUBLIC_MODES)
+    known = encoders.MODES if public is None else (*encoders.MODES, *encoders.PUBLIC_MODES)
     for mode in asked:
-        if mode in whole.PUBLIC_MODES and public is None:
+        if mode in encoders.PUBLIC_MODES and public is None:
             raise UserError(f"--mode {mode!r} needs --public, a checkout of MzeroMiko/VMamba")
         if mode not in known:
             raise UserError(f"unknown mode {mode!r}; known: {', '.join(known)}")
     chosen = list(dict.fromkeys(asked or known))
-    if public is not None and levels != "all" and any(mode in whole.PUBLIC_MODES for mode in chosen):
+    if public is not None and levels != "all" and any(mode in encoders.PUBLIC_MODES for mode in chosen):
         raise UserError("--public times all levels of a backbone; leave --levels through-tap out")
     if public is not None:
         try:
@@ -89,8 +93,8 @@ def encoder_modes(asked: Sequence[str], names: Sequence[str], levels: str, publi
 
 
 def ceilings(device: str, dtype: str) -> dict[str, float]:
-    """What the device reaches in this dtype, as the fields of `bench.Ceilings`."""
-    return asdict(bench.measure_ceilings(_device(device), getattr(torch, dtype)))
+    """What the device reaches in this dtype, as the fields of `bench_ops.Ceilings`."""
+    return asdict(bench_ops.measure_ceilings(_device(device), getattr(torch, dtype)))
 
 
 def verify(device: str, op: str, dtypes: Sequence[str], backends: Sequence[str], start: int) -> Messages:
@@ -115,24 +119,24 @@ def bench_operation(device: str, job: BenchJob, start: int) -> Messages:
 def _bench_attempts(where: torch.device, job: BenchJob) -> Iterator[Attempt]:
     peers = {}
     if job.peers:
-        from vlmprof.kernels.peers import peers as find_peers
+        from vlmprof.kernels.tools.baselines import find_baselines
 
-        peers = find_peers(job.public)[0]
+        peers = find_baselines(job.public)[0]
     for dtype in job.dtypes:
         kind = getattr(torch, dtype)
-        ceilings = bench.Ceilings(**job.ceilings[dtype]) if dtype in job.ceilings else None
+        ceilings = bench_ops.Ceilings(**job.ceilings[dtype]) if dtype in job.ceilings else None
         for size in job.resolutions:
-            for work in bench.workloads(job.model, size, kind, where, job.levels, peers):
+            for work in bench_ops.workloads(job.model, size, kind, where, job.levels, peers):
                 if work.op != job.op:
                     continue
                 for name in (*job.backends, *job.peers):
                     labels = {"op": work.op, "shape": work.shape, "dtype": dtype, "backend": name}
 
                     def row(
-                        work: bench.Workload = work, name: str = name, kind: torch.dtype = kind,
-                        ceilings: bench.Ceilings | None = ceilings,
+                        work: bench_ops.Workload = work, name: str = name, kind: torch.dtype = kind,
+                        ceilings: bench_ops.Ceilings | None = ceilings,
                     ) -> dict[str, Any]:  # fmt: skip
-                        return asdict(bench.measure(work, name, kind, where, ceilings, job.seconds))
+                        return asdict(bench_ops.measure(work, name, kind, where, ceilings, job.seconds))
 
                     yield labels, row
 
@@ -144,11 +148,11 @@ def tune(device: str, job: TuneJob, start: int) -> Messages:
 
 
 def _tune_attempts(where: torch.device, job: TuneJob) -> Iterator[Attempt]:
-    from vlmprof.kernels.ss2d.tune import tune_ss2d
+    from vlmprof.kernels.tools.tune import tune_ss2d
 
     for size in job.resolutions:
         for level in job.levels:
-            side, d_inner, dt_rank = bench.level_shape(job.model, size, level)
+            side, d_inner, dt_rank = bench_ops.level_shape(job.model, size, level)
             shape = (1, side, side, d_inner)
 
             def tuned(shape: tuple[int, int, int, int] = shape, dt_rank: int = dt_rank) -> dict[str, Any]:
@@ -159,7 +163,7 @@ def _tune_attempts(where: torch.device, job: TuneJob) -> Iterator[Attempt]:
 
 def tuning_path() -> Path:
     """Where `tune` keeps what it finds."""
-    from vlmprof.kernels.tuning import cache_path
+    from vlmprof.kernels.common.tuning_cache import cache_path
 
     return cache_path()
 
@@ -167,8 +171,8 @@ def tuning_path() -> Path:
 def bench_encoder(device: str, job: EncoderJob, start: int) -> Messages:
     """Every mode of one encoder at one resolution."""
     from vlmprof.backbones import create_backbone
-    from vlmprof.kernels.public_backbone import public_encoder
-    from vlmprof.kernels.whole import Encoder, encoder_latency
+    from vlmprof.kernels.tools.bench_encoder import Encoder, encoder_latency
+    from vlmprof.kernels.tools.official_vmamba import public_encoder
 
     where, kind, side = _device(device), getattr(torch, job.dtype), job.resolution
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from vlmprof.errors import UserError
 from vlmprof.execution.oom import is_out_of_memory
 from vlmprof.execution.processes import first_line
+from vlmprof.kernels.common.graph import capture, warm_up
 
 Call = Callable[[Tensor], Tensor]
 
@@ -85,9 +86,6 @@ class Graphed:
     The output lives in the graph's own memory and is overwritten by the next replay.
     """
 
-    WARM_UP = 3
-    """Calls before the capture, so that libraries have chosen and allocated what they need."""
-
     def __init__(self, call: Call) -> None:
         self._call = call
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -106,16 +104,9 @@ class Graphed:
     def _capture(self, value: Tensor) -> None:
         # a graph's output that is the next graph's input stays where it is: no copy between stages
         self._input = value
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(self.WARM_UP):
-                self._call(self._input)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
+        warm_up(self._call, value)
         try:
-            with torch.cuda.graph(self._graph):
-                self._output = self._call(self._input)
+            self._graph, self._output = capture(self._call, value)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel
 from vlmprof.backbones import create_backbone
 from vlmprof.backbones.catalog import DEFAULT_LEVEL
 from vlmprof.errors import unknown
+from vlmprof.kernels import Backend
 from vlmprof.vlm import llm_catalog
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.llm import create_llm
@@ -122,7 +122,7 @@ def create_vlm(
     device: torch.device | str = "cpu",
     level: int = DEFAULT_LEVEL,
     levels: str = "through-tap",
-    kernels: Literal["auto", "reference", "torch", "triton"] = "auto",
+    kernels: Backend = "auto",
     attention: str = "sdpa",
     prompt_tokens: int = 0,
     logits: str = "all",

@@ -98,9 +98,9 @@ def patch_worker(module):
 
 
 PATCHES = {
-    "vlmprof.kernels.verify": patch_verify,
-    "vlmprof.kernels.bench": patch_bench,
-    "vlmprof.kernels.whole": patch_whole,
+    "vlmprof.kernels.tools.verify": patch_verify,
+    "vlmprof.kernels.tools.bench_ops": patch_bench,
+    "vlmprof.kernels.tools.bench_encoder": patch_whole,
     "vlmprof.execution.kernel_worker": patch_worker,
 }
 

@@ -23,7 +23,7 @@ class _Entry:
 _cache: dict[tuple[object, ...], _Entry] = {}
 
 
-def kept(make: Callable[..., Made], dtype: torch.dtype, *parameters: Tensor | None) -> Made:
+def cached_from_parameters(make: Callable[..., Made], dtype: torch.dtype, *parameters: Tensor | None) -> Made:
     """`make(dtype, *parameters)`, kept for as long as the same parameters live unchanged.
 
     A parameter written in place has a new version and is made anew; one written through `.data`

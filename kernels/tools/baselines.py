@@ -1,7 +1,7 @@
 """Other implementations of SS2D's core, timed in the same run when they are there.
 
 Each is a function from the arguments of `ss2d` to its result: the projections as the public code writes
-them, then that peer's scan. Nothing of theirs is copied here; it is imported, or read from a path.
+them, then that baseline's scan. Nothing of theirs is copied here; it is imported, or read from a path.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.checks import first_line
-from vlmprof.kernels.compiled import compiled_here
+from vlmprof.kernels.common.checks import first_line
+from vlmprof.kernels.common.compiled import compiled_here
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
-from vlmprof.kernels.public_backbone import MODELS, stand_ins, take_any_build, why_plain
 from vlmprof.kernels.ss2d.vectorized import segment_elements, ss2d_vectorized
+from vlmprof.kernels.tools.official_vmamba import MODELS, stand_ins, take_any_build, why_plain
 
 MOST_UNROLLED = 2
 """Segments of a direction; each adds about a hundred operations to the graph."""
 
-Peer = Callable[..., Tensor]
+Baseline = Callable[..., Tensor]
 CrossScan = Callable[[Tensor], Tensor]
 CrossMerge = Callable[[Tensor, int, int], Tensor]
 
 
-def peers(public: Path | None = None) -> tuple[dict[str, Peer], dict[str, str]]:
-    """The peers that can be had, and of each other one why not, both by name.
+def find_baselines(public: Path | None = None) -> tuple[dict[str, Baseline], dict[str, str]]:
+    """The baselines that can be had, and of each other one why not, both by name.
 
     `compiled` is the `torch` backend under torch.compile, `mamba_ssm` that package's scan, and `vmamba` the
     scan of a checkout of MzeroMiko/VMamba at `public`. Raises ValueError when that is no such checkout.
     """
     if public is not None and not (public / MODELS / "csm_triton.py").exists():
         raise ValueError(f"{public} is no checkout of MzeroMiko/VMamba: {MODELS}/csm_triton.py is missing")
-    makers: dict[str, Callable[[], Peer]] = {"compiled": _compiled, "mamba_ssm": _mamba_ssm}
+    makers: dict[str, Callable[[], Baseline]] = {"compiled": _compiled, "mamba_ssm": _mamba_ssm}
     if public is not None:
         makers["vmamba"] = partial(_public, public)
     found, missing = {}, {}
@@ -52,7 +52,7 @@ def peers(public: Path | None = None) -> tuple[dict[str, Peer], dict[str, str]]:
     return found, missing
 
 
-def _mamba_ssm() -> Peer:
+def _mamba_ssm() -> Baseline:
     scan = mamba_ssm_scan()
     return _written_out(scan, cross_scan_reference, cross_merge_reference, takes_gate=True)
 
@@ -74,7 +74,7 @@ def mamba_ssm_scan() -> Callable[..., Tensor]:
     return scan
 
 
-def _compiled() -> Peer:
+def _compiled() -> Baseline:
     """The vectorised code under torch.compile, which unrolls its loop over segments. Raises RuntimeError
     where that would be compiled for hours."""
     compiled = compiled_here(ss2d_vectorized)
@@ -89,7 +89,7 @@ def _compiled() -> Peer:
     return run
 
 
-def _public(checkout: Path) -> Peer:
+def _public(checkout: Path) -> Baseline:
     models = checkout / MODELS
     layout = _module(models / "csm_triton.py")
     scan = _module(models / "csms6s.py")
@@ -115,7 +115,7 @@ def _public(checkout: Path) -> Peer:
 
 
 def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"peer_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"baseline_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -127,7 +127,7 @@ def _module(path: Path) -> ModuleType:
 
 def _written_out(
     scan: Callable[..., Tensor], cross_scan: CrossScan, cross_merge: CrossMerge, takes_gate: bool
-) -> Peer:
+) -> Baseline:
     """SS2D's core around someone else's cross-scan, selective scan and cross-merge."""
 
     def run(

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmprof.kernels import counts
 from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear
+from vlmprof.kernels.common import counts
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
 from vlmprof.kernels.ss2d import ss2d
@@ -154,18 +154,18 @@ def workloads(
     dtype: torch.dtype,
     device: torch.device,
     levels: tuple[int, ...],
-    peers: Mapping[str, Callable[..., Tensor]] | None = None,
+    baselines: Mapping[str, Callable[..., Tensor]] | None = None,
 ) -> Iterator[Workload]:
     """The operations of one block at each of VMamba's levels (1 to 4), square images of `resolution`.
 
-    `peers` are other implementations of `ss2d`, called by their names as if they were backends.
+    `baselines` are other implementations of `ss2d`, called by their names as if they were backends.
     """
     item = dtype.itemsize
     for level in levels:
         side, d_inner, dt_rank = level_shape(model, resolution, level)
         d_model = d_inner // 2
         length = side * side
-        prepare = _Prepared(side, d_inner, dt_rank, dtype, device, peers)
+        prepare = _Prepared(side, d_inner, dt_rank, dtype, device, baselines)
         works = {
             "ss2d": counts.ss2d_counts(1, side, side, d_inner, dt_rank, 1, item),
             "selective_scan": counts.selective_scan_counts(1, 4 * d_inner, length, 4, 1, item),
@@ -190,7 +190,7 @@ class _Prepared:
     dt_rank: int
     dtype: torch.dtype
     device: torch.device
-    peers: Mapping[str, Callable[..., Tensor]] | None
+    baselines: Mapping[str, Callable[..., Tensor]] | None
 
     def _draw(self) -> Callable[..., Tensor]:
         generator = torch.Generator(self.device).manual_seed(0)
@@ -209,7 +209,7 @@ class _Prepared:
             draw(4, d_inner).float() - 3.0,
             draw(4 * d_inner, 1).float() * 0.1,
             draw(4 * d_inner).float(),
-            peers=self.peers,
+            baselines=self.baselines,
         )
 
     def ss2d_launch(self, backend: str) -> str:
@@ -297,11 +297,11 @@ def measure(
 def _calling(
     function: Callable[..., Tensor],
     *arguments: object,
-    peers: Mapping[str, Callable[..., Tensor]] | None = None,
+    baselines: Mapping[str, Callable[..., Tensor]] | None = None,
 ) -> Call:
     def call(backend: str) -> Tensor:
-        if peers and backend in peers:
-            return peers[backend](*arguments)
+        if baselines and backend in baselines:
+            return baselines[backend](*arguments)
         return function(*arguments, backend=backend)
 
     return call

@@ -1,6 +1,6 @@
 """Compile the kernels without a GPU and read what the assembler made: registers, spills, instructions.
 
-`launches` says what each kernel is compiled for.
+`launch_variants` says what each kernel is compiled for.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlmprof.kernels.backends import TRITON_INSTALLED, triton_interpreted
-from vlmprof.kernels.launches import Launch
+from vlmprof.kernels.common.backends import TRITON_INSTALLED, triton_interpreted
+from vlmprof.kernels.tools.launch_variants import Launch
 
 ARCHITECTURES = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
 

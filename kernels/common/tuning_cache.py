@@ -1,12 +1,10 @@
-"""Launch parameters measured once per GPU and kept on disk: the only thing here that is tuned.
+"""Launch parameters of `ss2d` measured once per GPU and kept on disk: the only thing that is tuned.
 
-    tune  ── times each candidate, explicitly ──> cache file ──> tuned_tiles ── looked up at a launch
-                                                shipped tables ──┘
+    tools/tune.py ── keep_tiles ──> cache file ──> tuned_tiles ── looked up at a launch
+                                  shipped tables ──┘
 
-Tuning happens when it is asked for and never inside a call of a kernel. What is tuned is the number of
-tiles per chunk, an argument and no constant of the kernels, so no candidate compiles anything anew.
 Without a choice in the user's cache file the tables in `SHIPPED` are asked: cache files of known cards, as
-`tune` wrote them. Without one there either, a launch falls back on the kernels' own rule.
+`keep_tiles` wrote them. Without one there either, a launch falls back on the kernels' own rule.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,14 +26,8 @@ import torch
 KERNELS = 17
 """Version of the kernels that choices were measured with: raise it when they change, and old ones lapse."""
 
-CANDIDATES = (1, 2, 3, 4, 6, 8, 12, 16)
-"""Tiles per chunk that are tried."""
-
-SHIPPED = Path(__file__).parent / "ss2d" / "tuned"
+SHIPPED = Path(__file__).parents[1] / "ss2d" / "tuned"
 """Where cache files that travel with the kernels are, one for each card."""
-
-Timer = Callable[[Callable[[], object]], float]
-"""Seconds that one call takes."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +56,6 @@ def _without_libraries(key: str) -> str:
     that was the best with one version is better than none with the next."""
     device, versions, size = key.split(" | ")
     return f"{device} | {versions[versions.index('kernels') :]} | {size}"
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What tuning one shape found."""
-
-    tiles: int
-    seconds: dict[int, float]
-    """By candidate."""
 
 
 def cache_path() -> Path:
@@ -107,20 +90,11 @@ def _shipped(folder: Path) -> dict[str, int]:
     return choices
 
 
-def tune(shape: Shape, device: torch.device, run: Callable[[int], object], timer: Timer) -> Tuned:
-    """Time `run(tiles)` for each candidate and keep the fastest on disk.
-
-    The candidates are `CANDIDATES`, at most one chunk for the whole sequence. `timer` warms up before it
-    measures. Raises OSError when the cache cannot be written.
-    """
-    from vlmprof.kernels.ss2d.chunks import POSITIONS
-
-    most = -(-shape.positions // POSITIONS)
-    seconds = {t: timer(lambda t=t: run(t)) for t in CANDIDATES if t <= most}  # type: ignore[misc]
-    best = min(seconds, key=seconds.__getitem__)
-    _keep(cache_path(), shape.key(_device_name(device)), best)
+def keep_tiles(shape: Shape, device: torch.device, tiles: int) -> None:
+    """Choose `tiles` per chunk for this shape on this device, on disk. Raises OSError when it cannot be
+    written."""
+    _keep(cache_path(), shape.key(_device_name(device)), tiles)
     tuned_tiles.cache_clear()
-    return Tuned(best, seconds)
 
 
 def _read(path: Path) -> dict[str, int]:

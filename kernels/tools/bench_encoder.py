@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.backends import why_not_triton
-from vlmprof.kernels.bench import samples_of
-from vlmprof.kernels.checks import first_line
-from vlmprof.kernels.compiled import compiled_here
-from vlmprof.kernels.graph import Graphed
+from vlmprof.kernels.common.backends import why_not_triton
+from vlmprof.kernels.common.checks import first_line
+from vlmprof.kernels.common.compiled import compiled_here
+from vlmprof.kernels.common.graph import Graphed
+from vlmprof.kernels.tools.bench_ops import samples_of
 
 MODES = ("eager", "compiled", "graphed", "fused", "fused graphed")
 PUBLIC_MODES = ("public", "public graphed")

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.backends import triton_interpreted, why_not_triton
 from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear
-from vlmprof.kernels.checks import first_line
+from vlmprof.kernels.common.backends import triton_interpreted, why_not_triton
+from vlmprof.kernels.common.checks import first_line
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
 from vlmprof.kernels.ss2d import ss2d

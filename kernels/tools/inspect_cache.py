@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from vlmprof.kernels import inspect
-from vlmprof.kernels.inspect import Compiled, compile_launch
-from vlmprof.kernels.launches import Launch
-from vlmprof.kernels.tuning import cache_path
+from vlmprof.kernels.common.tuning_cache import cache_path
+from vlmprof.kernels.tools import inspect
+from vlmprof.kernels.tools.inspect import Compiled, compile_launch
+from vlmprof.kernels.tools.launch_variants import Launch
 
 OnBegin = Callable[[Launch], None]
 

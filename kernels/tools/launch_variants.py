@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vlmprof.kernels.backends import FOUR_WARPS
+from vlmprof.kernels.common.backends import FOUR_WARPS
 
 LEVELS = ((192, 6), (384, 12), (768, 24), (1536, 48), (256, 8), (512, 16), (1024, 32), (2048, 64))
 """d_inner and dt_rank of the levels of VMamba-T and -S, then of VMamba-B."""

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from vlmprof.kernels import ss2d
-from vlmprof.kernels.peers import peers
-from vlmprof.kernels.public_backbone import why_plain
-from vlmprof.kernels.verify import ss2d_case
+from vlmprof.kernels.tools.baselines import find_baselines
+from vlmprof.kernels.tools.official_vmamba import why_plain
+from vlmprof.kernels.tools.verify import ss2d_case
 
 EXTENSION = '''
 """In the place of a compiled scan: fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus{more})."""
@@ -80,10 +80,10 @@ def selective_scan_fn(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus
 COMPARED = """
 import json, sys, torch
 from pathlib import Path
-from vlmprof.kernels.peers import peers
+from vlmprof.kernels.tools.baselines import find_baselines
 from vlmprof.kernels.ss2d.reference import ss2d_reference
-from vlmprof.kernels.verify import ss2d_case
-found, missing = peers(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+from vlmprof.kernels.tools.verify import ss2d_case
+found, missing = find_baselines(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
 x, *parameters = ss2d_case("any", (2, 5, 7, 6), 3, 1, torch.float32, torch.device("cpu")).arguments
 truth = ss2d_reference(x.double(), *(p.double() for p in parameters))
 errors = {}
@@ -213,12 +213,12 @@ def test_the_compiled_peer_compiles_in_its_own_process(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(inductor, "compile_threads", 4)
     monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
-    compiled = peers()[0]["compiled"]
+    compiled = find_baselines()[0]["compiled"]
     assert inductor.compile_threads == 1
     case = ss2d_case("any", (1, 4, 5, 4), 2, 1, torch.float32, torch.device("cpu"))
     with torch.inference_mode():
         assert torch.allclose(compiled(*case.arguments), ss2d(*case.arguments), rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(inductor, "compile_threads", 4)
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "4")
-    peers()
+    find_baselines()
     assert inductor.compile_threads == 4

@@ -16,16 +16,17 @@ from typer.testing import CliRunner
 
 from vlmprof.cli import kernels as command
 from vlmprof.errors import UserError
-from vlmprof.kernels import tuning
+from vlmprof.kernels.common import tuning_cache
+from vlmprof.kernels.tools.tune import Tuned, tune
 
 CPU = torch.device("cpu")
-SHAPE = tuning.Shape(d_inner=192, dt_rank=6, d_state=1, dtype=torch.bfloat16, positions=3136)
+SHAPE = tuning_cache.Shape(d_inner=192, dt_rank=6, d_state=1, dtype=torch.bfloat16, positions=3136)
 
 INTERPRETED = """
 import json, torch
 from vlmprof.kernels.ss2d.fused import launch_for, ss2d_fused
-from vlmprof.kernels.ss2d.tune import tune_ss2d
-from vlmprof.kernels.verify import ss2d_case
+from vlmprof.kernels.tools.tune import tune_ss2d
+from vlmprof.kernels.tools.verify import ss2d_case
 torch.set_num_threads(1)
 shape, kind, cpu = (1, 8, 5, 4), torch.float32, torch.device("cpu")
 arguments = ss2d_case("any", shape, 2, 1, kind, cpu).arguments
@@ -46,10 +47,10 @@ print(json.dumps([by_rule.tiles, by_rule.chosen_by, found.tiles, tuned.tiles, tu
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLMPROF_TUNING_CACHE", str(tmp_path / "deep" / "tuning.json"))
-    tuning.tuned_tiles.cache_clear()
+    tuning_cache.tuned_tiles.cache_clear()
 
 
-def tuned_by(seconds: Callable[[int], float]) -> tuning.Tuned:
+def tuned_by(seconds: Callable[[int], float]) -> Tuned:
     """Tune SHAPE as if a call with t tiles took seconds(t)."""
     ran: list[int] = []
 
@@ -57,61 +58,65 @@ def tuned_by(seconds: Callable[[int], float]) -> tuning.Tuned:
         call()
         return seconds(ran[-1])
 
-    return tuning.tune(SHAPE, CPU, ran.append, timer)
+    return tune(SHAPE, CPU, ran.append, timer)
 
 
 def test_the_fastest_candidate_is_kept_for_its_sizes_alone() -> None:
-    assert tuning.tuned_tiles(SHAPE, CPU) is None
+    assert tuning_cache.tuned_tiles(SHAPE, CPU) is None
     found = tuned_by(lambda tiles: abs(tiles - 6.0))
     assert found.tiles == 6
     assert len(found.seconds) <= 8
-    assert tuning.tuned_tiles(SHAPE, CPU) == 6
-    near = tuning.Shape(192, 6, 1, torch.bfloat16, 4095)
-    far = tuning.Shape(192, 6, 1, torch.bfloat16, 4096)
-    other = tuning.Shape(192, 6, 1, torch.float32, 3136)
-    assert [tuning.tuned_tiles(shape, CPU) for shape in (near, far, other)] == [6, None, None]
+    assert tuning_cache.tuned_tiles(SHAPE, CPU) == 6
+    near = tuning_cache.Shape(192, 6, 1, torch.bfloat16, 4095)
+    far = tuning_cache.Shape(192, 6, 1, torch.bfloat16, 4096)
+    other = tuning_cache.Shape(192, 6, 1, torch.float32, 3136)
+    assert [tuning_cache.tuned_tiles(shape, CPU) for shape in (near, far, other)] == [6, None, None]
 
 
 def test_other_versions_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     tuned_by(float)
-    assert tuning.tuned_tiles(SHAPE, CPU) == 1
-    monkeypatch.setattr(tuning, "KERNELS", tuning.KERNELS + 1)
-    tuning.tuned_tiles.cache_clear()
-    assert tuning.tuned_tiles(SHAPE, CPU) is None
+    assert tuning_cache.tuned_tiles(SHAPE, CPU) == 1
+    monkeypatch.setattr(tuning_cache, "KERNELS", tuning_cache.KERNELS + 1)
+    tuning_cache.tuned_tiles.cache_clear()
+    assert tuning_cache.tuned_tiles(SHAPE, CPU) is None
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"a": 0}', '{"a": "8"}', ""])
 def test_a_broken_file_is_said_in_one_line_and_replaced(content: str) -> None:
-    path = tuning.cache_path()
+    path = tuning_cache.cache_path()
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.warns(UserWarning, match="ignoring the kernel tuning") as caught:
-        assert tuning.tuned_tiles(SHAPE, CPU) is None
+        assert tuning_cache.tuned_tiles(SHAPE, CPU) is None
     assert "\n" not in str(caught[0].message)
     with pytest.warns(UserWarning, match="ignoring"):
         tuned_by(float)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert tuning.tuned_tiles(SHAPE, CPU) == 1
+        assert tuning_cache.tuned_tiles(SHAPE, CPU) == 1
 
 
 def test_processes_that_tune_at_once_keep_each_others_choices() -> None:
     code = (
-        "import sys, torch; from vlmprof.kernels import tuning\n"
+        "import sys, torch; from vlmprof.kernels.common.tuning_cache import Shape\n"
+        "from vlmprof.kernels.tools.tune import tune\n"
         "for n in range(20):\n"
-        "    shape = tuning.Shape(int(sys.argv[1]), n, 1, torch.float32, 1000)\n"
-        "    tuning.tune(shape, torch.device('cpu'), float, lambda call: 1.0)\n"
+        "    shape = Shape(int(sys.argv[1]), n, 1, torch.float32, 1000)\n"
+        "    tune(shape, torch.device('cpu'), float, lambda call: 1.0)\n"
     )
     running = [subprocess.Popen([sys.executable, "-c", code, str(d)], env=os.environ) for d in (1, 2)]
     assert [process.wait(timeout=60) for process in running] == [0, 0]
-    assert len(json.loads(tuning.cache_path().read_text())) == 40
-    assert {path.name for path in tuning.cache_path().parent.iterdir()} == {"tuning.json", "tuning.json.lock"}
+    assert len(json.loads(tuning_cache.cache_path().read_text())) == 40
+    assert {path.name for path in tuning_cache.cache_path().parent.iterdir()} == {
+        "tuning.json",
+        "tuning.json.lock",
+    }
 
 
 def test_the_cache_is_where_the_user_keeps_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("VLMPROF_TUNING_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert tuning.cache_path() == tmp_path / "vlmprof" / "ss2d-tuning.json"
+    assert tuning_cache.cache_path() == tmp_path / "vlmprof" / "ss2d-tuning.json"
 
 
 def test_a_table_that_is_shipped_serves_until_the_user_tunes(
@@ -119,34 +124,34 @@ def test_a_table_that_is_shipped_serves_until_the_user_tunes(
 ) -> None:
     """A table is a cache file of the same kernels, of any version of torch and Triton."""
     key = SHAPE.key("cpu")
-    versions = f"torch {torch.__version__} triton {tuning._triton_version()}"
+    versions = f"torch {torch.__version__} triton {tuning_cache._triton_version()}"
     shipped = tmp_path / "tuned"
     shipped.mkdir()
     tables = {
         "some-card": {key.replace(versions, "torch 9.0.0 triton 9.0.0"): 12},
-        "older": {key.replace(f"kernels {tuning.KERNELS}", "kernels 0"): 1},
+        "older": {key.replace(f"kernels {tuning_cache.KERNELS}", "kernels 0"): 1},
         "another-card": {key.replace("cpu", "Another Card"): 2},
         "other-size": {key.replace("positions<2^12", "positions<2^13"): 3},
         "no-table": {"positions": 4},
     }
     for name, table in tables.items():
         (shipped / f"{name}.json").write_text(json.dumps(table))
-    assert tuning.tuned_tiles(SHAPE, CPU) is None
-    monkeypatch.setattr(tuning, "SHIPPED", shipped)
-    tuning.tuned_tiles.cache_clear()
-    assert tuning.tuned_tiles(SHAPE, CPU) == 12
+    assert tuning_cache.tuned_tiles(SHAPE, CPU) is None
+    monkeypatch.setattr(tuning_cache, "SHIPPED", shipped)
+    tuning_cache.tuned_tiles.cache_clear()
+    assert tuning_cache.tuned_tiles(SHAPE, CPU) == 12
     tuned_by(lambda tiles: abs(tiles - 6.0))
-    assert tuning.tuned_tiles(SHAPE, CPU) == 6
+    assert tuning_cache.tuned_tiles(SHAPE, CPU) == 6
 
 
 def test_what_tune_writes_can_be_shipped_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tuned_by(lambda tiles: abs(tiles - 4.0))
     shipped = tmp_path / "tuned"
     shipped.mkdir()
-    tuning.cache_path().rename(shipped / "card.json")
-    monkeypatch.setattr(tuning, "SHIPPED", shipped)
-    tuning.tuned_tiles.cache_clear()
-    assert tuning.tuned_tiles(SHAPE, CPU) == 4
+    tuning_cache.cache_path().rename(shipped / "card.json")
+    monkeypatch.setattr(tuning_cache, "SHIPPED", shipped)
+    tuning_cache.tuned_tiles.cache_clear()
+    assert tuning_cache.tuned_tiles(SHAPE, CPU) == 4
 
 
 @pytest.mark.slow

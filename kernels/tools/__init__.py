@@ -1,0 +1,1 @@
+"""What verifies, times, inspects and tunes the operations. No operation imports from here."""

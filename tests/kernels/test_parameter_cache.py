@@ -1,0 +1,47 @@
+"""What is made of parameters: once, again when they change, and gone when they are."""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from torch import Tensor
+
+from vlmprof.kernels.common.parameter_cache import cached_from_parameters
+
+
+def doubled(dtype: torch.dtype, first: Tensor, second: Tensor | None) -> Tensor:
+    return (first if second is None else first + second).to(dtype) * 2
+
+
+def test_it_is_made_once_for_the_same_parameters_and_dtype() -> None:
+    first, second = torch.ones(3), torch.ones(3)
+    made = cached_from_parameters(doubled, torch.float32, first, second)
+    assert cached_from_parameters(doubled, torch.float32, first, second) is made
+    assert cached_from_parameters(doubled, torch.bfloat16, first, second) is not made
+    assert cached_from_parameters(doubled, torch.float32, first, None) is not made
+    assert cached_from_parameters(doubled, torch.float32, second, first) is not made
+
+
+def test_a_parameter_written_in_place_is_made_anew_and_its_past_forgotten() -> None:
+    first = torch.ones(3)
+    past = weakref.ref(cached_from_parameters(doubled, torch.float32, first, None))
+    first.add_(1)
+    assert cached_from_parameters(doubled, torch.float32, first, None).tolist() == [4.0, 4.0, 4.0]
+    assert past() is None
+
+
+def test_nothing_outlives_its_parameters() -> None:
+    first, second = torch.ones(3), torch.ones(3)
+    made = weakref.ref(cached_from_parameters(doubled, torch.float32, first, second))
+    assert made() is not None
+    del second
+    assert made() is None
+
+
+def test_inference_tensors_are_never_cached_from_parameters() -> None:
+    with torch.inference_mode():
+        first = torch.ones(3)
+    assert cached_from_parameters(doubled, torch.float32, first, None) is not cached_from_parameters(
+        doubled, torch.float32, first, None
+    )
