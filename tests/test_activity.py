@@ -47,7 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["compare", "one", "two"], ["vlmprof compare: running", "reading the runs"]),
         (["recommend", "one", "--max-memory", "24GiB"], ["vlmprof recommend: running"]),
         (["report", "one"], ["vlmprof report: running", "reading one", "writing the report"]),
-        (["plot", "one"], ["reading one", "drawing the figure"]),
+        (["plot", "one"], ["vlmprof plot: running", "drawing the figure"]),
         (["export", "one", "--format", "csv"], ["vlmprof export: running"]),
         (["backbones"], ["vlmprof backbones: running"]),
         (["backbones", "show", "vit-t"], ["loading torch"]),

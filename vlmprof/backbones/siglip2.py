@@ -25,12 +25,23 @@ class SigLIP2(Backbone):
         self.patch = facts.stride
         self.model = from_config({**facts.config, "vision_use_head": options.classifier})
         self.rows_columns = (0, 0)
-        embeddings: Any = next(m for m in self.model.modules() if hasattr(m, "resize_positional_embeddings"))
+        embeddings = self._embeddings()
         # transformers resizes the positions anew in every call, from a shape that it reads on the host (to
         # 5.23) or from weights that it makes there (5.24)
         embeddings.resize_positional_embeddings = keep_last(
             embeddings.resize_positional_embeddings, lambda *_, **__: self.rows_columns
         )
+
+    def prepare(self, height: int, width: int) -> None:
+        """Resize the positions for a resolution in pixels now, instead of in the first call."""
+        self.rows_columns = rows, columns = height // self.patch, width // self.patch
+        some_weight = next(self.model.parameters())
+        patches = some_weight.new_zeros(1, rows * columns, 3 * self.patch**2)
+        with torch.no_grad():
+            self._embeddings()(patches, torch.tensor([[rows, columns]]))
+
+    def _embeddings(self) -> Any:
+        return next(m for m in self.model.modules() if hasattr(m, "resize_positional_embeddings"))
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
