@@ -6,8 +6,24 @@ import os
 
 import pytest
 
+from vlmprof.environment import has_gpu
+
 # with workers, torch 2.11's compiler can take five minutes to end a process; read when it is imported
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run on all cores where pytest-xdist is installed and more is asked for than one file.
+
+    A GPU is not shared between tests, so with one they run one after another.
+    """
+    several = not any(".py" in argument for argument in config.args)
+    free = config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None
+    if several and free and not config.option.usepdb and not has_gpu():
+        config.option.numprocesses = min(os.cpu_count() or 1, 4)
+        config.option.dist = "loadfile"
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

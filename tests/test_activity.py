@@ -36,6 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -65,6 +66,7 @@ def test_a_command_says_what_it_does_and_only_on_standard_error(
     assert impatient.stdout
 
 
+@pytest.mark.slow
 def test_what_is_piped_is_the_same_whether_it_took_long_or_not(tmp_path: Path) -> None:
     words = ["estimate", "quick", "--backbone", "vit-t", "--gpu", "l4"]
     assert (
@@ -78,6 +80,7 @@ def test_quick_work_stays_silent() -> None:
     assert narrating(work).stderr == ""
 
 
+@pytest.mark.slow
 def test_each_activity_gets_a_line_that_says_how_long_it_takes() -> None:
     work = """
         a.PATIENCE_S = a.LINES_APART_S = 0.2
@@ -90,6 +93,7 @@ def test_each_activity_gets_a_line_that_says_how_long_it_takes() -> None:
     assert narrating(work).stderr.splitlines() == ["starting", "counting", "counting, 3 s"]
 
 
+@pytest.mark.slow
 def test_what_is_printed_meanwhile_puts_it_off() -> None:
     work = """
         a.PATIENCE_S = 1.5

@@ -93,6 +93,7 @@ def test_a_whole_classifier_fills_a_backbone(name, tmp_path):
     assert torch.equal(encoder(golden_image(64, 64)), whole(golden_image(64, 64)))
 
 
+@pytest.mark.slow
 def test_a_detector_fills_vitdet(tmp_path):
     names = official_names(list(create_backbone("vitdet-b", device="meta").state_dict()))
     shapes = create_backbone("vitdet-b", device="meta").state_dict()

@@ -15,6 +15,7 @@ def test_state_dict_is_the_official_one():
     assert {key: list(tensor.shape) for key, tensor in module.state_dict().items()} == OFFICIAL["keys"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mambavision-t", "mambavision-b"])
 def test_every_level_and_the_logits_agree(name):
     module = create_backbone(name, levels="all", classifier=True, kernels="torch")

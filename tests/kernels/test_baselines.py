@@ -120,6 +120,7 @@ def compared(path: Path, *arguments: object) -> tuple[dict[str, float], dict[str
     return errors, missing
 
 
+@pytest.mark.slow
 def test_a_build_outside_is_found_and_computes_ss2d(tmp_path: Path) -> None:
     errors, missing = compared(write_mamba(tmp_path))
     assert errors.keys() == {"mamba_ssm"}
@@ -127,6 +128,7 @@ def test_a_build_outside_is_found_and_computes_ss2d(tmp_path: Path) -> None:
     assert missing == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["", ", cu_seqlens"])
 def test_the_public_code_runs_on_any_build_of_that_scan(more: str, tmp_path: Path) -> None:
     models = tmp_path / "checkout" / "classification" / "models"
@@ -152,6 +154,7 @@ def test_a_public_code_without_a_compiled_scan_is_told_from_one_with_it() -> Non
         assert "selective_scan_cuda_oflex or selective_scan_cuda on PYTHONPATH" in str(why_plain(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [

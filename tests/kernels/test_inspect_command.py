@@ -51,6 +51,7 @@ def inspect(*words: str) -> Result:
     return CliRunner().invoke(app, ["inspect", *words])
 
 
+@pytest.mark.slow
 def test_what_was_compiled_is_kept_and_printed_again(compiled: list[str]) -> None:
     first = inspect("--kernel", SMALL)
     assert first.exit_code == 0, first.output
@@ -112,6 +113,7 @@ def test_one_that_does_not_compile_is_named_and_fails(
         assert shown.output.endswith("cross_scan fp16 does not compile for sm_90: no such thing\n")
 
 
+@pytest.mark.slow
 def test_it_says_which_kernel_it_compiles_on_standard_error(tmp_path: Path) -> None:
     code = (
         "import sys, vlmprof.activity as a; a.PATIENCE_S = a.LINES_APART_S = 0; a.TICK_S = 0.01;"

@@ -96,6 +96,7 @@ def test_a_broken_file_is_said_in_one_line_and_replaced(content: str) -> None:
         assert tuning_cache.tuned_tiles(SHAPE, CPU) == 1
 
 
+@pytest.mark.slow
 def test_processes_that_tune_at_once_keep_each_others_choices() -> None:
     code = (
         "import sys, torch; from vlmprof.kernels.common.tuning_cache import Shape\n"

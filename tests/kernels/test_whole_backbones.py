@@ -109,6 +109,7 @@ def test_a_mode_that_cannot_be_had_is_named(mode: str, words: str, tmp_path: Pat
     assert words in str(result.exception)
 
 
+@pytest.mark.slow
 def test_an_operation_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     measure = bench_ops.measure
 

@@ -77,6 +77,7 @@ def test_another_process_that_loads_the_machine_is_seen():
     assert "other processes took" in machine.warnings[0]
 
 
+@pytest.mark.slow
 def test_the_measured_process_itself_is_not_another():
     telemetry = Telemetry()
     process = multiprocessing.get_context("fork").Process(target=_burn, args=(5,))

@@ -142,6 +142,7 @@ def test_plot_draws_a_run_into_its_own_folder(run: Path) -> None:
     assert "measured" in (run / "six_panel.svg").read_text()
 
 
+@pytest.mark.slow
 def test_an_adaptive_run_is_drawn_by_its_medians(run: Path, tmp_path: Path) -> None:
     def notes(*options: str) -> str:
         invoke("plot", run, "--format", "svg", *options)
@@ -160,6 +161,7 @@ def test_an_adaptive_run_is_drawn_by_its_medians(run: Path, tmp_path: Path) -> N
         notes("--statistic", "mode")
 
 
+@pytest.mark.slow
 def test_plot_draws_the_published_figure_without_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +265,7 @@ def test_parquet_keeps_every_number(run: Path) -> None:
     assert len(again) == len(frame)
 
 
+@pytest.mark.slow
 def test_report_writes_both_pages(run: Path, tmp_path: Path) -> None:
     result = invoke("report", run, "--out", tmp_path / "out")
     assert result.exit_code == 0
@@ -274,6 +277,7 @@ def test_report_writes_both_pages(run: Path, tmp_path: Path) -> None:
         invoke("report", run, "--format", "pdf")
 
 
+@pytest.mark.slow
 def test_a_notebook_holds_a_run(run: Path, tmp_path: Path) -> None:
     loaded = vlmprof.load(run)
     assert len(loaded.frame) == 18

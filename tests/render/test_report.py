@@ -113,6 +113,7 @@ def test_the_chart_of_fits_holds_the_points_and_the_curve_that_made_them(tmp_pat
     assert (curve <= np.array(fitted["high"])).all()
 
 
+@pytest.mark.slow
 def test_text_from_a_run_is_escaped_everywhere(tmp_path: Path) -> None:
     rows = [
         *sweep(("vit-t",)),
@@ -132,6 +133,7 @@ def test_text_from_a_run_is_escaped_everywhere(tmp_path: Path) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [
@@ -158,6 +160,7 @@ def drawn(rows: list[Row]) -> dict[str, Figure | None]:
     return {word: draw(content) for section in PICTURES.values() for word, _, draw in section}
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_from_the_rows(tmp_path: Path) -> None:
     rows = sweep(("vit-t", "vmamba-t"), oom_from={"vmamba-t": 1024})
     pictures = drawn(rows)
@@ -195,6 +198,7 @@ def test_nothing_is_pictured_that_was_not_measured() -> None:
     assert told([cell()]) == {"stages", "launch"}
 
 
+@pytest.mark.slow
 def test_several_runs_are_told_apart(tmp_path: Path) -> None:
     runs = [Run("same", frame(sweep(("vit-t",), scale=scale)), {}, {}) for scale in (1.0, 2.0)]
     write_report(runs, tmp_path)
@@ -204,6 +208,7 @@ def test_several_runs_are_told_apart(tmp_path: Path) -> None:
         write_report([], tmp_path)
 
 
+@pytest.mark.slow
 def test_many_rows_are_all_in_the_page_and_charts_say_what_they_leave_out(tmp_path: Path) -> None:
     base = frame(sweep(("vit-t",), (224, 512)))
     many = pd.concat(

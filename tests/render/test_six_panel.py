@@ -178,6 +178,7 @@ def test_every_axis_carries_its_unit() -> None:
     assert found["f"].get_ylabel() == "Memory (GiB)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["one-column", "two-column"])
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path, words, said):
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_gpu_asked_for_where_there_is_none(tmp_path):
     import torch
 

@@ -72,6 +72,7 @@ def test_bash_understands_every_script(script):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "seconds"), [(1, 0.03), (4, 0.17), (9, 0.29)])
 def test_killed_at_any_moment_it_leaves_an_archive_of_all_but_the_command_in_flight(tmp_path, steps, seconds):
     killed = subprocess.Popen(
@@ -109,6 +110,7 @@ def test_told_to_end_it_packs_what_there_is_and_leaves_nothing_running(tmp_path)
     assert not Path(f"/proc/{(rows.parent / 'pid').read_text().strip()}").exists()
 
 
+@pytest.mark.slow
 def test_nothing_starts_that_has_no_time_left_and_what_runs_is_ended(tmp_path):
     steps = "FIRST=(long after)\nSECOND=()\n"
     steps += "step_long() { run 60 sleep 50; }\nstep_after() { run 5 touch after; }\n"

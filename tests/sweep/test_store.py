@@ -159,6 +159,7 @@ def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years"
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from vlmprof.store import RunFolder;"

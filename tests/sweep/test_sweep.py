@@ -62,6 +62,7 @@ def test_every_number_is_there_and_the_parts_make_the_whole(small_run):
         assert products <= row["counted_connector_flops"] < 1.05 * products
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "iterations", "measured_s", "unmet"),
     [
@@ -98,6 +99,7 @@ def test_rows_carry_what_was_achieved_beside_what_the_device_reaches(small_run):
         assert row["achieved_vision_flops_per_s"] < row["matmul_ceiling_flops_per_s"]
 
 
+@pytest.mark.slow
 def test_compiling_is_told_apart_and_ends_cleanly(tmp_path):
     chosen = ("--backbone", "vit-t", "--resolution", "32", "--stages", "preprocess", "--stages", "vision")
     ended = sweep(tmp_path, *chosen, "--mode", "compile", "--mode", "eager", "--iterations", "1")
@@ -108,6 +110,7 @@ def test_compiling_is_told_apart_and_ends_cleanly(tmp_path):
     assert eager["compile_s"] is None
 
 
+@pytest.mark.slow
 def test_a_mode_that_decoding_does_not_follow_is_said(tmp_path):
     chosen = ("--backbone", "vit-t", "--resolution", "32", "--iterations", "1", "--new-tokens", "1")
     stages = [option for name in STAGES for option in ("--stages", name)]
@@ -118,6 +121,7 @@ def test_a_mode_that_decoding_does_not_follow_is_said(tmp_path):
     assert "mode compile" in said[0][0]
 
 
+@pytest.mark.slow
 def test_an_attention_backend_that_does_not_take_the_tensors_is_said_in_a_line(tmp_path):
     # no device has a float32 kernel of cuDNN's
     chosen = ("--backbone", "vit-t", "--resolution", "32", "--iterations", "1", "--dtype", "float32")
@@ -128,6 +132,7 @@ def test_an_attention_backend_that_does_not_take_the_tensors_is_said_in_a_line(t
     assert cudnn["message"].startswith("attention cudnn does not take this model's tensors in float32 on c")
 
 
+@pytest.mark.slow
 def test_a_kernel_backend_that_cannot_run_here_is_an_error_and_no_other_takes_its_place(tmp_path):
     import torch
 
@@ -184,6 +189,7 @@ def test_the_figure_and_the_table_are_left(small_run):
     assert "VMamba-T" in ended.stdout
 
 
+@pytest.mark.slow
 def test_plotting_again_loads_no_torch(small_run):
     folder, _, _ = small_run
     code = (
@@ -196,6 +202,7 @@ def test_plotting_again_loads_no_torch(small_run):
     assert (folder / "run" / "six_panel.svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a CPU's memory limit needs Linux")
 def test_a_memory_limit_makes_a_cpu_run_out_for_real(tmp_path):
     ended = sweep(
@@ -210,6 +217,7 @@ def test_a_memory_limit_makes_a_cpu_run_out_for_real(tmp_path):
     assert "out of memory in vision" in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_mode_this_device_lacks_is_a_row_that_says_so(tmp_path):
     import torch
 

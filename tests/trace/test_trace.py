@@ -14,6 +14,8 @@ import pytest
 
 STAGES = ["preprocess", "vision", "connector", "prefill"]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):

@@ -83,6 +83,7 @@ except (RuntimeError, MemoryError) as problem:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits a process's data")
 @pytest.mark.parametrize(("side", "ends"), [(256, "fits"), (2048, "out of memory")])
 def test_the_small_vlm_fits_512_mib_at_256_and_not_at_2048(side, ends):
@@ -91,6 +92,7 @@ def test_the_small_vlm_fits_512_mib_at_256_and_not_at_2048(side, ends):
     assert done.stdout.strip() == ends, done.stderr
 
 
+@pytest.mark.slow
 def test_preloading_touches_no_gpu():
     code = (
         "import importlib, vlmprof.vlm as v; [importlib.import_module(m) for m in v.PRELOAD]; "
@@ -99,6 +101,7 @@ def test_preloading_touches_no_gpu():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["vit-t", "vitdet-b", "vmamba-t", "vmamba-t-v0", "mambavision-t"])
 def test_autocast_computes_in_16_bits_what_float32_does(backbone):
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))

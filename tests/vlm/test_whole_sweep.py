@@ -12,6 +12,8 @@ from small_vlms import internvl, llava, qwen2_5_vl, smolvlm
 STAGES = ("preprocess", "vision", "connector", "prefill")
 MODELS = (llava, qwen2_5_vl, smolvlm, internvl)
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
