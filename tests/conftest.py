@@ -18,6 +18,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
     A GPU is not shared between tests, so with one they run one after another.
     """
+    if hasattr(config, "workerinput"):
+        return
     several = not any(".py" in argument for argument in config.args)
     free = config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None
     if several and free and not config.option.usepdb and not has_gpu():
