@@ -54,6 +54,7 @@ def test_ratio_intervals_cover_the_truth_as_often_as_they_say() -> None:
     assert np.mean([1.1 in ratio.ratio for ratio in ratios]) == pytest.approx(0.95, abs=0.025)
 
 
+@pytest.mark.slow
 def test_the_guard_sees_a_slowdown_and_rarely_cries_wolf() -> None:
     assert len(regressions(both(1.12, 0.02), 0.05)) == 18
     assert regressions(both(1.04, 0.02), 0.05) == []

@@ -33,6 +33,7 @@ def test_parameters_of_hierarchical_encoders_with_their_head(name):
     assert sum(parameter.numel() for parameter in whole.parameters()) == facts(name).parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "dropped"),
     [

@@ -1,11 +1,13 @@
 """ViT-Adapter against the authors' own outputs (tests/golden)."""
 
+import pytest
 import torch
 from golden import golden_image, load, load_golden_weights, relative_error
 
 from vlmprof.backbones import create_backbone
 
 
+@pytest.mark.slow
 def test_agrees_with_the_authors():
     golden = load("vit_adapter.json")["vit-adapter-deit-b"]
     encoder = create_backbone("vit-adapter-deit-b")

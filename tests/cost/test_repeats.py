@@ -28,7 +28,18 @@ def everything(cost: CellCost) -> Any:
     return stages, cost.visual_tokens, cost.held_bytes
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
+QUICK = ("vit", "vmamba", "siglip2", "swin")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name.startswith(QUICK) and "adapter" not in name
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in ONE_OF_EACH_FAMILY
+    ],
+)
 def test_every_family_costs_what_counting_in_full_says(name: str) -> None:
     extra = facts(name).extra
     if extra is not None:

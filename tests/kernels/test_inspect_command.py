@@ -86,6 +86,7 @@ def launched_otherwise(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], 
     monkeypatch.setattr(launch_variants, "all_launches", lambda: iter(changed))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_compiled_again(compiled: list[str]) -> None:
     first = inspect("--kernel", "cross_scan bf16")
     (kept,) = inspect_cache.folder().glob("*.json")
@@ -95,6 +96,7 @@ def test_what_cannot_be_read_is_compiled_again(compiled: list[str]) -> None:
     assert len(compiled) == 4
 
 
+@pytest.mark.slow
 def test_one_that_does_not_compile_is_named_and_fails(
     compiled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

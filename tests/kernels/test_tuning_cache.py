@@ -165,6 +165,7 @@ def test_a_launch_uses_what_tuning_found_and_says_so(interpreted_environment: di
     assert json.loads(done.stdout) == [1, "rule", 3, 3, "tuning", True]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
 def test_the_command_says_that_it_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)

@@ -60,6 +60,7 @@ def test_ratios_are_against_the_fastest() -> None:
     assert list(bench_encoder.speed_ups({})) == []
 
 
+@pytest.mark.slow
 def test_the_command_writes_rows_beside_the_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     kept = ("eager", "graphed")
@@ -83,6 +84,7 @@ def bench(folder: Path, *options: str) -> Result:
     return CliRunner().invoke(app, ["bench", "--backbones", "vmamba-t", *where, *options])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_an_earlier_one_ended(tmp_path: Path) -> None:
     assert bench(tmp_path, "--resolution", "64", "--mode", "eager").exit_code == 0
     (first,) = json.loads((tmp_path / "backbones.json").read_text())

@@ -52,6 +52,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_DATA counts mappings on Linux alone")
 def test_a_memory_limit_counts_from_the_bare_libraries():
     ended = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True)

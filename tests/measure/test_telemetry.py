@@ -63,6 +63,7 @@ def _burn(seconds):
         pass
 
 
+@pytest.mark.slow
 def test_another_process_that_loads_the_machine_is_seen():
     telemetry = Telemetry()
     telemetry.poll(os.getpid(), 0)

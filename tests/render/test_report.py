@@ -56,6 +56,7 @@ def data_of(html: str) -> dict:
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])
 
 
+@pytest.mark.slow
 def test_the_page_holds_the_rows_and_loads_nothing(tmp_path: Path) -> None:
     rows = sweep(oom_from={"vmamba-t": 1024})
     html, markdown = make(rows, tmp_path)
@@ -97,6 +98,7 @@ def test_means_and_medians_have_their_own_intervals(tmp_path: Path) -> None:
     assert "End-to-end median" in markdown
 
 
+@pytest.mark.slow
 def test_the_chart_of_fits_holds_the_points_and_the_curve_that_made_them(tmp_path: Path) -> None:
     rows = sweep(("vit-t", "vit-s"), oom_from={"vit-s": 384})
     fits = {fit["title"]: fit for fit in data_of(make(rows, tmp_path)[0])["charts"]["fits"]}

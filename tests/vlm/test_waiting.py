@@ -127,6 +127,7 @@ def test_language_models_do_not_wait(kind: str, tmp_path: Path) -> None:
     assert read.operators == []
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_prefill_attends_without_a_mask(tmp_path: Path) -> None:
     vlm = small_vlm("llama", tmp_path)
