@@ -19,6 +19,7 @@ from vlmprof.cost.devices import sheet
 from vlmprof.plan import make_plan
 from vlmprof.spec import load_spec
 
+pytestmark = pytest.mark.slow
 H200 = sheet("h200")
 
 if torch.cuda.is_available():
