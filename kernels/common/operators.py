@@ -38,9 +38,15 @@ def like_the_first(x: torch.Tensor, *_: object) -> torch.Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
+# asked once: torch 2.11's compiler cannot trace the question
+_AUTOCAST_DEVICES = tuple(
+    kind for kind in ("cpu", "cuda", "mps", "xpu", "hpu") if torch.amp.is_autocast_available(kind)
+)
+
+
 def under_autocast(x: torch.Tensor) -> torch.Tensor:
     """A float32 input in the dtype that torch.autocast asks for where it is on, as its own products do."""
     kind = x.device.type
-    if x.dtype != torch.float32 or not torch.amp.is_autocast_available(kind):
+    if x.dtype != torch.float32 or kind not in _AUTOCAST_DEVICES:
         return x
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
