@@ -11,7 +11,7 @@ import gc
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from vlmprof.errors import UserError
 from vlmprof.fields import SETTINGS
+from vlmprof.measure.samples import Samples
 from vlmprof.records import Row, completed
 
 try:
@@ -35,9 +36,6 @@ POLICY = {"run_after_oom", "cell_timeout_s", "cool_down_s", "order", "profile"}
 """Settings that decide which cells and passes run, not what a number means: they may change on resuming."""
 
 Understood = TypeVar("Understood")
-
-Samples = Mapping[str, Sequence[float]]
-"""Column name to one raw value per measured iteration."""
 
 
 class RunFolder:
@@ -110,7 +108,7 @@ class RunFolder:
 
     def samples(self, cell_id: str) -> Samples:
         """A cell's raw values as written; empty if its file is gone."""
-        return _read_samples(self.path / SAMPLES / f"{cell_id}.json") or {}
+        return _read_samples(self.path / SAMPLES / f"{cell_id}.json") or Samples()
 
     def log_path(self, cell_id: str) -> Path:
         """Where a cell's process writes what it prints."""
@@ -176,7 +174,7 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def load_samples(run: Path | str) -> dict[str, dict[str, list[float]]]:
+def load_samples(run: Path | str) -> dict[str, Samples]:
     """Raw values by cell id and column; cells without a readable file are absent."""
     samples = {}
     for path in sorted((Path(run) / SAMPLES).glob("*.json")):
@@ -194,12 +192,12 @@ def load_manifest(run: Path | str) -> dict[str, Any]:
     return manifest
 
 
-def _read_samples(path: Path) -> dict[str, list[float]] | None:
+def _read_samples(path: Path) -> Samples | None:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return values if isinstance(values, dict) else None
+    return Samples(values) if isinstance(values, dict) else None
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:

@@ -124,7 +124,7 @@ def test_other_failures_are_named_and_do_not_skip_larger_sizes(everything_at_onc
 
 
 def test_a_killed_worker_counts_as_memory_only_where_the_kernel_says_so(everything_at_once):
-    from vlmprof.execution.oom import system_oom_kills
+    from vlmprof.measure.oom import system_oom_kills
 
     _, found, _ = everything_at_once
     row = found["killed", "32"]

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from vlmprof.execution import limits
-from vlmprof.execution.cell import measure_cell
+from vlmprof.execution.machine import describe_machine
 from vlmprof.execution.processes import call_in_process
 from vlmprof.execution.progress import Progress
-from vlmprof.execution.sweep import describe_machine
+from vlmprof.execution.supervisor import measure_cell
 from vlmprof.plan import Cell, cell_id, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.settings import AxisValue, Machine, Settings

@@ -16,16 +16,15 @@ from typing import Any
 import torch
 
 from vlmprof.environment import accelerator_facts
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, first_line
 from vlmprof.execution.kernel_jobs import BenchJob, EncoderJob, TuneJob
 from vlmprof.execution.kernel_runs import Begun, Outcome
-from vlmprof.execution.oom import is_out_of_memory
-from vlmprof.execution.processes import first_line
 from vlmprof.kernels import resolve_backend
 from vlmprof.kernels.common.backends import OPERATIONS, why_not_triton
 from vlmprof.kernels.tools import bench_ops
 from vlmprof.kernels.tools import verify as checks
 from vlmprof.measure.clocks import make_current
+from vlmprof.measure.oom import is_out_of_memory
 from vlmprof.records import Status
 
 Attempt = tuple[Mapping[str, Any], Callable[[], dict[str, Any]]]

@@ -8,8 +8,8 @@ from types import TracebackType
 from rich.console import Console
 
 from vlmprof.activity import say
-from vlmprof.execution.board import Reading
 from vlmprof.execution.progress import describe
+from vlmprof.execution.status_board import Reading
 from vlmprof.plan import Cell
 from vlmprof.records import Row
 from vlmprof.units import show_bytes

@@ -22,8 +22,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from vlmprof.errors import UserError
-from vlmprof.execution.board import Board
+from vlmprof.errors import UserError, first_line
+from vlmprof.execution.status_board import StatusBoard
 
 POLL_S = 0.2
 PRELOAD = "vlmprof.execution.preload"
@@ -232,13 +232,6 @@ def _tail(log: Path | None) -> str:
         return ""
 
 
-def first_line(text: str, limit: int = 300) -> str:
-    """The first line of a message that says something, cut to a readable length."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def board() -> Board:
+def status_board() -> StatusBoard:
     """A new board that a process of `call_in_process` can be given."""
-    return Board.shared(context())
+    return StatusBoard.shared(context())

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from vlmprof.activity import say
-from vlmprof.execution.board import Reading
+from vlmprof.execution.status_board import Reading
 from vlmprof.plan import Cell
 from vlmprof.records import Row, Status
 from vlmprof.units import show_duration, show_seconds

@@ -30,6 +30,10 @@ class Peaks:
         )
 
 
+NO_PEAKS = Peaks(None, None, None)
+"""Nothing was read."""
+
+
 class MemoryMeter:
     """Reads and resets the high-water marks of this process and of its device."""
 

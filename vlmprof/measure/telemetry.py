@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import psutil
 
+from vlmprof.measure.samples import mean
+
 SHORTEST_WINDOW_S = 1.0
 """Energy over less than this says more about the counter than about the model."""
 
@@ -33,7 +35,7 @@ THROTTLING = {
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineState:
     """What the machine did while a cell was measured. None where it cannot be read here."""
 
     gpu_clock_mean_mhz: float | None = None
@@ -98,10 +100,10 @@ class Telemetry:
             if reading is not None:
                 self._gpu.append((iteration, reading))
 
-    def summary(self) -> Machine:
+    def summary(self) -> MachineState:
         """What was seen. Without at least two polls there is nothing to say."""
         if len(self._times_s) < 2:
-            return Machine()
+            return MachineState()
         window_s = self._times_s[-1] - self._times_s[0]
         other = self._busy_s[-1] - self._busy_s[0] - (self._own_s[-1] - self._own_s[0])
         # the counters tick in hundredths of a second
@@ -111,20 +113,20 @@ class Telemetry:
             warnings.append(f"other processes took {other_cores:.1f} of {os.cpu_count()} cores")
         readings = [reading for _, reading in self._gpu]
         if not readings:
-            return Machine(
-                cpu_clock_mean_mhz=_mean(self._cpu_mhz),
+            return MachineState(
+                cpu_clock_mean_mhz=mean(self._cpu_mhz),
                 other_load_cores=other_cores,
                 warnings=tuple(warnings),
             )
         clocks = [reading.clock_mhz for reading in readings]
-        return Machine(
-            gpu_clock_mean_mhz=_mean(clocks),
+        return MachineState(
+            gpu_clock_mean_mhz=mean(clocks),
             gpu_clock_min_mhz=min(clocks),
             gpu_clock_max_mhz=max(clocks),
             gpu_temperature_max_c=max(_told(reading.temperature_c for reading in readings), default=None),
-            gpu_power_mean_w=_mean(_told(reading.power_w for reading in readings)),
+            gpu_power_mean_w=mean(_told(reading.power_w for reading in readings)),
             energy_per_iteration_j=self._energy_per_iteration_j(window_s),
-            cpu_clock_mean_mhz=_mean(self._cpu_mhz),
+            cpu_clock_mean_mhz=mean(self._cpu_mhz),
             other_load_cores=other_cores,
             warnings=(*warnings, *_gpu_warnings(readings)),
         )
@@ -205,7 +207,3 @@ def _busy_s() -> float:
 
 def _told(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
