@@ -7,6 +7,7 @@ fork of it, which costs milliseconds and begins with an untouched accelerator.
 from __future__ import annotations
 
 import importlib
+import logging
 import multiprocessing
 import os
 import sys
@@ -24,6 +25,9 @@ from typing import Any
 
 from vlmprof.errors import UserError, first_line
 from vlmprof.execution.status_board import StatusBoard
+from vlmprof.logs import PACKAGE, log_to_stderr
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
 PRELOAD = "vlmprof.execution.preload"
@@ -119,9 +123,11 @@ def call_in_process(
     spawn = context()
     answers, answer = spawn.Pipe(duplex=False)
     lifeline, held = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log))
+    level = min(PACKAGE.getEffectiveLevel(), logging.WARNING)
+    process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log, level))
     with _same_search_path():
         process.start()
+    logger.debug("process %d started: %s", process.pid, target)
     begun_s = heard_s = time.monotonic()
     answer.close()
     lifeline.close()
@@ -137,6 +143,7 @@ def call_in_process(
                 if _later(now_s - begun_s, timeout_s) or _later(now_s - heard_s, item_timeout_s):
                     process.kill()
                     process.join()
+                    logger.debug("process %d took too long, killed", process.pid)
                     return Ended(timed_out=True, last_words=_tail(log))
             kind, content = _answer(answers)
             if kind == "item":
@@ -144,9 +151,11 @@ def call_in_process(
                 heard_s = time.monotonic()
         if kind == "died":
             process.join()
+            logger.debug("process %d died, exit code %s", process.pid, process.exitcode)
             return Ended(exit_code=process.exitcode, last_words=_tail(log))
         # what it opened besides, such as a compiler's workers and locks, is its own to close
         process.join(GRACE_S)
+        logger.debug("process %d answered (%s), exit code %s", process.pid, kind, process.exitcode)
         return Ended(**{kind: content}, last_words=_tail(log))
     finally:
         # whatever happened, nothing of this call is left running
@@ -175,11 +184,13 @@ def _serve(
     answer: Connection,
     lifeline: Connection,
     log: Path | None,
+    level: int,
 ) -> None:
     """The other process's side."""
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     if log is not None:
         _print_to(log)
+        log_to_stderr(level)
     try:
         module, _, function = target.partition(":")
         value = getattr(importlib.import_module(module), function)(*args)
