@@ -167,7 +167,7 @@ def _load(spec: str | None, overrides: dict[str, Any]) -> Any:
         read_rgb_file(Path(checked.settings.image))
     files = {"weights": checked.settings.weights, "study_checkpoint": checked.settings.study_checkpoint}
     for setting, path in files.items():
-        if path not in (None, "pretrained") and not Path(path).expanduser().is_file():
+        if path not in (None, "pretrained") and not Path(path).expanduser().exists():
             raise UserError(f"{setting}: there is no file {path}")
     return checked
 
