@@ -34,7 +34,7 @@ class Counted(PlainProgress):
 
 @pytest.fixture
 def devices(monkeypatch):
-    """Two simulated GPUs. The first cell of `cuda:0` is disturbed; the cells that began, with their device."""
+    """Two simulated GPUs, the first cell of `cuda:0` disturbed: which cells began, and where."""
     begun = []
 
     def measure_cell(cell, settings, machine, log, on_reading, stop):
