@@ -124,8 +124,10 @@ def has_gpu() -> bool:
 
 
 def visible_gpu_uuid() -> str | None:
-    """The driver's name of the first GPU that `CUDA_VISIBLE_DEVICES` leaves this process, without torch; None
-    where that or the driver does not say."""
+    """The UUID of the first GPU in `CUDA_VISIBLE_DEVICES`, without torch.
+
+    None where that variable or the driver does not say.
+    """
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
     if first.startswith("GPU-"):
         return first
@@ -161,8 +163,8 @@ def _commit() -> str | None:
 
     VLMPROF_COMMIT says it for a copy without its history.
     """
-    if said := os.environ.get("VLMPROF_COMMIT"):
-        return said
+    if commit := os.environ.get("VLMPROF_COMMIT"):
+        return commit
     root = Path(vlmprof.__file__).parent.parent
     if not (root / ".git").exists():
         return None

@@ -124,7 +124,7 @@ class Row:
     backends: Mapping[str, str] = field(default_factory=dict)
     """Which implementation of each replaceable part ran, such as `{"ss2d": "torch"}`."""
     warnings: tuple[str, ...] = ()
-    """What is odd about the samples or the output."""
+    """What a reader of the samples or the output should know."""
     disturbances: tuple[str, ...] = ()
     """What the machine did meanwhile that may have changed the numbers."""
 

@@ -1,7 +1,7 @@
 """The run folder: `run.json`, append-only `rows.jsonl`, raw values in `samples/`, output in `logs/`.
 
-A row is on disk before the next cell starts. A line that was cut off is no row: readers pass over it
-and the next writer removes it, so its cell is simply measured again.
+A row is on disk before the next cell starts. A line that was cut off is no row: readers skip it and the next
+writer removes it, so its cell is measured again.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Understood = TypeVar("Understood")
 
 
 class RunFolder:
-    """A run that is being written. A context manager: it holds a lock that a crash does not leave behind."""
+    """A run that is being written: a context manager with a lock that a crash does not leave behind."""
 
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
         """Open `path`, or make it and write `manifest` (`spec`, `command`, `environment`).
 
-        A run may grow: a specification that differs by having more values on its axes takes the place of the
-        one that is there. Raises `UserError` when the folder cannot be written, belongs to another
-        specification or device, or another sweep is writing to it.
+        A run may grow: a specification with more values on its axes replaces the one that is there. Raises
+        `UserError` when the folder cannot be written, belongs to another specification or device, or another
+        sweep is writing to it.
         """
         self.path = path
         try:
@@ -88,7 +88,7 @@ class RunFolder:
             if samples:
                 _write_whole(self.path / SAMPLES / f"{row.cell_id}.json", json.dumps(samples))
             text = json.dumps(row.to_flat(), allow_nan=False, ensure_ascii=False)
-            # half a surrogate pair, as in a file's odd name, is no UTF-8: written as a question mark
+            # half a surrogate pair, as in a badly encoded file name, becomes a question mark
             line = memoryview(text.encode("utf-8", "replace") + b"\n")
             while line:
                 line = line[self._rows.write(line) :]
@@ -184,7 +184,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def load_samples(run: Path | str) -> dict[str, Samples]:
-    """Raw values by cell id and column; cells without a readable file are absent."""
+    """Raw values by cell id; cells without a readable file are left out."""
     samples = {}
     for path in sorted((Path(run) / SAMPLES).glob("*.json")):
         values = _read_samples(path)

@@ -50,7 +50,7 @@ MODES: dict[Mode, Callable[[torch.device], Callable[[Call], Call]]] = {
     "compile": _compiled,
     "graphs": _graphed,
 }
-"""By name: from a device to what wraps a call."""
+"""By name, a function from a device to what wraps a call."""
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def quiet_autograd(mode: Mode) -> AbstractContextManager[object]:
 
 
 class CompileTime:
-    """While open, adds up the wall time that torch.compile spends compiling, where `mode` compiles."""
+    """Sums the wall time that torch.compile spends compiling within the context, if `mode` compiles."""
 
     def __init__(self, mode: Mode) -> None:
         self.total_s: float | None = 0.0 if mode == "compile" else None
@@ -140,5 +140,5 @@ class Graphed:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            said = f"a CUDA graph cannot hold this stage: {first_line(str(error))}"
-            raise RuntimeError(said) from error
+            message = f"a CUDA graph cannot hold this stage: {first_line(str(error))}"
+            raise RuntimeError(message) from error

@@ -1,4 +1,4 @@
-"""Showing a search for the frontier as it runs: what is probed, and what came of it."""
+"""Shows a search for the frontier as it runs: what is probed, and the result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlmprof.units import show_bytes
 
 
 class ProbeProgress:
-    """A line per probe, and on a terminal what the running one is doing. How many will follow, none knows."""
+    """A line per probe, and on a terminal the status of the running one. How many follow is not known."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -130,7 +130,7 @@ def _after_encoder_s(source_samples: Samples) -> list[float]:
 
 
 def _llm_warnings(source_row: Row) -> list[str]:
-    """The warnings and disturbances of a source row, without those about latencies that nobody takes over."""
+    """The warnings and disturbances of a source row, but for those about latencies that are not shared."""
     found = []
     for warning in (*source_row.warnings, *source_row.disturbances):
         latencies = re.findall(r"\b(?:host|gpu)_\w+_s\b|\bend_to_end_s\b", warning)

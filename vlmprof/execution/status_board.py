@@ -46,7 +46,7 @@ class StatusBoard:
         return cls(context.RawArray(c_int64, 4))
 
     def enter(self, phase: Phase, place: str, iterations: int = 0) -> None:
-        """A phase of so many iterations, 0 if not known, begins in `place`, one of `PLACES`."""
+        """A phase of `iterations` iterations, 0 if not known, begins in `place`, one of `PLACES`."""
         self._cells[:] = [phase, PLACES.index(place), 0, iterations]
 
     def stage_marker(self, stages: Sequence[str]) -> Callable[[int], None]:

@@ -1,7 +1,7 @@
-"""One traced iteration of a cell: a timeline for TensorBoard and Perfetto, and its operators by stage.
+"""Traces one iteration of a cell: a timeline for TensorBoard and Perfetto, and its operators by stage.
 
-The profiler slows down what it watches, so a trace is made apart and never measured. Stages and the
-modules of the vision backbone are annotated by name, so a timeline reads `vision > layers.0 > blocks.1`.
+The profiler slows down what it watches, so traced iterations are never measured. Stages and the modules of
+the vision backbone are annotated by name, so a timeline reads `vision > layers.0 > blocks.1`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from vlmprof.settings import Settings
 
 WARM_UP = 3
 DEEPEST = 3
-"""How many dots an annotated module's name may have: `layers.0.blocks.1` has three."""
+"""Most dots in an annotated module's name: `layers.0.blocks.1` has three."""
 
 
 def trace_cell(cell: Cell, settings: Settings, folder: Path, board: StatusBoard) -> list[OperatorTime]:
-    """Trace one iteration of `cell` after a short warm-up.
+    """Trace one iteration of `cell` after a short warm-up; return the operators of each stage, longest first.
 
-    Leaves `folder/<cell id>.<number>.pt.trace.json`, which torch-tb-profiler and Perfetto both read, and
-    returns the operators of each stage, the longest first. Raises whatever the model raises.
+    Writes `folder/<cell id>.<number>.pt.trace.json`, which torch-tb-profiler and Perfetto both read. Raises
+    whatever the model raises.
     """
     device = torch.device(settings.device)
     make_current(device)
@@ -94,7 +94,7 @@ def _annotated_stages(stage: Stage | StageGroup) -> StageGroup:
 
 @contextmanager
 def _annotated_modules(module: nn.Module) -> Iterator[None]:
-    """Show each of the module's parts under its name in a trace while the context lasts."""
+    """Annotate the module's parts with their names in a trace within this context."""
     handles, open_ranges = [], []
 
     def enter(name: str) -> Any:

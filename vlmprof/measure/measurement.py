@@ -42,7 +42,7 @@ class MeasurementProtocol:
     """How a pipeline is measured."""
 
     warm_up: int | Settling = field(default_factory=Settling)
-    """Discarded iterations: so many, or until latencies have settled."""
+    """Discarded iterations: a number, or until latencies have settled."""
     stopping: StoppingRule = field(default_factory=lambda: Adaptive(watched=("end_to_end_s",)))
     judged: tuple[str, ...] = ("end_to_end_s",)
     """Columns of samples whose drift, modes and jitter become warnings."""

@@ -19,10 +19,10 @@ class Phase(IntEnum):
 
 
 class Observer(Protocol):
-    """Is told what happens inside the measuring loop, so every method must cost next to nothing."""
+    """Is called from inside the measuring loop, so every method must cost next to nothing."""
 
     def enter(self, phase: Phase, place: str, iterations: int = 0) -> None:
-        """A phase of so many iterations begins, in stage `place`."""
+        """A phase of `iterations` iterations, 0 if not known, begins in stage `place`."""
 
     def count(self, iteration: int) -> None:
         """Iteration number `iteration`, from 0, begins."""

@@ -1,6 +1,6 @@
-"""What a stream of samples supports: an interval for its median, and warnings about its shape.
+"""What samples support: an interval for their median, and warnings about their distribution.
 
-Nothing is ever dropped. An outlier is a sample, and a median bears it.
+No sample is ever dropped: a median is robust against outliers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FEWEST = 6
 """With fewer samples even the smallest and the largest do not enclose the median with 95 %: 1 - 2/2⁵."""
 
 FEWEST_TO_JUDGE = 18
-"""With fewer samples chance draws every shape."""
+"""With fewer samples every shape can be chance."""
 
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
@@ -31,13 +31,13 @@ MOST_CORRELATED = 0.95
 """The rank correlation of neighbours is taken to be no higher."""
 
 DRIFT_SHARE, DRIFT_ERRORS = 0.02, 5.0
-"""A drift is at least this share of the median, and so many standard errors."""
+"""The least drift that is reported: as a share of the median, and in standard errors."""
 
 MODES_APART, LEAST_ASHMAN_D, EMPTY_SHARE = 0.03, 4.0, 0.5
-"""Two modes are this share of the median apart, by this D, with so much of the way between them empty."""
+"""Two modes are at least this share of the median apart, by this D, with this share of the gap empty."""
 
 SMALLEST_MODE = 5
-"""The smaller mode holds at least one in so many samples."""
+"""The smaller mode holds at least one sample in this many."""
 
 JITTER_SHARE = 0.1
 """The interquartile range, as a share of the median, from which samples are called jittered."""

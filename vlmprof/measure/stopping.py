@@ -1,8 +1,8 @@
 """When to begin measuring and when to stop.
 
-fixed      so many discarded iterations, then so many measured ones (the paper's protocol: 100 + 100)
+fixed      a number of discarded iterations, then a number of measured ones (the paper's protocol: 100 + 100)
 adaptive   discard until settled, then measure until every watched median is known to within the
-           target, or the budget is spent; what was not reached is said
+           target, or the budget is spent; a warning says what was not reached
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LEAST_WINDOW = 3
 SETTLED_SHARE = 0.01
 """Neighbouring windows that differ by no more than this share have settled, whatever their scatter."""
 SETTLED_ERRORS = 2.0
-"""Or by no more than so many standard errors of their difference."""
+"""Or by no more than this many standard errors of their difference."""
 
 
 class StoppingRule(Protocol):

@@ -27,7 +27,7 @@ from vlmprof.records import Row, Status
 from vlmprof.settings import Machine, Settings
 
 ATTEMPTS = 3
-"""How often a cell is started before losing its worker counts as an error."""
+"""Starts of a cell before losing its worker is an error."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _slots(node: Mapping[str, Any], device: str, dtypes: Collection[str]) -> lis
 
 
 def _on_node(node_id: str, share: Mapping[str, float], function: Any) -> Any:
-    """`function` as a task that runs on one node with so much of it, and is not repeated by Ray itself."""
+    """`function` as a task that runs on one node with `share` of it, and that Ray does not retry."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

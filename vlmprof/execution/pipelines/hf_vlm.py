@@ -65,8 +65,8 @@ class _Marked:
 
     def __init__(self, vlm: WholeVLM) -> None:
         self._vlm = vlm
-        self._begin: Mark = _nobody
-        self._end: Mark = _nobody
+        self._begin: Mark = _ignored
+        self._end: Mark = _ignored
         vlm.mark_stages(lambda stage: self._begin(stage), lambda stage: self._end(stage))
 
     def run(self, inputs: dict[str, Any], begin: Mark, end: Mark) -> torch.Tensor:
@@ -74,5 +74,5 @@ class _Marked:
         return self._vlm.forward(inputs)
 
 
-def _nobody(stage: str) -> None:
+def _ignored(stage: str) -> None:
     pass

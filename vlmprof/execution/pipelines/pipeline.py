@@ -29,7 +29,7 @@ class Pipeline:
     backends: Mapping[str, str]
     """The implementation chosen for each replaceable part, such as `{"ss2d": "torch"}`."""
     visual_tokens: int | None = None
-    """Where only the built model can tell."""
+    """Where only the built model has the number."""
     warnings: tuple[str, ...] = ()
     """What differs from the cell's axes."""
 
