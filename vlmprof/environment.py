@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -25,10 +25,10 @@ PACKAGES = ("torch", "triton", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class Accelerator:
-    """The device that cells run on, as torch names it, and what torch is set to."""
+    """The device that cells run on, and what torch is set to."""
 
     device: str
-    """A torch device type: `cpu`, `cuda`, …"""
+    """As torch names it: `cpu`, `cuda:0`."""
     device_name: str
     device_memory_bytes: int | None
     device_uuid: str | None
@@ -57,7 +57,7 @@ def host_facts() -> dict[str, Any]:
     }
 
 
-def accelerator_facts(wanted: str) -> dict[str, Any]:
+def accelerator_facts(wanted: str) -> Accelerator:
     """The device that `wanted` (`auto` or a torch device) means here. Imports torch.
 
     Raises `UserError` when there is no such device.
@@ -84,9 +84,7 @@ def accelerator_facts(wanted: str) -> dict[str, Any]:
             properties = torch.get_device_module(device).get_device_properties(device)
             name, memory_bytes = properties.name, properties.total_memory
             uuid = "GPU-" + str(properties.uuid).removeprefix("GPU-")
-    return asdict(
-        Accelerator(str(device), name, memory_bytes, uuid, torch.get_num_threads(), torch.version.cuda)
-    )
+    return Accelerator(str(device), name, memory_bytes, uuid, torch.get_num_threads(), torch.version.cuda)
 
 
 @cache

@@ -50,7 +50,7 @@ def facts(device: str | None, backends: Sequence[str]) -> dict[str, Any]:
     except (ValueError, RuntimeError) as error:
         raise UserError(str(error)) from None
     return {
-        **accelerator_facts(str(where)), "backends": chosen, "why_not_triton": why_not_triton(where),
+        **asdict(accelerator_facts(str(where))), "backends": chosen, "why_not_triton": why_not_triton(where),
         "operations": OPERATIONS, "models": tuple(bench_ops.WIDTHS),
     }  # fmt: skip
 

@@ -6,15 +6,12 @@ import logging
 from collections.abc import Collection
 from dataclasses import replace
 
-from vlmprof.environment import host_facts
+from vlmprof.environment import Accelerator, host_facts
 from vlmprof.errors import UserError
 from vlmprof.execution.processes import call_in_process
 from vlmprof.settings import Machine
 
 logger = logging.getLogger(__name__)
-
-OWN_FIELDS = ("device", "device_name", "device_memory_bytes", "device_uuid")
-"""What of a device is a field of `Machine`; the rest are facts of the run."""
 
 
 def describe_machine(device: str, dtypes: Collection[str] = ()) -> Machine:
@@ -29,9 +26,11 @@ def describe_machine(device: str, dtypes: Collection[str] = ()) -> Machine:
     if ended.value is None:
         why = ended.error or f"the process that looked at it ended with code {ended.exit_code}"
         raise UserError(f"device {device!r} cannot be used: {why}")
-    own = {name: ended.value[name] for name in OWN_FIELDS}
-    others = {name: value for name, value in ended.value.items() if name not in OWN_FIELDS}
-    machine = Machine(**own, facts={**host_facts(), **others})
+    found: Accelerator = ended.value
+    machine = Machine(
+        found.device, found.device_name, found.device_memory_bytes, found.device_uuid,
+        facts={**host_facts(), "torch_threads": found.torch_threads, "cuda_version": found.cuda_version},
+    )  # fmt: skip
     logger.info("device %s: %s, %s bytes", machine.device, machine.device_name, machine.device_memory_bytes)
     if not dtypes:
         return machine
