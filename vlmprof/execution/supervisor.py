@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from vlmprof.execution.endings import how_it_ended
-from vlmprof.execution.processes import Ended, call_in_process, status_board
+from vlmprof.execution.processes import call_in_process, status_board
 from vlmprof.execution.rows import unmeasured_row
 from vlmprof.execution.status_board import Reading
 from vlmprof.measure import oom
@@ -60,17 +60,19 @@ def measure_cell(
         on_item=early.append,
         stop=stop,
     )
-    if ended.value is not None:
-        row, samples = ended.value
-    elif early:
-        # its process was lost in a pass that only adds to what it had measured
-        row, samples = early[-1]
-        _, why = how_it_ended(ended, f" while {board.read()}", kills_before, settings.cell_timeout_s)
-        row = replace(row, warnings=(*row.warnings, f"measured, but then: {why}"))
-    else:
-        row, samples = _explained(cell, machine, ended, board.read(), kills_before, settings), Samples()
     if ended.value is not None or early:
+        row, samples = ended.value or early[-1]
         row = _with_machine(row, telemetry, machine, cell)
+    else:
+        row, samples = unmeasured_row(cell, machine.device_name), Samples()
+    if ended.value is None:
+        last = board.read()
+        status, why = how_it_ended(ended, f" while {last}", kills_before, settings.cell_timeout_s)
+        if early:  # lost in a pass that only adds to the measurement
+            row = replace(row, warnings=(*row.warnings, f"measured, but then: {why}"))
+        else:
+            oom_stage = last.place if status is Status.OOM else None
+            row = replace(row, status=status, message=why, oom_stage=oom_stage)
     if row.status is Status.OK:
         log.unlink(missing_ok=True)
     logger.info("%s ended: %s%s", cell.label, row.status, f", {row.message}" if row.message else "")
@@ -88,12 +90,3 @@ def _with_machine(row: Row, telemetry: Telemetry, machine: Machine, cell: Cell) 
         **seen,
         **machine.ceilings.get(cell.axes.dtype, {}),  # type: ignore[arg-type]
     )
-
-
-def _explained(
-    cell: Cell, machine: Machine, ended: Ended, reading: Reading, kills_before: int | None, settings: Settings
-) -> Row:
-    """The row of a cell whose process sent no result."""
-    status, message = how_it_ended(ended, f" while {reading}", kills_before, settings.cell_timeout_s)
-    row = unmeasured_row(cell, machine.device_name, status, message)
-    return replace(row, oom_stage=reading.place) if status is Status.OOM else row

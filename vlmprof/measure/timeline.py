@@ -62,14 +62,15 @@ class Timeline:
         before_iteration: Callable[[], None] = lambda: None,
         keep_output: bool = False,
     ) -> None:
-        """Args:
-        stages: Run one after another; each gets what the one before returned.
-        clock: The device's clock, for as many stages as there are names.
-        first_input: Argument of the first stage in every iteration.
-        on_stage: Called with `i` before stage `i`, outside its host latency but inside end-to-end, so it
-            must cost next to nothing.
-        before_iteration: Called before the clocks start, to flush caches.
-        keep_output: Whether what an iteration returned lives until the end of the next one.
+        """Join stages, each of which gets what the one before returned.
+
+        Args:
+            clock: The device's clock, for as many stages as there are names.
+            first_input: Argument of the first stage in every iteration.
+            on_stage: Called with `i` before stage `i`, outside its host latency but inside end-to-end, so it
+                must cost next to nothing.
+            before_iteration: Called before the clocks start, to flush caches.
+            keep_output: Whether what an iteration returned lives until the end of the next one.
         """
         calls = [single_stage(stage) if isinstance(stage, Stage) else stage for stage in stages]
         self._calls = [call.run for call in calls]
