@@ -69,15 +69,18 @@ def test_the_other_device_goes_on_and_the_disturbed_cell_is_repeated_where_it_ra
 
 
 def test_an_interrupt_ends_a_rest_at_once(devices, tmp_path):
-    def interrupt_when_the_rest_is_done():
-        while len(read_rows(tmp_path / "run")) < 5:
+    def interrupt_when_only_the_rest_is_left():
+        deadline = time.monotonic() + 60
+        while len(read_rows(tmp_path / "run")) < 5 and time.monotonic() < deadline:
             time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
+        if not ended.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt_when_the_rest_is_done, daemon=True).start()
-    begun_s = time.monotonic()
+    ended, begun_s = threading.Event(), time.monotonic()
+    threading.Thread(target=interrupt_when_only_the_rest_is_left, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run", "600s", Counted())
+    ended.set()
     assert time.monotonic() - begun_s < 300
     assert len(devices) == 5
     assert len(read_rows(tmp_path / "run")) == 5
