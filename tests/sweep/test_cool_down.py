@@ -78,9 +78,11 @@ def test_an_interrupt_ends_a_rest_at_once(devices, tmp_path):
 
     ended, begun_s = threading.Event(), time.monotonic()
     threading.Thread(target=interrupt_when_only_the_rest_is_left, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run", "600s", Counted())
-    ended.set()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", "600s", Counted())
+    finally:
+        ended.set()
     assert time.monotonic() - begun_s < 300
     assert len(devices) == 5
     assert len(read_rows(tmp_path / "run")) == 5
