@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from vlmprof.notebook import Run
 
 __version__ = "0.1.0"
+
+# silent, unless the program that imports this shows what `vlmprof` logs
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def load(run: Path | str) -> Run:

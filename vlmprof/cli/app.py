@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
 import sys
@@ -22,6 +23,7 @@ from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
 from vlmprof.cli.trace import trace
 from vlmprof.errors import UserError
+from vlmprof.logs import log_to_stderr
 
 app = typer.Typer(
     help="What a vision encoder costs inside a vision-language model, measured.",
@@ -48,8 +50,19 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Log cells and devices to standard error; -vv processes too.",
+        ),
+    ] = 0,
 ) -> None:
-    pass
+    if verbose:
+        log_to_stderr(logging.INFO if verbose == 1 else logging.DEBUG)
 
 
 @app.command()

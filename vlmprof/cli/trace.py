@@ -30,8 +30,8 @@ def trace(
     from vlmprof.activity import say
     from vlmprof.cli.show import operator_table
     from vlmprof.execution.kernel_table import write_csv
-    from vlmprof.execution.processes import board, call_in_process
-    from vlmprof.execution.sweep import describe_machine
+    from vlmprof.execution.machine import describe_machine
+    from vlmprof.execution.processes import call_in_process, status_board
     from vlmprof.plan import make_plan
     from vlmprof.spec import load_spec
 
@@ -50,7 +50,7 @@ def trace(
         say(f"tracing {planned.label}")
         log = out / f"{planned.cell_id}.log"
         ended = call_in_process(
-            "vlmprof.execution.trace:trace_cell", (planned, settings, out, board()), log=log
+            "vlmprof.execution.trace:trace_cell", (planned, settings, out, status_board()), log=log
         )
         if ended.value is None:
             failed = True

@@ -1,4 +1,4 @@
-"""Counts the costs of many cells on several cores: whoever is free takes the next line of cells."""
+"""Counts the costs of many cells on several cores: each process takes the next line when it is free."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from vlmprof.cost.scans import Kernels
 
 CELLS_PER_PROCESS = 40
-"""Fewer are counted sooner than another process has loaded its libraries."""
+"""Fewer are counted before another process has loaded its libraries."""
 
 
 def get_ready_to_count(cells: Sequence[Cell]) -> None:
-    """Let the processes that will help load their libraries while this one loads its own."""
+    """Let the other processes load their libraries while this one loads its own."""
     if worth_starting(cells):
         start_fork_server()
 
 
 def worth_starting(cells: Sequence[Cell]) -> int:
-    """How many processes beside this one are worth starting to count these cells."""
+    """The number of processes beside this one that are worth starting to count these cells."""
     lines = {cell.line for cell in cells if cell.skip_reason is None}
     return max(0, min((os.cpu_count() or 1) - 1, len(lines) - 1, len(cells) // CELLS_PER_PROCESS - 1))
 

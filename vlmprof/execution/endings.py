@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 
-from vlmprof.execution import oom
-from vlmprof.execution.processes import Ended, first_line
+from vlmprof.errors import first_line
+from vlmprof.execution.processes import Ended
+from vlmprof.measure import oom
 from vlmprof.records import Status
 
 

@@ -19,8 +19,9 @@ from typing import Any
 
 from vlmprof.environment import host_facts
 from vlmprof.errors import UserError
-from vlmprof.execution import oom, processes
+from vlmprof.execution import processes
 from vlmprof.execution.endings import how_it_ended
+from vlmprof.measure import oom
 from vlmprof.measure.telemetry import GpuReading, nvml_probe
 from vlmprof.records import Status
 

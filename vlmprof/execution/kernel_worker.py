@@ -16,16 +16,15 @@ from typing import Any
 import torch
 
 from vlmprof.environment import accelerator_facts
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, first_line
 from vlmprof.execution.kernel_jobs import BenchJob, EncoderJob, TuneJob
 from vlmprof.execution.kernel_runs import Begun, Outcome
-from vlmprof.execution.oom import is_out_of_memory
-from vlmprof.execution.processes import first_line
 from vlmprof.kernels import resolve_backend
 from vlmprof.kernels.common.backends import OPERATIONS, why_not_triton
 from vlmprof.kernels.tools import bench_ops
 from vlmprof.kernels.tools import verify as checks
 from vlmprof.measure.clocks import make_current
+from vlmprof.measure.oom import is_out_of_memory
 from vlmprof.records import Status
 
 Attempt = tuple[Mapping[str, Any], Callable[[], dict[str, Any]]]
@@ -51,7 +50,7 @@ def facts(device: str | None, backends: Sequence[str]) -> dict[str, Any]:
     except (ValueError, RuntimeError) as error:
         raise UserError(str(error)) from None
     return {
-        **accelerator_facts(str(where)), "backends": chosen, "why_not_triton": why_not_triton(where),
+        **asdict(accelerator_facts(str(where))), "backends": chosen, "why_not_triton": why_not_triton(where),
         "operations": OPERATIONS, "models": tuple(bench_ops.WIDTHS),
     }  # fmt: skip
 

@@ -1,22 +1,33 @@
-"""How a stage's call runs: as written, compiled, or replayed from a CUDA graph."""
+"""How a stage's call runs: as written, compiled, or replayed from a CUDA graph; and by which attention."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vlmprof.errors import UserError
-from vlmprof.execution.oom import is_out_of_memory
-from vlmprof.execution.processes import first_line
+from vlmprof.errors import UserError, first_line
 from vlmprof.kernels.common.graph import capture, warm_up
+from vlmprof.measure.oom import is_out_of_memory
+from vlmprof.settings import Axes, Mode
 
 Call = Callable[[Tensor], Tensor]
+
+ATTENTION = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+NO_ATTENTION = ("No available kernel", "No viable backend for scaled_dot_product_attention")
+"""How torch says that the backends it may choose from do not take the tensors, on a GPU and on a CPU."""
 
 
 def _eager(device: torch.device) -> Callable[[Call], Call]:
@@ -34,23 +45,42 @@ def _graphed(device: torch.device) -> Callable[[Call], Call]:
     return Graphed
 
 
-MODES: dict[str, Callable[[torch.device], Callable[[Call], Call]]] = {
+MODES: dict[Mode, Callable[[torch.device], Callable[[Call], Call]]] = {
     "eager": _eager,
     "compile": _compiled,
     "graphs": _graphed,
 }
-"""By name: from a device to what wraps a call."""
+"""By name, a function from a device to what wraps a call."""
 
 
-def quiet_autograd(mode: str) -> AbstractContextManager[object]:
-    """The context that spares autograd's bookkeeping. The compiler cannot trace in inference mode."""
+@contextmanager
+def attention_backend(axes: Axes, device: torch.device | str) -> Iterator[None]:
+    """Run scaled-dot-product attention on the cell's backend in this context; `auto` leaves torch its choice.
+
+    Raises `UserError` where that backend does not take the model's tensors; torch warns of the reasons.
+    """
+    name = axes.attention
+    try:
+        with nullcontext() if name == "auto" else sdpa_kernel(ATTENTION[name]):
+            yield
+    except RuntimeError as error:
+        if name == "auto" or not any(words in str(error) for words in NO_ATTENTION):
+            raise
+        raise UserError(
+            f"attention {name} does not take this model's tensors in {axes.dtype} on {device}; "
+            "auto takes whichever does"
+        ) from error
+
+
+def quiet_autograd(mode: Mode) -> AbstractContextManager[object]:
+    """A context without autograd's bookkeeping. The compiler cannot trace in inference mode."""
     return torch.no_grad() if mode == "compile" else torch.inference_mode()
 
 
 class CompileTime:
-    """While open, adds up the wall time that torch.compile spends compiling, where `mode` compiles."""
+    """Sums the wall time that torch.compile spends compiling within the context, if `mode` compiles."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: Mode) -> None:
         self.total_s: float | None = 0.0 if mode == "compile" else None
         self._begun_s = 0.0
 
@@ -110,5 +140,5 @@ class Graphed:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            said = f"a CUDA graph cannot hold this stage: {first_line(str(error))}"
-            raise RuntimeError(said) from error
+            message = f"a CUDA graph cannot hold this stage: {first_line(str(error))}"
+            raise RuntimeError(message) from error
