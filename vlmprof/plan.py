@@ -14,7 +14,8 @@ from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
 from vlmprof.settings import Axes, AxisValue
 from vlmprof.spec import SweepSpec, digest
-from vlmprof.vlm import connector_catalog, llm_catalog, whole_catalog
+from vlmprof.vlm import connector_catalog, llm_catalog
+from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     backbone of the sweep can take. A resolution that only some can take is skipped for the others. With
     `fit` `pad` every one is taken, padded to the next size that the backbone takes.
     """
-    lines = _whole_lines(spec) if "vlm" in spec.axes else _lines(spec)
+    lines = _hf_vlm_lines(spec) if "vlm" in spec.axes else _lines(spec)
     resolutions = sorted(map(str, spec.axes["resolution"]), key=_area)
     pad = spec.settings.fit == "pad"
     known = {facts.name: facts for _, facts in lines if facts is not None}
@@ -96,13 +97,13 @@ def _lines(spec: SweepSpec) -> list[Line]:
     return [(line, catalog.facts(line.backbone, line.level)) for line in lines]
 
 
-def _whole_lines(spec: SweepSpec) -> list[Line]:
-    """Whole VLMs stand on the axes of their parts under the names that their configurations tell."""
-    known = {str(name): whole_catalog.facts(str(name)) for name in spec.axes["vlm"]}
+def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
+    """VLMs of transformers, under the names that their configurations give for the axes of their parts."""
+    known = {str(name): hf_vlm_catalog.facts(str(name)) for name in spec.axes["vlm"]}
     lines: list[Line] = []
     for line in _combinations(spec):
         facts = known[str(line["vlm"])]
-        axes = Axes(backbone=facts.label, llm=facts.llm, connector=whole_catalog.CONNECTOR, **line)
+        axes = Axes(backbone=facts.label, llm=facts.llm, connector=hf_vlm_catalog.CONNECTOR, **line)
         lines.append((axes, facts.geometry))
     return lines
 

@@ -27,7 +27,7 @@ Outputs = Literal["freed", "kept"]
 Fit = Literal["resize", "letterbox", "pad"]
 
 PARTS = ("backbone", "llm", "connector", "level", "levels", "kernel_backend")
-"""Axes that a whole VLM takes the place of."""
+"""Axes that a VLM of transformers replaces."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Axes:
     """One cell's value of every axis."""
 
     backbone: str
-    """Of a whole VLM, its name as a figure's legend has it."""
+    """For a VLM of transformers, its name as in a figure's legend."""
     resolution: str
     """As written: `512`, or `1333x800` for width by height in pixels."""
     llm: str
@@ -49,7 +49,7 @@ class Axes:
     level: int = 3
     levels: LevelsRun = "through-tap"
     vlm: str | None = None
-    """A whole VLM, to which `kernel_backend`, `level` and `levels` mean nothing."""
+    """A VLM of transformers, which ignores `kernel_backend`, `level` and `levels`."""
     memory_limit_bytes: int | None = None
     """The budget that a probe of an out-of-memory frontier runs under."""
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vlmprof.backbones import create_backbone, facts, names
 from vlmprof.cost import Kind, count_module
-from vlmprof.cost.cells import count
+from vlmprof.cost.count import count
 from vlmprof.errors import UserError
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.llm import create_llm

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from vlmprof.backbones import create_backbone
 from vlmprof.cost import count_module
-from vlmprof.cost.cells import count
+from vlmprof.cost.count import count
 from vlmprof.cost.liveness import LiveMemory, in_blocks
 from vlmprof.vlm.llm import create_llm
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from vlmprof.backbones import facts, names
-from vlmprof.cost.cells import count
-from vlmprof.cost.counted import CellCost, StageCost
-from vlmprof.cost.counter import CostCounter, count_module
+from vlmprof.cost.costs import CellCost, StageCost
+from vlmprof.cost.count import count
+from vlmprof.cost.dispatch_counter import CostCounter, count_module
 from vlmprof.cost.scans import KERNELS
 from vlmprof.vlm.llm_catalog import names as llm_names
 

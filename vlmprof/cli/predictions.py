@@ -12,7 +12,7 @@ from rich.console import Console
 from vlmprof.activity import say
 from vlmprof.analysis.frames import show_resolution
 from vlmprof.analysis.reference import load_reference
-from vlmprof.cost.against import (
+from vlmprof.cost.accuracy import (
     Counted,
     Prediction,
     achieved,

@@ -12,7 +12,7 @@ from vlmprof.plan import Cell
 from vlmprof.settings import Settings
 
 if TYPE_CHECKING:
-    from vlmprof.cost.against import Counted
+    from vlmprof.cost.accuracy import Counted
     from vlmprof.cost.scans import Kernels
 
 CELLS_PER_PROCESS = 40
@@ -37,7 +37,7 @@ def count_on_all_cores(
     kernels: Kernels,
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> list[Counted]:
-    """As `cost.against.count_cells`, to the same result, in this process and in as many as are worth it.
+    """As `cost.accuracy.count_cells`, to the same result, in this process and in as many as are worth it.
 
     `on_cell` hears of the cells that this process counts.
     """
@@ -45,7 +45,7 @@ def count_on_all_cores(
     for cell in cells:
         if cell.skip_reason is None:
             lines.setdefault(cell.line, []).append(cell)
-    from vlmprof.cost.against import count_cells
+    from vlmprof.cost.accuracy import count_cells
 
     others = worth_starting(cells)
     if not others:
@@ -79,7 +79,7 @@ def count_waiting(
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> list[Counted]:
     """Count lines of cells from a queue until it gives None."""
-    from vlmprof.cost.against import count_cells
+    from vlmprof.cost.accuracy import count_cells
 
     counted: list[Counted] = []
     while (line := waiting.get()) is not None:

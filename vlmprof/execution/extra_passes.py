@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from vlmprof.cost.cells import count_cell
+from vlmprof.cost.count import count_cell
 from vlmprof.cost.scans import Kernels
 from vlmprof.execution.board import Board, Phase
 from vlmprof.execution.oom import is_out_of_memory

@@ -11,7 +11,7 @@ from vlmprof.execution.chain import Chain, image_source
 from vlmprof.execution.oom import is_out_of_memory
 from vlmprof.measure.timeline import Mark, Stage, Together
 from vlmprof.settings import Axes, Settings
-from vlmprof.vlm.whole import WholeVLM, create_whole_vlm
+from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm
 
 
 def build_whole_chain(
@@ -22,7 +22,7 @@ def build_whole_chain(
     What its processor does after resizing (cutting patches, placing tokens) is part of `preprocess`.
     Raises `UserError` for what cannot be built, and a size that the model does not take.
     """
-    vlm = create_whole_vlm(
+    vlm = create_hf_vlm(
         name, device=device, dtype=getattr(torch, axes.dtype),
         prompt_tokens=settings.prompt_tokens, logits=settings.logits, seed=settings.seed,
         weights=settings.weights,
@@ -45,7 +45,7 @@ def build_whole_chain(
     )
 
 
-def _visual_tokens(vlm: WholeVLM, name: str, images: torch.Tensor) -> int:
+def _visual_tokens(vlm: HfVLM, name: str, images: torch.Tensor) -> int:
     try:
         with torch.inference_mode():
             return vlm.visual_tokens(images)
@@ -63,7 +63,7 @@ def _visual_tokens(vlm: WholeVLM, name: str, images: torch.Tensor) -> int:
 class _Marked:
     """A model whose hooks are registered once, and that tells whoever calls it about its stages."""
 
-    def __init__(self, vlm: WholeVLM) -> None:
+    def __init__(self, vlm: HfVLM) -> None:
         self._vlm = vlm
         self._begin: Mark = _nobody
         self._end: Mark = _nobody

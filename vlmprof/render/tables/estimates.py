@@ -15,7 +15,7 @@ from vlmprof.render.labels import backbone_label
 from vlmprof.units import show_bytes, show_seconds
 
 if TYPE_CHECKING:
-    from vlmprof.cost.against import Achieved, Counted, Miss, Prediction
+    from vlmprof.cost.accuracy import Achieved, Counted, Miss, Prediction
     from vlmprof.cost.calibration import GroupError
 
 

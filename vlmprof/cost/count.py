@@ -18,8 +18,8 @@ from vlmprof.backbones import create_backbone, names
 from vlmprof.backbones import facts as backbone_facts
 from vlmprof.backbones.catalog import DEFAULT_LEVEL
 from vlmprof.backbones.interface import Backbone
-from vlmprof.cost.counted import CellCost, StageCost
-from vlmprof.cost.counter import Attention, count_call, count_module
+from vlmprof.cost.costs import CellCost, StageCost
+from vlmprof.cost.dispatch_counter import Attention, count_call, count_module
 from vlmprof.cost.liveness import in_blocks
 from vlmprof.cost.scans import Kernels
 from vlmprof.errors import UserError
@@ -98,10 +98,10 @@ def count(
 
 
 def count_cell(cell: Cell, settings: Settings, kernels: Kernels = "triton") -> CellCost:
-    """The cost of a planned cell under a sweep's settings. Raises `UserError` for a whole VLM."""
+    """The cost of a planned cell under a sweep's settings. Raises `UserError` for a VLM of transformers."""
     axes = cell.axes
     if axes.vlm is not None:
-        raise UserError(f"{axes.vlm}: costs are counted of a backbone and an llm, not of a whole VLM")
+        raise UserError(f"{axes.vlm}: only a backbone with an llm is counted, no VLM of transformers")
     if settings.autocast:
         raise UserError("autocast: only running shows which tensors it makes float32; costs are not counted")
     return count(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from vlmprof.analysis.frames import axis_columns
 from vlmprof.cost.calibration import Point
-from vlmprof.cost.cells import count_cell
-from vlmprof.cost.counted import CellCost
+from vlmprof.cost.costs import CellCost
+from vlmprof.cost.count import count_cell
 from vlmprof.cost.devices import DeviceSheet
 from vlmprof.cost.roofline import CellEstimate, Efficiency, estimate
 from vlmprof.cost.scans import Kernels
