@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vlmprof.backbones import catalog
+from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
 from vlmprof.settings import Axes, AxisValue
@@ -82,7 +83,7 @@ def varied_axes(cells: Sequence[Cell]) -> list[str]:
     return [axis for axis in cells[0].axes.named if len({cell.axes.named[axis] for cell in cells}) > 1]
 
 
-Line = tuple[Axes, catalog.BackboneFacts | None]
+Line = tuple[Axes, BackboneFacts | None]
 """The axes of a line of the figure, at its first resolution, and the geometry of its encoder, if known."""
 
 
@@ -115,7 +116,7 @@ def _combinations(spec: SweepSpec) -> list[dict[str, Any]]:
 
 def _cell(
     axes: Axes,
-    facts: catalog.BackboneFacts | None,
+    facts: BackboneFacts | None,
     pad: bool,
     told_by: tuple[str, ...],
 ) -> Cell:
@@ -144,7 +145,7 @@ def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
     return list(cells)
 
 
-def _refuse_if_none_takes(resolution: str, known: Mapping[str, catalog.BackboneFacts]) -> None:
+def _refuse_if_none_takes(resolution: str, known: Mapping[str, BackboneFacts]) -> None:
     height, width = resolution_size(resolution)
     if not any(facts.accepts(height, width) for facts in known.values()):
         raise UserError(_refusal(known, resolution))
@@ -155,7 +156,7 @@ def _area(resolution: str) -> int:
     return height * width
 
 
-def _refusal(facts: Mapping[str, catalog.BackboneFacts], resolution: str) -> str:
+def _refusal(facts: Mapping[str, BackboneFacts], resolution: str) -> str:
     height, width = resolution_size(resolution)
     nearest = sorted({size for known in facts.values() for size in known.nearest(height, width)})
     sizes = " or ".join(str(w) if h == w else f"{w}x{h}" for h, w in nearest)

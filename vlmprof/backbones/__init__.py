@@ -13,26 +13,19 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
-from vlmprof.backbones.catalog import (
-    DEFAULT_LEVEL,
-    BackboneFacts,
-    BuildOptions,
-    facts,
-    names,
-)
+from vlmprof.backbones.catalog import facts, names
+from vlmprof.backbones.facts import DEFAULT_LEVEL, BackboneFacts, BuildOptions
 from vlmprof.errors import unknown
+from vlmprof.settings import KernelBackend, LevelsRun
 
 if TYPE_CHECKING:
     import torch
 
     from vlmprof.backbones.interface import Backbone
-    from vlmprof.kernels import Backend
 
 __all__ = ["BackboneFacts", "BuildOptions", "backbone", "create_backbone", "facts", "names"]
-
-LEVELS = ("through-tap", "all")
 
 Factory = TypeVar("Factory", bound=Callable[..., object])
 
@@ -81,7 +74,7 @@ def create_backbone(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     seed: int = 0,
-    kernels: Backend = "auto",
+    kernels: KernelBackend = "auto",
     classifier: bool = False,
     weights: str | None = None,
 ) -> Backbone:
@@ -98,13 +91,14 @@ def create_backbone(
 
     from vlmprof.backbones.random_weights import fill, uninitialised
     from vlmprof.backbones.weights import load_weights
-    from vlmprof.kernels import BACKENDS
 
     known = facts(name, level)
-    if levels not in LEVELS:
-        raise unknown("levels", levels, LEVELS)
-    if kernels not in BACKENDS:
-        raise unknown("kernel backend", kernels, BACKENDS)
+    for what, choice, choices in (
+        ("levels", levels, get_args(LevelsRun)),
+        ("kernel backend", kernels, get_args(KernelBackend)),
+    ):
+        if choice not in choices:
+            raise unknown(what, choice, choices)
     if image_size is not None:
         known.check_size(*image_size)
     options = BuildOptions(image_size=image_size, levels=levels, kernels=kernels, classifier=classifier)

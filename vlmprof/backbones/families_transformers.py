@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from vlmprof.backbones.catalog import DEFAULT_LEVEL, BackboneFacts
+from vlmprof.backbones.facts import BackboneFacts, catalog_name, doubling, hierarchical
 
 
 def _plain(
@@ -26,7 +26,7 @@ def _plain(
     **config: Any,
 ) -> BackboneFacts:
     return BackboneFacts(
-        name=f"{family.lower().replace(' ', '')}-{size.lower()}",
+        name=catalog_name(family, size),
         family=family,
         size=size,
         embed_dim=d_model,
@@ -169,33 +169,6 @@ def _dinov3() -> Iterator[BackboneFacts]:
         )
 
 
-def _levels(
-    family: str,
-    size: str,
-    parameters: int,
-    pretrained: str,
-    dims: tuple[int, ...],
-    rounding: str,
-    config: dict[str, Any],
-) -> BackboneFacts:
-    return BackboneFacts(
-        name=f"{family.lower().replace(' ', '')}-{size.lower()}",
-        family=family,
-        size=size,
-        embed_dim=dims[DEFAULT_LEVEL - 1],
-        stride=4 << (DEFAULT_LEVEL - 1),
-        min_size=32,
-        multiple=1,
-        parameters=parameters,
-        pretrained=pretrained,
-        module="vlmprof.backbones.transformers_levels",
-        config=config,
-        level_dims=dims,
-        level=DEFAULT_LEVEL,
-        rounding=rounding,
-    )
-
-
 def _swin() -> Iterator[BackboneFacts]:
     """Liu et al., arXiv 2103.14030; parameters with 1000 classes."""
     for size, parameters, d_model, depths, heads, weights in (
@@ -212,8 +185,15 @@ def _swin() -> Iterator[BackboneFacts]:
             "window_size": 7,
             "drop_path_rate": 0.0,
         }
-        dims = tuple(d_model << level for level in range(4))
-        yield _levels("Swin", size, parameters, weights, dims, "up", config)
+        yield hierarchical(
+            "Swin",
+            size,
+            doubling(d_model),
+            module="transformers_levels",
+            parameters=parameters,
+            config=config,
+            pretrained=weights,
+        )
 
 
 def _convnextv2() -> Iterator[BackboneFacts]:
@@ -224,13 +204,22 @@ def _convnextv2() -> Iterator[BackboneFacts]:
         ("L", 197_956_840, 192, [3, 3, 27, 3], "facebook/convnextv2-large-1k-224"),
         ("H", 660_289_640, 352, [3, 3, 27, 3], "facebook/convnextv2-huge-1k-224"),
     ):
-        dims = tuple(d_model << level for level in range(4))
-        config = {"model_type": "convnextv2", "num_stages": 4, "hidden_sizes": list(dims), "depths": depths}
-        yield _levels("ConvNeXt V2", size, parameters, weights, dims, "down", config)
+        dims = doubling(d_model)
+        yield hierarchical(
+            "ConvNeXt V2",
+            size,
+            dims,
+            module="transformers_levels",
+            parameters=parameters,
+            config={
+                "model_type": "convnextv2",
+                "num_stages": 4,
+                "hidden_sizes": list(dims),
+                "depths": depths,
+            },
+            pretrained=weights,
+            rounding="down",
+        )
 
 
-ENTRIES: dict[str, BackboneFacts] = {
-    facts.name: facts
-    for family in (_clip, _siglip, _siglip2, _dinov2, _dinov3, _swin, _convnextv2)
-    for facts in family()
-}
+FAMILIES = (_clip, _siglip, _siglip2, _dinov2, _dinov3, _swin, _convnextv2)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
 from vlmprof.errors import UserError, unknown
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
 from vlmprof.errors import UserError
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
-from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.checkpoints import strip_prefix
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.vit import Attention, Mlp
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from vlmprof.backbones import create_backbone, names
 from vlmprof.backbones import facts as backbone_facts
-from vlmprof.backbones.catalog import DEFAULT_LEVEL
+from vlmprof.backbones.facts import DEFAULT_LEVEL
 from vlmprof.backbones.interface import Backbone
 from vlmprof.cost.costs import CellCost, StageCost
 from vlmprof.cost.dispatch_counter import Attention, count_call, count_module

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from vlmprof.backbones import create_backbone
-from vlmprof.backbones.catalog import DEFAULT_LEVEL
+from vlmprof.backbones.facts import DEFAULT_LEVEL
 from vlmprof.errors import unknown
 from vlmprof.kernels import Backend
 from vlmprof.vlm import llm_catalog

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmprof.backbones.catalog import BackboneFacts
+from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 
 CONNECTOR = "its own"
