@@ -61,7 +61,7 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     `fit` `pad` every one is taken, padded to the next size that the backbone takes.
     """
     lines = _hf_vlm_lines(spec) if "vlm" in spec.axes else _lines(spec)
-    resolutions = sorted(map(str, spec.axes["resolution"]), key=_area)
+    resolutions = sorted(spec.axes["resolution"], key=_area)
     pad = spec.settings.fit == "pad"
     known = {facts.name: facts for _, facts in lines if facts is not None}
     for resolution in resolutions:
@@ -89,28 +89,30 @@ Line = tuple[Axes, BackboneFacts | None]
 
 def _lines(spec: SweepSpec) -> list[Line]:
     for name in spec.axes["llm"]:
-        llm_catalog.facts(str(name))
+        llm_catalog.facts(name)
     for name in spec.axes["connector"]:
-        connector_catalog.facts(str(name))
+        connector_catalog.facts(name)
     for name in spec.axes["backbone"]:
-        catalog.facts(str(name))
+        catalog.facts(name)
     lines = [Axes(**line) for line in _combinations(spec)]
     return [(line, catalog.facts(line.backbone, line.level)) for line in lines]
 
 
 def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
     """VLMs of transformers, under the names that their configurations give for the axes of their parts."""
-    known = {str(name): hf_vlm_catalog.facts(str(name)) for name in spec.axes["vlm"]}
+    known = {name: hf_vlm_catalog.facts(name) for name in spec.axes["vlm"]}
     lines: list[Line] = []
     for line in _combinations(spec):
-        facts = known[str(line["vlm"])]
+        facts = known[line["vlm"]]
         axes = Axes(backbone=facts.label, llm=facts.llm, connector=hf_vlm_catalog.CONNECTOR, **line)
         lines.append((axes, facts.geometry))
     return lines
 
 
 def _combinations(spec: SweepSpec) -> list[dict[str, Any]]:
-    values = {**spec.axes, "resolution": spec.axes["resolution"][:1]}
+    """The axes of each line, at its first resolution."""
+    values = {name: axis for name, axis in spec.axes.items() if isinstance(axis, tuple)}
+    values["resolution"] = spec.axes["resolution"][:1]
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 

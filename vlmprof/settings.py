@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 AxisValue = str | int | float
 
@@ -28,6 +28,24 @@ Fit = Literal["resize", "letterbox", "pad"]
 
 PARTS = ("backbone", "llm", "connector", "level", "levels", "kernel_backend")
 """Axes that a VLM of transformers replaces."""
+
+
+class AxisValues(TypedDict, total=False):
+    """A sweep's values of each axis. Of `vlm` and the axes that it replaces, one or the others are there."""
+
+    vlm: tuple[str, ...]
+    backbone: tuple[str, ...]
+    resolution: tuple[str, ...]
+    llm: tuple[str, ...]
+    connector: tuple[str, ...]
+    dtype: tuple[Dtype, ...]
+    batch_size: tuple[int, ...]
+    mode: tuple[Mode, ...]
+    attention: tuple[Attention, ...]
+    kernel_backend: tuple[KernelBackend, ...]
+    cache: tuple[CacheState, ...]
+    level: tuple[int, ...]
+    levels: tuple[LevelsRun, ...]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 from vlmprof.errors import UserError, unknown
 from vlmprof.fields import AXES, SETTINGS, option
 from vlmprof.records import STAGES
-from vlmprof.settings import PARTS, AxisValue, Settings
+from vlmprof.settings import PARTS, AxisValues, Settings
 
 LEAST_S = 0.5
 """So long a cell is sampled at least, unless a sweep says otherwise: less than starting its process takes."""
@@ -30,12 +30,12 @@ class SweepSpec:
     """A checked specification: values for every axis and every setting."""
 
     name: str
-    axes: Mapping[str, tuple[AxisValue, ...]]
+    axes: AxisValues
     settings: Settings
 
     def to_json(self) -> dict[str, Any]:
         """The specification as it is stored in `run.json`, units in the names."""
-        axes = {key: list(values) for key, values in self.axes.items()}
+        axes = {key: [*values] for key, values in self.axes.items() if isinstance(values, tuple)}
         return {"name": self.name, "axes": axes, "fixed": self.settings.to_json()}
 
     def digest(self) -> str:
@@ -68,7 +68,7 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
         tables[section] = {**_making_room(table, given), **given}
 
     is_hf_vlm = bool(tables["axes"].get("vlm"))
-    axes = {}
+    axes: Any = {}
     for axis in AXES.values():
         if axis.name in PARTS if is_hf_vlm else axis.name == "vlm":
             continue
@@ -123,9 +123,7 @@ def _making_room(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
     return {name: values for name, values in table.items() if name not in replaced}
 
 
-def _check_hf_vlm(
-    named: Mapping[str, Any], axes: Mapping[str, tuple[AxisValue, ...]], settings: Settings
-) -> None:
+def _check_hf_vlm(named: Mapping[str, Any], axes: AxisValues, settings: Settings) -> None:
     """Raise `UserError` for what a VLM of transformers, timed by hooks on its parts, cannot do."""
     parts = [part for part in PARTS if part in named]
     if parts:

@@ -15,6 +15,7 @@ from vlmprof.cost.count import count
 from vlmprof.cost.dispatch_counter import CostCounter, count_module
 from vlmprof.cost.scans import KERNELS
 from vlmprof.vlm.llm_catalog import names as llm_names
+from vlmprof.vlm.workload import Workload
 
 META = torch.device("meta")
 ONE_OF_EACH_FAMILY = list({facts(name).family: name for name in reversed(names())}.values())
@@ -50,11 +51,10 @@ def test_every_family_costs_what_counting_in_full_says(name: str) -> None:
 
         def cost(in_full: bool, size: tuple[int, int], i: int, kernels: Any) -> Any:
             return everything(
-                count(
-                    name, *size, llm="llama-23m", stages=("vision", "connector"), kernels=kernels,
-                    levels=("through-tap", "all")[i % 2], attention=("auto", "math")[i % 2], outputs="kept",
-                    in_full=in_full,
-                )
+                count(Workload(
+                    name, "llama-23m", *size, stages=("vision", "connector"),
+                    levels=("through-tap", "all")[i % 2], attention=("auto", "math")[i % 2], outputs="kept"
+                ), kernels=kernels, in_full=in_full)
             )  # fmt: skip
 
         if name.startswith("dinov3"):  # transformers itself keeps positions of a size, for the whole process
@@ -69,10 +69,10 @@ def test_every_family_costs_what_counting_in_full_says(name: str) -> None:
 def test_every_language_model_costs_what_counting_in_full_says(llm: str) -> None:
     for stages in (("vision", "connector", "prefill"), ("vision", "connector", "prefill", "decode")):
         costs = [
-            count(
-                "vit-t", 96, 160, llm=llm, stages=stages, new_tokens=2, prompt_tokens=5, batch_size=2,
-                logits="last", in_full=in_full,
-            )
+            count(Workload(
+                "vit-t", llm, 96, 160, stages=stages, new_tokens=2, prompt_tokens=5, batch_size=2,
+                logits="last"
+            ), in_full=in_full)
             for in_full in (False, True)
         ]  # fmt: skip
         assert everything(costs[0]) == everything(costs[1])

@@ -5,18 +5,16 @@ Nothing is allocated: Vicuna-7B under a 6144² image is counted on a laptop in a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from vlmprof.backbones import create_backbone, names
 from vlmprof.backbones import facts as backbone_facts
-from vlmprof.backbones.facts import DEFAULT_LEVEL
+from vlmprof.backbones import names
 from vlmprof.backbones.interface import Backbone
 from vlmprof.cost.costs import CellCost, StageCost
 from vlmprof.cost.dispatch_counter import Attention, count_call, count_module
@@ -24,177 +22,161 @@ from vlmprof.cost.liveness import in_blocks
 from vlmprof.cost.scans import Kernels
 from vlmprof.errors import UserError
 from vlmprof.plan import Cell
-from vlmprof.settings import Settings
-from vlmprof.vlm.connector import create_connector
+from vlmprof.settings import Dtype, Settings
 from vlmprof.vlm.decoding import decode_step, prefill_cached
-from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.llm_catalog import facts as llm_facts
-from vlmprof.vlm.model import VLM
+from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, torch_dtype
+from vlmprof.vlm.workload import Workload
 
-COUNTED_STAGES = ("vision", "connector", "prefill", "decode")
 META = torch.device("meta")
 BUILT_ONCE = tuple(f"vlmprof.backbones.{family}" for family in ("vit", "vitdet", "vmamba", "mambavision"))
 """Modules whose backbones keep nothing of a size but what `prepare` replaces. Others are built for each."""
 
+Counted = tuple[Cell, CellCost]
 
-def count(
-    backbone: str,
-    height: int,
-    width: int,
-    *,
-    llm: str,
-    connector: str = "mlp2",
-    dtype: str = "bfloat16",
-    batch_size: int = 1,
-    level: int = DEFAULT_LEVEL,
-    levels: str = "through-tap",
-    stages: Sequence[str] = ("vision", "connector", "prefill"),
-    prompt_tokens: int = 0,
-    new_tokens: int = 1,
-    logits: str = "all",
-    outputs: str = "freed",
-    attention: str = "auto",
-    kernels: Kernels = "triton",
-    in_full: bool = False,
-) -> CellCost:
-    """The cost of one iteration on images of height × width pixels; the axes are a sweep's.
 
-    `kernels` says whose implementation of the scans is counted (`vlmprof.cost.scans`). `attention` as in a
-    sweep: `math` is several operations with N² scores in memory, everything else one without. `decode` is
-    `new_tokens` further tokens, each counted like the first. `preprocess` is not counted: it is the
-    host's. What was counted before is looked up, unless everything is to be counted `in_full`, to the same
-    result. Raises `UserError` for names and sizes that cannot be.
+def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False) -> CellCost:
+    """The cost of one iteration of a workload, built on `meta` as it would be built to be measured.
+
+    `kernels` says whose implementation of the scans is counted (`vlmprof.cost.scans`). Attention `math` is
+    several operations with N² scores in memory, everything else one without. `decode` is `new_tokens`
+    further tokens, each counted like the first. `preprocess` is not counted: it is the host's. What was
+    counted before is looked up, unless everything is to be counted `in_full`, to the same result.
+
+    Raises `UserError` for names and sizes that cannot be, for a model that reads values from its tensors, and
+    for autocast, whose casts only running shows.
+
+    >>> cost = count(Workload("vit-t", "llama-23m", height_px=224, width_px=224))
+    >>> cost.visual_tokens, cost.stages["connector"].matrix_flops
+    (196, 86704128)
     """
-    precision = getattr(torch, dtype)
-    how: Attention = "math" if attention == "math" else "fused"
+    if workload.autocast:
+        raise UserError("autocast: only running shows which tensors it makes float32; costs are not counted")
     # what stands in a user's own file may be another backbone the next time
-    remembered = not in_full and backbone in names()
+    remembered = not in_full and workload.backbone in names()
     vision_costs = _vision_costs if remembered else _vision_costs.__wrapped__
-    vision_cost, tokens, images_bytes = vision_costs(
-        backbone, height, width, dtype, batch_size, level, levels, how, kernels, remembered, in_full
-    )
-    held_images = 0 if "preprocess" in stages else in_blocks(images_bytes)
+    vision_cost, tokens, images_bytes = vision_costs(_until_tokens(workload), kernels, remembered, in_full)
+    held_images = 0 if "preprocess" in workload.stages else in_blocks(images_bytes)
     costs = {"vision": vision_cost}
-    if "connector" in stages:
-        joint = create_connector(
-            connector,
-            backbone_facts(backbone, level).embed_dim,
-            llm_facts(llm).hidden_size,
-            device=META,
-            dtype=precision,
-        )
-        costs["connector"] = count_module(joint, tokens, kernels=kernels, in_full=in_full)
-    if "prefill" in stages:
-        decoded = new_tokens if "decode" in stages else 0
+    if "connector" in workload.stages:
+        connector = build_connector(workload, META)
+        costs["connector"] = count_module(connector, tokens, kernels=kernels, in_full=in_full)
+    if "prefill" in workload.stages:
         language_costs = _language_costs.__wrapped__ if in_full else _language_costs
-        costs |= language_costs(
-            llm, dtype, batch_size, tokens.shape[1], prompt_tokens, logits, how, decoded, in_full
-        )
-    wanted = {stage: cost for stage, cost in costs.items() if stage in stages}
+        costs |= language_costs(_from_embeddings(workload), tokens.shape[1], in_full)
+    wanted: dict[str, StageCost] = {name: cost for name, cost in costs.items() if name in workload.stages}
     last = next(reversed(wanted.values()), None)
-    kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if last and outputs == "kept" else 0
-    held = {stage: kept + (held_images if stage != "vision" else 0) for stage in wanted}
+    kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if last and workload.outputs == "kept" else 0
+    held = {name: kept + (held_images if name != "vision" else 0) for name in wanted}
     return CellCost(wanted, visual_tokens=tokens.shape[1], held_bytes=held)
 
 
 def count_cell(cell: Cell, settings: Settings, kernels: Kernels = "triton") -> CellCost:
-    """The cost of a planned cell under a sweep's settings. Raises `UserError` for a VLM of transformers."""
-    axes = cell.axes
-    if axes.vlm is not None:
-        raise UserError(f"{axes.vlm}: only a backbone with an llm is counted, no VLM of transformers")
-    if settings.autocast:
-        raise UserError("autocast: only running shows which tensors it makes float32; costs are not counted")
-    return count(
-        axes.backbone,
-        cell.height_px,
-        cell.width_px,
-        llm=axes.llm,
-        connector=axes.connector,
-        dtype=axes.dtype,
-        batch_size=axes.batch_size,
-        level=axes.level,
-        levels=axes.levels,
-        stages=settings.stages,
-        prompt_tokens=settings.prompt_tokens,
-        new_tokens=settings.new_tokens,
-        logits=settings.logits,
-        outputs=settings.outputs,
-        attention=axes.attention,
-        kernels=kernels,
+    """The cost of a planned cell under a sweep's settings. Raises `UserError` as `count`, and for a VLM of
+    transformers."""
+    if cell.axes.vlm is not None:
+        raise UserError(f"{cell.axes.vlm}: only a backbone with an llm is counted, no VLM of transformers")
+    return count(Workload.of(cell.axes, settings, cell.height_px, cell.width_px), kernels)
+
+
+def count_cells(
+    cells: Sequence[Cell],
+    settings: Settings,
+    kernels: Kernels = "triton",
+    on_cell: Callable[[Cell], None] = lambda cell: None,
+) -> list[Counted]:
+    """Count every cell that is not skipped; `on_cell` hears of each before. Raises as `count_cell` does."""
+    counted = []
+    for cell in cells:
+        if cell.skip_reason is None:
+            on_cell(cell)
+            counted.append((cell, count_cell(cell, settings, kernels)))
+    return counted
+
+
+def _until_tokens(workload: Workload) -> Workload:
+    """The workload with all that `vision` does not depend on left alike, so that others share its cost."""
+    return replace(
+        _without_data(workload),
+        llm="",
+        connector="",
+        attention="math" if workload.attention == "math" else "auto",
+        stages=("vision",),
+        prompt_tokens=0,
+        new_tokens=0,
+        logits="all",
+    )
+
+
+def _from_embeddings(workload: Workload) -> Workload:
+    """The same for `prefill` and `decode`, which depend on the backbone by its number of tokens alone."""
+    decodes = "decode" in workload.stages
+    return replace(
+        _without_data(workload),
+        backbone="",
+        connector="",
+        height_px=0,
+        width_px=0,
+        level=0,
+        levels="through-tap",
+        attention="math" if workload.attention == "math" else "auto",
+        stages=("prefill", "decode") if decodes else ("prefill",),
+        new_tokens=workload.new_tokens if decodes else 0,
+    )
+
+
+def _without_data(workload: Workload) -> Workload:
+    """No count depends on what the weights are, nor on which kernels this machine has."""
+    return replace(
+        workload, seed=0, weights=None, study_checkpoint=None, outputs="freed", kernel_backend="auto"
     )
 
 
 @lru_cache(maxsize=256)
 def _vision_costs(
-    backbone: str,
-    height: int,
-    width: int,
-    dtype: str,
-    batch_size: int,
-    level: int,
-    levels: str,
-    attention: Attention,
-    kernels: Kernels,
-    remembered: bool,
-    in_full: bool,
+    workload: Workload, kernels: Kernels, remembered: bool, in_full: bool
 ) -> tuple[StageCost, Tensor, int]:
     """`vision`, the tokens that it makes, and the bytes of the images; LLMs and connectors share them."""
-    precision = getattr(torch, dtype)
-    backend: Literal["triton", "auto"] = "triton" if kernels == "triton" else "auto"
-    known = backbone_facts(backbone, level)
+    size = height, width = workload.height_px, workload.width_px
+    known = backbone_facts(workload.backbone, workload.level)
     known.check_size(height, width)
+    built = replace(workload, kernel_backend="triton" if kernels == "triton" else "auto")
     if remembered and known.module in BUILT_ONCE:
-        vision = _encoder(backbone, level, levels, backend, dtype)
+        vision = _encoder(replace(built, height_px=0, width_px=0, batch_size=0))
         with torch.inference_mode(False):
             vision.prepare(height, width)
     else:
-        vision = _encoder.__wrapped__(backbone, level, levels, backend, dtype, (height, width))
-    images = torch.empty(batch_size, 3, height, width, device=META, dtype=precision)
-    cost, tokens = count_call(vision, images, kernels=kernels, attention=attention, in_full=in_full)
+        vision = build_vision(built, META, size)
+    images = torch.empty(
+        workload.batch_size, 3, height, width, device=META, dtype=torch_dtype(workload.dtype)
+    )
+    cost, tokens = count_call(
+        vision, images, kernels=kernels, attention=_attention(workload), in_full=in_full
+    )
     return cost, tokens, images.numel() * images.element_size()
 
 
 @lru_cache(maxsize=4)
-def _encoder(
-    backbone: str,
-    level: int,
-    levels: str,
-    kernels: Literal["triton", "auto"],
-    dtype: str,
-    image_size: tuple[int, int] | None = None,
-) -> Backbone:
-    """A backbone without data; without a size, not prepared for any."""
-    return create_backbone(
-        backbone,
-        level=level,
-        levels=levels,
-        kernels=kernels,
-        image_size=image_size,
-        device=META,
-        dtype=getattr(torch, dtype),
-    )
+def _encoder(workload: Workload) -> Backbone:
+    """A backbone without data that is prepared for no size."""
+    return build_vision(workload, META, None)
 
 
 @lru_cache(maxsize=256)
-def _language_costs(
-    llm: str,
-    dtype: str,
-    batch_size: int,
-    visual_tokens: int,
-    prompt_tokens: int,
-    logits: str,
-    attention: Attention,
-    new_tokens: int,
-    in_full: bool,
-) -> dict[str, StageCost]:
+def _language_costs(workload: Workload, visual_tokens: int, in_full: bool) -> dict[str, StageCost]:
     """`prefill` and, if there are new tokens, `decode`; backbones with as many visual tokens share them."""
-    model = _language_model(llm, dtype)
-    prompt = torch.empty(prompt_tokens, device=META, dtype=torch.long)
-    vlm = VLM(nn.Identity(), nn.Identity(), model, prompt=prompt, logits=logits)
+    model = _language_model(workload.llm, workload.dtype)
+    attention = _attention(workload)
+    prompt = torch.empty(workload.prompt_tokens, device=META, dtype=torch.long)
+    vlm = VLM(nn.Identity(), nn.Identity(), model, prompt=prompt, logits=workload.logits)
     embeddings = torch.empty(
-        batch_size, visual_tokens, llm_facts(llm).hidden_size, device=META, dtype=getattr(torch, dtype)
+        workload.batch_size,
+        visual_tokens,
+        llm_facts(workload.llm).hidden_size,
+        device=META,
+        dtype=torch_dtype(workload.dtype),
     )
-    if not new_tokens:
+    if "decode" not in workload.stages:
         return {
             "prefill": count_module(model, embeddings, call=vlm.prefill, attention=attention, in_full=in_full)
         }
@@ -207,7 +189,7 @@ def _language_costs(
     )
     decode = replace(
         step,
-        ops={op: n * new_tokens for op, n in step.ops.items()},
+        ops={op: n * workload.new_tokens for op, n in step.ops.items()},
         kv_cache_bytes=kv_cache_bytes,
         # the first step starts with the cache in memory, which it did not allocate
         peak_activation_bytes=step.peak_activation_bytes + kv_cache_bytes,
@@ -216,5 +198,9 @@ def _language_costs(
 
 
 @lru_cache(maxsize=4)
-def _language_model(llm: str, dtype: str) -> PreTrainedModel:
-    return create_llm(llm, device=META, dtype=getattr(torch, dtype))
+def _language_model(llm: str, dtype: Dtype) -> PreTrainedModel:
+    return build_llm(Workload("", llm, 0, 0, dtype=dtype), META)
+
+
+def _attention(workload: Workload) -> Attention:
+    return "math" if workload.attention == "math" else "fused"

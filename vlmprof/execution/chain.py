@@ -21,6 +21,7 @@ from vlmprof.vlm.decoding import Context, decode, prefill_cached
 from vlmprof.vlm.llm import masks_traced_prefill
 from vlmprof.vlm.model import create_vlm
 from vlmprof.vlm.preprocess import Preprocess
+from vlmprof.vlm.workload import Workload
 
 ATTENTION = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -62,17 +63,8 @@ def build_chain(axes: Axes, size: tuple[int, int], settings: Settings, device: t
         from vlmprof.execution.whole_chain import build_whole_chain
 
         return build_whole_chain(axes.vlm, axes, size, settings, device)
-    height, width = size
-    dtype = getattr(torch, axes.dtype)
     names = settings.stages
-    vlm = create_vlm(
-        axes.backbone, axes.llm, axes.connector, device=device, dtype=dtype,
-        height=height, width=width, level=axes.level, levels=axes.levels,
-        kernels=axes.kernel_backend,
-        weights=settings.weights, study_checkpoint=settings.study_checkpoint,
-        prompt_tokens=settings.prompt_tokens, logits=settings.logits, autocast=settings.autocast,
-        seed=settings.seed, with_llm="prefill" in names,
-    )  # fmt: skip
+    vlm = create_vlm(Workload.of(axes, settings, *size), device)
     preprocess = image_source(axes, size, settings, device)
     in_mode = MODES[axes.mode](device)
     decodes = "decode" in names
