@@ -40,7 +40,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """For people: `vmamba-t @ 512`, and what else tells it apart: `vmamba-t @ 512, mode compile`."""
+        """For people: `vmamba-t @ 512`, and what else distinguishes it: `vmamba-t @ 512, mode compile`."""
         place = f"{self.axes.backbone} @ {self.axes.resolution}"
         return ", ".join(
             [place, *(f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.told_by)]

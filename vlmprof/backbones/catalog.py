@@ -28,9 +28,15 @@ def names() -> list[str]:
 
 
 def facts(name: str, level: int = DEFAULT_LEVEL) -> BackboneFacts:
-    """What is known of a backbone, tapped at a feature level.
+    """What is known of a backbone, tapped at a feature level (counted from 1; a plain backbone ignores it).
 
-    Raises `UserError` for an unknown name or level, or a user's module that cannot be imported.
+    Raises `UserError` for an unknown name or level, and for a user's module that cannot be imported.
+
+    >>> known = facts("vmamba-t")
+    >>> known.stride, known.embed_dim, known.num_tokens(512, 768)
+    (16, 384, 1536)
+    >>> facts("vit-h").padded(512, 768)  # (height, width) in pixels
+    (518, 770)
     """
     if name in ENTRIES:
         return ENTRIES[name].at_level(level)
@@ -55,7 +61,7 @@ def has_feature_levels(name: str) -> bool:
 def users_factory(name: str) -> Any:
     """The decorated function behind `module:function`; the module is the current folder's, or installed.
 
-    Raises `UserError` in one line when there is no such module or function, or it tells no facts.
+    Raises `UserError` in one line when there is no such module or function, or it has no facts.
     """
     module_name, _, function_name = name.partition(":")
     try:
@@ -66,7 +72,7 @@ def users_factory(name: str) -> Any:
         raise UserError(f"backbone {name!r}: module {module_name!r} has no {function_name!r}") from problem
     if not isinstance(getattr(factory, "facts", None), BackboneFacts):
         raise UserError(
-            f"backbone {name!r} tells no facts; put @vlmprof.backbones.backbone(embed_dim=..., stride=...) "
+            f"backbone {name!r} has no facts; put @vlmprof.backbones.backbone(embed_dim=..., stride=...) "
             f"above {function_name!r}"
         )
     factory.facts = replace(factory.facts, name=name)

@@ -1,4 +1,4 @@
-"""Predictions for a whole sweep, and how far they were from rows that measured the same cells."""
+"""Predictions for counted cells, and how far they are from rows that measured the same cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where memory ends: the largest image, or the largest batch, that still fits each budget.
+"""The out-of-memory frontier: the largest image, or the largest batch, that fits each budget.
 
 For every line of cells the candidates are in order of size. The cost model names a first guess, corrected
 by what the smaller budgets taught about memory that it cannot count; from there the search doubles its step
