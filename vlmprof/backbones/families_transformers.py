@@ -54,18 +54,9 @@ def _clip() -> Iterator[BackboneFacts]:
         ("L", 303_507_456, 1024, 24, 16, 14, 336, "openai/clip-vit-large-patch14-336"),
     ):
         yield _plain(
-            "CLIP",
-            size,
-            parameters,
-            weights,
-            model_type="clip_vision_model",
-            d_model=d_model,
-            depth=depth,
-            heads=heads,
-            patch=patch,
-            image_size=side,
-            intermediate_size=4 * d_model,
-        )
+            "CLIP", size, parameters, weights, model_type="clip_vision_model", d_model=d_model, depth=depth,
+            heads=heads, patch=patch, image_size=side, intermediate_size=4 * d_model
+        )  # fmt: skip
 
 
 def _siglip() -> Iterator[BackboneFacts]:
@@ -79,18 +70,9 @@ def _siglip() -> Iterator[BackboneFacts]:
         ("So400m", 428_225_600, 1152, 27, 16, 4304, 14, 384, "google/siglip-so400m-patch14-384"),
     ):
         yield _plain(
-            "SigLIP",
-            size,
-            parameters,
-            weights,
-            model_type="siglip_vision_model",
-            d_model=d_model,
-            depth=depth,
-            heads=heads,
-            patch=patch,
-            image_size=side,
-            intermediate_size=mlp,
-        )
+            "SigLIP", size, parameters, weights, model_type="siglip_vision_model", d_model=d_model,
+            depth=depth, heads=heads, patch=patch, image_size=side, intermediate_size=mlp
+        )  # fmt: skip
 
 
 def _siglip2() -> Iterator[BackboneFacts]:
@@ -103,19 +85,9 @@ def _siglip2() -> Iterator[BackboneFacts]:
         ("So400m", 427_888_064, 1152, 27, 16, 4304, "google/siglip2-so400m-patch16-naflex"),
     ):
         yield _plain(
-            "SigLIP 2",
-            size,
-            parameters,
-            weights,
-            model_type="siglip2_vision_model",
-            d_model=d_model,
-            depth=depth,
-            heads=heads,
-            patch=16,
-            module="siglip2",
-            num_patches=256,
-            intermediate_size=mlp,
-        )
+            "SigLIP 2", size, parameters, weights, model_type="siglip2_vision_model", d_model=d_model,
+            depth=depth, heads=heads, patch=16, module="siglip2", num_patches=256, intermediate_size=mlp
+        )  # fmt: skip
 
 
 def _dinov2() -> Iterator[BackboneFacts]:
@@ -127,18 +99,9 @@ def _dinov2() -> Iterator[BackboneFacts]:
         ("G", 1_136_480_768, 1536, 40, 24, "facebook/dinov2-giant"),
     ):
         yield _plain(
-            "DINOv2",
-            size,
-            parameters,
-            weights,
-            model_type="dinov2",
-            d_model=d_model,
-            depth=depth,
-            heads=heads,
-            patch=14,
-            image_size=518,
-            use_swiglu_ffn=size == "G",
-        )
+            "DINOv2", size, parameters, weights, model_type="dinov2", d_model=d_model, depth=depth,
+            heads=heads, patch=14, image_size=518, use_swiglu_ffn=size == "G"
+        )  # fmt: skip
 
 
 def _dinov3() -> Iterator[BackboneFacts]:
@@ -151,22 +114,10 @@ def _dinov3() -> Iterator[BackboneFacts]:
         ("H+", 840_592_640, 1280, 32, 20, 5120, True, "facebook/dinov3-vith16plus-pretrain-lvd1689m"),
     ):
         yield _plain(
-            "DINOv3",
-            size,
-            parameters,
-            weights,
-            model_type="dinov3_vit",
-            d_model=d_model,
-            depth=depth,
-            heads=heads,
-            patch=16,
-            image_size=224,
-            intermediate_size=mlp,
-            num_register_tokens=4,
-            key_bias=False,
-            use_gated_mlp=gated,
-            hidden_act="silu" if gated else "gelu",
-        )
+            "DINOv3", size, parameters, weights, model_type="dinov3_vit", d_model=d_model, depth=depth,
+            heads=heads, patch=16, image_size=224, intermediate_size=mlp, num_register_tokens=4,
+            key_bias=False, use_gated_mlp=gated, hidden_act="silu" if gated else "gelu"
+        )  # fmt: skip
 
 
 def _swin() -> Iterator[BackboneFacts]:

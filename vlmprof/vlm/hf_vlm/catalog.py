@@ -32,7 +32,7 @@ class HfVLMFacts:
     model_type: str
     """transformers' name of the architecture: `llava`."""
     llm: str
-    """What stands on the axis `llm`: its language model's name if the configuration has one, else its architecture."""
+    """What stands on the axis `llm`: its language model's name, or else its architecture."""
     geometry: BackboneFacts | None
     """The sizes it takes and their visual tokens; `None` where only a forward pass can tell."""
 
