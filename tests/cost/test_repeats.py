@@ -107,6 +107,17 @@ SHARED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "a changed layout": lambda x, y: (x + 1).unsqueeze_(0).squeeze_(0).t_().contiguous() + (x + 1).t_(),
     "several results": lambda x, y: sum(x.chunk(3)) + sum(x.chunk(3)) + sum(y[0].split(1)),  # type: ignore[arg-type,return-value]
     "keyword arguments": lambda x, y: x.sum(dim=1, keepdim=True) + x.sum(dim=0, keepdim=True) + x.sum(),
+    "indices made on the host": lambda x, y: (
+        x[torch.arange(6).flip(0)] + x[torch.arange(6).flip(0)] + x[torch.arange(6)[::2].repeat(2)]
+    ),
+    "sizes that depend on values": lambda x, y: (
+        x
+        + torch.arange(99)[torch.arange(99) > 7].float().exp().sum()
+        + torch.arange(99)[torch.arange(99) > 70].float().exp().sum()
+    ),
+    "in place on the host": lambda x, y: (
+        x[torch.zeros(6).add_(1).mul_(2).long()] + x[torch.zeros(6).add_(1).mul_(2).long()]
+    ),
     "results that stay": lambda x, y: torch.stack([x.exp() for _ in range(4)]).sum(0) + x.exp(),
 }
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from vlmprof.cost.count import count
 from vlmprof.errors import UserError
+from vlmprof.settings import Stage
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.connector_catalog import facts as connector_facts
 from vlmprof.vlm.connector_catalog import names as connector_names
@@ -117,3 +119,15 @@ def test_autocast_computes_in_16_bits_what_float32_does(backbone):
     embeddings = narrow.project(narrow.encode_image(images))
     assert embeddings.dtype == torch.bfloat16
     assert 0 < float((embeddings - wanted).norm() / wanted.norm()) < 0.05
+
+
+@pytest.mark.parametrize("backbone", ["vit-t", "vmamba-t"])
+@pytest.mark.parametrize("stages", [("vision", "connector"), ("vision", "connector", "prefill", "decode")])
+def test_what_is_counted_is_what_is_built(backbone: str, stages: tuple[Stage, ...]) -> None:
+    workload = Workload(backbone, "llama-23m", 64, 96, stages=stages, prompt_tokens=3, batch_size=2)
+    vlm = create_vlm(workload)
+    counted = count(workload, kernels="torch")
+    weights = {stage: cost.weight_bytes for stage, cost in counted.stages.items() if stage != "decode"}
+    assert weights == vlm.weight_bytes()
+    images = torch.zeros(2, 3, 64, 96, dtype=torch.bfloat16)
+    assert vlm.encode_image(images).shape[1] == counted.visual_tokens
