@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +19,13 @@ from vlmprof.backbones import create_backbone
 from vlmprof.backbones import facts as backbone_facts
 from vlmprof.backbones.interface import Backbone
 from vlmprof.errors import unknown
-from vlmprof.settings import Dtype
+from vlmprof.settings import Dtype, Logits
 from vlmprof.vlm import llm_catalog
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.study_checkpoint import load_study_checkpoint
 from vlmprof.vlm.workload import Workload
 
-LOGITS = ("all", "last")
 DTYPES: dict[Dtype, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -50,12 +50,12 @@ class VLM:
         llm: PreTrainedModel | None,
         *,
         prompt: Tensor,
-        logits: str = "all",
+        logits: Logits = "all",
         autocast: torch.dtype | None = None,
         backends: Mapping[str, str] | None = None,
     ) -> None:
-        if logits not in LOGITS:
-            raise unknown("logits", logits, LOGITS)
+        if logits not in get_args(Logits):
+            raise unknown("logits", logits, get_args(Logits))
         self.vision = vision
         self.connector = connector
         self.llm = llm

@@ -23,6 +23,7 @@ from vlmprof.backbones.random_weights import fill, uninitialised
 from vlmprof.backbones.transformers_plain import interpolate_once
 from vlmprof.backbones.weights import PRETRAINED
 from vlmprof.errors import UserError
+from vlmprof.settings import Logits
 from vlmprof.vlm.hf_vlm.catalog import config_path, source
 from vlmprof.vlm.hf_vlm.inputs import image_inputs
 
@@ -37,7 +38,7 @@ Mark = Callable[[str], None]
 class HfVLM:
     """One model, its inputs for images of one size, and its parts by stage."""
 
-    def __init__(self, model: PreTrainedModel, prompt: Tensor, logits: str) -> None:
+    def __init__(self, model: PreTrainedModel, prompt: Tensor, logits: Logits) -> None:
         self.model = model
         self.prompt = prompt
         self.logits = logits
@@ -133,9 +134,8 @@ def create_hf_vlm(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    attention: str = "sdpa",
     prompt_tokens: int = 1,
-    logits: str = "all",
+    logits: Logits = "all",
     seed: int = 0,
     weights: str | None = None,
 ) -> HfVLM:
@@ -151,13 +151,13 @@ def create_hf_vlm(
         config = AutoConfig.from_pretrained(place if path is None else str(path))
         if weights == PRETRAINED:
             model: Any = AutoModelForImageTextToText.from_pretrained(
-                place, config=config, dtype=dtype, attn_implementation=attention
+                place, config=config, dtype=dtype, attn_implementation="sdpa"
             )
             model.requires_grad_(False).to(device).eval()
         else:
             with uninitialised(device, dtype):
                 model = AutoModelForImageTextToText.from_config(
-                    config, dtype=dtype, attn_implementation=attention
+                    config, dtype=dtype, attn_implementation="sdpa"
                 )
             fill(model, seed)
     except (OSError, ValueError, KeyError) as problem:
