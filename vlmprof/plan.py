@@ -30,7 +30,7 @@ class Cell:
     """What the backbone is given: the resolution, or what it was padded to."""
     visual_tokens: int | None
     skip_reason: str | None = None
-    told_by: tuple[str, ...] = ()
+    distinguished_by: tuple[str, ...] = ()
     """Axes beside backbone and resolution in which it differs from other cells of its plan."""
 
     @property
@@ -43,7 +43,7 @@ class Cell:
         """For people: `vmamba-t @ 512`, and what else distinguishes it: `vmamba-t @ 512, mode compile`."""
         place = f"{self.axes.backbone} @ {self.axes.resolution}"
         return ", ".join(
-            [place, *(f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.told_by)]
+            [place, *(f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.distinguished_by)]
         )
 
 
@@ -67,12 +67,12 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     for resolution in resolutions:
         if not pad and len(known) == len({line.backbone for line, _ in lines}):
             _refuse_if_none_takes(resolution, known)
-    told_by = tuple(
+    distinguished_by = tuple(
         axis for axis in lines[0][0].named
         if axis not in ("backbone", "resolution") and len({line.named[axis] for line, _ in lines}) > 1
     )  # fmt: skip
     return [
-        _cell(replace(line, resolution=resolution), facts, pad, told_by)
+        _cell(replace(line, resolution=resolution), facts, pad, distinguished_by)
         for line, facts in lines
         for resolution in resolutions
     ]
@@ -120,7 +120,7 @@ def _cell(
     axes: Axes,
     facts: BackboneFacts | None,
     pad: bool,
-    told_by: tuple[str, ...],
+    distinguished_by: tuple[str, ...],
 ) -> Cell:
     height, width = resolution_size(axes.resolution)
     if pad and facts is not None:
@@ -133,7 +133,7 @@ def _cell(
         width_px=width,
         visual_tokens=facts.num_tokens(height, width) if facts is not None and takes else None,
         skip_reason=None if facts is None or takes else _refusal({facts.name: facts}, axes.resolution),
-        told_by=told_by,
+        distinguished_by=distinguished_by,
     )
 
 

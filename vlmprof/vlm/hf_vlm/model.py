@@ -32,6 +32,15 @@ CONNECTOR = ("multi_modal_projector", "connector", "merger", "mm_projector", "al
 LANGUAGE = ("language_model", "text_model", "llm")
 """What transformers calls the three parts, in the order in which a name is taken."""
 
+TOKEN_TYPES = {
+    "qwen2_vl": "mm_token_type_ids",
+    "qwen2_5_vl": "mm_token_type_ids",
+    "qwen3_vl": "mm_token_type_ids",
+    "gemma3": "token_type_ids",
+    "paligemma": "token_type_ids",
+}
+"""By architecture, the argument that says which positions hold an image."""
+
 Mark = Callable[[str], None]
 
 
@@ -113,20 +122,11 @@ class HfVLM:
         return {"vision": vision, "connector": connector, "prefill": total - vision - connector}
 
     def _token_types(self, ids: Tensor) -> dict[str, Tensor]:
-        """What some architectures want to be told: which positions hold an image."""
-        if getattr(self.model.config, "model_type", "") not in TELLS_TOKEN_TYPES:
+        """Which positions hold an image, for architectures that ask."""
+        argument = TOKEN_TYPES.get(getattr(self.model.config, "model_type", ""))
+        if argument is None:
             return {}
-        is_image = (ids == self.model.config.image_token_id).to(torch.int32)
-        return {TELLS_TOKEN_TYPES[self.model.config.model_type]: is_image}
-
-
-TELLS_TOKEN_TYPES = {
-    "qwen2_vl": "mm_token_type_ids",
-    "qwen2_5_vl": "mm_token_type_ids",
-    "qwen3_vl": "mm_token_type_ids",
-    "gemma3": "token_type_ids",
-    "paligemma": "token_type_ids",
-}
+        return {argument: (ids == self.model.config.image_token_id).to(torch.int32)}
 
 
 def create_hf_vlm(
