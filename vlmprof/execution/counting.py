@@ -20,8 +20,8 @@ CELLS_PER_PROCESS = 40
 """Fewer are counted sooner than another process has loaded its libraries."""
 PRELOAD = "vlmprof.execution.preload_counting"
 COLLECT_AFTER = 1_000_000
-"""Objects made before the first collection: loading torch and transformers makes two million, none of them
-garbage, and collections at Python's usual pace take a quarter of the time that it takes."""
+"""Objects made before the first collection. At Python's usual pace, collections take a quarter of the time
+that torch and transformers take to load, and find nothing: all that is made then stays."""
 
 
 def get_ready_to_count(cells: Sequence[Cell]) -> None:
