@@ -73,7 +73,7 @@ def show(
     from rich.table import Column, Table
 
     from vlmprof.backbones import create_backbone, facts
-    from vlmprof.cost.counter import count_module
+    from vlmprof.cost.dispatch_counter import count_module
     from vlmprof.errors import unknown
     from vlmprof.fields import parse_resolution, resolution_size
     from vlmprof.units import show_bytes

@@ -12,8 +12,7 @@ from rich.console import Console
 from vlmprof.activity import say
 from vlmprof.analysis.frames import show_resolution
 from vlmprof.analysis.reference import load_reference
-from vlmprof.cost.against import (
-    Counted,
+from vlmprof.cost.accuracy import (
     Prediction,
     achieved,
     calibration_points,
@@ -22,6 +21,7 @@ from vlmprof.cost.against import (
     predict,
 )
 from vlmprof.cost.calibration import fit, leave_one_group_out
+from vlmprof.cost.count import Counted
 from vlmprof.cost.devices import DeviceSheet, sheet
 from vlmprof.cost.roofline import Efficiency, measured_device
 from vlmprof.cost.scans import KERNELS, Kernels
@@ -191,9 +191,7 @@ def _here(spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
     from vlmprof.measure.ceilings import cpu_ceilings
 
     # models in 16 bits compute some things in float32
-    reached = [
-        cpu_ceilings(getattr(torch, dtype)) for dtype in sorted({"float32", *map(str, spec.axes["dtype"])})
-    ]
+    reached = [cpu_ceilings(getattr(torch, dtype)) for dtype in sorted({"float32", *spec.axes["dtype"]})]
     return measured_device(
         cpu_name(),
         psutil.virtual_memory().total,
