@@ -30,8 +30,8 @@ def recommend(
     from vlmprof.activity import say
     from vlmprof.analysis.advice import Limits, advise, load_scores
     from vlmprof.analysis.runs import load
+    from vlmprof.render.figures.files import save_figure
     from vlmprof.render.figures.pareto import pareto_figure
-    from vlmprof.render.figures.six_panel import save_figure
     from vlmprof.render.tables.decisions import advice_sheet, correlation_sheet
     from vlmprof.render.tables.terminal import console, sheet_table
     from vlmprof.units import parse_bytes, parse_seconds

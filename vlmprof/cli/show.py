@@ -121,7 +121,8 @@ def figure(
 
 def published_figure(name: str, out: Path, log: bool, formats: Sequence[str], width: str) -> list[Path]:
     """Draw a reference by itself, under its own name; returns the files written."""
-    from vlmprof.render.figures.six_panel import draw_reference, save_figure
+    from vlmprof.render.figures.files import save_figure
+    from vlmprof.render.figures.six_panel import draw_reference
 
     return save_figure(draw_reference(name, log=log, width=width), out, name, formats)
 

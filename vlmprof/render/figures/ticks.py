@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, NullFormatter, NullLocator
 
-from vlmprof.analysis.frames import Line, show_resolution
 from vlmprof.render.figures.text_width import text_width_pt
 
 _GAP_PT = 3.0
@@ -47,16 +46,6 @@ class ResolutionLocator(Locator):
     def tick_values(self, vmin: float, vmax: float) -> list[float]:
         """The kept positions between two pixel counts."""
         return [position for position in self() if vmin <= position <= vmax]
-
-
-def resolution_labels(lines: Sequence[Line]) -> dict[float, str]:
-    """Tick labels by pixel count, ascending; of several shapes with one count, the first met is named."""
-    labels: dict[float, str] = {}
-    for line in lines:
-        for pixels, resolution in zip(line.pixels.tolist(), line.rows["resolution"], strict=True):
-            if pixels not in labels:
-                labels[pixels] = show_resolution(resolution)
-    return dict(sorted(labels.items()))
 
 
 def label_resolutions(axes: Axes, labels: Mapping[float, str], font_pt: float) -> None:

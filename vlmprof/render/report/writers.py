@@ -17,6 +17,8 @@ from typing import Any
 import jinja2
 
 import vlmprof
+from vlmprof.render.labels import point_note
+from vlmprof.render.report.charts import chart_data
 from vlmprof.render.report.content import Content, environment_sheet
 from vlmprof.render.tables.export import markdown_escape, to_markdown
 from vlmprof.render.tables.sheet import Sheet
@@ -41,12 +43,15 @@ def html_page(content: Content, figure_png: bytes) -> str:
     sheets = [sheet for section in content.sections for sheet in section.sheets]
     return template.render(
         content=content,
+        points=point_note(content.charts.scaling),
         rows_per_page=ROWS_PER_PAGE,
         environment_sheet=environment_sheet,
         style=_text("report.css"),
         script=_text("report.js"),
         plotly=_plotly(),
-        data=_json({"charts": content.charts, "sheets": {s.name: _sheet_data(s) for s in sheets}}),
+        data=_json(
+            {"charts": chart_data(content.charts), "sheets": {s.name: _sheet_data(s) for s in sheets}}
+        ),
         figure=base64.b64encode(figure_png).decode(),
         version=vlmprof.__version__,
     )
@@ -59,6 +64,7 @@ def markdown_page(
     template = _environment(autoescape=False).get_template("report.md.j2")
     return template.render(
         content=content,
+        points=point_note(content.charts.scaling),
         figure=figure_name,
         pictures=pictures or {},
         table=lambda sheet: to_markdown(sheet, _MARKDOWN_ROWS),

@@ -11,12 +11,11 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from vlmprof.analysis.estimates import column_intervals, column_medians
 from vlmprof.analysis.frames import (
     Samples,
     any_measured,
     axis_columns,
-    column_intervals,
-    column_medians,
     show_resolution,
     varying_axes,
 )

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmprof.analysis.intervals import Interval
+from vlmprof.units import bytes_unit, seconds_unit
 
 Value = str | int | float | list[float] | None
 
@@ -97,25 +98,16 @@ def column_values(
     return values
 
 
-def seconds_unit(largest: float) -> tuple[str, float]:
-    """The unit in which seconds up to `largest` read best, and its size."""
-    units = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
-    return next(((unit, size) for unit, size in units if largest >= size), ("ps", 1e-12))
-
-
-def bytes_unit(largest: float) -> tuple[str, float]:
-    """The unit in which bytes up to `largest` read best, and its size."""
-    units = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10))
-    return next(((unit, size) for unit, size in units if largest >= size), ("B", 1.0))
+def unit_of_kind(kind: Kind, largest: float) -> tuple[str, float]:
+    """The unit in which values of a kind up to `largest` read best, and its size; plain numbers have none."""
+    if kind is Kind.SECONDS:
+        return seconds_unit(largest)
+    return bytes_unit(largest) if kind is Kind.BYTES else ("", 1.0)
 
 
 def _unit(kind: Kind, numbers: Iterable[float]) -> tuple[str, float]:
-    largest = max(map(abs, numbers))
-    if kind is Kind.SECONDS:
-        unit, size = seconds_unit(largest)
-        return f" {unit}", size
-    if kind is Kind.BYTES:
-        unit, size = bytes_unit(largest)
+    if kind in (Kind.SECONDS, Kind.BYTES):
+        unit, size = unit_of_kind(kind, max(map(abs, numbers)))
         return f" {unit}", size
     return {Kind.RATIO: ("×", 1.0), Kind.PERCENT: (" %", 0.01)}.get(kind, ("", 1.0))
 
