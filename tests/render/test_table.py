@@ -9,14 +9,17 @@ from rich.console import Console
 from scipy.stats import binom
 from synthetic_runs import cell, frame, samples, sweep
 
+from vlmprof.analysis.estimates import Estimates
 from vlmprof.records import Status
-from vlmprof.render.tables.cells import render_table
+from vlmprof.render.tables.cells import run_sheet
 from vlmprof.render.tables.row_warnings import warning_lines
+from vlmprof.render.tables.terminal import print_sheet
 
 
-def text(rows, with_samples: bool = True) -> str:
+def text(rows, with_samples: bool = True, width: int = 200) -> str:
     out = io.StringIO()
-    Console(file=out, width=200).print(render_table(frame(rows), samples(rows) if with_samples else None))
+    estimates = Estimates(frame(rows), samples(rows) if with_samples else None)
+    print_sheet(Console(file=out, width=width), run_sheet(estimates))
     return out.getvalue()
 
 
@@ -42,7 +45,7 @@ def test_an_interval_wider_than_its_mean_is_no_percentage() -> None:
     row = cell("vmamba-t", 512)
     jumped = {row.cell_id: {"end_to_end_s": [0.01] * 9 + [0.4] * 3}}
     out = io.StringIO()
-    Console(file=out, width=200).print(render_table(frame([row]), jumped))
+    print_sheet(Console(file=out, width=200), run_sheet(Estimates(frame([row]), jumped)))
     assert "± over 100 %" in out.getvalue()
 
 

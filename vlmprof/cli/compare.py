@@ -39,7 +39,7 @@ def compare(
     from vlmprof.analysis.reference import another_device_in, load_reference
     from vlmprof.analysis.runs import Run, load
     from vlmprof.render.tables.decisions import comparison_sheet, comparison_words, ratio_name
-    from vlmprof.render.tables.terminal import console, sheet_table
+    from vlmprof.render.tables.terminal import console, print_sheet
 
     if (b is None) == (reference is None):
         raise UserError("compare takes two runs, or one run and --reference kuo2026")
@@ -55,7 +55,7 @@ def compare(
     if reference is not None and (elsewhere := another_device_in(reference, judged.frame)):
         found = comparing.without_verdict(found, elsewhere)
     screen = console()
-    screen.print(sheet_table(comparison_sheet(found)))
+    print_sheet(screen, comparison_sheet(found))
     for sentence in comparison_words(found):
         screen.print(sentence, markup=False)
     if fail_slower is None:

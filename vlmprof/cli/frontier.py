@@ -34,7 +34,7 @@ def frontier(
     from vlmprof.execution.probe_progress import ProbeProgress
     from vlmprof.render.figures.frontier import save_frontier
     from vlmprof.render.tables.frontier import search_sheet
-    from vlmprof.render.tables.terminal import console, sheet_table
+    from vlmprof.render.tables.terminal import console, print_sheet
     from vlmprof.units import parse_bytes
 
     searched = candidates.spec(spec, overrides, axis, largest, step)
@@ -44,6 +44,6 @@ def frontier(
         searched, axis, [parse_bytes(word) for word in memory], folder, command,
         ProbeProgress(Console(stderr=True)),
     )  # fmt: skip
-    console().print(sheet_table(search_sheet(found)))
+    print_sheet(console(), search_sheet(found))
     for path in save_frontier(found, folder, ["png", "pdf"]):
         print(path)

@@ -33,7 +33,7 @@ def recommend(
     from vlmprof.render.figures.files import save_figure
     from vlmprof.render.figures.pareto import pareto_figure
     from vlmprof.render.tables.decisions import advice_sheet, correlation_sheet
-    from vlmprof.render.tables.terminal import console, sheet_table
+    from vlmprof.render.tables.terminal import console, print_sheet
     from vlmprof.units import parse_bytes, parse_seconds
 
     limits = Limits(
@@ -49,9 +49,9 @@ def recommend(
     if advice.chosen.empty:
         screen.print(advice.nearest_miss, markup=False)
     else:
-        screen.print(sheet_table(advice_sheet(advice)))
+        print_sheet(screen, advice_sheet(advice))
     if correlations := correlation_sheet(advice):
-        screen.print(sheet_table(correlations))
+        print_sheet(screen, correlations)
     say("drawing the Pareto front")
     figure = pareto_figure(advice, limits, width)
     for path in save_figure(figure, out or run, "recommend", format or ["png", "pdf"]):

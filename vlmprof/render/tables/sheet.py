@@ -39,6 +39,10 @@ class Column:
     title: str
     kind: Kind
     values: Sequence[Value]
+    rank: int = 0
+    """Which columns a narrow terminal leaves out first: the highest; those of rank 0 are always there."""
+    half_width: bool = False
+    """Intervals are shown as `12.3 ms ± 2.1 %`, half their width, and not by their ends."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Sheet:
     note: str
     """What a reader has to know to read it, in a sentence or two."""
     columns: Sequence[Column] = field(default_factory=tuple)
+    head: str = ""
+    """What is the same in every row, said once above a printed table."""
 
     def __len__(self) -> int:
         return len(self.columns[0].values) if self.columns else 0
@@ -62,7 +68,10 @@ class Sheet:
 
     def text_rows(self, most: int | None = None) -> list[list[str]]:
         """The cells as people read them, row by row, `most` rows at most."""
-        shown = [[show(column.kind, v) for v in column.values[:most]] for column in self.columns]
+        shown = [
+            [(show_half_width if column.half_width else show)(column.kind, v) for v in column.values[:most]]
+            for column in self.columns
+        ]
         return [list(row) for row in zip(*shown, strict=True)]
 
 
@@ -80,6 +89,19 @@ def show(kind: Kind, value: Value) -> str:
         words = [_digits(v / size) for v in numbers]
     text = words[0] if len(words) == 1 else f"{words[0]} ({words[1]} to {words[2]})"
     return f"{text}{unit}"
+
+
+def show_half_width(kind: Kind, value: Value) -> str:
+    """A value for people, an interval as half its width: `12.3 ms ± 2.1 %`."""
+    if not isinstance(value, list):
+        return show(kind, value)
+    middle, low, high = value
+    if middle <= 0:
+        return show(kind, middle)
+    percent = 100 * (high - low) / 2 / middle
+    # how much over 100 % says nothing more
+    width = "over 100" if percent > 100 else f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
+    return f"{show(kind, middle)} ± {width} %"
 
 
 def interval_values(interval: Interval | None) -> list[float] | None:
