@@ -21,10 +21,11 @@ def prediction_sheet(predictions: Sequence[Prediction]) -> Sheet:
     estimates = [p.estimate for p in predictions]
     stages = list(estimates[0].stages) if estimates else []
     vision = [p.cost.stages.get("vision") for p in predictions]
+    tera_flops = [None if cost is None else cost.flops / 1e12 for cost in vision]
     return Sheet("estimates", "Estimates", "", [
         *_cell_columns([p.cell for p in predictions]),
         Column("visual tokens", Kind.COUNT, [p.cost.visual_tokens for p in predictions], 2),
-        Column("vision TFLOP", Kind.NUMBER, [None if cost is None else cost.flops / 1e12 for cost in vision], 3),
+        Column("vision TFLOP", Kind.NUMBER, tera_flops, 3),
         *(Column(name, Kind.SECONDS, [e.stages[name].latency_s for e in estimates], 2) for name in stages),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
         Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1),

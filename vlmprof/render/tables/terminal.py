@@ -19,7 +19,7 @@ PIPE_COLUMNS = 200
 """Width of what goes to a file or a pipe, whatever the terminal's."""
 
 _GAP = 2
-_LONG, _LEAST = 30, 20
+_LONG, _LEAST = 30, 24
 """A column of texts longer than the first may be folded, to no less than the second."""
 _STYLES = {
     "faster": "green", "slower": "red", "unclear": "dim", "out of memory": "red", "failed": "red",
@@ -37,7 +37,7 @@ def print_sheet(screen: Console, sheet: Sheet) -> None:
     """Print a sheet: what is the same everywhere, its rows, its note.
 
     On a narrow screen columns with one value move above the table, then those of the highest rank are left
-    out, and a line says which.
+    out, and a line says which. Columns of rank 0 stay.
     """
     fitted = _fit(sheet, screen.width)
     same = ", ".join(filter(None, [sheet.head, *fitted.same]))
@@ -48,7 +48,7 @@ def print_sheet(screen: Console, sheet: Sheet) -> None:
     else:
         screen.print(_table(fitted))
     if fitted.left_out:
-        words = f"not shown, for want of width: {', '.join(fitted.left_out)}"
+        words = f"not shown at this width: {', '.join(fitted.left_out)}"
         screen.print(words, markup=False, highlight=False, style="dim")
     if sheet.note:
         screen.print(sheet.note, markup=False, highlight=False, style="italic dim")
@@ -75,14 +75,14 @@ def _fit(sheet: Sheet, columns: int) -> _Fitted:
     texts = list(zip(*rows, strict=True)) if rows else [()] * len(sheet.columns)
     titles = [column.title for column in sheet.columns]
     widths = [max(map(cell_len, (title, *text))) for title, text in zip(titles, texts, strict=True)]
-    kept = list(range(len(titles)))
+    kept = [i for i, column in enumerate(sheet.columns) if not column.rank or any(texts[i])]
     same, left_out = [], []
 
     def too_wide() -> bool:
         return sum((widths[i] if widths[i] <= _LONG else _LEAST) + _GAP for i in kept) - _GAP > columns
 
-    for i in [i for i in kept if sheet.columns[i].rank and len(rows) > 1 and len(set(texts[i])) == 1]:
-        if too_wide():
+    for i in list(kept):
+        if sheet.columns[i].rank and len(rows) > 1 and len(set(texts[i])) == 1 and too_wide():
             kept.remove(i)
             same.append(f"{titles[i]} {texts[i][0]}")
     for i in sorted(kept, key=lambda i: (-sheet.columns[i].rank, -i)):
