@@ -16,6 +16,13 @@ def load(run: Path | str) -> Run:
     """A run folder for a notebook: `.frame`, `.samples`, `.plot()`, `.report()`. Imports pandas.
 
     Raises `vlmprof.errors.UserError` when it is none or has no rows yet.
+
+    >>> import vlmprof
+    >>> run = vlmprof.load("runs/mine")
+    >>> run.frame.query("status == 'ok'")["resolution"].max()
+    '512'
+    >>> len(run.samples[run.frame["cell_id"][0]]["gpu_vision_s"])  # raw values, in seconds
+    10
     """
     from vlmprof.notebook import load as load_run
 

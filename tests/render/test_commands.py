@@ -56,7 +56,7 @@ def test_compare_prints_ratios_and_verdicts(run: Path, tmp_path: Path) -> None:
     ]
     assert "0.900 (0.8" in line
     assert "faster" in line
-    assert "End-to-end, B beside A: 17 faster." in result.output
+    assert "End-to-end, B against A: 17 faster." in result.output
 
 
 def test_the_guard_sets_the_exit_code(run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a report draws beside the scaling figure: stacked stages, launch-bound shares, fitted curves."""
+"""What a report draws in addition to the scaling figure: stacked stages, launch-bound shares, fits."""
 
 from __future__ import annotations
 

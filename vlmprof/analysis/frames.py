@@ -32,7 +32,7 @@ _VLM_AXES = ("vlm", "llm", "connector")
 
 @dataclass(frozen=True)
 class LineName:
-    """What tells a line from the others of its figure: its label and its style are made from this."""
+    """What distinguishes a line from the others of its figure. Its label and its style are made from this."""
 
     backbone: str
     setting: Mapping[str, str]

@@ -122,7 +122,7 @@ def plot(
         Path | None, typer.Argument(help="A run folder; without one the reference alone is drawn.")
     ] = None,
     log: Annotated[bool, typer.Option(help="Logarithmic axes.")] = False,
-    reference: Annotated[str | None, typer.Option(help="Published points to lay behind: kuo2026.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Published points to draw behind: kuo2026.")] = None,
     format: Annotated[list[str] | None, typer.Option(help="png, pdf or svg; repeatable.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the figure; by default the run's own, or this one.")

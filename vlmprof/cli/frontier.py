@@ -22,10 +22,10 @@ def frontier(
     step: Annotated[int, typer.Option(help="Sides are multiples of so many pixels.")] = 32,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/frontier-… by default.")] = None,
 ) -> None:
-    """Find by bisection where memory ends, each probe in a process of its own; leave rows, table and plot.
+    """Find by bisection what fits the memory, each probe in its own process; write rows, table and plot.
 
-    The same command continues a search that was interrupted. Latencies are not the point: unless told
-    otherwise each probe is one warm-up and one iteration.
+    The same command continues a search that was interrupted. By default each probe is
+    one warm-up and one iteration: latencies are not what is searched for.
     """
     from rich.console import Console
 

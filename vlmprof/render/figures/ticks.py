@@ -50,7 +50,7 @@ class ResolutionLocator(Locator):
 
 def label_resolutions(axes: Axes, labels: Mapping[float, str], font_pt: float) -> None:
     """Put labelled ticks at as many of these pixel counts as fit, and a small bare tick at each of them
-    as long as such ticks can be told apart."""
+    as long as such ticks can be distinguished."""
     axis: XAxis = axes.xaxis
     axis.set_major_locator(ResolutionLocator(labels, font_pt))
     axis.set_major_formatter(FuncFormatter(lambda position, _: labels.get(position, "")))

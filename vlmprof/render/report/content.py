@@ -1,4 +1,4 @@
-"""What a report says, before anything is said about how it looks."""
+"""What a report holds, independent of how it is rendered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlmprof.render.tables.row_warnings import has_message, row_warnings
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 
 MOST_LINES = 24
-"""Lines that are drawn and fitted: more cannot be told apart. The tables of cells hold every row."""
+"""Lines that are drawn and fitted: more cannot be distinguished. The tables of cells hold every row."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one run beside its numbers."""
+    """How one run was made: command, environment, specification."""
 
     name: str
     command: str
@@ -111,10 +111,10 @@ def _summary(frame: pd.DataFrame) -> str:
         Status.OK: "measured", Status.OOM: "out of memory", Status.ERROR: "failed",
         Status.TIMEOUT: "timed out", Status.SKIPPED: "skipped",
     }  # fmt: skip
-    told = [f"{counts[status]:,} {word}" for status, word in words.items() if counts[status]]
+    ended = [f"{counts[status]:,} {word}" for status, word in words.items() if counts[status]]
     devices = [str(device) for device in frame["device"].dropna().unique()] if "device" in frame else []
     where = f" on {', '.join(devices)}" if devices else ""
-    return f"{len(frame):,} cell{'s' * (len(frame) != 1)}{where}: {', '.join(told)}."
+    return f"{len(frame):,} cell{'s' * (len(frame) != 1)}{where}: {', '.join(ended)}."
 
 
 def _notice(drawn: int, every: int) -> str:

@@ -24,14 +24,14 @@ from vlmprof.render.tables.export import markdown_escape, to_markdown
 from vlmprof.render.tables.sheet import Sheet
 
 ROWS_PER_PAGE = 25
-"""Rows of a table that are in the page itself; the script shows the others from the data beside them."""
+"""Rows of a table that are in the page itself; the script shows the others from the page's data."""
 
 _MARKDOWN_ROWS = 100
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file beside the Markdown, and what it shows."""
+    """A picture file that the Markdown links to, and what it shows."""
 
     file: str
     caption: str
@@ -60,7 +60,7 @@ def html_page(content: Content, figure_png: bytes) -> str:
 def markdown_page(
     content: Content, figure_name: str, pictures: Mapping[str, Sequence[Picture]] | None = None
 ) -> str:
-    """The report as Markdown, its figure and the `pictures` of each section (by anchor) beside it."""
+    """The report as Markdown, linking to its figure and to the `pictures` of each section (by anchor)."""
     template = _environment(autoescape=False).get_template("report.md.j2")
     return template.render(
         content=content,

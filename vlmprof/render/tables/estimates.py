@@ -29,7 +29,7 @@ def prediction_sheet(predictions: Sequence[Prediction]) -> Sheet:
         *(Column(name, Kind.SECONDS, [e.stages[name].latency_s for e in estimates], 2) for name in stages),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
         Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1),
-        Column("", Kind.TEXT, [_remark(p) for p in predictions]),
+        Column("", Kind.TEXT, [_comment(p) for p in predictions]),
     ])  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def group_sheet(errors: Sequence[GroupError]) -> Sheet:
     ])  # fmt: skip
 
 
-def _remark(prediction: Prediction) -> str:
+def _comment(prediction: Prediction) -> str:
     estimate = prediction.estimate
     if not estimate.fits:
         return oom_words(estimate.oom_stage)
@@ -117,7 +117,7 @@ def _remark(prediction: Prediction) -> str:
 
 
 def _cell_columns(cells: Sequence[Cell]) -> list[Column]:
-    """What tells cells apart: backbone, resolution, and every other axis that varies."""
+    """What identifies cells: backbone, resolution, and every other axis that varies."""
     varied = [
         axis for axis in (varied_axes(cells) if cells else []) if axis not in ("backbone", "resolution")
     ]

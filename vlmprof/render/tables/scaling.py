@@ -1,4 +1,4 @@
-"""The tables of a run: its cells, each stage, fits, crossovers, marginal costs, and where memory ended."""
+"""The tables of a run: cells, stages, fits, crossovers, marginal costs, out-of-memory frontier."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _BESIDE = (
 """Figures of a cell that no fit is made to."""
 
 MARGINAL_AT = (196, 1024, 4096, 16_384, 65_536)
-"""Token counts at which marginal costs are told: those of 224², 512², 1024², 2048² and 4096²."""
+"""Token counts at which marginal costs are shown: those of 224², 512², 1024², 2048² and 4096²."""
 
 _KILO = 1000.0
 
@@ -110,8 +110,8 @@ def fits_sheets(panels: Sequence[FittedPanel]) -> list[Sheet]:
 def _fits_sheet(fits: Sequence[tuple[str, str, Fit]], kind: Kind, word: str) -> Sheet:
     note = (
         "y = fixed + linear · n + quadratic · n² in visual tokens n, by relative least squares, with 95 % "
-        "intervals; a part whose interval holds zero cannot be told from zero. Misfit: root mean square of "
-        "the relative residuals; a large one says that this model does not describe the line."
+        "intervals; a part whose interval holds zero cannot be distinguished from zero. Misfit: root mean "
+        "square of the relative residuals; a large one says that this model does not describe the line."
     )
     quadratics = [fit.quadratic for *_, fit in fits]
     columns = [
@@ -232,7 +232,7 @@ def frontier_sheet(lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]
 
 def _status_column(frame: pd.DataFrame) -> list[Value]:
     words: list[Value] = ["ok"] * len(frame)
-    told = np.flatnonzero(has_message(frame) | (frame["status"] != Status.OK).to_numpy())
-    for i, row in zip(told.tolist(), frame.iloc[told].to_dict("records"), strict=True):
+    notable = np.flatnonzero(has_message(frame) | (frame["status"] != Status.OK).to_numpy())
+    for i, row in zip(notable.tolist(), frame.iloc[notable].to_dict("records"), strict=True):
         words[i] = status_words(row)
     return words

@@ -18,7 +18,7 @@ from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_value
 
 
 def name_columns(frame: pd.DataFrame) -> list[Column]:
-    """What tells the rows of a run apart: backbone, resolution, and every other axis that varies."""
+    """What identifies the rows of a run: backbone, resolution, and every other axis that varies."""
     labels = {name: backbone_label(str(name)) for name in frame["backbone"].unique()}
     resolutions = {name: show_resolution(name) for name in frame["resolution"].unique()}
     return [
@@ -94,7 +94,7 @@ def _percentile_columns(ok: pd.DataFrame, latency: str, samples: Samples) -> lis
 
 
 def _rate_columns(ok: pd.DataFrame, stage: str) -> list[Column]:
-    """FLOP/s and bytes per second of a stage beside the device's ceilings, where they are known."""
+    """FLOP/s and bytes per second of a stage, and their shares of the device's ceilings if known."""
     found = []
     for work, title, size, ceiling, rival in (
         ("flops", "TFLOP/s", 1e12, "matmul_ceiling_flops_per_s", "matrix product"),
