@@ -16,12 +16,12 @@ from typing import Any
 
 import jinja2
 
-import vlmprof
 from vlmprof.render.labels import point_note
 from vlmprof.render.report.charts import chart_data
 from vlmprof.render.report.content import Content, environment_sheet
 from vlmprof.render.tables.export import markdown_escape, to_markdown
 from vlmprof.render.tables.sheet import Sheet
+from vlmprof.version import __version__
 
 ROWS_PER_PAGE = 25
 """Rows of a table that are in the page itself; the script shows the others from the page's data."""
@@ -53,7 +53,7 @@ def html_page(content: Content, figure_png: bytes) -> str:
             {"charts": chart_data(content.charts), "sheets": {s.name: _sheet_data(s) for s in sheets}}
         ),
         figure=base64.b64encode(figure_png).decode(),
-        version=vlmprof.__version__,
+        version=__version__,
     )
 
 
@@ -69,7 +69,7 @@ def markdown_page(
         pictures=pictures or {},
         table=lambda sheet: to_markdown(sheet, _MARKDOWN_ROWS),
         environment_sheet=environment_sheet,
-        version=vlmprof.__version__,
+        version=__version__,
     )
 
 
