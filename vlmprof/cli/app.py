@@ -20,6 +20,7 @@ from vlmprof.cli.kernel_tables import tables
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
+from vlmprof.cli.tables import SaveOption
 from vlmprof.cli.trace import trace
 from vlmprof.errors import UserError
 
@@ -107,13 +108,14 @@ def plan(
     every_cell: Annotated[
         bool, typer.Option("--all", help="Print every cell of a plan too long for a terminal.")
     ] = False,
+    save_tables: SaveOption = None,
 ) -> None:
     """Print the cells of a sweep with their visual tokens, and why any is skipped. Measures nothing."""
     from vlmprof.cli import show
     from vlmprof.plan import make_plan
 
     checked = _load(spec, overrides)
-    show.plan(checked, make_plan(checked), ids, every_cell)
+    show.plan(checked, make_plan(checked), ids, every_cell, save_tables)
 
 
 @app.command()

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from vlmprof.cli.tables import SaveOption, show_sheet
+
 app = typer.Typer(
     help="List the vision backbones, or show one.", invoke_without_command=True, no_args_is_help=False
 )
@@ -18,17 +20,18 @@ ResolutionOption = Annotated[
 
 
 @app.callback()
-def list_all(context: typer.Context, resolution: ResolutionOption = "512") -> None:
+def list_all(
+    context: typer.Context, resolution: ResolutionOption = "512", save_tables: SaveOption = None
+) -> None:
     """List every backbone: parameters, visual tokens at a resolution, and the extra that it needs."""
     if context.invoked_subcommand is not None:
         return
     from vlmprof.backbones import facts, names
     from vlmprof.fields import parse_resolution, resolution_size
     from vlmprof.render.tables.backbones import backbones_sheet
-    from vlmprof.render.tables.terminal import console, print_sheet
 
     size = resolution_size(parse_resolution(resolution))
-    print_sheet(console(), backbones_sheet([facts(name) for name in names()], resolution, *size))
+    show_sheet(backbones_sheet([facts(name) for name in names()], resolution, *size), save_tables)
     print("Also timm:NAME, hf:NAME-or-path, and module:function for one in a file of your own.")
 
 
@@ -51,7 +54,6 @@ def show(
     from vlmprof.errors import unknown
     from vlmprof.fields import parse_resolution, resolution_size
     from vlmprof.render.tables.backbones import Built, backbone_sheet
-    from vlmprof.render.tables.terminal import console, print_sheet
 
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
@@ -72,4 +74,4 @@ def show(
         padded=size != asked,
         cost=cost,
     )
-    print_sheet(console(), backbone_sheet(known, built))
+    show_sheet(backbone_sheet(known, built))

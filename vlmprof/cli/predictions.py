@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
 from vlmprof.analysis.reference import load_reference
+from vlmprof.cli.tables import show_sheet
 from vlmprof.cost.against import Counted, Prediction, achieved, calibration_points, first_oom, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
 from vlmprof.cost.devices import DeviceSheet, sheet
@@ -19,7 +20,7 @@ from vlmprof.execution.counting import count_on_all_cores
 from vlmprof.plan import make_plan
 from vlmprof.render.labels import backbone_words
 from vlmprof.render.tables import estimates as tables
-from vlmprof.render.tables.terminal import console, print_sheet
+from vlmprof.render.tables.terminal import console
 from vlmprof.spec import SweepSpec
 from vlmprof.store import load_frame
 
@@ -57,9 +58,10 @@ def show(
     rates: bool,
     refit: bool,
     costs: bool,
+    save_to: Path | None = None,
 ) -> None:
     """Estimate every cell of `spec` on each GPU, print the tables, and compare with what was measured, if
-    asked to.
+    asked to. Estimates and costs are also written to the folder `save_to`.
 
     Raises `UserError` for an unknown GPU, implementation or run, and if `against` measured none of the cells.
     """
@@ -77,12 +79,12 @@ def show(
         if chosen not in counted:
             counted[chosen] = _counted(spec, chosen)
             if costs:
-                _show_costs(counted[chosen], chosen)
+                _show_costs(counted[chosen], chosen, save_to)
         predictions = predict(counted[chosen], device, efficiency, limit)
         if refit and measured is not None:
             efficiency = _refit(predictions, measured, device, efficiency)
             predictions = predict(counted[chosen], device, efficiency, limit)
-        _show_predictions(predictions, device, chosen)
+        _show_predictions(predictions, device, chosen, save_to)
         if measured is not None:
             _show_errors(predictions, measured, device if rates else None)
     if measured is None:
@@ -114,15 +116,17 @@ def _counted(spec: SweepSpec, kernels: Kernels) -> list[Counted]:
     return count_on_all_cores(cells, spec.settings, kernels, lambda cell: say(f"counting {cell.label}"))
 
 
-def _show_costs(counted: Sequence[Counted], kernels: Kernels) -> None:
+def _show_costs(counted: Sequence[Counted], kernels: Kernels, save_to: Path | None) -> None:
     words = "counted, not measured (1 MAC = 2 FLOPs; bytes as if nothing stayed in a cache)"
     _print(f"{words}, {kernels} scan kernels")
-    print_sheet(console(), tables.cost_sheet(counted))
+    show_sheet(tables.cost_sheet(counted, kernels), save_to)
 
 
-def _show_predictions(predictions: Sequence[Prediction], device: DeviceSheet, kernels: Kernels) -> None:
+def _show_predictions(
+    predictions: Sequence[Prediction], device: DeviceSheet, kernels: Kernels, save_to: Path | None
+) -> None:
     _print(f"{device.title}, estimated from counted costs, {kernels} scan kernels; nothing was run")
-    print_sheet(console(), tables.prediction_sheet(predictions))
+    show_sheet(tables.prediction_sheet(predictions, device.name), save_to)
     for line in tables.memory_lines(predictions, list(first_oom(predictions).values())):
         _print(line)
 
@@ -136,8 +140,8 @@ def _show_errors(predictions: Sequence[Prediction], measured: Measured, device: 
     names = "" if devices is None else ", ".join(sorted(devices.dropna().unique()))
     _print(f"against {measured.name}{f', measured on {names}' if names else ''}")
     if device is not None:
-        print_sheet(console(), tables.achieved_sheet(achieved(predictions, measured.rows, device)))
-    print_sheet(console(), tables.miss_sheet(found))
+        show_sheet(tables.achieved_sheet(achieved(predictions, measured.rows, device)))
+    show_sheet(tables.miss_sheet(found))
 
 
 def _refit(
@@ -151,7 +155,7 @@ def _refit(
     say("fitting the constants")
     fitted = fit(points, device, efficiency)
     _print(f"fitted to {measured.name}: {fitted}")
-    print_sheet(console(), tables.group_sheet(leave_one_group_out(points, device, fitted)))
+    show_sheet(tables.group_sheet(leave_one_group_out(points, device, fitted)))
     return fitted
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
+from vlmprof.cli.tables import show_sheet
 from vlmprof.errors import unknown
 from vlmprof.plan import Cell
 from vlmprof.records import FAILED
 from vlmprof.render.tables import plans
-from vlmprof.render.tables.terminal import console, print_sheet
+from vlmprof.render.tables.terminal import console
 from vlmprof.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from vlmprof.analysis.frames import Statistic
 
 
-def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool = False, every_cell: bool = False) -> None:
+def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool, every_cell: bool, save_to: Path | None) -> None:
     """Print the cells of a plan; axes with one value are said once, above. Many are summarised on a terminal
     unless `every_cell` or their `ids` are asked for."""
     screen = console()
@@ -30,9 +31,9 @@ def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool = False, every_cell: 
     if short:
         for sheet in plans.summary_sheets(cells):
             screen.print()
-            print_sheet(screen, sheet)
+            show_sheet(sheet, save_to)
     else:
-        print_sheet(screen, plans.plan_sheet(cells, ids))
+        show_sheet(plans.plan_sheet(cells, ids), save_to)
     to_run = sum(cell.skip_reason is None for cell in cells)
     screen.print(f"{to_run} cells to run, {len(cells) - to_run} skipped")
     if short:
@@ -53,7 +54,7 @@ def run(folder: Path) -> int:
 
     say("drawing the figure")
     finished, screen = load(folder), console()
-    print_sheet(screen, run_sheet(Estimates(finished.frame, finished.samples)))
+    show_sheet(run_sheet(Estimates(finished.frame, finished.samples)))
     for line in warning_lines(finished.frame):
         screen.print(line, markup=False)
     if (why := why_nothing_measured(finished.frame)) is not None:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from vlmprof.cost.calibration import GroupError
 
 
-def prediction_sheet(predictions: Sequence[Prediction]) -> Sheet:
+def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     """One row per cell: latencies of each stage, end to end, peak memory, and whether it fits."""
     estimates = [p.estimate for p in predictions]
     stages = list(estimates[0].stages) if estimates else []
     vision = [p.cost.stages.get("vision") for p in predictions]
     tera_flops = [None if cost is None else cost.flops / 1e12 for cost in vision]
-    return Sheet("estimates", "Estimates", "", [
+    return Sheet(f"estimates-{device}", f"Estimates for {device}", "", [
         *_cell_columns([p.cell for p in predictions]),
         Column("visual tokens", Kind.COUNT, [p.cost.visual_tokens for p in predictions], 2),
         Column("vision TFLOP", Kind.NUMBER, tera_flops, 3),
@@ -55,11 +55,11 @@ def memory_lines(predictions: Sequence[Prediction], first_oom: Sequence[Predicti
     return words
 
 
-def cost_sheet(counted: Sequence[Counted]) -> Sheet:
+def cost_sheet(counted: Sequence[Counted], kernels: str) -> Sheet:
     """One row per cell and stage: what it computes, moves and keeps, by counting."""
     rows = [(cell, name, stage) for cell, cost in counted for name, stage in cost.stages.items()]
     stages = [stage for *_, stage in rows]
-    return Sheet("costs", "Counted costs", "", [
+    return Sheet(f"costs-{kernels}", f"Counted costs, {kernels} scan kernels", "", [
         *_cell_columns([cell for cell, *_ in rows]),
         Column("stage", Kind.TEXT, [name for _, name, _ in rows]),
         Column("GFLOP", Kind.NUMBER, [(s.flops - s.skipped_flops) / 1e9 for s in stages], 1),
