@@ -45,5 +45,7 @@ def spec(
 def _build(source: str | None, overrides: Mapping[str, Any]) -> SweepSpec:
     built = build_spec({}, overrides, "search") if source is None else load_spec(source, overrides)
     if "vlm" in built.axes:
-        raise UserError("vlm: a search starts from counted costs, which whole VLMs do not have")
+        raise UserError(
+            "vlm: a search starts from counted costs, which are not available for a VLM of its own (--vlm)"
+        )
     return built
