@@ -10,8 +10,9 @@ Nothing with four directions of D channels per pixel is ever written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton.language as tl
@@ -25,6 +26,7 @@ from vlmprof.kernels.ss2d import many_states, single_state
 from vlmprof.kernels.ss2d.carry import carry_kernel
 from vlmprof.kernels.ss2d.chunks import CHANNELS, POSITIONS, chunk_count, tiles_per_chunk
 from vlmprof.kernels.ss2d.packing import Packed, pack
+from vlmprof.kernels.ss2d.tile import Variant
 
 ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 WORDS = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32: torch.int64}
@@ -32,8 +34,11 @@ WORDS = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32:
 COMPILE_OPTIONS = {"num_warps": 1, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": True}
 """One warp per program. Left to itself the assembler takes 168 registers in some kernels, and spills."""
 
-FEW_CHUNKS = 32
-"""So many chunks are carried at once, or four times as many where there are more."""
+FEW_CHUNKS, FEW_CHUNKS_STATES = 32, 32
+"""Up to so many chunks are carried at once, for so many states per program."""
+
+MANY_CHUNKS, MANY_CHUNKS_STATES = 128, 16
+"""Of more chunks, four times as many at once: a long sequence is carried in fewer turns."""
 
 
 @dataclass(frozen=True)
@@ -140,30 +145,33 @@ class _Launchers:
 
 @lru_cache(maxsize=1024)
 def _launchers(
-    channels: int, d_state: int, block: int, rank: int, dtype: torch.dtype, low: bool,
+    channels: int, d_state: int, block: int, rank: int, dtype: torch.dtype, few_rows: bool,
     edges_by_rows: bool, edges_by_columns: bool,
 ) -> _Launchers:  # fmt: skip
-    """`low`: fewer rows than a tile has positions. `edges`: some tiles reach over an edge of the image."""
-    constants = {"D": channels, "KW": block, "RANK": rank, "ELEMENT": ELEMENTS[dtype]}
+    """`few_rows`: fewer than a tile has positions. `edges`: some tiles reach over an edge of the image."""
+    variant = Variant(channels, block, d_state, rank, ELEMENTS[dtype], few_rows, edges_by_columns)
+
+    def launcher(kernel: Any, **constants: Any) -> Launcher:
+        return Launcher(kernel, constants, COMPILE_OPTIONS)
+
     if d_state > 1:
-        constants |= {"N": d_state, "LOW": low}
         summary, output = many_states.summary_kernel, many_states.output_kernel
         return _Launchers(
-            tuple(Launcher(summary, constants | {"K": k}, COMPILE_OPTIONS) for k in range(4)),
-            tuple(Launcher(output, constants | {"K": k}, COMPILE_OPTIONS) for k in range(4)),
+            tuple(launcher(summary, K=k, V=variant) for k in range(4)),
+            tuple(launcher(output, K=k, V=variant) for k in range(4)),
         )
-    every = constants | {"LOW": low, "EDGES": edges_by_columns}
-    by_rows = constants | {"COLUMNS": 0, "LOW": False, "EDGES": edges_by_rows}
-    by_columns = constants | {"COLUMNS": 1, "LOW": low, "EDGES": edges_by_columns}
+    by_rows = replace(variant, FEW_ROWS=False, EDGES=edges_by_rows)
+    output = single_state.output_kernel
     return _Launchers(
-        (Launcher(single_state.summary_kernel, every, COMPILE_OPTIONS),),
-        tuple(Launcher(single_state.output_kernel, c, COMPILE_OPTIONS) for c in (by_rows, by_columns)),
+        (launcher(single_state.summary_kernel, V=variant),),
+        (launcher(output, COLUMNS=0, V=by_rows), launcher(output, COLUMNS=1, V=variant)),
     )
 
 
 @lru_cache(maxsize=1024)
 def _carry_launcher(channels: int, d_state: int, many_chunks: bool) -> tuple[Launcher, int]:
     """With the states that one program takes."""
-    chunks, elements = (4 * FEW_CHUNKS, 16) if many_chunks else (FEW_CHUNKS, 32)
+    few, many = (FEW_CHUNKS, FEW_CHUNKS_STATES), (MANY_CHUNKS, MANY_CHUNKS_STATES)
+    chunks, elements = many if many_chunks else few
     constants = {"D": channels, "N": d_state, "CHUNKS": chunks, "ELEMENTS": elements}
     return Launcher(carry_kernel, constants, FOUR_WARPS), elements

@@ -14,6 +14,15 @@ from torch import Tensor
 
 from vlmprof.kernels.common.backends import LOG2_E
 
+LEAST_RANK = 16
+"""The least inner size of a tensor-core product in 16 bits, and what a slice of a larger one has."""
+
+WHOLE_RANK, WHOLE_RANK_FLOAT32 = 64, 32
+"""The largest inner sizes whose factors fit the registers whole; larger ones are multiplied in slices."""
+
+BLOCK_MULTIPLE = 8
+"""Of KW: a block of 16-bit values begins at a multiple of 16 bytes, as the widest loads want."""
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -38,10 +47,10 @@ class Packed:
 
 def block_shape(dt_rank: int, d_state: int, dtype: torch.dtype) -> tuple[int, int]:
     """KW and RANK. Ranks past 64, in float32 past 32, are multiplied in slices."""
-    block = -(-(2 * d_state + dt_rank) // 8) * 8
-    if dt_rank > (32 if dtype == torch.float32 else 64):
-        return block, -(-dt_rank // 16) * 16
-    return block, max(16, 1 << (dt_rank - 1).bit_length())
+    block = -(-(2 * d_state + dt_rank) // BLOCK_MULTIPLE) * BLOCK_MULTIPLE
+    if dt_rank > (WHOLE_RANK_FLOAT32 if dtype == torch.float32 else WHOLE_RANK):
+        return block, -(-dt_rank // LEAST_RANK) * LEAST_RANK
+    return block, max(LEAST_RANK, 1 << (dt_rank - 1).bit_length())
 
 
 def pack(
