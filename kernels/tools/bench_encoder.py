@@ -1,14 +1,14 @@
-"""A whole encoder's latency: eager, compiled, as a CUDA graph, with fused kernels, and both.
+"""A whole encoder's latency by mode, which are a sweep's modes and those with other kernels:
 
-    eager           the plain PyTorch module
-    compiled        the same under torch.compile
-    graphed         the same captured once as a CUDA graph: no cost of launching
-    fused           the module with the Triton kernels
-    fused graphed   that, captured
-    public          the public code's module, where a checkout of it was named
-    public graphed  that, captured
+    eager          the plain PyTorch module
+    compile        the same under torch.compile
+    graphs         the same captured once as a CUDA graph: no cost of launching
+    fused          the module with the Triton kernels
+    fused graphs   that, captured
+    public         the public code's module, where a checkout of it was named
+    public graphs  that, captured
 
-This file knows encoders as callables only: who calls it builds them.
+Encoders are callables here; the caller builds them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from vlmprof.kernels.common.backends import why_not_triton
 from vlmprof.kernels.common.checks import first_line
 from vlmprof.kernels.common.compiled import compiled_here
 from vlmprof.kernels.common.graph import Graphed
-from vlmprof.kernels.tools.bench_ops import samples_of
+from vlmprof.kernels.tools.timing import samples_of
 
-MODES = ("eager", "compiled", "graphed", "fused", "fused graphed")
-PUBLIC_MODES = ("public", "public graphed")
+MODES = ("eager", "compile", "graphs", "fused", "fused graphs")
+PUBLIC_MODES = ("public", "public graphs")
 
 Encoder = Callable[[Tensor], Tensor]
 
@@ -51,7 +51,7 @@ class EncoderLatency:
 
 def why_skipped(mode: str, device: torch.device) -> str | None:
     """The reason why `mode` cannot run on `device`, or None when it can."""
-    if "graphed" in mode and device.type != "cuda":
+    if "graphs" in mode and device.type != "cuda":
         return "CUDA graphs need a CUDA device"
     return why_not_triton(device) if "fused" in mode else None
 
@@ -88,7 +88,7 @@ def encoder_latency(
     try:
         return _timed(mode, build(_kernels_of(mode)), images, seconds)
     finally:
-        if mode == "compiled":
+        if mode == "compile":
             torch.compiler.reset()  # it keeps the weights of what it compiled
         gc.collect()
         if device.type == "cuda":
@@ -101,14 +101,14 @@ def _kernels_of(mode: str) -> str:
 
 def _timed(mode: str, encoder: Encoder, images: Tensor, seconds: float) -> EncoderLatency:
     with torch.inference_mode():
-        if mode == "compiled":
+        if mode == "compile":
             encoder = compiled_here(encoder)
         encoder(images)
         peak_bytes = None
         if images.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(images.device)
             # a replay allocates nothing: what a graph takes is taken while it is captured
-            encoder = Graphed(encoder, images) if "graphed" in mode else encoder
+            encoder = Graphed(encoder) if "graphs" in mode else encoder
             encoder(images)
             peak_bytes = torch.cuda.max_memory_allocated(images.device)
         durations = samples_of(lambda: encoder(images), images.device, seconds)

@@ -16,7 +16,7 @@ from vlmprof.kernels.common.backends import why_not_triton
 from vlmprof.kernels.common.tuning_cache import Shape, keep_tiles
 from vlmprof.kernels.ss2d.chunks import POSITIONS
 from vlmprof.kernels.ss2d.fused import ss2d_fused
-from vlmprof.kernels.tools.bench_ops import samples_of
+from vlmprof.kernels.tools.timing import samples_of
 from vlmprof.kernels.tools.verify import ss2d_case
 
 SECONDS = 0.05

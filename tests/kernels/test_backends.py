@@ -6,13 +6,16 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from vlmprof.cli.kernels import app
+from vlmprof.kernels import BACKENDS
 from vlmprof.kernels.tools import verify
+from vlmprof.settings import KernelBackend
 
 INTERPRETED = """
 import json, torch
@@ -44,6 +47,10 @@ NARROW = [
     ("depthwise_conv_silu", "3 × 3"),
 ]
 """What the interpreter runs in the narrow dtypes too: it is slow."""
+
+
+def test_settings_and_kernels_name_the_same_backends() -> None:
+    assert get_args(KernelBackend) == BACKENDS
 
 
 @pytest.mark.parametrize("dtype", verify.DTYPES, ids=str)

@@ -14,6 +14,12 @@ from vlmprof.errors import UserError
 if TYPE_CHECKING:
     from vlmprof.execution.kernel_runs import Outcome
 
+FORMER_MODES = {
+    "compiled": "compile", "graphed": "graphs",
+    "fused graphed": "fused graphs", "public graphed": "public graphs",
+}  # fmt: skip
+"""What modes were called in earlier files, and what they are called now."""
+
 
 def reason(outcome: Outcome) -> str:
     """Why a row has no numbers, in a line."""
@@ -102,18 +108,33 @@ def draw(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     print(f"wrote bench.csv, bench.json{' and roofline.png' if computing else ''} to {folder}")
 
 
-def read(folder: Path, stem: str, device_name: str) -> list[dict[str, Any]]:
-    """The rows that an earlier run kept there; none where there is no such file. Raises `UserError` for a
-    file that is not one of `write`, or of another device."""
-    path = folder / f"{stem}.json"
+def load(path: Path) -> list[dict[str, Any]]:
+    """The rows that `write` left in a JSON file, by today's names; none where there is no such file.
+
+    Raises `UserError` for a file that is no list of rows.
+    """
     if not path.exists():
         return []
     try:
         rows = json.loads(path.read_text())
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ValueError("not a list of rows")
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot go on from {path}: {error}; name another --out or move it away") from None
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path} is no list of rows")
+    for row in rows:
+        if row.get("mode") in FORMER_MODES:
+            row["mode"] = FORMER_MODES[row["mode"]]
+    return rows
+
+
+def read(folder: Path, stem: str, device_name: str) -> list[dict[str, Any]]:
+    """The rows that an earlier run kept there; none where there is no such file. Raises `UserError` for a
+    file that is not one of `write`, or of another device."""
+    path = folder / f"{stem}.json"
+    try:
+        rows = load(path)
+    except UserError as error:
+        raise UserError(f"cannot continue: {error}; name another --out or move it away") from None
     for name in dict.fromkeys(row.get("device_name") for row in rows):
         if name != device_name:
             there = f"is of {name}" if name else "does not say which device it is of"

@@ -93,7 +93,8 @@ def bench(
         str, typer.Option(help="Of whole backbones: all, as the paper, or through-tap.")
     ] = "all",
     mode: Annotated[
-        list[str] | None, typer.Option(help="Of whole backbones: eager, compiled, fused, …; repeatable.")
+        list[str] | None,
+        typer.Option(help="Of --backbones: eager, compile, graphs, fused, …; repeatable."),
     ] = None,
     row_timeout: TimeoutOption = "300s",
     isolate: IsolateOption = True,
@@ -113,7 +114,7 @@ def bench(
         names = backbone_names(backbones)
         run = _open(device, None, isolate, row_timeout)
         kind = (dtypes or (_default_dtype(run),))[0]
-        failures = bench_backbones(run, names, sizes, kind, levels, seconds, out, public, mode or ())
+        failures = bench_backbones(run, names, sizes, kind, levels, seconds, out, public, _modes(mode))
     else:
         from vlmprof.cli.kernels_operations import Asked, bench_operations
 
@@ -206,6 +207,10 @@ def _dtypes(names: Sequence[str] | None) -> tuple[str, ...]:
         if name not in DTYPES:
             raise UserError(f"unknown dtype {name!r}; known: {', '.join(DTYPES)}")
     return tuple(names or ())
+
+
+def _modes(names: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(kernel_rows.FORMER_MODES.get(name, name) for name in names or ())
 
 
 def _default_dtype(run: KernelRun) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from vlmprof.execution.kernel_jobs import BenchJob, EncoderJob, TuneJob
 from vlmprof.execution.kernel_runs import Begun, Outcome
 from vlmprof.execution.oom import is_out_of_memory
 from vlmprof.execution.processes import first_line
-from vlmprof.kernels import resolve_backend
+from vlmprof.kernels import linear, resolve_backend
 from vlmprof.kernels.common.backends import OPERATIONS, why_not_triton
 from vlmprof.kernels.tools import bench_ops
 from vlmprof.kernels.tools import verify as checks
+from vlmprof.measure.ceilings import device_ceilings
 from vlmprof.measure.clocks import make_current
 from vlmprof.records import Status
 
@@ -92,9 +94,11 @@ def encoder_modes(asked: Sequence[str], names: Sequence[str], levels: str, publi
     return chosen
 
 
-def ceilings(device: str, dtype: str) -> dict[str, float]:
-    """What the device reaches in this dtype, as the fields of `bench_ops.Ceilings`."""
-    return asdict(bench_ops.measure_ceilings(_device(device), getattr(torch, dtype)))
+def ceilings(device: str, dtype: str) -> bench_ops.Ceilings:
+    """What the device reaches in this dtype."""
+    # on a CPU the two products come from different libraries, and either may be the faster one
+    products = (torch.matmul, partial(linear, backend="torch"))
+    return bench_ops.Ceilings(**device_ceilings(str(_device(device)), [dtype], products)[dtype])
 
 
 def verify(device: str, op: str, dtypes: Sequence[str], backends: Sequence[str], start: int) -> Messages:
@@ -124,7 +128,7 @@ def _bench_attempts(where: torch.device, job: BenchJob) -> Iterator[Attempt]:
         peers = find_baselines(job.public)[0]
     for dtype in job.dtypes:
         kind = getattr(torch, dtype)
-        ceilings = bench_ops.Ceilings(**job.ceilings[dtype]) if dtype in job.ceilings else None
+        ceilings = job.ceilings.get(dtype)
         for size in job.resolutions:
             for work in bench_ops.workloads(job.model, size, kind, where, job.levels, peers):
                 if work.op != job.op:

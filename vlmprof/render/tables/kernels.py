@@ -9,7 +9,7 @@ from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value
 
 PAPERS_CARD = "NVIDIA H200"
-MODES = ("eager", "graphed", "compiled", "fused", "fused graphed")
+MODES = ("eager", "graphs", "compile", "fused", "fused graphs")
 """Of this project's own encoders, the one that should be fastest last."""
 
 PLACE = ("backbone", "resolution", "dtype", "levels")
@@ -56,14 +56,14 @@ def encoder_sheet(rows: Rows) -> Sheet:
     if best:
         columns += [
             Column(f"{other} / {best}", Kind.RATIO, _ratios(values(other), values(best)))
-            for other in ("public", "public graphed")
+            for other in ("public", "public graphs")
             if other in measured
         ]
         peaks = values(best, "peak_allocated_bytes")
         columns.append(Column(f"peak, {best}", Kind.BYTES, peaks))
     note = (
         f"Medians of single calls on {_cards(rows)}, batch 1; fused: this "
-        "project's Triton kernels; graphed: captured once as a CUDA graph, so without the cost of launching."
+        "project's Triton kernels; graphs: captured once as a CUDA graph, so without the cost of launching."
     )
     return Sheet("encoders", "Vision encoders", note, columns)
 
