@@ -26,6 +26,7 @@ from vlmprof.kernels.ss2d import many_states, single_state
 from vlmprof.kernels.ss2d.carry import carry_kernel
 from vlmprof.kernels.ss2d.chunks import CHANNELS, POSITIONS, chunk_count, tiles_per_chunk
 from vlmprof.kernels.ss2d.packing import Packed, pack
+from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.ss2d.tile import Variant
 
 ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
@@ -62,15 +63,7 @@ def launch_for(
     return Launch(tiles_per_chunk(height * width, d_inner, batch), "rule")
 
 
-def ss2d_fused(
-    x: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    tiles: int | None = None,
-) -> Tensor:
+def ss2d_fused(x: Tensor, parameters: Parameters, tiles: int | None = None) -> Tensor:
     """Shapes as in `ss2d`; `tiles` per chunk are those of `launch_for` unless given.
 
     Raises TypeError for float64.
@@ -80,11 +73,9 @@ def ss2d_fused(
             f"ss2d: backend 'triton' takes bfloat16, float16 or float32, got {x.dtype}; "
             "backend 'torch' takes float64"
         )
-    parameters = cached_from_parameters(
-        pack, x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds
-    )
+    packed = cached_from_parameters(pack, x.dtype, *parameters)
     if tiles is None:
-        tiles = launch_for(x.shape, dt_projs_weight.shape[2], A_logs.shape[1], x.dtype, x.device).tiles
+        tiles = launch_for(x.shape, parameters.dt_rank, parameters.d_state, x.dtype, x.device).tiles
     d_inner = x.shape[3]
     channels = d_inner + d_inner % 2
     if channels != d_inner:
@@ -92,15 +83,15 @@ def ss2d_fused(
     x = x.contiguous()
     if x.data_ptr() % 16:
         x = x.clone()
-    blocks = torch.nn.functional.linear(x, parameters.x_proj)
+    blocks = torch.nn.functional.linear(x, packed.x_proj)
     out = torch.empty_like(x)
-    _launch(x, blocks, out, parameters, tiles)
+    _launch(x, blocks, out, packed, tiles)
     return out if channels == d_inner else out[..., :d_inner].contiguous()
 
 
-def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed, tiles: int) -> None:
+def _launch(x: Tensor, blocks: Tensor, out: Tensor, packed: Packed, tiles: int) -> None:
     batch, height, width, channels = x.shape
-    d_state = parameters.a2.shape[1]
+    d_state = packed.a2.shape[1]
     chunks = chunk_count(height * width, tiles)
     word = WORDS[x.dtype]
     sums = x.new_empty(batch, 4, chunks, channels, dtype=torch.float32)
@@ -112,14 +103,14 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed, tiles: i
         x.view(word),
         blocks,
         blocks.view(word),
-        parameters.dt_weight,
-        parameters.dt_bias,
-        parameters.a2,
+        packed.dt_weight,
+        packed.dt_bias,
+        packed.a2,
     )
-    outputs = (parameters.skip, entering, y.view(torch.int64), out.view(word))
+    outputs = (packed.skip, entering, y.view(torch.int64), out.view(word))
     sizes = (height, width, chunks, tiles)
     launchers = _launchers(
-        channels, d_state, parameters.block, parameters.rank, x.dtype, height < POSITIONS,
+        channels, d_state, packed.block, packed.rank, x.dtype, height < POSITIONS,
         height * width % POSITIONS != 0, height % POSITIONS != 0,
     )  # fmt: skip
     carry, elements = _carry_launcher(channels, d_state, chunks > FEW_CHUNKS)
@@ -128,7 +119,7 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed, tiles: i
     for summarise in launchers.summary:
         summarise((chunks, channel_blocks, sequences), *inputs, sums, ends, *sizes)
     grid = (-(-d_state * channels // elements), 4 * batch, 1)
-    carry(grid, sums, ends, parameters.a2, entering, chunks)
+    carry(grid, sums, ends, packed.a2, entering, chunks)
     for put_out in launchers.output:
         put_out((chunks, channel_blocks, batch), *inputs, *outputs, *sizes)
 

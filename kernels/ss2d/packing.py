@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import LOG2_E
+from vlmprof.kernels.ss2d.parameters import Parameters
 
 LEAST_RANK = 16
 """The least inner size of a tensor-core product in 16 bits, and what a slice of a larger one has."""
@@ -53,38 +54,31 @@ def block_shape(dt_rank: int, d_state: int, dtype: torch.dtype) -> tuple[int, in
     return block, max(LEAST_RANK, 1 << (dt_rank - 1).bit_length())
 
 
-def pack(
-    dtype: torch.dtype,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-) -> Packed:
-    """Pack the parameters of `ss2d` for an input of `dtype`; an odd d_inner gets a channel of zeros."""
-    _, d_inner, dt_rank = dt_projs_weight.shape
-    d_state = A_logs.shape[1]
+def pack(dtype: torch.dtype, *tensors: Tensor) -> Packed:
+    """Pack the tensors of `Parameters` for an input of `dtype`; an odd d_inner gets a channel of zeros."""
+    parameters = Parameters(*tensors)
+    d_inner, dt_rank, d_state = parameters.dt_projs_weight.shape[1], parameters.dt_rank, parameters.d_state
     channels = d_inner + d_inner % 2
     block, rank = block_shape(dt_rank, d_state, dtype)
 
-    x_proj = x_proj_weight.new_zeros(4, block, channels, dtype=dtype)
-    dts, B, C = x_proj_weight.split((dt_rank, d_state, d_state), dim=1)
+    x_proj = parameters.x_proj_weight.new_zeros(4, block, channels, dtype=dtype)
+    dts, B, C = parameters.x_proj_weight.split((dt_rank, d_state, d_state), dim=1)
     x_proj[:, :dt_rank, :d_inner] = dts
     x_proj[:, block - 2 * d_state :: 2, :d_inner] = B
     x_proj[:, block - 2 * d_state + 1 :: 2, :d_inner] = C
-    dt_weight = dt_projs_weight.new_zeros(4, channels, rank, dtype=dtype)
-    dt_weight[:, :d_inner, :dt_rank] = dt_projs_weight
+    dt_weight = parameters.dt_projs_weight.new_zeros(4, channels, rank, dtype=dtype)
+    dt_weight[:, :d_inner, :dt_rank] = parameters.dt_projs_weight
 
     def padded(values: Tensor) -> Tensor:
         return torch.nn.functional.pad(values.float(), (0, channels - d_inner)).contiguous()
 
-    A = A_logs.float().exp().view(4, d_inner, d_state).transpose(1, 2)
+    A = parameters.A_logs.float().exp().view(4, d_inner, d_state).transpose(1, 2)
     return Packed(
         x_proj=x_proj.flatten(0, 1),
         dt_weight=dt_weight.unflatten(1, (-1, 2)).transpose(1, 2).contiguous(),
-        dt_bias=padded(dt_projs_bias),
+        dt_bias=padded(parameters.dt_projs_bias),
         a2=padded(A * -LOG2_E),
-        skip=padded(Ds.view(4, d_inner).sum(0, dtype=torch.float32)),
+        skip=padded(parameters.Ds.view(4, d_inner).sum(0, dtype=torch.float32)),
         block=block,
         rank=rank,
     )

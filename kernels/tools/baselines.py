@@ -20,6 +20,7 @@ from torch import Tensor
 from vlmprof.kernels.common.checks import first_line
 from vlmprof.kernels.common.compiled import compiled_here
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
+from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.ss2d.vectorized import segment_elements, ss2d_vectorized
 from vlmprof.kernels.tools.official_vmamba import MODELS, stand_ins, take_any_build, why_plain
 
@@ -83,7 +84,7 @@ def _compiled() -> Baseline:
         segments = -(-x.numel() // segment_elements(x.device))
         if segments > MOST_UNROLLED:
             raise RuntimeError(f"torch.compile would unroll {segments} segments in each direction; not tried")
-        unrolled: Tensor = compiled(x, *parameters)
+        unrolled: Tensor = compiled(x, Parameters(*parameters))
         return unrolled
 
     return run
@@ -130,25 +131,18 @@ def _written_out(
 ) -> Baseline:
     """SS2D's core around someone else's cross-scan, selective scan and cross-merge."""
 
-    def run(
-        x: Tensor,
-        x_proj_weight: Tensor,
-        dt_projs_weight: Tensor,
-        dt_projs_bias: Tensor,
-        A_logs: Tensor,
-        Ds: Tensor,
-    ) -> Tensor:
+    def run(x: Tensor, *tensors: Tensor) -> Tensor:
         batch, height, width, d_inner = x.shape
-        dt_rank, d_state = dt_projs_weight.shape[2], A_logs.shape[1]
+        p = Parameters(*tensors)
         xs = cross_scan(x.permute(0, 3, 1, 2).contiguous())
-        projected = torch.einsum("bkdl,kcd->bkcl", xs, x_proj_weight)
-        dts, B, C = projected.split((dt_rank, d_state, d_state), dim=2)
-        delta = torch.einsum("bkrl,kdr->bkdl", dts, dt_projs_weight).flatten(1, 2).contiguous()
-        options: dict[str, object] = {"delta_bias": dt_projs_bias.flatten(), "delta_softplus": True}
+        projected = torch.einsum("bkdl,kcd->bkcl", xs, p.x_proj_weight)
+        dts, B, C = projected.split((p.dt_rank, p.d_state, p.d_state), dim=2)
+        delta = torch.einsum("bkrl,kdr->bkdl", dts, p.dt_projs_weight).flatten(1, 2).contiguous()
+        options: dict[str, object] = {"delta_bias": p.dt_projs_bias.flatten(), "delta_softplus": True}
         if takes_gate:
             options["z"] = None
-        A = -torch.exp(A_logs.float())
-        ys = scan(xs.flatten(1, 2), delta, A, B.contiguous(), C.contiguous(), Ds.float(), **options)
+        A = -torch.exp(p.A_logs.float())
+        ys = scan(xs.flatten(1, 2), delta, A, B.contiguous(), C.contiguous(), p.Ds.float(), **options)
         merged = cross_merge(ys.view(batch, 4, d_inner, height * width), height, width)
         return merged.permute(0, 2, 3, 1).to(x.dtype)
 

@@ -16,6 +16,7 @@ from vlmprof.kernels.common.backends import why_not_triton
 from vlmprof.kernels.common.tuning_cache import Shape, keep_tiles
 from vlmprof.kernels.ss2d.chunks import POSITIONS
 from vlmprof.kernels.ss2d.fused import ss2d_fused
+from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.tools.timing import samples_of
 from vlmprof.kernels.tools.verify import ss2d_case
 
@@ -69,7 +70,6 @@ def tune_ss2d(
         raise RuntimeError(f"tuning needs the triton backend: {reason}")
     case = ss2d_case("tuning", shape, dt_rank, d_state, dtype, device)
     x, *parameters = (argument for argument in case.arguments if argument is not None)
-    run: Callable[..., object] = ss2d_fused
     batch, height, width, d_inner = shape
     kind = Shape(d_inner, dt_rank, d_state, dtype, batch * height * width)
 
@@ -80,6 +80,6 @@ def tune_ss2d(
         return tune(
             kind,
             x.device,
-            lambda tiles: run(x, *parameters, tiles=tiles),
+            lambda tiles: ss2d_fused(x, Parameters(*parameters), tiles),
             timer or median_s,
         )

@@ -81,11 +81,12 @@ COMPARED = """
 import json, sys, torch
 from pathlib import Path
 from vlmprof.kernels.tools.baselines import find_baselines
+from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.ss2d.reference import ss2d_reference
 from vlmprof.kernels.tools.verify import ss2d_case
 found, missing = find_baselines(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
 x, *parameters = ss2d_case("any", (2, 5, 7, 6), 3, 1, torch.float32, torch.device("cpu")).arguments
-truth = ss2d_reference(x.double(), *(p.double() for p in parameters))
+truth = ss2d_reference(x.double(), Parameters(*(p.double() for p in parameters)))
 errors = {}
 for name in found.keys() - {"compiled"}:
     with torch.inference_mode():
