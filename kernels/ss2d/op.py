@@ -33,16 +33,31 @@ def ss2d(
         dt_projs_bias: (4, d_inner), used in float32.
         A_logs: (4 · d_inner, d_state), used in float32; A = −exp(A_logs).
         Ds: (4 · d_inner), used in float32; the skip, counted once per direction.
-        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+        backend: one of `BACKENDS`; see `resolve_backend`.
 
     Returns:
         The sum over the four directions, shaped like x, before the output norm. It is merged in
         float32 (float64 for float64 input) and rounded once to the dtype of x.
 
     Raises:
-        ValueError, TypeError: a shape, device or dtype does not fit.
-        RuntimeError: the backend cannot run here, or an input requires grad and the backend is not
-            `reference`.
+        ValueError: a shape or device does not fit, or the backend is unknown.
+        TypeError: a dtype is not supported; "triton" does not take float64.
+        RuntimeError: the backend cannot run on this device, or an input requires grad and the backend is
+            not "reference".
+
+    Example:
+        >>> d_inner, dt_rank, d_state = 8, 2, 1
+        >>> x = torch.randn(1, 14, 14, d_inner)
+        >>> y = ss2d(
+        ...     x,
+        ...     x_proj_weight=torch.randn(4, dt_rank + 2 * d_state, d_inner),
+        ...     dt_projs_weight=torch.randn(4, d_inner, dt_rank),
+        ...     dt_projs_bias=torch.zeros(4, d_inner),
+        ...     A_logs=torch.zeros(4 * d_inner, d_state),
+        ...     Ds=torch.ones(4 * d_inner),
+        ... )
+        >>> y.shape
+        torch.Size([1, 14, 14, 8])
 
     Source: Liu et al., "VMamba" (arXiv 2401.10166), sections 4.2 and 4.3; parameter shapes as in the
     published checkpoints. Directions: 0 rows, 1 columns, 2 rows reversed, 3 columns reversed.
