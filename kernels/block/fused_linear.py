@@ -1,7 +1,7 @@
 """Layer norm, matrix product, activation and residual in one kernel: the `triton` backend.
 
-The norm is taken out of the product (`packing.py`): it reads x as it is in memory, and the rows' sums and
-squares, gathered beside it, come in at the end.
+The norm is taken out of the product (`packing.py`): the product reads x as it is in memory, accumulates the
+sums and squares of the rows on the way, and applies them at the end.
 """
 
 from __future__ import annotations
@@ -23,29 +23,28 @@ from vlmprof.kernels.common.parameter_cache import cached_from_parameters
 
 @dataclass(frozen=True)
 class Tile:
-    """What a program makes of the product: rows of x, rows of the weight, how far it goes per step."""
+    """The part of the product that one program computes: rows of x, rows of the weight, depth per step."""
 
     rows: int
     columns: int
     depth: int
     warps: int
     stages: int
-    """Steps whose loads are under way at once."""
+    """Steps whose loads are in flight at once."""
 
     def programs(self, rows: int, features: int) -> int:
-        """How many it takes for all rows and output features."""
+        """How many programs cover all rows and output features."""
         return -(-rows // self.rows) * -(-features // self.columns)
 
     def options(self) -> dict[str, int | bool]:
-        """How the kernel is compiled."""
+        """Compile options of the kernel."""
         return {**FOUR_WARPS, "num_warps": self.warps, "num_stages": self.stages}
 
 
 WIDE = Tile(64, 64, 32, 4, 3)
 """For four-byte inputs."""
 SMALL = Tile(64, 64, 64, 4, 4)
-"""Where there are few programs each waits for its loads: the deeper its steps, and the more of them are under
-way, the fewer such waits."""
+"""With few programs each waits for its loads: deeper steps, and more of them in flight, mean fewer waits."""
 LARGE = Tile(128, 128, 64, 8, 3)
 """Half the reads per result, and the norm's sums taken half as often. The tiles of all stages fit the shared
 memory of every GPU since Ampere."""

@@ -31,8 +31,8 @@ OPERATIONS = (
 )
 
 FOUR_WARPS = {"num_warps": 4, "enable_fp_fusion": True}
-"""Compile options of kernels that need no others. Fused multiply-adds are requested explicitly, since Triton's
-default changes with its version."""
+"""Compile options of kernels that need no others. Fused multiply-adds are requested explicitly, since
+Triton's default changes with its version."""
 
 LOG2_E = math.log2(math.e)
 """exp(x) = exp2(LOG2_E · x), and exp2 is the faster of the two on every device."""

@@ -15,7 +15,7 @@ WARM_UP_CALLS = 3
 
 
 def warm_up(function: Callable[..., object], *inputs: Tensor) -> None:
-    """Call it as often as a capture needs, on a side stream."""
+    """Call `function` on a side stream as often as a capture requires."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -25,7 +25,7 @@ def warm_up(function: Callable[..., object], *inputs: Tensor) -> None:
 
 
 def capture(function: Callable[..., Output], *inputs: Tensor) -> tuple[torch.cuda.CUDAGraph, Output]:
-    """One call as a graph, and what it returned: memory that each replay overwrites.
+    """Capture one call as a graph; return the graph and the call's result, which each replay overwrites.
 
     The graph reads the memory of `inputs`. Raises RuntimeError when the call cannot be captured.
     """

@@ -5,7 +5,7 @@
     carry:   the state that enters each chunk                               small
     output:  y by rows, then by columns, both directions at once            reads x and blocks, adds to y
 
-Nothing with four directions of D channels per pixel is ever written.
+No tensor of four directions × D channels per pixel is ever written.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float3
 WORDS = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32: torch.int64}
 
 COMPILE_OPTIONS = {"num_warps": 1, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": True}
-"""One warp per program. Left to itself the assembler takes 168 registers in some kernels, and spills."""
+"""One warp per program. By default the assembler uses 168 registers in some kernels, and spills."""
 
 FEW_CHUNKS, FEW_CHUNKS_STATES = 32, 32
 """Up to so many chunks are carried at once, for so many states per program."""
@@ -49,7 +49,7 @@ class Launch:
     tiles: int
     """Tiles of `POSITIONS` positions per chunk."""
     chosen_by: str
-    """`tuning`, or `rule` where this shape was not tuned on this device."""
+    """`tuning`, or `rule` if this shape was not tuned on this device."""
 
 
 def launch_for(
@@ -129,9 +129,9 @@ class _Launchers:
     """The kernels of both passes over the chunks, in the order in which they are launched."""
 
     summary: tuple[Launcher, ...]
-    """For d_state 1 all directions at once, else one after the other."""
+    """For d_state 1 one launch for all directions, otherwise one per direction."""
     output: tuple[Launcher, ...]
-    """For d_state 1 rows, then columns, else one direction after the other."""
+    """For d_state 1 rows, then columns, otherwise one per direction."""
 
 
 @lru_cache(maxsize=1024)
@@ -161,7 +161,7 @@ def _launchers(
 
 @lru_cache(maxsize=1024)
 def _carry_launcher(channels: int, d_state: int, many_chunks: bool) -> tuple[Launcher, int]:
-    """With the states that one program takes."""
+    """The launcher, and how many states one program takes."""
     few, many = (FEW_CHUNKS, FEW_CHUNKS_STATES), (MANY_CHUNKS, MANY_CHUNKS_STATES)
     chunks, elements = many if many_chunks else few
     constants = {"D": channels, "N": d_state, "CHUNKS": chunks, "ELEMENTS": elements}

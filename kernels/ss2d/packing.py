@@ -1,4 +1,4 @@
-"""The parameters of SS2D in the order in which the kernels read them, made once and kept.
+"""The parameters of SS2D, packed in the order in which the kernels read them.
 
 x_proj's rows become four blocks of KW outputs, a multiple of 8: the low-rank steps, zeros, then B and C of
 each state side by side. One matrix product then gives every pixel's four blocks in one line of memory, and
@@ -32,8 +32,7 @@ class Packed:
     x_proj: Tensor
     """(4 · KW, D), in the dtype of x."""
     dt_weight: Tensor
-    """(4, 2, D / 2, RANK), even channels, then odd ones, in the dtype of x; zeros where they meet what
-    follows the steps."""
+    """(4, 2, D / 2, RANK), even channels, then odd ones, in the dtype of x; zeros past dt_rank."""
     dt_bias: Tensor
     """(4, D), float32."""
     a2: Tensor

@@ -1,4 +1,4 @@
-"""SS2D, said plainly: cross-scan, projections, selective scan, cross-merge, each written out.
+"""SS2D in plain PyTorch: cross-scan, projections, selective scan, cross-merge. The oracle.
 
 Source: Liu et al., "VMamba: Visual State Space Model" (arXiv 2401.10166), sections 4.2 and 4.3.
 """

@@ -2,8 +2,8 @@
 
 Each lane owns two neighbouring channels, loaded as one word, and all positions of the tile, so the
 scan along positions stays inside a lane. That layout holds because words are loaded one by one. Triton
-would load wider, and split the positions among lanes, if it knew the alignment of x and y, which the
-kernels therefore keep from it, or if a wide load in the same loop had the tile's shape (T, LANES), as
+would load wider, and split the positions among lanes, if it knew the alignment of x and y, which it is
+therefore not told, or if a wide load in the same loop had the tile's shape (T, LANES), as
 neither operand of the matrix product has.
 
 Row i of a tile is its i-th position in scan order, so the reversed directions run the same code.
@@ -37,9 +37,9 @@ LOADING_LANES = tl.constexpr(
 )  # that load each word of B and C: fewer than 32 words count as cheap to repeat
 
 UNALIGNED = ["x_ptr", "bc_ptr", "y_ptr", "out_ptr"]
-"""Parameters of the kernels whose alignment is kept from Triton."""
+"""Kernel parameters whose alignment Triton is not told of."""
 SIZES = ["height", "width", "chunks", "tiles"]
-"""Parameters of the kernels that do not select a variant, whatever their values."""
+"""Kernel parameters for whose values Triton compiles no separate kernel."""
 
 
 @dataclass(frozen=True)

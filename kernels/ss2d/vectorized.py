@@ -1,4 +1,4 @@
-"""SS2D in vectorised PyTorch, segment by segment: the `torch` backend, made for a CPU.
+"""SS2D in vectorised PyTorch, segment by segment: the `torch` backend, designed for a CPU.
 
 x_proj acts on one pixel at a time, so it commutes with the four readings and is one matrix product.
 An image line (a row, or a column) is cut into pieces of a few steps; with the steps as the first

@@ -1,4 +1,4 @@
-"""A whole encoder's latency by mode, which are a sweep's modes and those with other kernels:
+"""The latency of an encoder in each mode: a sweep's modes, and the same with other kernels.
 
     eager          the plain PyTorch module
     compile        the same under torch.compile
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -50,7 +50,7 @@ class EncoderLatency:
 
 
 def why_skipped(mode: str, device: torch.device) -> str | None:
-    """The reason why `mode` cannot run on `device`, or None when it can."""
+    """Why `mode` cannot run on `device`, or None if it can."""
     if "graphs" in mode and device.type != "cuda":
         return "CUDA graphs need a CUDA device"
     return why_not_triton(device) if "fused" in mode else None
@@ -64,9 +64,8 @@ def encoder_latencies(
 ) -> Iterator[EncoderLatency]:
     """Time an encoder on `images` (batch, 3, height, width) in each mode, for about `seconds` each.
 
-    `build` makes the encoder for a kernel backend, `torch` or `triton`, or with the `public` code; it is
-    called once for each mode, so that no mode finds another's leftovers. A mode that fails becomes a row
-    that says why.
+    `build` makes the encoder with the `torch` or `triton` kernels, or from the `public` code. It is called
+    once per mode, so that no mode reuses another's memory. A mode that fails becomes a row with the reason.
     """
     for mode in modes:
         try:
@@ -114,10 +113,3 @@ def _timed(mode: str, encoder: Encoder, images: Tensor, seconds: float) -> Encod
         durations = samples_of(lambda: encoder(images), images.device, seconds)
     low, median, high = statistics.quantiles(durations, n=4)
     return EncoderLatency(mode, "ok", "", median, low, high, len(durations), peak_bytes)
-
-
-def speed_ups(latencies: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    """For each slower mode, how many times as fast the fastest is."""
-    if latencies:
-        least = min(latencies.values())
-        yield from ((mode, s / least) for mode, s in latencies.items() if s > least)

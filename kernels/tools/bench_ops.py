@@ -39,7 +39,7 @@ class BenchRow:
     dtype: str
     backend: str
     launch: str
-    """What the launch was chosen by, where it has a choice: `8 tiles by rule`, `4 tiles by tuning`."""
+    """How the launch was chosen, if there was a choice: `8 tiles by rule`, `4 tiles by tuning`."""
     median_s: float
     quartile_low_s: float
     quartile_high_s: float
@@ -85,7 +85,7 @@ def workloads(
 ) -> Iterator[Workload]:
     """The operations of one block at each of VMamba's levels (1 to 4), square images of `resolution`.
 
-    `baselines` are other implementations of `ss2d`, called by their names as if they were backends.
+    `baselines` are other implementations of `ss2d`, selected by name like a backend.
     """
     item = dtype.itemsize
     for level in levels:

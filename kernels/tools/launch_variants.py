@@ -32,7 +32,7 @@ class Launch:
     single_state: bool = False
     """A d_state 1 kernel of ss2d that is launched: one that may not spill."""
     count_loop: bool = False
-    """Its loops have one path alone, so that their length means something."""
+    """Whether its loops have a single path, so that their length is meaningful."""
 
 
 def ss2d_launches(

@@ -1,7 +1,7 @@
-"""Tuning of SS2D's launches at the shapes of an image, before anything is measured.
+"""Tunes how SS2D is launched at given shapes.
 
-It happens when it is asked for and never inside a call of a kernel. What is tuned is the number of tiles per
-chunk, an argument and no constant of the kernels, so no candidate compiles anything anew.
+Tuning happens only on request, never inside a call of a kernel. It chooses the number of tiles per chunk,
+which is an argument of the kernels and not a constant, so that no candidate has to be compiled.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Tuned:
 
 
 def tune(shape: Shape, device: torch.device, run: Callable[[int], object], timer: Timer) -> Tuned:
-    """Time `run(tiles)` for each candidate and keep the fastest on disk.
+    """Time `run(tiles)` for each candidate and store the fastest on disk.
 
     The candidates are `CANDIDATES`, at most one chunk for the whole sequence. `timer` warms up before it
     measures. Raises OSError when the cache cannot be written.

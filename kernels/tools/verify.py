@@ -48,14 +48,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One backend to be run on one case, whose tensors are on the CPU still."""
+    """One backend to be run on one case, whose tensors are still on the CPU."""
 
     case: Case
     dtype: torch.dtype
     backend: str
 
     def labels(self) -> dict[str, str]:
-        """What it is, in words."""
+        """The labels of its row."""
         dtype = str(self.dtype).removeprefix("torch.")
         return {"op": self.case.op, "case": self.case.name, "dtype": dtype, "backend": self.backend}
 
@@ -78,11 +78,11 @@ class Verdict:
     deterministic: bool | None
     """Two runs agree bit for bit; None when there was one."""
     failure: str | None = None
-    """What the backend raised instead of answering; its error is NaN then."""
+    """What the backend raised, if it did; the errors are NaN then."""
 
     @property
     def passed(self) -> bool:
-        """Right and not found to be other than deterministic. A NaN is not right."""
+        """Whether the error is within the limit, and two runs did not differ. NaN does not pass."""
         return self.deterministic is not False and self.relative_error <= self.limit
 
 

@@ -14,7 +14,7 @@ import torch
 
 from vlmprof.kernels import ss2d
 from vlmprof.kernels.tools.baselines import find_baselines
-from vlmprof.kernels.tools.official_vmamba import why_plain
+from vlmprof.kernels.tools.official_vmamba import why_no_compiled_scan
 from vlmprof.kernels.tools.verify import ss2d_case
 
 EXTENSION = '''
@@ -146,13 +146,15 @@ def test_a_public_code_without_a_compiled_scan_is_told_from_one_with_it() -> Non
         vars(module).update(names)
         return module
 
-    assert why_plain(scans(selective_scan_cuda_core=object())) is None
-    assert why_plain(scans(WITH_SELECTIVESCAN_OFLEX=False, WITH_SELECTIVESCAN_MAMBA=True)) is None
+    assert why_no_compiled_scan(scans(selective_scan_cuda_core=object())) is None
+    assert why_no_compiled_scan(scans(WITH_SELECTIVESCAN_OFLEX=False, WITH_SELECTIVESCAN_MAMBA=True)) is None
     for found in (
         scans(),
         scans(WITH_SELECTIVESCAN_OFLEX=False, WITH_SELECTIVESCAN_CORE=False, selective_scan_cuda_core=1),
     ):
-        assert "selective_scan_cuda_oflex or selective_scan_cuda on PYTHONPATH" in str(why_plain(found))
+        assert "selective_scan_cuda_oflex or selective_scan_cuda on PYTHONPATH" in str(
+            why_no_compiled_scan(found)
+        )
 
 
 @pytest.mark.slow

@@ -14,8 +14,9 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
+from vlmprof.cli import kernels_rows
 from vlmprof.cli.kernels import app
-from vlmprof.cli.kernels_whole import backbone_names
+from vlmprof.cli.kernels_encoders import backbone_names
 from vlmprof.errors import UserError
 from vlmprof.kernels.tools import bench_encoder, bench_ops
 from vlmprof.kernels.tools.official_vmamba import public_encoder
@@ -63,8 +64,8 @@ def test_a_mode_that_fails_leaves_the_others() -> None:
 
 
 def test_ratios_are_against_the_fastest() -> None:
-    assert dict(bench_encoder.speed_ups({"eager": 6.0, "fused": 2.0})) == {"eager": 3.0}
-    assert list(bench_encoder.speed_ups({})) == []
+    assert dict(kernels_rows.speed_ups({"eager": 6.0, "fused": 2.0})) == {"eager": 3.0}
+    assert list(kernels_rows.speed_ups({})) == []
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What `kernel_worker` is asked to time. Importing this loads no torch."""
+"""The jobs of `kernel_worker`. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BenchJob:
     levels: tuple[int, ...]
     dtypes: tuple[str, ...]
     backends: tuple[str, ...]
-    peers: tuple[str, ...]
+    baselines: tuple[str, ...]
     """Other implementations of `ss2d` to be timed."""
     public: Path | None
     seconds: float

@@ -1,7 +1,7 @@
-"""The kernels' commands from inside: what runs in a process of its own, one operation or encoder in each.
+"""What the kernel commands run in a child process: one operation or encoder each.
 
-Each generator goes through its attempts in a fixed order and begins with number `start`, so that a process
-that was lost can be replaced by one that goes on after the attempt that it was lost in.
+Each generator makes its attempts in a fixed order, beginning with number `start`, so that a lost process can
+be replaced by one that continues after the attempt in which it was lost.
 """
 
 from __future__ import annotations
@@ -31,19 +31,17 @@ from vlmprof.measure.clocks import make_current
 from vlmprof.records import Status
 
 Attempt = tuple[Mapping[str, Any], Callable[[], dict[str, Any]]]
-"""What is tried, in labels, and what tries it and returns its figures."""
+"""The labels of an attempt, and the function that makes it and returns its figures."""
 
 Messages = Generator[Begun | Outcome, None, bool]
-"""What a process sends; it returns whether it came to its end, or must be replaced."""
+"""What a process sends. It returns whether it completed; otherwise it must be replaced."""
 
 
 def facts(device: str | None, backends: Sequence[str]) -> dict[str, Any]:
-    """What `device`, by default a GPU where there is one, is here, as `accelerator_facts` says it.
+    """The `accelerator_facts` of `device`, by default a GPU if there is one, and what can run there.
 
-    Beside that the `backends` that run there, all of them for none, why the `triton` backend does not, and
-    which operations and models there are.
-
-    Raises `UserError` for a device that is not there and a backend that cannot run on it.
+    `backends` are those requested, or all that run there; `why_not_triton` says why the `triton` backend does
+    not. Raises `UserError` for a missing device and for a backend that cannot run on it.
     """
     where = _device(device)
     try:
@@ -58,8 +56,8 @@ def facts(device: str | None, backends: Sequence[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def known_peers(public: Path | None) -> tuple[list[str], dict[str, str]]:
-    """The baselines that can be timed, and of each other one why not.
+def known_baselines(public: Path | None) -> tuple[list[str], dict[str, str]]:
+    """The names of the available baselines, and for each other one the reason.
 
     Raises `UserError` for a `public` that is no checkout of MzeroMiko/VMamba.
     """
@@ -73,7 +71,7 @@ def known_peers(public: Path | None) -> tuple[list[str], dict[str, str]]:
 
 
 def encoder_modes(asked: Sequence[str], names: Sequence[str], levels: str, public: Path | None) -> list[str]:
-    """The modes to time, those asked for or all. Raises `UserError` for one that cannot be had."""
+    """The modes to time: the requested ones, or all. Raises `UserError` for one that is not available."""
     from vlmprof.kernels.tools import bench_encoder as encoders
     from vlmprof.kernels.tools.official_vmamba import check_checkout
 
@@ -121,19 +119,19 @@ def bench_operation(device: str, job: BenchJob, start: int) -> Messages:
 
 
 def _bench_attempts(where: torch.device, job: BenchJob) -> Iterator[Attempt]:
-    peers = {}
-    if job.peers:
+    baselines = {}
+    if job.baselines:
         from vlmprof.kernels.tools.baselines import find_baselines
 
-        peers = find_baselines(job.public)[0]
+        baselines = find_baselines(job.public)[0]
     for dtype in job.dtypes:
         kind = getattr(torch, dtype)
         ceilings = job.ceilings.get(dtype)
         for size in job.resolutions:
-            for work in bench_ops.workloads(job.model, size, kind, where, job.levels, peers):
+            for work in bench_ops.workloads(job.model, size, kind, where, job.levels, baselines):
                 if work.op != job.op:
                     continue
-                for name in (*job.backends, *job.peers):
+                for name in (*job.backends, *job.baselines):
                     labels = {"op": work.op, "shape": work.shape, "dtype": dtype, "backend": name}
 
                     def row(
@@ -146,7 +144,7 @@ def _bench_attempts(where: torch.device, job: BenchJob) -> Iterator[Attempt]:
 
 
 def tune(device: str, job: TuneJob, start: int) -> Messages:
-    """The tuning of `ss2d` at each shape, kept on disk."""
+    """Tune `ss2d` at each shape and store the choices on disk."""
     where = _device(device)
     return _attempted(_tune_attempts(where, job), start, where)
 
@@ -166,7 +164,7 @@ def _tune_attempts(where: torch.device, job: TuneJob) -> Iterator[Attempt]:
 
 
 def tuning_path() -> Path:
-    """Where `tune` keeps what it finds."""
+    """The file in which `tune` stores its choices."""
     from vlmprof.kernels.common.tuning_cache import cache_path
 
     return cache_path()
@@ -223,7 +221,7 @@ def _tried(labels: Mapping[str, Any], attempt: Callable[[], dict[str, Any]]) -> 
 
 
 def _still_works(device: torch.device) -> bool:
-    """Whether the device can go on in this process: after some errors every later call fails as well."""
+    """Whether the device is still usable in this process: after some errors every later call fails too."""
     gc.collect()
     if device.type != "cuda":
         return True
@@ -236,7 +234,7 @@ def _still_works(device: torch.device) -> bool:
 
 
 def _device(name: str | None) -> torch.device:
-    """The device of that name, made the current one. Raises `UserError` when it is not there."""
+    """The device of that name, made the current one. Raises `UserError` if there is none."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,4 +1,4 @@
-"""Tables of what `vlmprof kernels bench` kept: whole encoders beside the paper, and single operations."""
+"""Tables of the rows of `vlmprof kernels bench`: encoders next to the paper, and single operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value
 
 PAPERS_CARD = "NVIDIA H200"
 MODES = ("eager", "graphs", "compile", "fused", "fused graphs")
-"""Of this project's own encoders, the one that should be fastest last."""
+"""Modes of this project's own encoders, the one expected to be the fastest last."""
 
 PLACE = ("backbone", "resolution", "dtype", "levels")
 
@@ -18,12 +18,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def encoder_sheet(rows: Rows) -> Sheet:
-    """The rows of `backbones.json`: a line per encoder and resolution, medians side by side by mode.
+    """The rows of `backbones.json`: one line per encoder and resolution, with a median per mode.
 
-    The paper's latency is beside them on every card; how many times as fast as it, on the paper's card alone.
+    The paper's latency is shown on every card, the ratio to it only on the paper's own card.
     """
-    told = list(dict.fromkeys(row["mode"] for row in rows))
-    modes = sorted(told, key=lambda mode: MODES.index(mode) if mode in MODES else len(MODES))
+    present = list(dict.fromkeys(row["mode"] for row in rows))
+    modes = sorted(present, key=lambda mode: MODES.index(mode) if mode in MODES else len(MODES))
     names = list(dict.fromkeys(row["backbone"] for row in rows))
     places = sorted({_place(row) for row in rows}, key=lambda place: (names.index(place[0]), place[1:]))
     found = {(_place(row), row["mode"]): row for row in rows}
