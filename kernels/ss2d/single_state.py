@@ -78,10 +78,10 @@ def _walk_chunk(
         interior = start + T <= length
         if K % 2 == 1:
             interior = interior & (start % inputs.height + T <= inputs.height)
-        if interior or not V.EDGES:
-            carried = visit(inputs, direction, outputs, carried, start, K, V, True)
-        else:
-            carried = visit(inputs, direction, outputs, carried, start, K, V, False)
+        # where no tile reaches over an edge, the path for those that do is not compiled
+        for INTERIOR in tl.static_range(0 if V.EDGES else 1, 2):
+            if interior == INTERIOR or not V.EDGES:
+                carried = visit(inputs, direction, outputs, carried, start, K, V, INTERIOR)
     return carried
 
 

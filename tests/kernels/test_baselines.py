@@ -14,8 +14,8 @@ import torch
 
 from vlmprof.kernels import ss2d
 from vlmprof.kernels.tools.baselines import find_baselines
+from vlmprof.kernels.tools.cases import ss2d_case
 from vlmprof.kernels.tools.official_vmamba import why_no_compiled_scan
-from vlmprof.kernels.tools.verify import ss2d_case
 
 EXTENSION = '''
 """In the place of a compiled scan: fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus{more})."""
@@ -83,7 +83,7 @@ from pathlib import Path
 from vlmprof.kernels.tools.baselines import find_baselines
 from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.ss2d.reference import ss2d_reference
-from vlmprof.kernels.tools.verify import ss2d_case
+from vlmprof.kernels.tools.cases import ss2d_case
 found, missing = find_baselines(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
 x, *parameters = ss2d_case("any", (2, 5, 7, 6), 3, 1, torch.float32, torch.device("cpu")).arguments
 truth = ss2d_reference(x.double(), Parameters(*(p.double() for p in parameters)))

@@ -27,7 +27,7 @@ import json, torch
 from vlmprof.kernels.ss2d.fused import launch_for, ss2d_fused
 from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.tools.tune import tune_ss2d
-from vlmprof.kernels.tools.verify import ss2d_case
+from vlmprof.kernels.tools.cases import ss2d_case
 torch.set_num_threads(1)
 shape, kind, cpu = (1, 8, 5, 4), torch.float32, torch.device("cpu")
 x, *parameters = ss2d_case("any", shape, 2, 1, kind, cpu).arguments

@@ -89,7 +89,7 @@ def test_a_graph_gives_what_the_call_gives_wherever_its_input_lies():
 
 def test_the_compiler_and_a_graph_take_the_operators():
     from vlmprof.kernels import ss2d
-    from vlmprof.kernels.tools.verify import ss2d_case
+    from vlmprof.kernels.tools.cases import ss2d_case
 
     case = ss2d_case("compiled", (1, 28, 28, 384), 12, 1, torch.bfloat16, torch.device(DEVICE))
     x, *parameters = case.arguments
