@@ -105,6 +105,7 @@ def linear_kernel(
     DEPTH: tl.constexpr = TILE.depth
     K: tl.constexpr = V.K
     M: tl.constexpr = V.M
+    ACTIVATION: tl.constexpr = V.ACTIVATION  # Triton 3.6 takes no plain string as an argument
     across = tl.cdiv(M, COLUMNS)
     row = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)  # (COLUMNS,)
@@ -155,7 +156,7 @@ def linear_kernel(
         product = (product - mean * sums) * scale
     if V.OFFSET:
         product += tl.load(offset_ptr + column, mask=column < M, other=0.0)[None, :]  # (1, COLUMNS)
-    product = activate(product, V.ACTIVATION)
+    product = activate(product, ACTIVATION)
     offsets = row.to(tl.int64)[:, None] * M + column[None, :]  # (ROWS, COLUMNS)
     inside = there & (column < M)[None, :]
     if V.RESIDUAL:

@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import FOUR_WARPS
-from vlmprof.kernels.common.launcher import Launcher
+from vlmprof.kernels.common.launcher import ALIGNMENT_BYTES, Launcher
 from vlmprof.kernels.common.parameter_cache import cached_from_parameters
 from vlmprof.kernels.common.tuning_cache import Shape, tuned_tiles
 from vlmprof.kernels.ss2d import many_states, single_state
@@ -81,7 +81,7 @@ def ss2d_fused(x: Tensor, parameters: Parameters, tiles: int | None = None) -> T
     if channels != d_inner:
         x = torch.nn.functional.pad(x, (0, 1))
     x = x.contiguous()
-    if x.data_ptr() % 16:
+    if x.data_ptr() % ALIGNMENT_BYTES:
         x = x.clone()
     blocks = torch.nn.functional.linear(x, packed.x_proj)
     out = torch.empty_like(x)

@@ -32,9 +32,7 @@ from vlmprof.kernels.ss2d.chunks import CHANNELS, POSITIONS
 T = tl.constexpr(POSITIONS)
 LANES = tl.constexpr(32)  # of a warp: one word of each position for each
 BLOCK = tl.constexpr(CHANNELS)  # channels of a program: two for each lane
-LOADING_LANES = tl.constexpr(
-    2
-)  # that load each word of B and C: fewer than 32 words count as cheap to repeat
+LOADING_LANES = tl.constexpr(2)  # load each word of B and C, so that a load of T words fills the warp
 
 UNALIGNED = ["x_ptr", "bc_ptr", "y_ptr", "out_ptr"]
 """Kernel parameters whose alignment Triton is not told of."""
