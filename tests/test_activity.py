@@ -12,10 +12,22 @@ from pathlib import Path
 import pytest
 from synthetic_runs import samples, sweep, write_run
 
-IMPATIENT = (
-    "import sys, vlmprof.activity as a; a.PATIENCE_S = 0; a.LINES_APART_S = 0; a.TICK_S = 0.01;"
-    "from vlmprof.cli import main; sys.argv[0] = 'vlmprof'; main()"
-)
+IMPATIENT = """
+import sys, time
+import vlmprof.activity as a
+
+def shown_at_once(narrator, what, patience_s, say=a._Narrator.say):
+    say(narrator, what, patience_s)
+    with narrator._lock:
+        narrator._show(time.monotonic())
+
+a.PATIENCE_S = a.LINES_APART_S = 0
+a.TICK_S = 0.01
+a._Narrator.say = shown_at_once
+from vlmprof.cli import main
+sys.argv[0] = "vlmprof"
+main()
+"""
 """As a user who would not wait for a second, so that no test depends on how fast a machine is."""
 
 

@@ -21,10 +21,12 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 SMALLER = {
-    '[224, 512, 1024, "1333x800"]': '[32, 64, "48x32"]',
+    '["vmamba-t", "vit-s", "vit-b"]': '["vmamba-t", "vit-t"]',
+    '[224, 512, 1024, "1333x800"]': '[32, "48x32"]',
     "vicuna-7b": "llama-23m",
     "[fixed]\n": "[fixed]\nwarm_up = 0\niterations = 1\n",
     "--resolution 640 --iterations 20": "--resolution 32 --iterations 2",
+    "--resolution 224 --resolution 448": "--resolution 32 --resolution 64 --warm-up 0 --iterations 1",
     "sweep --memory-limit 24GiB": "sweep quick --memory-limit 24GiB --resolution 32 --iterations 1",
     "--memory 16GiB --memory 24GiB": "--memory 200MiB --memory 300MiB --largest 256 --step 64",
     "vlmprof kernels verify": "vlmprof kernels verify --dtype float32 --backend reference",

@@ -124,6 +124,15 @@ class RunFolder:
             self._rows.truncate(whole)
 
 
+def check_can_hold_a_run(path: Path) -> None:
+    """Raise `UserError` at once if `path` is a file, or a folder that nothing can be written to."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise UserError(f"cannot write the run folder {path}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write the run folder {path}: nothing can be written to {existing}")
+
+
 def read_rows(path: Path) -> list[Row]:
     """The rows of a run in the order written. Lines that are cut off or garbled are passed over."""
     return list(_read(path, Row.from_flat))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -110,25 +110,35 @@ def measure(repeats: int) -> list[Measured]:
     return lines
 
 
+def slow(lines: Sequence[Measured]) -> list[str]:
+    """The names of what takes more than `LIMIT` times what was expected."""
+    return [line.name for line in lines if line.factor is not None and line.factor > LIMIT]
+
+
+def table(lines: Sequence[Measured]) -> str:
+    """A line for each, and a last one that names what is slow."""
+    told = [f"{'function':16} {'ns/element':>10} {'multiply-adds':>13} {'expected':>8} {'factor':>6}"]
+    names = slow(lines)
+    for line in lines:
+        measured = f"{line.name:16} {line.nanoseconds:10.2f} {line.multiply_adds:13.0f}"
+        if line.factor is None:
+            told.append(f"{measured} {'unused':>8}")
+        else:
+            loud = "  <-- SLOW" if line.name in names else ""
+            told.append(f"{measured} {EXPECTED[line.name]:8} {line.factor:6.2f}{loud}")
+    if names:
+        told.append(f"SLOW: over {LIMIT:g} times what was expected: {', '.join(names)}")
+    return "\n".join(told)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=12)
     torch.set_num_threads(1)
     lines = measure(parser.parse_args().repeats)
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, one thread, float32")
-    print(f"{'function':16} {'ns/element':>10} {'multiply-adds':>13} {'expected':>8} {'factor':>6}")
-    slow = []
-    for line in lines:
-        told = f"{line.name:16} {line.nanoseconds:10.2f} {line.multiply_adds:13.0f}"
-        if line.factor is None:
-            print(f"{told} {'unused':>8}")
-            continue
-        loud = line.factor > LIMIT
-        print(f"{told} {EXPECTED[line.name]:8} {line.factor:6.2f}{'  <-- SLOW' if loud else ''}")
-        slow += [line.name] * loud
-    if slow:
-        print(f"SLOW: over {LIMIT:g} times what was expected: {', '.join(slow)}")
-    return 1 if slow else 0
+    print(table(lines))
+    return 1 if slow(lines) else 0
 
 
 if __name__ == "__main__":

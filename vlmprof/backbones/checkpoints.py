@@ -6,6 +6,7 @@ log) is read as inert stand-ins; anything else that asks for code is refused.
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from collections import OrderedDict
@@ -18,8 +19,20 @@ from torch import Tensor, nn
 
 from vlmprof.errors import UserError
 
-WRAPPERS = ("model", "state_dict", "model_state_dict", "net")
-"""Under these keys, checkpoints keep the state dict beside what training needs."""
+WRAPPERS = (
+    "model", "state_dict", "model_state_dict", "net", "module",
+    "model_ema", "state_dict_ema", "ema", "ema_state_dict", "teacher", "student",
+)  # fmt: skip
+"""Keys under which checkpoints keep the state dict; the first that is there counts. Weights come before
+their moving average, and a distilled model's teacher before its student."""
+INDEX_SUFFIX = ".index.json"
+SHARDED = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""What a folder that transformers saved holds, in the order in which it looks for them."""
 
 
 class _StandIn:
@@ -50,7 +63,8 @@ what is made of it. torch lets only these containers be filled."""
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a `.safetensors` or a torch file, without its wrapper, on the CPU.
+    """Read a state dict on the CPU from a `.safetensors` or torch file, the index of a sharded one, or a
+    folder that holds either. What training wraps around names and tensors is taken off.
 
     Raises `UserError` in one line for a file that is missing, truncated, no checkpoint, or unsafe.
     """
@@ -61,10 +75,17 @@ def read(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_content(path: str | Path) -> object:
-    """Everything in a `.safetensors` or a torch file, on the CPU; `UserError` as `read`."""
+    """Everything in the file or files that `read` would read, on the CPU; `UserError` as there."""
     file = Path(path).expanduser()
+    if file.is_dir():
+        present = [file / name for name in SHARDED if (file / name).is_file()]
+        if not present:
+            raise UserError(f"weights: {file} holds none of {', '.join(SHARDED)}")
+        file = present[0]
     if not file.is_file():
         raise UserError(f"weights: there is no file {file}")
+    if file.name.endswith(INDEX_SUFFIX):
+        return _read_shards(file)
     return _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
 
 
@@ -91,9 +112,18 @@ def unwrap(content: object) -> dict[str, Tensor]:
     while isinstance(content, Mapping):
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
-            return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+            tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+            return _without_wrappers(tensors)
         content = inner
     return {}
+
+
+def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names that a model has before torch.compile and data-parallel training wrap modules of it."""
+    state = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
+    while state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[str, Tensor]:
@@ -106,6 +136,27 @@ def strip_prefix(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[s
         inside = {name.removeprefix(prefix): t for name, t in stripped.items() if name.startswith(prefix)}
         stripped = inside or stripped
     return stripped
+
+
+def part_of(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """The part of a larger model's state that has the names `own` under a common prefix, without the prefix.
+
+    Other parts are left out. Names that differ from those of `own` in a number alone are kept, so that
+    `load` refuses the file of a deeper model.
+    """
+    own = list(own)
+    prefixes = {name.removesuffix(anchor) for anchor in own[:8] for name in state if name.endswith(anchor)}
+    prefixes = {prefix for prefix in prefixes if not prefix or prefix.endswith(".")}
+    if not prefixes:
+        return dict(state)
+    prefix = max(sorted(prefixes), key=lambda prefix: sum(prefix + name in state for name in own))
+    shapes = {_without_numbers(name) for name in own}
+    inside = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+    return {name: tensor for name, tensor in inside.items() if _without_numbers(name) in shapes}
+
+
+def _without_numbers(name: str) -> str:
+    return re.sub(r"(?<=\.)\d+(?=\.)", "#", name)
 
 
 @torch.no_grad()
@@ -144,6 +195,27 @@ def load(
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(re.match(pattern, name) for pattern in patterns)
+
+
+def _read_shards(index: Path) -> dict[str, object]:
+    try:
+        places = json.loads(index.read_text())["weight_map"]
+        shards = sorted(set(places.values()))
+        outside = [shard for shard in shards if Path(shard).name != shard or shard.endswith(INDEX_SUFFIX)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise UserError(f"weights: {index} is no index of a sharded checkpoint") from problem
+    if outside:
+        raise UserError(f"weights: {index} names {outside[0]}, which is no file beside it")
+    state: dict[str, object] = {}
+    for shard in shards:
+        content = read_content(index.parent / shard)
+        state |= content if isinstance(content, dict) else {}
+    if missing := places.keys() - state.keys():
+        where = places[min(missing)]
+        raise UserError(
+            f"weights: {index.parent / where} lacks {min(missing)}, which {index.name} places there"
+        )
+    return state
 
 
 def _read_safetensors(file: Path) -> object:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.checkpoints import part_of
 from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.transformers_plain import from_config, hub_weights, keep_last
 
@@ -57,6 +58,10 @@ class SigLIP2(Backbone):
             pixel_values=patches, pixel_attention_mask=None, spatial_shapes=shapes
         ).last_hidden_state
         return tokens
+
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """transformers' names, of the encoder alone or of a larger model."""
+        return {f"model.{name}": tensor for name, tensor in part_of(state, self.model.state_dict()).items()}
 
     def fetch(self, source: str) -> dict[str, Tensor]:
         """The hub's weights, as transformers itself reads and renames them."""

@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers import AutoBackbone, AutoConfig
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.checkpoints import part_of
 from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.transformers_plain import hub_weights
 
@@ -48,6 +49,10 @@ class LevelEncoder(Backbone):
         norm, each (batch, channels, height, width)."""
         _, *levels = self.model(images, output_hidden_states=True).hidden_states
         return levels
+
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """transformers' names, of the encoder alone or of a larger model."""
+        return {f"model.{name}": tensor for name, tensor in part_of(state, self.model.state_dict()).items()}
 
     def fetch(self, source: str) -> dict[str, Tensor]:
         """The hub's weights, as transformers itself reads and renames them."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.checkpoints import part_of
 from vlmprof.backbones.interface import Backbone
 from vlmprof.errors import UserError
 
@@ -46,6 +47,10 @@ class PlainEncoder(Backbone):
         tokens: Tensor = self.model(images, **arguments).last_hidden_state
         rows, columns = self.grid(images.shape[2], images.shape[3])
         return tokens[:, tokens.shape[1] - rows * columns :]
+
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """transformers' names, of the encoder alone or of a larger model."""
+        return {f"model.{name}": tensor for name, tensor in part_of(state, self.model.state_dict()).items()}
 
     def fetch(self, source: str) -> dict[str, Tensor]:
         """The hub's weights, as transformers itself reads and renames them."""

@@ -162,22 +162,14 @@ def _load(spec: str | None, overrides: dict[str, Any]) -> Any:
 
     checked = load_spec(spec or ("kuo2026-fig4" if has_gpu() else "quick"), overrides)
     if checked.settings.image:
-        _check_image(checked.settings.image)
+        from vlmprof.vlm.image_file import read_rgb_file
+
+        read_rgb_file(Path(checked.settings.image))
     files = {"weights": checked.settings.weights, "study_checkpoint": checked.settings.study_checkpoint}
     for setting, path in files.items():
-        if path not in (None, "pretrained") and not Path(path).expanduser().is_file():
+        if path not in (None, "pretrained") and not Path(path).expanduser().exists():
             raise UserError(f"{setting}: there is no file {path}")
     return checked
-
-
-def _check_image(path: str) -> None:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f"image {path} cannot be read: {error}") from None
 
 
 def _status(word: str, known: Any) -> Any:

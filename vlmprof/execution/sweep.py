@@ -20,7 +20,7 @@ from vlmprof.plan import Cell, in_order, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
-from vlmprof.store import RunFolder, Samples
+from vlmprof.store import RunFolder, Samples, check_can_hold_a_run
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def run_sweep(
     `KeyboardInterrupt` when interrupted, with every finished cell on disk.
     """
     cells = in_order(make_plan(spec), spec.settings.order, spec.settings.seed)
+    check_can_hold_a_run(out)
     prepare = _cluster_launcher if cluster is not None else _local_launcher
     launcher, machine = prepare(spec, progress, devices, cluster)
     settings = replace(spec.settings, device=machine.device)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import unknown
+from vlmprof.vlm.image_file import read_rgb, read_rgb_file
 
 FITS = ("resize", "letterbox", "pad")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -71,14 +72,7 @@ class Preprocess:
         return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
 
     def _decode(self) -> Image.Image:
-        try:
-            data = self._path.read_bytes() if self._path else self._generated
-            return Image.open(io.BytesIO(data)).convert("RGB")
-        except UnidentifiedImageError as problem:
-            raise UserError(f"{self._path} is not an image that Pillow can read") from problem
-        except (OSError, Image.DecompressionBombError, SyntaxError) as problem:
-            reason = getattr(problem, "strerror", None) or str(problem)
-            raise UserError(f"cannot read image {self._path}: {reason}") from problem
+        return read_rgb_file(self._path) if self._path else read_rgb(self._generated, "that was generated")
 
     def _fitted(self, picture: Image.Image) -> Image.Image:
         if self.fit == "resize":
