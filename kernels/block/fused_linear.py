@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
@@ -191,12 +192,12 @@ def linear_fused(
         sums, offset = norm.sums, norm.offset
     weight = weight.to(x.dtype)
     tile = tile_for(rows, features, x.dtype)
-    variant = Variant(
-        K=depth, M=features, NORM=norm_weight is not None, FOLDED=norm_weight is not None and folded,
-        OFFSET=offset is not None, RESIDUAL=residual is not None, ACTIVATION=activation or "",
-        PRECISE=x.dtype == torch.float32,
+    normed = norm_weight is not None
+    launch = _launcher(
+        tile, depth, features, normed, normed and folded, offset is not None, residual is not None,
+        activation or "", x.dtype == torch.float32,
     )  # fmt: skip
-    _launcher(variant, tile)(
+    launch(
         (tile.programs(rows, features), 1, 1),
         x,
         weight.contiguous(),
@@ -212,5 +213,6 @@ def linear_fused(
 
 
 @lru_cache(maxsize=1024)
-def _launcher(variant: Variant, tile: Tile) -> Launcher:
-    return Launcher(linear_kernel, {"V": variant, "TILE": tile}, tile.options())
+def _launcher(tile: Tile, *variant: Any) -> Launcher:
+    """For the fields of a `Variant`, which takes too long to make and to hash at every launch."""
+    return Launcher(linear_kernel, {"V": Variant(*variant), "TILE": tile}, tile.options())
