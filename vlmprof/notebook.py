@@ -1,10 +1,14 @@
 """A run as a notebook holds it.
 
 >>> import vlmprof
->>> run = vlmprof.load("runs/quick")  # doctest: +SKIP
->>> run.frame  # the rows, a pandas DataFrame  # doctest: +SKIP
->>> run.plot()  # the six-panel figure, shown by the notebook  # doctest: +SKIP
->>> run.report()  # report.html and report.md in the run folder  # doctest: +SKIP
+>>> run = vlmprof.load("runs/mine")
+>>> run.frame[["backbone", "resolution", "status", "peak_allocated_bytes"]].head(2)
+  backbone resolution status  peak_allocated_bytes
+0    vit-t        224     ok             576070912
+1    vit-t        512     ok             741670912
+>>> figure = run.plot(log=True)  # a notebook shows it
+>>> sorted(path.name for path in run.report() if path.suffix != ".png")
+['report.html', 'report.md']
 """
 
 from __future__ import annotations
@@ -32,7 +36,21 @@ class Run(runs.Run):
         reference: str | None = None,
         width: str = "two-column",
     ) -> Figure:
-        """The six-panel figure, as `render.six_panel.six_panel` draws it."""
+        """The six-panel figure of the run.
+
+        Args:
+            statistic: `mean` or `median`; by default what the run's sampling makes precise.
+            log: logarithmic axes.
+            reference: published points to draw behind, such as `kuo2026`.
+            width: `one-column` (3.5 in) or `two-column` (7.16 in).
+
+        Raises `UserError` for an unknown reference or width.
+
+        >>> import vlmprof
+        >>> figure = vlmprof.load("runs/mine").plot(statistic="median", reference="kuo2026")
+        >>> [axes.get_title() for axes in figure.axes][:3]
+        ['(a) Host vision', '(b) Host LLM', '(c) End-to-end']
+        """
         from vlmprof.render.figures.six_panel import six_panel
 
         return six_panel(
@@ -41,7 +59,14 @@ class Run(runs.Run):
         )  # fmt: skip
 
     def report(self, out: Path | str | None = None) -> list[Path]:
-        """Write the report as HTML and Markdown to a folder, by default the run's own; the files written."""
+        """Write the report as HTML and Markdown to a folder, by default the run's own; the files written.
+
+        Raises `UserError` when the folder cannot be written.
+
+        >>> import vlmprof
+        >>> vlmprof.load("runs/mine").report("out")[1].as_posix()
+        'out/report.html'
+        """
         from vlmprof.render.report import write_report
 
         return write_report([self], Path(out) if out is not None else self.path or Path())

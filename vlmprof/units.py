@@ -6,10 +6,15 @@ import re
 
 from vlmprof.errors import UserError
 
+GIB = 2**30
+"""Memory of figures is in GiB, whatever its size."""
+
 _BYTES = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
-    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+    "kib": 2**10, "mib": 2**20, "gib": GIB, "tib": 2**40,
 }  # fmt: skip
+_BYTES_SHOWN = (("GiB", float(GIB)), ("MiB", 2.0**20), ("KiB", 2.0**10), ("B", 1.0))
+_SECONDS_SHOWN = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9), ("ps", 1e-12))
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
@@ -32,20 +37,28 @@ def _parse(text: str, units: dict[str, float] | dict[str, int], default: str, wh
     return float(match[1]) * units[unit]
 
 
+def bytes_unit(largest: float) -> tuple[str, float]:
+    """The unit in which byte counts up to `largest` read best, and its size in bytes."""
+    return next((pair for pair in _BYTES_SHOWN if largest >= pair[1]), _BYTES_SHOWN[-1])
+
+
+def seconds_unit(largest: float) -> tuple[str, float]:
+    """The unit in which latencies up to `largest` seconds read best, and its size in seconds."""
+    return next((pair for pair in _SECONDS_SHOWN if largest >= pair[1]), _SECONDS_SHOWN[-1])
+
+
 def show_bytes(count: float) -> str:
-    """A byte count for people: `512 MiB`, `13.3 GiB`."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:.0f} {unit}"
-    return f"{count:.0f} B"
+    """A byte count for people, three digits: `512 MiB`, `13.3 GiB`."""
+    return _shown(count, *bytes_unit(count))
 
 
 def show_seconds(seconds: float) -> str:
     """A latency for people, three digits: `1.95 ms`, `22.9 s`."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
+    return _shown(seconds, *seconds_unit(seconds)) if seconds else "0 s"
+
+
+def _shown(value: float, unit: str, size: float) -> str:
+    return f"{value / size:.3g} {unit}" if value < 1000 * size else f"{value / size:.0f} {unit}"
 
 
 def show_duration(seconds: float) -> str:

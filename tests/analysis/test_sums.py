@@ -8,7 +8,7 @@ from scipy import stats
 from synthetic_runs import cell, frame, samples, sweep
 
 from vlmprof.analysis.compare import compare
-from vlmprof.analysis.frames import column_intervals, column_medians
+from vlmprof.analysis.estimates import column_intervals, column_medians
 from vlmprof.analysis.sums import cell_mean, sum_ends, sum_of_medians
 
 

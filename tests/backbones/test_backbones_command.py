@@ -16,7 +16,7 @@ def run(*arguments):
 def test_the_list_names_every_backbone_with_its_tokens():
     listed = run("--resolution", "1333x800")
     for name in names():
-        line = next(line for line in listed.splitlines() if f" {name} " in line)
+        line = next(line for line in listed.splitlines() if f" {name} " in f" {line}")
         known = facts(name)
         assert f"{known.parameters:,}" in line
         height, width = known.padded(800, 1333)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 from dataclasses import replace
@@ -19,7 +20,7 @@ from vlmprof.execution.frontier import Frontier, _countable, candidate_lines, co
 from vlmprof.records import Status
 from vlmprof.render.figures.frontier import save_frontier
 from vlmprof.render.tables.frontier import search_sheet
-from vlmprof.render.tables.terminal import sheet_table
+from vlmprof.render.tables.terminal import print_sheet
 from vlmprof.store import load_frame
 
 MIB = 2**20
@@ -146,9 +147,9 @@ def test_the_table_and_the_plot_say_how_each_search_ended(tmp_path: Path) -> Non
         ended(512, 3, None),
         ended(256, 1, None, "vit-t @ 336: timeout, longer than 5 s"),
     ]
-    console = Console(width=140, record=True)
-    console.print(sheet_table(search_sheet(found)))
-    shown = console.export_text()
+    out = io.StringIO()
+    print_sheet(Console(file=out, width=140), search_sheet(found))
+    shown = out.getvalue()
     assert "nothing" in shown
     assert "out of memory at 336² in prefill" in shown
     assert "the largest asked for" in shown

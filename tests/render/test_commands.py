@@ -56,7 +56,21 @@ def test_compare_prints_ratios_and_verdicts(run: Path, tmp_path: Path) -> None:
     ]
     assert "0.900 (0.8" in line
     assert "faster" in line
-    assert "End-to-end, B beside A: 17 faster." in result.output
+    assert "End-to-end, B against A: 17 faster." in result.output
+
+
+def test_printed_tables_are_written_where_asked(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tables"
+    invoke("compare", run, another(tmp_path / "after", 0.9), "--save-tables", out)
+    ratios = pd.read_csv(out / "comparison.csv")
+    assert ratios["B / A"].tolist() == pytest.approx(
+        [0.9 if "peak" not in f else 1 for f in ratios["figure"]]
+    )
+    assert (ratios["B / A low"].dropna() < 0.9).all()
+    invoke("recommend", run, "--max-memory", "2GiB", "--format", "svg", "--save-tables", out)
+    suffixes = ("csv", "md", "tex")
+    named = {f"{name}.{suffix}" for name in ("comparison", "recommended") for suffix in suffixes}
+    assert {path.name for path in out.iterdir()} == named
 
 
 def test_the_guard_sets_the_exit_code(run: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binom
 from synthetic_runs import cell, frame, samples, sweep
 
+from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError
 from vlmprof.records import STAGES, Row, Status
@@ -159,7 +160,7 @@ def test_odd_runs_make_a_report(tmp_path: Path, rows: list[Row]) -> None:
 def drawn(rows: list[Row]) -> dict[str, Figure | None]:
     """Every picture of a report of these rows, by its word."""
     content = gather([Run("run", frame(rows), samples(rows), {})])
-    return {word: draw(content) for section in PICTURES.values() for word, _, draw in section}
+    return {word: draw(content.charts) for section in PICTURES.values() for word, _, draw in section}
 
 
 @pytest.mark.slow
@@ -249,7 +250,7 @@ def test_escapes() -> None:
         r"50 \% \& a\_b \{x\} 224\textsuperscript{2} \textmu{}?"
     )
     assert markdown_escape("a|b\n<i>") == "a\\|b &lt;i&gt;"
-    table = to_latex(cell_sheets(frame([cell()]))[0])
+    table = to_latex(cell_sheets(Estimates(frame([cell()])))[0])
     assert r"\toprule" in table
     head, body = (line for line in table.splitlines() if line.endswith(r"\\"))
     assert head.count("&") == body.count("&") == 10

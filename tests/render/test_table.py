@@ -5,18 +5,23 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pytest
 from rich.console import Console
 from scipy.stats import binom
 from synthetic_runs import cell, frame, samples, sweep
 
+from vlmprof.analysis.estimates import Estimates
 from vlmprof.records import Status
-from vlmprof.render.tables.cells import render_table
+from vlmprof.render.tables.cells import run_sheet
 from vlmprof.render.tables.row_warnings import warning_lines
+from vlmprof.render.tables.sheet import Column, Kind, Sheet
+from vlmprof.render.tables.terminal import print_sheet
 
 
-def text(rows, with_samples: bool = True) -> str:
+def text(rows, with_samples: bool = True, width: int = 200) -> str:
     out = io.StringIO()
-    Console(file=out, width=200).print(render_table(frame(rows), samples(rows) if with_samples else None))
+    estimates = Estimates(frame(rows), samples(rows) if with_samples else None)
+    print_sheet(Console(file=out, width=width), run_sheet(estimates))
     return out.getvalue()
 
 
@@ -42,7 +47,7 @@ def test_an_interval_wider_than_its_mean_is_no_percentage() -> None:
     row = cell("vmamba-t", 512)
     jumped = {row.cell_id: {"end_to_end_s": [0.01] * 9 + [0.4] * 3}}
     out = io.StringIO()
-    Console(file=out, width=200).print(render_table(frame([row]), jumped))
+    print_sheet(Console(file=out, width=200), run_sheet(Estimates(frame([row]), jumped)))
     assert "± over 100 %" in out.getvalue()
 
 
@@ -74,6 +79,52 @@ def test_remarks_of_rows_stand_below_the_table() -> None:
     lines = [line for line in text(rows).splitlines() if "ViT-T" in line]
     assert len(lines) == 3
     assert ["see below" in line for line in lines] == [True, True, False]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_narrow_terminal_keeps_status_and_reasons(width: int) -> None:
+    why = "RuntimeError: [enforce fail at alloc_cpu.cpp:127] you tried to allocate 100663296 bytes"
+    rows = sweep(("vit-t", "vmamba-t"), (224, 512), oom_from={"vmamba-t": 512})
+    rows[1] = cell("vit-t", 512, status=Status.ERROR, message=why)
+    shown = text(rows, width=width)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= width
+    heads = next(line for line in lines if line.startswith("backbone")).split("  ")
+    assert {"backbone", "resolution", "end-to-end", "peak allocated", "status"} <= {h.strip() for h in heads}
+    assert "out of memory in vision" in shown
+    status = shown.index("status") - shown.index("backbone")
+    folded = " ".join(line[status:].strip() for line in lines[2:] if line[status:].strip())
+    assert f"failed: {why}" in folded
+    words = " ".join(shown.split())
+    whole = text(rows).splitlines()[1]
+    assert all(title in words for title in filter(None, map(str.strip, whole.split("  "))))
+    assert "host LLM" in words[words.index("not shown at this width") :]
+    assert "not shown" not in text(rows)
+
+
+def test_a_column_with_one_value_moves_above_a_narrow_table() -> None:
+    columns = [
+        Column("backbone", Kind.TEXT, ["vit-t", "vmamba-t"]),
+        Column("visual tokens", Kind.COUNT, [196, 196], 1),
+        Column("nothing", Kind.COUNT, [None, None], 1),
+        Column("latency", Kind.SECONDS, [0.001, 0.002], 1),
+    ]
+    shown = {}
+    for width in (80, 24):
+        out = io.StringIO()
+        print_sheet(Console(file=out, width=width), Sheet("some", "Some", "", columns))
+        shown[width] = [line.split() for line in out.getvalue().splitlines()]
+    assert shown[80] == [
+        ["backbone", "visual", "tokens", "latency"],
+        ["vit-t", "196", "1.00", "ms"],
+        ["vmamba-t", "196", "2.00", "ms"],
+    ]
+    assert shown[24] == [
+        ["visual", "tokens", "196"],
+        ["backbone", "latency"],
+        ["vit-t", "1.00", "ms"],
+        ["vmamba-t", "2.00", "ms"],
+    ]
 
 
 def test_constant_axes_are_said_once_and_empty_columns_left_out() -> None:

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vlmprof.plan import Cell, make_plan
-from vlmprof.render.tables.plans import LONG, print_cells
+from vlmprof.render.tables.plans import LONG, plan_sheet
+from vlmprof.render.tables.terminal import print_sheet
 from vlmprof.spec import build_spec
 
 MANY = """
@@ -110,7 +111,7 @@ def test_few_cells_are_printed_one_by_one(many: Path) -> None:
 def test_rows_are_those_of_a_rich_table(width: int, ids: bool) -> None:
     cells = make_plan(build_spec(*document(MANY)))
     written, expected = io.StringIO(), io.StringIO()
-    print_cells(Console(file=written, width=width), cells, ids)
+    print_sheet(Console(file=written, width=width), plan_sheet(cells, ids))
     Console(file=expected, width=width).print(rich_table(cells, ids))
     assert written.getvalue() == expected.getvalue()
 

@@ -1,4 +1,4 @@
-"""Which backbone at which resolution: cells within limits, the Pareto front, scores beside costs."""
+"""Which backbone at which resolution: cells within limits, the Pareto front, scores and costs."""
 
 from __future__ import annotations
 

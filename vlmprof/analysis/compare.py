@@ -1,7 +1,7 @@
 """Comparing two runs cell by cell: ratios with intervals, verdicts by a stated test, and a guard.
 
 The test. For a cell and a latency, r = mean of B / mean of A. The 95 % interval of r is Welch's t on
-log r (delta method; effective sample counts as in `intervals`). With a margin m (2 % unless told):
+log r (delta method; effective sample counts as in `intervals`). With a margin m (2 % by default):
 
     same     the 90 % interval lies within 1 / (1 + m) … 1 + m: two one-sided tests of size 5 %
              (Schuirmann 1987) both say that a difference as large as the margin is refuted
@@ -45,7 +45,7 @@ _SIZE = 0.05
 
 
 class Verdict(StrEnum):
-    """What the test says of B beside A."""
+    """What the test says of B compared with A."""
 
     FASTER = "faster"
     SLOWER = "slower"
@@ -112,9 +112,24 @@ def compare(
 ) -> Comparison:
     """Compare the cells that both frames hold, matched by the axes that both have, except those to ignore.
 
+    Args:
+        a: the rows of the run to compare with.
+        b: the rows of the run that is judged.
+        samples_a: raw values of `a` by cell id and column, in seconds; without any there is no verdict.
+        samples_b: those of `b`.
+        margin: differences below this share count as the same.
+        ignore: axes that may differ.
+
     An axis that means nothing to a backbone, such as `levels` to one without levels, is not matched on.
     Raises `UserError` when no cell is in both, when the shared axes do not tell cells apart, or for an axis
     to ignore that neither frame has.
+
+    >>> import vlmprof
+    >>> from vlmprof.analysis.compare import compare
+    >>> a, b = vlmprof.load("runs/mine"), vlmprof.load("runs/slower")
+    >>> ratios = compare(a.frame, b.frame, a.samples, b.samples).ratios
+    >>> [f"{r.cell['backbone']}: {r.value:.2f}, {r.verdict}" for r in ratios if r.column == "gpu_vision_s"]
+    ['vit-t: 1.25, slower', 'vit-t: 1.25, slower', 'vmamba-t: 1.25, slower', 'vmamba-t: 1.25, slower']
     """
     known = {*axis_columns(a), *axis_columns(b)}
     for axis in ignore:
@@ -216,10 +231,12 @@ def _why_none_is_shared(a: pd.DataFrame, b: pd.DataFrame, axes: Sequence[str]) -
     blocking = [axis for axis in axes if blocks(axis)]
     if not blocking:
         blocking = [axis for axis in axes if not set(a[axis].map(str)) & set(b[axis].map(str))] or list(axes)
-    told = "; ".join(f"{axis} is {values(a, axis)} in A and {values(b, axis)} in B" for axis in blocking)
+    differences = "; ".join(
+        f"{axis} is {values(a, axis)} in A and {values(b, axis)} in B" for axis in blocking
+    )
     ignorable = [axis for axis in blocking if axis not in ("backbone", "resolution")]
     hint = " ".join(f"--ignore {axis}" for axis in ignorable)
-    return f"{told}{f'; {hint} compares them all the same' if hint else ''}"
+    return f"{differences}{f'; {hint} compares them nevertheless' if hint else ''}"
 
 
 def _by_axes(frame: pd.DataFrame, axes: Sequence[str], which: str) -> dict[tuple[str, ...], int]:

@@ -5,7 +5,7 @@ A line is a set of cells that differ in resolution and in nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
@@ -14,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.intervals import interval_ends, medians_with_ends
-from vlmprof.analysis.sums import SUMMED, in_parts, sum_ends, sum_of_medians
 from vlmprof.errors import UserError
 from vlmprof.records import STAGES, Row, StageFigures, Status, stage_column
 
@@ -28,44 +26,84 @@ Samples = Mapping[str, Mapping[str, Sequence[float]]]
 _ROW_FIELDS = frozenset(f.name for f in fields(Row)) - {"axes", "stages"}
 _STAGE_COLUMNS = frozenset(stage_column(f.name, stage) for f in fields(StageFigures) for stage in STAGES)
 
-WHOLE = ("vlm", "llm", "connector")
-"""Axes that belong to a whole VLM, which stands on the axis `backbone` under its name."""
+_VLM_AXES = ("vlm", "llm", "connector")
+"""Axes of a VLM that was measured as published; its name is on the axis `backbone`."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """The cells of one model in one setting, by resolution."""
+class LineName:
+    """What distinguishes a line from the others of its figure. Its label and its style are made from this."""
 
     backbone: str
     setting: Mapping[str, str]
     """The other axes that vary within the frame, as written: `{"llm": "tiny", "dtype": "float32"}`."""
-    rows: pd.DataFrame
-    """The line's rows in order of pixel count, with a `pixels` column."""
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells this line from every other line of its frame."""
+        """The same as one value, for a dict."""
         return (self.backbone, *self.setting.values())
+
+
+@dataclass(frozen=True)
+class FirstOom:
+    """The smallest image of a line for which memory ran out."""
+
+    pixels: float
+    resolution: str
+    """As written: `2048`, `1333x800`."""
+    stage: str | None
+    """Where memory ran out, if the row says so."""
+
+
+@dataclass(frozen=True)
+class Line(LineName):
+    """The cells of one model in one setting, by resolution."""
+
+    rows: pd.DataFrame
+    """The line's rows in order of pixel count, with a `pixels` column."""
+    places: npt.NDArray[np.int_]
+    """Where each of the rows is in the frame that was split."""
 
     @cached_property
     def pixels(self) -> npt.NDArray[np.float64]:
-        """Height times width of each row, in pixels."""
+        """Height times width of each row's image, in pixels."""
         return self.rows["pixels"].to_numpy(dtype=np.float64)
 
     @cached_property
-    def _not_ok(self) -> npt.NDArray[np.bool_]:
-        return np.array([status != Status.OK for status in self.rows["status"]], dtype=bool)
+    def resolutions(self) -> tuple[str, ...]:
+        """The resolution of each row for people: `512²`."""
+        return tuple(show_resolution(resolution) for resolution in self.rows["resolution"])
 
     @cached_property
+    def ok(self) -> npt.NDArray[np.bool_]:
+        """Which rows were measured."""
+        return np.array([status == Status.OK for status in self.rows["status"]], dtype=bool)
+
+    @cached_property
+    def tried(self) -> npt.NDArray[np.bool_]:
+        """Which rows were not skipped. Drawn lines join these: a failed cell leaves a gap."""
+        return np.array([status != Status.SKIPPED for status in self.rows["status"]], dtype=bool)
+
+    @cached_property
+    def first_oom(self) -> FirstOom | None:
+        """The smallest image for which memory ran out; None where it never did."""
+        out = self.rows[self.rows["status"] == Status.OOM]
+        if out.empty:
+            return None
+        row = out.iloc[0]
+        stage = row.get("oom_stage")
+        known = stage if isinstance(stage, str) else None
+        return FirstOom(float(row["pixels"]), str(row["resolution"]), known)
+
+    @property
     def first_oom_pixels(self) -> float | None:
-        """The smallest image, in pixels, for which memory ran out."""
-        out = self.rows.loc[self.rows["status"] == Status.OOM, "pixels"]
-        return None if out.empty else float(out.iloc[0])
+        """`first_oom`, as pixels alone."""
+        return None if self.first_oom is None else self.first_oom.pixels
 
     def measured(self, column: str) -> npt.NDArray[np.float64]:
         """The column of every row, NaN where the row is not `ok` or holds no number."""
         values = numbers(self.rows, column)
-        values[self._not_ok] = np.nan
+        values[~self.ok] = np.nan
         return values
 
 
@@ -100,12 +138,12 @@ def axis_columns(frame: pd.DataFrame) -> list[str]:
 def varying_axes(frame: pd.DataFrame) -> list[str]:
     """The axes other than backbone and resolution that take more than one value in this frame.
 
-    Where every row is of a whole VLM, its own parts are no axes: its name says it all.
+    Where every row is of a VLM as published, its parts are no axes: its name says it all.
     """
     others = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
     if "vlm" in frame and frame["vlm"].notna().all():
         named = frame["vlm"].nunique() == frame["backbone"].nunique()
-        others = [axis for axis in others if axis not in (WHOLE if named else WHOLE[1:])]
+        others = [axis for axis in others if axis not in (_VLM_AXES if named else _VLM_AXES[1:])]
     return [axis for axis in others if frame[axis].nunique(dropna=False) > 1]
 
 
@@ -125,15 +163,15 @@ def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
     if frame.empty:
         raise UserError("the run has no rows yet; run the sweep first")
     axes = varying_axes(frame)
-    placed = frame.assign(pixels=numbers(frame, "height_px") * numbers(frame, "width_px"))
-    numbered = placed.assign(line=_line_numbers(placed, axes))
+    pixels = numbers(frame, "height_px") * numbers(frame, "width_px")
+    numbered = frame.assign(pixels=pixels, line=_line_numbers(frame, axes), place=np.arange(len(frame)))
     if most is not None:
         numbered = numbered[numbered["line"] < most]
     lines = []
     for _, rows in numbered.sort_values("pixels", kind="stable").groupby("line"):
         values = {axis: _word(rows[axis].iloc[0]) for axis in axes}
-        in_order = rows.drop(columns="line").reset_index(drop=True)
-        lines.append(Line(str(rows["backbone"].iloc[0]), values, in_order))
+        in_order = rows.drop(columns=["line", "place"]).reset_index(drop=True)
+        lines.append(Line(str(rows["backbone"].iloc[0]), values, in_order, rows["place"].to_numpy()))
     return lines
 
 
@@ -146,52 +184,6 @@ def _line_numbers(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[int]:
     """For each row the number of its line, counted from zero in the order in which lines first appear."""
     keys = [frame[axis].map(_word) for axis in ("backbone", *axes)]
     return frame.groupby(keys, sort=False).ngroup()
-
-
-def column_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) -> npt.NDArray[np.float64]:
-    """Low and high end of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
-    ends = interval_ends(_streams(frame, column, samples))
-    for i, own in _summed(frame, column, samples):
-        ends[i] = sum_ends(own)
-    return ends
-
-
-def column_medians(frame: pd.DataFrame, column: str, samples: Samples | None) -> npt.NDArray[np.float64]:
-    """Each row's median with low and high end of its 95 % interval, shape (rows, 3); NaN without samples."""
-    medians = medians_with_ends(_streams(frame, column, samples))
-    for i, own in _summed(frame, column, samples):
-        medians[i] = sum_of_medians(own)
-    return medians
-
-
-def points(
-    line: Line, column: str, samples: Samples | None, statistic: Statistic
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """What stands for a column in each row of a line, (rows), and the ends of its 95 % interval, (rows, 2).
-
-    NaN where nothing was measured. A row without samples has its mean, whatever `statistic` is, and no ends.
-    """
-    means = line.measured(column)
-    if statistic == "mean":
-        return means, column_intervals(line.rows, column, samples)
-    medians = column_medians(line.rows, column, samples)
-    known = np.isfinite(medians[:, 0]) & np.isfinite(means)
-    return np.where(known, medians[:, 0], means), np.where(known[:, None], medians[:, 1:], np.nan)
-
-
-def _streams(frame: pd.DataFrame, column: str, samples: Samples | None) -> list[Sequence[float]]:
-    known = samples or {}
-    return [known.get(cell, {}).get(column, ()) for cell in frame["cell_id"].tolist()]
-
-
-def _summed(
-    frame: pd.DataFrame, column: str, samples: Samples | None
-) -> Iterator[tuple[int, Mapping[str, Sequence[float]]]]:
-    """Rows, with their samples, of which this column is a sum of two measurements."""
-    if samples and column == SUMMED:
-        for i, cell in enumerate(frame["cell_id"].tolist()):
-            if in_parts(own := samples.get(cell, {})):
-                yield i, own
 
 
 def show_resolution(resolution: object) -> str:

@@ -12,7 +12,7 @@ CONFIDENCE = 0.95
 def supported_percentile(samples: Sequence[float], percent: int) -> float | None:
     """The `percent`-th percentile of `samples` (their order statistic of rank ⌈n·percent/100⌉), or None.
 
-    It is told only where an upper bound for it exists among the samples: the largest of n lies above it with
+    It is given only where the samples hold an upper bound for it: the largest of n lies above it with
     probability 1 - qⁿ, which has to be 95 % (David & Nagaraja, Order Statistics, 2003, section 7.1). So p90
     takes 29 samples, p95 59 and p99 299.
     """

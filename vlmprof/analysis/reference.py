@@ -14,8 +14,7 @@ import pandas as pd
 
 from vlmprof.errors import unknown
 from vlmprof.records import Row, StageFigures, Status
-
-GIB = 2**30
+from vlmprof.units import GIB
 
 
 def _read(name: str) -> pd.DataFrame:

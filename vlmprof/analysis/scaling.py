@@ -4,7 +4,7 @@ The model is y(n) = fixed + linear · n + quadratic · n², fitted by least squa
 because a sweep spans orders of magnitude and the noise of a latency grows with it: the weights are
 1 / y², taken first from the values and then, twice, from the fit itself. Intervals are Student's t on
 the fit's own residuals, so what the model cannot follow (a launch-bound plateau, a change of algorithm)
-widens them. No sign is forced: a part whose interval holds zero cannot be told from zero.
+widens them. No sign is forced: a part whose interval holds zero cannot be distinguished from zero.
 """
 
 from __future__ import annotations

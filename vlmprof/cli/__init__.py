@@ -9,8 +9,10 @@ def main() -> None:
     """Entry point of `vlmprof`. A user's mistake is one line on standard error and exit code 2."""
     from vlmprof.activity import narrated
     from vlmprof.cli.app import app
+    from vlmprof.cli.encoding import print_any_text
     from vlmprof.errors import UserError
 
+    print_any_text()
     try:
         with narrated(_starting(sys.argv[1:])):
             app()

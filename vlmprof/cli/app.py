@@ -17,10 +17,11 @@ from vlmprof.cli.compare import compare
 from vlmprof.cli.estimate import estimate
 from vlmprof.cli.export import export
 from vlmprof.cli.frontier import frontier
-from vlmprof.cli.kernel_tables import tables
+from vlmprof.cli.kernels_tables import tables
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
+from vlmprof.cli.tables import SaveOption
 from vlmprof.cli.trace import trace
 from vlmprof.errors import UserError
 from vlmprof.logs import log_to_stderr
@@ -120,13 +121,14 @@ def plan(
     every_cell: Annotated[
         bool, typer.Option("--all", help="Print every cell of a plan too long for a terminal.")
     ] = False,
+    save_tables: SaveOption = None,
 ) -> None:
     """Print the cells of a sweep with their visual tokens, and why any is skipped. Measures nothing."""
     from vlmprof.cli import show
     from vlmprof.plan import make_plan
 
     checked = _load(spec, overrides)
-    show.plan(checked, make_plan(checked), ids, every_cell)
+    show.plan(checked, make_plan(checked), ids, every_cell, save_tables)
 
 
 @app.command()
@@ -135,7 +137,7 @@ def plot(
         Path | None, typer.Argument(help="A run folder; without one the reference alone is drawn.")
     ] = None,
     log: Annotated[bool, typer.Option(help="Logarithmic axes.")] = False,
-    reference: Annotated[str | None, typer.Option(help="Published points to lay behind: kuo2026.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Published points to draw behind: kuo2026.")] = None,
     format: Annotated[list[str] | None, typer.Option(help="png, pdf or svg; repeatable.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the figure; by default the run's own, or this one.")

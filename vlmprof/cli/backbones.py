@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
+
+from vlmprof.cli.tables import SaveOption, show_sheet
 
 app = typer.Typer(
     help="List the vision backbones, or show one.", invoke_without_command=True, no_args_is_help=False
@@ -19,40 +20,19 @@ ResolutionOption = Annotated[
 
 
 @app.callback()
-def list_all(context: typer.Context, resolution: ResolutionOption = "512") -> None:
+def list_all(
+    context: typer.Context, resolution: ResolutionOption = "512", save_tables: SaveOption = None
+) -> None:
     """List every backbone: parameters, visual tokens at a resolution, and the extra that it needs."""
     if context.invoked_subcommand is not None:
         return
-    from rich.console import Console
-    from rich.table import Table
-
     from vlmprof.backbones import facts, names
     from vlmprof.fields import parse_resolution, resolution_size
+    from vlmprof.render.tables.backbones import backbones_sheet
 
-    height, width = resolution_size(parse_resolution(resolution))
-    table = Table()
-    for heading in ("backbone", "parameters", f"tokens at {resolution}", "d_model", "sides", "extra"):
-        table.add_column(heading, no_wrap=heading in ("backbone", "parameters"))
-    for name in names():
-        known = facts(name)
-        given = known.padded(height, width)
-        table.add_row(
-            name,
-            f"{known.parameters:,}" if known.parameters else "",
-            f"{known.num_tokens(*given):,}"
-            + ("" if given == (height, width) else f" ({given[1]}x{given[0]})"),
-            str(known.embed_dim),
-            f"from {known.min_size}" + (f", by {known.multiple}" if known.multiple > 1 else ""),
-            known.extra or "",
-        )
-    # a table in a file or a pipe keeps its columns
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-    console.print(table)
-    if any(not facts(name).accepts(height, width) for name in names()):
-        console.print(
-            "In brackets: what an image is padded to (--fit pad) where a backbone does not take it."
-        )
-    console.print("Also timm:NAME, hf:NAME-or-path, and module:function for one in a file of your own.")
+    size = resolution_size(parse_resolution(resolution))
+    show_sheet(backbones_sheet([facts(name) for name in names()], resolution, *size), save_tables)
+    print("Also timm:NAME, hf:NAME-or-path, and module:function for one in a file of your own.")
 
 
 @app.command()
@@ -68,15 +48,12 @@ def show(
 
     say("loading torch")
     import torch
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Column, Table
 
     from vlmprof.backbones import create_backbone, facts
-    from vlmprof.cost.counter import count_module
+    from vlmprof.cost.dispatch_counter import count_module
     from vlmprof.errors import unknown
     from vlmprof.fields import parse_resolution, resolution_size
-    from vlmprof.units import show_bytes
+    from vlmprof.render.tables.backbones import Built, backbone_sheet
 
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
@@ -88,32 +65,13 @@ def show(
         dtype=getattr(torch, dtype),
     )  # fmt: skip
     cost = count_module(encoder, torch.empty(1, 3, *size, device="meta", dtype=getattr(torch, dtype)))
-    built = sum(parameter.numel() for parameter in encoder.parameters())
-
-    tap = f"level {known.level} of {len(known.level_dims)}, {levels}" if known.level else "the last layer"
-
-    rows = {
-        "family": f"{known.family} {known.size}".strip(),
-        "published parameters": f"{known.parameters:,}" if known.parameters else "unknown",
-        "parameters built here": f"{built:,}",
-        "official weights": known.pretrained or "none that can be loaded safely",
-        "needs": f"pip install 'vlmprof[{known.extra}]'" if known.extra else "nothing more",
-        "image": f"{size[1]} x {size[0]} pixels{'' if size == asked else ', padded'}, {dtype}",
-        "tapped": tap,
-        "visual tokens": f"{known.num_tokens(*size):,} of {known.embed_dim} channels, stride {known.stride}",
-    }
-    for i in range(1, len(known.level_dims) + 1):
-        at_level = known.at_level(i)
-        grid = " x ".join(map(str, at_level.grid(*size)))
-        rows[f"level {i}"] = f"{at_level.embed_dim} channels x {grid}"
-    rows |= {
-        "FLOPs": f"{cost.flops / 1e9:,.2f} GFLOP (1 MAC = 2 FLOPs)",
-        "weights": show_bytes(cost.weight_bytes),
-        "least traffic": f"{show_bytes(cost.least_bytes)} (weights and images in, tokens out)",
-        "peak activations": show_bytes(cost.peak_activation_bytes),
-    }
-    table = Table("", Column(escape(name), overflow="fold"))
-    for title, words in rows.items():
-        table.add_row(title, escape(words))
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(table)
+    built = Built(
+        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        levels=levels,
+        dtype=dtype,
+        height_px=size[0],
+        width_px=size[1],
+        padded=size != asked,
+        cost=cost,
+    )
+    show_sheet(backbone_sheet(known, built))

@@ -34,7 +34,7 @@ def spec(
     elif axis not in wanted:
         # the backbones have to be known before their sizes can be
         first = _build(source, {**wanted, axis: [step]})
-        facts = [catalog.facts(str(name)) for name in first.axes["backbone"]]
+        facts = [catalog.facts(name) for name in first.axes["backbone"]]
         sides = range(step, most + 1, step)
         wanted[axis] = [side for side in sides if any(known.accepts(side, side) for known in facts)]
         if not wanted[axis]:
@@ -45,5 +45,7 @@ def spec(
 def _build(source: str | None, overrides: Mapping[str, Any]) -> SweepSpec:
     built = build_spec({}, overrides, "search") if source is None else load_spec(source, overrides)
     if "vlm" in built.axes:
-        raise UserError("vlm: a search starts from counted costs, which whole VLMs do not have")
+        raise UserError(
+            "vlm: a search starts from counted costs, which are not available for a VLM of its own (--vlm)"
+        )
     return built

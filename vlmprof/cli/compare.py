@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vlmprof.cli.tables import SaveOption, show_sheet
 from vlmprof.errors import UserError
 
 
@@ -26,6 +27,7 @@ def compare(
     figure: Annotated[
         list[str] | None, typer.Option(help="Columns to show and guard, such as gpu_vision_s; repeatable.")
     ] = None,
+    save_tables: SaveOption = None,
 ) -> None:
     """Compare two runs: ratios with intervals per cell and stage, verdicts, and a guard for commits.
 
@@ -39,7 +41,7 @@ def compare(
     from vlmprof.analysis.reference import another_device_in, load_reference
     from vlmprof.analysis.runs import Run, load
     from vlmprof.render.tables.decisions import comparison_sheet, comparison_words, ratio_name
-    from vlmprof.render.tables.terminal import console, sheet_table
+    from vlmprof.render.tables.terminal import console
 
     if (b is None) == (reference is None):
         raise UserError("compare takes two runs, or one run and --reference kuo2026")
@@ -55,7 +57,7 @@ def compare(
     if reference is not None and (elsewhere := another_device_in(reference, judged.frame)):
         found = comparing.without_verdict(found, elsewhere)
     screen = console()
-    screen.print(sheet_table(comparison_sheet(found)))
+    show_sheet(comparison_sheet(found), save_tables)
     for sentence in comparison_words(found):
         screen.print(sentence, markup=False)
     if fail_slower is None:

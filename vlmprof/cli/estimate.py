@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vlmprof.cli.options import spec_options
+from vlmprof.cli.tables import SaveOption
 
 
 @spec_options
@@ -36,6 +37,7 @@ def estimate(
         bool, typer.Option(help="Show what is counted per stage: FLOPs, bytes, weights, activations, cache.")
     ] = False,
     refit: Annotated[bool, typer.Option(help="Fit the constants to --against first.")] = False,
+    save_tables: SaveOption = None,
 ) -> None:
     """Predict latencies, peak memory and the first resolution that does not fit. Runs nothing.
 
@@ -54,4 +56,4 @@ def estimate(
     get_ready_to_count(make_plan(checked))
     from vlmprof.cli import predictions
 
-    predictions.show(checked, gpu or ["h200"], kernels, against, rates, refit, costs)
+    predictions.show(checked, gpu or ["h200"], kernels, against, rates, refit, costs, save_tables)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vlmprof.cli.options import spec_options
+from vlmprof.cli.tables import SaveOption, show_sheet
 
 
 @spec_options
@@ -21,11 +22,12 @@ def frontier(
     largest: Annotated[int | None, typer.Option(help="Largest side in pixels, or batch, to try.")] = None,
     step: Annotated[int, typer.Option(help="Sides are multiples of so many pixels.")] = 32,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/frontier-… by default.")] = None,
+    save_tables: SaveOption = None,
 ) -> None:
-    """Find by bisection where memory ends, each probe in a process of its own; leave rows, table and plot.
+    """Find by bisection what fits the memory, each probe in its own process; write rows, table and plot.
 
-    The same command continues a search that was interrupted. Latencies are not the point: unless told
-    otherwise each probe is one warm-up and one iteration.
+    The same command continues a search that was interrupted. By default each probe is
+    one warm-up and one iteration: latencies are not what is searched for.
     """
     from rich.console import Console
 
@@ -34,7 +36,6 @@ def frontier(
     from vlmprof.execution.probe_progress import ProbeProgress
     from vlmprof.render.figures.frontier import save_frontier
     from vlmprof.render.tables.frontier import search_sheet
-    from vlmprof.render.tables.terminal import console, sheet_table
     from vlmprof.units import parse_bytes
 
     searched = candidates.spec(spec, overrides, axis, largest, step)
@@ -44,6 +45,6 @@ def frontier(
         searched, axis, [parse_bytes(word) for word in memory], folder, command,
         ProbeProgress(Console(stderr=True)),
     )  # fmt: skip
-    console().print(sheet_table(search_sheet(found)))
+    show_sheet(search_sheet(found), save_tables)
     for path in save_frontier(found, folder, ["png", "pdf"]):
         print(path)

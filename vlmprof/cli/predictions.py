@@ -1,38 +1,29 @@
-"""What `vlmprof estimate` does and prints."""
+"""What `vlmprof estimate` prints: for each device the predictions, and how far off they were."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from rich.console import Console
-
 from vlmprof.activity import say
-from vlmprof.analysis.frames import show_resolution
 from vlmprof.analysis.reference import load_reference
-from vlmprof.cost.against import (
-    Counted,
-    Prediction,
-    achieved,
-    calibration_points,
-    first_oom,
-    misses,
-    predict,
-)
+from vlmprof.cli.tables import show_sheet
+from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, first_oom, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
+from vlmprof.cost.count import Counted
 from vlmprof.cost.devices import DeviceSheet, sheet
-from vlmprof.cost.roofline import Efficiency, measured_device
+from vlmprof.cost.roofline import Efficiency
 from vlmprof.cost.scans import KERNELS, Kernels
 from vlmprof.errors import UserError, unknown
 from vlmprof.execution.counting import count_on_all_cores
 from vlmprof.plan import make_plan
-from vlmprof.render.labels import backbone_label, backbone_words
-from vlmprof.render.tables import estimates
+from vlmprof.render.labels import backbone_words
+from vlmprof.render.tables import estimates as tables
+from vlmprof.render.tables.terminal import console
 from vlmprof.spec import SweepSpec
 from vlmprof.store import load_frame
-from vlmprof.units import show_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +37,20 @@ launches take and the same at 196 tokens and at 1,024; no counted cost explains 
 to it. The errors are printed all the same."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What predictions are compared with."""
+
+    name: str
+    """A run folder, or a reference."""
+    rows: pd.DataFrame
+
+    @classmethod
+    def load(cls, name: str) -> Measured:
+        """Read it. Raises `UserError` when it is neither."""
+        return cls(name, load_frame(name) if Path(name).is_dir() else load_reference(name))
+
+
 def show(
     spec: SweepSpec,
     gpus: Sequence[str],
@@ -54,121 +59,51 @@ def show(
     rates: bool,
     refit: bool,
     costs: bool,
+    save_to: Path | None = None,
 ) -> None:
     """Estimate every cell of `spec` on each GPU, print the tables, and compare with what was measured, if
-    asked to."""
+    asked to. Estimates and costs are also written to the folder `save_to`.
+
+    Raises `UserError` for an unknown GPU, implementation or run, and if `against` measured none of the cells.
+    """
     if (refit or rates) and against is None:
         needy = "--refit" if refit else "--rates"
         raise UserError(f"{needy} needs --against: a run folder or kuo2026")
     if kernels not in (None, *KERNELS):
         raise unknown("implementation of the scans", str(kernels), KERNELS)
-    frame = _rows(against) if against else None
-    devices = [_here(spec) if gpu == "here" else (sheet(gpu), Efficiency()) for gpu in dict.fromkeys(gpus)]
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    measured = Measured.load(against) if against else None
+    devices = [_device(gpu, spec) for gpu in dict.fromkeys(gpus)]
+    limit = spec.settings.memory_limit_bytes
     counted: dict[Kernels, list[Counted]] = {}
     for device, efficiency in devices:
         chosen = cast(Kernels, kernels or _kernels_on(device, against))
         if chosen not in counted:
             counted[chosen] = _counted(spec, chosen)
             if costs:
-                _show_costs(console, counted[chosen], chosen)
-        limit = spec.settings.memory_limit_bytes
+                _show_costs(counted[chosen], chosen, save_to)
         predictions = predict(counted[chosen], device, efficiency, limit)
-        if refit and frame is not None:
-            efficiency = _refitted(console, predictions, frame, str(against), device, efficiency)
+        if refit and measured is not None:
+            efficiency = _refit(predictions, measured, device, efficiency)
             predictions = predict(counted[chosen], device, efficiency, limit)
-        _show_predictions(console, predictions, device, chosen)
-        if frame is not None:
-            _show_misses(console, predictions, frame, str(against), device if rates else None)
-    if frame is None:
-        for measured in _measured_already(spec):
-            console.print(f"--against {measured} says how far off that is", highlight=False)
+        _show_predictions(predictions, device, chosen, save_to)
+        if measured is not None:
+            _show_errors(predictions, measured, device if rates else None)
+    if measured is None:
+        for name in _measured_already(spec):
+            _print(f"--against {name} says how far off that is")
 
 
-def _counted(spec: SweepSpec, kernels: Kernels) -> list[Counted]:
-    cells = make_plan(spec)
-    return count_on_all_cores(cells, spec.settings, kernels, lambda cell: say(f"counting {cell.label}"))
+def _print(words: str) -> None:
+    console().print(words, markup=False)
 
 
-def _show_costs(console: Console, counted: Sequence[Counted], kernels: Kernels) -> None:
-    words = "counted, not measured (1 MAC = 2 FLOPs; bytes as if nothing stayed in a cache)"
-    console.print(f"{words}, {kernels} scan kernels", highlight=False)
-    console.print(estimates.cost_table(counted))
+def _device(gpu: str, spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
+    if gpu != "here":
+        return sheet(gpu), Efficiency()
+    from vlmprof.execution.this_cpu import measure_this_cpu
 
-
-def _show_predictions(
-    console: Console, predictions: Sequence[Prediction], device: DeviceSheet, kernels: Kernels
-) -> None:
-    console.print(
-        f"{device.title}, estimated from counted costs, {kernels} scan kernels; nothing was run",
-        highlight=False,
-    )
-    console.print(estimates.prediction_table(predictions))
-    _say_where_memory_ends(console, predictions)
-
-
-def _show_misses(
-    console: Console,
-    predictions: Sequence[Prediction],
-    frame: pd.DataFrame,
-    against: str,
-    device: DeviceSheet | None,
-) -> None:
-    """How far off `against` was, and with `device` what its measurements reached of that one's ceilings."""
-    found = misses(predictions, frame)
-    if not found:
-        raise UserError(f"{against} measured none of these cells; name its own specification")
-    names = ", ".join(sorted(frame["device"].dropna().unique())) if "device" in frame else ""
-    console.print(f"against {against}{f', measured on {names}' if names else ''}", highlight=False)
-    if device is not None:
-        console.print(estimates.achieved_table(achieved(predictions, frame, device)))
-    console.print(estimates.miss_table(found))
-
-
-def _refitted(
-    console: Console,
-    predictions: Sequence[Prediction],
-    frame: pd.DataFrame,
-    against: str,
-    device: DeviceSheet,
-    efficiency: Efficiency,
-) -> Efficiency:
-    """The constants fitted to what was measured, printed with their errors on groups left out."""
-    least = LEAST_PREFILL_TOKENS.get(against, 0)
-    points = calibration_points(predictions, frame, lambda name: backbone_words(name)[0], least)
-    if not points:
-        raise UserError(f"{against} measured none of these cells; there is nothing to fit to")
-    say("fitting the constants")
-    fitted = fit(points, device, efficiency)
-    console.print(f"fitted to {against}: {fitted}", highlight=False)
-    console.print(estimates.group_table(leave_one_group_out(points, device, fitted)))
-    return fitted
-
-
-def _say_where_memory_ends(console: Console, predictions: Sequence[Prediction]) -> None:
-    limits = sorted({p.estimate.memory_bytes for p in predictions})
-    console.print(f"memory for tensors: {', '.join(map(show_bytes, limits))}", highlight=False)
-    lines = [dict(line) for line in first_oom(predictions)]
-    varied = [axis for axis in lines[0] if axis != "backbone" and len({str(w[axis]) for w in lines}) > 1]
-    for line, first in first_oom(predictions).items():
-        axes = dict(line)
-        name = " ".join([backbone_label(str(axes["backbone"])), *(str(axes[axis]) for axis in varied)])
-        largest = [p for p in predictions if p.cell.line == line][-1]
-        if first is None:
-            words = f"fits up to {show_resolution(largest.cell.axes.resolution)}, the largest asked for"
-        else:
-            where, need = first.estimate.oom_stage, show_bytes(first.estimate.peak_allocated_bytes)
-            words = (
-                f"first out of memory at {show_resolution(first.cell.axes.resolution)} in {where} ({need})"
-            )
-        console.print(f"{name}: {words}", highlight=False)
-
-
-def _measured_already(spec: SweepSpec) -> list[str]:
-    """What may have measured these cells: run folders as a sweep names them, and the study it is of."""
-    folders = [Path("runs") / name for name in (f"{spec.name}-{spec.digest()}", spec.name)]
-    runs = [str(folder) for folder in folders if (folder / "rows.jsonl").is_file()]
-    return [*runs, *(name for name in STUDIES if spec.name.startswith(name))]
+    say("measuring what this CPU reaches")
+    return measure_this_cpu(spec.axes["dtype"])
 
 
 def _kernels_on(device: DeviceSheet, against: str | None) -> str:
@@ -177,30 +112,56 @@ def _kernels_on(device: DeviceSheet, against: str | None) -> str:
     return "torch" if device.synchronous else "triton"
 
 
-def _rows(against: str) -> pd.DataFrame:
-    return load_frame(against) if Path(against).is_dir() else load_reference(against)
+def _counted(spec: SweepSpec, kernels: Kernels) -> list[Counted]:
+    cells = make_plan(spec)
+    return count_on_all_cores(cells, spec.settings, kernels, lambda cell: say(f"counting {cell.label}"))
 
 
-def _here(spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
-    """This CPU, from what it reaches now."""
-    say("measuring what this CPU reaches")
-    import psutil
-    import torch
+def _show_costs(counted: Sequence[Counted], kernels: Kernels, save_to: Path | None) -> None:
+    words = "counted, not measured (1 MAC = 2 FLOPs; bytes as if nothing stayed in a cache)"
+    _print(f"{words}, {kernels} scan kernels")
+    show_sheet(tables.cost_sheet(counted, kernels), save_to)
 
-    from vlmprof.environment import cpu_name
-    from vlmprof.measure.ceilings import cpu_ceilings
 
-    # models in 16 bits compute some things in float32
-    reached = [
-        cpu_ceilings(getattr(torch, dtype)) for dtype in sorted({"float32", *map(str, spec.axes["dtype"])})
-    ]
-    return measured_device(
-        cpu_name(),
-        psutil.virtual_memory().total,
-        bandwidth_bytes_per_s=max(r.bandwidth_bytes_per_s for r in reached),
-        cache_bytes_per_s=max(r.cache_bytes_per_s for r in reached),
-        special_functions_per_s=max(r.special_functions_per_s for r in reached),
-        matmul_flops_per_s={r.dtype: r.matmul_flops_per_s for r in reached},
-        attention_flops_per_s={r.dtype: r.attention_flops_per_s for r in reached},
-        call_s=min(r.call_s for r in reached),
-    )
+def _show_predictions(
+    predictions: Sequence[Prediction], device: DeviceSheet, kernels: Kernels, save_to: Path | None
+) -> None:
+    _print(f"{device.title}, estimated from counted costs, {kernels} scan kernels; nothing was run")
+    show_sheet(tables.prediction_sheet(predictions, device.name), save_to)
+    for line in tables.memory_lines(predictions, list(first_oom(predictions).values())):
+        _print(line)
+
+
+def _show_errors(predictions: Sequence[Prediction], measured: Measured, device: DeviceSheet | None) -> None:
+    """How far off the predictions were, and with `device` what the measurements reached of its ceilings."""
+    found = misses(predictions, measured.rows)
+    if not found:
+        raise UserError(f"{measured.name} measured none of these cells; name its own specification")
+    devices = measured.rows.get("device")
+    names = "" if devices is None else ", ".join(sorted(devices.dropna().unique()))
+    _print(f"against {measured.name}{f', measured on {names}' if names else ''}")
+    if device is not None:
+        show_sheet(tables.achieved_sheet(achieved(predictions, measured.rows, device)))
+    show_sheet(tables.miss_sheet(found))
+
+
+def _refit(
+    predictions: Sequence[Prediction], measured: Measured, device: DeviceSheet, efficiency: Efficiency
+) -> Efficiency:
+    """The constants fitted to what was measured, printed with their errors on groups left out."""
+    least = LEAST_PREFILL_TOKENS.get(measured.name, 0)
+    points = calibration_points(predictions, measured.rows, lambda name: backbone_words(name)[0], least)
+    if not points:
+        raise UserError(f"{measured.name} measured none of these cells; there is nothing to fit to")
+    say("fitting the constants")
+    fitted = fit(points, device, efficiency)
+    _print(f"fitted to {measured.name}: {fitted}")
+    show_sheet(tables.group_sheet(leave_one_group_out(points, device, fitted)))
+    return fitted
+
+
+def _measured_already(spec: SweepSpec) -> list[str]:
+    """What may have measured these cells: run folders as a sweep names them, and the study it is of."""
+    folders = [Path("runs") / name for name in (f"{spec.name}-{spec.digest()}", spec.name)]
+    runs = [str(folder) for folder in folders if (folder / "rows.jsonl").is_file()]
+    return [*runs, *(name for name in STUDIES if spec.name.startswith(name))]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vlmprof.cli.tables import SaveOption, show_sheet
+
 
 def recommend(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
@@ -22,6 +24,7 @@ def recommend(
     out: Annotated[Path | None, typer.Option(help="Folder for the figure; the run's own by default.")] = None,
     format: Annotated[list[str] | None, typer.Option(help="png, pdf or svg; repeatable.")] = None,
     width: Annotated[str, typer.Option(help="one-column or two-column.")] = "two-column",
+    save_tables: SaveOption = None,
 ) -> None:
     """Choose among measured cells within limits; print and draw the Pareto front."""
     from vlmprof.store import check_runs
@@ -30,10 +33,10 @@ def recommend(
     from vlmprof.activity import say
     from vlmprof.analysis.advice import Limits, advise, load_scores
     from vlmprof.analysis.runs import load
+    from vlmprof.render.figures.files import save_figure
     from vlmprof.render.figures.pareto import pareto_figure
-    from vlmprof.render.figures.six_panel import save_figure
     from vlmprof.render.tables.decisions import advice_sheet, correlation_sheet
-    from vlmprof.render.tables.terminal import console, sheet_table
+    from vlmprof.render.tables.terminal import console
     from vlmprof.units import parse_bytes, parse_seconds
 
     limits = Limits(
@@ -49,9 +52,9 @@ def recommend(
     if advice.chosen.empty:
         screen.print(advice.nearest_miss, markup=False)
     else:
-        screen.print(sheet_table(advice_sheet(advice)))
+        show_sheet(advice_sheet(advice), save_tables)
     if correlations := correlation_sheet(advice):
-        screen.print(sheet_table(correlations))
+        show_sheet(correlations, save_tables)
     say("drawing the Pareto front")
     figure = pareto_figure(advice, limits, width)
     for path in save_figure(figure, out or run, "recommend", format or ["png", "pdf"]):

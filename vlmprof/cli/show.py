@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from rich.console import Console
-from rich.table import Table
-
 from vlmprof.activity import say
+from vlmprof.cli.tables import show_sheet
 from vlmprof.errors import unknown
-from vlmprof.execution.kernel_table import OperatorTime, longest
 from vlmprof.plan import Cell
 from vlmprof.records import FAILED
 from vlmprof.render.tables import plans
+from vlmprof.render.tables.terminal import console
 from vlmprof.spec import SweepSpec
-from vlmprof.units import show_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,35 +22,22 @@ if TYPE_CHECKING:
     from vlmprof.analysis.frames import Statistic
 
 
-def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool = False, every_cell: bool = False) -> None:
+def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool, every_cell: bool, save_to: Path | None) -> None:
     """Print the cells of a plan; axes with one value are said once, above. Many are summarised on a terminal
     unless `every_cell` or their `ids` are asked for."""
-    console = _console()
-    console.print(plans.head_line(spec, cells), highlight=False)
-    short = sys.stdout.isatty() and len(cells) > plans.LONG and not (every_cell or ids)
+    screen = console()
+    screen.print(plans.head_line(spec, cells), markup=False)
+    short = screen.is_terminal and len(cells) > plans.LONG and not (every_cell or ids)
     if short:
-        plans.print_summary(console, cells)
+        for sheet in plans.summary_sheets(cells):
+            screen.print()
+            show_sheet(sheet, save_to)
     else:
-        plans.print_cells(console, cells, ids)
+        show_sheet(plans.plan_sheet(cells, ids), save_to)
     to_run = sum(cell.skip_reason is None for cell in cells)
-    console.print(f"{to_run} cells to run, {len(cells) - to_run} skipped", highlight=False)
+    screen.print(f"{to_run} cells to run, {len(cells) - to_run} skipped")
     if short:
-        console.print("--all prints every cell", highlight=False)
-
-
-def operator_table(cell: Cell, operators: Sequence[OperatorTime], top: int) -> Table:
-    """The longest operators of each stage of a traced cell."""
-    table = Table(title=cell.label, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for column in ("stage", "operator"):
-        table.add_column(column)
-    for column in ("calls", "host", "GPU"):
-        table.add_column(column, justify="right")
-    for stage in dict.fromkeys(operator.stage for operator in operators):
-        for operator in longest(operators, stage, top):
-            gpu = show_seconds(operator.gpu_s) if operator.gpu_s else ""
-            host = show_seconds(operator.host_s)
-            table.add_row(stage, operator.operator, f"{operator.calls:,}", host, gpu)
-    return table
+        screen.print("--all prints every cell")
 
 
 def run(folder: Path) -> int:
@@ -61,17 +45,18 @@ def run(folder: Path) -> int:
 
     Without a measured cell the reason stands in the place of the figure.
     """
+    from vlmprof.analysis.estimates import Estimates
     from vlmprof.analysis.frames import why_nothing_measured
     from vlmprof.analysis.runs import load
     from vlmprof.render.figures.six_panel import save_six_panel
-    from vlmprof.render.tables.cells import render_table
+    from vlmprof.render.tables.cells import run_sheet
     from vlmprof.render.tables.row_warnings import warning_lines
 
     say("drawing the figure")
-    finished, console = load(folder), _console()
-    console.print(render_table(finished.frame, finished.samples))
+    finished, screen = load(folder), console()
+    show_sheet(run_sheet(Estimates(finished.frame, finished.samples)))
     for line in warning_lines(finished.frame):
-        console.print(line, markup=False, highlight=False)
+        screen.print(line, markup=False)
     if (why := why_nothing_measured(finished.frame)) is not None:
         print(f"no figure: {why}")
     else:
@@ -121,11 +106,7 @@ def figure(
 
 def published_figure(name: str, out: Path, log: bool, formats: Sequence[str], width: str) -> list[Path]:
     """Draw a reference by itself, under its own name; returns the files written."""
-    from vlmprof.render.figures.six_panel import draw_reference, save_figure
+    from vlmprof.render.figures.files import save_figure
+    from vlmprof.render.figures.six_panel import draw_reference
 
     return save_figure(draw_reference(name, log=log, width=width), out, name, formats)
-
-
-def _console() -> Console:
-    # tables in files and pipes keep their columns whatever the width of a terminal
-    return Console() if sys.stdout.isatty() else Console(width=200)

@@ -25,14 +25,13 @@ def trace(
 
     Look at it with `tensorboard --logdir FOLDER`, or open a .pt.trace.json in Perfetto.
     """
-    from rich.console import Console
-
     from vlmprof.activity import say
-    from vlmprof.cli.show import operator_table
-    from vlmprof.execution.kernel_table import write_csv
+    from vlmprof.execution.kernel_table import longest, write_csv
     from vlmprof.execution.machine import describe_machine
     from vlmprof.execution.processes import call_in_process, status_board
     from vlmprof.plan import make_plan
+    from vlmprof.render.tables.operators import operator_sheet
+    from vlmprof.render.tables.terminal import console, print_sheet
     from vlmprof.spec import load_spec
 
     checked = load_spec(spec, overrides)
@@ -45,7 +44,7 @@ def trace(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}") from None
-    screen, failed = Console(), False
+    screen, failed = console(), False
     for planned in cells:
         say(f"tracing {planned.label}")
         log = out / f"{planned.cell_id}.log"
@@ -59,7 +58,9 @@ def trace(
             continue
         log.unlink(missing_ok=True)
         write_csv(ended.value, out / f"{planned.cell_id}.operators.csv")
-        screen.print(operator_table(planned, ended.value, top))
+        stages = dict.fromkeys(operator.stage for operator in ended.value)
+        shown = [operator for stage in stages for operator in longest(ended.value, stage, top)]
+        print_sheet(screen, operator_sheet(planned.label, shown))
     print(f"tensorboard --logdir {out}")
     if failed:
         raise typer.Exit(1)

@@ -138,7 +138,7 @@ def counted_peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
     """
     import numpy as np
 
-    from vlmprof.cost.cells import count_cell
+    from vlmprof.cost.count import count_cell
 
     kernels: Any = "triton" if settings.device.startswith("cuda") else "torch"
     sizes = np.log([math.prod(_size(cell)) for cell in cells])

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlmprof.errors import UserError, first_line
-from vlmprof.kernels.common.graph import capture, warm_up
+from vlmprof.kernels.common.graph import Graphed
 from vlmprof.measure.oom import is_out_of_memory
 from vlmprof.settings import Axes, Mode
 
@@ -42,7 +42,7 @@ def _compiled(device: torch.device) -> Callable[[Call], Call]:
 def _graphed(device: torch.device) -> Callable[[Call], Call]:
     if device.type != "cuda":
         raise UserError(f"mode graphs needs a CUDA device; on {device.type} use eager or compile")
-    return Graphed
+    return StageGraph
 
 
 MODES: dict[Mode, Callable[[torch.device], Callable[[Call], Call]]] = {
@@ -110,33 +110,12 @@ class CompileTime:
         self.total_s = (self.total_s or 0.0) + perf_counter() - self._begun_s
 
 
-class Graphed:
-    """A call on one tensor of one shape, captured as a CUDA graph at first use and replayed after.
+class StageGraph(Graphed):
+    """A stage as a CUDA graph. One graph's output is the next one's input, so nothing is copied between."""
 
-    The output lives in the graph's own memory and is overwritten by the next replay.
-    """
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._input: Tensor | None = None
-        self._output: Any = None
-
-    def __call__(self, value: Tensor) -> Tensor:
-        if self._graph is None or self._input is None:
-            self._capture(value)
-        elif self._input.data_ptr() != value.data_ptr():
-            self._input.copy_(value)
-        assert self._graph is not None
-        self._graph.replay()
-        return self._output
-
-    def _capture(self, value: Tensor) -> None:
-        # a graph's output that is the next graph's input stays where it is: no copy between stages
-        self._input = value
-        warm_up(self._call, value)
+    def _capture(self, inputs: tuple[Tensor, ...]) -> None:
         try:
-            self._graph, self._output = capture(self._call, value)
+            super()._capture(inputs)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vlmprof.cost.cells import count_cell
+from vlmprof.cost.count import count_cell
 from vlmprof.errors import first_line
 from vlmprof.execution.limits import limit_memory
 from vlmprof.execution.modes import CompileTime, attention_backend, quiet_autograd

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vlmprof.analysis.frames import Line
+from vlmprof.analysis.frames import LineName
+from vlmprof.analysis.series import FigureData
 
 SIZE_LETTERS = ("t", "s", "b", "l", "h", "g", "xl")
 """Sizes of a family, from small to large, as the last word of a backbone's name."""
@@ -32,7 +33,22 @@ def backbone_label(name: str) -> str:
     return "-".join(filter(None, backbone_words(name)))
 
 
-def line_label(line: Line) -> str:
+def line_label(line: LineName) -> str:
     """A line as a legend writes it, with what sets it apart: `VMamba-T · float16 · batch 4`."""
     words = [f"batch {value}" if axis == "batch_size" else value for axis, value in line.setting.items()]
     return " · ".join([backbone_label(line.backbone), *words])
+
+
+def point_note(figure: FigureData) -> str:
+    """What points and bars of the scaling figure are, in words."""
+    words = "Bars: 95 % interval of the mean."
+    if figure.statistic == "median":
+        words = "Points: medians. Bars: their 95 % intervals."
+    if figure.sums_two_measurements:
+        return f"{words} End-to-end of cells that share an LLM: sums of two measurements."
+    return words
+
+
+def oom_words(stage: object) -> str:
+    """That memory ran out, and in which stage if that is known: `out of memory in vision`."""
+    return f"out of memory in {stage}" if isinstance(stage, str) and stage else "out of memory"

@@ -14,6 +14,7 @@ from vlmprof.settings import Axes, Settings
 from vlmprof.vlm.decoding import decode, prefill_cached
 from vlmprof.vlm.llm import masks_traced_prefill
 from vlmprof.vlm.model import create_vlm
+from vlmprof.vlm.workload import Workload
 
 LEFT_EAGER = "before a decode stage prefill keeps a cache: both run eager, mode {mode} holds for the rest"
 
@@ -22,17 +23,8 @@ MASKED = "compiled or captured, prefill attends by a mask of positions × positi
 
 def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Pipeline:
     """Build the backbone, connector and LLM of a cell. Raises as `build_pipeline` does."""
-    height, width = size
-    dtype = getattr(torch, axes.dtype)
     names = settings.stages
-    vlm = create_vlm(
-        axes.backbone, axes.llm, axes.connector, device=device, dtype=dtype,
-        height=height, width=width, level=axes.level, levels=axes.levels,
-        kernels=axes.kernel_backend,
-        weights=settings.weights, study_checkpoint=settings.study_checkpoint,
-        prompt_tokens=settings.prompt_tokens, logits=settings.logits, autocast=settings.autocast,
-        seed=settings.seed, with_llm="prefill" in names,
-    )  # fmt: skip
+    vlm = create_vlm(Workload.of(axes, settings, *size), device)
     preprocess = image_source(axes, size, settings, device)
     in_mode = MODES[axes.mode](device)
     decodes = "decode" in names

@@ -11,7 +11,7 @@ from vlmprof.execution.pipelines.pipeline import Pipeline, image_source
 from vlmprof.measure.oom import is_out_of_memory
 from vlmprof.measure.timeline import Mark, Stage, StageGroup
 from vlmprof.settings import Axes, Settings
-from vlmprof.vlm.whole import WholeVLM, create_whole_vlm
+from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm
 
 
 def build_hf_vlm(
@@ -22,7 +22,7 @@ def build_hf_vlm(
     What its processor does after resizing (cutting patches, placing tokens) is part of `preprocess`.
     Raises `UserError` for what cannot be built, and for a size that the model does not take.
     """
-    vlm = create_whole_vlm(
+    vlm = create_hf_vlm(
         name, device=device, dtype=getattr(torch, axes.dtype),
         prompt_tokens=settings.prompt_tokens, logits=settings.logits, seed=settings.seed,
         weights=settings.weights,
@@ -45,7 +45,7 @@ def build_hf_vlm(
     )
 
 
-def _visual_tokens(vlm: WholeVLM, name: str, images: torch.Tensor) -> int:
+def _visual_tokens(vlm: HfVLM, name: str, images: torch.Tensor) -> int:
     try:
         with torch.inference_mode():
             return vlm.visual_tokens(images)
@@ -63,7 +63,7 @@ def _visual_tokens(vlm: WholeVLM, name: str, images: torch.Tensor) -> int:
 class _Marked:
     """A model whose hooks are registered once and call the marks of whoever runs it."""
 
-    def __init__(self, vlm: WholeVLM) -> None:
+    def __init__(self, vlm: HfVLM) -> None:
         self._vlm = vlm
         self._begin: Mark = _ignored
         self._end: Mark = _ignored

@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from matplotlib.figure import Figure
 
-from vlmprof.analysis.frames import Line
+from vlmprof.analysis.frames import LineName
+from vlmprof.render.figures.files import save_figure
 from vlmprof.render.figures.style import line_styles
 from vlmprof.render.labels import line_label
 from vlmprof.render.tables.frontier import varied_axes
-from vlmprof.units import show_bytes
+from vlmprof.units import GIB, show_bytes
 
 if TYPE_CHECKING:
     from vlmprof.execution.frontier import Frontier
     from vlmprof.plan import Cell
 
-GIB = 2**30
 FONT_PT = 7
 
 
@@ -33,7 +32,7 @@ def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str
     axes = figure.add_subplot()
     axis = found[0].axis
     curves = _curves(found)
-    lines = [Line(str(dict(key)["backbone"]), _setting(key, found), pd.DataFrame()) for key in curves]
+    lines = [LineName(str(dict(key)["backbone"]), _setting(key, found)) for key in curves]
     styles = line_styles(lines)
     for line, points in zip(lines, curves.values(), strict=True):
         known = [point for point in points if point.fits is not None]
@@ -55,12 +54,7 @@ def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str
     axes.tick_params(labelsize=FONT_PT)
     axes.grid(alpha=0.3, linewidth=0.4)
     axes.legend(fontsize=FONT_PT - 1, frameon=False)
-    paths = []
-    for kind in formats:
-        path = folder / f"frontier.{kind}"
-        figure.savefig(path, dpi=200)
-        paths.append(path)
-    return paths
+    return save_figure(figure, folder, "frontier", formats, dpi=200)
 
 
 def _curves(found: Sequence[Frontier]) -> dict[tuple[tuple[str, object], ...], list[Frontier]]:

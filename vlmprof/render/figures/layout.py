@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from vlmprof.analysis.frames import LineName
+from vlmprof.errors import unknown
+from vlmprof.render.figures.style import by_family, line_styles
 from vlmprof.render.figures.text_width import text_width_pt
+from vlmprof.render.labels import line_label
 
 _HANDLE_EM, _COLUMN_GAP_EM = 2.6, 1.2
 
@@ -25,6 +31,7 @@ class Page:
 
     @property
     def width_pt(self) -> float:
+        """The width of text under the panels."""
         return self.width_in * 72 - self.font_pt
 
 
@@ -35,7 +42,56 @@ PAGES = {
 """Figure widths by name: those of a column and a text width of an IEEE page."""
 
 
-def add_legend(figure: Figure, groups: Sequence[list[Line2D]], notes: Sequence[str], page: Page) -> int:
+def page_of(width: str) -> Page:
+    """The page of a figure width. Raises `UserError` for an unknown one."""
+    if width not in PAGES:
+        raise unknown("figure width", width, PAGES)
+    return PAGES[width]
+
+
+def family_entries(lines: Sequence[LineName], line_pt: float, marker_pt: float) -> list[list[Line2D]]:
+    """A legend entry for each line, by family; without a line between the markers for `line_pt` 0."""
+    styles = line_styles(lines)
+    return [
+        [
+            Line2D([], [], label=line_label(line), **styles[line.key].line(line_pt, marker_pt))
+            for line in family
+        ]
+        for family in by_family(lines)
+    ]
+
+
+def panel_grid(
+    panels: int,
+    across: int,
+    groups: Sequence[list[Line2D]],
+    notes: Sequence[str],
+    page: Page,
+    row_in: float,
+    pad_in: float = 0.03,
+    spacing: float = 0.02,
+) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels, `across` to a row, with a legend and notes under them; and the panels.
+
+    `row_in` is the height of a row, `pad_in` the space around a panel, both in inches; `spacing` is the space
+    between panels as a share of their size.
+    """
+    engine = ConstrainedLayoutEngine(w_pad=pad_in, h_pad=pad_in, wspace=spacing, hspace=spacing)
+    figure = Figure(dpi=200, facecolor="white", layout=engine)
+    text_rows = _add_legend(figure, groups, notes, page) + 0.5
+    down = -(-panels // across)
+    figure.set_size_inches(page.width_in, down * row_in + 1.35 * text_rows * page.font_pt / 72)
+    grid = list(figure.subplots(down, across, squeeze=False).flat)
+    for axes in grid[panels:]:
+        axes.set_visible(False)
+    for axes in grid[:panels]:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=page.font_pt * 0.93, width=0.6, length=2.5)
+    return figure, grid[:panels]
+
+
+def _add_legend(figure: Figure, groups: Sequence[list[Line2D]], notes: Sequence[str], page: Page) -> int:
     """Put notes and legend under the panels, one group to a column where that fits; rows of text taken."""
     labels = [str(entry.get_label()) for group in groups for entry in group]
     fitting = max(1, min(len(labels), int(page.width_pt / _entry_pt(labels, page))))

@@ -1,4 +1,4 @@
-"""One panel of the scaling figure: what it shows, in which unit, and how its lines are drawn.
+"""One panel of the scaling figure: how its lines, intervals and out-of-memory marks are drawn.
 
                  ×        first resolution out of memory, at the top whatever the scale
                ∙´
@@ -15,153 +15,108 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patches import ConnectionPatch
 from matplotlib.transforms import ScaledTranslation
 
-from vlmprof.analysis.frames import Line, Samples, Statistic, points
-from vlmprof.records import Status
+from vlmprof.analysis.frames import Line
+from vlmprof.analysis.series import PanelData, Series
+from vlmprof.render.figures.layout import Page
 from vlmprof.render.figures.style import LineStyle
 from vlmprof.render.figures.ticks import plain_log_labels
+from vlmprof.units import GIB, seconds_unit
 
-GIB = 2**30
 _CROSS_STEP_PT = 4.5
 _CROSS_BAND_PT = 20.0
 _PALE = 0.35
+_ONE_LINE = 20
+"""Characters of a message that fit a panel side by side."""
 
 
 @dataclass(frozen=True)
-class Panel:
-    """What one panel shows."""
+class Look:
+    """How every panel of a figure is drawn."""
 
-    letter: str
-    title: str
-    column: str
-    quantity: str
-    """`Latency` or `Memory`, as the axis is labelled."""
-    when_empty: str
-    """What the panel says when some cell was measured but this column was not."""
-    level_column: str | None = None
-    """A column drawn as thin level marks beside the points, such as the weights within the memory."""
-
-    def unit(self, largest: float) -> tuple[str, float]:
-        """The unit in which values up to `largest` (s or bytes) read best, and its size."""
-        if self.quantity == "Memory":
-            return "GiB", GIB
-        return next(
-            ((unit, size) for unit, size in (("s", 1.0), ("ms", 1e-3)) if largest >= size), ("µs", 1e-6)
-        )
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """What is drawn into every panel alike; widths and sizes in points."""
-
-    lines: Sequence[Line]
     styles: Mapping[tuple[str, ...], LineStyle]
-    samples: Samples | None
-    statistic: Statistic
-    behind: Sequence[Line]
-    """Lines of a reference, drawn pale behind the others."""
+    """By the lines' keys."""
+    page: Page
     log: bool
-    font_pt: float
-    line_pt: float
-    marker_pt: float
-
-    def points(self, line: Line, column: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Values and intervals of one of `lines`, as `analysis.frames.points` gives them."""
-        return points(line, column, self.samples, self.statistic)
 
 
-def draw_panel(axes: Axes, panel: Panel, drawing: Drawing) -> None:
-    """Draw a panel's lines, intervals and OOM marks into empty axes, and label its y axis with its unit."""
-    drawn = [line for line in drawing.lines if np.isfinite(line.measured(panel.column)).any()]
-    behind = [line for line in drawing.behind if np.isfinite(line.measured(panel.column)).any()]
-    any_ok = any((line.rows["status"] == Status.OK).any() for line in drawing.lines)
-    values = [drawing.points(line, panel.column)[0] for line in drawn]
-    values += [line.measured(panel.column) for line in behind]
-    unit, size = panel.unit(max((float(np.nanmax(each)) for each in values), default=1.0))
-    axes.set_title(f"({panel.letter}) {panel.title}", fontsize=drawing.font_pt, pad=6)
-    axes.set_ylabel(f"{panel.quantity} ({unit})", fontsize=drawing.font_pt)
-    if not drawn:
-        _say(axes, panel.when_empty if any_ok else _nothing_measured(drawing.lines), drawing.font_pt)
+def panel_unit(panel: PanelData, largest: float) -> tuple[str, float]:
+    """The unit of a panel's y axis for values up to `largest` (s or bytes), and its size."""
+    return ("GiB", float(GIB)) if panel.unit == "bytes" else seconds_unit(largest)
+
+
+def draw_panel(axes: Axes, panel: PanelData, look: Look) -> None:
+    """Draw a panel into empty axes, and label its y axis with its unit."""
+    drawn = [series for series in panel.series if series.measured]
+    behind = [series for series in panel.reference if series.measured]
+    largest = max((float(np.nanmax(series.values)) for series in (*drawn, *behind)), default=1.0)
+    unit, size = panel_unit(panel, largest)
+    axes.set_title(f"({panel.letter}) {panel.title}", fontsize=look.page.font_pt, pad=6)
+    axes.set_ylabel(f"{panel.quantity} ({unit})", fontsize=look.page.font_pt)
+    if panel.message is not None:
+        _say(axes, panel.message, look.page.font_pt)
     if not drawn and not behind:
         axes.set_yticks([])
-    for line in behind:
-        _draw_pale(axes, line, panel, size, drawing)
-    for line in drawn:
-        _draw_line(axes, line, panel, size, drawing)
-    if drawing.log and (drawn or behind):
+    for series in behind:
+        _draw_pale(axes, series, size, look)
+    for series in drawn:
+        _draw_line(axes, series, size, look)
+    if look.log and (drawn or behind):
         axes.set_yscale("log")
         plain_log_labels(axes.yaxis)
-    if drawn or not any_ok:
-        heights = _cross_heights(drawing.lines)
-        _leave_room(axes, drawing.log, max(heights.values(), default=0.0))
-        for line in drawing.lines:
-            if line.key in heights:
-                _draw_oom(axes, line, panel, size, drawing, heights[line.key])
-    else:
-        _leave_room(axes, drawing.log, 0.0)
-
-
-def _nothing_measured(lines: Sequence[Line]) -> str:
-    if all(line.first_oom_pixels is not None for line in lines):
-        return "out of memory at\nevery resolution"
-    return "no cell was measured"
+    heights = _cross_heights([series.line for series in panel.series]) if panel.shows_oom else {}
+    _leave_room(axes, look.log, max(heights.values(), default=0.0))
+    for series in panel.series:
+        if series.line.key in heights:
+            _draw_oom(axes, series, size, look, heights[series.line.key])
 
 
 def _say(axes: Axes, words: str, font_pt: float) -> None:
+    if len(words) > _ONE_LINE:
+        spaces = [i for i, character in enumerate(words) if character == " "]
+        at = min(spaces, key=lambda i: abs(i - len(words) / 2))
+        words = f"{words[:at]}\n{words[at + 1 :]}"
     axes.text(
         0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", fontsize=font_pt, color="0.35",
         zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
     )  # fmt: skip
 
 
-def _tried(line: Line) -> npt.NDArray[np.bool_]:
-    """The rows that a line joins: a failed cell leaves a gap, one that was never tried does not."""
-    return (line.rows["status"] != Status.SKIPPED).to_numpy(dtype=bool)
+def _draw_pale(axes: Axes, series: Series, size: float, look: Look) -> None:
+    line = series.line
+    style = look.styles[line.key].line(look.page.line_pt * 0.8, look.page.marker_pt * 0.8)
+    values = series.values[line.tried] / size
+    axes.plot(line.pixels[line.tried], values, **style, alpha=_PALE, zorder=1.5, gid="reference")
 
 
-def _draw_pale(axes: Axes, line: Line, panel: Panel, size: float, drawing: Drawing) -> None:
-    tried, values = _tried(line), line.measured(panel.column)
-    style = drawing.styles[line.key].line(drawing.line_pt * 0.8, drawing.marker_pt * 0.8)
-    axes.plot(line.pixels[tried], values[tried] / size, **style, alpha=_PALE, zorder=1.5, gid="reference")
-
-
-def _draw_line(axes: Axes, line: Line, panel: Panel, size: float, drawing: Drawing) -> None:
-    style = drawing.styles[line.key]
-    tried, values = _tried(line), drawing.points(line, panel.column)[0]
-    looks = style.line(drawing.line_pt, drawing.marker_pt)
-    axes.plot(line.pixels[tried], values[tried] / size, **looks, zorder=3, gid="measured")
-    if panel.level_column is not None:
-        levels = line.measured(panel.level_column) / size
+def _draw_line(axes: Axes, series: Series, size: float, look: Look) -> None:
+    line, style = series.line, look.styles[series.line.key]
+    looks = style.line(look.page.line_pt, look.page.marker_pt)
+    axes.plot(line.pixels[line.tried], series.values[line.tried] / size, **looks, zorder=3, gid="measured")
+    if series.weight_bytes is not None:
         axes.plot(
-            line.pixels, levels, linewidth=0.4, marker="_", color=style.colour, markeredgewidth=0.7,
-            markersize=1.8 * drawing.marker_pt, zorder=2.5, gid="level",
+            line.pixels, series.weight_bytes / size, linewidth=0.4, marker="_", color=style.colour,
+            markeredgewidth=0.7, markersize=1.8 * look.page.marker_pt, zorder=2.5, gid="level",
         )  # fmt: skip
-    _draw_intervals(axes, line, panel, size, drawing)
-
-
-def _draw_intervals(axes: Axes, line: Line, panel: Panel, size: float, drawing: Drawing) -> None:
-    values, ends = drawing.points(line, panel.column)
-    drawn = np.isfinite(values) & np.isfinite(ends).all(axis=1)
-    if not drawn.any():
-        return
-    below = np.maximum(values - ends[:, 0], 0.0)[drawn] / size
-    above = np.maximum(ends[:, 1] - values, 0.0)[drawn] / size
-    axes.errorbar(
-        line.pixels[drawn], values[drawn] / size, yerr=[below, above], fmt="none",
-        ecolor=drawing.styles[line.key].colour, elinewidth=0.8, capsize=1.6, capthick=0.6, zorder=3.5,
-    )  # fmt: skip
+    known = np.isfinite(series.values) & np.isfinite(series.low) & np.isfinite(series.high)
+    if known.any():
+        below = np.maximum(series.values - series.low, 0.0)[known] / size
+        above = np.maximum(series.high - series.values, 0.0)[known] / size
+        axes.errorbar(
+            line.pixels[known], series.values[known] / size, yerr=[below, above], fmt="none",
+            ecolor=style.colour, elinewidth=0.8, capsize=1.6, capthick=0.6, zorder=3.5,
+        )  # fmt: skip
 
 
 def _cross_heights(lines: Sequence[Line]) -> dict[tuple[str, ...], float]:
     """By how many points each line's × hangs below the top: those that share an x are stacked."""
     stacks: dict[float, list[tuple[str, ...]]] = {}
     for line in lines:
-        if line.first_oom_pixels is not None:
-            stacks.setdefault(line.first_oom_pixels, []).append(line.key)
+        if line.first_oom is not None:
+            stacks.setdefault(line.first_oom.pixels, []).append(line.key)
     heights: dict[tuple[str, ...], float] = {}
     for keys in stacks.values():
         step = min(_CROSS_STEP_PT, _CROSS_BAND_PT / max(len(keys) - 1, 1))
@@ -183,27 +138,24 @@ def _leave_room(axes: Axes, log: bool, below_top_pt: float) -> None:
         axes.set_ylim(0.0, (high if high > 0 else 1.0) / (1 - share))
 
 
-def _draw_oom(
-    axes: Axes, line: Line, panel: Panel, size: float, drawing: Drawing, below_top_pt: float
-) -> None:
+def _draw_oom(axes: Axes, series: Series, size: float, look: Look, below_top_pt: float) -> None:
     """An × at the top over the first resolution out of memory, and a dotted way to it from the last point."""
-    at = line.first_oom_pixels
-    if at is None:
+    line = series.line
+    if line.first_oom is None:
         return
-    colour = drawing.styles[line.key].colour
+    at, colour = line.first_oom.pixels, look.styles[line.key].colour
     top = axes.get_xaxis_transform() + ScaledTranslation(0, -below_top_pt / 72, axes.figure.dpi_scale_trans)
-    values = drawing.points(line, panel.column)[0]
-    before = np.flatnonzero(np.isfinite(values) & (line.pixels < at))
+    before = np.flatnonzero(np.isfinite(series.values) & (line.pixels < at))
     if before.size:
         last = before[-1]
         way = ConnectionPatch(
-            (float(line.pixels[last]), float(values[last] / size)), (at, 1.0), axes.transData, top,
-            color=colour, linestyle=(0, (1, 1.5)), linewidth=drawing.line_pt, zorder=2, gid="oom-way",
+            (float(line.pixels[last]), float(series.values[last] / size)), (at, 1.0), axes.transData, top,
+            color=colour, linestyle=(0, (1, 1.5)), linewidth=look.page.line_pt, zorder=2, gid="oom-way",
         )  # fmt: skip
         way.set_in_layout(False)
         axes.add_artist(way)
     axes.plot(
         [at], [1.0], transform=top, linestyle="none", marker="x", color=colour,
-        markersize=drawing.marker_pt * 1.25, markeredgewidth=max(drawing.line_pt, 0.9),
+        markersize=look.page.marker_pt * 1.25, markeredgewidth=max(look.page.line_pt, 0.9),
         clip_on=False, zorder=4, gid="oom",
     )  # fmt: skip

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from vlmprof.analysis.advice import Advice, Limits, pareto_front
-from vlmprof.analysis.frames import numbers, show_resolution, split_lines
-from vlmprof.errors import unknown
-from vlmprof.render.figures.layout import PAGES, Page, add_legend
-from vlmprof.render.figures.style import by_family, line_styles
+from vlmprof.analysis.frames import Line, numbers, show_resolution, split_lines
+from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_grid
+from vlmprof.render.figures.style import line_styles
 from vlmprof.render.figures.ticks import plain_log_labels
-from vlmprof.render.labels import backbone_label, line_label
+from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.decisions import COST_WORDS
-from vlmprof.render.tables.sheet import Kind, bytes_unit, seconds_unit
+from vlmprof.render.tables.sheet import unit_of_kind
 
 
 def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> Figure:
@@ -27,35 +26,20 @@ def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> 
 
     Raises `UserError` for an unknown width.
     """
-    if width not in PAGES:
-        raise unknown("figure width", width, PAGES)
-    page = PAGES[width]
-    costs = list(advice.costs)
-    across = min(len(costs), 2)
-    down = -(-len(costs) // across)
-    figure = Figure(dpi=200, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
-    text_rows = add_legend(figure, _legend(advice, page), _notes(advice, limits), page) + 0.5
-    figure.set_size_inches(page.width_in, down * page.row_in * 1.4 + 1.35 * text_rows * page.font_pt / 72)
-    grid = figure.subplots(down, across, squeeze=False)
-    names = [_draw(axes, advice, limits, cost, page) for axes, cost in zip(grid.flat, costs, strict=False)]
-    for axes in list(grid.flat)[len(costs) :]:
-        axes.set_visible(False)
+    page = page_of(width)
+    lines = split_lines(advice.cells)
+    legend = family_entries(lines, 0.0, page.marker_pt * 1.3)
+    across = min(len(advice.costs), 2)
+    figure, grid = panel_grid(
+        len(advice.costs), across, legend, _notes(advice, limits), page, page.row_in * 1.4
+    )
+    names = [
+        _draw(axes, advice, lines, limits, cost, page) for axes, cost in zip(grid, advice.costs, strict=True)
+    ]
     figure.draw_without_rendering()
     for panel in names:
         _hide_overlaps(panel)
     return figure
-
-
-def _legend(advice: Advice, page: Page) -> list[list[Line2D]]:
-    lines = split_lines(advice.cells)
-    styles = line_styles(lines)
-    return [
-        [
-            Line2D([], [], label=line_label(line), **styles[line.key].line(0.0, page.marker_pt * 1.3))
-            for line in family
-        ]
-        for family in by_family(lines)
-    ]
 
 
 def _notes(advice: Advice, limits: Limits) -> list[str]:
@@ -67,15 +51,17 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
     return notes
 
 
-def _draw(axes: Axes, advice: Advice, limits: Limits, cost: str, page: Page) -> list[Annotation]:
+def _draw(
+    axes: Axes, advice: Advice, lines: Sequence[Line], limits: Limits, cost: str, page: Page
+) -> list[Annotation]:
     """Draw one panel; the names of its front, the best first."""
     rows = advice.candidates
     title, kind = COST_WORDS[cost]
     x, y = numbers(rows, cost), numbers(rows, advice.quality)
-    unit, size = _unit(kind, float(np.nanmax(x)))
+    unit, size = unit_of_kind(kind, float(np.nanmax(x)))
     x = x / size
     fits = rows["fits"].to_numpy(dtype=bool)
-    styles = line_styles(lines := split_lines(advice.cells))
+    styles = line_styles(lines)
     for line in lines:
         mine = rows["cell_id"].isin(line.rows["cell_id"]).to_numpy()
         look = styles[line.key].line(0.0, page.marker_pt * 1.3)
@@ -88,10 +74,7 @@ def _draw(axes: Axes, advice: Advice, limits: Limits, cost: str, page: Page) -> 
     if limit is not None:
         axes.axvline(limit / size, color="0.3", linewidth=0.8, linestyle=(0, (4, 2)), gid="limit")
     axes.set_xlabel(f"{title}{unit and f' ({unit})'}", fontsize=page.font_pt)
-    axes.tick_params(labelsize=page.font_pt * 0.93, width=0.6, length=2.5)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color="0.92", linewidth=0.5)
-    axes.set_axisbelow(True)
     axes.margins(y=0.1)
     _scale_costs(axes, x, page)
     _label_quality(axes, advice, page)
@@ -147,9 +130,3 @@ def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     names = dict(zip(numbers(advice.candidates, "pixels"), advice.candidates["resolution"], strict=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show_resolution(names[value])))
-
-
-def _unit(kind: Kind, largest: float) -> tuple[str, float]:
-    if kind is Kind.SECONDS:
-        return seconds_unit(largest)
-    return bytes_unit(largest) if kind is Kind.BYTES else ("", 1.0)

@@ -2,131 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from vlmprof.analysis.frames import Line
-from vlmprof.records import Status
-from vlmprof.render.figures.layout import PAGES, add_legend
-from vlmprof.render.figures.style import STAGE_COLOURS, by_family, line_styles
-from vlmprof.render.figures.ticks import label_resolutions, plain_log_labels, resolution_labels
+from vlmprof.analysis.charts import Charts, FittedLine, FittedPanel, StackedLine
+from vlmprof.render.figures.layout import PAGES, family_entries, panel_grid
+from vlmprof.render.figures.style import STAGE_COLOURS, LineStyle, family_order, line_styles
+from vlmprof.render.figures.ticks import label_resolutions, plain_log_labels
 from vlmprof.render.labels import line_label
-from vlmprof.render.tables.sheet import seconds_unit
-
-if TYPE_CHECKING:
-    from vlmprof.render.report.content import Content
+from vlmprof.render.tables.scaling import SCALED
+from vlmprof.units import GIB, seconds_unit
 
 MOST_PANELS = 12
 """Lines that get a panel of stacked stages; in a browser any line can be chosen."""
 
 _PAGE = PAGES["two-column"]
 _ACROSS = 3
-_GIB = 2.0**30
 
 
-def stages_picture(content: Content) -> Figure | None:
+def stages_picture(charts: Charts) -> Figure | None:
     """Stacked stage latencies by resolution, a panel per line; None where no stage was measured."""
-    stacks, names = content.charts["stacks"], content.charts["lines"]
-    drawn = [
-        (name["label"], line)
-        for name, line in zip(names, stacks["lines"], strict=True)
-        if any(value is not None for stage in line["seconds"] for value in stage)
-    ]
+    stacks = charts.stacks
+    ordered = [stacks.lines[i] for i in family_order(charts.scaling.lines)]
+    drawn = [stacked for stacked in ordered if np.isfinite(stacked.latency_s).any()]
     if not drawn:
         return None
     shown = drawn[:MOST_PANELS]
     entries = [
         Line2D([], [], label=stage, linestyle="none", marker="s", color=STAGE_COLOURS[stage])
-        for stage in stacks["stages"]
+        for stage in stacks.stages
     ]
-    notes = [f"{stacks['clock']} latency by stage."]
+    notes = [f"{'GPU' if stacks.clock == 'gpu' else 'Host'} latency by stage."]
     if len(drawn) > len(shown):
         notes.append(f"The first {len(shown)} of {len(drawn)} lines.")
     figure, grid = _grid(len(shown), [[entry] for entry in entries], notes)
-    for axes, (label, line) in zip(grid, shown, strict=True):
-        _stack(axes, stacks["stages"], line)
-        axes.set_title(label, fontsize=_PAGE.font_pt, pad=4, parse_math=False)
+    for axes, stacked in zip(grid, shown, strict=True):
+        _stack(axes, stacks.stages, stacked)
+        axes.set_title(line_label(stacked.line), fontsize=_PAGE.font_pt, pad=4, parse_math=False)
     return figure
 
 
-def launch_picture(content: Content) -> Figure | None:
+def launch_picture(charts: Charts) -> Figure | None:
     """The launch-bound share of every stage against image size; None without a GPU's clock."""
-    stacks, lines = content.charts["stacks"], _ordered(content.lines)
+    stacks = charts.stacks
     panels = [
         (s, stage)
-        for s, stage in enumerate(stacks["stages"])
-        if any(value is not None for line in stacks["lines"] for value in line["launch_bound"][s])
+        for s, stage in enumerate(stacks.stages)
+        if any(np.isfinite(stacked.launch_bound[s]).any() for stacked in stacks.lines)
     ]
-    if stacks["clock"] != "GPU" or not panels:
+    if stacks.clock != "gpu" or not panels:
         return None
+    lines = charts.scaling.lines
     styles = line_styles(lines)
-    figure, grid = _grid(len(panels), _legend(lines), [f"{stacks['launch_words']}."])
+    notes = [f"Launch-bound share: {stacks.launch_measure}."]
+    figure, grid = _grid(len(panels), family_entries(lines, _PAGE.line_pt, _PAGE.marker_pt), notes)
     for axes, (s, stage) in zip(grid, panels, strict=True):
-        for line, data in zip(lines, stacks["lines"], strict=True):
-            share = 100 * np.array(data["launch_bound"][s], dtype=np.float64)
-            axes.plot(line.pixels, share, **styles[line.key].line(_PAGE.line_pt, _PAGE.marker_pt))
+        for stacked in (stacks.lines[i] for i in family_order(lines)):
+            style = styles[stacked.line.key].line(_PAGE.line_pt, _PAGE.marker_pt)
+            axes.plot(stacked.line.pixels, 100 * stacked.launch_bound[s], **style)
         axes.set_ylim(bottom=0)
         axes.set_title(stage.capitalize(), fontsize=_PAGE.font_pt, pad=4)
         axes.set_ylabel("Share (%)", fontsize=_PAGE.font_pt)
-        label_resolutions(axes, resolution_labels(lines), _PAGE.font_pt * 0.93)
+        label_resolutions(axes, charts.scaling.resolutions, _PAGE.font_pt * 0.93)
     return figure
 
 
-def fits_picture(content: Content) -> Figure | None:
+def fits_picture(charts: Charts) -> Figure | None:
     """Measured points and fitted curves over visual tokens, a panel per figure; None without a fit."""
-    lines = _ordered(content.lines)
-    fits = [fit for fit in content.charts["fits"] if any(fit["lines"])]
+    fits = [panel for panel in charts.fits if any(panel.lines)]
     if not fits:
         return None
-    styles = line_styles(lines)
-    fitted = [line for i, line in enumerate(lines) if any(fit["lines"][i] for fit in fits)]
+    styles = line_styles(charts.scaling.lines)
+    fitted = {line.line.key for panel in fits for line in panel.lines if line is not None}
+    lines = [line for line in charts.scaling.lines if line.key in fitted]
+    order = family_order(charts.scaling.lines)
     notes = ["Points: measured. Curves: fits, with their 95 % intervals pale."]
-    figure, grid = _grid(len(fits), _legend(fitted), notes)
-    for axes, fit in zip(grid, fits, strict=True):
-        present = [(line, data) for line, data in zip(lines, fit["lines"], strict=True) if data]
-        largest = max(value for _, data in present for value in data["values"])
-        unit, size = ("GiB", _GIB) if fit["kind"] == "bytes" else seconds_unit(largest)
-        for line, data in present:
-            style = styles[line.key].line(_PAGE.line_pt, _PAGE.marker_pt)
-            tokens = data["curve_tokens"]
-            low, high = (np.array(data[end]) / size for end in ("low", "high"))
-            axes.fill_between(tokens, np.maximum(low, 1e-12), high, color=style["color"], alpha=0.13, lw=0)
-            axes.plot(tokens, np.array(data["curve"]) / size, **(style | {"marker": ""}))
-            points = np.array(data["values"]) / size
-            axes.plot(data["tokens"], points, **(style | {"linestyle": "none"}), gid="fitted")
-        values = [value / size for _, data in present for value in data["values"]]
-        axes.set(xscale="log", yscale="log", ylim=(min(values) / 1.5, max(values) * 1.5))
-        plain_log_labels(axes.yaxis)
-        plain_log_labels(axes.xaxis)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_title(fit["title"][:1].upper() + fit["title"][1:], fontsize=_PAGE.font_pt, pad=4)
-        axes.set_xlabel("Visual tokens", fontsize=_PAGE.font_pt, labelpad=2)
-        quantity = "Memory" if fit["kind"] == "bytes" else "Latency"
-        axes.set_ylabel(f"{quantity} ({unit})", fontsize=_PAGE.font_pt)
+    figure, grid = _grid(len(fits), family_entries(lines, _PAGE.line_pt, _PAGE.marker_pt), notes)
+    for axes, panel in zip(grid, fits, strict=True):
+        _draw_fits(axes, panel, [panel.lines[i] for i in order], styles)
     return figure
 
 
-def frontier_picture(content: Content) -> Figure | None:
+def _draw_fits(
+    axes: Axes,
+    panel: FittedPanel,
+    lines: Sequence[FittedLine | None],
+    styles: Mapping[tuple[str, ...], LineStyle],
+) -> None:
+    present = [line for line in lines if line is not None]
+    values = np.concatenate([line.values for line in present])
+    unit, size = ("GiB", float(GIB)) if panel.unit == "bytes" else seconds_unit(float(values.max()))
+    for line in present:
+        style = styles[line.line.key].line(_PAGE.line_pt, _PAGE.marker_pt)
+        curve = line.curve
+        low = np.maximum(curve.low / size, 1e-12)
+        axes.fill_between(curve.tokens, low, curve.high / size, color=style["color"], alpha=0.13, lw=0)
+        axes.plot(curve.tokens, curve.values / size, **(style | {"marker": ""}))
+        axes.plot(line.tokens, line.values / size, **(style | {"linestyle": "none"}), gid="fitted")
+    axes.set(xscale="log", yscale="log", ylim=(values.min() / size / 1.5, values.max() / size * 1.5))
+    plain_log_labels(axes.yaxis)
+    plain_log_labels(axes.xaxis)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    title = SCALED[panel.column][0]
+    axes.set_title(title[:1].upper() + title[1:], fontsize=_PAGE.font_pt, pad=4)
+    axes.set_xlabel("Visual tokens", fontsize=_PAGE.font_pt, labelpad=2)
+    quantity = "Memory" if panel.unit == "bytes" else "Latency"
+    axes.set_ylabel(f"{quantity} ({unit})", fontsize=_PAGE.font_pt)
+
+
+def frontier_picture(charts: Charts) -> Figure | None:
     """For each line the sizes that ran and the first out of memory; None where memory never ran out."""
-    lines = _ordered(content.lines)
-    if all(line.first_oom_pixels is None for line in lines):
+    lines = [charts.scaling.lines[i] for i in family_order(charts.scaling.lines)]
+    if all(line.first_oom is None for line in lines):
         return None
     styles = line_styles(lines)
     figure = Figure(figsize=(_PAGE.width_in, 0.75 + 0.15 * len(lines)), layout="constrained")
     axes = figure.add_subplot()
     for y, line in enumerate(lines):
         style = styles[line.key].line(_PAGE.line_pt, _PAGE.marker_pt)
-        ran = line.pixels[(line.rows["status"] == Status.OK).to_numpy()]
+        ran = line.pixels[line.ok]
         axes.plot(ran, np.full(ran.size, y), **style, gid="ran")
-        if (first := line.first_oom_pixels) is not None:
+        if line.first_oom is not None:
+            first = line.first_oom.pixels
             if ran.size:
                 way = {"color": style["color"], "linestyle": (0, (1, 1.5)), "linewidth": _PAGE.line_pt}
                 axes.plot([ran[-1], first], [y, y], **way)
@@ -134,14 +137,16 @@ def frontier_picture(content: Content) -> Figure | None:
     axes.set_yticks(range(len(lines)), [line_label(line) for line in lines], parse_math=False)
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.set_xlim(left=0)
-    _plain_axes(axes)
+    axes.tick_params(labelsize=_PAGE.font_pt * 0.93, width=0.6, length=2.5, pad=2)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
     axes.grid(True, axis="x", color="0.92", linewidth=0.5)
-    label_resolutions(axes, resolution_labels(lines), _PAGE.font_pt * 0.93)
+    label_resolutions(axes, charts.scaling.resolutions, _PAGE.font_pt * 0.93)
     axes.set_xlabel("Image size (pixels). Points: ran. ×: first out of memory", fontsize=_PAGE.font_pt)
     return figure
 
 
-PICTURES: dict[str, Sequence[tuple[str, str, Callable[[Content], Figure | None]]]] = {
+PICTURES: dict[str, Sequence[tuple[str, str, Callable[[Charts], Figure | None]]]] = {
     "time": (
         ("stages", "Stacked stage latencies of each line", stages_picture),
         ("launch", "Launch-bound share of each stage", launch_picture),
@@ -152,49 +157,20 @@ PICTURES: dict[str, Sequence[tuple[str, str, Callable[[Content], Figure | None]]
 """By section of the report: a word for the file, what the picture shows, and who draws it."""
 
 
-def _ordered(lines: Sequence[Line]) -> list[Line]:
-    return [line for family in by_family(lines) for line in family]
-
-
-def _legend(lines: Sequence[Line]) -> list[list[Line2D]]:
-    styles = line_styles(lines)
-    return [
-        [
-            Line2D([], [], label=line_label(line), **styles[line.key].line(_PAGE.line_pt, _PAGE.marker_pt))
-            for line in family
-        ]
-        for family in by_family(lines)
-    ]
-
-
 def _grid(panels: int, groups: Sequence[list[Line2D]], notes: Sequence[str]) -> tuple[Figure, list[Axes]]:
     """A figure with so many panels, three to a row, and a legend under them."""
-    figure = Figure(facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04))
-    text_rows = add_legend(figure, groups, notes, _PAGE) + 0.5
     across = 2 if panels == 4 else min(panels, _ACROSS)
-    down = -(-panels // across)
-    text_in = 1.35 * text_rows * _PAGE.font_pt / 72
-    figure.set_size_inches(_PAGE.width_in, down * _PAGE.row_in + text_in)
-    grid = list(figure.subplots(down, across, squeeze=False).flat)
-    for axes in grid[panels:]:
-        axes.set_visible(False)
-    for axes in grid[:panels]:
-        _plain_axes(axes)
+    figure, grid = panel_grid(panels, across, groups, notes, _PAGE, _PAGE.row_in, pad_in=0.04)
+    for axes in grid:
+        axes.tick_params(pad=2)
         axes.grid(True, axis="y", color="0.92", linewidth=0.5)
-    return figure, grid[:panels]
+    return figure, grid
 
 
-def _plain_axes(axes: Axes) -> None:
-    axes.tick_params(labelsize=_PAGE.font_pt * 0.93, width=0.6, length=2.5, pad=2)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-
-
-def _stack(axes: Axes, stages: Sequence[str], line: dict[str, Any]) -> None:
+def _stack(axes: Axes, stages: Sequence[str], stacked: StackedLine) -> None:
     """One line's stages upon each other, a bar per resolution that was measured."""
-    seconds = np.array(line["seconds"], dtype=np.float64)
-    run = np.flatnonzero(np.isfinite(seconds).any(axis=0))
-    heights = np.nan_to_num(seconds[:, run])
+    run = np.flatnonzero(np.isfinite(stacked.latency_s).any(axis=0))
+    heights = np.nan_to_num(stacked.latency_s[:, run])
     unit, size = seconds_unit(float(heights.sum(axis=0).max()))
     tops = np.cumsum(heights / size, axis=0)
     middles = np.arange(run.size)
@@ -206,5 +182,5 @@ def _stack(axes: Axes, stages: Sequence[str], line: dict[str, Any]) -> None:
     axes.set(xlim=(-0.6, run.size - 0.4), ylim=(0, 1.05 * tops[-1].max()))
     every = -(-run.size // 6)
     labelled = middles[(run.size - 1) % every :: every]
-    axes.set_xticks(labelled, [line["labels"][k] for k in run[labelled]])
+    axes.set_xticks(labelled, [stacked.line.resolutions[k] for k in run[labelled]])
     axes.set_ylabel(f"Latency ({unit})", fontsize=_PAGE.font_pt)

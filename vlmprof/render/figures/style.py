@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from vlmprof.analysis.frames import Line
+from vlmprof.analysis.frames import LineName
 from vlmprof.render.labels import SIZE_LETTERS, SIZE_WORDS, backbone_words
+
+Named = TypeVar("Named", bound=LineName)
 
 Dash = str | tuple[float, tuple[float, ...]]
 
@@ -24,25 +26,11 @@ _FAMILY_SLOTS = {
     name: slot
     for slot, name in enumerate(
         (
-            "vit",
-            "vmamba",
-            "vitdet",
-            "mambavision",
-            "maxvit",
-            "vit-adapter",
-            "vim",
-            "swin",
-            "convnext v2",
-            "siglip",
-            "siglip 2",
-            "clip",
-            "dinov2",
-            "dinov3",
-            "vmamba-s1l8",
-            "vmamba-v0",
+            "vit", "vmamba", "vitdet", "mambavision", "maxvit", "vit-adapter", "vim", "swin", "convnext v2",
+            "siglip", "siglip 2", "clip", "dinov2", "dinov3", "vmamba-s1l8", "vmamba-v0",
         )
     )
-}
+}  # fmt: skip
 """Families keep their colour from figure to figure; one that is not listed takes a free slot."""
 
 _MARKERS = dict(zip(SIZE_LETTERS, "osD^vpP", strict=True))
@@ -80,14 +68,14 @@ class LineStyle:
         }
 
 
-def by_family(lines: Sequence[Line]) -> list[list[Line]]:
+def by_family(lines: Sequence[Named]) -> list[list[Named]]:
     """The lines of each family, from the smallest size to the largest."""
-    families: dict[str, list[Line]] = {}
+    families: dict[str, list[Named]] = {}
     for line in lines:
         families.setdefault(backbone_words(line.backbone)[0], []).append(line)
     sizes = list(SIZE_LETTERS)
 
-    def rank(line: Line) -> int:
+    def rank(line: LineName) -> int:
         size = backbone_words(line.backbone)[1].lower()
         return sizes.index(size) if size in sizes else len(sizes)
 
@@ -95,7 +83,13 @@ def by_family(lines: Sequence[Line]) -> list[list[Line]]:
     return [sorted(families[family], key=rank) for family in in_order]
 
 
-def line_styles(lines: Sequence[Line]) -> dict[tuple[str, ...], LineStyle]:
+def family_order(lines: Sequence[LineName]) -> list[int]:
+    """The places of the lines in the order of `by_family`."""
+    places = {line.key: i for i, line in enumerate(lines)}
+    return [places[line.key] for family in by_family(lines) for line in family]
+
+
+def line_styles(lines: Sequence[LineName]) -> dict[tuple[str, ...], LineStyle]:
     """A style for each line, by its `key`. Lines of one family share their colour, whatever else differs."""
     words = {line.backbone: backbone_words(line.backbone) for line in lines}
     slots = _slots(dict.fromkeys(family for family, _ in words.values()))

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, NullFormatter, NullLocator
 
-from vlmprof.analysis.frames import Line, show_resolution
 from vlmprof.render.figures.text_width import text_width_pt
 
 _GAP_PT = 3.0
@@ -49,19 +48,9 @@ class ResolutionLocator(Locator):
         return [position for position in self() if vmin <= position <= vmax]
 
 
-def resolution_labels(lines: Sequence[Line]) -> dict[float, str]:
-    """Tick labels by pixel count, ascending; of several shapes with one count, the first met is named."""
-    labels: dict[float, str] = {}
-    for line in lines:
-        for pixels, resolution in zip(line.pixels.tolist(), line.rows["resolution"], strict=True):
-            if pixels not in labels:
-                labels[pixels] = show_resolution(resolution)
-    return dict(sorted(labels.items()))
-
-
 def label_resolutions(axes: Axes, labels: Mapping[float, str], font_pt: float) -> None:
     """Put labelled ticks at as many of these pixel counts as fit, and a small bare tick at each of them
-    as long as such ticks can be told apart."""
+    as long as such ticks can be distinguished."""
     axis: XAxis = axes.xaxis
     axis.set_major_locator(ResolutionLocator(labels, font_pt))
     axis.set_major_formatter(FuncFormatter(lambda position, _: labels.get(position, "")))

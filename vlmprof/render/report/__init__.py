@@ -7,8 +7,9 @@ from pathlib import Path
 
 from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError
+from vlmprof.render.figures.files import save_figure
 from vlmprof.render.figures.report import PICTURES
-from vlmprof.render.figures.six_panel import save_figure, six_panel
+from vlmprof.render.figures.six_panel import draw_six_panel
 from vlmprof.render.report.content import Content, gather
 from vlmprof.render.report.writers import Picture, html_page, markdown_page
 
@@ -26,10 +27,10 @@ def write_report(
 
     Raises `UserError` when there is nothing to report or the folder cannot be written.
     """
-    content = gather(runs)
+    content = gather(runs, reference)
     written, figure_png, figure_name = [], b"", ""
     if not content.no_figure:
-        figure = six_panel(content.drawn, content.samples, statistic=content.statistic, reference=reference)
+        figure = draw_six_panel(content.charts.scaling)
         written += save_figure(figure, folder, "report_six_panel", ["png"], dpi=_DPI)
         figure_png, figure_name = written[0].read_bytes(), written[0].name
     try:
@@ -53,7 +54,7 @@ def _save_pictures(content: Content, folder: Path) -> dict[str, list[Picture]]:
     saved: dict[str, list[Picture]] = {}
     for section in content.sections:
         for word, caption, draw in PICTURES.get(section.anchor, ()):
-            if (figure := draw(content)) is not None:
+            if (figure := draw(content.charts)) is not None:
                 path, *_ = save_figure(figure, folder, f"report_{word}", ["png"], dpi=_DPI)
                 saved.setdefault(section.anchor, []).append(Picture(path.name, caption))
     return saved

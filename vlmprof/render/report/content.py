@@ -1,4 +1,4 @@
-"""What a report says, before anything is said about how it looks."""
+"""What a report holds, independent of how it is rendered."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
-from vlmprof.analysis.frames import Line, Samples, Statistic, count_lines, split_lines, why_nothing_measured
+from vlmprof.analysis.charts import Charts, fitted_panels, stage_stacks
+from vlmprof.analysis.estimates import Estimates
+from vlmprof.analysis.frames import count_lines, split_lines, why_nothing_measured
 from vlmprof.analysis.runs import Run, join, joint_statistic
+from vlmprof.analysis.series import scaling_figure
 from vlmprof.errors import UserError
 from vlmprof.records import Status
-from vlmprof.render.report.charts import chart_data
 from vlmprof.render.tables import scaling
 from vlmprof.render.tables.provenance import conduct_sheet
 from vlmprof.render.tables.row_warnings import has_message, row_warnings
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 
 MOST_LINES = 24
-"""Lines that are drawn and fitted: more cannot be told apart. The tables of cells hold every row."""
+"""Lines that are drawn and fitted: more cannot be distinguished. The tables of cells hold every row."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one run beside its numbers."""
+    """How one run was made: command, environment, specification."""
 
     name: str
     command: str
@@ -54,56 +55,53 @@ class Content:
     """What was left out of charts and fits, in a sentence; empty when nothing was."""
     no_figure: str
     """Why there is no scaling figure, in a sentence; empty when there is one."""
-    drawn: pd.DataFrame
-    lines: Sequence[Line]
-    """The lines of charts and fits, those of `drawn`."""
-    samples: Samples
-    statistic: Statistic
-    """What stands for samples in the scaling figure."""
-    charts: dict[str, Any]
+    charts: Charts
     sections: Sequence[Section]
     warnings: Sequence[str]
     facts: Sequence[Facts]
 
 
-def gather(runs: Sequence[Run]) -> Content:
-    """Everything that a report of these runs holds. Raises `UserError` when there is no run or no row."""
+def gather(runs: Sequence[Run], reference: str | None = None) -> Content:
+    """Everything that a report of these runs holds, with a reference behind its figure.
+
+    Raises `UserError` when there is no run or no row, and for an unknown reference.
+    """
     if not runs:
         raise UserError("name at least one run folder to report on")
-    (frame, samples), statistic = join(runs), joint_statistic(runs)
-    lines = split_lines(frame, most=MOST_LINES)
-    drawn = frame[frame["cell_id"].isin({cell for line in lines for cell in line.rows["cell_id"]})]
+    frame, samples = join(runs)
+    estimates, lines = Estimates(frame, samples), split_lines(frame, most=MOST_LINES)
+    charts = Charts(
+        scaling=scaling_figure(estimates, lines, joint_statistic(runs), reference),
+        stacks=stage_stacks(frame, lines),
+        fits=fitted_panels(lines, scaling.scaled_columns(frame)),
+    )
     names = ", ".join(dict.fromkeys(run.name for run in runs))
     return Content(
         title=names,
         summary=_summary(frame),
         notice=_notice(len(lines), count_lines(frame)),
         no_figure=f"No figure: {why}." if (why := why_nothing_measured(frame)) else "",
-        drawn=drawn,
-        lines=lines,
-        samples=samples,
-        statistic=statistic,
-        charts=chart_data(drawn, lines, samples, statistic),
-        sections=_sections(frame, lines, samples),
+        charts=charts,
+        sections=_sections(estimates, charts),
         warnings=_warnings(frame),
         facts=[_facts(run) for run in runs],
     )
 
 
-def _sections(frame: pd.DataFrame, lines: Sequence[Line], samples: Samples) -> list[Section]:
-    columns = scaling.scaled_columns(frame)
-    cells, *stages = scaling.cell_sheets(frame, samples)
+def _sections(estimates: Estimates, charts: Charts) -> list[Section]:
+    lines, fits = charts.scaling.lines, charts.fits
+    columns = scaling.scaled_columns(estimates.frame)
+    cells, *stages = scaling.cell_sheets(estimates)
+    conduct = conduct_sheet(estimates.frame)
     sections = [
         Section("cells", "Cells", [cells]),
         Section("time", "Where the time goes", stages, chart="stacks"),
-        Section("scaling", "Scaling", scaling.fits_sheets(lines, columns), chart="fits"),
-        Section("marginal", "Marginal cost per visual token", [scaling.marginal_sheet(lines, columns)]),
-        Section("crossovers", "Crossovers", [scaling.crossovers_sheet(lines, columns, samples)]),
+        Section("scaling", "Scaling", scaling.fits_sheets(fits), chart="fits"),
+        Section("marginal", "Marginal cost per visual token", [scaling.marginal_sheet(fits)]),
+        Section("crossovers", "Crossovers", [scaling.crossovers_sheet(lines, columns, estimates.samples)]),
         Section("frontier", "Out-of-memory frontier", [scaling.frontier_sheet(lines, columns)]),
+        Section("conduct", conduct.title, [conduct] if len(conduct) else []),
     ]
-    conduct = conduct_sheet(frame)
-    if len(conduct):
-        sections.append(Section("conduct", conduct.title, [conduct]))
     return [section for section in sections if section.sheets]
 
 
@@ -113,10 +111,10 @@ def _summary(frame: pd.DataFrame) -> str:
         Status.OK: "measured", Status.OOM: "out of memory", Status.ERROR: "failed",
         Status.TIMEOUT: "timed out", Status.SKIPPED: "skipped",
     }  # fmt: skip
-    told = [f"{counts[status]:,} {word}" for status, word in words.items() if counts[status]]
+    ended = [f"{counts[status]:,} {word}" for status, word in words.items() if counts[status]]
     devices = [str(device) for device in frame["device"].dropna().unique()] if "device" in frame else []
     where = f" on {', '.join(devices)}" if devices else ""
-    return f"{len(frame):,} cell{'s' * (len(frame) != 1)}{where}: {', '.join(told)}."
+    return f"{len(frame):,} cell{'s' * (len(frame) != 1)}{where}: {', '.join(ended)}."
 
 
 def _notice(drawn: int, every: int) -> str:

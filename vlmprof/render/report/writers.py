@@ -16,20 +16,22 @@ from typing import Any
 
 import jinja2
 
-import vlmprof
+from vlmprof.render.labels import point_note
+from vlmprof.render.report.charts import chart_data
 from vlmprof.render.report.content import Content, environment_sheet
 from vlmprof.render.tables.export import markdown_escape, to_markdown
 from vlmprof.render.tables.sheet import Sheet
+from vlmprof.version import __version__
 
 ROWS_PER_PAGE = 25
-"""Rows of a table that are in the page itself; the script shows the others from the data beside them."""
+"""Rows of a table that are in the page itself; the script shows the others from the page's data."""
 
 _MARKDOWN_ROWS = 100
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file beside the Markdown, and what it shows."""
+    """A picture file that the Markdown links to, and what it shows."""
 
     file: str
     caption: str
@@ -41,29 +43,33 @@ def html_page(content: Content, figure_png: bytes) -> str:
     sheets = [sheet for section in content.sections for sheet in section.sheets]
     return template.render(
         content=content,
+        points=point_note(content.charts.scaling),
         rows_per_page=ROWS_PER_PAGE,
         environment_sheet=environment_sheet,
         style=_text("report.css"),
         script=_text("report.js"),
         plotly=_plotly(),
-        data=_json({"charts": content.charts, "sheets": {s.name: _sheet_data(s) for s in sheets}}),
+        data=_json(
+            {"charts": chart_data(content.charts), "sheets": {s.name: _sheet_data(s) for s in sheets}}
+        ),
         figure=base64.b64encode(figure_png).decode(),
-        version=vlmprof.__version__,
+        version=__version__,
     )
 
 
 def markdown_page(
     content: Content, figure_name: str, pictures: Mapping[str, Sequence[Picture]] | None = None
 ) -> str:
-    """The report as Markdown, its figure and the `pictures` of each section (by anchor) beside it."""
+    """The report as Markdown, linking to its figure and to the `pictures` of each section (by anchor)."""
     template = _environment(autoescape=False).get_template("report.md.j2")
     return template.render(
         content=content,
+        points=point_note(content.charts.scaling),
         figure=figure_name,
         pictures=pictures or {},
         table=lambda sheet: to_markdown(sheet, _MARKDOWN_ROWS),
         environment_sheet=environment_sheet,
-        version=vlmprof.__version__,
+        version=__version__,
     )
 
 

@@ -1,4 +1,4 @@
-"""A run's rows as a table for the terminal."""
+"""A run's rows as the table that a sweep prints, and how a cell ended, in words."""
 
 from __future__ import annotations
 
@@ -7,83 +7,62 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
-from vlmprof.analysis.frames import (
-    Samples,
-    any_measured,
-    axis_columns,
-    column_intervals,
-    column_medians,
-    show_resolution,
-    varying_axes,
-)
+from vlmprof.analysis.estimates import Estimates
+from vlmprof.analysis.frames import any_measured, axis_columns, numbers
 from vlmprof.records import Status
-from vlmprof.render.labels import backbone_label
+from vlmprof.render.labels import oom_words
 from vlmprof.render.tables.row_warnings import row_warnings
-from vlmprof.units import show_bytes, show_seconds
+from vlmprof.render.tables.sheet import Column, Kind, Sheet, column_values
+from vlmprof.render.tables.stages import name_columns
 
-_LATENCIES = {
-    "host_preprocess_s": "preprocess",
-    "host_vision_s": "host vision",
-    "host_prefill_s": "host LLM",
-    "gpu_vision_s": "GPU vision",
-    "gpu_prefill_s": "GPU LLM",
-    "end_to_end_s": "end-to-end",
-}
-_DECODING = {"ttft_s": "TTFT", "tpot_s": "TPOT"}
+_LATENCIES = (
+    ("host_preprocess_s", "preprocess", 5),
+    ("host_vision_s", "host vision", 4),
+    ("host_prefill_s", "host LLM", 4),
+    ("gpu_vision_s", "GPU vision", 3),
+    ("gpu_prefill_s", "GPU LLM", 3),
+)
+"""Columns with their titles and ranks: end-to-end latency, memory and status are what is read first."""
+
+_DECODING = (("ttft_s", "TTFT", 2), ("tpot_s", "TPOT", 2))
 _MEMORY = {"peak_allocated_bytes": "peak allocated", "peak_rss_bytes": "peak resident"}
-_STYLES = {Status.OOM: "red", Status.ERROR: "red", Status.TIMEOUT: "yellow", Status.SKIPPED: "dim"}
 
 
-def render_table(frame: pd.DataFrame, samples: Samples | None = None) -> Table:
-    """The rows as a `rich` table, which prints as plain text where there is no terminal.
+def run_sheet(estimates: Estimates) -> Sheet:
+    """The rows of a run as a sweep prints them when it ends.
 
-    Columns that hold nothing are left out; axes with one value are said once, in the caption. With
-    samples, the mean end-to-end latency and its median carry half the widths of their 95 % intervals. What
-    else an `ok` row says is in `warning_lines`, to be printed below.
+    Columns that hold nothing are left out; axes with one value are said once, above. With samples, the mean
+    end-to-end latency and its median have half the widths of their 95 % intervals. Warnings of `ok` rows are
+    in `warning_lines`, to be printed below.
     """
-    shown = varying_axes(frame)
-    latencies = {column: title for column, title in _LATENCIES.items() if any_measured(frame, column)}
-    decoding = _DECODING if any_measured(frame, "tpot_s") else {}
+    frame = estimates.frame
+    columns = name_columns(frame)
+    columns.append(Column("visual tokens", Kind.COUNT, column_values(numbers(frame, "visual_tokens")), 3))
+    columns += _latency_columns(frame, _LATENCIES)
+    end_to_end = "end_to_end_s"
+    if any_measured(frame, end_to_end):
+        values = column_values(numbers(frame, end_to_end), estimates.mean_ends(end_to_end))
+        columns.append(Column("end-to-end", Kind.SECONDS, values, 1, half_width=True))
+    medians = estimates.medians(end_to_end)
+    if np.isfinite(medians).any():
+        values = column_values(medians[:, 0], medians[:, 1:])
+        columns.append(Column("median", Kind.SECONDS, values, 2, half_width=True))
+    if any_measured(frame, "tpot_s"):
+        columns += _latency_columns(frame, _DECODING)
     memory = next((column for column in _MEMORY if any_measured(frame, column)), None)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=_constants(frame), caption_justify="left")
-    for title in ("backbone", "resolution", *(axis.replace("_", " ") for axis in shown)):
-        table.add_column(title, no_wrap=True)
-    ends = column_intervals(frame, "end_to_end_s", samples)
-    medians = column_medians(frame, "end_to_end_s", samples)
-    with_medians = bool(np.isfinite(medians).any())
-    titles = [
-        *latencies.values(),
-        *(["median"] if with_medians else []),
-        *decoding.values(),
-        *([_MEMORY[memory]] if memory else []),
+    if memory is not None:
+        columns.append(Column(_MEMORY[memory], Kind.BYTES, column_values(numbers(frame, memory)), 1))
+    columns.append(Column("status", Kind.TEXT, [_status(row) for row in frame.to_dict("records")]))
+    return Sheet("run", "Run", "", columns, head=_constants(frame))
+
+
+def _latency_columns(frame: pd.DataFrame, wanted: tuple[tuple[str, str, int], ...]) -> list[Column]:
+    return [
+        Column(title, Kind.SECONDS, column_values(numbers(frame, name)), rank)
+        for name, title, rank in wanted
+        if any_measured(frame, name)
     ]
-    for title in ("visual tokens", *titles):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("status", overflow="fold")
-    for row, (low, high), median in zip(
-        frame.to_dict("records"), ends.tolist(), medians.tolist(), strict=True
-    ):
-        figures = [_latency(row[name]) for name in latencies]
-        if "end_to_end_s" in latencies:
-            figures[-1] += _plus_minus(row["end_to_end_s"], low, high)
-        if with_medians:
-            figures.append(_latency(median[0]) + _plus_minus(*median))
-        figures += [_latency(row[name]) for name in decoding]
-        table.add_row(
-            escape(backbone_label(str(row["backbone"]))),
-            show_resolution(row["resolution"]),
-            *(escape(str(row[axis])) for axis in shown),
-            f"{int(row['visual_tokens']):,}" if _is_number(row.get("visual_tokens")) else "",
-            *figures,
-            *([show_bytes(row[memory]) if _is_number(row[memory]) else ""] if memory else []),
-            escape(_status(row)),
-            style=_STYLES.get(Status(row["status"])),
-        )
-    return table
 
 
 def _status(row: Mapping[Any, Any]) -> str:
@@ -97,35 +76,17 @@ def status_words(row: Mapping[Any, Any]) -> str:
     message = row.get("message")
     message = message.strip().split("\n")[0] if isinstance(message, str) else ""
     if status is Status.OOM:
-        stage = row.get("oom_stage")
-        return f"out of memory in {stage}" if isinstance(stage, str) and stage else "out of memory"
+        return oom_words(row.get("oom_stage"))
     if status is Status.OK:
         return "; ".join(["ok", *row_warnings(row)])
     words = {Status.ERROR: "failed", Status.TIMEOUT: "timed out", Status.SKIPPED: "skipped"}[status]
     return f"{words}: {message}" if message else words
 
 
-def _constants(frame: pd.DataFrame) -> str | None:
+def _constants(frame: pd.DataFrame) -> str:
     fixed = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
     same = [axis for axis in fixed if frame[axis].nunique(dropna=False) == 1]
     words = [f"{axis.replace('_', ' ')} {frame[axis].iloc[0]}" for axis in same]
     if "device" in frame and frame["device"].nunique() == 1:
         words.append(f"on {frame['device'].dropna().iloc[0]}")
-    return escape(", ".join(words)) or None
-
-
-def _latency(value: Any) -> str:
-    return show_seconds(value) if _is_number(value) else ""
-
-
-def _plus_minus(value: Any, low: float, high: float) -> str:
-    if not (_is_number(value) and value > 0 and np.isfinite(low)):
-        return ""
-    percent = 100 * (high - low) / 2 / value
-    if percent > 100:  # how much over says nothing more
-        return " ± over 100 %"
-    return f" ± {percent:.2g} %" if percent < 10 else f" ± {percent:.0f} %"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and bool(np.isfinite(value))
+    return ", ".join(words)

@@ -1,4 +1,4 @@
-"""Tables for decisions: two runs side by side, and which cells are worth choosing."""
+"""Tables for decisions: two runs compared, and which cells are worth choosing."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
 def comparison_words(comparison: Comparison) -> list[str]:
     """What a comparison says in sentences: verdicts on end-to-end, lost, gained and unmatched cells."""
     verdicts = Counter(r.verdict for r in comparison.ratios if r.column == "end_to_end_s")
-    told = [f"{verdicts[verdict]} {verdict}" for verdict in Verdict if verdicts[verdict]]
-    sentences = [f"End-to-end, B beside A: {', '.join(told)}."] if told else []
+    counts = [f"{verdicts[verdict]} {verdict}" for verdict in Verdict if verdicts[verdict]]
+    sentences = [f"End-to-end, B against A: {', '.join(counts)}."] if counts else []
     if comparison.no_verdict:
         sentences.append(f"No verdict on any cell: {comparison.no_verdict}.")
     for cells, words in (

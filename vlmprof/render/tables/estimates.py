@@ -1,135 +1,133 @@
-"""Predictions as tables for the terminal: what was estimated, and how far off it was."""
+"""Predictions as tables: what was counted and estimated, and how far off it was."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
 from vlmprof.analysis.frames import show_resolution
 from vlmprof.plan import Cell, varied_axes
-from vlmprof.render.labels import backbone_label
-from vlmprof.units import show_bytes, show_seconds
+from vlmprof.render.labels import backbone_label, oom_words
+from vlmprof.render.tables.sheet import Column, Kind, Sheet
+from vlmprof.units import show_bytes
 
 if TYPE_CHECKING:
-    from vlmprof.cost.against import Achieved, Counted, Miss, Prediction
+    from vlmprof.cost.accuracy import Achieved, Miss, Prediction
     from vlmprof.cost.calibration import GroupError
+    from vlmprof.cost.count import Counted
 
 
-def prediction_table(predictions: Sequence[Prediction]) -> Table:
+def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     """One row per cell: latencies of each stage, end to end, peak memory, and whether it fits."""
-    stages = list(predictions[0].estimate.stages) if predictions else []
-    varied = _varied([p.cell for p in predictions])
-    table = _cell_table(varied)
-    for title in ("visual tokens", "vision TFLOP", *stages, "end-to-end", "peak"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
-    for p in predictions:
-        guess = p.estimate
-        launched = [stage for stage, e in guess.stages.items() if e.launch_bound]
-        words = f"launch-bound: {', '.join(launched)}" if launched else ""
-        if not guess.fits:
-            words = f"out of memory in {guess.oom_stage}"
-        table.add_row(
-            *_names(p.cell, varied),
-            f"{p.cost.visual_tokens:,}",
-            f"{p.cost.stages['vision'].flops / 1e12:.3g}" if "vision" in p.cost.stages else "",
-            *(show_seconds(e.latency_s) for e in guess.stages.values()),
-            show_seconds(guess.end_to_end_s),
-            show_bytes(guess.peak_allocated_bytes),
-            words,
-            style=None if guess.fits else "red",
-        )
-    return table
+    estimates = [p.estimate for p in predictions]
+    stages = list(estimates[0].stages) if estimates else []
+    vision = [p.cost.stages.get("vision") for p in predictions]
+    tera_flops = [None if cost is None else cost.flops / 1e12 for cost in vision]
+    return Sheet(f"estimates-{device}", f"Estimates for {device}", "", [
+        *_cell_columns([p.cell for p in predictions]),
+        Column("visual tokens", Kind.COUNT, [p.cost.visual_tokens for p in predictions], 2),
+        Column("vision TFLOP", Kind.NUMBER, tera_flops, 3),
+        *(Column(name, Kind.SECONDS, [e.stages[name].latency_s for e in estimates], 2) for name in stages),
+        Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
+        Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1),
+        Column("", Kind.TEXT, [_comment(p) for p in predictions]),
+    ])  # fmt: skip
 
 
-def cost_table(counted: Sequence[Counted]) -> Table:
+def memory_lines(predictions: Sequence[Prediction], first_oom: Sequence[Prediction | None]) -> list[str]:
+    """A sentence on the memory, then one for each line of cells with its first out of memory, None where all
+    of them fit."""
+    limits = sorted({p.estimate.memory_bytes for p in predictions})
+    lines: dict[object, list[Prediction]] = {}
+    for prediction in predictions:
+        lines.setdefault(prediction.cell.line, []).append(prediction)
+    varied = [axis for axis in varied_axes([own[0].cell for own in lines.values()]) if axis != "backbone"]
+    words = [f"memory for tensors: {', '.join(map(show_bytes, limits))}"]
+    for own, first in zip(lines.values(), first_oom, strict=True):
+        axes = own[0].cell.axes
+        name = " ".join([backbone_label(axes.backbone), *(str(axes.named[axis]) for axis in varied)])
+        if first is None:
+            largest = show_resolution(own[-1].cell.axes.resolution)
+            words.append(f"{name}: fits up to {largest}, the largest asked for")
+        else:
+            size, need = show_resolution(first.cell.axes.resolution), first.estimate.peak_allocated_bytes
+            where = f"{size} in {first.estimate.oom_stage} ({show_bytes(need)})"
+            words.append(f"{name}: first out of memory at {where}")
+    return words
+
+
+def cost_sheet(counted: Sequence[Counted], kernels: str) -> Sheet:
     """One row per cell and stage: what it computes, moves and keeps, by counting."""
-    varied = _varied([cell for cell, _ in counted])
-    table = _cell_table(varied, "stage")
-    for title in ("GFLOP", "moved", "least moved", "weights", "activations", "key–value cache", "launches"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for cell, cost in counted:
-        for name, stage in cost.stages.items():
-            table.add_row(
-                *_names(cell, varied),
-                name,
-                f"{(stage.flops - stage.skipped_flops) / 1e9:,.4g}",
-                show_bytes(stage.moved_bytes + stage.slab_bytes),
-                show_bytes(stage.least_bytes),
-                show_bytes(stage.weight_bytes),
-                show_bytes(stage.peak_activation_bytes),
-                show_bytes(stage.kv_cache_bytes) if stage.kv_cache_bytes else "",
-                f"{stage.kernels:,}",
-            )
-    return table
+    rows = [(cell, name, stage) for cell, cost in counted for name, stage in cost.stages.items()]
+    stages = [stage for *_, stage in rows]
+    return Sheet(f"costs-{kernels}", f"Counted costs, {kernels} scan kernels", "", [
+        *_cell_columns([cell for cell, *_ in rows]),
+        Column("stage", Kind.TEXT, [name for _, name, _ in rows]),
+        Column("GFLOP", Kind.NUMBER, [(s.flops - s.skipped_flops) / 1e9 for s in stages], 1),
+        Column("moved", Kind.BYTES, [s.moved_bytes + s.slab_bytes for s in stages], 1),
+        Column("least moved", Kind.BYTES, [s.least_bytes for s in stages], 4),
+        Column("weights", Kind.BYTES, [s.weight_bytes for s in stages], 1),
+        Column("activations", Kind.BYTES, [s.peak_activation_bytes for s in stages], 2),
+        Column("key–value cache", Kind.BYTES, [s.kv_cache_bytes or None for s in stages], 3),
+        Column("launches", Kind.COUNT, [s.kernels for s in stages], 3),
+    ])  # fmt: skip
 
 
-def miss_table(found: Sequence[Miss]) -> Table:
+def miss_sheet(found: Sequence[Miss]) -> Sheet:
     """How far predictions were off, by backbone and figure."""
-    table = _table("backbone", "figure")
-    for title in ("cells", "typically off by", "predicted / measured", "worst"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for miss in found:
-        table.add_row(
-            escape(backbone_label(miss.backbone)),
-            miss.figure,
-            str(miss.points),
-            f"{100 * (miss.median_factor - 1):.0f} %",
-            f"{miss.median_ratio:.2f}",
-            f"{miss.worst_ratio:.2f} at {show_resolution(miss.worst_resolution)}",
-        )
-    return table
+    worst = [f"{m.worst_ratio:.2f} at {show_resolution(m.worst_resolution)}" for m in found]
+    return Sheet("errors", "Errors of the estimates", "", [
+        Column("backbone", Kind.TEXT, [backbone_label(m.backbone) for m in found]),
+        Column("figure", Kind.TEXT, [m.figure for m in found]),
+        Column("cells", Kind.COUNT, [m.points for m in found]),
+        Column("typically off by", Kind.PERCENT, [m.median_factor - 1 for m in found]),
+        Column("predicted / measured", Kind.NUMBER, [m.median_ratio for m in found]),
+        Column("worst", Kind.TEXT, worst),
+    ])  # fmt: skip
 
 
-def achieved_table(reached: Sequence[Achieved]) -> Table:
-    """What each measured stage made of its device."""
-    varied = _varied([one.cell for one in reached])
-    table = _cell_table(varied, "stage")
-    for title in ("measured", "TFLOP/s", "of dense rate", "GB/s", "of bandwidth"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for one in reached:
-        table.add_row(
-            *_names(one.cell, varied),
-            one.stage,
-            show_seconds(one.latency_s),
-            f"{one.flops_per_s / 1e12:.3g}",
-            f"{100 * one.flops_share:.2g} %",
-            f"{one.bytes_per_s / 1e9:.3g}",
-            f"{100 * one.bytes_share:.2g} %",
-        )
-    return table
+def achieved_sheet(reached: Sequence[Achieved]) -> Sheet:
+    """What each measured stage reached of its device's ceilings."""
+    return Sheet("rates", "Rates reached", "", [
+        *_cell_columns([one.cell for one in reached]),
+        Column("stage", Kind.TEXT, [one.stage for one in reached]),
+        Column("measured", Kind.SECONDS, [one.latency_s for one in reached]),
+        Column("TFLOP/s", Kind.NUMBER, [one.flops_per_s / 1e12 for one in reached]),
+        Column("of dense rate", Kind.PERCENT, [one.flops_share for one in reached]),
+        Column("GB/s", Kind.NUMBER, [one.bytes_per_s / 1e9 for one in reached]),
+        Column("of bandwidth", Kind.PERCENT, [one.bytes_share for one in reached]),
+    ])  # fmt: skip
 
 
-def group_table(errors: Sequence[GroupError]) -> Table:
-    """The fit's error on each group, seen and not seen."""
-    table = _table("group")
-    for title in ("stages", "typically off by", "when left out of the fit"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for error in errors:
-        fitted, left_out = (f"{100 * (factor - 1):.0f} %" for factor in (error.fitted, error.left_out))
-        table.add_row(escape(error.group), str(error.points), fitted, left_out)
-    return table
+def group_sheet(errors: Sequence[GroupError]) -> Sheet:
+    """The fit's error on each group, in the fit and left out of it."""
+    return Sheet("fit-errors", "Errors of the fit", "", [
+        Column("group", Kind.TEXT, [error.group for error in errors]),
+        Column("stages", Kind.COUNT, [error.points for error in errors]),
+        Column("typically off by", Kind.PERCENT, [error.fitted - 1 for error in errors]),
+        Column("when left out of the fit", Kind.PERCENT, [error.left_out - 1 for error in errors]),
+    ])  # fmt: skip
 
 
-def _names(cell: Cell, varied: Sequence[str]) -> list[str]:
-    shown = [backbone_label(cell.axes.backbone), show_resolution(cell.axes.resolution)]
-    return [escape(word) for word in (*shown, *(str(cell.axes.named[axis]) for axis in varied))]
+def _comment(prediction: Prediction) -> str:
+    estimate = prediction.estimate
+    if not estimate.fits:
+        return oom_words(estimate.oom_stage)
+    launched = [stage for stage, e in estimate.stages.items() if e.launch_bound]
+    return f"launch-bound: {', '.join(launched)}" if launched else ""
 
 
-def _varied(cells: Sequence[Cell]) -> list[str]:
-    return [axis for axis in (varied_axes(cells) if cells else []) if axis not in ("backbone", "resolution")]
-
-
-def _cell_table(varied: Sequence[str], *titles: str) -> Table:
-    return _table("backbone", "resolution", *(axis.replace("_", " ") for axis in varied), *titles)
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in titles:
-        table.add_column(title, no_wrap=True)
-    return table
+def _cell_columns(cells: Sequence[Cell]) -> list[Column]:
+    """What identifies cells: backbone, resolution, and every other axis that varies."""
+    varied = [
+        axis for axis in (varied_axes(cells) if cells else []) if axis not in ("backbone", "resolution")
+    ]
+    return [
+        Column("backbone", Kind.TEXT, [backbone_label(cell.axes.backbone) for cell in cells]),
+        Column("resolution", Kind.TEXT, [show_resolution(cell.axes.resolution) for cell in cells]),
+        *(
+            Column(axis.replace("_", " "), Kind.TEXT, [str(cell.axes.named[axis]) for cell in cells])
+            for axis in varied
+            if axis not in ("backbone", "resolution")
+        ),
+    ]

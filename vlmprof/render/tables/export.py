@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from vlmprof.analysis.charts import fitted_panels
+from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import Samples, split_lines
 from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError, unknown
-from vlmprof.render.figures.six_panel import FORMATS, save_six_panel
+from vlmprof.render.figures.files import FORMATS
+from vlmprof.render.figures.six_panel import save_six_panel
 from vlmprof.render.tables.provenance import conduct_sheet
 from vlmprof.render.tables.scaling import (
     cell_sheets,
@@ -174,10 +177,11 @@ def export_run(
 def run_sheets(frame: pd.DataFrame, samples: Samples) -> list[Sheet]:
     """Every table of a run that has rows."""
     lines, columns = split_lines(frame), scaled_columns(frame)
+    fits = fitted_panels(lines, columns)
     sheets = [
-        *cell_sheets(frame, samples),
-        *fits_sheets(lines, columns),
-        marginal_sheet(lines, columns),
+        *cell_sheets(Estimates(frame, samples)),
+        *fits_sheets(fits),
+        marginal_sheet(fits),
         crossovers_sheet(lines, columns, samples),
         frontier_sheet(lines, columns),
         conduct_sheet(frame),

@@ -1,4 +1,4 @@
-"""Where a search found that memory runs out, as a table."""
+"""The result of a search for the largest image or batch that fits, as a table."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def search_sheet(found: Sequence[Frontier]) -> Sheet:
 
 
 def varied_axes(found: Sequence[Frontier]) -> list[str]:
-    """The axes, beside the backbone, in which the lines of a search differ."""
+    """The axes, other than the backbone, in which the lines of a search differ."""
     axes = [axis for axis in found[0].line if axis != "backbone"]
     return [axis for axis in axes if len({str(one.line[axis]) for one in found}) > 1]
 

@@ -1,16 +1,11 @@
-"""A plan on a terminal or in a pipe: every cell, or a summary of many."""
+"""A plan as tables: every cell, or a summary of many."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from rich.cells import cell_len
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Mapping, Sequence
 
 from vlmprof.plan import Cell, varied_axes
+from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value
 from vlmprof.spec import SweepSpec
 
 LONG = 200
@@ -27,107 +22,75 @@ def head_line(spec: SweepSpec, cells: Sequence[Cell]) -> str:
     return f"{spec.name}: {', '.join(fixed)}; {protocol}"
 
 
-def print_cells(console: Console, cells: Sequence[Cell], ids: bool) -> None:
+def plan_sheet(cells: Sequence[Cell], ids: bool = False) -> Sheet:
     """One row per cell; axes with one value are left to the head line."""
-    varied, skipped = _named(cells), any(cell.skip_reason for cell in cells)
-    titles = [*(["cell"] if ids else []), *(name.replace("_", " ") for name in varied), "visual tokens"]
-    numbers = len(titles) - 1
-    titles += ["skipped because"] if skipped else []
-    rows = []
-    for cell in cells:
-        unknown = "" if cell.skip_reason else "–"
-        tokens = unknown if cell.visual_tokens is None else f"{cell.visual_tokens:,}"
-        own, reason = [cell.cell_id] if ids else [], [cell.skip_reason or ""] if skipped else []
-        rows.append([*own, *(str(cell.axes.named[name]) for name in varied), tokens, *reason])
-    widths = [max(map(cell_len, column)) for column in zip(titles, *rows, strict=True)]
-    if sum(widths) + 2 * (len(widths) - 1) <= console.width:
-        _print_lines(console, titles, rows, widths, numbers)
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for i, title in enumerate(titles):
-        justify, overflow = ("right" if i == numbers else "left"), ("fold" if i > numbers else "ellipsis")
-        table.add_column(title, justify=justify, overflow=overflow)  # type: ignore[arg-type]
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
+    columns = [Column("cell", Kind.TEXT, [cell.cell_id for cell in cells])] if ids else []
+    columns += [
+        Column(name.replace("_", " "), Kind.TEXT, [str(cell.axes.named[name]) for cell in cells])
+        for name in _named(cells)
+    ]
+    unknown: list[Value] = [cell.visual_tokens or ("" if cell.skip_reason else "–") for cell in cells]
+    columns.append(Column("visual tokens", Kind.COUNT, unknown))
+    if any(cell.skip_reason for cell in cells):
+        columns.append(Column("skipped because", Kind.TEXT, [cell.skip_reason for cell in cells]))
+    return Sheet("plan", "Plan", "", columns)
 
 
-def _print_lines(
-    console: Console, titles: list[str], rows: Iterable[list[str]], widths: Sequence[int], right: int
-) -> None:
-    """What a table of these columns looks like when nothing is folded, in a fraction of its time."""
-
-    def line(words: list[str]) -> str:
-        padded = [
-            " " * (width - cell_len(word)) + word if i == right else word + " " * (width - cell_len(word))
-            for i, (word, width) in enumerate(zip(words, widths, strict=True))
-        ]
-        return "  ".join(padded)
-
-    console.print(Text(line(titles), style="bold"))
-    console.file.write("".join(f"{line(row)}\n" for row in rows))
-
-
-def print_summary(console: Console, cells: Sequence[Cell]) -> None:
+def summary_sheets(cells: Sequence[Cell]) -> list[Sheet]:
     """What is varied, what each backbone runs and what is skipped, whatever the number of cells."""
-    values = {
+    varied = {
         axis: list(dict.fromkeys(str(c.axes.named[axis]) for c in cells)) for axis in varied_axes(cells)
     }
-    console.print()
-    console.print(_varied_table(values))
-    console.print()
-    console.print(_backbone_table(cells))
-    _print_reasons(console, cells)
+    sheets = [
+        Sheet("varied", "Varied", "", [
+            Column("varied", Kind.TEXT, [axis.replace("_", " ") for axis in varied]),
+            Column("", Kind.COUNT, [len(values) for values in varied.values()]),
+            Column("values", Kind.TEXT, [", ".join(values) for values in varied.values()]),
+        ]),
+        _backbones_sheet(_by_backbone(cells)),
+        _skipped_sheet(_by_backbone([cell for cell in cells if cell.skip_reason is not None])),
+    ]  # fmt: skip
+    return [sheet for sheet in sheets if len(sheet)]
 
 
-def _varied_table(values: dict[str, list[str]]) -> Table:
-    table = _table("varied", "", "values")
-    table.columns[1].justify = "right"
-    for axis, known in values.items():
-        table.add_row(axis.replace("_", " "), str(len(known)), escape(", ".join(known)))
-    return table
-
-
-def _backbone_table(cells: Sequence[Cell]) -> Table:
-    by_backbone: dict[str, list[Cell]] = {}
+def _by_backbone(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    found: dict[str, list[Cell]] = {}
     for cell in cells:
-        by_backbone.setdefault(cell.axes.backbone, []).append(cell)
-    skips = any(cell.skip_reason for cell in cells)
-    table = _table(
-        "backbone", "cells to run", "resolutions", "visual tokens", *(["skipped"] if skips else [])
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for backbone, own in by_backbone.items():
-        run = sorted((c for c in own if c.skip_reason is None), key=lambda c: c.height_px * c.width_px)
-        tokens = sorted(cell.visual_tokens for cell in run if cell.visual_tokens is not None)
-        skipped = [f"{len(own) - len(run):,}" if len(own) > len(run) else ""] if skips else []
-        table.add_row(
-            escape(backbone),
-            f"{len(run):,}",
-            _range([cell.axes.resolution for cell in run]),
-            _range([f"{count:,}" for count in tokens]) or "–",
-            *skipped,
-        )
-    return table
+        found.setdefault(cell.axes.backbone, []).append(cell)
+    return found
 
 
-def _print_reasons(console: Console, cells: Sequence[Cell]) -> None:
+def _backbones_sheet(by_backbone: Mapping[str, Sequence[Cell]]) -> Sheet:
+    run = [
+        sorted((c for c in own if c.skip_reason is None), key=lambda c: c.height_px * c.width_px)
+        for own in by_backbone.values()
+    ]
+    tokens = [sorted(c.visual_tokens for c in cells if c.visual_tokens is not None) for cells in run]
+    skipped: list[Value] = [
+        len(own) - len(cells) or None for own, cells in zip(by_backbone.values(), run, strict=True)
+    ]
+    return Sheet("backbones", "Backbones", "", [
+        Column("backbone", Kind.TEXT, list(by_backbone)),
+        Column("cells to run", Kind.COUNT, [len(cells) for cells in run]),
+        Column("resolutions", Kind.COUNT, [_range([c.axes.resolution for c in cells]) for cells in run]),
+        Column(
+            "visual tokens", Kind.COUNT, [_range([f"{count:,}" for count in own]) or "–" for own in tokens]
+        ),
+        *([Column("skipped", Kind.COUNT, skipped)] if any(skipped) else []),
+    ])  # fmt: skip
+
+
+def _skipped_sheet(by_backbone: Mapping[str, Sequence[Cell]]) -> Sheet:
     """For each backbone the first of its reasons, and the other resolutions that it skips."""
-    by_backbone: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if cell.skip_reason is not None:
-            by_backbone.setdefault(cell.axes.backbone, []).append(cell)
-    if not by_backbone:
-        return
-    console.print()
-    table = _table("skipped", "because")
-    table.columns[0].justify = "right"
+    reasons: list[Value] = []
     for skipped in by_backbone.values():
         _, *others = dict.fromkeys(cell.axes.resolution for cell in skipped)
         more = f"; nor {', '.join(others)}" if others else ""
-        table.add_row(f"{len(skipped):,}", escape(f"{skipped[0].skip_reason}{more}"))
-    console.print(table)
+        reasons.append(f"{skipped[0].skip_reason}{more}")
+    return Sheet("skipped", "Skipped", "", [
+        Column("skipped", Kind.COUNT, [len(skipped) for skipped in by_backbone.values()]),
+        Column("because", Kind.TEXT, reasons),
+    ])  # fmt: skip
 
 
 def _range(values: Sequence[str]) -> str:
@@ -140,10 +103,3 @@ def _range(values: Sequence[str]) -> str:
 def _named(cells: Sequence[Cell]) -> list[str]:
     """The axes that each cell has a column for."""
     return list(dict.fromkeys(("backbone", "resolution", *varied_axes(cells))))
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    return table

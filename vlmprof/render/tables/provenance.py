@@ -1,4 +1,4 @@
-"""The table of how each cell was measured: counts, what starting took, the machine meanwhile, what ran."""
+"""The table of how each cell was measured: iterations, start-up times, clocks and load, kernels."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def conduct_sheet(frame: pd.DataFrame) -> Sheet:
         if any_measured(rows, name)
     ]
     if "llm_shared_from" in rows and rows["llm_shared_from"].notna().any():
-        donors = [name if isinstance(name, str) else "own" for name in rows["llm_shared_from"].tolist()]
-        columns.append(Column("LLM measured in", Kind.TEXT, donors))
+        sources = [name if isinstance(name, str) else "own" for name in rows["llm_shared_from"].tolist()]
+        columns.append(Column("LLM measured in", Kind.TEXT, sources))
     chosen = rows["backends"].tolist() if "backends" in rows else []
     if any(isinstance(parts, dict) and parts for parts in chosen):
         words = [", ".join(map(" ".join, parts.items())) for parts in chosen]
         columns.append(Column("kernels", Kind.TEXT, words))
     note = (
-        "First iteration: with what compiling, tuning and first allocations took; it is never among the "
+        "First iteration: includes compiling, tuning and first allocations; it is never among the "
         "measured ones. Other load: processor time that other processes took per second."
     )
     return Sheet("conduct", "How it was measured", note, columns if len(rows) else ())

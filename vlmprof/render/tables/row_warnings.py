@@ -1,4 +1,4 @@
-"""What rows say beside their numbers: warnings about samples, and what disturbed the machine meanwhile."""
+"""Warnings of rows: about their samples, and about what disturbed the machine during the measurement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlmprof.render.labels import backbone_label
 
 
 def row_warnings(row: Mapping[Any, Any]) -> list[str]:
-    """What a row says is odd about its samples, and what disturbed the machine meanwhile."""
+    """The warnings about a row's samples, and what disturbed the machine during its measurement."""
     lists = (row.get(name) for name in ("warnings", "disturbances"))
     return [str(words) for found in lists if isinstance(found, list | tuple) for words in found]
 

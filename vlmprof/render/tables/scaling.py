@@ -1,4 +1,4 @@
-"""The tables of a run: its cells, each stage, fits, crossovers, marginal costs, and where memory ended."""
+"""The tables of a run: cells, stages, fits, crossovers, marginal costs, out-of-memory frontier."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from vlmprof.analysis.charts import FittedPanel
 from vlmprof.analysis.crossover import all_crossovers
-from vlmprof.analysis.frames import (
-    Line,
-    Samples,
-    any_measured,
-    column_intervals,
-    numbers,
-    show_resolution,
-)
-from vlmprof.analysis.scaling import Fit, fit_line
+from vlmprof.analysis.estimates import Estimates
+from vlmprof.analysis.frames import Line, Samples, any_measured, numbers, show_resolution
+from vlmprof.analysis.scaling import Fit
 from vlmprof.records import STAGES, Status
 from vlmprof.render.labels import line_label
 from vlmprof.render.tables.cells import status_words
 from vlmprof.render.tables.row_warnings import has_message
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values
-from vlmprof.render.tables.stages import median_columns, name_columns, stage_sheet
+from vlmprof.render.tables.stages import median_column, name_columns, ok_places, stage_sheet
 
 SCALED = {
     "host_vision_s": ("host vision", Kind.SECONDS),
@@ -46,7 +41,7 @@ _BESIDE = (
 """Figures of a cell that no fit is made to."""
 
 MARGINAL_AT = (196, 1024, 4096, 16_384, 65_536)
-"""Token counts at which marginal costs are told: those of 224², 512², 1024², 2048² and 4096²."""
+"""Token counts at which marginal costs are shown: those of 224², 512², 1024², 2048² and 4096²."""
 
 _KILO = 1000.0
 
@@ -62,34 +57,29 @@ def scaled_columns(frame: pd.DataFrame) -> dict[str, tuple[str, Kind]]:
     return found
 
 
-def cell_sheets(frame: pd.DataFrame, samples: Samples | None = None) -> list[Sheet]:
+def cell_sheets(estimates: Estimates) -> list[Sheet]:
     """A table of all cells with their figures and how they ended, then one for each measured stage."""
+    frame = estimates.frame
     latencies = [
-        column
+        str(column)
         for column in frame
         if str(column).endswith("_s") and "_per_" not in str(column) and any_measured(frame, str(column))
     ]
-    shown = {
-        name: column_values(numbers(frame, name), column_intervals(frame, name, samples))
-        for name in map(str, latencies)
-    }
+    shown = {name: column_values(numbers(frame, name), estimates.mean_ends(name)) for name in latencies}
     stages = [stage for stage in STAGES if f"host_{stage}_s" in shown or f"gpu_{stage}_s" in shown]
-    ok = np.flatnonzero((frame["status"] == Status.OK).to_numpy())
-    rows = frame.iloc[ok].reset_index(drop=True)
+    ok = ok_places(frame).tolist()
     kept = {column: [values[i] for i in ok] for column, values in shown.items()}
-    return [
-        _cells_sheet(frame, shown, samples),
-        *(stage_sheet(rows, stage, kept, samples) for stage in stages),
-    ]
+    return [_cells_sheet(estimates, shown), *(stage_sheet(estimates, stage, kept) for stage in stages)]
 
 
-def _cells_sheet(frame: pd.DataFrame, shown: Mapping[str, list[Value]], samples: Samples | None) -> Sheet:
+def _cells_sheet(estimates: Estimates, shown: Mapping[str, list[Value]]) -> Sheet:
+    frame = estimates.frame
     columns = name_columns(frame)
     columns.append(Column("visual tokens", Kind.COUNT, column_values(numbers(frame, "visual_tokens"))))
     for name, (title, kind) in scaled_columns(frame).items():
         columns.append(Column(title, kind, shown.get(name) or column_values(numbers(frame, name))))
         if name == "end_to_end_s":
-            columns += median_columns(frame, name, samples, "end-to-end median")
+            columns += median_column(estimates.medians(name), "end-to-end median")
     for name, title, kind in _BESIDE:
         if any_measured(frame, name):
             columns.append(Column(title, kind, column_values(numbers(frame, name))))
@@ -100,16 +90,17 @@ def _cells_sheet(frame: pd.DataFrame, shown: Mapping[str, list[Value]], samples:
     return Sheet("cells", "Cells", note, columns)
 
 
-def fits_sheets(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) -> list[Sheet]:
+def fits_sheets(panels: Sequence[FittedPanel]) -> list[Sheet]:
     """Fixed, linear and quadratic parts of every line: a table of latencies and one of memory."""
     sheets = []
-    for kind, word in ((Kind.SECONDS, "latency"), (Kind.BYTES, "memory")):
-        chosen = {column: title for column, (title, its_kind) in columns.items() if its_kind is kind}
+    for kind, unit, word in ((Kind.SECONDS, "s", "latency"), (Kind.BYTES, "bytes", "memory")):
+        chosen = [panel for panel in panels if panel.unit == unit]
+        by_line = zip(*(panel.lines for panel in chosen), strict=True)
         fits = [
-            (line_label(line), title, fit)
-            for line in lines
-            for column, title in chosen.items()
-            if (fit := fit_line(line, column)) is not None
+            (line_label(fitted.line), SCALED[panel.column][0], fitted.fit)
+            for one_line in by_line
+            for panel, fitted in zip(chosen, one_line, strict=True)
+            if fitted is not None
         ]
         if fits:
             sheets.append(_fits_sheet(fits, kind, word))
@@ -119,8 +110,8 @@ def fits_sheets(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) -> 
 def _fits_sheet(fits: Sequence[tuple[str, str, Fit]], kind: Kind, word: str) -> Sheet:
     note = (
         "y = fixed + linear · n + quadratic · n² in visual tokens n, by relative least squares, with 95 % "
-        "intervals; a part whose interval holds zero cannot be told from zero. Misfit: root mean square of "
-        "the relative residuals; a large one says that this model does not describe the line."
+        "intervals; a part whose interval holds zero cannot be distinguished from zero. Misfit: root mean "
+        "square of the relative residuals; a large one says that this model does not describe the line."
     )
     quadratics = [fit.quadratic for *_, fit in fits]
     columns = [
@@ -140,15 +131,21 @@ def _fits_sheet(fits: Sequence[tuple[str, str, Fit]], kind: Kind, word: str) -> 
     return Sheet(f"fits-{word}", f"Scaling of {word} with visual tokens", note, columns)
 
 
-def marginal_sheet(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) -> Sheet:
+def marginal_sheet(panels: Sequence[FittedPanel]) -> Sheet:
     """What one more visual token costs in the encoder and in prefill, at several token counts."""
-    clocked = "gpu" if "gpu_vision_s" in columns or "gpu_prefill_s" in columns else "host"
-    rows = []
-    for line in lines:
-        for stage, title in (("vision", "encoder"), ("prefill", "prefill")):
-            fit = fit_line(line, f"{clocked}_{stage}_s")
-            if fit is not None:
-                rows.append((line_label(line), title, fit))
+    fitted = {panel.column: panel.lines for panel in panels}
+    clocked = "gpu" if "gpu_vision_s" in fitted or "gpu_prefill_s" in fitted else "host"
+    stages = [
+        (title, fitted[f"{clocked}_{stage}_s"])
+        for stage, title in (("vision", "encoder"), ("prefill", "prefill"))
+        if f"{clocked}_{stage}_s" in fitted
+    ]
+    rows = [
+        (line_label(one.line), title, one.fit)
+        for i in range(len(stages[0][1]) if stages else 0)
+        for title, lines in stages
+        if (one := lines[i]) is not None
+    ]
     inside = [n for n in MARGINAL_AT if any(fit.tokens_low <= n <= fit.tokens_high for *_, fit in rows)]
     return Sheet(
         "marginal",
@@ -174,7 +171,7 @@ def marginal_sheet(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) 
 
 
 def crossovers_sheet(
-    lines: Sequence[Line], columns: dict[str, tuple[str, Kind]], samples: Samples | None
+    lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]], samples: Samples | None
 ) -> Sheet:
     """Where one backbone becomes cheaper than another."""
     found = [
@@ -203,21 +200,18 @@ def crossovers_sheet(
     )
 
 
-def frontier_sheet(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) -> Sheet:
+def frontier_sheet(lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]]) -> Sheet:
     """For each line the largest image that ran, and the first that ran out of memory and where."""
     memory = next((name for name in ("peak_allocated_bytes", "peak_rss_bytes") if name in columns), None)
-    largest: list[Value] = []
-    peaks: list[Value] = []
-    first: list[Value] = []
-    where: list[Value] = []
-    for line in lines:
-        ok = line.rows[line.rows["status"] == Status.OK]
-        out = line.rows[line.rows["status"] == Status.OOM]
-        largest.append(None if ok.empty else show_resolution(ok["resolution"].iloc[-1]))
-        peak = numbers(ok, memory)[-1] if memory and not ok.empty else np.nan
-        peaks.append(None if peak != peak else float(peak))
-        first.append("none" if out.empty else show_resolution(out["resolution"].iloc[0]))
-        where.append(None if out.empty else status_words(dict(out.iloc[0])).removeprefix("out of memory in "))
+    last = [int(np.flatnonzero(line.ok)[-1]) if line.ok.any() else None for line in lines]
+    first = [line.first_oom for line in lines]
+    largest: list[Value] = [
+        None if i is None else line.resolutions[i] for line, i in zip(lines, last, strict=True)
+    ]
+    peaks = np.array([
+        np.nan if i is None or memory is None else line.measured(memory)[i]
+        for line, i in zip(lines, last, strict=True)
+    ])  # fmt: skip
     return Sheet(
         "frontier",
         "Out-of-memory frontier",
@@ -225,16 +219,20 @@ def frontier_sheet(lines: Sequence[Line], columns: dict[str, tuple[str, Kind]]) 
         [
             Column("line", Kind.TEXT, [line_label(line) for line in lines]),
             Column("largest that ran", Kind.TEXT, largest),
-            Column(columns[memory][0] if memory else "peak memory", Kind.BYTES, peaks),
-            Column("first out of memory", Kind.TEXT, first),
-            Column("in", Kind.TEXT, where),
+            Column(columns[memory][0] if memory else "peak memory", Kind.BYTES, column_values(peaks)),
+            Column(
+                "first out of memory",
+                Kind.TEXT,
+                ["none" if oom is None else show_resolution(oom.resolution) for oom in first],
+            ),
+            Column("in", Kind.TEXT, [None if oom is None else oom.stage for oom in first]),
         ],
     )
 
 
 def _status_column(frame: pd.DataFrame) -> list[Value]:
     words: list[Value] = ["ok"] * len(frame)
-    told = np.flatnonzero(has_message(frame) | (frame["status"] != Status.OK).to_numpy())
-    for i, row in zip(told.tolist(), frame.iloc[told].to_dict("records"), strict=True):
+    notable = np.flatnonzero(has_message(frame) | (frame["status"] != Status.OK).to_numpy())
+    for i, row in zip(notable.tolist(), frame.iloc[notable].to_dict("records"), strict=True):
         words[i] = status_words(row)
     return words

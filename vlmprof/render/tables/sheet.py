@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmprof.analysis.intervals import Interval
+from vlmprof.units import bytes_unit, seconds_unit
 
 Value = str | int | float | list[float] | None
 
@@ -38,6 +39,10 @@ class Column:
     title: str
     kind: Kind
     values: Sequence[Value]
+    rank: int = 0
+    """Which columns a narrow terminal leaves out first: the highest; those of rank 0 are always there."""
+    half_width: bool = False
+    """Intervals are shown as `12.3 ms ± 2.1 %`, half their width, and not by their ends."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class Sheet:
     note: str
     """What a reader has to know to read it, in a sentence or two."""
     columns: Sequence[Column] = field(default_factory=tuple)
+    head: str = ""
+    """What is the same in every row, said once above a printed table."""
 
     def __len__(self) -> int:
         return len(self.columns[0].values) if self.columns else 0
@@ -61,7 +68,10 @@ class Sheet:
 
     def text_rows(self, most: int | None = None) -> list[list[str]]:
         """The cells as people read them, row by row, `most` rows at most."""
-        shown = [[show(column.kind, v) for v in column.values[:most]] for column in self.columns]
+        shown = [
+            [(show_half_width if column.half_width else show)(column.kind, v) for v in column.values[:most]]
+            for column in self.columns
+        ]
         return [list(row) for row in zip(*shown, strict=True)]
 
 
@@ -81,6 +91,19 @@ def show(kind: Kind, value: Value) -> str:
     return f"{text}{unit}"
 
 
+def show_half_width(kind: Kind, value: Value) -> str:
+    """A value for people, an interval as half its width: `12.3 ms ± 2.1 %`."""
+    if not isinstance(value, list):
+        return show(kind, value)
+    middle, low, high = value
+    if middle <= 0:
+        return show(kind, middle)
+    percent = 100 * (high - low) / 2 / middle
+    # how much over 100 % says nothing more
+    width = "over 100" if percent > 100 else f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
+    return f"{show(kind, middle)} ± {width} %"
+
+
 def interval_values(interval: Interval | None) -> list[float] | None:
     """An interval as a sheet keeps it."""
     return None if interval is None else [interval.value, interval.low, interval.high]
@@ -97,25 +120,16 @@ def column_values(
     return values
 
 
-def seconds_unit(largest: float) -> tuple[str, float]:
-    """The unit in which seconds up to `largest` read best, and its size."""
-    units = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
-    return next(((unit, size) for unit, size in units if largest >= size), ("ps", 1e-12))
-
-
-def bytes_unit(largest: float) -> tuple[str, float]:
-    """The unit in which bytes up to `largest` read best, and its size."""
-    units = (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10))
-    return next(((unit, size) for unit, size in units if largest >= size), ("B", 1.0))
+def unit_of_kind(kind: Kind, largest: float) -> tuple[str, float]:
+    """The unit in which values of a kind up to `largest` read best, and its size; plain numbers have none."""
+    if kind is Kind.SECONDS:
+        return seconds_unit(largest)
+    return bytes_unit(largest) if kind is Kind.BYTES else ("", 1.0)
 
 
 def _unit(kind: Kind, numbers: Iterable[float]) -> tuple[str, float]:
-    largest = max(map(abs, numbers))
-    if kind is Kind.SECONDS:
-        unit, size = seconds_unit(largest)
-        return f" {unit}", size
-    if kind is Kind.BYTES:
-        unit, size = bytes_unit(largest)
+    if kind in (Kind.SECONDS, Kind.BYTES):
+        unit, size = unit_of_kind(kind, max(map(abs, numbers)))
         return f" {unit}", size
     return {Kind.RATIO: ("×", 1.0), Kind.PERCENT: (" %", 0.01)}.get(kind, ("", 1.0))
 

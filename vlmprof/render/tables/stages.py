@@ -8,21 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.frames import (
-    Samples,
-    any_measured,
-    column_medians,
-    numbers,
-    show_resolution,
-    varying_axes,
-)
+from vlmprof.analysis.charts import gpu_waiting, host_over_gpu
+from vlmprof.analysis.estimates import Estimates
+from vlmprof.analysis.frames import Samples, any_measured, numbers, show_resolution, varying_axes
 from vlmprof.analysis.percentiles import PERCENTILES, supported_percentile
+from vlmprof.records import Status
 from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values
 
 
 def name_columns(frame: pd.DataFrame) -> list[Column]:
-    """What tells the rows of a run apart: backbone, resolution, and every other axis that varies."""
+    """What identifies the rows of a run: backbone, resolution, and every other axis that varies."""
     labels = {name: backbone_label(str(name)) for name in frame["backbone"].unique()}
     resolutions = {name: show_resolution(name) for name in frame["resolution"].unique()}
     return [
@@ -35,10 +31,10 @@ def name_columns(frame: pd.DataFrame) -> list[Column]:
     ]
 
 
-def stage_sheet(
-    ok: pd.DataFrame, stage: str, shown: Mapping[str, list[Value]], samples: Samples | None
-) -> Sheet:
-    """The table of one stage of `ok` rows; `shown` holds latencies with their intervals by column."""
+def stage_sheet(estimates: Estimates, stage: str, shown: Mapping[str, list[Value]]) -> Sheet:
+    """The table of one stage, of the `ok` rows; `shown` holds their latencies with intervals by column."""
+    places = ok_places(estimates.frame)
+    ok = estimates.frame.iloc[places].reset_index(drop=True)
     columns = [
         *name_columns(ok),
         Column("visual tokens", Kind.COUNT, column_values(numbers(ok, "visual_tokens"))),
@@ -55,8 +51,8 @@ def stage_sheet(
         columns.append(Column("GPU waiting", Kind.PERCENT, column_values(gpu_waiting(ok, stage))))
         note += " GPU waiting: the share of the GPU latency in which no kernel ran."
     clocked = gpu if gpu in shown else host
-    columns += median_columns(ok, clocked, samples, "median")
-    columns += _percentile_columns(ok, clocked, samples)
+    columns += median_column(estimates.medians(clocked)[places], "median")
+    columns += _percentile_columns(ok, clocked, estimates.samples)
     rates = _rate_columns(ok, stage)
     if rates:
         columns += rates
@@ -72,15 +68,19 @@ def stage_sheet(
     return Sheet(f"stage-{stage}", stage.capitalize(), note, columns)
 
 
-def median_columns(frame: pd.DataFrame, latency: str, samples: Samples | None, title: str) -> list[Column]:
-    """The medians of a latency with their intervals, if its samples are known."""
-    medians = column_medians(frame, latency, samples)
+def median_column(medians: npt.NDArray[np.float64], title: str) -> list[Column]:
+    """A column of medians with their intervals, (rows, 3); none where no row has samples."""
     if not np.isfinite(medians[:, 0]).any():
         return []
     return [Column(title, Kind.SECONDS, column_values(medians[:, 0], medians[:, 1:]))]
 
 
-def _percentile_columns(ok: pd.DataFrame, latency: str, samples: Samples | None) -> list[Column]:
+def ok_places(frame: pd.DataFrame) -> npt.NDArray[np.int_]:
+    """Where the `ok` rows of a frame are."""
+    return np.flatnonzero((frame["status"] == Status.OK).to_numpy())
+
+
+def _percentile_columns(ok: pd.DataFrame, latency: str, samples: Samples) -> list[Column]:
     """The high percentiles of a latency that the counts of samples support, for the rows where they do."""
     if not samples:
         return []
@@ -94,7 +94,7 @@ def _percentile_columns(ok: pd.DataFrame, latency: str, samples: Samples | None)
 
 
 def _rate_columns(ok: pd.DataFrame, stage: str) -> list[Column]:
-    """FLOP/s and bytes per second of a stage beside the device's ceilings, where they are known."""
+    """FLOP/s and bytes per second of a stage, and their shares of the device's ceilings if known."""
     found = []
     for work, title, size, ceiling, rival in (
         ("flops", "TFLOP/s", 1e12, "matmul_ceiling_flops_per_s", "matrix product"),
@@ -108,13 +108,3 @@ def _rate_columns(ok: pd.DataFrame, stage: str) -> list[Column]:
                 share = reached / numbers(ok, ceiling)
                 found.append(Column(f"of {rival}", Kind.PERCENT, column_values(share)))
     return found
-
-
-def host_over_gpu(frame: pd.DataFrame, stage: str) -> npt.NDArray[np.float64]:
-    """Host over GPU latency of a stage, per row."""
-    return numbers(frame, f"host_{stage}_s") / numbers(frame, f"gpu_{stage}_s")
-
-
-def gpu_waiting(frame: pd.DataFrame, stage: str) -> npt.NDArray[np.float64]:
-    """The share of a stage's GPU latency in which no kernel ran, per row."""
-    return np.maximum(1 - numbers(frame, f"gpu_busy_{stage}_s") / numbers(frame, f"gpu_{stage}_s"), 0.0)

@@ -1,0 +1,91 @@
+"""Each row's mean or median with its 95 % interval, computed once per column of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vlmprof.analysis.frames import Samples, Statistic, numbers
+from vlmprof.analysis.intervals import interval_ends, medians_with_ends
+from vlmprof.analysis.sums import SUMMED, in_parts, sum_ends, sum_of_medians
+from vlmprof.records import Status
+
+Floats = npt.NDArray[np.float64]
+
+
+class Estimates:
+    """The estimates of a frame's columns, shared by every table and figure that is made of it.
+
+    Args:
+        frame: the rows of a run.
+        samples: raw values by cell id and column name. Without them nothing has an interval.
+    """
+
+    def __init__(self, frame: pd.DataFrame, samples: Samples | None = None) -> None:
+        self.frame = frame
+        self.samples: Samples = samples or {}
+        self._ends: dict[str, Floats] = {}
+        self._medians: dict[str, Floats] = {}
+
+    def mean_ends(self, column: str) -> Floats:
+        """Low and high end of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
+        if column not in self._ends:
+            self._ends[column] = column_intervals(self.frame, column, self.samples)
+        return self._ends[column]
+
+    def medians(self, column: str) -> Floats:
+        """Each row's median with the ends of its 95 % interval, shape (rows, 3); NaN without samples."""
+        if column not in self._medians:
+            self._medians[column] = column_medians(self.frame, column, self.samples)
+        return self._medians[column]
+
+    def points(self, column: str, statistic: Statistic) -> Floats:
+        """What is drawn for each row, with low and high end of its 95 % interval, shape (rows, 3).
+
+        NaN where nothing was measured. A row without samples has its mean, whatever `statistic` is, and no
+        ends.
+        """
+        means = numbers(self.frame, column)
+        means[(self.frame["status"] != Status.OK).to_numpy()] = np.nan
+        if statistic == "mean":
+            points = np.column_stack([means, self.mean_ends(column)])
+        else:
+            medians = self.medians(column)
+            known = np.isfinite(medians[:, 0])
+            points = np.column_stack([np.where(known, medians[:, 0], means), medians[:, 1:]])
+        points[np.isnan(means)] = np.nan
+        return points
+
+
+def column_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) -> Floats:
+    """Low and high end of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
+    ends = interval_ends(_streams(frame, column, samples))
+    for i, own in _summed(frame, column, samples):
+        ends[i] = sum_ends(own)
+    return ends
+
+
+def column_medians(frame: pd.DataFrame, column: str, samples: Samples | None) -> Floats:
+    """Each row's median with low and high end of its 95 % interval, shape (rows, 3); NaN without samples."""
+    medians = medians_with_ends(_streams(frame, column, samples))
+    for i, own in _summed(frame, column, samples):
+        medians[i] = sum_of_medians(own)
+    return medians
+
+
+def _streams(frame: pd.DataFrame, column: str, samples: Samples | None) -> list[Sequence[float]]:
+    known = samples or {}
+    return [known.get(cell, {}).get(column, ()) for cell in frame["cell_id"].tolist()]
+
+
+def _summed(
+    frame: pd.DataFrame, column: str, samples: Samples | None
+) -> Iterator[tuple[int, Mapping[str, Sequence[float]]]]:
+    """Rows, with their samples, of which this column is a sum of two measurements."""
+    if samples and column == SUMMED:
+        for i, cell in enumerate(frame["cell_id"].tolist()):
+            if in_parts(own := samples.get(cell, {})):
+                yield i, own

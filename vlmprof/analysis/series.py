@@ -1,0 +1,196 @@
+"""The data of the scaling figure, computed once: matplotlib and the report's script draw the same object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vlmprof.analysis.estimates import Estimates
+from vlmprof.analysis.frames import Line, Samples, Statistic, any_measured, split_lines
+from vlmprof.analysis.reference import another_device_in, load_reference, reference_title
+from vlmprof.records import Status
+
+Floats = npt.NDArray[np.float64]
+
+Unit = Literal["s", "bytes"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line in one panel: a value for each cell of the line, shape (cells,), in the panel's unit."""
+
+    line: Line
+    """Image sizes, the first out of memory, and what label and style are made from."""
+    values: Floats
+    """Means or medians; NaN where nothing was measured."""
+    low: Floats
+    high: Floats
+    """Ends of the 95 % interval; NaN without samples."""
+    weight_bytes: Floats | None = None
+    """The part of a memory that is weights, where the panel shows it."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is anything to draw."""
+        return bool(np.isfinite(self.values).any())
+
+
+@dataclass(frozen=True)
+class PanelData:
+    """One panel of the scaling figure."""
+
+    letter: str
+    title: str
+    unit: Unit
+    """Of every value in the panel."""
+    series: Sequence[Series]
+    reference: Sequence[Series]
+    """Published points, to be drawn pale behind the others."""
+    message: str | None
+    """What the panel says in words because no cell of the run was measured; None where one was."""
+    shows_oom: bool
+
+    @property
+    def quantity(self) -> str:
+        """What the y axis is labelled."""
+        return "Memory" if self.unit == "bytes" else "Latency"
+
+
+@dataclass(frozen=True)
+class FigureData:
+    """The scaling figure of a run: six panels against image size."""
+
+    lines: Sequence[Line]
+    panels: Sequence[PanelData]
+    resolutions: Mapping[float, str]
+    """Tick labels by pixel count, ascending."""
+    statistic: Statistic
+    has_intervals: bool
+    sums_two_measurements: bool
+    """Whether some end-to-end latency is a sum, because cells share an LLM."""
+    failed_cells: int
+    timed_out_cells: int
+    reference_title: str | None
+    reference_on_another_device: bool
+
+
+def scaling_figure(
+    estimates: Estimates, lines: Sequence[Line], statistic: Statistic, reference: str | None = None
+) -> FigureData:
+    """The scaling figure of a run.
+
+    Args:
+        estimates: of the run's frame.
+        lines: those of the frame to draw.
+        statistic: `mean`, or `median` where there are samples.
+        reference: published points to draw behind, by name (`kuo2026`): those of the run's own backbones (of
+            all, where the run has none of them) up to its largest image.
+
+    Raises `UserError` for an unknown reference.
+    """
+    cells = np.concatenate([line.places for line in lines])
+    frame = estimates.frame.iloc[np.sort(cells)]
+    behind = _reference_lines(reference, lines) if reference else []
+    panels = [_panel(*about, estimates, lines, behind, statistic) for about in _panels_for(frame)]
+    status = frame["status"]
+    shared = "llm_shared_from" in frame and bool(frame["llm_shared_from"].notna().any())
+    return FigureData(
+        lines=lines,
+        panels=panels,
+        resolutions=resolution_labels(lines),
+        statistic=statistic,
+        has_intervals=any(np.isfinite(series.low).any() for series in panels[2].series),
+        sums_two_measurements=shared,
+        failed_cells=int((status == Status.ERROR).sum()),
+        timed_out_cells=int((status == Status.TIMEOUT).sum()),
+        reference_title=reference_title(reference) if reference else None,
+        reference_on_another_device=bool(reference and another_device_in(reference, frame)),
+    )
+
+
+def run_figure(
+    frame: pd.DataFrame, samples: Samples | None, statistic: Statistic, reference: str | None = None
+) -> FigureData:
+    """The scaling figure of all lines of a run, from its rows and raw samples.
+
+    Raises `UserError` for a frame without rows and for an unknown reference.
+    """
+    return scaling_figure(Estimates(frame, samples), split_lines(frame), statistic, reference)
+
+
+def resolution_labels(lines: Iterable[Line]) -> dict[float, str]:
+    """Tick labels by pixel count, ascending; of several shapes with one count, the first met is named."""
+    labels: dict[float, str] = {}
+    for line in lines:
+        for pixels, label in zip(line.pixels.tolist(), line.resolutions, strict=True):
+            labels.setdefault(pixels, label)
+    return dict(sorted(labels.items()))
+
+
+def _panels_for(frame: pd.DataFrame) -> list[tuple[str, str, str, str]]:
+    """Letter, title, column, and what to say without a value: six panels in the order of the paper."""
+    no_gpu, nothing = "no GPU clock on this device", "not measured"
+    memory = ("f", "Peak allocated", "peak_allocated_bytes", nothing)
+    if any_measured(frame, "peak_rss_bytes") and not any_measured(frame, "peak_allocated_bytes"):
+        memory = ("f", "Peak resident", "peak_rss_bytes", nothing)
+    return [
+        ("a", "Host vision", "host_vision_s", nothing),
+        ("b", "Host LLM", "host_prefill_s", nothing),
+        ("c", "End-to-end", "end_to_end_s", nothing),
+        ("d", "GPU vision", "gpu_vision_s", no_gpu),
+        ("e", "GPU LLM", "gpu_prefill_s", no_gpu),
+        memory,
+    ]
+
+
+def _panel(
+    letter: str,
+    title: str,
+    column: str,
+    when_empty: str,
+    estimates: Estimates,
+    lines: Sequence[Line],
+    behind: Sequence[Line],
+    statistic: Statistic,
+) -> PanelData:
+    points = estimates.points(column, statistic)
+    series = []
+    for line in lines:
+        values, low, high = points[line.places].T
+        weights = line.measured("weight_bytes") if column == "peak_rss_bytes" else None
+        series.append(Series(line, values, low, high, weights))
+    unknown = [np.full(line.pixels.size, np.nan) for line in behind]
+    pale = [Series(line, line.measured(column), nan, nan) for line, nan in zip(behind, unknown, strict=True)]
+    measured = any(one.measured for one in series)
+    any_ok = any(line.ok.any() for line in lines)
+    if not any_ok:
+        all_oom = all(line.first_oom is not None for line in lines)
+        when_empty = "out of memory at every resolution" if all_oom else "no cell was measured"
+    return PanelData(
+        letter=letter,
+        title=title,
+        unit=unit_of(column),
+        series=series,
+        reference=pale,
+        message=None if measured else when_empty,
+        shows_oom=measured or not any_ok,
+    )
+
+
+def _reference_lines(name: str, ours: Sequence[Line]) -> list[Line]:
+    points = load_reference(name)
+    shared = points[points["backbone"].isin({line.backbone for line in ours})]
+    points = points if shared.empty else shared
+    points = points[points["height_px"] * points["width_px"] <= max(line.pixels[-1] for line in ours)]
+    lines = split_lines(points) if len(points) else []
+    return [Line(line.backbone, {"reference": name}, line.rows, line.places) for line in lines]
+
+
+def unit_of(column: str) -> Unit:
+    """The unit in which a column of a run is stored, by its name."""
+    return "bytes" if column.endswith("_bytes") else "s"

@@ -1,0 +1,28 @@
+"""Tables of a command: printed, and written to files where that is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vlmprof.render.tables.sheet import Sheet
+
+SaveOption = Annotated[
+    Path | None,
+    typer.Option("--save-tables", help="Also write the tables to this folder: CSV, LaTeX and Markdown."),
+]
+
+
+def show_sheet(sheet: Sheet, save_to: Path | None = None) -> None:
+    """Print a table, and write it to a folder in every format. Raises `UserError` if that cannot be done."""
+    from vlmprof.render.tables.terminal import console, print_sheet
+
+    print_sheet(console(), sheet)
+    if save_to is not None:
+        from vlmprof.render.tables.export import SHEET_WRITERS, write_sheet
+
+        for kind in SHEET_WRITERS:
+            write_sheet(sheet, save_to, kind)

@@ -1,0 +1,29 @@
+"""This CPU as a device sheet, from what it reaches now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import psutil
+import torch
+
+from vlmprof.cost.devices import DeviceSheet
+from vlmprof.cost.roofline import Efficiency, measured_device
+from vlmprof.environment import cpu_name
+from vlmprof.measure.ceilings import cpu_ceilings
+
+
+def measure_this_cpu(dtypes: Iterable[str]) -> tuple[DeviceSheet, Efficiency]:
+    """Measure what simple operations reach in each dtype (as torch names them), in a few seconds."""
+    # models in 16 bits compute some things in float32
+    reached = [cpu_ceilings(getattr(torch, dtype)) for dtype in sorted({"float32", *dtypes})]
+    return measured_device(
+        cpu_name(),
+        psutil.virtual_memory().total,
+        bandwidth_bytes_per_s=max(r.bandwidth_bytes_per_s for r in reached),
+        cache_bytes_per_s=max(r.cache_bytes_per_s for r in reached),
+        special_functions_per_s=max(r.special_functions_per_s for r in reached),
+        matmul_flops_per_s={r.dtype: r.matmul_flops_per_s for r in reached},
+        attention_flops_per_s={r.dtype: r.attention_flops_per_s for r in reached},
+        call_s=min(r.call_s for r in reached),
+    )

@@ -1,0 +1,35 @@
+"""Figures as files: the same figure gives the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from vlmprof.errors import UserError, unknown
+
+FORMATS = ("png", "pdf", "svg")
+
+
+def save_figure(
+    figure: Figure, folder: Path, stem: str, formats: Sequence[str], dpi: int = 300
+) -> list[Path]:
+    """Write a figure in each format, with embedded fonts and no date; the paths written.
+
+    Raises `UserError` for an unknown format or a folder that cannot be written.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("figure format", name, FORMATS)
+    paths = [folder / f"{stem}.{name}" for name in formats]
+    undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "vlmprof"}):
+            for path, name in zip(paths, formats, strict=True):
+                figure.savefig(path, format=name, dpi=dpi, metadata=undated[name])
+    except OSError as problem:
+        raise UserError(f"cannot write the figure to {folder}: {problem.strerror or problem}") from problem
+    return paths
