@@ -31,7 +31,7 @@ def reason(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {first_line(str(problem), 160)}"
 
 
-def check_promise(facts: BackboneFacts, levels: str, height: int, width: int) -> None:
+def check_promise(facts: BackboneFacts, level: int, levels: str, height: int, width: int) -> None:
     """Build the backbone without data and compare what it gives for an image of this size with its facts.
 
     Raises `UserError` in one line for a difference, and for a model of timm's or transformers' that does not
@@ -41,7 +41,7 @@ def check_promise(facts: BackboneFacts, levels: str, height: int, width: int) ->
 
     try:
         encoder = create_backbone(
-            facts.name, level=facts.level or 1, levels=levels, image_size=(height, width), device="meta"
+            facts.name, level=level, levels=levels, image_size=(height, width), device="meta"
         )
         with torch.inference_mode():
             tokens = encoder(images(height, width))

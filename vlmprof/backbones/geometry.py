@@ -56,7 +56,19 @@ def find_geometry(attempt: Try, native: tuple[int, int], *, patch: int | None, l
     """
     first = attempt(*native)
     assert first is not None
-    strides = tuple(_stride(seen, native, patch) for seen in first)
+    choices = [_strides(seen, native, patch) for seen in first]
+    problem: NoGrid | None = None
+    for strides in dict.fromkeys((tuple(c[0] for c in choices), tuple(c[-1] for c in choices))):
+        try:
+            return _rule(attempt, native, strides, least_step)
+        except NoGrid as failed:
+            problem = problem or failed
+    assert problem is not None
+    raise problem
+
+
+def _rule(attempt: Try, native: tuple[int, int], strides: tuple[int, ...], least_step: int) -> Geometry:
+    """The rule with these strides."""
     coarsest = max(strides)
     for step in dict.fromkeys((least_step, *(coarsest * times for times in STEPS))):
         base = -(-max(native) // step) * step
@@ -72,7 +84,7 @@ def find_geometry(attempt: Try, native: tuple[int, int], *, patch: int | None, l
         if possible:
             return _with_limits(attempt, strides, possible[0], step, base)
     for rounding in _roundings(False):
-        if _agrees(first, strides, rounding, native):
+        if _agrees(attempt(*native), strides, rounding, native):
             return Geometry(strides, rounding, 1, min(native), fixed_size=native)
     raise NoGrid("its tokens are not the image's sides divided by one stride")
 
@@ -105,7 +117,9 @@ def _divided(side: int, stride: int, up: bool) -> int:
     return -(-side // stride) if up else side // stride
 
 
-def _stride(seen: Seen, size: tuple[int, int], patch: int | None) -> int:
+def _strides(seen: Seen, size: tuple[int, int], patch: int | None) -> list[int]:
+    """The strides that may be behind a feature level's output, the likeliest first: one that divides the image,
+    then one that a configuration or custom suggests."""
     grid = seen.grid or grid_of(seen.tokens, size)
     height, width = size
     if grid is None:
@@ -115,9 +129,9 @@ def _stride(seen: Seen, size: tuple[int, int], patch: int | None) -> int:
     possible = list(_strides_between(grid, size))
     if not possible:
         raise NoGrid(f"it gives a grid of {grid[0]} x {grid[1]} for an image of {width}x{height}")
-    exact = (stride for stride in possible if stride * grid[0] == height and stride * grid[1] == width)
-    usual = (stride for stride in (*((patch,) if patch else ()), *USUAL_STRIDES) if stride in possible)
-    return next(exact, None) or next(usual, None) or possible[0]
+    exact = [stride for stride in possible if stride * grid[0] == height and stride * grid[1] == width]
+    usual = [stride for stride in (*((patch,) if patch else ()), *USUAL_STRIDES) if stride in possible]
+    return [*exact, *usual[:1]] or possible[:1]
 
 
 def _roundings(divides: bool) -> tuple[Rounding, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from transformers import AutoBackbone, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from vlmprof.backbones.checkpoints import part_of
+from vlmprof.backbones.dry_run import built_without_data
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.geometry import NoGrid
 from vlmprof.backbones.interface import Backbone
@@ -114,17 +117,26 @@ class HubLevels(_FromHub):
         assert facts.level is not None
         stages = stage_names(configuration(settings))
         size = facts.fixed_size or facts.padded(facts.min_size, facts.min_size)
-        cut = cut_settings(settings, facts.level, len(stages), size) if options.levels != "all" else None
-        tapped = [stages[facts.level - 1]]
-        super().__init__(backbone_from(cut or settings, tapped))
+        above = options.levels != "all" and facts.level < len(stages)
+        cut = cut_after(settings, facts.level, len(stages), size) if above else None
+        super().__init__(backbone_from(cut.settings if cut else settings, [stages[facts.level - 1]]))
         self.layout: TokenLayout = facts.config["layout"][facts.level - 1]
-        if cut is None and options.levels != "all" and facts.level < len(stages):
+        self.idle: frozenset[str] = cut.idle if cut else frozenset()
+        if cut:
+            self.unused = tuple(re.escape(f"model.{name}") for name in cut.left_out)
+            self.optional = tuple(re.escape(f"model.{name}") for name in cut.idle)
+        elif above:
             self.backends["levels"] = "all"
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to the tapped level's tokens (batch, rows·columns, channels)."""
         (level,) = self.model(images).feature_maps
         return self.layout.tokens(level)
+
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """transformers' names, without those of what the tapped map does not depend on."""
+        idle = {f"model.{name}" for name in self.idle}
+        return {name: tensor for name, tensor in super().renamed(state).items() if name not in idle}
 
 
 def configuration(settings: dict[str, Any]) -> PreTrainedConfig:
@@ -151,37 +163,54 @@ def stage_names(config: PreTrainedConfig) -> list[str]:
     return [name for name in getattr(config, "stage_names", None) or () if name != "stem"]
 
 
-def cut_settings(
-    settings: dict[str, Any], level: int, count: int, size: tuple[int, int]
-) -> dict[str, Any] | None:
-    """Settings of the same encoder with its first `level` stages of `count` alone; None if there are none.
+@dataclass(frozen=True)
+class Cut:
+    """A backbone's settings with fewer stages, which give the same map of the tapped one."""
 
-    Every list with one value per stage is cut, and the result compared with the whole model at a `size` in
-    pixels that it takes.
+    settings: dict[str, Any]
+    left_out: frozenset[str]
+    """Names in the whole model's state that this one has not."""
+    idle: frozenset[str]
+    """Its own names that the tapped map does not depend on, such as a last norm's."""
+
+
+def cut_after(settings: dict[str, Any], level: int, count: int, size: tuple[int, int]) -> Cut | None:
+    """The first `level` stages of `count` alone; None where no configuration gives them.
+
+    Every list with one value per stage is cut. The tapped map has to depend on the same parameters as the whole
+    model's, which is seen by differentiating both at a `size` in pixels that they take.
     """
-    if level == count:
-        return settings
-    cut = {
+    fewer_settings = {
         key: value[:level] if isinstance(value, list) and len(value) == count else value
         for key, value in settings.items()
     }
     for key in ("num_stages", "num_encoder_blocks"):
-        if cut.get(key) == count:
-            cut[key] = level
+        if fewer_settings.get(key) == count:
+            fewer_settings[key] = level
     try:
-        stages = stage_names(configuration(settings))
-        with torch.device("meta"):
-            whole = backbone_from(settings, [stages[level - 1]]).eval()
-            fewer = backbone_from(cut, [stages[level - 1]]).eval()
-            image = torch.empty(1, 3, *size)
-            (given,), (wanted,) = fewer(image).feature_maps, whole(image).feature_maps
+        stage = stage_names(configuration(settings))[level - 1]
+        whole, fewer = (
+            built_without_data(lambda given=given: backbone_from(given, [stage]))
+            for given in (settings, fewer_settings)
+        )
+        wanted, given = (_parameters_behind(model, size) for model in (whole, fewer))
     except Exception:
         # a configuration that cannot be cut fails in as many ways as there are architectures
         return None
-    shapes = {name: tensor.shape for name, tensor in whole.state_dict().items()}
-    same = all(shapes.get(name) == tensor.shape for name, tensor in fewer.state_dict().items())
-    smaller = len(fewer.state_dict()) < len(shapes)
-    return cut if same and smaller and given.shape == wanted.shape else None
+    if wanted != given:
+        return None
+    names = set(fewer.state_dict())
+    idle = {name for name, _ in fewer.named_parameters()} - given.keys()
+    return Cut(fewer_settings, frozenset(whole.state_dict().keys() - names), frozenset(idle))
+
+
+def _parameters_behind(model: PreTrainedModel, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters that a backbone's one feature map depends on."""
+    with torch.inference_mode(False), torch.enable_grad():
+        (level,) = model(torch.empty(1, 3, *size, device="meta")).feature_maps
+        level.sum().backward()
+    behind = {name: tuple(p.shape) for name, p in model.named_parameters() if p.grad is not None}
+    return {**behind, "": tuple(level.shape)}
 
 
 def sides(size: Any, default: int = 1) -> tuple[int, int]:
