@@ -34,8 +34,7 @@ def reason(problem: BaseException) -> str:
 def check_promise(facts: BackboneFacts, level: int, levels: str, height: int, width: int) -> None:
     """Build the backbone without data and compare what it gives for an image of this size with its facts.
 
-    Raises `UserError` in one line for a difference, and for a model of timm's or transformers' that does not
-    run. A user's own module may do what tensors without data cannot; then nothing is compared.
+    Raises `UserError` in one line for a difference, and for a model that does not run.
     """
     from vlmprof.backbones import create_backbone
 
@@ -48,9 +47,7 @@ def check_promise(facts: BackboneFacts, level: int, levels: str, height: int, wi
     except UserError:
         raise
     except Exception as problem:
-        if facts.name.startswith(("hf:", "timm:")):
-            raise UserError(
-                f"backbone {facts.name!r} cannot encode {width}x{height} ({reason(problem)})"
-            ) from problem
-        return
+        raise UserError(
+            f"backbone {facts.name!r} cannot encode {width}x{height} ({reason(problem)})"
+        ) from problem
     facts.check_output(tuple(tokens.shape), 1, height, width)

@@ -118,7 +118,7 @@ class BackboneFacts:
         return replace(self, level=level, embed_dim=self.level_dims[level - 1], stride=stride)
 
     def check_output(self, shape: tuple[int, ...], batch: int, height: int, width: int) -> None:
-        """Raise `UserError` unless `shape` is what these facts say of `batch` images of this size in pixels."""
+        """Raise `UserError` unless `shape` is what these facts say of `batch` images of this size."""
         expected = (batch, self.num_tokens(height, width), self.embed_dim)
         if shape != expected:
             raise UserError(

@@ -14,7 +14,7 @@ from vlmprof.backbones.facts import Rounding
 from vlmprof.errors import UserError
 
 STEPS = (1, 2, 4, 7, 8, 14, 16, 32)
-"""Sides may have to be multiples of the coarsest stride times one of these (of windows, or of query pooling)."""
+"""Sides may have to be multiples of the coarsest stride times one of these, for windows or pooled queries."""
 USUAL_STRIDES = tuple(1 << i for i in range(11))
 
 
@@ -44,24 +44,25 @@ class Geometry:
     fixed_size: tuple[int, int] | None = None
 
 
-class NoGrid(UserError):
+class NoGridError(UserError):
     """What the encoder returns is no grid of tokens over the image."""
 
 
 def find_geometry(attempt: Try, native: tuple[int, int], *, patch: int | None, least_step: int) -> Geometry:
     """The rule behind what `attempt` gives, which takes `native`, (height, width) in pixels.
 
-    `patch` is the stride that a configuration names, if any: it decides where a size allows several. Sides are
-    multiples of at least `least_step`, so that no pixel is lost to a patch that does not fit. Raises `NoGrid`.
+    `patch` is the stride that a configuration names, if any: it decides where a size allows several. Sides
+    are multiples of at least `least_step`, so that no pixel is lost to a patch that does not fit. Raises
+    `NoGridError`.
     """
     first = attempt(*native)
     assert first is not None
     choices = [_strides(seen, native, patch) for seen in first]
-    problem: NoGrid | None = None
+    problem: NoGridError | None = None
     for strides in dict.fromkeys((tuple(c[0] for c in choices), tuple(c[-1] for c in choices))):
         try:
             return _rule(attempt, native, strides, least_step)
-        except NoGrid as failed:
+        except NoGridError as failed:
             problem = problem or failed
     assert problem is not None
     raise problem
@@ -78,7 +79,7 @@ def _rule(attempt: Try, native: tuple[int, int], strides: tuple[int, ...], least
             seen = attempt(side, side)
             possible = tuple(way for way in possible if _agrees(seen, strides, way, (side, side)))
             if not possible and seen is not None and side % coarsest == 0:
-                raise NoGrid(f"its tokens for {side}x{side} are not the sides divided by one stride")
+                raise NoGridError(f"its tokens for {side}x{side} are not the sides divided by one stride")
             if not possible:
                 break
         if possible:
@@ -86,7 +87,7 @@ def _rule(attempt: Try, native: tuple[int, int], strides: tuple[int, ...], least
     for rounding in _roundings(False):
         if _agrees(attempt(*native), strides, rounding, native):
             return Geometry(strides, rounding, 1, min(native), fixed_size=native)
-    raise NoGrid("its tokens are not the image's sides divided by one stride")
+    raise NoGridError("its tokens are not the image's sides divided by one stride")
 
 
 def grid_of(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
@@ -118,17 +119,19 @@ def _divided(side: int, stride: int, up: bool) -> int:
 
 
 def _strides(seen: Seen, size: tuple[int, int], patch: int | None) -> list[int]:
-    """The strides that may be behind a feature level's output, the likeliest first: one that divides the image,
-    then one that a configuration or custom suggests."""
+    """The strides that may be behind a feature level's output, the likeliest first: one that divides the
+    image, then one that a configuration or custom suggests."""
     grid = seen.grid or grid_of(seen.tokens, size)
     height, width = size
     if grid is None:
-        raise NoGrid(f"it gives {seen.tokens:,} tokens for an image of {width}x{height}, which are no grid")
+        raise NoGridError(
+            f"it gives {seen.tokens:,} tokens for an image of {width}x{height}, which are no grid"
+        )
     if grid == (1, 1):
-        raise NoGrid(f"it gives one token for an image of {width}x{height}")
+        raise NoGridError(f"it gives one token for an image of {width}x{height}")
     possible = list(_strides_between(grid, size))
     if not possible:
-        raise NoGrid(f"it gives a grid of {grid[0]} x {grid[1]} for an image of {width}x{height}")
+        raise NoGridError(f"it gives a grid of {grid[0]} x {grid[1]} for an image of {width}x{height}")
     exact = [stride for stride in possible if stride * grid[0] == height and stride * grid[1] == width]
     usual = [stride for stride in (*((patch,) if patch else ()), *USUAL_STRIDES) if stride in possible]
     return [*exact, *usual[:1]] or possible[:1]

@@ -11,7 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from transformers.models.auto.modeling_auto import (
 
 from vlmprof.backbones.dry_run import built_without_data, images, reason
 from vlmprof.backbones.facts import BackboneFacts
-from vlmprof.backbones.geometry import Geometry, NoGrid, Seen, find_geometry
+from vlmprof.backbones.geometry import Geometry, NoGridError, Seen, find_geometry
 from vlmprof.backbones.hub_encoder import (
     AutoClass,
     HubEncoder,
@@ -35,7 +35,7 @@ from vlmprof.backbones.hub_encoder import (
     sides,
     stage_names,
 )
-from vlmprof.backbones.token_layout import TokenLayout, find_layout
+from vlmprof.backbones.token_layout import TokenLayout, find_layout, layout_of
 from vlmprof.errors import UserError
 
 NOT_SIZES = ("model_type", "dtype", "torch_dtype", "architectures", "transformers_version", "_name_or_path")
@@ -131,8 +131,8 @@ def _first_that_runs(
     problems = []
     for size in _sizes_to_try(settings):
         try:
-            return find_layout(lambda size=size: raw(*size), size, patch), size  # type: ignore[misc]
-        except NoGrid as problem:
+            return find_layout(partial(raw, *size), size, patch), size
+        except NoGridError as problem:
             raise UserError(f"{_what(settings)} has no grid of tokens: {problem}") from problem
         except Exception as problem:
             problems.append(problem)
@@ -158,7 +158,7 @@ def _pyramid(settings: dict[str, Any]) -> BackboneFacts | None:
             return None
         if len(maps) != len(stages):
             return None
-        layouts[:] = layouts or [find_layout(lambda level=level: level, (height, width), None) for level in maps]
+        layouts[:] = layouts or [layout_of(level, (height, width), None) for level in maps]
         return [layout.seen(level) for layout, level in zip(layouts, maps, strict=True)]
 
     tried = ((size, attempt(*size)) for size in _sizes_to_try(settings))
@@ -205,7 +205,7 @@ def _check_inputs(settings: dict[str, Any], auto_class: AutoClass) -> None:
     mapping = MODEL_MAPPING if auto_class == "AutoModel" else MODEL_FOR_BACKBONE_MAPPING
     try:
         config = configuration(settings)
-        model_class = mapping[type(config)]
+        model_class: Any = mapping[type(config)]
     except KeyError:
         raise UserError(f"{_what(settings)} is no image encoder that transformers builds") from None
     except Exception as problem:
@@ -231,7 +231,7 @@ def _geometry(
 ) -> Geometry:
     try:
         return find_geometry(attempt, native, patch=patch, least_step=least_step)
-    except NoGrid as problem:
+    except NoGridError as problem:
         raise UserError(f"{_what(settings)} has no grid of tokens: {problem}") from problem
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from transformers import AutoBackbone, AutoConfig, AutoModel, PreTrainedConfig, 
 from vlmprof.backbones.checkpoints import part_of
 from vlmprof.backbones.dry_run import built_without_data
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
-from vlmprof.backbones.geometry import NoGrid
+from vlmprof.backbones.geometry import NoGridError
 from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.token_layout import TokenLayout
 from vlmprof.backbones.transformers_plain import hub_weights, interpolate_once
@@ -90,7 +91,7 @@ class HubEncoder(_FromHub):
             last: Tensor = output.feature_maps[-1]
             return last
         if getattr(output, "last_hidden_state", None) is None:
-            raise NoGrid(f"{type(self.model).__name__} returns no last hidden state")
+            raise NoGridError(f"{type(self.model).__name__} returns no last hidden state")
         tokens: Tensor = output.last_hidden_state
         return tokens
 
@@ -177,8 +178,8 @@ class Cut:
 def cut_after(settings: dict[str, Any], level: int, count: int, size: tuple[int, int]) -> Cut | None:
     """The first `level` stages of `count` alone; None where no configuration gives them.
 
-    Every list with one value per stage is cut. The tapped map has to depend on the same parameters as the whole
-    model's, which is seen by differentiating both at a `size` in pixels that they take.
+    Every list with one value per stage is cut. The tapped map has to depend on the same parameters as the
+    whole model's, which is seen by differentiating both at a `size` in pixels that they take.
     """
     fewer_settings = {
         key: value[:level] if isinstance(value, list) and len(value) == count else value
@@ -190,8 +191,7 @@ def cut_after(settings: dict[str, Any], level: int, count: int, size: tuple[int,
     try:
         stage = stage_names(configuration(settings))[level - 1]
         whole, fewer = (
-            built_without_data(lambda given=given: backbone_from(given, [stage]))
-            for given in (settings, fewer_settings)
+            built_without_data(partial(backbone_from, given, [stage])) for given in (settings, fewer_settings)
         )
         wanted, given = (_parameters_behind(model, size) for model in (whole, fewer))
     except Exception:

@@ -13,15 +13,17 @@ from torch import Tensor
 
 from vlmprof.backbones.dry_run import built_without_data, images, reason
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
-from vlmprof.backbones.geometry import Geometry, NoGrid, Seen, find_geometry
+from vlmprof.backbones.geometry import Geometry, NoGridError, Seen, find_geometry
 from vlmprof.backbones.interface import Backbone
-from vlmprof.backbones.token_layout import TokenLayout, find_layout
+from vlmprof.backbones.token_layout import TokenLayout, find_layout, layout_of
 from vlmprof.errors import UserError, unknown
 
 
 def facts_of(name: str) -> BackboneFacts:
-    """What the model itself gives, built and run without data. Raises `UserError` for no such model, and for one
-    that gives no grid of tokens."""
+    """What the model itself gives, built and run without data.
+
+    Raises `UserError` for no such model, and for one that gives no grid of tokens.
+    """
     timm = import_timm(name)
     model_name = name.removeprefix("timm:")
     if not timm.is_model(model_name):
@@ -66,7 +68,7 @@ def _pyramid(draft: BackboneFacts, native: tuple[int, int], reductions: list[int
     draft = replace(draft, config=config, level=1, level_dims=(0,) * len(reductions))
     run = _runs_at(lambda size: TimmLevels(draft, BuildOptions(image_size=size, levels="all")))
     try:
-        layouts = tuple(find_layout(lambda level=level: level, native, None) for level in run(*native))
+        layouts = tuple(layout_of(level, native, None) for level in run(*native))
     except Exception:
         # timm refuses feature extraction in as many ways as it has families
         return None
@@ -90,7 +92,7 @@ def _plain(draft: BackboneFacts, native: tuple[int, int], patch: int | None) -> 
     run = _runs_at(lambda size: TimmPlain(draft, BuildOptions(image_size=size)), lambda model: model.raw)
     try:
         layout = find_layout(lambda: run(*native), native, patch)
-    except NoGrid:
+    except NoGridError:
         raise
     except Exception as problem:
         raise UserError(f"it cannot encode an image ({reason(problem)})") from problem

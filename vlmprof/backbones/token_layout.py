@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vlmprof.backbones.geometry import NoGrid, Seen, grid_of
+from vlmprof.backbones.geometry import NoGridError, Seen, grid_of
 
 Kind = Literal["sequence", "channels-first", "channels-last"]
+
+Join = tuple[int, tuple[int, ...]]
+"""The tokens of a sequence that was joined of others, and theirs."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,24 @@ class TokenLayout:
 def find_layout(call: Callable[[], Any], size: tuple[int, int], patch: int | None) -> TokenLayout:
     """The layout of the tensor that `call` returns for an image of this size in pixels.
 
-    Extra tokens are found where they are joined to the others; `patch` is the stride that a configuration names,
-    if any. Raises `NoGrid` when the output is no grid of tokens over the image.
+    Extra tokens are found where they are joined to the others; `patch` is the stride that a configuration
+    names, if any. Raises `NoGridError` when the output is no grid of tokens over the image.
     """
     with _Joins() as joins:
         output = call()
+    return layout_of(output, size, patch, joins.found)
+
+
+def layout_of(
+    output: Any, size: tuple[int, int], patch: int | None, joins: Sequence[Join] = ()
+) -> TokenLayout:
+    """The layout of an output made of an image of this size in pixels; `joins` as `find_layout` saw them."""
     if not isinstance(output, Tensor) or output.ndim not in (3, 4) or output.shape[0] != 1:
         given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise NoGrid(f"it returns {given}, neither a sequence of tokens nor a map")
+        raise NoGridError(f"it returns {given}, neither a sequence of tokens nor a map")
     if output.ndim == 4:
         return TokenLayout(_map_kind(output, size))
-    return _sequence(output.shape[1], size, patch, joins.found)
+    return _sequence(output.shape[1], size, patch, joins)
 
 
 def _map_kind(output: Tensor, size: tuple[int, int]) -> Kind:
@@ -62,10 +72,6 @@ def _map_kind(output: Tensor, size: tuple[int, int]) -> Kind:
     if grid_of(b * c, size) == (b, c):
         return "channels-first"
     return "channels-last" if grid_of(a * b, size) == (a, b) else "channels-first"
-
-
-Join = tuple[int, tuple[int, ...]]
-"""The tokens of a sequence that was joined of others, and theirs."""
 
 
 class _Joins(TorchDispatchMode):
@@ -82,7 +88,7 @@ class _Joins(TorchDispatchMode):
         return result
 
 
-def _sequence(count: int, size: tuple[int, int], patch: int | None, joins: list[Join]) -> TokenLayout:
+def _sequence(count: int, size: tuple[int, int], patch: int | None, joins: Sequence[Join]) -> TokenLayout:
     ways = list(_ways(count, joins, 0, 0, 4))
     if patch:
         rounded = {-(-size[0] // patch) * -(-size[1] // patch), (size[0] // patch) * (size[1] // patch)}
@@ -93,13 +99,13 @@ def _sequence(count: int, size: tuple[int, int], patch: int | None, joins: list[
         if inner > 1 and grid_of(inner, size) is not None:
             return TokenLayout("sequence", before, after)
     height, width = size
-    raise NoGrid(f"it gives {count:,} tokens for an image of {width}x{height}, which are no grid")
+    raise NoGridError(f"it gives {count:,} tokens for an image of {width}x{height}, which are no grid")
 
 
 def _ways(
-    count: int, joins: list[Join], before: int, after: int, depth: int
+    count: int, joins: Sequence[Join], before: int, after: int, depth: int
 ) -> list[tuple[int, int, int]]:
-    """(image's tokens, tokens before, tokens after) by which a sequence of this length may have been joined."""
+    """(image's tokens, tokens before, tokens after) of which a sequence of this length may be joined."""
     found = [(count, before, after)]
     for total, parts in dict.fromkeys(joins):
         if total != count or not depth:
