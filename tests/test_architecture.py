@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from setuptools import find_packages
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "vlmprof").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 NO_TORCH = ("torch", "triton", "transformers", "timm")
 LIGHT = (

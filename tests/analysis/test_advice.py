@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import cell, frame, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.advice import Limits, advise, load_scores, pareto_front
 from vlmprof.errors import UserError
 from vlmprof.records import StageFigures, Status

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic_runs import cell, frame, samples, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, samples, sweep
 from vlmprof.analysis.compare import Comparison, Verdict, compare, regressions
 from vlmprof.analysis.reference import load_reference
 from vlmprof.errors import UserError

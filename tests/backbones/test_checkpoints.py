@@ -9,9 +9,9 @@ import types
 import numpy as np
 import pytest
 import torch
-from golden import golden_image
 from safetensors.torch import save_file
 
+from tests.helpers.golden import golden_image
 from vlmprof.backbones import checkpoints, create_backbone
 from vlmprof.backbones.vitdet import official_names
 from vlmprof.errors import UserError

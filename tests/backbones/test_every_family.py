@@ -3,8 +3,8 @@
 import importlib.util
 
 import pytest
-from golden import golden_image
 
+from tests.helpers.golden import golden_image
 from vlmprof.backbones import create_backbone, facts, names
 
 SMALLEST = {facts(name).family: name for name in reversed(names())}

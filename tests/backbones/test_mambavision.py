@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from golden import golden_image, load, load_golden_weights, relative_error
 
+from tests.helpers.golden import golden_image, load, load_golden_weights, relative_error
 from vlmprof.backbones import create_backbone
 
 OFFICIAL = load("mambavision_t.json")["mambavision-t"]

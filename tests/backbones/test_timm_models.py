@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from golden import golden_image
 
+from tests.helpers.golden import golden_image
 from vlmprof.backbones import create_backbone, facts
 from vlmprof.errors import UserError
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 import transformers
-from golden import golden_image
 
+from tests.helpers.golden import golden_image
 from vlmprof.backbones import create_backbone, facts, names
 from vlmprof.backbones.families_transformers import FAMILIES
 from vlmprof.errors import UserError

@@ -1,8 +1,8 @@
 """ViTDet against detectron2's own outputs (tests/golden)."""
 
 import pytest
-from golden import golden_image, golden_weight, load, relative_error
 
+from tests.helpers.golden import golden_image, golden_weight, load, relative_error
 from vlmprof.backbones import create_backbone
 from vlmprof.backbones.vitdet import official_names
 

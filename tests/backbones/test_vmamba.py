@@ -6,8 +6,8 @@ from importlib import import_module
 
 import pytest
 import torch
-from golden import golden_image, load, load_golden_weights, relative_error
 
+from tests.helpers.golden import golden_image, load, load_golden_weights, relative_error
 from vlmprof.backbones import create_backbone
 from vlmprof.backbones.vmamba import PIECES, SS2D
 

@@ -14,10 +14,10 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 import triton
 import triton.language as tl
-from emulated_gpu import EmulatedGpu, remember_ptx
 from triton import knobs
 from triton.runtime import driver
 
+from tests.kernels.ptx.emulated_gpu import EmulatedGpu, remember_ptx
 from vlmprof.kernels.common.launcher import Launcher
 
 BLOCK = 32

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy.stats import binom
-from synthetic_runs import GIB, cell, frame, samples, sweep
 
+from tests.helpers.synthetic_runs import GIB, cell, frame, samples, sweep
 from vlmprof.analysis.frames import split_lines
 from vlmprof.analysis.reference import load_reference
 from vlmprof.errors import UserError

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from simulate import environment, why_not
 
+from tests.simulated_gpu.simulate import environment, why_not
 from vlmprof.analysis.reference import load_reference
 from vlmprof.cost.count import count_cell
 from vlmprof.cost.devices import sheet

@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from small_vlms import internvl, llava, qwen2_5_vl, smolvlm
+
+from tests.helpers.small_vlms import internvl, llava, qwen2_5_vl, smolvlm
 
 STAGES = ("preprocess", "vision", "connector", "prefill")
 MODELS = (llava, qwen2_5_vl, smolvlm, internvl)

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty_sweeps import environment, rows, write_spec
+
+from tests.helpers.faulty_sweeps import environment, rows, write_spec
 
 pytestmark = pytest.mark.slow
 

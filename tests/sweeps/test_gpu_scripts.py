@@ -234,8 +234,7 @@ step_linear() {
 
 @pytest.mark.slow
 def test_kernels_that_were_compiled_without_a_gpu_are_not_compiled_again(tmp_path):
-    sys.path.insert(0, str(ROOT / "tests" / "simulated_gpu"))
-    from simulate import why_not
+    from tests.simulated_gpu.simulate import why_not
 
     if (reason := why_not()) is not None:
         pytest.skip(reason)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import transformers
-from small_vlms import CASES, qwen2_5_vl
 from transformers import AutoConfig
 
+from tests.helpers.small_vlms import CASES, qwen2_5_vl
 from vlmprof.errors import UserError
 from vlmprof.vlm.hf_vlm.model import create_hf_vlm
 
