@@ -1,4 +1,7 @@
-"""Kernels for the SS2D block of VMamba, and their plain and vectorised twins. Inference only."""
+"""Triton kernels for the SS2D block of VMamba, with plain and vectorised PyTorch beside them. Inference only.
+
+Each operation takes a `backend`: "reference", "torch", "triton", or "auto" for the fastest that runs.
+"""
 
 from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear
 from vlmprof.kernels.common.backends import BACKENDS, OPERATIONS, Backend, resolve_backend

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
@@ -125,3 +126,12 @@ def test_the_notebook_example_runs_as_written(folder: Path, monkeypatch: pytest.
     assert isinstance(names["figure"], Figure)
     assert (folder / "mine.png").read_bytes().startswith(b"\x89PNG")
     assert {"report.html", "report.md"} <= {path.name for path in (folder / "runs" / "mine").iterdir()}
+
+
+def test_the_measuring_example_runs_as_written() -> None:
+    (example,) = blocks("python", "Measuring your own code")
+    names: dict[str, object] = {}
+    exec(example, names)
+    found: Any = names["found"]
+    assert sorted(found.samples) == ["end_to_end_s", "host_square_s", "host_sum_s"]
+    assert sum(found.samples["host_square_s"]) > sum(found.samples["host_sum_s"]) > 0

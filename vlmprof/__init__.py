@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from vlmprof.version import __version__
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from vlmprof.notebook import Run
 
 __all__ = ["__version__", "load"]
+
+# silent, unless the program that imports this shows what `vlmprof` logs
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def load(run: Path | str) -> Run:

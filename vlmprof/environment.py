@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -25,10 +25,10 @@ PACKAGES = ("torch", "triton", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class Accelerator:
-    """The device that cells run on, as torch names it, and what torch is set to."""
+    """The device that cells run on, and what torch is set to."""
 
     device: str
-    """A torch device type: `cpu`, `cuda`, …"""
+    """As torch names it: `cpu`, `cuda:0`."""
     device_name: str
     device_memory_bytes: int | None
     device_uuid: str | None
@@ -57,7 +57,7 @@ def host_facts() -> dict[str, Any]:
     }
 
 
-def accelerator_facts(wanted: str) -> dict[str, Any]:
+def accelerator_facts(wanted: str) -> Accelerator:
     """The device that `wanted` (`auto` or a torch device) means here. Imports torch.
 
     Raises `UserError` when there is no such device.
@@ -84,9 +84,7 @@ def accelerator_facts(wanted: str) -> dict[str, Any]:
             properties = torch.get_device_module(device).get_device_properties(device)
             name, memory_bytes = properties.name, properties.total_memory
             uuid = "GPU-" + str(properties.uuid).removeprefix("GPU-")
-    return asdict(
-        Accelerator(str(device), name, memory_bytes, uuid, torch.get_num_threads(), torch.version.cuda)
-    )
+    return Accelerator(str(device), name, memory_bytes, uuid, torch.get_num_threads(), torch.version.cuda)
 
 
 @cache
@@ -124,8 +122,10 @@ def has_gpu() -> bool:
 
 
 def visible_gpu_uuid() -> str | None:
-    """The driver's name of the first GPU that `CUDA_VISIBLE_DEVICES` leaves this process, without torch; None
-    where that or the driver does not say."""
+    """The UUID of the first GPU in `CUDA_VISIBLE_DEVICES`, without torch.
+
+    None where that variable or the driver does not say.
+    """
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
     if first.startswith("GPU-"):
         return first
@@ -161,8 +161,8 @@ def _commit() -> str | None:
 
     VLMPROF_COMMIT says it for a copy without its history.
     """
-    if said := os.environ.get("VLMPROF_COMMIT"):
-        return said
+    if commit := os.environ.get("VLMPROF_COMMIT"):
+        return commit
     root = Path(vlmprof.__file__).parent.parent
     if not (root / ".git").exists():
         return None

@@ -63,10 +63,10 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
-def _whole_vlm(value: Any) -> str:
+def _hf_vlm(value: Any) -> str:
     name = _text(value)
     if not name.startswith("hf:"):
-        raise UserError(f"{name!r} is no whole VLM; write hf:NAME, or hf: and a configuration's path")
+        raise UserError(f"{name!r} is no VLM of transformers; write hf:NAME, or hf: and a config's path")
     return name
 
 
@@ -82,7 +82,7 @@ def _choice(choices: Any) -> Callable[[Any], str]:
     return parse
 
 
-def _whole(minimum: int) -> Callable[[Any], int]:
+def _integer(minimum: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", str(value)) or int(value) < minimum:
             raise UserError(f"{value!r} is not a whole number of at least {minimum}")
@@ -130,14 +130,14 @@ def resolution_size(resolution: str) -> tuple[int, int]:
 AXES: dict[str, Field] = {
     axis.name: axis
     for axis in (
-        Field("vlm", "A whole VLM instead of the three parts: hf:NAME-or-path.", _whole_vlm),
+        Field("vlm", "A VLM of transformers instead of the three parts: hf:NAME-or-path.", _hf_vlm),
         Field("backbone", "Vision backbone, such as vmamba-t or vit-b.", _text),
         Field("resolution", "Image size: 512, or 1333x800 for width by height.", parse_resolution),
         Field("llm", "Language model: a known name, a transformers config file, or hf:NAME.", _text),
         Field("connector", "Projection between them: linear, mlp2 or mlp3.", _text, "mlp2"),
         Field("dtype", "Number format of all weights and activations.",
               _choice(Dtype), "bfloat16"),
-        Field("batch_size", "Images per call.", _whole(1), 1),
+        Field("batch_size", "Images per call.", _integer(1), 1),
         Field("mode", "How it runs: eager, compile (torch.compile), or graphs (CUDA graphs).",
               _choice(Mode), "eager"),
         Field("attention", "Scaled-dot-product attention backend: auto, flash, efficient, cudnn or math.",
@@ -145,7 +145,7 @@ AXES: dict[str, Field] = {
         Field("kernel_backend", "Scan kernels: auto, reference, torch, or triton (fused, needs a GPU).",
               _choice(KernelBackend), "auto"),
         Field("cache", "hot, or cold: caches flushed before every iteration.", _choice(CacheState), "hot"),
-        Field("level", "Feature level that hierarchical backbones are tapped at.", _whole(1), 3),
+        Field("level", "Feature level that hierarchical backbones are tapped at.", _integer(1), 3),
         Field("levels", "For backbones tapped below their top: run through-tap, or all levels.",
               _choice(LevelsRun), "through-tap"),
     )
@@ -158,9 +158,9 @@ SETTINGS: dict[str, Field] = {
         Field("sampling", "adaptive, or fixed: exactly warm_up + iterations; fixed if either is given.",
               _optional(_choice(Sampling))),
         Field("warm_up", "Discarded iterations; until settled by default when adaptive.",
-              _optional(_whole(0))),
+              _optional(_integer(0))),
         Field("iterations", "Measured iterations; the most there may be when adaptive.",
-              _optional(_whole(1))),
+              _optional(_integer(1))),
         Field("target", "Adaptive: half-width of the medians' 95 % intervals to reach, such as 1%.",
               _share, 0.01),
         Field("budget", "Adaptive: longest time to measure one cell for, such as 15s.", parse_seconds, 15.0,
@@ -173,14 +173,14 @@ SETTINGS: dict[str, Field] = {
               _choice(Order), "lines"),
         Field("share_llm", "Measure the LLM once per shape and share it between backbones.", _flag, False),
         Field("stages", "Stages of one iteration.", _choice(Stage), STAGES[:4], many=True),
-        Field("prompt_tokens", "Text tokens beside the visual ones.", _whole(0), 0),
-        Field("new_tokens", "Tokens that the decode stage makes.", _whole(1), 32),
+        Field("prompt_tokens", "Text tokens beside the visual ones.", _integer(0), 0),
+        Field("new_tokens", "Tokens that the decode stage makes.", _integer(1), 32),
         Field("logits", "Positions to compute logits for.", _choice(Logits), "all"),
         Field("autocast", "Keep vision and connector in float32 and run them under torch.autocast to dtype.",
               _flag, False),
         Field("outputs", "What an iteration returned is freed before the next one, or kept until its end.",
               _choice(Outputs), "freed"),
-        Field("seed", "Seed of weights, prompt and generated image.", _whole(0), 0),
+        Field("seed", "Seed of weights, prompt and generated image.", _integer(0), 0),
         Field("weights", "Backbone's weights: pretrained, or a checkpoint's path; random by default.",
               _optional(_text)),
         Field("study_checkpoint", "A released checkpoint of the study: connector and LLM from it.",

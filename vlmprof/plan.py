@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vlmprof.backbones import catalog
+from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
 from vlmprof.settings import Axes, AxisValue
 from vlmprof.spec import SweepSpec, digest
-from vlmprof.vlm import connector_catalog, llm_catalog, whole_catalog
+from vlmprof.vlm import connector_catalog, llm_catalog
+from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Cell:
     """What the backbone is given: the resolution, or what it was padded to."""
     visual_tokens: int | None
     skip_reason: str | None = None
-    told_by: tuple[str, ...] = ()
+    distinguished_by: tuple[str, ...] = ()
     """Axes beside backbone and resolution in which it differs from other cells of its plan."""
 
     @property
@@ -38,10 +40,10 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """For people: `vmamba-t @ 512`, and what else tells it apart: `vmamba-t @ 512, mode compile`."""
+        """For people: `vmamba-t @ 512`, and what else distinguishes it: `vmamba-t @ 512, mode compile`."""
         place = f"{self.axes.backbone} @ {self.axes.resolution}"
         return ", ".join(
-            [place, *(f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.told_by)]
+            [place, *(f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.distinguished_by)]
         )
 
 
@@ -58,19 +60,19 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     backbone of the sweep can take. A resolution that only some can take is skipped for the others. With
     `fit` `pad` every one is taken, padded to the next size that the backbone takes.
     """
-    lines = _whole_lines(spec) if "vlm" in spec.axes else _lines(spec)
-    resolutions = sorted(map(str, spec.axes["resolution"]), key=_area)
+    lines = _hf_vlm_lines(spec) if "vlm" in spec.axes else _lines(spec)
+    resolutions = sorted(spec.axes["resolution"], key=_area)
     pad = spec.settings.fit == "pad"
     known = {facts.name: facts for _, facts in lines if facts is not None}
     for resolution in resolutions:
         if not pad and len(known) == len({line.backbone for line, _ in lines}):
             _refuse_if_none_takes(resolution, known)
-    told_by = tuple(
+    distinguished_by = tuple(
         axis for axis in lines[0][0].named
         if axis not in ("backbone", "resolution") and len({line.named[axis] for line, _ in lines}) > 1
     )  # fmt: skip
     return [
-        _cell(replace(line, resolution=resolution), facts, pad, told_by)
+        _cell(replace(line, resolution=resolution), facts, pad, distinguished_by)
         for line, facts in lines
         for resolution in resolutions
     ]
@@ -81,42 +83,44 @@ def varied_axes(cells: Sequence[Cell]) -> list[str]:
     return [axis for axis in cells[0].axes.named if len({cell.axes.named[axis] for cell in cells}) > 1]
 
 
-Line = tuple[Axes, catalog.BackboneFacts | None]
+Line = tuple[Axes, BackboneFacts | None]
 """The axes of a line of the figure, at its first resolution, and the geometry of its encoder, if known."""
 
 
 def _lines(spec: SweepSpec) -> list[Line]:
     for name in spec.axes["llm"]:
-        llm_catalog.facts(str(name))
+        llm_catalog.facts(name)
     for name in spec.axes["connector"]:
-        connector_catalog.facts(str(name))
+        connector_catalog.facts(name)
     for name in spec.axes["backbone"]:
-        catalog.facts(str(name))
+        catalog.facts(name)
     lines = [Axes(**line) for line in _combinations(spec)]
     return [(line, catalog.facts(line.backbone, line.level)) for line in lines]
 
 
-def _whole_lines(spec: SweepSpec) -> list[Line]:
-    """Whole VLMs stand on the axes of their parts under the names that their configurations tell."""
-    known = {str(name): whole_catalog.facts(str(name)) for name in spec.axes["vlm"]}
+def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
+    """VLMs of transformers, under the names that their configurations give for the axes of their parts."""
+    known = {name: hf_vlm_catalog.facts(name) for name in spec.axes["vlm"]}
     lines: list[Line] = []
     for line in _combinations(spec):
-        facts = known[str(line["vlm"])]
-        axes = Axes(backbone=facts.label, llm=facts.llm, connector=whole_catalog.CONNECTOR, **line)
+        facts = known[line["vlm"]]
+        axes = Axes(backbone=facts.label, llm=facts.llm, connector=hf_vlm_catalog.CONNECTOR, **line)
         lines.append((axes, facts.geometry))
     return lines
 
 
 def _combinations(spec: SweepSpec) -> list[dict[str, Any]]:
-    values = {**spec.axes, "resolution": spec.axes["resolution"][:1]}
+    """The axes of each line, at its first resolution."""
+    values = {name: axis for name, axis in spec.axes.items() if isinstance(axis, tuple)}
+    values["resolution"] = spec.axes["resolution"][:1]
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
 def _cell(
     axes: Axes,
-    facts: catalog.BackboneFacts | None,
+    facts: BackboneFacts | None,
     pad: bool,
-    told_by: tuple[str, ...],
+    distinguished_by: tuple[str, ...],
 ) -> Cell:
     height, width = resolution_size(axes.resolution)
     if pad and facts is not None:
@@ -129,7 +133,7 @@ def _cell(
         width_px=width,
         visual_tokens=facts.num_tokens(height, width) if facts is not None and takes else None,
         skip_reason=None if facts is None or takes else _refusal({facts.name: facts}, axes.resolution),
-        told_by=told_by,
+        distinguished_by=distinguished_by,
     )
 
 
@@ -143,7 +147,7 @@ def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
     return list(cells)
 
 
-def _refuse_if_none_takes(resolution: str, known: Mapping[str, catalog.BackboneFacts]) -> None:
+def _refuse_if_none_takes(resolution: str, known: Mapping[str, BackboneFacts]) -> None:
     height, width = resolution_size(resolution)
     if not any(facts.accepts(height, width) for facts in known.values()):
         raise UserError(_refusal(known, resolution))
@@ -154,7 +158,7 @@ def _area(resolution: str) -> int:
     return height * width
 
 
-def _refusal(facts: Mapping[str, catalog.BackboneFacts], resolution: str) -> str:
+def _refusal(facts: Mapping[str, BackboneFacts], resolution: str) -> str:
     height, width = resolution_size(resolution)
     nearest = sorted({size for known in facts.values() for size in known.nearest(height, width)})
     sizes = " or ".join(str(w) if h == w else f"{w}x{h}" for h, w in nearest)

@@ -17,8 +17,8 @@ STAGES = ("preprocess", "vision", "connector", "prefill", "decode")
 """The timed units of one iteration, in the order in which they run."""
 
 END_TO_END_PARTS = ("before_llm_s", "from_llm_s")
-"""Samples in the place of `end_to_end_s` where a cell shares its LLM: its own iterations up to the LLM, and
-what the donor's took beyond theirs."""
+"""Samples instead of `end_to_end_s` where a cell shares its LLM: its own iterations up to the LLM, and what
+those of the source row took from there on."""
 
 
 class Status(StrEnum):
@@ -124,7 +124,7 @@ class Row:
     backends: Mapping[str, str] = field(default_factory=dict)
     """Which implementation of each replaceable part ran, such as `{"ss2d": "torch"}`."""
     warnings: tuple[str, ...] = ()
-    """What is odd about the samples or the output."""
+    """What a reader of the samples or the output should know."""
     disturbances: tuple[str, ...] = ()
     """What the machine did meanwhile that may have changed the numbers."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 AxisValue = str | int | float
 
@@ -27,7 +27,25 @@ Outputs = Literal["freed", "kept"]
 Fit = Literal["resize", "letterbox", "pad"]
 
 PARTS = ("backbone", "llm", "connector", "level", "levels", "kernel_backend")
-"""Axes that a whole VLM takes the place of."""
+"""Axes that a VLM of transformers replaces."""
+
+
+class AxisValues(TypedDict, total=False):
+    """A sweep's values of each axis. Of `vlm` and the axes that it replaces, one or the others are there."""
+
+    vlm: tuple[str, ...]
+    backbone: tuple[str, ...]
+    resolution: tuple[str, ...]
+    llm: tuple[str, ...]
+    connector: tuple[str, ...]
+    dtype: tuple[Dtype, ...]
+    batch_size: tuple[int, ...]
+    mode: tuple[Mode, ...]
+    attention: tuple[Attention, ...]
+    kernel_backend: tuple[KernelBackend, ...]
+    cache: tuple[CacheState, ...]
+    level: tuple[int, ...]
+    levels: tuple[LevelsRun, ...]
 
 
 @dataclass(frozen=True)
@@ -35,7 +53,7 @@ class Axes:
     """One cell's value of every axis."""
 
     backbone: str
-    """Of a whole VLM, its name as a figure's legend has it."""
+    """For a VLM of transformers, its name as in a figure's legend."""
     resolution: str
     """As written: `512`, or `1333x800` for width by height in pixels."""
     llm: str
@@ -49,7 +67,7 @@ class Axes:
     level: int = 3
     levels: LevelsRun = "through-tap"
     vlm: str | None = None
-    """A whole VLM, to which `kernel_backend`, `level` and `levels` mean nothing."""
+    """A VLM of transformers, which ignores `kernel_backend`, `level` and `levels`."""
     memory_limit_bytes: int | None = None
     """The budget that a probe of an out-of-memory frontier runs under."""
 

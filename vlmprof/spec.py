@@ -19,7 +19,7 @@ from typing import Any
 from vlmprof.errors import UserError, unknown
 from vlmprof.fields import AXES, SETTINGS, option
 from vlmprof.records import STAGES
-from vlmprof.settings import PARTS, AxisValue, Settings
+from vlmprof.settings import PARTS, AxisValues, Settings
 
 LEAST_S = 0.5
 """So long a cell is sampled at least, unless a sweep says otherwise: less than starting its process takes."""
@@ -30,12 +30,12 @@ class SweepSpec:
     """A checked specification: values for every axis and every setting."""
 
     name: str
-    axes: Mapping[str, tuple[AxisValue, ...]]
+    axes: AxisValues
     settings: Settings
 
     def to_json(self) -> dict[str, Any]:
         """The specification as it is stored in `run.json`, units in the names."""
-        axes = {key: list(values) for key, values in self.axes.items()}
+        axes = {key: [*values] for key, values in self.axes.items() if isinstance(values, tuple)}
         return {"name": self.name, "axes": axes, "fixed": self.settings.to_json()}
 
     def digest(self) -> str:
@@ -67,10 +67,10 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
         given = {k: v for k, v in overrides.items() if k in known}
         tables[section] = {**_making_room(table, given), **given}
 
-    whole = bool(tables["axes"].get("vlm"))
-    axes = {}
+    is_hf_vlm = bool(tables["axes"].get("vlm"))
+    axes: Any = {}
     for axis in AXES.values():
-        if axis.name in PARTS if whole else axis.name == "vlm":
+        if axis.name in PARTS if is_hf_vlm else axis.name == "vlm":
             continue
         values = _listed(tables["axes"].get(axis.name, axis.default))
         if not values:
@@ -85,8 +85,8 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
     settings = Settings(**{**read, **_protocol(read)})
     if settings.autocast and "float32" in axes["dtype"]:
         raise UserError("autocast: it computes in bfloat16 or float16; leave float32 out of dtype")
-    if whole:
-        _check_whole(tables["axes"], axes, settings)
+    if is_hf_vlm:
+        _check_hf_vlm(tables["axes"], axes, settings)
     return SweepSpec(name=str(document.get("name", name)), axes=axes, settings=settings)
 
 
@@ -115,35 +115,33 @@ def shipped_specs() -> list[str]:
 
 
 def _making_room(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's fields without those that fields on the command line take the place of: a whole VLM its
-    parts, a backbone a whole VLM, and a count of iterations the rule that would end them sooner."""
+    """A file's fields without those that the command line's replace: a VLM of transformers replaces its
+    parts, a backbone such a VLM, and a count of iterations the rule that would end them sooner."""
     replaced = PARTS if "vlm" in given else ("vlm",) if "backbone" in given else ()
     if "warm_up" in given or "iterations" in given:
         replaced = (*replaced, "sampling")
     return {name: values for name, values in table.items() if name not in replaced}
 
 
-def _check_whole(
-    named: Mapping[str, Any], axes: Mapping[str, tuple[AxisValue, ...]], settings: Settings
-) -> None:
-    """Raise `UserError` for what a whole VLM, timed by hooks on its parts, cannot do."""
+def _check_hf_vlm(named: Mapping[str, Any], axes: AxisValues, settings: Settings) -> None:
+    """Raise `UserError` for what a VLM of transformers, timed by hooks on its parts, cannot do."""
     parts = [part for part in PARTS if part in named]
     if parts:
         raise UserError(
-            f"vlm: a whole VLM brings its own backbone, connector and llm; leave out {' and '.join(parts)}"
+            f"vlm: it brings its own backbone, connector and llm; leave out {' and '.join(parts)}"
         )
     if axes["mode"] != ("eager",):
-        raise UserError("mode: a whole VLM is timed by hooks on its parts, which only run in mode eager")
+        raise UserError("mode: a vlm is timed by hooks on its parts, which only run in mode eager")
     if settings.stages not in (STAGES[:4], STAGES[1:4]):
-        raise UserError("stages: a whole VLM runs vision, connector and prefill in one call, and no decode")
+        raise UserError("stages: a vlm runs vision, connector and prefill in one call, and no decode")
     if settings.share_llm:
-        raise UserError("share_llm: the language model of a whole VLM cannot be left out")
+        raise UserError("share_llm: the language model of a vlm cannot be left out")
     if settings.autocast:
-        raise UserError("autocast: the parts of a whole VLM are of one dtype")
+        raise UserError("autocast: the parts of a vlm are of one dtype")
     if settings.study_checkpoint:
-        raise UserError("study_checkpoint: its connector and LLM do not fit into a whole VLM")
+        raise UserError("study_checkpoint: its connector and LLM do not fit into a vlm")
     if settings.weights not in (None, "pretrained"):
-        raise UserError("weights: with a whole VLM write pretrained, for those beside its configuration")
+        raise UserError("weights: with a vlm write pretrained, for those beside its configuration")
 
 
 def _protocol(read: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The run folder: `run.json`, append-only `rows.jsonl`, raw values in `samples/`, output in `logs/`.
 
-A row is on disk before the next cell starts. A line that was cut off is no row: readers pass over it
-and the next writer removes it, so its cell is simply measured again.
+A row is on disk before the next cell starts. A line that was cut off is no row: readers skip it and the next
+writer removes it, so its cell is measured again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import gc
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from vlmprof.errors import UserError
 from vlmprof.fields import SETTINGS
+from vlmprof.measure.samples import Samples
 from vlmprof.records import Row, completed
 
 try:
@@ -36,19 +37,16 @@ POLICY = {"run_after_oom", "cell_timeout_s", "cool_down_s", "order", "profile"}
 
 Understood = TypeVar("Understood")
 
-Samples = Mapping[str, Sequence[float]]
-"""Column name to one raw value per measured iteration."""
-
 
 class RunFolder:
-    """A run that is being written. A context manager: it holds a lock that a crash does not leave behind."""
+    """A run that is being written: a context manager with a lock that a crash does not leave behind."""
 
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
         """Open `path`, or make it and write `manifest` (`spec`, `command`, `environment`).
 
-        A run may grow: a specification that differs by having more values on its axes takes the place of the
-        one that is there. Raises `UserError` when the folder cannot be written, belongs to another
-        specification or device, or another sweep is writing to it.
+        A run may grow: a specification with more values on its axes replaces the one that is there. Raises
+        `UserError` when the folder cannot be written, belongs to another specification or device, or another
+        sweep is writing to it.
         """
         self.path = path
         try:
@@ -90,7 +88,7 @@ class RunFolder:
             if samples:
                 _write_whole(self.path / SAMPLES / f"{row.cell_id}.json", json.dumps(samples))
             text = json.dumps(row.to_flat(), allow_nan=False, ensure_ascii=False)
-            # half a surrogate pair, as in a file's odd name, is no UTF-8: written as a question mark
+            # half a surrogate pair, as in a badly encoded file name, becomes a question mark
             line = memoryview(text.encode("utf-8", "replace") + b"\n")
             while line:
                 line = line[self._rows.write(line) :]
@@ -110,7 +108,7 @@ class RunFolder:
 
     def samples(self, cell_id: str) -> Samples:
         """A cell's raw values as written; empty if its file is gone."""
-        return _read_samples(self.path / SAMPLES / f"{cell_id}.json") or {}
+        return _read_samples(self.path / SAMPLES / f"{cell_id}.json") or Samples()
 
     def log_path(self, cell_id: str) -> Path:
         """Where a cell's process writes what it prints."""
@@ -185,8 +183,8 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def load_samples(run: Path | str) -> dict[str, dict[str, list[float]]]:
-    """Raw values by cell id and column; cells without a readable file are absent."""
+def load_samples(run: Path | str) -> dict[str, Samples]:
+    """Raw values by cell id; cells without a readable file are left out."""
     samples = {}
     for path in sorted((Path(run) / SAMPLES).glob("*.json")):
         values = _read_samples(path)
@@ -203,12 +201,12 @@ def load_manifest(run: Path | str) -> dict[str, Any]:
     return manifest
 
 
-def _read_samples(path: Path) -> dict[str, list[float]] | None:
+def _read_samples(path: Path) -> Samples | None:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return values if isinstance(values, dict) else None
+    return Samples(values) if isinstance(values, dict) else None
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:

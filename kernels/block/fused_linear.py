@@ -1,13 +1,14 @@
 """Layer norm, matrix product, activation and residual in one kernel: the `triton` backend.
 
-The norm is taken out of the product (`packing.py`): it reads x as it is in memory, and the rows' sums and
-squares, gathered beside it, come in at the end.
+The norm is taken out of the product (`packing.py`): the product reads x as it is in memory, accumulates the
+sums and squares of the rows on the way, and applies them at the end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
@@ -23,33 +24,28 @@ from vlmprof.kernels.common.parameter_cache import cached_from_parameters
 
 @dataclass(frozen=True)
 class Tile:
-    """What a program makes of the product: rows of x, rows of the weight, how far it goes per step."""
+    """The part of the product that one program computes: rows of x, rows of the weight, depth per step."""
 
     rows: int
     columns: int
     depth: int
     warps: int
     stages: int
-    """Steps whose loads are under way at once."""
+    """Steps whose loads are in flight at once."""
 
     def programs(self, rows: int, features: int) -> int:
-        """How many it takes for all rows and output features."""
+        """How many programs cover all rows and output features."""
         return -(-rows // self.rows) * -(-features // self.columns)
 
-    def constants(self) -> dict[str, int]:
-        """As constants of the kernel."""
-        return {"ROWS": self.rows, "COLUMNS": self.columns, "DEPTH": self.depth}
-
     def options(self) -> dict[str, int | bool]:
-        """How the kernel is compiled."""
+        """Compile options of the kernel."""
         return {**FOUR_WARPS, "num_warps": self.warps, "num_stages": self.stages}
 
 
 WIDE = Tile(64, 64, 32, 4, 3)
 """For four-byte inputs."""
 SMALL = Tile(64, 64, 64, 4, 4)
-"""Where there are few programs each waits for its loads: the deeper its steps, and the more of them are under
-way, the fewer such waits."""
+"""With few programs each waits for its loads: deeper steps, and more of them in flight, mean fewer waits."""
 LARGE = Tile(128, 128, 64, 8, 3)
 """Half the reads per result, and the norm's sums taken half as often. The tiles of all stages fit the shared
 memory of every GPU since Ampere."""
@@ -65,6 +61,25 @@ def tile_for(rows: int, features: int, dtype: torch.dtype) -> Tile:
     return LARGE if LARGE.programs(rows, features) >= LARGE_FILLS else SMALL
 
 
+@dataclass(frozen=True)
+class Variant:
+    """What the kernel is compiled for: the product's sizes and what is done to it."""
+
+    K: int
+    """Input features."""
+    M: int
+    """Output features."""
+    NORM: bool = False
+    FOLDED: bool = False
+    """Whether the norm's weight is part of the product's."""
+    OFFSET: bool = True
+    RESIDUAL: bool = False
+    ACTIVATION: str = ""
+    """`gelu`, `silu` or empty."""
+    PRECISE: bool = False
+    """Whether x is float32."""
+
+
 @triton.jit
 def activate(x, ACTIVATION: tl.constexpr):
     """GELU by the error function, SiLU, or nothing, in float32."""
@@ -78,10 +93,7 @@ def activate(x, ACTIVATION: tl.constexpr):
 @triton.jit(do_not_specialize=["rows"])
 def linear_kernel(
     x_ptr, weight_ptr, norm_weight_ptr, sum_ptr, offset_ptr, residual_ptr, y_ptr, rows, eps,
-    K: tl.constexpr, M: tl.constexpr,
-    NORM: tl.constexpr, FOLDED: tl.constexpr, OFFSET: tl.constexpr, RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr, PRECISE: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    V: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """y (rows, M) = activation(norm(x) weightᵀ + offset) + residual. x (rows, K), weight (M, K).
 
@@ -89,20 +101,26 @@ def linear_kernel(
     column blocks): programs which run together share rows, and the first dimension alone may exceed
     65535, as the row blocks of a 8192-pixel image do.
     """
+    ROWS: tl.constexpr = TILE.rows
+    COLUMNS: tl.constexpr = TILE.columns
+    DEPTH: tl.constexpr = TILE.depth
+    K: tl.constexpr = V.K
+    M: tl.constexpr = V.M
+    ACTIVATION: tl.constexpr = V.ACTIVATION  # Triton 3.6 takes no plain string as an argument
     across = tl.cdiv(M, COLUMNS)
-    row = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)
-    depth = tl.arange(0, DEPTH)
+    row = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)  # (ROWS,)
+    column = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)  # (COLUMNS,)
+    depth = tl.arange(0, DEPTH)  # (DEPTH,)
     PARTIAL: tl.constexpr = K % DEPTH != 0
     there = (row < rows)[:, None]
-    x_rows = x_ptr + row.to(tl.int64)[:, None] * K
-    if NORM:
+    x_rows = x_ptr + row.to(tl.int64)[:, None] * K  # (ROWS, 1)
+    if V.NORM:
         total = tl.zeros([ROWS, DEPTH], tl.float32)
         squares = tl.zeros([ROWS, DEPTH], tl.float32)
         # rows around a value of their own cancel nothing; raw ones of 8 and 11 bits have nothing to lose
-        CENTRED: tl.constexpr = PRECISE or not FOLDED
+        CENTRED: tl.constexpr = V.PRECISE or not V.FOLDED
         if CENTRED:
-            pivot = tl.load(x_rows, mask=there, other=0.0).to(tl.float32)
+            pivot = tl.load(x_rows, mask=there, other=0.0).to(tl.float32)  # (ROWS, 1)
 
     product = tl.zeros([ROWS, COLUMNS], tl.float32)
     for k in range(0, K, DEPTH):
@@ -111,37 +129,39 @@ def linear_kernel(
         if PARTIAL:
             inside = there & (k + depth < K)[None, :]
             wanted = wanted & (k + depth < K)[:, None]
-        x = tl.load(x_rows + (k + depth)[None, :], mask=inside, other=0.0)
-        w = tl.load(weight_ptr + column[None, :] * K + (k + depth)[:, None], mask=wanted, other=0.0)
-        if NORM:
+        x = tl.load(x_rows + (k + depth)[None, :], mask=inside, other=0.0)  # (ROWS, DEPTH)
+        w_ptrs = weight_ptr + column[None, :] * K + (k + depth)[:, None]
+        w = tl.load(w_ptrs, mask=wanted, other=0.0)  # (DEPTH, COLUMNS)
+        if V.NORM:
             wide = x.to(tl.float32)
             if CENTRED:
                 wide = tl.where(inside, wide - pivot, 0.0)
             total += wide
             squares += wide * wide
-            if not FOLDED:
-                gamma = load_where(norm_weight_ptr + k + depth, k + depth < K, PARTIAL).to(tl.float32)
-                wide = wide * gamma[None, :]
+            if not V.FOLDED:
+                gamma = load_where(norm_weight_ptr + k + depth, k + depth < K, PARTIAL)  # (DEPTH,)
+                wide = wide * gamma.to(tl.float32)[None, :]
             if CENTRED:
                 x = wide.to(w.dtype)
         if INTERPRETED:
             x = x.to(tl.float32)
             w = w.to(tl.float32)
-        product = tl.dot(x, w, product, input_precision="tf32x3" if PRECISE else "tf32")
+        # (ROWS, DEPTH) · (DEPTH, COLUMNS)
+        product = tl.dot(x, w, product, input_precision="tf32x3" if V.PRECISE else "tf32")
 
-    if NORM:
-        mean = tl.sum(total, 1)[:, None] / K
+    if V.NORM:
+        mean = tl.sum(total, 1)[:, None] / K  # (ROWS, 1)
         variance = tl.sum(squares, 1)[:, None] / K - mean * mean
         scale = tl.rsqrt(tl.maximum(variance, 0.0) + eps)
-        sums = tl.load(sum_ptr + column, mask=column < M, other=0.0)[None, :]
+        sums = tl.load(sum_ptr + column, mask=column < M, other=0.0)[None, :]  # (1, COLUMNS)
         product = (product - mean * sums) * scale
-    if OFFSET:
-        product += tl.load(offset_ptr + column, mask=column < M, other=0.0)[None, :]
+    if V.OFFSET:
+        product += tl.load(offset_ptr + column, mask=column < M, other=0.0)[None, :]  # (1, COLUMNS)
     product = activate(product, ACTIVATION)
-    offsets = row.to(tl.int64)[:, None] * M + column[None, :]
+    offsets = row.to(tl.int64)[:, None] * M + column[None, :]  # (ROWS, COLUMNS)
     inside = there & (column < M)[None, :]
-    if RESIDUAL:
-        product += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    if V.RESIDUAL:
+        product += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)  # (ROWS, COLUMNS)
     tl.store(y_ptr + offsets, product.to(y_ptr.dtype.element_ty), mask=inside)
 
 
@@ -172,9 +192,10 @@ def linear_fused(
         sums, offset = norm.sums, norm.offset
     weight = weight.to(x.dtype)
     tile = tile_for(rows, features, x.dtype)
+    normed = norm_weight is not None
     launch = _launcher(
-        depth, features, norm_weight is not None, folded, offset is not None, residual is not None,
-        activation or "", x.dtype, tile,
+        tile, depth, features, normed, normed and folded, offset is not None, residual is not None,
+        activation or "", x.dtype == torch.float32,
     )  # fmt: skip
     launch(
         (tile.programs(rows, features), 1, 1),
@@ -192,19 +213,6 @@ def linear_fused(
 
 
 @lru_cache(maxsize=1024)
-def _launcher(
-    depth: int, features: int, norm: bool, folded: bool, offset: bool, residual: bool, activation: str,
-    dtype: torch.dtype, tile: Tile,
-) -> Launcher:  # fmt: skip
-    constants = {
-        "K": depth,
-        "M": features,
-        "NORM": norm,
-        "FOLDED": norm and folded,
-        "OFFSET": offset,
-        "RESIDUAL": residual,
-        "ACTIVATION": activation,
-        "PRECISE": dtype == torch.float32,
-        **tile.constants(),
-    }
-    return Launcher(linear_kernel, constants, tile.options())
+def _launcher(tile: Tile, *variant: Any) -> Launcher:
+    """For the fields of a `Variant`, which takes too long to make and to hash at every launch."""
+    return Launcher(linear_kernel, {"V": Variant(*variant), "TILE": tile}, tile.options())

@@ -33,7 +33,7 @@ def norm_linear(
     eps: float = 1e-5,
     backend: Backend = "auto",
 ) -> Tensor:
-    """activation(LayerNorm(x) weightᵀ + bias) + residual.
+    """activation(LayerNorm(x) · weightᵀ + bias) + residual, in one kernel where the backend is "triton".
 
     Args:
         x: (..., in_features), bfloat16, float16, float32 or float64.
@@ -42,15 +42,24 @@ def norm_linear(
         residual: (..., out_features), added last, or None.
         activation: "gelu" (by the error function), "silu" or None.
         eps: added to the variance.
-        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+        backend: one of `BACKENDS`; see `resolve_backend`.
 
     Returns:
         (..., out_features) in the dtype of x.
 
     Raises:
-        ValueError, TypeError: a shape, device, dtype or activation does not fit.
-        RuntimeError: the backend cannot run here, or an input requires grad and the backend is
-            `triton`.
+        ValueError: a shape or device does not fit, or the activation or backend is unknown.
+        TypeError: the dtype is not supported; "triton" does not take float64.
+        RuntimeError: the backend cannot run on this device, or an input requires grad and the backend is
+            "triton".
+
+    Example:
+        >>> x = torch.randn(1, 14, 14, 96)
+        >>> weight = torch.randn(384, 96) / 96**0.5
+        >>> norm_linear(x, torch.ones(96), torch.zeros(96), weight, activation="gelu").shape
+        torch.Size([1, 14, 14, 384])
+
+    Source: Ba et al., "Layer Normalization" (arXiv 1607.06450), followed by a linear layer.
     """
     op = "norm_linear"
     x = under_autocast(x)
@@ -78,7 +87,15 @@ def linear(
     activation: str | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
-    """activation(x weightᵀ + bias) + residual; arguments as in `norm_linear`."""
+    """activation(x · weightᵀ + bias) + residual, in one kernel where the backend is "triton".
+
+    Arguments, result and errors as in `norm_linear`.
+
+    Example:
+        >>> x, weight = torch.randn(2, 7, 96), torch.randn(48, 96)
+        >>> linear(x, weight).shape
+        torch.Size([2, 7, 48])
+    """
     op = "linear"
     x = under_autocast(x)
     _check_linear(op, x, weight, bias, residual, activation)
@@ -100,15 +117,23 @@ def depthwise_conv_silu(
     Args:
         x: (batch, height, width, channels), bfloat16, float16, float32 or float64.
         weight: (channels, 1, k, k) with k odd. bias: (channels), or None.
-        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+        backend: one of `BACKENDS`; see `resolve_backend`.
 
     Returns:
-        Shaped like x and in its dtype, contiguous; sums in float32 for `reference` and `triton`.
+        Shaped like x and in its dtype, contiguous; summed in float32 by "reference" and "triton".
 
     Raises:
-        ValueError, TypeError: a shape, device or dtype does not fit.
-        RuntimeError: the backend cannot run here, or an input requires grad and the backend is
-            `triton`.
+        ValueError: a shape or device does not fit, k is even, or the backend is unknown.
+        TypeError: the dtype is not supported; "triton" does not take float64.
+        RuntimeError: the backend cannot run on this device, or an input requires grad and the backend is
+            "triton".
+
+    Example:
+        >>> x = torch.randn(1, 14, 14, 8)
+        >>> depthwise_conv_silu(x, torch.randn(8, 1, 3, 3)).shape
+        torch.Size([1, 14, 14, 8])
+
+    Source: Liu et al., "VMamba" (arXiv 2401.10166), section 4.2: what comes before `ss2d` in a block.
     """
     op = "depthwise_conv_silu"
     x = under_autocast(x)

@@ -1,11 +1,11 @@
-"""The parameters of a block as the kernels read them, made once and kept.
+"""The parameters of a block, packed as the kernels read them.
 
 A layer norm is taken out of the product after it. With γ, β its weight and bias, μ and σ of a row of x,
 
     W ((x - μ) / σ · γ + β) + b = ((W γ) x - μ (W γ) 1) / σ + (W β + b).
 
-Where W γ would take more memory than x and y, only its row sums are kept, and rows less a value of their own
-are multiplied by γ on their way.
+Where W γ would take more memory than x and y, only its row sums are stored, and the kernel multiplies the
+rows, less a value of their own, by γ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 ROWS_AT_ONCE = 256
-"""Of a weight, while its product with a norm's bias is taken."""
+"""Rows of a weight that are widened at once for its product with a norm's bias."""
 
 
 def is_folded(weight: Tensor, rows: int) -> bool:
@@ -28,7 +28,7 @@ def is_folded(weight: Tensor, rows: int) -> bool:
 
 @dataclass(frozen=True)
 class FoldedNorm:
-    """A layer norm taken out of the product after it: all that the product needs of it."""
+    """What a product needs of the layer norm that was taken out of it."""
 
     weight: Tensor | None
     """(M, K), W γ in the dtype of x, or None for W as it is."""
@@ -58,8 +58,8 @@ fold = partial(_folded_norm, True)
 """With W γ as the weight, for (dtype, norm weight, norm bias, weight, bias)."""
 
 unfolded = partial(_folded_norm, False)
-"""The same with W as the weight, for rows that are multiplied by γ themselves. W is not held here, so that
-what is kept goes when it goes."""
+"""The same with W as the weight, for rows that the kernel multiplies by γ. The result does not refer to W, so
+that a cached one is dropped with W."""
 
 
 def tap_major(dtype: torch.dtype, weight: Tensor) -> Tensor:

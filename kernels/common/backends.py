@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 Backend = Literal["auto", "reference", "torch", "triton"]
+"""What a caller may ask for."""
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
 OPERATIONS = (
@@ -30,27 +31,26 @@ OPERATIONS = (
 )
 
 FOUR_WARPS = {"num_warps": 4, "enable_fp_fusion": True}
-"""How Triton kernels without a reason to differ are compiled. Fused multiply-adds are asked for, since
-Triton's own choice changes with its version."""
+"""Compile options of kernels that need no others. Fused multiply-adds are requested explicitly, since
+Triton's default changes with its version."""
 
 LOG2_E = math.log2(math.e)
-"""exp(x) is exp2(LOG2_E x), and exp2 is the faster one on every device."""
-
+"""exp(x) = exp2(LOG2_E · x), and exp2 is the faster of the two on every device."""
 
 TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
-"""Whether Triton can be imported. Looked up once, since torch.compile cannot trace the look-up."""
+"""Whether Triton can be imported. Checked once, since torch.compile cannot trace the check."""
 
 
 def triton_interpreted() -> bool:
-    """True when Triton's interpreter runs the kernels, which it does on CPU tensors, slowly."""
+    """Whether Triton's interpreter runs the kernels: slowly, on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @lru_cache(maxsize=1)
 def interpreter_fault() -> str | None:
-    """Why the interpreter of this Triton cannot run with this NumPy, or None when it can.
+    """Why the interpreter of this Triton cannot run with this NumPy, or None if it can.
 
-    Up to 3.6 it makes integers of arrays of one element (`tensor.__index__`), which NumPy 2.4 refuses.
+    Up to 3.6 it converts arrays of one element to integers (`tensor.__index__`), which NumPy 2.4 refuses.
     """
     triton, numpy = (_release(package) for package in ("triton", "numpy"))
     if triton < (3, 7) and numpy >= (2, 4):
@@ -66,9 +66,9 @@ def _release(package: str) -> tuple[int, ...]:
 
 
 def why_not_triton(device: torch.device) -> str | None:
-    """The reason why the `triton` backend cannot run on `device`, or None when it can.
+    """Why the `triton` backend cannot run on `device`, or None if it can.
 
-    On `meta` it can: shapes are all there is to compute.
+    On `meta` it can, where only shapes are computed.
     """
     if device.type == "meta":
         return None
@@ -82,10 +82,23 @@ def why_not_triton(device: torch.device) -> str | None:
 
 
 def resolve_backend(op: str, device: torch.device | str, backend: str = "auto") -> str:
-    """The backend that `op` runs with on `device`: `triton` on a GPU and `torch` elsewhere for `auto`.
+    """The backend that `op` runs with on `device`: for "auto" `triton` on a GPU and `torch` elsewhere.
 
-    Callers record the answer beside their numbers. Raises ValueError for an unknown name and
-    RuntimeError when the backend asked for cannot run there; it never picks another one silently.
+    Args:
+        op: one of `OPERATIONS`.
+        device: such as "cuda", "cuda:1" or "cpu".
+        backend: one of `BACKENDS`.
+
+    Returns:
+        The name of the backend, to be recorded beside the numbers that it makes.
+
+    Raises:
+        ValueError: the operation or backend is unknown.
+        RuntimeError: the requested backend cannot run on the device; no other one is chosen instead.
+
+    Example:
+        >>> resolve_backend("ss2d", "cpu")
+        'torch'
     """
     if op not in OPERATIONS:
         raise ValueError(f"unknown operation {op!r}; known: {', '.join(OPERATIONS)}")
@@ -102,15 +115,15 @@ def resolve_backend(op: str, device: torch.device | str, backend: str = "auto") 
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:
-    """True when autograd would record an operation on these tensors."""
+    """Whether autograd would record an operation on these tensors."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def refuse_grad(op: str, backend: str) -> None:
-    """Raise for an input that requires grad: only the reference is differentiable."""
+    """Raise RuntimeError for an input that requires grad, which only the reference supports."""
     raise RuntimeError(
         f"{op}: backend {backend!r} is inference only and an input requires grad; "
-        "call it under torch.no_grad(), or ask for backend='reference', which is differentiable"
+        "call it under torch.no_grad(), or use backend='reference', which is differentiable"
     )
 
 

@@ -1,4 +1,4 @@
-"""Argument checks shared by the operations: one clear line for each mistake."""
+"""Argument checks that the operations share; each mistake gets one clear line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 def check_shape(op: str, name: str, tensor: Tensor, shape: Sequence[int], meaning: str) -> None:
-    """Raise ValueError unless `tensor` has `shape`, which `meaning` names in words."""
+    """Raise ValueError unless `tensor` has `shape`, described by `meaning`."""
     if tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{op}: {name} must be {meaning} = {tuple(shape)}, got {tuple(tensor.shape)}")
 
@@ -36,5 +36,5 @@ def check_device(op: str, device: torch.device, **tensors: Tensor | None) -> Non
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its type's name where it says nothing."""
+    """The first line of an error's message, or the name of its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""torch.compile for one shape, in a process that ends soon after."""
+"""torch.compile for one shape, in a short-lived process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ THREADS = "TORCHINDUCTOR_COMPILE_THREADS"
 
 
 def compiled_here(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled for the shapes of its first call, by this process alone unless `THREADS` says
-    otherwise: with workers beside it, torch 2.11 can take five minutes to end a process."""
+    """Compile `function` for the shapes of its first call.
+
+    The compiler starts no worker processes unless the environment sets `THREADS`: with them, torch 2.11 can
+    take five minutes to exit.
+    """
     if THREADS not in os.environ:
         import torch._inductor.config as inductor
 

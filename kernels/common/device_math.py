@@ -114,9 +114,9 @@ def _second(first, second):
 def rows_in_lanes(x):
     """x (rows, 32) with each column in one lane, whatever layout it comes in; no arithmetic.
 
-    A scan that gives every element back is the one operation whose layout the compiler does not trade
-    for that of what it feeds on. Without it everything after a matrix product is computed in the
-    product's layout, and each of the other inputs and results is carried there and back.
+    A scan that returns every element is the one operation whose layout the compiler does not replace by
+    that of its input. Without it everything after a matrix product is computed in the product's layout,
+    and every other input and result is converted to it and back.
     """
     return x if INTERPRETED else tl.associative_scan(x, 0, _second)
 
@@ -127,17 +127,17 @@ def _add_both(x1, y1, x2, y2):
 
 
 @triton.jit
-def sum_rows(x, beside, ROWS: tl.constexpr):
-    """Sums of x (ROWS, 32) down its rows, (32,), in the layout of `beside`, which has the same shape.
+def sum_rows(x, companion, ROWS: tl.constexpr):
+    """Sums of x (ROWS, 32) down its rows, (32,), in the layout of `companion`, which has the same shape.
 
-    The sum is the last row of a scan that runs beside another: an operation of its own would choose a
-    layout of its own, and have everything that x is made from computed again in it.
+    The sum is the last row of a scan that runs along with another: a separate operation would choose its
+    own layout, and everything that x is made from would be computed again in that layout.
     """
     i = tl.arange(0, ROWS)[:, None]
     if INTERPRETED:
         sums = tl.where(i == ROWS - 1, tl.sum(x, 0)[None, :], 0.0)
     else:
-        _, sums = tl.associative_scan((beside, x), 0, _add_both)
+        _, sums = tl.associative_scan((companion, x), 0, _add_both)
     return last_row(sums, ROWS)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ WARM_UP_CALLS = 3
 
 
 def warm_up(function: Callable[..., object], *inputs: Tensor) -> None:
-    """Call it as often as a capture needs, on a side stream."""
+    """Call `function` on a side stream as often as a capture requires."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -25,7 +25,7 @@ def warm_up(function: Callable[..., object], *inputs: Tensor) -> None:
 
 
 def capture(function: Callable[..., Output], *inputs: Tensor) -> tuple[torch.cuda.CUDAGraph, Output]:
-    """One call as a graph, and what it returned: memory that each replay overwrites.
+    """Capture one call as a graph; return the graph and the call's result, which each replay overwrites.
 
     The graph reads the memory of `inputs`. Raises RuntimeError when the call cannot be captured.
     """
@@ -36,30 +36,48 @@ def capture(function: Callable[..., Output], *inputs: Tensor) -> tuple[torch.cud
 
 
 class Graphed:
-    """A function of tensors replayed as one CUDA graph, for inputs of the captured shapes and dtypes.
+    """A function of tensors, captured as a CUDA graph by its first call and replayed by every call.
 
-    The output is the graph's own memory, overwritten by the next call: clone what must outlive it.
+    The graph reads the memory of the first call's inputs. Inputs that lie elsewhere are copied there; those
+    that lie there already, such as another graph's output, are not. The output is the graph's own memory,
+    overwritten by the next call: clone what must outlive it.
     """
 
-    def __init__(self, function: Callable[..., Tensor], *inputs: Tensor) -> None:
-        """Warm up on a side stream and capture. Raises RuntimeError for inputs that are not on a GPU."""
+    def __init__(self, function: Callable[..., Output]) -> None:
+        self._function = function
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: tuple[Tensor, ...] = ()
+        self._output: Any = None
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """What the function returns for `inputs`.
+
+        Raises RuntimeError where the call cannot be captured, as for inputs that are not on a GPU, and
+        ValueError for other shapes or dtypes than the captured ones.
+        """
+        if self._graph is None:
+            self._capture(inputs)
+        else:
+            self._copy(inputs)
+        assert self._graph is not None
+        self._graph.replay()
+        return self._output
+
+    def _capture(self, inputs: tuple[Tensor, ...]) -> None:
         if not inputs or any(t.device.type != "cuda" for t in inputs):
             raise RuntimeError("CUDA graphs need inputs on a CUDA device; call the function itself elsewhere")
-        self.inputs = tuple(t.clone() for t in inputs)
-        with torch.inference_mode():
-            warm_up(function, *self.inputs)
-            self.graph, self.output = capture(function, *self.inputs)
+        self._inputs = inputs
+        warm_up(self._function, *inputs)
+        self._graph, self._output = capture(self._function, *inputs)
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Copy the inputs in and replay. Raises ValueError when a shape or dtype is not the captured one."""
-        if len(inputs) != len(self.inputs):
-            raise ValueError(f"the graph was captured with {len(self.inputs)} inputs, got {len(inputs)}")
-        for captured, given in zip(self.inputs, inputs, strict=True):
+    def _copy(self, inputs: tuple[Tensor, ...]) -> None:
+        if len(inputs) != len(self._inputs):
+            raise ValueError(f"the graph was captured with {len(self._inputs)} inputs, got {len(inputs)}")
+        for captured, given in zip(self._inputs, inputs, strict=True):
             if captured.shape != given.shape or captured.dtype != given.dtype:
                 raise ValueError(
                     f"the graph was captured for {tuple(captured.shape)} {captured.dtype}, "
                     f"got {tuple(given.shape)} {given.dtype}"
                 )
-            captured.copy_(given)
-        self.graph.replay()
-        return self.output
+            if captured.data_ptr() != given.data_ptr():
+                captured.copy_(given)

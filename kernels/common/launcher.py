@@ -1,8 +1,8 @@
-"""Launching a Triton kernel again without asking Triton again what it has already answered.
+"""Launch Triton kernels without repeating Triton's analysis of the arguments.
 
-Triton works out at every launch which of the kernels it has compiled the arguments ask for. That takes
-three times as long as the launch itself, and longer than small kernels take on a GPU. A `Launcher` asks
-once for each combination of device, argument types and alignment, and keeps the answer.
+At every launch Triton determines which compiled kernel fits the arguments. That takes three times as long as
+the launch itself, and longer than a small kernel runs on a GPU. A `Launcher` does it once for each
+combination of device, argument types and alignment, and caches the result.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from triton.compiler import CompiledKernel
 from triton.runtime import JITFunction, driver
 
 ALIGNMENT_BYTES = 16
-"""Triton compiles a kernel anew for a pointer that is not a multiple of this."""
+"""Triton compiles a separate kernel for a pointer that is not a multiple of this."""
 
 INT32_END = 1 << 31
 
 
 class Launcher:
-    """One kernel with its constants and compile options, called with its grid and its other arguments."""
+    """One kernel with its constants and compile options; called with the grid and the other arguments."""
 
     def __init__(self, kernel: Any, constants: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         """Raises ValueError unless the constants are the kernel's last parameters."""
@@ -34,10 +34,10 @@ class Launcher:
         self._compiled: dict[Hashable, CompiledKernel] = {}
 
     def __call__(self, grid: tuple[int, int, int], *arguments: Any) -> None:
-        """Launch on the current device and stream, with tensors, integers and floats as the kernel has them.
+        """Launch on the current device and stream, with tensors, integers and floats in the kernel's order.
 
-        Raises ValueError for an integer that the kernel does not name in `do_not_specialize`: which kernel
-        is the right one would depend on its value.
+        Raises ValueError for an integer that is not in the kernel's `do_not_specialize`: which compiled
+        kernel is the right one would depend on its value.
         """
         if not isinstance(self._kernel, JITFunction):  # interpreted
             self._kernel[grid](*arguments, **self._named)
@@ -56,7 +56,7 @@ class Launcher:
 
 
 def _key(arguments: tuple[Any, ...]) -> Hashable:
-    """What a compiled kernel depends on beside its constants; None where that is left to Triton."""
+    """What selects a compiled kernel, apart from its constants; None if Triton has to decide."""
     addresses = 0
     kinds: list[Hashable] = [driver.active, driver.active.get_current_device()]
     for argument in arguments:

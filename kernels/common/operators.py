@@ -1,7 +1,7 @@
-"""Registration of our operations with torch, so that `torch.compile`, CUDA graphs and profilers take them.
+"""Registers the operations with torch, so that `torch.compile`, CUDA graphs and profilers can handle them.
 
-By the library's plain interface: `torch.library.custom_op` adds 5 µs of checks to each call, as much as the
-rest of a small kernel's launch.
+It uses the low-level interface of `torch.library`: `custom_op` adds 5 µs of checks to each call, as much as
+the rest of a small kernel's launch.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ LIBRARY = torch.library.Library("vlmprof", "FRAGMENT")
 def operator(
     name: str, *, fake: Callable[..., torch.Tensor]
 ) -> Callable[[Callable[..., torch.Tensor]], torch._ops.OpOverload[..., Any]]:
-    """Register a function that changes none of its inputs as `vlmprof::name`, whatever the device.
+    """Register a function as `vlmprof::name` for every device. It must not modify its inputs.
 
-    `fake` gives an empty result of the right shape and dtype for the same arguments. The function's results
-    may not be its inputs, nor views of them.
+    `fake` returns an empty result of the right shape and dtype for the same arguments. The function's result
+    must not be one of its inputs, nor a view of one.
     """
 
     def register(function: Callable[..., torch.Tensor]) -> torch._ops.OpOverload[..., Any]:
@@ -38,14 +38,14 @@ def like_the_first(x: torch.Tensor, *_: object) -> torch.Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-# asked once: torch 2.11's compiler cannot trace the question
+# determined once: torch 2.11's compiler cannot trace the call
 _AUTOCAST_DEVICES = tuple(
     kind for kind in ("cpu", "cuda", "mps", "xpu", "hpu") if torch.amp.is_autocast_available(kind)
 )
 
 
 def under_autocast(x: torch.Tensor) -> torch.Tensor:
-    """A float32 input in the dtype that torch.autocast asks for where it is on, as its own products do."""
+    """Cast a float32 input to the autocast dtype where torch.autocast is enabled, as torch's products do."""
     kind = x.device.type
     if x.dtype != torch.float32 or kind not in _AUTOCAST_DEVICES:
         return x

@@ -1,4 +1,4 @@
-"""What kernels make of parameters, made once and kept: packed, cast or transposed."""
+"""A cache of what kernels derive from parameters: packed, cast or transposed copies."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _cache: dict[tuple[object, ...], _Entry] = {}
 
 
 def cached_from_parameters(make: Callable[..., Made], dtype: torch.dtype, *parameters: Tensor | None) -> Made:
-    """`make(dtype, *parameters)`, kept for as long as the same parameters live unchanged.
+    """`make(dtype, *parameters)`, cached for as long as the parameters live and do not change.
 
-    A parameter written in place has a new version and is made anew; one written through `.data`
-    has not, which torch does not record. Inference tensors have no version and are never kept.
+    Writing to a parameter in place changes its version, and the result is made again. Writing through
+    `.data` does not, since torch does not record it. Inference tensors have no version and are not cached.
     """
     given = [p for p in parameters if p is not None]
     if torch.compiler.is_compiling() or any(p.is_inference() for p in given):
@@ -43,7 +43,7 @@ def cached_from_parameters(make: Callable[..., Made], dtype: torch.dtype, *param
         found: Made = entry.made
         return found
     made = make(dtype, *parameters)
-    # what was made goes with the first of its parameters: it may be as large as they are
+    # an entry is dropped with the first of its parameters: it may be as large as they are
     refs = tuple(weakref.ref(p, lambda _: _cache.pop(key, None)) for p in given)
     _cache[key] = _Entry(refs, versions, made)
     return made

@@ -1,10 +1,10 @@
-"""Launch parameters of `ss2d` measured once per GPU and kept on disk: the only thing that is tuned.
+"""Launch parameters of `ss2d`, measured once per GPU and stored on disk: the only thing that is tuned.
 
     tools/tune.py ── keep_tiles ──> cache file ──> tuned_tiles ── looked up at a launch
                                   shipped tables ──┘
 
-Without a choice in the user's cache file the tables in `SHIPPED` are asked: cache files of known cards, as
-`keep_tiles` wrote them. Without one there either, a launch falls back on the kernels' own rule.
+A choice is looked up in the user's cache file, then in the tables in `SHIPPED`: cache files of known cards,
+as `keep_tiles` writes them. A shape in neither is launched by the kernels' rule, and rows say so.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pathlib import Path
 import torch
 
 KERNELS = 17
-"""Version of the kernels that choices were measured with: raise it when they change, and old ones lapse."""
+"""Version of the kernels that choices were measured with. Increasing it drops old choices."""
 
 SHIPPED = Path(__file__).parents[1] / "ss2d" / "tuned"
-"""Where cache files that travel with the kernels are, one for each card."""
+"""The folder of the cache files that ship with the kernels, one per card."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Shape:
     """batch · height · width; choices hold for all sizes between two powers of two."""
 
     def key(self, device_name: str) -> str:
-        """The name under which the choice is kept."""
+        """The key under which the choice is stored."""
         kind = str(self.dtype).removeprefix("torch.")
         size = f"d_inner={self.d_inner} dt_rank={self.dt_rank} d_state={self.d_state} {kind}"
         return (
@@ -52,8 +52,8 @@ class Shape:
 
 
 def _without_libraries(key: str) -> str:
-    """A key as shipped tables are asked for it, whatever torch and Triton they were measured with: a choice
-    that was the best with one version is better than none with the next."""
+    """A key without the versions of torch and Triton, for the shipped tables: a choice that was the best with
+    one version is better than none with the next."""
     device, versions, size = key.split(" | ")
     return f"{device} | {versions[versions.index('kernels') :]} | {size}"
 
@@ -69,10 +69,10 @@ def cache_path() -> Path:
 
 @lru_cache(maxsize=1024)
 def tuned_tiles(shape: Shape, device: torch.device) -> int | None:
-    """The tiles per chunk found for this shape on this device, or None where it was not tuned.
+    """The tiles per chunk found for this shape on this device, or None if it was not tuned.
 
-    What the user's cache says goes before what is shipped. The files are read at a shape's first launch in a
-    process; later ones cost a dictionary look-up.
+    The user's cache takes precedence over the shipped tables. The files are read at the first launch of a
+    shape in a process; later launches cost a dictionary look-up.
     """
     path, key = cache_path(), shape.key(_device_name(device))
     own = _read(path).get(key) if path.exists() else None
@@ -91,14 +91,14 @@ def _shipped(folder: Path) -> dict[str, int]:
 
 
 def keep_tiles(shape: Shape, device: torch.device, tiles: int) -> None:
-    """Choose `tiles` per chunk for this shape on this device, on disk. Raises OSError when it cannot be
-    written."""
+    """Store `tiles` per chunk as the choice for this shape on this device. Raises OSError if the file cannot
+    be written."""
     _keep(cache_path(), shape.key(_device_name(device)), tiles)
     tuned_tiles.cache_clear()
 
 
 def _read(path: Path) -> dict[str, int]:
-    """The choices in the file; none, and a warning of one line, when it cannot be understood."""
+    """The choices in the file; none, and a one-line warning, if it cannot be parsed."""
     try:
         choices = json.loads(path.read_text())
         if not isinstance(choices, dict) or not all(type(t) is int and t > 0 for t in choices.values()):

@@ -16,6 +16,7 @@ from vlmprof.kernels.common.backends import FOUR_WARPS
 from vlmprof.kernels.common.launcher import Launcher
 
 TILE = 32
+"""Rows and columns of a tile: in 16 bits each of its lines is two sectors of 32 bytes, either way round."""
 
 
 @triton.jit
@@ -45,8 +46,8 @@ def cross_scan_kernel(x_ptr, xs_ptr, channels, height, width, TILE: tl.constexpr
     image = (tl.program_id(0) // _tiles(height, width, TILE)).to(tl.int64)
     xs_ptr += (image // channels * (4 * channels) + image % channels) * length
     step = channels.to(tl.int64) * length
-    tile = tl.load(x_ptr + image * length + by_rows, mask=inside)
-    turned = tl.trans(tile)
+    tile = tl.load(x_ptr + image * length + by_rows, mask=inside)  # (rows, columns)
+    turned = tl.trans(tile)  # (columns, rows)
     tl.store(xs_ptr + by_rows, tile, mask=inside)
     tl.store(xs_ptr + step + by_columns, turned, mask=inside_t)
     tl.store(xs_ptr + 2 * step + (length - 1 - by_rows), tile, mask=inside)
@@ -61,9 +62,9 @@ def cross_merge_kernel(ys_ptr, y_ptr, channels, height, width, TILE: tl.constexp
     image = (tl.program_id(0) // _tiles(height, width, TILE)).to(tl.int64)
     ys_ptr += (image // channels * (4 * channels) + image % channels) * length
     step = channels.to(tl.int64) * length
-    rows = tl.load(ys_ptr + by_rows, mask=inside).to(tl.float32)
+    rows = tl.load(ys_ptr + by_rows, mask=inside).to(tl.float32)  # (rows, columns)
     rows += tl.load(ys_ptr + 2 * step + (length - 1 - by_rows), mask=inside).to(tl.float32)
-    columns = tl.load(ys_ptr + step + by_columns, mask=inside_t).to(tl.float32)
+    columns = tl.load(ys_ptr + step + by_columns, mask=inside_t).to(tl.float32)  # (columns, rows)
     columns += tl.load(ys_ptr + 3 * step + (length - 1 - by_columns), mask=inside_t).to(tl.float32)
     merged = (rows + tl.trans(columns)).to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + image * length + by_rows, merged, mask=inside)

@@ -17,16 +17,23 @@ def cross_scan(x: Tensor, *, backend: Backend = "auto") -> Tensor:
 
     Args:
         x: (batch, d_inner, height, width), any floating dtype.
-        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+        backend: one of `BACKENDS`; see `resolve_backend`.
 
     Returns:
         (batch, 4, d_inner, height · width), contiguous, in the dtype of x.
 
     Raises:
-        ValueError, TypeError: a shape or dtype does not fit.
-        RuntimeError: the backend cannot run here, or x requires grad and it is not `reference`.
+        ValueError: the shape does not fit, or the backend is unknown.
+        TypeError: the dtype is not supported; "triton" does not take float64.
+        RuntimeError: the backend cannot run on this device, or x requires grad and the backend is not
+            "reference".
 
-    Source: VMamba (arXiv 2401.10166), section 4.3.
+    Example:
+        >>> x = torch.arange(6.0).view(1, 1, 2, 3)
+        >>> cross_scan(x)[0, :, 0].int().tolist()
+        [[0, 1, 2, 3, 4, 5], [0, 3, 1, 4, 2, 5], [5, 4, 3, 2, 1, 0], [5, 2, 4, 1, 3, 0]]
+
+    Source: Liu et al., "VMamba" (arXiv 2401.10166), section 4.3.
     """
     check_dims("cross_scan", "x", x, 4, "(batch, d_inner, height, width)")
     check_float("cross_scan", "x", x)
@@ -43,18 +50,25 @@ def cross_merge(ys: Tensor, height: int, width: int, *, backend: Backend = "auto
 
     Args:
         ys: (batch, 4, d_inner, height · width), any floating dtype.
-        height, width: of the image.
-        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+        height, width: of the image, in pixels.
+        backend: one of `BACKENDS`; see `resolve_backend`.
 
     Returns:
         (batch, d_inner, height, width), contiguous, summed in float32 (float64 for float64) and
         rounded once to the dtype of ys.
 
     Raises:
-        ValueError, TypeError: a shape or dtype does not fit.
-        RuntimeError: the backend cannot run here, or ys requires grad and it is not `reference`.
+        ValueError: the shape does not fit, or the backend is unknown.
+        TypeError: the dtype is not supported; "triton" does not take float64.
+        RuntimeError: the backend cannot run on this device, or ys requires grad and the backend is not
+            "reference".
 
-    Source: VMamba (arXiv 2401.10166), section 4.3.
+    Example:
+        >>> x = torch.randn(1, 2, 4, 6)
+        >>> torch.equal(cross_merge(cross_scan(x), 4, 6), 4 * x)
+        True
+
+    Source: Liu et al., "VMamba" (arXiv 2401.10166), section 4.3.
     """
     check_dims("cross_merge", "ys", ys, 4, "(batch, 4, d_inner, height · width)")
     check_float("cross_merge", "ys", ys)

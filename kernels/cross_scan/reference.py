@@ -1,4 +1,4 @@
-"""Cross-scan and cross-merge, said plainly: four readings of an image, and their sum.
+"""Cross-scan and cross-merge in plain PyTorch: four readings of an image, and their sum. The oracle.
 
 Source: Liu et al., "VMamba: Visual State Space Model" (arXiv 2401.10166), section 4.3.
 Directions: 0 by rows, 1 by columns, 2 by rows reversed, 3 by columns reversed.

@@ -33,15 +33,24 @@ def selective_scan(
             channels [g · d_inner / groups, (g + 1) · d_inner / groups).
         D, delta_bias: (d_inner), or None.
         delta_softplus: apply softplus, with threshold 20, to delta + delta_bias.
-        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+        backend: one of `BACKENDS`; see `resolve_backend`.
 
     Returns:
         y, shaped like u and in its dtype. States are float32 (float64 for float64 input).
 
     Raises:
-        ValueError, TypeError: a shape, device or dtype does not fit.
-        RuntimeError: the backend cannot run here, or an input requires grad and the backend is not
-            `reference`.
+        ValueError: a shape or device does not fit, or the backend is unknown.
+        TypeError: a dtype is not supported; "triton" does not take float64.
+        RuntimeError: the backend cannot run on this device, or an input requires grad and the backend is
+            not "reference".
+
+    Example:
+        >>> batch, d_inner, d_state, length = 1, 4, 2, 10
+        >>> u, delta = torch.randn(2, batch, d_inner, length)
+        >>> A = -torch.rand(d_inner, d_state)
+        >>> B, C = torch.randn(2, batch, d_state, length)
+        >>> selective_scan(u, delta, A, B, C, delta_softplus=True).shape
+        torch.Size([1, 4, 10])
 
     Source: Gu & Dao, "Mamba" (arXiv 2312.00752), algorithm 2; shapes as in `mamba_ssm`.
     """

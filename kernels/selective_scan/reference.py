@@ -1,4 +1,4 @@
-"""Selective scan, said plainly: the oracle of the other backends.
+"""Selective scan in plain PyTorch: the oracle of the other backends.
 
 Source: Gu & Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces"
 (arXiv 2312.00752), equations 2a and 4 with the simplified discretisation of B (section 3.2).

@@ -16,18 +16,20 @@ The scan, for one direction, channel and state, with Δ the step, h the state an
     D         channels: d_inner, made even by a channel of zeros
     N         d_state, states per channel
     RANK      inner size of dt_proj's product: dt_rank made a power of two of at least 16; past 64 (float32:
-              past 32) a multiple of 16, multiplied in slices of 16
+              past 32) a multiple of 16, multiplied in slices of 16, SLICE
     KW        block: outputs of x_proj per pixel and direction, dt_rank + 2 N made a multiple of 8
-    T         positions of a tile: 16, POSITIONS
+    T         positions of a tile: 16
+    LANES     lanes of a warp: 32
+    BLOCK     channels of a program: 64, two for each lane
     tiles     tiles of a chunk: 1 to 8 by rule (`tiles_per_chunk`), 1 to 16 by tuning
-    chunks    chunks of a sequence: ⌈L / (16 · tiles)⌉; the last may have fewer tiles
+    chunks    chunks of a sequence: ⌈L / (T · tiles)⌉; the last may have fewer tiles
 
-**How the work is cut.** A *tile* is 16 consecutive positions of one sequence, a *chunk* is `tiles`
-consecutive tiles, a *channel block* is 64 channels, CHANNELS. One program is one warp and takes one chunk of
+**How the work is cut.** A *tile* is T consecutive positions of one sequence, a *chunk* is `tiles`
+consecutive tiles, a *channel block* is BLOCK channels. One program is one warp and takes one chunk of
 one channel block. A *word* is two neighbouring channels, loaded together: 4 bytes for 16-bit types, 8 for
-float32. Each of the 32 lanes owns one word of each position, so a tile of words is (T, 32), which is taken
-apart into the *low* (even) and the *high* (odd) channels, (T, 32) float32 each: the two *halves*. A tile is
-*interior* when all its positions exist and, by columns, lie in one column; others reach over an *edge*.
+float32. Each lane owns one word of each position, so a tile of words is (T, LANES), which is taken
+apart into the *low* (even) and the *high* (odd) channels, (T, LANES) float32 each: the two *halves*. A tile
+is *interior* when all its positions exist and, by columns, lie in one column; others reach over an *edge*.
 
 **Tensors** in memory. `*` is the dtype of x; x, bc, y and out are read and written as words; pixels is
 batch · height · width, row by row.
@@ -59,15 +61,18 @@ batch · height · width, row by row.
                 columns (1, then 3); N > 1:
                 one launch per direction
 
-**Constants of a kernel**: K the direction; COLUMNS 1 for directions 1 and 3; HALF 0 for the low channels, 1
-for the high ones; ELEMENT the dtype of x; INTERIOR whether the tile is known to be interior; EDGES whether
-any tile of the launch may not be; LOW whether the image has fewer than T rows, so that a tile by columns may
-span several of them.
+**Constants of a kernel**: V, a `Variant` with D, KW, N, RANK and beside them ELEMENT, the dtype of x, EDGES,
+whether any tile of the launch may reach over an edge, and FEW_ROWS, whether the image has fewer than T rows,
+so that a tile by columns may span several of them; K the direction; COLUMNS 1 for directions 1 and 3; HALF 0
+for the low channels, 1 for the high ones; INTERIOR whether the tile is known to be interior.
 
-**Files**: `op` checks and dispatches; `reference` is the oracle and `vectorized` the `torch` backend. Of the
-`triton` backend `fused` launches, `packing` lays out parameters, `chunks` cuts sequences, `single_state` and
-`many_states` are the summary and output kernels for N = 1 and N > 1, `carry` is between them; `tile` and
-`steps` are what both do with one tile.
+**What travels together** inside a kernel: `Inputs`, what both passes read of one image; `Place`, where the
+positions of a tile are; for N = 1 `Direction`, what is read once for each direction, and `Outputs`.
+
+**Files**, in an order to read them: `op` checks and dispatches; `reference` is the oracle and `vectorized`
+the `torch` backend. Of the `triton` backend `fused` launches, `packing` lays out parameters and `chunks`
+cuts sequences; `tile` and `steps` are what both passes do with one tile; `single_state` and `many_states`
+are the summary and output kernels for N = 1 and N > 1, and `carry` is between them.
 """
 
 from vlmprof.kernels.ss2d.op import ss2d

@@ -1,4 +1,4 @@
-"""Between the passes: from what each chunk does on its own to the state that enters it."""
+"""Between the passes: from each chunk's sum of steps and end state to the state that enters it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def carry_kernel(
     a: (4, N · D), A · log2(e). Directions 2 and 3 run from the last chunk to the first.
     """
     direction = tl.program_id(1) % 4
-    element = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)
+    element = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)  # (ELEMENTS,)
     inside = element < N * D
-    a2 = tl.load(a_ptr + direction * (N * D) + element, mask=inside, other=0.0)
+    a2 = tl.load(a_ptr + direction * (N * D) + element, mask=inside, other=0.0)  # (ELEMENTS,)
     sequence = tl.program_id(1).to(tl.int64) * chunks
     sum_ptr += sequence * D
     end_ptr += sequence * (N * D)
@@ -32,8 +32,9 @@ def carry_kernel(
     state = tl.zeros([ELEMENTS], tl.float32)
     for done in range(0, chunks, CHUNKS):
         order = done + i
-        chunk = tl.where(backward, chunks - 1 - order, order).to(tl.int64)
+        chunk = tl.where(backward, chunks - 1 - order, order).to(tl.int64)  # (CHUNKS,)
         there = (order < chunks)[:, None] & inside[None, :]
+        # (CHUNKS, ELEMENTS) from here on
         steps = tl.load(sum_ptr + chunk[:, None] * D + (element % D)[None, :], mask=there, other=0.0)
         ends = tl.load(end_ptr + chunk[:, None] * (N * D) + element[None, :], mask=there, other=0.0)
         decay, drive = scan_rows(exp2_fast(a2[None, :] * steps), ends, CHUNKS)
@@ -41,6 +42,6 @@ def carry_kernel(
         following = tl.where(backward, chunk - 1, chunk + 1)
         followed = (order + 1 < chunks)[:, None] & inside[None, :]
         tl.store(entering_ptr + following[:, None] * (N * D) + element[None, :], leaving, mask=followed)
-        state = tl.sum(tl.where(i[:, None] == CHUNKS - 1, leaving, 0.0), 0)
+        state = tl.sum(tl.where(i[:, None] == CHUNKS - 1, leaving, 0.0), 0)  # (ELEMENTS,)
     first = tl.where(backward, chunks - 1, 0).to(tl.int64)
     tl.store(entering_ptr + first * (N * D) + element, tl.zeros([ELEMENTS], tl.float32), mask=inside)

@@ -5,35 +5,41 @@
     carry:   the state that enters each chunk                               small
     output:  y by rows, then by columns, both directions at once            reads x and blocks, adds to y
 
-Nothing with four directions of D channels per pixel is ever written.
+No tensor of four directions × D channels per pixel is ever written.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import FOUR_WARPS
-from vlmprof.kernels.common.launcher import Launcher
+from vlmprof.kernels.common.launcher import ALIGNMENT_BYTES, Launcher
 from vlmprof.kernels.common.parameter_cache import cached_from_parameters
 from vlmprof.kernels.common.tuning_cache import Shape, tuned_tiles
 from vlmprof.kernels.ss2d import many_states, single_state
 from vlmprof.kernels.ss2d.carry import carry_kernel
 from vlmprof.kernels.ss2d.chunks import CHANNELS, POSITIONS, chunk_count, tiles_per_chunk
 from vlmprof.kernels.ss2d.packing import Packed, pack
+from vlmprof.kernels.ss2d.parameters import Parameters
+from vlmprof.kernels.ss2d.tile import Variant
 
 ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 WORDS = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32: torch.int64}
 
 COMPILE_OPTIONS = {"num_warps": 1, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": True}
-"""One warp per program. Left to itself the assembler takes 168 registers in some kernels, and spills."""
+"""One warp per program. By default the assembler uses 168 registers in some kernels, and spills."""
 
-FEW_CHUNKS = 32
-"""So many chunks are carried at once, or four times as many where there are more."""
+FEW_CHUNKS, FEW_CHUNKS_STATES = 32, 32
+"""Up to so many chunks are carried at once, for so many states per program."""
+
+MANY_CHUNKS, MANY_CHUNKS_STATES = 128, 16
+"""Of more chunks, four times as many at once: a long sequence is carried in fewer turns."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Launch:
     tiles: int
     """Tiles of `POSITIONS` positions per chunk."""
     chosen_by: str
-    """`tuning`, or `rule` where this shape was not tuned on this device."""
+    """`tuning`, or `rule` if this shape was not tuned on this device."""
 
 
 def launch_for(
@@ -57,15 +63,7 @@ def launch_for(
     return Launch(tiles_per_chunk(height * width, d_inner, batch), "rule")
 
 
-def ss2d_fused(
-    x: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    tiles: int | None = None,
-) -> Tensor:
+def ss2d_fused(x: Tensor, parameters: Parameters, tiles: int | None = None) -> Tensor:
     """Shapes as in `ss2d`; `tiles` per chunk are those of `launch_for` unless given.
 
     Raises TypeError for float64.
@@ -75,27 +73,25 @@ def ss2d_fused(
             f"ss2d: backend 'triton' takes bfloat16, float16 or float32, got {x.dtype}; "
             "backend 'torch' takes float64"
         )
-    parameters = cached_from_parameters(
-        pack, x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds
-    )
+    packed = cached_from_parameters(pack, x.dtype, *parameters)
     if tiles is None:
-        tiles = launch_for(x.shape, dt_projs_weight.shape[2], A_logs.shape[1], x.dtype, x.device).tiles
+        tiles = launch_for(x.shape, parameters.dt_rank, parameters.d_state, x.dtype, x.device).tiles
     d_inner = x.shape[3]
     channels = d_inner + d_inner % 2
     if channels != d_inner:
         x = torch.nn.functional.pad(x, (0, 1))
     x = x.contiguous()
-    if x.data_ptr() % 16:
+    if x.data_ptr() % ALIGNMENT_BYTES:
         x = x.clone()
-    blocks = torch.nn.functional.linear(x, parameters.x_proj)
+    blocks = torch.nn.functional.linear(x, packed.x_proj)
     out = torch.empty_like(x)
-    _launch(x, blocks, out, parameters, tiles)
+    _launch(x, blocks, out, packed, tiles)
     return out if channels == d_inner else out[..., :d_inner].contiguous()
 
 
-def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed, tiles: int) -> None:
+def _launch(x: Tensor, blocks: Tensor, out: Tensor, packed: Packed, tiles: int) -> None:
     batch, height, width, channels = x.shape
-    d_state = parameters.a2.shape[1]
+    d_state = packed.a2.shape[1]
     chunks = chunk_count(height * width, tiles)
     word = WORDS[x.dtype]
     sums = x.new_empty(batch, 4, chunks, channels, dtype=torch.float32)
@@ -107,14 +103,14 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed, tiles: i
         x.view(word),
         blocks,
         blocks.view(word),
-        parameters.dt_weight,
-        parameters.dt_bias,
-        parameters.a2,
+        packed.dt_weight,
+        packed.dt_bias,
+        packed.a2,
     )
-    outputs = (parameters.skip, entering, y.view(torch.int64), out.view(word))
+    outputs = (packed.skip, entering, y.view(torch.int64), out.view(word))
     sizes = (height, width, chunks, tiles)
     launchers = _launchers(
-        channels, d_state, parameters.block, parameters.rank, x.dtype, height < POSITIONS,
+        channels, d_state, packed.block, packed.rank, x.dtype, height < POSITIONS,
         height * width % POSITIONS != 0, height % POSITIONS != 0,
     )  # fmt: skip
     carry, elements = _carry_launcher(channels, d_state, chunks > FEW_CHUNKS)
@@ -123,7 +119,7 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, parameters: Packed, tiles: i
     for summarise in launchers.summary:
         summarise((chunks, channel_blocks, sequences), *inputs, sums, ends, *sizes)
     grid = (-(-d_state * channels // elements), 4 * batch, 1)
-    carry(grid, sums, ends, parameters.a2, entering, chunks)
+    carry(grid, sums, ends, packed.a2, entering, chunks)
     for put_out in launchers.output:
         put_out((chunks, channel_blocks, batch), *inputs, *outputs, *sizes)
 
@@ -133,37 +129,40 @@ class _Launchers:
     """The kernels of both passes over the chunks, in the order in which they are launched."""
 
     summary: tuple[Launcher, ...]
-    """For d_state 1 all directions at once, else one after the other."""
+    """For d_state 1 one launch for all directions, otherwise one per direction."""
     output: tuple[Launcher, ...]
-    """For d_state 1 rows, then columns, else one direction after the other."""
+    """For d_state 1 rows, then columns, otherwise one per direction."""
 
 
 @lru_cache(maxsize=1024)
 def _launchers(
-    channels: int, d_state: int, block: int, rank: int, dtype: torch.dtype, low: bool,
+    channels: int, d_state: int, block: int, rank: int, dtype: torch.dtype, few_rows: bool,
     edges_by_rows: bool, edges_by_columns: bool,
 ) -> _Launchers:  # fmt: skip
-    """`low`: fewer rows than a tile has positions. `edges`: some tiles reach over an edge of the image."""
-    constants = {"D": channels, "KW": block, "RANK": rank, "ELEMENT": ELEMENTS[dtype]}
+    """`few_rows`: fewer than a tile has positions. `edges`: some tiles reach over an edge of the image."""
+    variant = Variant(channels, block, d_state, rank, ELEMENTS[dtype], few_rows, edges_by_columns)
+
+    def launcher(kernel: Any, **constants: Any) -> Launcher:
+        return Launcher(kernel, constants, COMPILE_OPTIONS)
+
     if d_state > 1:
-        constants |= {"N": d_state, "LOW": low}
         summary, output = many_states.summary_kernel, many_states.output_kernel
         return _Launchers(
-            tuple(Launcher(summary, constants | {"K": k}, COMPILE_OPTIONS) for k in range(4)),
-            tuple(Launcher(output, constants | {"K": k}, COMPILE_OPTIONS) for k in range(4)),
+            tuple(launcher(summary, K=k, V=variant) for k in range(4)),
+            tuple(launcher(output, K=k, V=variant) for k in range(4)),
         )
-    every = constants | {"LOW": low, "EDGES": edges_by_columns}
-    by_rows = constants | {"COLUMNS": 0, "LOW": False, "EDGES": edges_by_rows}
-    by_columns = constants | {"COLUMNS": 1, "LOW": low, "EDGES": edges_by_columns}
+    by_rows = replace(variant, FEW_ROWS=False, EDGES=edges_by_rows)
+    output = single_state.output_kernel
     return _Launchers(
-        (Launcher(single_state.summary_kernel, every, COMPILE_OPTIONS),),
-        tuple(Launcher(single_state.output_kernel, c, COMPILE_OPTIONS) for c in (by_rows, by_columns)),
+        (launcher(single_state.summary_kernel, V=variant),),
+        (launcher(output, COLUMNS=0, V=by_rows), launcher(output, COLUMNS=1, V=variant)),
     )
 
 
 @lru_cache(maxsize=1024)
 def _carry_launcher(channels: int, d_state: int, many_chunks: bool) -> tuple[Launcher, int]:
-    """With the states that one program takes."""
-    chunks, elements = (4 * FEW_CHUNKS, 16) if many_chunks else (FEW_CHUNKS, 32)
+    """The launcher, and how many states one program takes."""
+    few, many = (FEW_CHUNKS, FEW_CHUNKS_STATES), (MANY_CHUNKS, MANY_CHUNKS_STATES)
+    chunks, elements = many if many_chunks else few
     constants = {"D": channels, "N": d_state, "CHUNKS": chunks, "ELEMENTS": elements}
     return Launcher(carry_kernel, constants, FOUR_WARPS), elements

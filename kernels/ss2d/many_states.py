@@ -10,150 +10,118 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vlmprof.kernels.common.device_math import join_pair, load_where, split_pair, store_where, sum_rows
-from vlmprof.kernels.ss2d.single_state import SIZES, UNALIGNED
-from vlmprof.kernels.ss2d.steps import keep_weights, load_low_rank, tile_steps
-from vlmprof.kernels.ss2d.tile import load_b_c, load_channels, load_x, scan_tile, tile_pixels
+from vlmprof.kernels.common.device_math import join_pair, load_where, split_pair, sum_rows
+from vlmprof.kernels.ss2d.steps import load_low_rank, load_resident_weights, tile_steps
+from vlmprof.kernels.ss2d.tile import (
+    LANES,
+    SIZES,
+    UNALIGNED,
+    T,
+    image_inputs,
+    is_partial,
+    load_b_c,
+    load_channels,
+    load_x,
+    scan_tile,
+    store_channels,
+    tile_place,
+    tile_start,
+    tiles_present,
+)
 
 
 @triton.jit
-def _store_channels(pointers, low, high, words, D: tl.constexpr):
-    inside = 2 * words < D
-    store_where(pointers + 2 * words, low, inside, D % 64 != 0)
-    store_where(pointers + 2 * words + 1, high, inside, D % 64 != 0)
+def _load_tile(inputs, weights, bias, place, K: tl.constexpr, V: tl.constexpr):
+    """x and the steps of both halves, (T, LANES) each, and the words' offsets, (T, LANES)."""
+    x, offsets = load_x(inputs, place, V, False)
+    low_rank = load_low_rank(inputs, place, K, V)  # (RANK, T)
+    steps = ()
+    for half in tl.static_range(2):
+        steps += (tile_steps(inputs, place, low_rank, weights[half], bias[half], K, half, V, False),)
+    return x, steps, offsets
 
 
 @triton.jit
-def _load_tile(
-    x_ptr, p_ptr, weight_ptr, kept, bias_low, bias_high, first, relative, exists, words,
-    K: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr,
-):  # fmt: skip
-    """x of both halves and its offsets, steps of both halves: (T, 32) each."""
-    x_low, x_high, offsets = load_x(x_ptr, first, relative, words, D, ELEMENT, False)
-    low_rank = load_low_rank(p_ptr, first, relative, K, KW, RANK, ELEMENT)
-    steps_low = tile_steps(
-        low_rank, p_ptr, weight_ptr, kept[0], bias_low, first, relative, exists, K, words,
-        0, D, KW, RANK, ELEMENT, False,
-    )  # fmt: skip
-    steps_high = tile_steps(
-        low_rank, p_ptr, weight_ptr, kept[1], bias_high, first, relative, exists, K, words,
-        1, D, KW, RANK, ELEMENT, False,
-    )  # fmt: skip
-    return x_low, x_high, offsets, steps_low, steps_high
-
-
-@triton.jit
-def _scan_states(
-    bc_ptr, a_ptr, state_ptr, first, relative, x_low, x_high, steps_low, steps_high, y_low, y_high,
-    words, direction, D: tl.constexpr, KW: tl.constexpr, N: tl.constexpr, ELEMENT: tl.constexpr,
-):  # fmt: skip
-    """Run every state over the tile, updating it in memory, and add <C, h> to y."""
-    for n in range(0, N):
-        B, C = load_b_c(bc_ptr, first, relative, direction, n, KW, N, ELEMENT, False)
-        a_low, a_high = load_channels(a_ptr + (direction * N + n) * D, words, D)
-        h_low, h_high = load_channels(state_ptr + n * D, words, D)
-        scanned, h_low = scan_tile(steps_low, x_low, a_low, B, h_low)
-        y_low += scanned * C
-        scanned, h_high = scan_tile(steps_high, x_high, a_high, B, h_high)
-        y_high += scanned * C
-        _store_channels(state_ptr + n * D, h_low, h_high, words, D)
-    return y_low, y_high
+def _scan_states(inputs, a_ptr, state_ptr, place, x, steps, y, K: tl.constexpr, V: tl.constexpr):
+    """Run every state over the tile, updating it in memory, and add <C, h> to y, (T, LANES) of each half."""
+    for n in range(0, V.N):
+        B, C = load_b_c(inputs, place, K, n, V, False)  # (T, LANES)
+        a = load_channels(a_ptr + (K * V.N + n) * V.D, inputs.words, V.D)  # (LANES,)
+        before = load_channels(state_ptr + n * V.D, inputs.words, V.D)
+        after = ()
+        y_after = ()
+        for half in tl.static_range(2):
+            states, last = scan_tile(steps[half], x[half], a[half], B, before[half])  # (T, LANES), (LANES,)
+            after += (last,)
+            y_after += (y[half] + states * C,)
+        y = y_after
+        store_channels(state_ptr, n * V.D, after, inputs.words, V.D)
+    return y
 
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=UNALIGNED)
 def summary_kernel(
     x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, sum_ptr, end_ptr, height, width, chunks, tiles,
-    K: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr,
-    ELEMENT: tl.constexpr, LOW: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
     """Sum of steps, (batch, 4, chunks, D), and end states from 0, (batch, 4, chunks, N, D), float32.
 
     Grid (chunks, channel blocks, batch), one direction K.
     """
-    T: tl.constexpr = 16
     chunk = tl.program_id(0)
-    words = tl.program_id(1) * 32 + tl.arange(0, 32)
     image = tl.program_id(2).to(tl.int64)
-    length = height * width
-    x_ptr += image * length * (D // 2)
-    p_ptr += image * length * (4 * KW)
-    bc_ptr += image * length * (2 * KW)
+    inputs = image_inputs(x_ptr, p_ptr, bc_ptr, weight_ptr, image, height, width, V)
     at = (image * 4 + K) * chunks + chunk
-    kept = keep_weights(weight_ptr, K, words, D, RANK, ELEMENT)
-    bias_low, bias_high = load_channels(bias_ptr + K * D, words, D)
-    sum_low = tl.zeros([32], tl.float32)
-    sum_high = tl.zeros([32], tl.float32)
-    for n in range(0, N):
-        _store_channels(end_ptr + (at * N + n) * D, sum_low, sum_high, words, D)
+    weights = load_resident_weights(inputs, K, V)
+    bias = load_channels(bias_ptr + K * V.D, inputs.words, V.D)
+    zeros = tl.zeros([LANES], tl.float32)
+    sums = (zeros, zeros)
+    for n in range(0, V.N):
+        store_channels(end_ptr, (at * V.N + n) * V.D, sums, inputs.words, V.D)
     tl.debug_barrier()
-    present = min(tiles, tl.cdiv(length, T) - chunk * tiles)
+    present = tiles_present(inputs, chunk, tiles)
     for j in range(0, present):
-        tile = (present - 1 - j) if K >= 2 else j
-        start = (chunk * tiles + tile) * T
-        first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, False, LOW)
-        x_low, x_high, _, low, high = _load_tile(
-            x_ptr, p_ptr, weight_ptr, kept, bias_low, bias_high, first, relative, exists, words,
-            K, D, KW, RANK, ELEMENT,
-        )  # fmt: skip
-        _scan_states(
-            bc_ptr, a_ptr, end_ptr + at * N * D, first, relative, x_low, x_high, low, high,
-            x_low, x_high, words, K, D, KW, N, ELEMENT,
-        )  # fmt: skip
+        place = tile_place(inputs, tile_start(j, present, chunk, tiles, K), K, V, False)
+        x, steps, _ = _load_tile(inputs, weights, bias, place, K, V)
+        _scan_states(inputs, a_ptr, end_ptr + at * V.N * V.D, place, x, steps, x, K, V)
         tl.debug_barrier()
-        sum_low += sum_rows(low, x_low, T)
-        sum_high += sum_rows(high, x_high, T)
-    _store_channels(sum_ptr + at * D, sum_low, sum_high, words, D)
+        sums = (sums[0] + sum_rows(steps[0], x[0], T), sums[1] + sum_rows(steps[1], x[1], T))
+    store_channels(sum_ptr, at * V.D, sums, inputs.words, V.D)
 
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=UNALIGNED)
 def output_kernel(
     x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, skip_ptr, entering_ptr, y_ptr, out_ptr,
     height, width, chunks, tiles,
-    K: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr,
-    ELEMENT: tl.constexpr, LOW: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
     """One direction K added to y (batch, pixels, D), float32; the last one writes the sum to out.
 
     Grid (chunks, channel blocks, batch). `entering` is used up: it holds the running states.
     """
-    T: tl.constexpr = 16
-    PARTIAL: tl.constexpr = D % 64 != 0
+    PARTIAL: tl.constexpr = is_partial(V.D)
     chunk = tl.program_id(0)
-    words = tl.program_id(1) * 32 + tl.arange(0, 32)
     image = tl.program_id(2).to(tl.int64)
-    length = height * width
-    x_ptr += image * length * (D // 2)
-    p_ptr += image * length * (4 * KW)
-    bc_ptr += image * length * (2 * KW)
-    y_ptr += image * length * (D // 2)
-    out_ptr += image * length * (D // 2)
-    entering_ptr += ((image * 4 + K) * chunks + chunk) * N * D
-    kept = keep_weights(weight_ptr, K, words, D, RANK, ELEMENT)
-    bias_low, bias_high = load_channels(bias_ptr + K * D, words, D)
-    skip_low, skip_high = load_channels(skip_ptr, words, D)
-    lanes = (words < D // 2)[None, :]
-    present = min(tiles, tl.cdiv(length, T) - chunk * tiles)
+    inputs = image_inputs(x_ptr, p_ptr, bc_ptr, weight_ptr, image, height, width, V)
+    pixels = image * (height * width)
+    y_ptr += pixels * (V.D // 2)
+    out_ptr += pixels * (V.D // 2)
+    entering_ptr += ((image * 4 + K) * chunks + chunk) * V.N * V.D
+    weights = load_resident_weights(inputs, K, V)
+    bias = load_channels(bias_ptr + K * V.D, inputs.words, V.D)
+    skip = load_channels(skip_ptr, inputs.words, V.D)
+    inside = (inputs.words < V.D // 2)[None, :]
+    present = tiles_present(inputs, chunk, tiles)
     for j in range(0, present):
-        tile = (present - 1 - j) if K >= 2 else j
-        start = (chunk * tiles + tile) * T
-        first, relative, exists = tile_pixels(start, height, width, K % 2 == 1, K >= 2, False, LOW)
-        x_low, x_high, offsets, low, high = _load_tile(
-            x_ptr, p_ptr, weight_ptr, kept, bias_low, bias_high, first, relative, exists, words,
-            K, D, KW, RANK, ELEMENT,
-        )  # fmt: skip
-        at = first * (D // 2)
+        place = tile_place(inputs, tile_start(j, present, chunk, tiles, K), K, V, False)
+        x, steps, offsets = _load_tile(inputs, weights, bias, place, K, V)
+        at = place.first * (V.D // 2)
         if K == 0:
-            y_low = x_low * skip_low[None, :]
-            y_high = x_high * skip_high[None, :]
+            y = (x[0] * skip[0][None, :], x[1] * skip[1][None, :])
         else:
-            y_low, y_high = split_pair(load_where(y_ptr + at + offsets, lanes, PARTIAL), tl.float32)
-        y_low, y_high = _scan_states(
-            bc_ptr, a_ptr, entering_ptr, first, relative, x_low, x_high, low, high, y_low, y_high,
-            words, K, D, KW, N, ELEMENT,
-        )  # fmt: skip
+            y = split_pair(load_where(y_ptr + at + offsets, inside, PARTIAL), tl.float32)  # (T, LANES)
+        y = _scan_states(inputs, a_ptr, entering_ptr, place, x, steps, y, K, V)
         tl.debug_barrier()
-        written = lanes & exists[:, None]
-        if K == 3:
-            tl.store(out_ptr + at + offsets, join_pair(y_low, y_high, ELEMENT), mask=written)
-        else:
-            tl.store(y_ptr + at + offsets, join_pair(y_low, y_high, tl.float32), mask=written)
+        pointers = (out_ptr if K == 3 else y_ptr) + at + offsets  # (T, LANES)
+        ROUNDED: tl.constexpr = V.ELEMENT if K == 3 else tl.float32
+        tl.store(pointers, join_pair(y[0], y[1], ROUNDED), mask=inside & place.exists[:, None])

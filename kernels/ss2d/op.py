@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
-from vlmprof.kernels.common.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.common.checks import check_dims, check_float
 from vlmprof.kernels.common.operators import like_the_first, operator, under_autocast
+from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.ss2d.reference import ss2d_reference
 from vlmprof.kernels.ss2d.vectorized import ss2d_vectorized
 
@@ -32,28 +33,46 @@ def ss2d(
         dt_projs_bias: (4, d_inner), used in float32.
         A_logs: (4 · d_inner, d_state), used in float32; A = −exp(A_logs).
         Ds: (4 · d_inner), used in float32; the skip, counted once per direction.
-        backend: "auto", "reference", "torch" or "triton"; see `resolve_backend`.
+        backend: one of `BACKENDS`; see `resolve_backend`.
 
     Returns:
         The sum over the four directions, shaped like x, before the output norm. It is merged in
         float32 (float64 for float64 input) and rounded once to the dtype of x.
 
     Raises:
-        ValueError, TypeError: a shape, device or dtype does not fit.
-        RuntimeError: the backend cannot run here, or an input requires grad and the backend is not
-            `reference`.
+        ValueError: a shape or device does not fit, or the backend is unknown.
+        TypeError: a dtype is not supported; "triton" does not take float64.
+        RuntimeError: the backend cannot run on this device, or an input requires grad and the backend is
+            not "reference".
+
+    Example:
+        >>> d_inner, dt_rank, d_state = 8, 2, 1
+        >>> x = torch.randn(1, 14, 14, d_inner)
+        >>> y = ss2d(
+        ...     x,
+        ...     x_proj_weight=torch.randn(4, dt_rank + 2 * d_state, d_inner),
+        ...     dt_projs_weight=torch.randn(4, d_inner, dt_rank),
+        ...     dt_projs_bias=torch.zeros(4, d_inner),
+        ...     A_logs=torch.zeros(4 * d_inner, d_state),
+        ...     Ds=torch.ones(4 * d_inner),
+        ... )
+        >>> y.shape
+        torch.Size([1, 14, 14, 8])
 
     Source: Liu et al., "VMamba" (arXiv 2401.10166), sections 4.2 and 4.3; parameter shapes as in the
     published checkpoints. Directions: 0 rows, 1 columns, 2 rows reversed, 3 columns reversed.
     """
-    arguments = (under_autocast(x), x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    _check(*arguments)
+    x = under_autocast(x)
+    parameters = Parameters(x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    check_dims("ss2d", "x", x, 4, "(batch, height, width, d_inner)")
+    check_float("ss2d", "x", x)
+    parameters.check("ss2d", x)
     chosen = resolve_backend("ss2d", x.device, backend)
-    if needs_grad(*arguments):
+    if needs_grad(x, *parameters):
         if chosen != "reference":
             refuse_grad("ss2d", chosen)
-        return ss2d_reference(*arguments)
-    return _ss2d_op(*arguments, chosen)
+        return ss2d_reference(x, parameters)
+    return _ss2d_op(x, *parameters, chosen)
 
 
 @operator("ss2d", fake=like_the_first)
@@ -66,47 +85,13 @@ def _ss2d_op(
     Ds: Tensor,
     backend: str,
 ) -> Tensor:
-    arguments = (x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    # an operator's schema has tensors alone, so that the bundle is made on either side of it
+    parameters = Parameters(x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     if backend == "reference":
-        return ss2d_reference(*arguments)
+        return ss2d_reference(x, parameters)
     if backend == "torch":
-        return ss2d_vectorized(*arguments)
+        return ss2d_vectorized(x, parameters)
     from vlmprof.kernels.ss2d.fused import ss2d_fused
 
     with torch.cuda.device_of(x):  # Triton launches on the current device
-        return ss2d_fused(*arguments)
-
-
-def _check(
-    x: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-) -> None:
-    op = "ss2d"
-    check_dims(op, "x", x, 4, "(batch, height, width, d_inner)")
-    check_float(op, "x", x)
-    d_inner = x.shape[3]
-    check_dims(op, "dt_projs_weight", dt_projs_weight, 3, "(4, d_inner, dt_rank)")
-    dt_rank = dt_projs_weight.shape[2]
-    check_shape(op, "dt_projs_weight", dt_projs_weight, (4, d_inner, dt_rank), "(4, d_inner, dt_rank)")
-    check_dims(op, "A_logs", A_logs, 2, "(4 · d_inner, d_state)")
-    d_state = A_logs.shape[1]
-    check_shape(op, "A_logs", A_logs, (4 * d_inner, d_state), "(4 · d_inner, d_state)")
-    rows = dt_rank + 2 * d_state
-    meaning = "(4, dt_rank + 2 · d_state, d_inner)"
-    check_shape(op, "x_proj_weight", x_proj_weight, (4, rows, d_inner), meaning)
-    check_shape(op, "dt_projs_bias", dt_projs_bias, (4, d_inner), "(4, d_inner)")
-    check_shape(op, "Ds", Ds, (4 * d_inner,), "(4 · d_inner)")
-    parameters = {
-        "x_proj_weight": x_proj_weight,
-        "dt_projs_weight": dt_projs_weight,
-        "dt_projs_bias": dt_projs_bias,
-        "A_logs": A_logs,
-        "Ds": Ds,
-    }
-    for name, tensor in parameters.items():
-        check_float(op, name, tensor)
-    check_device(op, x.device, **parameters)
+        return ss2d_fused(x, parameters)

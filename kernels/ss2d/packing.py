@@ -1,4 +1,4 @@
-"""The parameters of SS2D in the order in which the kernels read them, made once and kept.
+"""The parameters of SS2D, packed in the order in which the kernels read them.
 
 x_proj's rows become four blocks of KW outputs, a multiple of 8: the low-rank steps, zeros, then B and C of
 each state side by side. One matrix product then gives every pixel's four blocks in one line of memory, and
@@ -13,6 +13,16 @@ import torch
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import LOG2_E
+from vlmprof.kernels.ss2d.parameters import Parameters
+
+LEAST_RANK = 16
+"""The least inner size of a tensor-core product in 16 bits, and what a slice of a larger one has."""
+
+WHOLE_RANK, WHOLE_RANK_FLOAT32 = 64, 32
+"""The largest inner sizes whose factors fit the registers whole; larger ones are multiplied in slices."""
+
+BLOCK_MULTIPLE = 8
+"""Of KW: a block of 16-bit values begins at a multiple of 16 bytes, as the widest loads want."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +32,7 @@ class Packed:
     x_proj: Tensor
     """(4 · KW, D), in the dtype of x."""
     dt_weight: Tensor
-    """(4, 2, D / 2, RANK), even channels, then odd ones, in the dtype of x; zeros where they meet what
-    follows the steps."""
+    """(4, 2, D / 2, RANK), even channels, then odd ones, in the dtype of x; zeros past dt_rank."""
     dt_bias: Tensor
     """(4, D), float32."""
     a2: Tensor
@@ -38,44 +47,37 @@ class Packed:
 
 def block_shape(dt_rank: int, d_state: int, dtype: torch.dtype) -> tuple[int, int]:
     """KW and RANK. Ranks past 64, in float32 past 32, are multiplied in slices."""
-    block = -(-(2 * d_state + dt_rank) // 8) * 8
-    if dt_rank > (32 if dtype == torch.float32 else 64):
-        return block, -(-dt_rank // 16) * 16
-    return block, max(16, 1 << (dt_rank - 1).bit_length())
+    block = -(-(2 * d_state + dt_rank) // BLOCK_MULTIPLE) * BLOCK_MULTIPLE
+    if dt_rank > (WHOLE_RANK_FLOAT32 if dtype == torch.float32 else WHOLE_RANK):
+        return block, -(-dt_rank // LEAST_RANK) * LEAST_RANK
+    return block, max(LEAST_RANK, 1 << (dt_rank - 1).bit_length())
 
 
-def pack(
-    dtype: torch.dtype,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-) -> Packed:
-    """Pack the parameters of `ss2d` for an input of `dtype`; an odd d_inner gets a channel of zeros."""
-    _, d_inner, dt_rank = dt_projs_weight.shape
-    d_state = A_logs.shape[1]
+def pack(dtype: torch.dtype, *tensors: Tensor) -> Packed:
+    """Pack the tensors of `Parameters` for an input of `dtype`; an odd d_inner gets a channel of zeros."""
+    parameters = Parameters(*tensors)
+    d_inner, dt_rank, d_state = parameters.dt_projs_weight.shape[1], parameters.dt_rank, parameters.d_state
     channels = d_inner + d_inner % 2
     block, rank = block_shape(dt_rank, d_state, dtype)
 
-    x_proj = x_proj_weight.new_zeros(4, block, channels, dtype=dtype)
-    dts, B, C = x_proj_weight.split((dt_rank, d_state, d_state), dim=1)
+    x_proj = parameters.x_proj_weight.new_zeros(4, block, channels, dtype=dtype)
+    dts, B, C = parameters.x_proj_weight.split((dt_rank, d_state, d_state), dim=1)
     x_proj[:, :dt_rank, :d_inner] = dts
     x_proj[:, block - 2 * d_state :: 2, :d_inner] = B
     x_proj[:, block - 2 * d_state + 1 :: 2, :d_inner] = C
-    dt_weight = dt_projs_weight.new_zeros(4, channels, rank, dtype=dtype)
-    dt_weight[:, :d_inner, :dt_rank] = dt_projs_weight
+    dt_weight = parameters.dt_projs_weight.new_zeros(4, channels, rank, dtype=dtype)
+    dt_weight[:, :d_inner, :dt_rank] = parameters.dt_projs_weight
 
     def padded(values: Tensor) -> Tensor:
         return torch.nn.functional.pad(values.float(), (0, channels - d_inner)).contiguous()
 
-    A = A_logs.float().exp().view(4, d_inner, d_state).transpose(1, 2)
+    A = parameters.A_logs.float().exp().view(4, d_inner, d_state).transpose(1, 2)
     return Packed(
         x_proj=x_proj.flatten(0, 1),
         dt_weight=dt_weight.unflatten(1, (-1, 2)).transpose(1, 2).contiguous(),
-        dt_bias=padded(dt_projs_bias),
+        dt_bias=padded(parameters.dt_projs_bias),
         a2=padded(A * -LOG2_E),
-        skip=padded(Ds.view(4, d_inner).sum(0, dtype=torch.float32)),
+        skip=padded(parameters.Ds.view(4, d_inner).sum(0, dtype=torch.float32)),
         block=block,
         rank=rank,
     )

@@ -1,4 +1,4 @@
-"""SS2D, said plainly: cross-scan, projections, selective scan, cross-merge, each written out.
+"""SS2D in plain PyTorch: cross-scan, projections, selective scan, cross-merge. The oracle.
 
 Source: Liu et al., "VMamba: Visual State Space Model" (arXiv 2401.10166), sections 4.2 and 4.3.
 """
@@ -11,35 +11,28 @@ from torch import Tensor
 from vlmprof.kernels.common.backends import compute_dtype
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
 from vlmprof.kernels.selective_scan.reference import selective_scan_reference
+from vlmprof.kernels.ss2d.parameters import Parameters
 
 
-def ss2d_reference(
-    x: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-) -> Tensor:
+def ss2d_reference(x: Tensor, parameters: Parameters) -> Tensor:
     """Shapes as in `ss2d`. The projections run in the dtype of x, scan and merge in at least float32."""
     batch, height, width, d_inner = x.shape
-    directions, _, dt_rank = dt_projs_weight.shape
-    d_state = A_logs.shape[1]
+    dt_rank, d_state = parameters.dt_rank, parameters.d_state
     dtype = compute_dtype(x.dtype)
 
     xs = cross_scan_reference(x.permute(0, 3, 1, 2))
-    projected = torch.einsum("bkdl,kcd->bkcl", xs, x_proj_weight.to(x.dtype))
+    projected = torch.einsum("bkdl,kcd->bkcl", xs, parameters.x_proj_weight.to(x.dtype))
     dts, B, C = projected.split((dt_rank, d_state, d_state), dim=2)
-    delta = torch.einsum("bkrl,kdr->bkdl", dts, dt_projs_weight.to(x.dtype))
+    delta = torch.einsum("bkrl,kdr->bkdl", dts, parameters.dt_projs_weight.to(x.dtype))
     ys = selective_scan_reference(
         xs.flatten(1, 2).to(dtype),
         delta.flatten(1, 2),
-        -torch.exp(A_logs.to(dtype)),
+        -torch.exp(parameters.A_logs.to(dtype)),
         B,
         C,
-        Ds,
-        dt_projs_bias.flatten(),
+        parameters.Ds,
+        parameters.dt_projs_bias.flatten(),
         delta_softplus=True,
     )
-    merged = cross_merge_reference(ys.view(batch, directions, d_inner, height * width), height, width)
+    merged = cross_merge_reference(ys.view(batch, 4, d_inner, height * width), height, width)
     return merged.permute(0, 2, 3, 1).to(x.dtype).contiguous()

@@ -2,8 +2,8 @@
 
 What the product needs must fit into the registers beside the tile:
 
-    kept      16 bits, rank 16: the weights stay in registers through the chunk
-    fresh     otherwise they are loaded again for each tile
+    resident  16 bits, rank 16: the weights stay in registers through the chunk
+    reloaded  otherwise they are loaded again for each tile
     sliced    large ranks, in float32 past 32: weights and low-rank steps are loaded 16 ranks at a time, in
               a loop whose length the assembler does not know and which it therefore leaves a loop
 """
@@ -14,95 +14,95 @@ import triton
 import triton.language as tl
 
 from vlmprof.kernels.common.device_math import INTERPRETED, load_where, opaque, rows_in_lanes, softplus
+from vlmprof.kernels.ss2d.packing import LEAST_RANK, WHOLE_RANK, WHOLE_RANK_FLOAT32
+from vlmprof.kernels.ss2d.tile import LANES, T, is_partial
+
+SLICE = tl.constexpr(LEAST_RANK)  # ranks of a slice
 
 
 @triton.constexpr_function
-def is_kept(rank: int, element: tl.dtype) -> bool:
+def is_resident(rank: int, element: tl.dtype) -> bool:
     """Whether the weights stay in registers."""
-    return rank == 16 and element != tl.float32
+    return rank == SLICE.value and element != tl.float32
 
 
 @triton.constexpr_function
 def is_sliced(rank: int, element: tl.dtype) -> bool:
     """Whether the product is taken 16 ranks at a time: the whole would not fit, least of all in float32,
     whose product takes every factor in two parts."""
-    return rank > 32 if element == tl.float32 else rank > 64
+    return rank > (WHOLE_RANK_FLOAT32 if element == tl.float32 else WHOLE_RANK)
 
 
 @triton.jit
-def keep_weights(weight_ptr, direction, words, D: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr):
-    """Weights of the lower and of the higher channel of each word for a whole chunk, or nothing."""
+def load_resident_weights(inputs, K, V: tl.constexpr):
+    """Weights of the low and of the high channels for a whole chunk, (LANES, RANK) each, or nothing."""
     low = 0
     high = 0
-    if is_kept(RANK, ELEMENT):
-        r = tl.arange(0, RANK)
-        low = _load_weights(weight_ptr, direction, words, r, 0, D, RANK)
-        high = _load_weights(weight_ptr, direction, words, r, 1, D, RANK)
+    if is_resident(V.RANK, V.ELEMENT):
+        r = tl.arange(0, V.RANK)
+        low = _load_weights(inputs.weight, inputs.words, r, K, 0, V)
+        high = _load_weights(inputs.weight, inputs.words, r, K, 1, V)
     return low, high
 
 
 @triton.jit
-def load_low_rank(
-    p_ptr, first, relative, direction, KW: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr
-):
-    """The tile's low-rank steps, (RANK, T) in the input's dtype, for both halves; nothing where sliced."""
+def load_low_rank(inputs, place, K, V: tl.constexpr):
+    """The tile's low-rank steps, (RANK, T) in the dtype of x, for both halves; nothing where sliced."""
     low_rank = 0
-    if not is_sliced(RANK, ELEMENT):
-        low_rank = _load_ranks(p_ptr, first, relative, direction, tl.arange(0, RANK), KW, RANK)
+    if not is_sliced(V.RANK, V.ELEMENT):
+        low_rank = _load_ranks(inputs.p, place, tl.arange(0, V.RANK), K, V)
     return low_rank
 
 
 @triton.jit
 def tile_steps(
-    low_rank, p_ptr, weight_ptr, kept, bias, first, relative, exists, direction, words,
-    HALF: tl.constexpr, D: tl.constexpr, KW: tl.constexpr, RANK: tl.constexpr, ELEMENT: tl.constexpr,
-    INTERIOR: tl.constexpr,
+    inputs, place, low_rank, weights, bias, K, HALF: tl.constexpr, V: tl.constexpr, INTERIOR: tl.constexpr
 ):  # fmt: skip
-    """Steps of the lower (HALF 0) or the higher channels, (T, 32) float32; 0 where no position exists.
+    """Steps of the low (HALF 0) or the high channels, (T, LANES) float32; 0 where no position exists.
 
-    bias: (32). The weights are zero beyond the rank, where the low-rank steps end in B and C. With the
-    weights on the left the product takes them as they are loaded; on the right each would be copied to
-    where the other half of its pair is.
+    low_rank: (RANK, T). weights: (LANES, RANK) where they are resident. bias: (LANES,). The weights are
+    zero beyond the rank, where the low-rank steps end in B and C. With the weights on the left the product
+    takes them as they are loaded; on the right each would be copied to where the other half of its pair is.
     """
-    T: tl.constexpr = 16
-    product = tl.broadcast_to(bias[:, None], [32, T])
-    if is_sliced(RANK, ELEMENT):
-        for slice_start in range(0, opaque(RANK), 16):
-            r = slice_start + tl.arange(0, 16)
-            ranks = _load_ranks(p_ptr, first, relative, direction, r, KW, RANK)
-            weights = _load_weights(weight_ptr, direction, words, r, HALF, D, RANK)
-            product = _add_product(weights, ranks, product, ELEMENT)
+    product = tl.broadcast_to(bias[:, None], [LANES, T])
+    if is_sliced(V.RANK, V.ELEMENT):
+        for slice_start in range(0, opaque(V.RANK), SLICE):
+            r = slice_start + tl.arange(0, SLICE)
+            ranks = _load_ranks(inputs.p, place, r, K, V)  # (SLICE, T)
+            columns = _load_weights(inputs.weight, inputs.words, r, K, HALF, V)  # (LANES, SLICE)
+            product = _add_product(columns, ranks, product, V.ELEMENT)
     else:
-        if is_kept(RANK, ELEMENT):
-            weights = kept
-        else:
+        if not is_resident(V.RANK, V.ELEMENT):
             # a hidden address keeps the loads in the loop; a multiple of 8 keeps them wide
-            r = tl.arange(0, RANK)
-            weights = _load_weights(weight_ptr + 8 * opaque(0), direction, words, r, HALF, D, RANK)
-        product = _add_product(weights, low_rank, product, ELEMENT)
-    steps = softplus(rows_in_lanes(tl.trans(product)), tl.float32 == ELEMENT)
+            weight_ptr = inputs.weight + 8 * opaque(0)
+            r = tl.arange(0, V.RANK)
+            weights = _load_weights(weight_ptr, inputs.words, r, K, HALF, V)  # (LANES, RANK)
+        product = _add_product(weights, low_rank, product, V.ELEMENT)
+    steps = softplus(rows_in_lanes(tl.trans(product)), tl.float32 == V.ELEMENT)  # (T, LANES)
     if not INTERIOR:
-        steps = tl.where(exists[:, None], steps, 0.0)
+        steps = tl.where(place.exists[:, None], steps, 0.0)
     return steps
 
 
 @triton.jit
-def _load_ranks(p_ptr, first, relative, direction, r, KW: tl.constexpr, RANK: tl.constexpr):
-    """Ranks r of the tile's low-rank steps, (ranks, T); p_ptr: (pixels, 4, KW), zeros beyond the block."""
-    block = first * (4 * KW) + direction * KW
-    offsets = relative[None, :] * (4 * KW) + r[:, None]
-    return load_where(p_ptr + block + offsets, (r < KW)[:, None], RANK > KW)
+def _load_ranks(p_ptr, place, r, K, V: tl.constexpr):
+    """Ranks r of the tile's low-rank steps, (ranks, T); zeros beyond the block."""
+    block = place.first * (4 * V.KW) + K * V.KW
+    offsets = place.relative[None, :] * (4 * V.KW) + r[:, None]
+    return load_where(p_ptr + block + offsets, (r < V.KW)[:, None], V.RANK > V.KW)
 
 
 @triton.jit
-def _load_weights(weight_ptr, direction, words, r, HALF: tl.constexpr, D: tl.constexpr, RANK: tl.constexpr):
-    """Weights of ranks r, (32, ranks); weight_ptr: (4, 2, D / 2, RANK), zeros beyond D."""
-    offsets = ((direction * 2 + HALF) * (D // 2) + words[:, None]) * RANK + r[None, :]
-    return load_where(weight_ptr + offsets, (words < D // 2)[:, None], D % 64 != 0)
+def _load_weights(weight_ptr, words, r, K, HALF: tl.constexpr, V: tl.constexpr):
+    """Weights of ranks r, (LANES, ranks); weight_ptr: (4, 2, D / 2, RANK), zeros beyond D."""
+    D2: tl.constexpr = V.D // 2
+    offsets = ((K * 2 + HALF) * D2 + words[:, None]) * V.RANK + r[None, :]
+    return load_where(weight_ptr + offsets, (words < D2)[:, None], is_partial(V.D))
 
 
 @triton.jit
 def _add_product(weights, ranks, total, ELEMENT: tl.constexpr):
+    """total + weights · ranks: (LANES, ranks) · (ranks, T), summed in float32."""
     if INTERPRETED:
         weights = weights.to(tl.float32)
         ranks = ranks.to(tl.float32)

@@ -1,15 +1,18 @@
-"""One tile of one direction: 16 positions in scan order, 64 channels, one warp.
+"""One tile of one direction: T positions in scan order, two channels for each lane of one warp.
 
 Each lane owns two neighbouring channels, loaded as one word, and all positions of the tile, so the
 scan along positions stays inside a lane. That layout holds because words are loaded one by one. Triton
-would load wider, and split the positions among lanes, if it knew the alignment of x and y, which the
-kernels therefore keep from it, or if a wide load in the same loop had the tile's shape (T, 32), as
+would load wider, and split the positions among lanes, if it knew the alignment of x and y, which it is
+therefore not told, or if a wide load in the same loop had the tile's shape (T, LANES), as
 neither operand of the matrix product has.
 
 Row i of a tile is its i-th position in scan order, so the reversed directions run the same code.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
@@ -22,31 +25,96 @@ from vlmprof.kernels.common.device_math import (
     rows_in_lanes,
     scan_rows,
     split_pair,
+    store_where,
 )
+from vlmprof.kernels.ss2d.chunks import CHANNELS, POSITIONS
+
+T = tl.constexpr(POSITIONS)
+LANES = tl.constexpr(32)  # of a warp: one word of each position for each
+BLOCK = tl.constexpr(CHANNELS)  # channels of a program: two for each lane
+LOADING_LANES = tl.constexpr(2)  # load each word of B and C, so that a load of T words fills the warp
+
+UNALIGNED = ["x_ptr", "bc_ptr", "y_ptr", "out_ptr"]
+"""Kernel parameters whose alignment Triton is not told of."""
+SIZES = ["height", "width", "chunks", "tiles"]
+"""Kernel parameters for whose values Triton compiles no separate kernel."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a kernel is compiled for: one constant, in the glossary's words."""
+
+    D: int
+    KW: int
+    N: int
+    RANK: int
+    ELEMENT: tl.dtype
+    FEW_ROWS: bool = False
+    EDGES: bool = True
+
+
+class Inputs(NamedTuple):
+    """What both passes read of one image, and for which channels."""
+
+    x: tl.tensor  # pointers to the image's first pixel
+    p: tl.tensor
+    bc: tl.tensor
+    weight: tl.tensor  # pointer to dt_proj's weights of all directions
+    height: tl.tensor
+    width: tl.tensor
+    words: tl.tensor  # (LANES,): words of a pixel that this program owns, one for each lane
+
+
+class Place(NamedTuple):
+    """Where the positions of a tile are."""
+
+    first: tl.tensor  # int64: pixel of the first position
+    relative: tl.tensor  # (T,) int32: pixels relative to it
+    exists: tl.tensor  # (T,): whether the sequence has this position
+
+
+@triton.constexpr_function
+def is_partial(channels: int) -> bool:
+    """Whether the last block of channels has lanes without any."""
+    return channels % BLOCK.value != 0
 
 
 @triton.jit
-def tile_pixels(
-    start, height, width,
-    COLUMNS: tl.constexpr, REVERSE: tl.constexpr, INTERIOR: tl.constexpr, LOW: tl.constexpr,
-):  # fmt: skip
-    """Pixel of the tile's first position, (T,) pixels relative to it, and which positions exist.
+def image_inputs(x_ptr, p_ptr, bc_ptr, weight_ptr, image, height, width, V: tl.constexpr):
+    """The inputs of one image for this program's channel block; image: int64."""
+    words = tl.program_id(1) * LANES + tl.arange(0, LANES)
+    pixels = image * (height * width)
+    return Inputs(
+        x_ptr + pixels * (V.D // 2),
+        p_ptr + pixels * (4 * V.KW),
+        bc_ptr + pixels * (2 * V.KW),
+        weight_ptr,
+        height,
+        width,
+        words,
+    )
+
+
+@triton.jit
+def tile_place(inputs, start, K: tl.constexpr, V: tl.constexpr, INTERIOR: tl.constexpr):
+    """Where the tile that begins at position `start` of direction K's sequence is.
 
     A position beyond the image's end stands on the tile's first pixel, so that loads need no mask.
-    INTERIOR tiles lie inside the image and, by columns, inside one column: no division, no mask.
-    LOW images have fewer than T rows, so that a tile may reach over several columns.
+    An INTERIOR tile takes no division and no mask.
     """
-    T: tl.constexpr = 16
-    i = tl.arange(0, T)
+    REVERSE: tl.constexpr = K >= 2
+    height = inputs.height
+    width = inputs.width
+    i = tl.arange(0, T)  # (T,)
     forward = (T - 1 - i) if REVERSE else i
-    if COLUMNS:
+    if K % 2 == 1:
         row = start % height
         first = row * width + start // height
         step = opaque(width)
         below = row + forward
         if INTERIOR:
             relative = forward * step
-        elif LOW:
+        elif V.FEW_ROWS:
             relative = (below % height) * step + below // height - row * step
         else:
             relative = forward * step - tl.where(below >= height, height * step - 1, 0)
@@ -56,47 +124,49 @@ def tile_pixels(
     exists = start + forward < height * width
     if not INTERIOR:
         relative = tl.where(exists, relative, 0)
-    return first.to(tl.int64), relative, exists
+    return Place(first.to(tl.int64), relative, exists)
 
 
 @triton.jit
-def load_x(x_ptr, first, relative, words, D: tl.constexpr, ELEMENT: tl.constexpr, INTERIOR: tl.constexpr):
-    """x (T, 32) of both halves of the channels, and its offsets; x_ptr: words of two, (pixels, D / 2)."""
-    D2: tl.constexpr = D // 2
-    offsets = relative[:, None] * D2 + words[None, :]
+def load_x(inputs, place, V: tl.constexpr, INTERIOR: tl.constexpr):
+    """x of both halves of the channels, (T, LANES) float32 each, and the words' offsets, (T, LANES)."""
+    D2: tl.constexpr = V.D // 2
+    offsets = place.relative[:, None] * D2 + inputs.words[None, :]  # (T, LANES)
     if INTERIOR:
         # none is negative: an unsigned offset takes one instruction less to add to a base
         offsets = offsets.to(tl.uint32)
-    x = load_where(x_ptr + first * D2 + offsets, (words < D2)[None, :], D % 64 != 0)
-    x_low, x_high = split_pair(x, ELEMENT)
-    return x_low, x_high, offsets
+    inside = (inputs.words < D2)[None, :]
+    x = load_where(inputs.x + place.first * D2 + offsets, inside, is_partial(V.D))  # (T, LANES) words
+    return split_pair(x, V.ELEMENT), offsets
 
 
 @triton.jit
-def load_b_c(
-    bc_ptr, first, relative, direction, n,
-    KW: tl.constexpr, N: tl.constexpr, ELEMENT: tl.constexpr, INTERIOR: tl.constexpr,
-):  # fmt: skip
-    """B and C of state n, (T, 32), the same for all channels; bc_ptr: p_ptr's memory as words of two values.
+def load_b_c(inputs, place, K, n, V: tl.constexpr, INTERIOR: tl.constexpr):
+    """B and C of state n in direction K, (T, LANES) float32, the same for all channels.
 
     Two lanes load each word, and all lanes get it from them before they take it apart. A load that does
     not fill the warp counts as cheap: every lane would load all T words, in T instructions.
     """
-    T: tl.constexpr = 16
-    offsets = tl.broadcast_to(relative[:, None], [T, 2]) * (2 * KW)
+    KW2: tl.constexpr = V.KW // 2
+    SHARING: tl.constexpr = LANES // LOADING_LANES
+    offsets = tl.broadcast_to(place.relative[:, None], [T, LOADING_LANES]) * (4 * KW2)
     if INTERIOR:
         offsets = offsets.to(tl.uint32)
-    words = tl.load(bc_ptr + first * (2 * KW) + direction * (KW // 2) + (KW // 2 - N + n) + offsets)
-    words = tl.reshape(tl.broadcast_to(words[:, :, None], [T, 2, 16]), [T, 32])
-    return split_pair(rows_in_lanes(words), ELEMENT)
+    base = inputs.bc + place.first * (4 * KW2) + K * KW2 + (KW2 - V.N + n)
+    words = tl.load(base + offsets)  # (T, LOADING_LANES)
+    words = tl.broadcast_to(words[:, :, None], [T, LOADING_LANES, SHARING])
+    words = tl.reshape(words, [T, LANES])
+    return split_pair(rows_in_lanes(words), V.ELEMENT)
 
 
 @triton.jit
 def scan_tile(steps, x, A2, B, state):
-    """States h = exp2(A2 step) h + step x B along the tile, (T, 32), and the last of them, (32)."""
-    T: tl.constexpr = 16
+    """States h = exp2(A2 step) h + step x B along the tile, (T, LANES), and the last of them, (LANES,).
+
+    steps, x, B: (T, LANES); A2, state: (LANES,). All are float32.
+    """
     i = tl.arange(0, T)
-    decay = exp2_fast(steps * A2[None, :])
+    decay = exp2_fast(steps * A2[None, :])  # (T, LANES)
     drive = steps * x * B
     drive = tl.where(i[:, None] == 0, decay * state[None, :] + drive, drive)
     _, states = scan_rows(decay, drive, T)
@@ -105,8 +175,29 @@ def scan_tile(steps, x, A2, B, state):
 
 @triton.jit
 def load_channels(pointers, words, D: tl.constexpr):
-    """(32,) values of the lower and of the higher channel of each word; zeros beyond D."""
+    """The values of the low and of the high channel of each word, (LANES,) each; zeros beyond D."""
     inside = 2 * words < D
-    low = load_where(pointers + 2 * words, inside, D % 64 != 0)
-    high = load_where(pointers + 2 * words + 1, inside, D % 64 != 0)
+    low = load_where(pointers + 2 * words, inside, is_partial(D))
+    high = load_where(pointers + 2 * words + 1, inside, is_partial(D))
     return low, high
+
+
+@triton.jit
+def store_channels(pointer, offset, values, words, D: tl.constexpr):
+    """The inverse of `load_channels` at pointer + offset; values: (LANES,) of each half."""
+    offsets = offset + 2 * words  # (LANES,)
+    for half in tl.static_range(2):
+        store_where(pointer + offsets + half, values[half], 2 * words < D, is_partial(D))
+
+
+@triton.jit
+def tiles_present(inputs, chunk, tiles):
+    """How many tiles the chunk has: `tiles`, or fewer at the end of the sequence."""
+    return min(tiles, tl.cdiv(inputs.height * inputs.width, T) - chunk * tiles)
+
+
+@triton.jit
+def tile_start(j, present, chunk, tiles, K: tl.constexpr):
+    """The first position of the chunk's j-th tile in scan order."""
+    tile = (present - 1 - j) if K >= 2 else j
+    return (chunk * tiles + tile) * T

@@ -1,4 +1,4 @@
-"""SS2D in vectorised PyTorch, segment by segment: the `torch` backend, made for a CPU.
+"""SS2D in vectorised PyTorch, segment by segment: the `torch` backend, designed for a CPU.
 
 x_proj acts on one pixel at a time, so it commutes with the four readings and is one matrix product.
 An image line (a row, or a column) is cut into pieces of a few steps; with the steps as the first
@@ -22,6 +22,7 @@ from vlmprof.kernels.common.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.common.parameter_cache import cached_from_parameters
 from vlmprof.kernels.selective_scan.chunked import scan_chunks_
 from vlmprof.kernels.selective_scan.vectorized import DEVICE_SEGMENT_ELEMENTS, softplus_
+from vlmprof.kernels.ss2d.parameters import Parameters
 
 STEPS = 16
 """Steps of a piece, about. More mean fewer calls and longer ones, until a step's slab leaves the cache."""
@@ -46,39 +47,26 @@ class Prepared:
     """(d_inner), the sum of Ds over the directions."""
 
 
-def _prepare(
-    dtype: torch.dtype,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-) -> Prepared:
-    _, d_inner, dt_rank = dt_projs_weight.shape
+def _prepare(dtype: torch.dtype, *tensors: Tensor) -> Prepared:
+    parameters = Parameters(*tensors)
+    d_inner, dt_rank = parameters.dt_projs_weight.shape[1], parameters.dt_rank
     wide = compute_dtype(dtype)
-    dts, states = x_proj_weight.to(dtype).tensor_split((dt_rank,), dim=1)
+    dts, states = parameters.x_proj_weight.to(dtype).tensor_split((dt_rank,), dim=1)
     x_proj = torch.cat((dts, dts.new_zeros(4, 1, d_inner), states), dim=1)
     constants = x_proj.new_zeros(x_proj.shape[:2])
     constants[:, dt_rank] = 1
-    dt_weight = dt_projs_weight.to(dtype).to(wide).transpose(1, 2)
-    A = -A_logs.to(wide).exp().view(4, d_inner, -1).transpose(1, 2)
+    dt_weight = parameters.dt_projs_weight.to(dtype).to(wide).transpose(1, 2)
+    A = -parameters.A_logs.to(wide).exp().view(4, d_inner, -1).transpose(1, 2)
     return Prepared(
         x_proj=x_proj.flatten(0, 1),
         constants=constants.flatten(),
-        dt_weight=torch.cat((dt_weight, dt_projs_bias.to(wide).unsqueeze(1)), dim=1) * LOG2_E,
+        dt_weight=torch.cat((dt_weight, parameters.dt_projs_bias.to(wide).unsqueeze(1)), dim=1) * LOG2_E,
         a2=(A * LOG2_E).contiguous(),
-        skip=Ds.to(wide).view(4, d_inner).sum(0),
+        skip=parameters.Ds.to(wide).view(4, d_inner).sum(0),
     )
 
 
-def ss2d_vectorized(
-    x: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-) -> Tensor:
+def ss2d_vectorized(x: Tensor, parameters: Parameters) -> Tensor:
     """Shapes as in `ss2d`."""
     shape, d_inner = x.shape, x.shape[3]
     dtype = compute_dtype(x.dtype)
@@ -91,18 +79,16 @@ def ss2d_vectorized(
     if tail_across or tail_down:
         x = F.pad(x, (0, 0, 0, tail_across, 0, tail_down))
 
-    made = cached_from_parameters(
-        _prepare, x.dtype, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds
-    )
+    made = cached_from_parameters(_prepare, x.dtype, *parameters)
     projected = linear_plain(x, made.x_proj, made.constants, None, None).unflatten(-1, (4, -1)).to(dtype)
     y = x * made.skip
     for k in range(4):
         columns = k % 2 == 1 and shape[1] > 1 and shape[2] > 1
         steps, tail = (steps_down, tail_down) if columns else (steps_across, tail_across)
-        pixels, out, parameters = (
+        pixels, out, low_rank_b_c = (
             _in_pieces(image, columns, steps) for image in (x, y, projected[..., k, :])
         )
-        _scan_direction_(out, pixels, parameters, made.dt_weight[k], made.a2[k], tail, reverse=k >= 2)
+        _scan_direction_(out, pixels, low_rank_b_c, made.dt_weight[k], made.a2[k], tail, reverse=k >= 2)
     return y[:, :height, :width].to(x.dtype).contiguous().view(shape)
 
 
@@ -138,11 +124,11 @@ def _segments(
 
 
 def _scan_direction_(
-    y: Tensor, pixels: Tensor, parameters: Tensor, dt_weight: Tensor, A2: Tensor, tail: int, reverse: bool
+    y: Tensor, pixels: Tensor, projected: Tensor, dt_weight: Tensor, A2: Tensor, tail: int, reverse: bool
 ) -> None:
     """Add one direction's scan to y, in place.
 
-    y, pixels: (steps, lines, pieces, batch, d_inner); parameters: the same with `x_proj`'s channels;
+    y, pixels: (steps, lines, pieces, batch, d_inner); projected: the same with `x_proj`'s channels;
     dt_weight (dt_rank + 1, d_inner), A2 (d_state, d_inner).
     The last `tail` steps of each line's last piece do not exist.
     """
@@ -154,7 +140,7 @@ def _scan_direction_(
     states = [A2.new_zeros(batch, d_inner) for _ in range(d_state)]
     for line, piece in reversed(segments) if reverse else segments:
         x, out = pixels[:, line, piece], y[:, line, piece]
-        dts, B, C = parameters[:, line, piece].split((dt_weight.shape[0], d_state, d_state), dim=-1)
+        dts, B, C = projected[:, line, piece].split((dt_weight.shape[0], d_state, d_state), dim=-1)
         step, drive, *others = (buffer[: x.numel()].view(x.shape) for buffer in memory)
         torch.mm(dts.reshape(-1, dt_weight.shape[0]), dt_weight, out=step.view(-1, d_inner))
         softplus_(step, drive)

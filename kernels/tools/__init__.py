@@ -1,1 +1,1 @@
-"""What verifies, times, inspects and tunes the operations. No operation imports from here."""
+"""Tools that verify, time, inspect and tune the operations. No operation imports from here."""

@@ -1,7 +1,7 @@
-"""Other implementations of SS2D's core, timed in the same run when they are there.
+"""Other implementations of SS2D's core, timed in the same run if they are installed.
 
-Each is a function from the arguments of `ss2d` to its result: the projections as the public code writes
-them, then that baseline's scan. Nothing of theirs is copied here; it is imported, or read from a path.
+Each takes the arguments of `ss2d` and returns its result: the projections as in the public code, then that
+baseline's scan. Their code is not copied here; it is imported, or loaded from a path.
 """
 
 from __future__ import annotations
@@ -20,8 +20,14 @@ from torch import Tensor
 from vlmprof.kernels.common.checks import first_line
 from vlmprof.kernels.common.compiled import compiled_here
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
+from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.ss2d.vectorized import segment_elements, ss2d_vectorized
-from vlmprof.kernels.tools.official_vmamba import MODELS, stand_ins, take_any_build, why_plain
+from vlmprof.kernels.tools.official_vmamba import (
+    MODELS,
+    accept_any_mamba_ssm,
+    stub_missing_packages,
+    why_no_compiled_scan,
+)
 
 MOST_UNROLLED = 2
 """Segments of a direction; each adds about a hundred operations to the graph."""
@@ -32,7 +38,7 @@ CrossMerge = Callable[[Tensor, int, int], Tensor]
 
 
 def find_baselines(public: Path | None = None) -> tuple[dict[str, Baseline], dict[str, str]]:
-    """The baselines that can be had, and of each other one why not, both by name.
+    """The available baselines, and for each other one the reason, both by name.
 
     `compiled` is the `torch` backend under torch.compile, `mamba_ssm` that package's scan, and `vmamba` the
     scan of a checkout of MzeroMiko/VMamba at `public`. Raises ValueError when that is no such checkout.
@@ -54,12 +60,14 @@ def find_baselines(public: Path | None = None) -> tuple[dict[str, Baseline], dic
 
 def _mamba_ssm() -> Baseline:
     scan = mamba_ssm_scan()
-    return _written_out(scan, cross_scan_reference, cross_merge_reference, takes_gate=True)
+    return _with_projections(scan, cross_scan_reference, cross_merge_reference, takes_gate=True)
 
 
 def mamba_ssm_scan() -> Callable[..., Tensor]:
-    """`selective_scan_fn` of mamba_ssm, from wherever Python finds that package, without the language models
-    that the package imports beside it. Raises ImportError where there is none, or it is broken."""
+    """`selective_scan_fn` of mamba_ssm, without the language models that importing the package would load.
+
+    Raises ImportError if the package is missing or broken.
+    """
     name = "mamba_ssm"
     if name not in sys.modules:
         spec = importlib.util.find_spec(name)
@@ -68,22 +76,24 @@ def mamba_ssm_scan() -> Callable[..., Tensor]:
         bare = ModuleType(name)
         bare.__path__ = list(spec.submodule_search_locations)
         sys.modules[name] = bare
-    with stand_ins():
+    with stub_missing_packages():
         interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
     scan: Callable[..., Tensor] = interface.selective_scan_fn
     return scan
 
 
 def _compiled() -> Baseline:
-    """The vectorised code under torch.compile, which unrolls its loop over segments. Raises RuntimeError
-    where that would be compiled for hours."""
+    """The vectorised code under torch.compile, which unrolls its loop over segments.
+
+    Raises RuntimeError for inputs that would take hours to compile.
+    """
     compiled = compiled_here(ss2d_vectorized)
 
     def run(x: Tensor, *parameters: Tensor) -> Tensor:
         segments = -(-x.numel() // segment_elements(x.device))
         if segments > MOST_UNROLLED:
             raise RuntimeError(f"torch.compile would unroll {segments} segments in each direction; not tried")
-        unrolled: Tensor = compiled(x, *parameters)
+        unrolled: Tensor = compiled(x, Parameters(*parameters))
         return unrolled
 
     return run
@@ -93,8 +103,8 @@ def _public(checkout: Path) -> Baseline:
     models = checkout / MODELS
     layout = _module(models / "csm_triton.py")
     scan = _module(models / "csms6s.py")
-    take_any_build(scan)
-    if torch.cuda.is_available() and (lacking := why_plain(scan)):
+    accept_any_mamba_ssm(scan)
+    if torch.cuda.is_available() and (lacking := why_no_compiled_scan(scan)):
         raise ImportError(lacking)
 
     # its functions enter a CUDA device whatever they are given; the classes under them do not
@@ -111,7 +121,7 @@ def _public(checkout: Path) -> Baseline:
         merged: Tensor = layout.cross_merge_fn(ys) if ys.is_cuda else on_cpu(ys, *channels_first)
         return merged.unflatten(-1, (height, width))
 
-    return _written_out(scan.selective_scan_fn, cross_scan, cross_merge, takes_gate=False)
+    return _with_projections(scan.selective_scan_fn, cross_scan, cross_merge, takes_gate=False)
 
 
 def _module(path: Path) -> ModuleType:
@@ -120,35 +130,28 @@ def _module(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    with stand_ins():
+    with stub_missing_packages():
         spec.loader.exec_module(module)
     return module
 
 
-def _written_out(
+def _with_projections(
     scan: Callable[..., Tensor], cross_scan: CrossScan, cross_merge: CrossMerge, takes_gate: bool
 ) -> Baseline:
     """SS2D's core around someone else's cross-scan, selective scan and cross-merge."""
 
-    def run(
-        x: Tensor,
-        x_proj_weight: Tensor,
-        dt_projs_weight: Tensor,
-        dt_projs_bias: Tensor,
-        A_logs: Tensor,
-        Ds: Tensor,
-    ) -> Tensor:
+    def run(x: Tensor, *tensors: Tensor) -> Tensor:
         batch, height, width, d_inner = x.shape
-        dt_rank, d_state = dt_projs_weight.shape[2], A_logs.shape[1]
+        p = Parameters(*tensors)
         xs = cross_scan(x.permute(0, 3, 1, 2).contiguous())
-        projected = torch.einsum("bkdl,kcd->bkcl", xs, x_proj_weight)
-        dts, B, C = projected.split((dt_rank, d_state, d_state), dim=2)
-        delta = torch.einsum("bkrl,kdr->bkdl", dts, dt_projs_weight).flatten(1, 2).contiguous()
-        options: dict[str, object] = {"delta_bias": dt_projs_bias.flatten(), "delta_softplus": True}
+        projected = torch.einsum("bkdl,kcd->bkcl", xs, p.x_proj_weight)
+        dts, B, C = projected.split((p.dt_rank, p.d_state, p.d_state), dim=2)
+        delta = torch.einsum("bkrl,kdr->bkdl", dts, p.dt_projs_weight).flatten(1, 2).contiguous()
+        options: dict[str, object] = {"delta_bias": p.dt_projs_bias.flatten(), "delta_softplus": True}
         if takes_gate:
             options["z"] = None
-        A = -torch.exp(A_logs.float())
-        ys = scan(xs.flatten(1, 2), delta, A, B.contiguous(), C.contiguous(), Ds.float(), **options)
+        A = -torch.exp(p.A_logs.float())
+        ys = scan(xs.flatten(1, 2), delta, A, B.contiguous(), C.contiguous(), p.Ds.float(), **options)
         merged = cross_merge(ys.view(batch, 4, d_inner, height * width), height, width)
         return merged.permute(0, 2, 3, 1).to(x.dtype)
 

@@ -1,21 +1,21 @@
-"""A whole encoder's latency: eager, compiled, as a CUDA graph, with fused kernels, and both.
+"""The latency of an encoder in each mode: a sweep's modes, and the same with other kernels.
 
-    eager           the plain PyTorch module
-    compiled        the same under torch.compile
-    graphed         the same captured once as a CUDA graph: no cost of launching
-    fused           the module with the Triton kernels
-    fused graphed   that, captured
-    public          the public code's module, where a checkout of it was named
-    public graphed  that, captured
+    eager          the plain PyTorch module
+    compile        the same under torch.compile
+    graphs         the same captured once as a CUDA graph: no cost of launching
+    fused          the module with the Triton kernels
+    fused graphs   that, captured
+    public         the public code's module, where a checkout of it was named
+    public graphs  that, captured
 
-This file knows encoders as callables only: who calls it builds them.
+Encoders are callables here; the caller builds them.
 """
 
 from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +25,10 @@ from vlmprof.kernels.common.backends import why_not_triton
 from vlmprof.kernels.common.checks import first_line
 from vlmprof.kernels.common.compiled import compiled_here
 from vlmprof.kernels.common.graph import Graphed
-from vlmprof.kernels.tools.bench_ops import samples_of
+from vlmprof.kernels.tools.timing import samples_of
 
-MODES = ("eager", "compiled", "graphed", "fused", "fused graphed")
-PUBLIC_MODES = ("public", "public graphed")
+MODES = ("eager", "compile", "graphs", "fused", "fused graphs")
+PUBLIC_MODES = ("public", "public graphs")
 
 Encoder = Callable[[Tensor], Tensor]
 
@@ -50,8 +50,8 @@ class EncoderLatency:
 
 
 def why_skipped(mode: str, device: torch.device) -> str | None:
-    """The reason why `mode` cannot run on `device`, or None when it can."""
-    if "graphed" in mode and device.type != "cuda":
+    """Why `mode` cannot run on `device`, or None if it can."""
+    if "graphs" in mode and device.type != "cuda":
         return "CUDA graphs need a CUDA device"
     return why_not_triton(device) if "fused" in mode else None
 
@@ -64,9 +64,8 @@ def encoder_latencies(
 ) -> Iterator[EncoderLatency]:
     """Time an encoder on `images` (batch, 3, height, width) in each mode, for about `seconds` each.
 
-    `build` makes the encoder for a kernel backend, `torch` or `triton`, or with the `public` code; it is
-    called once for each mode, so that no mode finds another's leftovers. A mode that fails becomes a row
-    that says why.
+    `build` makes the encoder with the `torch` or `triton` kernels, or from the `public` code. It is called
+    once per mode, so that no mode reuses another's memory. A mode that fails becomes a row with the reason.
     """
     for mode in modes:
         try:
@@ -88,7 +87,7 @@ def encoder_latency(
     try:
         return _timed(mode, build(_kernels_of(mode)), images, seconds)
     finally:
-        if mode == "compiled":
+        if mode == "compile":
             torch.compiler.reset()  # it keeps the weights of what it compiled
         gc.collect()
         if device.type == "cuda":
@@ -101,23 +100,16 @@ def _kernels_of(mode: str) -> str:
 
 def _timed(mode: str, encoder: Encoder, images: Tensor, seconds: float) -> EncoderLatency:
     with torch.inference_mode():
-        if mode == "compiled":
+        if mode == "compile":
             encoder = compiled_here(encoder)
         encoder(images)
         peak_bytes = None
         if images.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(images.device)
             # a replay allocates nothing: what a graph takes is taken while it is captured
-            encoder = Graphed(encoder, images) if "graphed" in mode else encoder
+            encoder = Graphed(encoder) if "graphs" in mode else encoder
             encoder(images)
             peak_bytes = torch.cuda.max_memory_allocated(images.device)
         durations = samples_of(lambda: encoder(images), images.device, seconds)
     low, median, high = statistics.quantiles(durations, n=4)
     return EncoderLatency(mode, "ok", "", median, low, high, len(durations), peak_bytes)
-
-
-def speed_ups(latencies: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    """For each slower mode, how many times as fast the fastest is."""
-    if latencies:
-        least = min(latencies.values())
-        yield from ((mode, s / least) for mode, s in latencies.items() if s > least)

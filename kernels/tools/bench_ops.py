@@ -1,13 +1,8 @@
-"""Times of the operations at VMamba's shapes, beside two ceilings measured in the same run.
-
-On a GPU a call is timed between device events, with the cache flushed before it; on a CPU with the host's
-clock. No timed call compiles, tunes or allocates for the first time.
-"""
+"""Times of the operations at VMamba's shapes, beside two measured ceilings of the device."""
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -19,27 +14,19 @@ from vlmprof.kernels.common import counts
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
 from vlmprof.kernels.ss2d import ss2d
+from vlmprof.kernels.tools.timing import samples_of
 
 WIDTHS = {"vmamba-t": 96, "vmamba-s": 96, "vmamba-b": 128}
 """d_model of the first level; it doubles with each."""
 
-FEWEST_SAMPLES = 5
-WARM_UP_CALLS = 5
-LONGEST_WARM_UP_S = 5.0
-"""On a GPU; calls that take long need fewer."""
-CLOCKS_SETTLE_S = 0.3
-"""Work before a ceiling is measured, so that a GPU that idled has raised its clocks."""
-FLUSHED_BYTES = 256 << 20
-"""Written before each timed call on a GPU: more than any last-level cache."""
-
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What this device reaches at best, measured in this run."""
+    """What the device reaches at best."""
 
-    copy_bytes_per_s: float
+    copy_ceiling_bytes_per_s: float
     """A large copy, bytes read and bytes written both counted."""
-    matmul_flops_per_s: float
+    matmul_ceiling_flops_per_s: float
     """A large square matrix product in the dtype under test."""
 
 
@@ -52,7 +39,7 @@ class BenchRow:
     dtype: str
     backend: str
     launch: str
-    """What the launch was chosen by, where it has a choice: `8 tiles by rule`, `4 tiles by tuning`."""
+    """How the launch was chosen, if there was a choice: `8 tiles by rule`, `4 tiles by tuning`."""
     median_s: float
     quartile_low_s: float
     quartile_high_s: float
@@ -82,66 +69,6 @@ class Workload:
     launch: Callable[[str], str] = lambda backend: ""
 
 
-def samples_of(
-    call: Callable[[], object], device: torch.device, seconds: float, warm_up_s: float = 0.0
-) -> list[float]:
-    """Durations in seconds of single calls, at least 5, for about `seconds`, after a warm-up, which lasts
-    `warm_up_s` or longer."""
-    if device.type == "cuda":
-        return _samples_on_gpu(call, device, seconds, warm_up_s)
-    call()
-    durations: list[float] = []
-    while sum(durations) < seconds or len(durations) < FEWEST_SAMPLES:
-        start = time.perf_counter_ns()
-        call()
-        durations.append((time.perf_counter_ns() - start) * 1e-9)
-    return durations
-
-
-def _samples_on_gpu(
-    call: Callable[[], object], device: torch.device, seconds: float, warm_up_s: float
-) -> list[float]:
-    begun_s = lasted_s = time.perf_counter()
-    calls, spent_s = 0, 0.0
-    while calls < WARM_UP_CALLS or spent_s < warm_up_s:
-        before_s = time.perf_counter()
-        call()
-        torch.cuda.synchronize()
-        lasted_s = time.perf_counter() - before_s
-        calls, spent_s = calls + 1, time.perf_counter() - begun_s
-        if spent_s > LONGEST_WARM_UP_S:
-            break
-    at_once = 10 if lasted_s < 0.05 else 1  # in the queue together, so that the host is ahead of short ones
-    flushed = torch.empty(FLUSHED_BYTES, dtype=torch.int8, device=device)
-    durations: list[float] = []
-    while sum(durations) < seconds or len(durations) < FEWEST_SAMPLES:
-        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(at_once)]
-        for before, after in events:
-            flushed.zero_()
-            before.record()
-            call()
-            after.record()
-        torch.cuda.synchronize()
-        durations += [before.elapsed_time(after) * 1e-3 for before, after in events]
-    return durations
-
-
-def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
-    """A copy and a matrix product, each large enough to be limited by nothing else: the best of their calls,
-    since a ceiling that another program's load has lowered is none."""
-    on_gpu = device.type == "cuda"
-    source = torch.empty((1 << 30) if on_gpu else (64 << 20), dtype=torch.int8, device=device).zero_()
-    target = torch.empty_like(source)
-    copy_s = min(samples_of(lambda: target.copy_(source), device, 0.3, CLOCKS_SETTLE_S))
-    side = 8192 if on_gpu else 1024
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    # on a CPU the two come from different libraries, and either may be the faster one
-    products = (lambda: a @ b), (lambda: linear(a, b, backend="torch"))
-    with torch.inference_mode():
-        matmul_s = min(min(samples_of(product, device, 0.3, CLOCKS_SETTLE_S)) for product in products)
-    return Ceilings(2 * source.numel() / copy_s, 2 * side**3 / matmul_s)
-
-
 def level_shape(model: str, resolution: int, level: int) -> tuple[int, int, int]:
     """Side, d_inner and dt_rank of one of VMamba's levels (1 to 4) for square images of `resolution`."""
     d_model = WIDTHS[model] << (level - 1)
@@ -158,7 +85,7 @@ def workloads(
 ) -> Iterator[Workload]:
     """The operations of one block at each of VMamba's levels (1 to 4), square images of `resolution`.
 
-    `baselines` are other implementations of `ss2d`, called by their names as if they were backends.
+    `baselines` are other implementations of `ss2d`, selected by name like a backend.
     """
     item = dtype.itemsize
     for level in levels:
@@ -271,8 +198,9 @@ def measure(
     median = statistics.median(durations)
     low, _, high = statistics.quantiles(durations, n=4)
     bytes_per_s, flops_per_s = workload.work.bytes / median, workload.work.flops / median
-    known = (None, None) if ceilings is None else (ceilings.copy_bytes_per_s, ceilings.matmul_flops_per_s)
-    copy, matmul = known
+    copy = matmul = None
+    if ceilings is not None:
+        copy, matmul = ceilings.copy_ceiling_bytes_per_s, ceilings.matmul_ceiling_flops_per_s
     return BenchRow(
         op=workload.op,
         shape=workload.shape,

@@ -1,6 +1,6 @@
-"""Compile the kernels without a GPU and read what the assembler made: registers, spills, instructions.
+"""Compile the kernels without a GPU and read registers, spills and instructions from the machine code.
 
-`launch_variants` says what each kernel is compiled for.
+`launch_variants` lists the launches that are compiled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TILE_ELEMENTS_PER_LANE = 32
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the assembler made of a kernel."""
+    """The machine code of one kernel, in numbers."""
 
     name: str
     architecture: str
@@ -54,7 +54,7 @@ def check_can_compile(architecture: str) -> None:
 
 
 def compile_launch(launch: Launch, architecture: str) -> Compiled:
-    """Compile one kernel. Raises as `check_can_compile`, and what Triton raises if it cannot compile it."""
+    """Compile one kernel. Raises as `check_can_compile`, and whatever Triton raises if compilation fails."""
     check_can_compile(architecture)
     import triton
 
@@ -78,14 +78,14 @@ def compile_launch(launch: Launch, architecture: str) -> Compiled:
 
 
 def target(architecture: str) -> Any:
-    """What Triton's compiler is told of an architecture."""
+    """An architecture as Triton's compiler takes it."""
     from triton.backends.compiler import GPUTarget
 
     return GPUTarget("cuda", ARCHITECTURES[architecture], 32)
 
 
 def source(launch: Launch) -> Any:
-    """What Triton's compiler is given for a launch."""
+    """A launch as Triton's compiler takes it."""
     from triton.compiler import ASTSource
 
     names = launch.kernel.arg_names

@@ -1,7 +1,7 @@
-"""Many kernels compiled at once, on all cores, and what came of them kept on disk.
+"""Compiles many kernels in parallel and caches the results on disk.
 
-A kernel that was compiled before is not compiled again while its source, its launch, the compiler, the
-disassembler and the reading of its output are the same.
+A kernel is compiled again only if its source, its launch, the compiler, the disassembler or the parsing of
+its output has changed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ OnBegin = Callable[[Launch], None]
 
 
 def folder() -> Path:
-    """Where results are kept: beside what tuning found."""
+    """The folder of the cached results, next to the tuning cache."""
     return cache_path().parent / "inspected"
 
 
 def compile_all(
     launches: Sequence[Launch], architecture: str, on_begin: OnBegin = lambda launch: None
 ) -> Iterator[tuple[Launch, Compiled | Exception]]:
-    """Each launch with what it compiles to, or what the compiler raised, in the order given.
+    """Each launch with the result of compiling it, or what the compiler raised, in the order given.
 
-    `on_begin` hears, from any thread, of each that has to be compiled. Raises as `check_can_compile`.
+    `on_begin` is called, from any thread, with each launch that is not cached. Raises as `check_can_compile`.
     """
     inspect.check_can_compile(architecture)
     # most of the time is LLVM's and the assembler's, which leave the interpreter to other threads
@@ -51,12 +51,12 @@ def compile_all(
 def _compiled(launch: Launch, architecture: str, on_begin: OnBegin) -> Compiled | Exception:
     try:
         path = folder() / f"{_key(launch, architecture)}.json"
-        kept = _read(path)
-        if kept is None:
+        cached = _read(path)
+        if cached is None:
             on_begin(launch)
-            kept = compile_launch(launch, architecture)
-            _keep(path, kept)
-        return kept
+            cached = compile_launch(launch, architecture)
+            _write(path, cached)
+        return cached
     except Exception as error:  # whatever the compiler raises is this kernel's result
         return error
 
@@ -84,7 +84,7 @@ def _key(launch: Launch, architecture: str) -> str:
 
 
 def _read(path: Path) -> Compiled | None:
-    """What is kept there; None for nothing, or nothing that can be read."""
+    """The result in the file, or None if there is none that can be read."""
     try:
         columns = json.loads(path.read_text())
         loops = tuple(columns.pop("loop_instructions_per_element"))
@@ -93,8 +93,8 @@ def _read(path: Path) -> Compiled | None:
         return None
 
 
-def _keep(path: Path, compiled: Compiled) -> None:
-    """Write it there; where that cannot be, say so, and it will be compiled again."""
+def _write(path: Path, compiled: Compiled) -> None:
+    """Write the result to the file; if that fails, warn, and the kernel will be compiled again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False) as file:

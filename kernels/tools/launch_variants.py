@@ -6,7 +6,7 @@ For compiling without a GPU (`inspect`): the same constants, the same alignment 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,16 +32,17 @@ class Launch:
     single_state: bool = False
     """A d_state 1 kernel of ss2d that is launched: one that may not spill."""
     count_loop: bool = False
-    """Its loops have one path alone, so that their length means something."""
+    """Whether its loops have a single path, so that their length is meaningful."""
 
 
 def ss2d_launches(
     d_inner: int, dt_rank: int, d_state: int = 1, dtype: torch.dtype = torch.bfloat16
 ) -> list[Launch]:
     """The kernels of `ss2d` for one level, without what carries states between chunks."""
-    from vlmprof.kernels.ss2d import many_states, single_state
+    from vlmprof.kernels.ss2d import many_states, tile
     from vlmprof.kernels.ss2d.fused import COMPILE_OPTIONS, ELEMENTS
     from vlmprof.kernels.ss2d.packing import block_shape
+    from vlmprof.kernels.ss2d.single_state import output_kernel, summary_kernel
     from vlmprof.kernels.ss2d.steps import is_sliced
 
     element = ELEMENT_NAMES[dtype]
@@ -49,33 +50,33 @@ def ss2d_launches(
     types = dict.fromkeys(("bias_ptr", "a_ptr", "skip_ptr", "sum_ptr", "end_ptr", "entering_ptr"), "*fp32")
     types |= dict.fromkeys(("p_ptr", "weight_ptr"), "*" + element)
     types |= {"x_ptr": word, "bc_ptr": word, "out_ptr": word, "y_ptr": "*i64"}
-    types |= dict.fromkeys(single_state.SIZES, "i32")
+    types |= dict.fromkeys(tile.SIZES, "i32")
     block, rank = block_shape(dt_rank, d_state, dtype)
-    constants = {"D": d_inner, "KW": block, "RANK": rank, "ELEMENT": ELEMENTS[dtype], "LOW": False}
+    variant = tile.Variant(d_inner, block, d_state, rank, ELEMENTS[dtype])
     where = f"d{d_inner} r{dt_rank} n{d_state} {element}"
-    unaligned = frozenset(single_state.UNALIGNED)
+    unaligned = frozenset(tile.UNALIGNED)
 
-    def launch(name: str, kernel: Any, count: bool = False, **more: Any) -> Launch:
+    def launch(name: str, kernel: Any, count: bool = False, **constants: Any) -> Launch:
         return Launch(
-            f"ss2d.{name} {where}", kernel, types, constants | more, COMPILE_OPTIONS, unaligned,
+            f"ss2d.{name} {where}", kernel, types, constants, COMPILE_OPTIONS, unaligned,
             single_state=d_state == 1, count_loop=count,
         )  # fmt: skip
 
     if d_state > 1:
         return [
-            launch("summary k1", many_states.summary_kernel, K=1, N=d_state),
-            launch("output k1", many_states.output_kernel, K=1, N=d_state),
+            launch("summary k1", many_states.summary_kernel, K=1, V=variant),
+            launch("output k1", many_states.output_kernel, K=1, V=variant),
         ]
     # the loop over slices is a loop of its own
     countable = not is_sliced(rank, ELEMENTS[dtype])
     launches = []
     for edges, where_used in ((True, ", edges"), (False, "")):
         count = countable and not edges
-        launches.append(launch(f"summary{where_used}", single_state.summary_kernel, count, EDGES=edges))
+        cut = replace(variant, EDGES=edges)
+        launches.append(launch(f"summary{where_used}", summary_kernel, count, V=cut))
         for columns, name in enumerate(("rows", "columns")):
-            variant = {"COLUMNS": columns, "EDGES": edges}
             launches.append(
-                launch(f"output {name}{where_used}", single_state.output_kernel, count, **variant)
+                launch(f"output {name}{where_used}", output_kernel, count, COLUMNS=columns, V=cut)
             )
     return launches
 
@@ -88,17 +89,11 @@ def selective_scan_launches(d_state: int, dtype: torch.dtype) -> list[Launch]:
     types = dict.fromkeys(("u_ptr", "delta_ptr", "b_ptr", "c_ptr", "y_ptr"), "*" + element)
     wide = ("a_ptr", "skip_ptr", "bias_ptr", "sum_ptr", "state_ptr", "end_ptr", "entering_ptr")
     types |= dict.fromkeys(wide, "*fp32") | dict.fromkeys(("length", "chunks", "d_inner", "groups"), "i32")
-    constants = {
-        "N": d_state,
-        "SOFTPLUS": True,
-        "CHUNK": fused.CHUNK,
-        "TILE": fused.TILE,
-        "CHANNELS": fused.CHANNELS,
-    }
+    variant = fused.Variant(d_state, SOFTPLUS=True)
     where = f"n{d_state} {element}"
     return [
         Launch(f"selective_scan.{name} {where}", fused.scan_kernel, types,
-               constants | {"OUTPUT": output}, FOUR_WARPS)
+               {"OUTPUT": output, "V": variant}, FOUR_WARPS)
         for name, output in (("summary", False), ("output", True))
     ]  # fmt: skip
 
@@ -110,17 +105,17 @@ def carry_launches(d_state: int) -> list[Launch]:
 
     types = dict.fromkeys(("a_ptr", "sum_ptr", "state_ptr", "end_ptr", "entering_ptr"), "*fp32")
     types |= dict.fromkeys(("chunks", "d_inner"), "i32")
-    chain = {"N": d_state, "CHUNKS": fused.CHUNKS, "ELEMENTS": fused.ELEMENTS}
+    carried = {"N": d_state, "CHUNKS": fused.CHUNKS, "ELEMENTS": fused.ELEMENTS}
     return [
-        Launch(f"selective_scan.carry n{d_state}", fused.carry_kernel, types, chain, FOUR_WARPS),
-        Launch(f"ss2d.carry n{d_state}", carry.carry_kernel, types, chain | {"D": 192}, FOUR_WARPS),
+        Launch(f"selective_scan.carry n{d_state}", fused.carry_kernel, types, carried, FOUR_WARPS),
+        Launch(f"ss2d.carry n{d_state}", carry.carry_kernel, types, carried | {"D": 192}, FOUR_WARPS),
     ]
 
 
 def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     """Norm, projection, convolution, MLP, cross-scan and cross-merge of a block."""
     from vlmprof.kernels.block import fused_depthwise as depthwise
-    from vlmprof.kernels.block.fused_linear import LARGE, SMALL, WIDE, Tile, linear_kernel
+    from vlmprof.kernels.block.fused_linear import LARGE, SMALL, WIDE, Tile, Variant, linear_kernel
     from vlmprof.kernels.cross_scan import fused as cross
 
     element = ELEMENT_NAMES[dtype]
@@ -130,12 +125,10 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     where = f"d{d_model} {element}"
 
     def product(name: str, width_in: int, width_out: int, tile: Tile, **more: Any) -> Launch:
-        constants = {
-            "K": width_in, "M": width_out, "NORM": False, "FOLDED": True, "OFFSET": True, "RESIDUAL": False,
-            "ACTIVATION": "", "PRECISE": element == "fp32", **tile.constants(),
-        }  # fmt: skip
+        variant = Variant(width_in, width_out, PRECISE=element == "fp32", **({"FOLDED": True} | more))
         size = ", large tiles" if tile is LARGE else ""
-        return Launch(f"{name}{size} {where}", linear_kernel, types, constants | more, tile.options())
+        constants = {"V": variant, "TILE": tile}
+        return Launch(f"{name}{size} {where}", linear_kernel, types, constants, tile.options())
 
     convolution = {
         "D": 2 * d_model, "SIZE": 3, "HAS_BIAS": True,

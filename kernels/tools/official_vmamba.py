@@ -1,4 +1,4 @@
-"""Whole VMamba encoders of the public code, from a checkout, to be timed beside ours."""
+"""VMamba encoders of the public code, loaded from a checkout, to be timed with ours."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ BUILDERS = {
     "vmamba-b-v0": "vanilla_vmamba_base", "vmamba-t-s1l8": "vmamba_tiny_s1l8",
     "vmamba-s-s1l20": "vmamba_small_s1l20", "vmamba-b-s1l20": "vmamba_base_s1l20",
 }  # fmt: skip
-"""Our names and the functions of MzeroMiko/VMamba's classification/models/vmamba.py that build the same."""
-
+"""Our names, and the functions in MzeroMiko/VMamba's classification/models/vmamba.py that build the same."""
 
 MODELS = "classification/models"
 
 
 class PublicEncoder(nn.Module):
-    """The public model to its last level, without the classifier: (batch, 3, height, width) to features.
+    """The public model up to its last level, without the classifier: (batch, 3, height, width) to features.
 
-    In 16 bits it keeps float32 weights and runs under autocast, as its authors run it: its norms are given
-    float32 scans, which norms with 16-bit weights do not take.
+    For 16-bit dtypes the weights stay float32 and the model runs under autocast, as its authors run it: its
+    norms receive float32 scans, which norms with 16-bit weights do not accept.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
@@ -46,13 +45,13 @@ class PublicEncoder(nn.Module):
 
 
 SCANS = ("selective_scan_cuda_oflex", "selective_scan_cuda_core", "selective_scan_cuda")
-"""Compiled scans that the public code imports where it finds them, the first that it finds to be used; the
-last is mamba_ssm's."""
+"""Compiled scans that the public code looks for; it uses the first that it can import. The last is
+mamba_ssm's."""
 
 
-def why_plain(scans: ModuleType) -> str | None:
-    """Why the public module of scans, `csms6s`, runs none that is compiled, which it does not say; None
-    when it runs one."""
+def why_no_compiled_scan(scans: ModuleType) -> str | None:
+    """Why the public module of scans, `csms6s`, runs no compiled one, or None if it does. It does not say so
+    itself."""
     # later versions say by flags what they found, earlier ones use whatever they could import
     flags = [bool(value) for name, value in vars(scans).items() if name.startswith("WITH_SELECTIVESCAN_")]
     if any(flags or [name in vars(scans) for name in SCANS]):
@@ -60,8 +59,8 @@ def why_plain(scans: ModuleType) -> str | None:
     return f"it found no compiled scan; put the folder with {SCANS[0]} or {SCANS[2]} on PYTHONPATH"
 
 
-def take_any_build(scans: ModuleType) -> None:
-    """Let the public module of scans call any version of mamba_ssm's: later ones take `cu_seqlens` too."""
+def accept_any_mamba_ssm(scans: ModuleType) -> None:
+    """Let the public module of scans call any version of mamba_ssm's: later ones require `cu_seqlens`."""
     build = vars(scans).get(SCANS[2])
     if build is None:
         return
@@ -87,13 +86,13 @@ def check_checkout(checkout: Path, names: Sequence[str]) -> None:
 def public_encoder(checkout: Path, name: str, dtype: torch.dtype = torch.float32) -> PublicEncoder:
     """The public code's encoder of that name, with random weights, in evaluation mode, on the CPU.
 
-    Its weights are float32; `dtype` is what it computes in. Raises ValueError as `check_checkout` does, and
-    ImportError where there is a GPU and the public code would quietly run its plain scan on it.
+    The weights are float32; `dtype` is the dtype of the computation. Raises ValueError as `check_checkout`,
+    and ImportError if there is a GPU and the public code would silently run its plain scan on it.
     """
     check_checkout(checkout, [name])
     module = _module(checkout / MODELS)
     scans = sys.modules.get("csms6s")
-    if scans is not None and torch.cuda.is_available() and (lacking := why_plain(scans)):
+    if scans is not None and torch.cuda.is_available() and (lacking := why_no_compiled_scan(scans)):
         raise ImportError(lacking)
     return PublicEncoder(getattr(module, BUILDERS[name])(), dtype).eval()
 
@@ -108,13 +107,13 @@ def _module(models: Path) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.path.insert(0, str(models))
         try:
-            with stand_ins():
+            with stub_missing_packages():
                 spec.loader.exec_module(module)
         finally:
             sys.path.remove(str(models))
-        _let_run_on_a_cpu(module, sys.modules["csm_triton"])
+        _allow_cpu(module, sys.modules["csm_triton"])
         if "csms6s" in sys.modules:
-            take_any_build(sys.modules["csms6s"])
+            accept_any_mamba_ssm(sys.modules["csms6s"])
         sys.modules[key] = module
     return sys.modules[key]
 
@@ -127,19 +126,19 @@ class _DropPath(nn.Identity):
         self.drop_prob = drop_prob
 
 
-def _not_there(*_: Any, **__: Any) -> Any:
-    raise RuntimeError("the public code asked for a package that is not installed")
+def _missing(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("the public code called a package that is not installed")
 
 
 @contextmanager
-def stand_ins() -> Iterator[None]:
-    """Packages that the public file imports and does not need for a forward pass, where they are missing."""
+def stub_missing_packages() -> Iterator[None]:
+    """Provide missing packages that the public file imports but does not need for a forward pass."""
     wanted: dict[str, dict[str, Any]] = {
         "timm.models.layers": {"DropPath": _DropPath, "trunc_normal_": nn.init.trunc_normal_},
         "fvcore.nn": dict.fromkeys(
-            ("FlopCountAnalysis", "flop_count_str", "flop_count", "parameter_count"), _not_there
+            ("FlopCountAnalysis", "flop_count_str", "flop_count", "parameter_count"), _missing
         ),
-        "einops": {"rearrange": _not_there, "repeat": _not_there},
+        "einops": {"rearrange": _missing, "repeat": _missing},
     }
     put = []
     for path, names in wanted.items():
@@ -158,7 +157,7 @@ def stand_ins() -> Iterator[None]:
             del sys.modules[name]
 
 
-def _let_run_on_a_cpu(module: Any, layout: Any) -> None:
+def _allow_cpu(module: Any, layout: Any) -> None:
     """The public functions enter a CUDA device whatever they are given; the classes under them do not."""
 
     def anywhere(on_gpu: Any, on_cpu: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Tuning of SS2D's launches at the shapes of an image, before anything is measured.
+"""Tunes how SS2D is launched at given shapes.
 
-It happens when it is asked for and never inside a call of a kernel. What is tuned is the number of tiles per
-chunk, an argument and no constant of the kernels, so no candidate compiles anything anew.
+Tuning happens only on request, never inside a call of a kernel. It chooses the number of tiles per chunk,
+which is an argument of the kernels and not a constant, so that no candidate has to be compiled.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from vlmprof.kernels.common.backends import why_not_triton
 from vlmprof.kernels.common.tuning_cache import Shape, keep_tiles
 from vlmprof.kernels.ss2d.chunks import POSITIONS
 from vlmprof.kernels.ss2d.fused import ss2d_fused
-from vlmprof.kernels.tools.bench_ops import samples_of
-from vlmprof.kernels.tools.verify import ss2d_case
+from vlmprof.kernels.ss2d.parameters import Parameters
+from vlmprof.kernels.tools.cases import ss2d_case
+from vlmprof.kernels.tools.timing import samples_of
 
 SECONDS = 0.05
 """Measuring time of a candidate."""
@@ -39,7 +40,7 @@ class Tuned:
 
 
 def tune(shape: Shape, device: torch.device, run: Callable[[int], object], timer: Timer) -> Tuned:
-    """Time `run(tiles)` for each candidate and keep the fastest on disk.
+    """Time `run(tiles)` for each candidate and store the fastest on disk.
 
     The candidates are `CANDIDATES`, at most one chunk for the whole sequence. `timer` warms up before it
     measures. Raises OSError when the cache cannot be written.
@@ -69,7 +70,6 @@ def tune_ss2d(
         raise RuntimeError(f"tuning needs the triton backend: {reason}")
     case = ss2d_case("tuning", shape, dt_rank, d_state, dtype, device)
     x, *parameters = (argument for argument in case.arguments if argument is not None)
-    run: Callable[..., object] = ss2d_fused
     batch, height, width, d_inner = shape
     kind = Shape(d_inner, dt_rank, d_state, dtype, batch * height * width)
 
@@ -80,6 +80,6 @@ def tune_ss2d(
         return tune(
             kind,
             x.device,
-            lambda tiles: run(x, *parameters, tiles=tiles),
+            lambda tiles: ss2d_fused(x, Parameters(*parameters), tiles),
             timer or median_s,
         )

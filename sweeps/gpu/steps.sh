@@ -4,7 +4,7 @@
 #   versions   what was measured on
 #   verify     every kernel against float64, in three dtypes
 #   tests      the tests that need a GPU: fused and plain agree, graphs, running out of memory
-#   encoders   VMamba-T and -B eager, graphed, fused and both, beside the paper; public where there is a checkout
+#   encoders   VMamba-T and -B eager, as graphs, fused and both, beside the paper; public where there is a checkout
 #   ss2d       SS2D tuned and timed at VMamba's shapes: its share of what a copy and a matrix product reach
 #   telling    Figure 4 where it tells most: five encoders at five resolutions, the LLM shared
 #   profile    what limits the scan, by Nsight Compute
@@ -15,7 +15,7 @@
 # Asked for by name:
 #
 #   operations every operation of a block, at the first and third level of VMamba-T at 1024²
-#   peers      SS2D by torch.compile, mamba_ssm and the public code; whole encoders compiled
+#   peers      SS2D by torch.compile, mamba_ssm and the public code; whole encoders too
 #   agreement  a few cells of the figure by the paper's own 100 + 100
 #   backbones  the encoders as a sweep: every resolution, all levels and through the tap
 #   published  the settings that the paper's memory tells of
@@ -129,12 +129,12 @@ step_tests() {
 
 step_encoders() {
     local public_modes=()
-    [ -z "$public" ] || public_modes=(public "public graphed")
+    [ -z "$public" ] || public_modes=(public "public graphs")
     [ -z "$short" ] || models=(vmamba-t)
-    encode 90 encoders "$(joined "${models[@]}")" fused "fused graphed" -- "${most_telling[@]}"
+    encode 90 encoders "$(joined "${models[@]}")" fused "fused graphs" -- "${most_telling[@]}"
     [ -z "${TOUCH:-}" ] || return 0
-    encode 60 encoders "$(joined "${models[@]}")" eager graphed "${public_modes[@]}" -- "${telling[@]}"
-    encode 40 encoders "$(joined "${models[@]}")" eager graphed "${public_modes[@]}" -- "${most_telling[@]}"
+    encode 60 encoders "$(joined "${models[@]}")" eager graphs "${public_modes[@]}" -- "${telling[@]}"
+    encode 40 encoders "$(joined "${models[@]}")" eager graphs "${public_modes[@]}" -- "${most_telling[@]}"
 }
 
 step_ss2d() {
@@ -152,12 +152,12 @@ step_telling() { sweep 250 figure "${five[@]}" "${cells[@]}"; }
 step_figure() { sweep 400 figure "${all_cells[@]}" "${cells[@]}"; }
 
 step_sizes() {
-    encode 90 encoders "$(joined "${models[@]}")" fused "fused graphed" -- "${studied[@]}"
-    [ -n "$small" ] || encode 60 encoders vmamba-s fused "fused graphed" -- "${studied[@]}"
+    encode 90 encoders "$(joined "${models[@]}")" fused "fused graphs" -- "${studied[@]}"
+    [ -n "$small" ] || encode 60 encoders vmamba-s fused "fused graphs" -- "${studied[@]}"
 }
 
 step_tuned() {
-    encode 60 encoders-tuned "$(joined "${models[@]}")" fused "fused graphed" -- "${most_telling[@]}"
+    encode 60 encoders-tuned "$(joined "${models[@]}")" fused "fused graphs" -- "${most_telling[@]}"
 }
 
 step_profile() {
@@ -186,7 +186,7 @@ step_peers() {
     [ -z "$public" ] || given=(--public "$public")
     bench 120 --model "${models[0]}" --op ss2d "${most_telling[@]}" --level 1 --level 3 --peers "${given[@]}" \
         --out peers
-    encode 120 encoders "${models[0]}" compiled -- "${most_telling[@]}"
+    encode 120 encoders "${models[0]}" compile -- "${most_telling[@]}"
 }
 
 step_backbones() { sweep 400 backbones "${all_cells[@]}" "${cells[@]}"; }

@@ -113,12 +113,12 @@ def test_each_parameter_keeps_its_dtype(vmamba, tmp_path):
 
 def test_what_official_files_keep_beside_their_tensors(tmp_path):
     """Training configurations and logs of classes that are not installed here."""
-    stand_ins = {
+    stub_missing_packages = {
         "yacs.config": ("CfgNode", dict),
         "mmengine.logging.history_buffer": ("HistoryBuffer", object),
     }
     made = []
-    for module_name, (class_name, base) in stand_ins.items():
+    for module_name, (class_name, base) in stub_missing_packages.items():
         for i in range(1, module_name.count(".") + 2):
             part = ".".join(module_name.split(".")[:i])
             sys.modules[part] = types.ModuleType(part)

@@ -8,9 +8,10 @@ import transformers
 from golden import golden_image
 
 from vlmprof.backbones import create_backbone, facts, names
-from vlmprof.backbones.families_transformers import ENTRIES
+from vlmprof.backbones.families_transformers import FAMILIES
 from vlmprof.errors import UserError
 
+ENTRIES = {known.name: known for family in FAMILIES for known in family()}
 LEVELS = [name for name in ENTRIES if ENTRIES[name].level_dims]
 PLAIN = [name for name in ENTRIES if not ENTRIES[name].level_dims]
 

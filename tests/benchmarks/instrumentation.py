@@ -13,9 +13,9 @@ import time
 
 import torch
 
-from vlmprof.execution.board import Phase
-from vlmprof.execution.processes import board
+from vlmprof.execution.processes import status_board
 from vlmprof.measure.clocks import device_clock
+from vlmprof.measure.observer import Phase
 from vlmprof.measure.stopping import FixedCount
 from vlmprof.measure.timeline import Stage, Timeline
 
@@ -24,13 +24,13 @@ NAMES = ("preprocess", "vision", "connector", "prefill")
 
 def per_stage(device: torch.device, iterations: int = 5_000) -> tuple[float, float]:
     """Microseconds per stage: of an iteration's end-to-end, and inside the stage's host latency."""
-    shared = board()
+    shared = status_board()
     shared.enter(Phase.MEASURING, "vision", iterations)
-    chain = [Stage(name, lambda value: value) for name in NAMES]
-    line = Timeline(chain, device_clock(device, len(chain)), on_stage=shared.stage_marker(NAMES))
+    stages = [Stage(name, lambda value: value) for name in NAMES]
+    line = Timeline(stages, device_clock(device, len(stages)), on_stage=shared.stage_marker(NAMES))
     line.sample(FixedCount(iterations // 10), shared.count)
     samples = line.sample(FixedCount(iterations), shared.count)
-    whole = statistics.median(samples.end_to_end_s) / len(chain)
+    whole = statistics.median(samples.end_to_end_s) / len(stages)
     inside = statistics.median(samples.host_s["vision"])
     return whole * 1e6, inside * 1e6
 

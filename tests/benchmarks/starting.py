@@ -17,9 +17,9 @@ from pathlib import Path
 
 import psutil
 
-from vlmprof.execution.cell import measure_cell
+from vlmprof.execution.machine import describe_machine
 from vlmprof.execution.processes import call_in_process
-from vlmprof.execution.sweep import describe_machine
+from vlmprof.execution.supervisor import measure_cell
 from vlmprof.plan import make_plan
 from vlmprof.records import Status
 from vlmprof.spec import load_spec

@@ -11,8 +11,9 @@ import pytest
 from vlmprof.analysis.reference import load_reference
 from vlmprof.backbones import facts
 from vlmprof.cost import Kind, OpCost, StageCost
-from vlmprof.cost.against import Prediction, calibration_points, count_cells, misses, predict
+from vlmprof.cost.accuracy import Prediction, calibration_points, misses, predict
 from vlmprof.cost.calibration import BOUNDS, Point, _System, fit, leave_one_group_out
+from vlmprof.cost.count import count_cells
 from vlmprof.cost.devices import sheet
 from vlmprof.cost.roofline import Efficiency, estimate_stage
 from vlmprof.plan import make_plan

@@ -14,11 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vlmprof.backbones import create_backbone, facts, names
 from vlmprof.cost import Kind, count_module
-from vlmprof.cost.cells import count
+from vlmprof.cost.count import count
 from vlmprof.errors import UserError
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.llm_catalog import facts as llm_facts
+from vlmprof.vlm.workload import Workload
 
 META = torch.device("meta")
 ONE_OF_EACH_FAMILY = list({facts(name).family: name for name in reversed(names())}.values())
@@ -72,7 +73,7 @@ def test_a_language_model_agrees_with_torchs_counter(tokens: int) -> None:
 def test_a_vit_costs_what_its_formula_says() -> None:
     height, width, d, depth = 224, 320, 192, 12
     n, patches = 14 * 20 + 1, 14 * 20
-    cost = count("vit-t", height, width, llm="llama-23m", stages=("vision",)).stages["vision"]
+    cost = count(Workload("vit-t", "llama-23m", height, width, stages=("vision",))).stages["vision"]
     kinds = cost.by_kind()
     assert kinds[Kind.CONVOLUTION].flops == 2 * patches * 3 * 16 * 16 * d
     assert kinds[Kind.MATMUL].flops == depth * 2 * n * (3 * d * d + d * d + 8 * d * d)
@@ -160,7 +161,7 @@ def test_bytes_are_read_once_and_written_once() -> None:
 
 
 def test_a_large_model_is_counted_without_its_weights() -> None:
-    cost = count("vit-l", 6144, 6144, llm="vicuna-7b", dtype="bfloat16")
+    cost = count(Workload("vit-l", "vicuna-7b", 6144, 6144, dtype="bfloat16"))
     assert cost.weight_bytes > 14e9
     tokens = 384 * 384
     layers, hidden, mlp = 32, 4096, 11008
@@ -172,7 +173,9 @@ def test_a_large_model_is_counted_without_its_weights() -> None:
 def test_decoding_reads_every_weight_and_the_cache_for_each_token() -> None:
     stages = ("vision", "connector", "prefill", "decode")
     cost = count(
-        "vit-t", 224, 224, llm="llama-23m", dtype="float32", stages=stages, prompt_tokens=60, new_tokens=5
+        Workload(
+            "vit-t", "llama-23m", 224, 224, dtype="float32", stages=stages, prompt_tokens=60, new_tokens=5
+        )
     )
     decode = cost.stages["decode"]
     assert decode.kv_cache_bytes == 2 * 6 * 384 * 4 * (196 + 60)

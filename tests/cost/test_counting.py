@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vlmprof.cost.against import count_cells
+from vlmprof.cost.count import count_cells
 from vlmprof.execution import counting
 from vlmprof.execution.processes import Ended
 from vlmprof.plan import make_plan

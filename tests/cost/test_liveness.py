@@ -12,9 +12,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from vlmprof.backbones import create_backbone
 from vlmprof.cost import count_module
-from vlmprof.cost.cells import count
+from vlmprof.cost.count import count
 from vlmprof.cost.liveness import LiveMemory, in_blocks
 from vlmprof.vlm.llm import create_llm
+from vlmprof.vlm.workload import Workload
 
 
 def allocations(events: Any) -> Iterator[tuple[int, int]]:
@@ -113,9 +114,9 @@ def test_allocations_come_in_blocks() -> None:
 
 
 def test_the_iterations_own_images_are_held_where_nothing_preprocesses() -> None:
-    with_them = count("vit-t", 224, 224, llm="llama-23m", stages=("vision", "connector", "prefill"))
+    with_them = count(Workload("vit-t", "llama-23m", 224, 224, stages=("vision", "connector", "prefill")))
     without = count(
-        "vit-t", 224, 224, llm="llama-23m", stages=("preprocess", "vision", "connector", "prefill")
+        Workload("vit-t", "llama-23m", 224, 224, stages=("preprocess", "vision", "connector", "prefill"))
     )
     images = 3 * 224 * 224 * 2
     assert with_them.stage_peak_bytes("prefill") - without.stage_peak_bytes("prefill") == images
@@ -124,7 +125,9 @@ def test_the_iterations_own_images_are_held_where_nothing_preprocesses() -> None
 
 
 def test_the_output_of_the_iteration_before_is_held_where_it_is_kept() -> None:
-    freed, kept = (count("vit-t", 224, 320, llm="llama-23m", outputs=name) for name in ("freed", "kept"))
+    freed, kept = (
+        count(Workload("vit-t", "llama-23m", 224, 320, outputs=name)) for name in ("freed", "kept")
+    )
     logits = 14 * 20 * 32000 * 2
     for stage in ("vision", "connector", "prefill"):
         assert kept.stage_peak_bytes(stage) - freed.stage_peak_bytes(stage) == logits
@@ -132,4 +135,4 @@ def test_the_output_of_the_iteration_before_is_held_where_it_is_kept() -> None:
 
 @pytest.mark.parametrize("outputs", ["freed", "kept"])
 def test_preprocessing_alone_has_nothing_to_count(outputs: str) -> None:
-    assert not count("vit-t", 64, 64, llm="llama-23m", stages=("preprocess",), outputs=outputs).stages
+    assert not count(Workload("vit-t", "llama-23m", 64, 64, stages=("preprocess",), outputs=outputs)).stages

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from vlmprof.backbones import facts, names
-from vlmprof.cost.cells import count
-from vlmprof.cost.counted import CellCost, StageCost
-from vlmprof.cost.counter import CostCounter, count_module
+from vlmprof.cost.costs import CellCost, StageCost
+from vlmprof.cost.count import count
+from vlmprof.cost.dispatch_counter import CostCounter, count_module
 from vlmprof.cost.scans import KERNELS
 from vlmprof.vlm.llm_catalog import names as llm_names
+from vlmprof.vlm.workload import Workload
 
 META = torch.device("meta")
 ONE_OF_EACH_FAMILY = list({facts(name).family: name for name in reversed(names())}.values())
@@ -50,11 +51,10 @@ def test_every_family_costs_what_counting_in_full_says(name: str) -> None:
 
         def cost(in_full: bool, size: tuple[int, int], i: int, kernels: Any) -> Any:
             return everything(
-                count(
-                    name, *size, llm="llama-23m", stages=("vision", "connector"), kernels=kernels,
-                    levels=("through-tap", "all")[i % 2], attention=("auto", "math")[i % 2], outputs="kept",
-                    in_full=in_full,
-                )
+                count(Workload(
+                    name, "llama-23m", *size, stages=("vision", "connector"),
+                    levels=("through-tap", "all")[i % 2], attention=("auto", "math")[i % 2], outputs="kept"
+                ), kernels=kernels, in_full=in_full)
             )  # fmt: skip
 
         if name.startswith("dinov3"):  # transformers itself keeps positions of a size, for the whole process
@@ -69,10 +69,10 @@ def test_every_family_costs_what_counting_in_full_says(name: str) -> None:
 def test_every_language_model_costs_what_counting_in_full_says(llm: str) -> None:
     for stages in (("vision", "connector", "prefill"), ("vision", "connector", "prefill", "decode")):
         costs = [
-            count(
-                "vit-t", 96, 160, llm=llm, stages=stages, new_tokens=2, prompt_tokens=5, batch_size=2,
-                logits="last", in_full=in_full,
-            )
+            count(Workload(
+                "vit-t", llm, 96, 160, stages=stages, new_tokens=2, prompt_tokens=5, batch_size=2,
+                logits="last"
+            ), in_full=in_full)
             for in_full in (False, True)
         ]  # fmt: skip
         assert everything(costs[0]) == everything(costs[1])
@@ -107,6 +107,17 @@ SHARED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "a changed layout": lambda x, y: (x + 1).unsqueeze_(0).squeeze_(0).t_().contiguous() + (x + 1).t_(),
     "several results": lambda x, y: sum(x.chunk(3)) + sum(x.chunk(3)) + sum(y[0].split(1)),  # type: ignore[arg-type,return-value]
     "keyword arguments": lambda x, y: x.sum(dim=1, keepdim=True) + x.sum(dim=0, keepdim=True) + x.sum(),
+    "indices made on the host": lambda x, y: (
+        x[torch.arange(6).flip(0)] + x[torch.arange(6).flip(0)] + x[torch.arange(6)[::2].repeat(2)]
+    ),
+    "sizes that depend on values": lambda x, y: (
+        x
+        + torch.arange(99)[torch.arange(99) > 7].float().exp().sum()
+        + torch.arange(99)[torch.arange(99) > 70].float().exp().sum()
+    ),
+    "in place on the host": lambda x, y: (
+        x[torch.zeros(6).add_(1).mul_(2).long()] + x[torch.zeros(6).add_(1).mul_(2).long()]
+    ),
     "results that stay": lambda x, y: torch.stack([x.exp() for _ in range(4)]).sum(0) + x.exp(),
 }
 

@@ -14,6 +14,7 @@ from vlmprof.backbones import create_backbone
 from vlmprof.cost import Kind, StageCost, count_module
 from vlmprof.cost.scans import KERNELS, registered_without_formula
 from vlmprof.kernels import cross_merge, cross_scan, selective_scan, ss2d
+from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.ss2d.reference import ss2d_reference
 
 META = torch.device("meta")
@@ -47,9 +48,9 @@ def cost_of(call: Any, *inputs: Tensor, kernels: Any = "published") -> StageCost
 
 @pytest.mark.parametrize("d_state", [1, 4])
 def test_special_functions_are_those_the_reference_evaluates(d_state: int) -> None:
-    inputs = ss2d_inputs(8, 3, d_state, torch.device("cpu"))
+    x, *parameters = ss2d_inputs(8, 3, d_state, torch.device("cpu"))
     with torch.inference_mode(), Results() as ran:
-        ss2d_reference(*inputs)
+        ss2d_reference(x, Parameters(*parameters))
     decays = ran.results["exp"] - 4 * 8 * d_state  # A = −exp(A_logs) is once per parameter
     expected = decays + 2 * ran.results["softplus"]
     counted = cost_of(ss2d, *ss2d_inputs(8, 3, d_state, META))

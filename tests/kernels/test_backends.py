@@ -6,17 +6,20 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from vlmprof.cli.kernels import app
-from vlmprof.kernels.tools import verify
+from vlmprof.kernels import BACKENDS
+from vlmprof.kernels.tools import cases, verify
+from vlmprof.settings import KernelBackend
 
 INTERPRETED = """
 import json, torch
-from vlmprof.kernels.tools import verify
+from vlmprof.kernels.tools import cases, verify
 from vlmprof.kernels.ss2d import chunks
 torch.set_num_threads(1)
 cpu = torch.device("cpu")
@@ -24,12 +27,12 @@ def show(case, dtype):
     verdict = verify.verify_case(case, dtype, "triton", twice=case.name == "one row")
     print(json.dumps(vars(verdict) | {{"passed": verdict.passed}}), flush=True)
 for dtype in verify.DTYPES:
-    for case in verify.cases(dtype, cpu):
+    for case in cases.small_cases(dtype, cpu):
         if dtype == torch.float32 or (case.op, case.name) in {chosen!r}:
             show(case, dtype)
 chunks.ENOUGH_PROGRAMS = 2
 assert chunks.tiles_per_chunk(17 * 5, 4, 1) == 3
-show(verify.ss2d_case("three tiles per chunk", (1, 17, 5, 4), 2, 1, torch.float32, cpu), torch.float32)
+show(cases.ss2d_case("three tiles per chunk", (1, 17, 5, 4), 2, 1, torch.float32, cpu), torch.float32)
 """
 
 NARROW = [
@@ -44,6 +47,10 @@ NARROW = [
     ("depthwise_conv_silu", "3 × 3"),
 ]
 """What the interpreter runs in the narrow dtypes too: it is slow."""
+
+
+def test_settings_and_kernels_name_the_same_backends() -> None:
+    assert get_args(KernelBackend) == BACKENDS
 
 
 @pytest.mark.parametrize("dtype", verify.DTYPES, ids=str)
@@ -81,9 +88,9 @@ def test_every_backend_on_a_gpu(dtype: torch.dtype) -> None:
     assert {v.backend for v in verdicts} == {"torch", "triton"}
 
 
-def wrong_case() -> verify.Case:
+def wrong_case() -> cases.Case:
     """The first case, one part in a thousand off on every backend but the reference."""
-    case = next(verify.cases(torch.float32, torch.device("cpu")))
+    case = next(cases.small_cases(torch.float32, torch.device("cpu")))
 
     def off(*arguments: torch.Tensor, backend: str) -> torch.Tensor:
         y = case.function(*arguments, backend="reference")
@@ -100,9 +107,9 @@ def test_what_a_backend_raises_is_its_verdict(monkeypatch: pytest.MonkeyPatch) -
     def cannot(*arguments: object, backend: str) -> torch.Tensor:
         raise RuntimeError("out of resources\nand more")
 
-    case = next(verify.cases(torch.float32, torch.device("cpu")))
+    case = next(cases.small_cases(torch.float32, torch.device("cpu")))
     broken = dataclasses.replace(case, function=cannot)
-    monkeypatch.setattr(verify, "cases", lambda dtype, device: iter([broken, case]))
+    monkeypatch.setattr(verify, "small_cases", lambda dtype, device: iter([broken, case]))
     monkeypatch.setattr(verify, "medium_cases", lambda dtype, device: iter(()))
     result = CliRunner().invoke(app, ["verify", "--no-isolate", "--device", "cpu", "--dtype", "float32"])
     assert result.exit_code == 1
@@ -114,8 +121,8 @@ def test_what_a_backend_raises_is_its_verdict(monkeypatch: pytest.MonkeyPatch) -
 def test_the_command_exits_with_1_on_a_failure(
     wrong: bool, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = wrong_case() if wrong else next(verify.cases(torch.float32, torch.device("cpu")))
-    monkeypatch.setattr(verify, "cases", lambda dtype, device: iter([made]))
+    made = wrong_case() if wrong else next(cases.small_cases(torch.float32, torch.device("cpu")))
+    monkeypatch.setattr(verify, "small_cases", lambda dtype, device: iter([made]))
     monkeypatch.setattr(verify, "medium_cases", lambda dtype, device: iter(()))
     arguments = ["verify", "--no-isolate", "--device", "cpu", "--backend", "torch", "--dtype", "float32"]
     result = CliRunner().invoke(app, arguments)

@@ -14,8 +14,8 @@ import torch
 
 from vlmprof.kernels import ss2d
 from vlmprof.kernels.tools.baselines import find_baselines
-from vlmprof.kernels.tools.official_vmamba import why_plain
-from vlmprof.kernels.tools.verify import ss2d_case
+from vlmprof.kernels.tools.cases import ss2d_case
+from vlmprof.kernels.tools.official_vmamba import why_no_compiled_scan
 
 EXTENSION = '''
 """In the place of a compiled scan: fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus{more})."""
@@ -81,11 +81,12 @@ COMPARED = """
 import json, sys, torch
 from pathlib import Path
 from vlmprof.kernels.tools.baselines import find_baselines
+from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.ss2d.reference import ss2d_reference
-from vlmprof.kernels.tools.verify import ss2d_case
+from vlmprof.kernels.tools.cases import ss2d_case
 found, missing = find_baselines(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
 x, *parameters = ss2d_case("any", (2, 5, 7, 6), 3, 1, torch.float32, torch.device("cpu")).arguments
-truth = ss2d_reference(x.double(), *(p.double() for p in parameters))
+truth = ss2d_reference(x.double(), Parameters(*(p.double() for p in parameters)))
 errors = {}
 for name in found.keys() - {"compiled"}:
     with torch.inference_mode():
@@ -145,13 +146,15 @@ def test_a_public_code_without_a_compiled_scan_is_told_from_one_with_it() -> Non
         vars(module).update(names)
         return module
 
-    assert why_plain(scans(selective_scan_cuda_core=object())) is None
-    assert why_plain(scans(WITH_SELECTIVESCAN_OFLEX=False, WITH_SELECTIVESCAN_MAMBA=True)) is None
+    assert why_no_compiled_scan(scans(selective_scan_cuda_core=object())) is None
+    assert why_no_compiled_scan(scans(WITH_SELECTIVESCAN_OFLEX=False, WITH_SELECTIVESCAN_MAMBA=True)) is None
     for found in (
         scans(),
         scans(WITH_SELECTIVESCAN_OFLEX=False, WITH_SELECTIVESCAN_CORE=False, selective_scan_cuda_core=1),
     ):
-        assert "selective_scan_cuda_oflex or selective_scan_cuda on PYTHONPATH" in str(why_plain(found))
+        assert "selective_scan_cuda_oflex or selective_scan_cuda on PYTHONPATH" in str(
+            why_no_compiled_scan(found)
+        )
 
 
 @pytest.mark.slow

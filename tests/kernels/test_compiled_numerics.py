@@ -28,7 +28,7 @@ from triton.runtime import driver
 from vlmprof.kernels.block.fused_linear import LARGE, WIDE, tile_for
 from vlmprof.kernels.common import backends
 from vlmprof.kernels.ss2d import chunks
-from vlmprof.kernels.tools import verify
+from vlmprof.kernels.tools import cases, verify
 
 
 @pytest.fixture
@@ -63,7 +63,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
     ids=str,
 )
 def test_as_compiled_for_a_gpu(op: str, name: str, dtype: torch.dtype, gpu: EmulatedGpu) -> None:
-    found = [case for case in verify.cases(dtype, torch.device("cpu")) if (case.op, case.name) == (op, name)]
+    found = [
+        case for case in cases.small_cases(dtype, torch.device("cpu")) if (case.op, case.name) == (op, name)
+    ]
     options = {key: value for key, value in found[0].options.items() if key != "activation"}
     verdict = verify.verify_case(dataclasses.replace(found[0], options=options), dtype, "triton", twice=False)
     assert verdict.passed, verdict
@@ -74,7 +76,7 @@ def test_as_compiled_for_a_gpu(op: str, name: str, dtype: torch.dtype, gpu: Emul
 def test_several_tiles_per_chunk_as_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "ENOUGH_PROGRAMS", 2)
     assert chunks.tiles_per_chunk(17 * 5, 4, 1) == 3
-    case = verify.ss2d_case("three tiles per chunk", (1, 17, 5, 4), 2, 1, torch.bfloat16, torch.device("cpu"))
+    case = cases.ss2d_case("three tiles per chunk", (1, 17, 5, 4), 2, 1, torch.bfloat16, torch.device("cpu"))
     assert verify.verify_case(case, torch.bfloat16, "triton", twice=False).passed
 
 
@@ -87,7 +89,7 @@ def test_large_tiles_of_a_product_as_compiled(
     monkeypatch.setattr("vlmprof.kernels.block.fused_linear.LARGE_FILLS", 4)
     assert tile_for(131, 150, torch.bfloat16) is LARGE
     assert tile_for(131, 150, torch.float32) is WIDE
-    case = verify.linear_case("large tiles", 131, 200, 150, torch.bfloat16, torch.device("cpu"))
+    case = cases.linear_case("large tiles", 131, 200, 150, torch.bfloat16, torch.device("cpu"))
     verdict = verify.verify_case(case, torch.bfloat16, "triton", twice=False)
     assert verdict.passed, verdict
 

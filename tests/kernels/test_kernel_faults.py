@@ -141,14 +141,14 @@ def test_a_bench_goes_on_after_every_fault(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_mode_that_crashes_leaves_the_others_and_a_peer_is_no_failure(tmp_path: Path) -> None:
     chosen = ("--backbones", "vmamba-t", "--resolution", "64", "--seconds", "0")
-    modes = ("--mode", "eager", "--mode", "compiled", "--mode", "fused")
-    ended = run(tmp_path, {"eager": "crash", "compiled": "error"}, "bench", *chosen, *modes)
+    modes = ("--mode", "eager", "--mode", "compile", "--mode", "fused")
+    ended = run(tmp_path, {"eager": "crash", "compile": "error"}, "bench", *chosen, *modes)
     found = {row["mode"]: row for row in rows(tmp_path, "backbones")}
     assert ended.returncode == 1
     assert [row["status"] for row in found.values()] == ["error", "error", "skipped"]
     assert "SIGSEGV" in found["eager"]["message"]
-    assert found["compiled"]["message"] == "no such layout"
-    again = run(tmp_path, {"compiled": "error"}, "bench", *chosen, "--mode", "eager")
+    assert found["compile"]["message"] == "no such layout"
+    again = run(tmp_path, {"compile": "error"}, "bench", *chosen, "--mode", "eager")
     assert again.returncode == 0, again.stderr
     assert rows(tmp_path, "backbones")[-1]["status"] == "ok"
 

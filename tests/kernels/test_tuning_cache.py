@@ -25,11 +25,13 @@ SHAPE = tuning_cache.Shape(d_inner=192, dt_rank=6, d_state=1, dtype=torch.bfloat
 INTERPRETED = """
 import json, torch
 from vlmprof.kernels.ss2d.fused import launch_for, ss2d_fused
+from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.tools.tune import tune_ss2d
-from vlmprof.kernels.tools.verify import ss2d_case
+from vlmprof.kernels.tools.cases import ss2d_case
 torch.set_num_threads(1)
 shape, kind, cpu = (1, 8, 5, 4), torch.float32, torch.device("cpu")
-arguments = ss2d_case("any", shape, 2, 1, kind, cpu).arguments
+x, *parameters = ss2d_case("any", shape, 2, 1, kind, cpu).arguments
+arguments = x, Parameters(*parameters)
 by_rule = launch_for(torch.Size(shape), 2, 1, kind, cpu)
 before = ss2d_fused(*arguments)
 tried = []

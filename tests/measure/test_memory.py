@@ -47,7 +47,7 @@ kept = [torch.ones(64 * 2**20, dtype=torch.uint8) for _ in range(3)]
 try:
     kept += [torch.ones(64 * 2**20, dtype=torch.uint8) for _ in range(2)]
 except RuntimeError as error:
-    from vlmprof.execution.oom import is_out_of_memory
+    from vlmprof.measure.oom import is_out_of_memory
     print("refused" if is_out_of_memory(error) else error)
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vlmprof.measure.statistics import effective_count, median_interval, oddities
+from vlmprof.measure.statistics import distribution_warnings, effective_count, median_interval
 from vlmprof.measure.stopping import Adaptive, FixedCount, Settling
 
 RUNS = 400
@@ -168,12 +168,17 @@ def test_a_shorter_budget_settles_sooner_and_bounds_what_never_settles(budget_s)
 def test_odd_streams_are_named_and_plain_ones_are_not():
     rng = np.random.default_rng(8)
     plain = [
-        oddities(stream(rng, n)) for stream in (steady, skewed) for n in (12, 24, 40, 100) for _ in range(100)
+        distribution_warnings(stream(rng, n))
+        for stream in (steady, skewed)
+        for n in (12, 24, 40, 100)
+        for _ in range(100)
     ]
     assert np.mean([bool(found) for found in plain]) < 0.02
-    drifting = [oddities(steady(rng, 60, noise=0.01) * np.linspace(1, 1.15, 60)) for _ in range(100)]
+    drifting = [
+        distribution_warnings(steady(rng, 60, noise=0.01) * np.linspace(1, 1.15, 60)) for _ in range(100)
+    ]
     assert np.mean(["drifted by +" in " ".join(found) for found in drifting]) > 0.95
-    two = [oddities(steady(rng, 60, noise=0.01) * rng.choice([1, 1.2], 60)) for _ in range(100)]
+    two = [distribution_warnings(steady(rng, 60, noise=0.01) * rng.choice([1, 1.2], 60)) for _ in range(100)]
     assert np.mean(["bimodal" in " ".join(found) for found in two]) > 0.95
-    wild = [oddities(steady(rng, 60, noise=0.3)) for _ in range(100)]
+    wild = [distribution_warnings(steady(rng, 60, noise=0.3)) for _ in range(100)]
     assert np.mean(["jittered" in " ".join(found) for found in wild]) > 0.9

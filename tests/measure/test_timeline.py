@@ -64,8 +64,8 @@ def test_host_gpu_and_end_to_end_are_three_different_things(world):
 
         return run
 
-    chain = [Stage("vision", stage(100, 5_000)), Stage("prefill", stage(200, 9_000))]
-    samples = Timeline(chain, world, "image").sample(FixedCount(3))
+    stages = [Stage("vision", stage(100, 5_000)), Stage("prefill", stage(200, 9_000))]
+    samples = Timeline(stages, world, "image").sample(FixedCount(3))
     assert samples.host_s["vision"] == pytest.approx([100e-9] * 3)
     assert samples.host_s["prefill"] == pytest.approx([200e-9] * 3)
     assert samples.gpu_s["prefill"] == pytest.approx([9_000e-9] * 3)
@@ -74,14 +74,14 @@ def test_host_gpu_and_end_to_end_are_three_different_things(world):
 
 
 def test_nothing_waits_inside_an_iteration(world):
-    chain = [Stage("vision", lambda value: value), Stage("prefill", lambda value: value)]
-    Timeline(chain, world).iterate()
+    stages = [Stage("vision", lambda value: value), Stage("prefill", lambda value: value)]
+    Timeline(stages, world).iterate()
     assert world.log == ["sync", "start 0", "stop 0", "start 1", "stop 1", "sync"]
 
 
 def test_each_stage_gets_what_the_one_before_returned():
-    chain = [Stage("vision", lambda x: x + 1), Stage("connector", lambda x: x * 10)]
-    _, value = Timeline(chain, device_clock(torch.device("cpu"), 2), 4).iterate()
+    stages = [Stage("vision", lambda x: x + 1), Stage("connector", lambda x: x * 10)]
+    _, value = Timeline(stages, device_clock(torch.device("cpu"), 2), 4).iterate()
     assert value == 50
 
 
@@ -107,16 +107,16 @@ def test_an_output_lives_through_the_next_iteration_only_where_it_is_kept():
 
 
 def test_columns_are_the_rows_columns_and_a_cpu_has_no_gpu_column():
-    chain = [Stage("vision", lambda x: x)]
-    columns = Timeline(chain, device_clock(torch.device("cpu"), 1)).sample(FixedCount(4)).columns()
+    stages = [Stage("vision", lambda x: x)]
+    columns = Timeline(stages, device_clock(torch.device("cpu"), 1)).sample(FixedCount(4))
     assert set(columns) == {"host_vision_s", "end_to_end_s"}
     assert all(len(values) == 4 for values in columns.values())
 
 
 def test_the_stage_is_marked_before_it_runs():
     seen = []
-    chain = [Stage("a", lambda _: seen.append("run a")), Stage("b", lambda _: seen.append("run b"))]
-    Timeline(chain, device_clock(torch.device("cpu"), 2), on_stage=seen.append).iterate()
+    stages = [Stage("a", lambda _: seen.append("run a")), Stage("b", lambda _: seen.append("run b"))]
+    Timeline(stages, device_clock(torch.device("cpu"), 2), on_stage=seen.append).iterate()
     assert seen == [0, "run a", 1, "run b"]
 
 
@@ -144,14 +144,14 @@ def test_the_memory_pass_goes_around_each_stage_in_turn():
         yield
         seen.append(f"after {name}")
 
-    chain = [Stage("a", lambda x: seen.append("a") or 1), Stage("b", lambda x: seen.append(f"b {x}"))]
-    Timeline(chain, device_clock(torch.device("cpu"), 2)).each_stage(around)
+    stages = [Stage("a", lambda x: seen.append("a") or 1), Stage("b", lambda x: seen.append(f"b {x}"))]
+    Timeline(stages, device_clock(torch.device("cpu"), 2)).each_stage(around)
     assert seen == ["before a", "a", "after a", "before b", "b 1", "after b"]
 
 
 def test_a_known_wait_is_measured_as_long_as_it_is():
-    chain = [Stage("vision", lambda _: time.sleep(0.02))]
-    samples = Timeline(chain, device_clock(torch.device("cpu"), 1)).sample(FixedCount(5))
+    stages = [Stage("vision", lambda _: time.sleep(0.02))]
+    samples = Timeline(stages, device_clock(torch.device("cpu"), 1)).sample(FixedCount(5))
     assert min(samples.host_s["vision"]) >= 0.02
     assert min(e - h for e, h in zip(samples.end_to_end_s, samples.host_s["vision"], strict=True)) >= 0
 

@@ -14,7 +14,7 @@ import torch
 from simulate import environment, why_not
 
 from vlmprof.analysis.reference import load_reference
-from vlmprof.cost.cells import count_cell
+from vlmprof.cost.count import count_cell
 from vlmprof.cost.devices import sheet
 from vlmprof.plan import make_plan
 from vlmprof.spec import load_spec

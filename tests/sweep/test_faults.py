@@ -11,46 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from faulty_sweeps import SWEEP, environment, rows, sweep, write_spec
 
 pytestmark = pytest.mark.slow
-
-HERE = Path(__file__).parent
-SWEEP = [sys.executable, "-m", "vlmprof", "sweep"]
-SPEC = """
-[axes]
-backbone = [{backbones}]
-resolution = {resolutions}
-llm = "llama-23m"
-dtype = "float32"
-[fixed]
-warm_up = 1
-iterations = 2
-stages = ["preprocess", "vision", "connector"]
-"""
-
-
-def write_spec(folder: Path, names: list[str], resolutions: list[int]) -> Path:
-    path = folder / "spec.toml"
-    quoted = ", ".join(f'"faulty:{name}"' for name in names)
-    path.write_text(SPEC.format(backbones=quoted, resolutions=resolutions))
-    return path
-
-
-def environment(**more: str) -> dict[str, str]:
-    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2", **more}
-
-
-def sweep(folder: Path, spec: Path, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*SWEEP, str(spec), "--out", "run", *options],
-        cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-
-
-def rows(folder: Path) -> dict[tuple[str, str], dict]:
-    lines = (folder / "run" / "rows.jsonl").read_text().splitlines()
-    return {(r["backbone"].removeprefix("faulty:"), r["resolution"]): r for r in map(json.loads, lines)}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +87,7 @@ def test_other_failures_are_named_and_do_not_skip_larger_sizes(everything_at_onc
 
 
 def test_a_killed_worker_counts_as_memory_only_where_the_kernel_says_so(everything_at_once):
-    from vlmprof.execution.oom import system_oom_kills
+    from vlmprof.measure.oom import system_oom_kills
 
     _, found, _ = everything_at_once
     row = found["killed", "32"]

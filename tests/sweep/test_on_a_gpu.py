@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vlmprof.backbones import create_backbone
-from vlmprof.execution.modes import Graphed
+from vlmprof.kernels.common.graph import Graphed
 
 pytestmark = pytest.mark.gpu
 
@@ -89,8 +89,7 @@ def test_a_graph_gives_what_the_call_gives_wherever_its_input_lies():
 
 def test_the_compiler_and_a_graph_take_the_operators():
     from vlmprof.kernels import ss2d
-    from vlmprof.kernels.common.graph import Graphed as GraphedFunction
-    from vlmprof.kernels.tools.verify import ss2d_case
+    from vlmprof.kernels.tools.cases import ss2d_case
 
     case = ss2d_case("compiled", (1, 28, 28, 384), 12, 1, torch.bfloat16, torch.device(DEVICE))
     x, *parameters = case.arguments
@@ -98,7 +97,7 @@ def test_the_compiler_and_a_graph_take_the_operators():
         wanted = ss2d(x, *parameters)
         compiled = torch.compile(lambda x: ss2d(x + 0.0, *parameters), fullgraph=True)
         assert torch.equal(compiled(x), wanted)
-        assert torch.equal(GraphedFunction(lambda x: ss2d(x, *parameters), x)(x), wanted)
+        assert torch.equal(Graphed(lambda x: ss2d(x, *parameters))(x), wanted)
 
 
 def test_a_second_gpu_is_timed_by_its_own_clock(tmp_path):

@@ -69,3 +69,33 @@ def test_a_lost_node_costs_no_row(cluster, tmp_path):
     assert {status["device_oom", size] for size in ("48", "64")} <= {"oom", "skipped"}
     logs = {path.stem for path in (tmp_path / "run" / "logs").iterdir()}
     assert {row["cell_id"] for row in found if row["status"] == "oom"} == logs
+
+
+@pytest.mark.slow
+def test_a_node_that_rests_holds_up_no_other(cluster, tmp_path, monkeypatch):
+    from vlmprof.execution.launchers import Job
+    from vlmprof.execution.launchers.ray import connect
+    from vlmprof.plan import make_plan
+    from vlmprof.spec import build_spec
+
+    monkeypatch.syspath_prepend(HERE)
+    nodes, _ = cluster
+    axes = {"backbone": "faulty:fine", "resolution": [32, 48, 64], "llm": "llama-23m", "dtype": "float32"}
+    fixed = {"warm_up": 0, "iterations": 2, "stages": ["vision", "connector"], "device": "cpu"}
+    spec = build_spec({"axes": axes, "fixed": fixed}, {}, "test")
+    jobs = [Job(cell, spec.settings, tmp_path / cell.cell_id) for cell in make_plan(spec)]
+    launcher, _ = connect(nodes.address, "cpu", ())
+    ended = []
+    with launcher:
+        launcher.start(jobs[0])
+        ended.append(launcher.wait())
+        launcher.repeat(ended[0], rest_s=40.0)
+        for job in jobs[1:]:
+            assert launcher.has_room()
+            launcher.start(job)
+            assert not launcher.has_room()
+            ended.append(launcher.wait())
+        ended.append(launcher.wait())
+    assert [finished.job.cell.axes.resolution for finished in ended] == ["32", "48", "64", "32"]
+    assert [finished.row.status for finished in ended] == ["ok"] * 4
+    assert ended[3].place == ended[0].place != ended[1].place

@@ -1,4 +1,4 @@
-"""One LLM measurement for many backbones: who lends, what is taken over, and what the sums must be."""
+"""One LLM measurement for many backbones: which rows are shared, what is taken over, what the sums are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from vlmprof.execution.sharing import SharedLLM, absent_bytes, complete, without_llm
+from vlmprof.execution.sharing import SharedLLM, complete, omitted_llm_bytes, without_llm
 from vlmprof.plan import make_plan
 from vlmprof.records import Row, StageFigures, Status
 from vlmprof.spec import build_spec
@@ -39,17 +39,17 @@ def row_of(label, **changes) -> Row:
 
 def test_only_the_same_shape_is_shared():
     llms = SharedLLM(True, [row_of("vit-t @ 224")])
-    assert llms.donor(CELLS["vmamba-t @ 224"]).cell_id == CELLS["vit-t @ 224"].cell_id
-    assert llms.donor(CELLS["vit-s @ 256"]) is None
+    assert llms.source_row(CELLS["vmamba-t @ 224"]).cell_id == CELLS["vit-t @ 224"].cell_id
+    assert llms.source_row(CELLS["vit-s @ 256"]) is None
 
 
 @pytest.mark.parametrize("changes", [{"status": Status.OOM}, {"stages": {}}, {"llm_shared_from": "another"}])
-def test_only_whole_rows_lend(changes):
-    assert SharedLLM(True, [row_of("vit-t @ 224", **changes)]).donor(CELLS["vit-s @ 224"]) is None
+def test_only_whole_rows_are_shared(changes):
+    assert SharedLLM(True, [row_of("vit-t @ 224", **changes)]).source_row(CELLS["vit-s @ 224"]) is None
 
 
 def test_nothing_is_shared_unless_asked():
-    assert SharedLLM(False, [row_of("vit-t @ 224")]).donor(CELLS["vit-s @ 224"]) is None
+    assert SharedLLM(False, [row_of("vit-t @ 224")]).source_row(CELLS["vit-s @ 224"]) is None
 
 
 def test_a_cell_that_takes_over_stops_at_the_connector():
@@ -79,8 +79,8 @@ def test_a_cell_that_takes_over_has_the_room_that_the_llm_would_leave():
 def test_what_an_llm_that_is_not_there_would_hold(changes, kept):
     settings = build_spec({"axes": AXES, "fixed": {"outputs": "kept"}}, {}, "test").settings
     cell = CELLS["vit-s @ 256"]
-    donor = row_of("vit-t @ 256", cache_bytes=5 * GIB)
-    assert absent_bytes(cell, replace(settings, **changes), donor) == 10 * GIB + kept
+    source = row_of("vit-t @ 256", cache_bytes=5 * GIB)
+    assert omitted_llm_bytes(cell, replace(settings, **changes), source) == 10 * GIB + kept
 
 
 def test_running_out_of_memory_says_what_lay_beside():
@@ -92,7 +92,7 @@ def test_running_out_of_memory_says_what_lay_beside():
 
 
 def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
-    donor = row_of(
+    source = row_of(
         "vit-t @ 224",
         ttft_s=1.16,
         tpot_s=0.1,
@@ -117,7 +117,7 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
     whole, samples = complete(
         own,
         {"gpu_vision_s": [0.4], "end_to_end_s": [0.46]},
-        donor,
+        source,
         {
             "gpu_vision_s": [0.1, 0.1],
             "gpu_connector_s": [0.04, 0.06],
@@ -126,8 +126,8 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
         },
         10 * GIB,
     )
-    assert whole.llm_shared_from == donor.cell_id
-    assert whole.stages["prefill"] == donor.stages["prefill"]
+    assert whole.llm_shared_from == source.cell_id
+    assert whole.stages["prefill"] == source.stages["prefill"]
     assert whole.stages["vision"].gpu_s == 0.4
     assert whole.end_to_end_s == pytest.approx(0.46 + 1.16 - 0.1 - 0.05)
     assert whole.ttft_s == pytest.approx(whole.end_to_end_s)
@@ -149,7 +149,7 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
 
 
 def test_encoding_can_be_the_peak():
-    donor = row_of("vit-t @ 224")
+    source = row_of("vit-t @ 224")
     own = row_of("vit-s @ 224", weight_bytes=1 * GIB, peak_allocated_bytes=9 * GIB)
-    assert complete(own, {}, donor, {}, 10 * GIB)[0].peak_allocated_bytes == 19 * GIB
-    assert complete(own, {}, donor, {}, 12 * GIB)[0].peak_allocated_bytes == 21 * GIB
+    assert complete(own, {}, source, {}, 10 * GIB)[0].peak_allocated_bytes == 19 * GIB
+    assert complete(own, {}, source, {}, 12 * GIB)[0].peak_allocated_bytes == 21 * GIB

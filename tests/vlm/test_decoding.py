@@ -7,12 +7,15 @@ import torch
 
 from vlmprof.vlm.decoding import decode, prefill_cached
 from vlmprof.vlm.model import create_vlm
+from vlmprof.vlm.workload import Workload
 
 
 @pytest.mark.parametrize(("batch", "prompt_tokens", "logits"), [(1, 0, "all"), (2, 5, "last")])
 def test_cached_tokens_are_those_of_plain_forward_passes(batch, prompt_tokens, logits):
     vlm = create_vlm(
-        "vit-t", "llama-23m", height=32, width=48, prompt_tokens=prompt_tokens, logits=logits, seed=3
+        Workload(
+            "vit-t", "llama-23m", 32, 48, dtype="float32", prompt_tokens=prompt_tokens, logits=logits, seed=3
+        )
     )
     embeddings = vlm.project(vlm.encode_image(torch.randn(batch, 3, 32, 48)))
     sequence, plain = vlm.with_prompt(embeddings), []
@@ -30,7 +33,7 @@ def test_cached_tokens_are_those_of_plain_forward_passes(batch, prompt_tokens, l
 
 
 def test_the_caches_bytes_are_layers_by_heads_by_positions():
-    vlm = create_vlm("vit-t", "llama-23m", height=64, width=64, prompt_tokens=3)
+    vlm = create_vlm(Workload("vit-t", "llama-23m", 64, 64, dtype="float32", prompt_tokens=3))
     context = prefill_cached(vlm, vlm.project(vlm.encode_image(torch.randn(1, 3, 64, 64))))
     layers, hidden, both, float32 = 6, 384, 2, 4
     assert context.state_bytes() == layers * hidden * both * float32 * (16 + 3)

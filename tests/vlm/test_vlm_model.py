@@ -3,15 +3,23 @@
 import resource
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
+from vlmprof.cost.count import count
 from vlmprof.errors import UserError
+from vlmprof.settings import Stage
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.connector_catalog import facts as connector_facts
 from vlmprof.vlm.connector_catalog import names as connector_names
-from vlmprof.vlm.model import create_vlm
+from vlmprof.vlm.model import VLM, create_vlm
+from vlmprof.vlm.workload import Workload
+
+
+def small_vlm(backbone: str, height: int, width: int, **rest: Any) -> VLM:
+    return create_vlm(Workload(backbone, "llama-23m", height, width, **{"dtype": "float32", **rest}))
 
 
 @pytest.mark.parametrize("name", connector_names())
@@ -23,7 +31,7 @@ def test_connectors(name):
 
 @pytest.mark.parametrize(("logits", "positions"), [("all", 6 + 5), ("last", 1)])
 def test_stages(logits, positions):
-    vlm = create_vlm("vmamba-t", "llama-23m", height=32, width=48, prompt_tokens=5, logits=logits)
+    vlm = small_vlm("vmamba-t", 32, 48, prompt_tokens=5, logits=logits)
     tokens = vlm.encode_image(torch.randn(2, 3, 32, 48))
     embeddings = vlm.project(tokens)
     answer = vlm.prefill(embeddings)
@@ -37,10 +45,7 @@ def test_stages(logits, positions):
 
 
 def test_last_logits_are_the_last_of_all():
-    every, last = (
-        create_vlm("vit-t", "llama-23m", height=32, width=32, prompt_tokens=3, logits=logits)
-        for logits in ("all", "last")
-    )
+    every, last = (small_vlm("vit-t", 32, 32, prompt_tokens=3, logits=logits) for logits in ("all", "last"))
     tokens = torch.randn(1, 4, 192)
     torch.testing.assert_close(
         every.prefill(every.project(tokens))[:, -1:], last.prefill(last.project(tokens))
@@ -48,12 +53,12 @@ def test_last_logits_are_the_last_of_all():
 
 
 def test_without_a_prompt_there_are_only_visual_tokens():
-    vlm = create_vlm("vit-t", "llama-23m", height=32, width=48)
+    vlm = small_vlm("vit-t", 32, 48)
     assert vlm.prefill(vlm.project(vlm.encode_image(torch.randn(1, 3, 32, 48)))).shape == (1, 6, 32000)
 
 
 def test_weight_bytes_are_told_by_stage():
-    vlm = create_vlm("vit-t", "llama-23m", "mlp2", height=32, width=32, dtype=torch.bfloat16)
+    vlm = small_vlm("vit-t", 32, 32, connector="mlp2", dtype="bfloat16")
     weights = vlm.weight_bytes()
     assert weights["connector"] == 2 * connector_facts("mlp2").parameters(192, 384)
     assert weights["vision"] == 2 * (5_717_416 - 1000 * 193)
@@ -62,7 +67,7 @@ def test_weight_bytes_are_told_by_stage():
 
 def test_unknown_logits_are_refused():
     with pytest.raises(UserError, match="last"):
-        create_vlm("vit-t", "llama-23m", height=32, width=32, logits="lost")
+        small_vlm("vit-t", 32, 32, logits="lost")
 
 
 LIMITED = """
@@ -73,9 +78,10 @@ torch.set_num_threads(2)
 bare = next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("VmData"))
 resource.setrlimit(resource.RLIMIT_DATA, (bare + 512 * 2**20,) * 2)
 from vlmprof.vlm.model import create_vlm
+from vlmprof.vlm.workload import Workload
 side = int(sys.argv[1])
 try:
-    vlm = create_vlm("vmamba-t", "llama-23m", height=side, width=side)
+    vlm = create_vlm(Workload("vmamba-t", "llama-23m", side, side, dtype="float32"))
     vlm.prefill(vlm.project(vlm.encode_image(torch.zeros(1, 3, side, side))))
     print("fits")
 except (RuntimeError, MemoryError) as problem:
@@ -105,13 +111,23 @@ def test_preloading_touches_no_gpu():
 @pytest.mark.parametrize("backbone", ["vit-t", "vitdet-b", "vmamba-t", "vmamba-t-v0", "mambavision-t"])
 def test_autocast_computes_in_16_bits_what_float32_does(backbone):
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    exact = create_vlm(backbone, "llama-23m", height=64, width=64, with_llm=False)
-    narrow = create_vlm(
-        backbone, "llama-23m", height=64, width=64, dtype=torch.bfloat16, autocast=True, with_llm=False
-    )
+    exact = small_vlm(backbone, 64, 64, stages=("vision", "connector"))
+    narrow = small_vlm(backbone, 64, 64, dtype="bfloat16", autocast=True, stages=("vision", "connector"))
     weights = [*narrow.vision.parameters(), *narrow.connector.parameters()]
     assert {weight.dtype for weight in weights} == {torch.float32}
     wanted = exact.project(exact.encode_image(images))
     embeddings = narrow.project(narrow.encode_image(images))
     assert embeddings.dtype == torch.bfloat16
     assert 0 < float((embeddings - wanted).norm() / wanted.norm()) < 0.05
+
+
+@pytest.mark.parametrize("backbone", ["vit-t", "vmamba-t"])
+@pytest.mark.parametrize("stages", [("vision", "connector"), ("vision", "connector", "prefill", "decode")])
+def test_what_is_counted_is_what_is_built(backbone: str, stages: tuple[Stage, ...]) -> None:
+    workload = Workload(backbone, "llama-23m", 64, 96, stages=stages, prompt_tokens=3, batch_size=2)
+    vlm = create_vlm(workload)
+    counted = count(workload, kernels="torch")
+    weights = {stage: cost.weight_bytes for stage, cost in counted.stages.items() if stage != "decode"}
+    assert weights == vlm.weight_bytes()
+    images = torch.zeros(2, 3, 64, 96, dtype=torch.bfloat16)
+    assert vlm.encode_image(images).shape[1] == counted.visual_tokens

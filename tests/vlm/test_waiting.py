@@ -17,6 +17,7 @@ from vlmprof.backbones import create_backbone, facts, names
 from vlmprof.vlm.decoding import decode, prefill_cached
 from vlmprof.vlm.llm import masks_traced_prefill
 from vlmprof.vlm.model import VLM, create_vlm
+from vlmprof.vlm.workload import Workload
 
 READS_BACK = {"_local_scalar_dense", "is_nonzero", "item", "equal", "nonzero", "masked_select", "_unique2"}
 
@@ -113,7 +114,7 @@ SIZES = {
 def small_vlm(kind: str, folder: Path) -> VLM:
     path = folder / f"{kind}.json"
     path.write_text(json.dumps({"model_type": kind, **SIZES}))
-    return create_vlm("vit-t", str(path), height=32, width=48, prompt_tokens=3)
+    return create_vlm(Workload("vit-t", str(path), 32, 48, dtype="float32", prompt_tokens=3))
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "phi3", "mistral", "gemma3_text", "olmo2"])

@@ -7,7 +7,7 @@ from small_vlms import CASES, qwen2_5_vl
 from transformers import AutoConfig
 
 from vlmprof.errors import UserError
-from vlmprof.vlm.whole import create_whole_vlm
+from vlmprof.vlm.hf_vlm.model import create_hf_vlm
 
 
 @pytest.fixture(params=CASES, ids=lambda make: make.__name__)
@@ -19,27 +19,27 @@ def case(request, tmp_path):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_one_pass_over_every_position(case, batch):
     name, tokens = case
-    vlm = create_whole_vlm(name, prompt_tokens=5)
+    vlm = create_hf_vlm(name, prompt_tokens=5)
     images = torch.randn(batch, 3, 56, 56)
     with torch.inference_mode():
         logits = vlm.forward(vlm.inputs(images))
     assert vlm.visual_tokens(images) == tokens
     assert logits.shape == (batch, tokens + 5, 128)
     assert logits.isfinite().all()
-    last = create_whole_vlm(name, prompt_tokens=5, logits="last")
+    last = create_hf_vlm(name, prompt_tokens=5, logits="last")
     with torch.inference_mode():
         torch.testing.assert_close(last.forward(last.inputs(images)), logits[:, -1:], rtol=1e-4, atol=1e-4)
 
 
 def test_the_image_reaches_the_logits(case):
-    vlm = create_whole_vlm(case[0], prompt_tokens=3)
+    vlm = create_hf_vlm(case[0], prompt_tokens=3)
     with torch.inference_mode():
         one, other = (vlm.forward(vlm.inputs(torch.randn(1, 3, 56, 56))) for _ in range(2))
     assert not torch.allclose(one[:, -1], other[:, -1])
 
 
 def test_stages_are_marked_in_order_and_do_not_overlap(case):
-    vlm = create_whole_vlm(case[0])
+    vlm = create_hf_vlm(case[0])
     images = torch.randn(1, 3, 56, 56)
     vlm.visual_tokens(images)
     seen = []
@@ -59,7 +59,7 @@ def test_stages_are_marked_in_order_and_do_not_overlap(case):
 
 
 def test_weights_are_shared_out_among_the_stages(case):
-    vlm = create_whole_vlm(case[0], dtype=torch.bfloat16)
+    vlm = create_hf_vlm(case[0], dtype=torch.bfloat16)
     weights = vlm.weight_bytes()
     whole = sum(t.numel() * t.element_size() for t in (*vlm.model.parameters(), *vlm.model.buffers()))
     assert sum(weights.values()) == whole
@@ -69,7 +69,7 @@ def test_weights_are_shared_out_among_the_stages(case):
 
 def test_packed_patches_are_the_processors_own(tmp_path):
     config = qwen2_5_vl()
-    from vlmprof.vlm.whole_inputs import image_inputs
+    from vlmprof.vlm.hf_vlm.inputs import image_inputs
 
     pixels = torch.randint(256, (3, 56, 84), dtype=torch.uint8)
     processor = transformers.Qwen2VLImageProcessorPil(
@@ -84,5 +84,5 @@ def test_packed_patches_are_the_processors_own(tmp_path):
 def test_what_is_no_vlm_gets_one_line(tmp_path):
     AutoConfig.for_model("llama").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="cannot build it") as problem:
-        create_whole_vlm(f"hf:{tmp_path}")
+        create_hf_vlm(f"hf:{tmp_path}")
     assert "\n" not in str(problem.value)

@@ -13,26 +13,19 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
-from vlmprof.backbones.catalog import (
-    DEFAULT_LEVEL,
-    BackboneFacts,
-    BuildOptions,
-    facts,
-    names,
-)
+from vlmprof.backbones.catalog import facts, names
+from vlmprof.backbones.facts import DEFAULT_LEVEL, BackboneFacts, BuildOptions
 from vlmprof.errors import unknown
+from vlmprof.settings import KernelBackend, LevelsRun
 
 if TYPE_CHECKING:
     import torch
 
     from vlmprof.backbones.interface import Backbone
-    from vlmprof.kernels import Backend
 
 __all__ = ["BackboneFacts", "BuildOptions", "backbone", "create_backbone", "facts", "names"]
-
-LEVELS = ("through-tap", "all")
 
 Factory = TypeVar("Factory", bound=Callable[..., object])
 
@@ -47,11 +40,20 @@ def backbone(
     multiple: int = 1,
     parameters: int | None = None,
 ) -> Callable[[Factory], Factory]:
-    """Decorator of a user's own factory, named on the command line as `module:function`.
+    """Decorate a factory of your own, to be named on the command line as `module:function`.
 
     The factory takes nothing, or a `BuildOptions`, and returns an `nn.Module` whose
     `forward((batch, 3, height, width))` gives (batch, tokens, embed_dim), with one token per
     `stride` × `stride` pixels. It is called with the target device and dtype as torch's defaults.
+    Sides must be at least `min_size` and a multiple of `multiple` pixels; `parameters` are those of the
+    published model, where there is one.
+
+    >>> import torch
+    >>> @backbone(embed_dim=48, stride=32, multiple=32)
+    ... def patches():
+    ...     return torch.nn.Sequential(torch.nn.Conv2d(3, 48, 32, stride=32), torch.nn.Flatten(2))
+    >>> patches.facts.num_tokens(64, 96), patches.facts.accepts(64, 90)
+    (6, False)
     """
 
     def decorate(factory: Factory) -> Factory:
@@ -81,30 +83,38 @@ def create_backbone(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     seed: int = 0,
-    kernels: Backend = "auto",
+    kernels: KernelBackend = "auto",
     classifier: bool = False,
     weights: str | None = None,
 ) -> Backbone:
-    """A frozen backbone in eval mode, made on `device` in `dtype` (float32 when `None`).
+    """Build a frozen backbone in eval mode, on `device` in `dtype` (float32 by default).
 
-    Its weights are random; `weights` may name a checkpoint file, or be `pretrained` for the official ones,
-    which are fetched when they are not in the cache. `level` is the feature level that is tapped, `levels`
-    and `kernels` as in `BuildOptions`, `image_size` (height, width) in pixels what it will be given.
+    Its weights are random unless `weights` names a checkpoint file, or is `pretrained` for the official
+    ones, which are downloaded when they are not in the cache. `level` is the feature level that is tapped,
+    counted from 1; `levels`, `kernels` and `classifier` are as in `BuildOptions`. With `image_size`,
+    (height, width) in pixels, the backbone is prepared for images of that size.
 
-    Raises `UserError` for names, options, image sizes or weights that cannot be, and `ValueError` or
-    `RuntimeError` for a kernel backend that this machine lacks.
+    Raises `UserError` for an unknown name, level or option, for an image size that the backbone cannot
+    encode and for weights that do not fit, and `RuntimeError` for a kernel backend that cannot run on
+    `device`.
+
+    >>> import torch
+    >>> encoder = create_backbone("vit-t", image_size=(64, 96))
+    >>> encoder(torch.zeros(2, 3, 64, 96)).shape  # (batch, tokens, d_model)
+    torch.Size([2, 24, 192])
     """
     import torch
 
     from vlmprof.backbones.random_weights import fill, uninitialised
     from vlmprof.backbones.weights import load_weights
-    from vlmprof.kernels import BACKENDS
 
     known = facts(name, level)
-    if levels not in LEVELS:
-        raise unknown("levels", levels, LEVELS)
-    if kernels not in BACKENDS:
-        raise unknown("kernel backend", kernels, BACKENDS)
+    for what, choice, choices in (
+        ("levels", levels, get_args(LevelsRun)),
+        ("kernel backend", kernels, get_args(KernelBackend)),
+    ):
+        if choice not in choices:
+            raise unknown(what, choice, choices)
     if image_size is not None:
         known.check_size(*image_size)
     options = BuildOptions(image_size=image_size, levels=levels, kernels=kernels, classifier=classifier)

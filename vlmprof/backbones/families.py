@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vlmprof.backbones.catalog import DEFAULT_LEVEL, BackboneFacts
+from vlmprof.backbones.facts import BackboneFacts, catalog_name, doubling, hierarchical
 
 
 def _vit() -> Iterator[BackboneFacts]:
@@ -22,7 +22,7 @@ def _vit() -> Iterator[BackboneFacts]:
     }
     for size, (d_model, depth, heads, patch, parameters, weights) in sizes.items():
         yield BackboneFacts(
-            name=f"vit-{size.lower()}",
+            name=catalog_name("ViT", size),
             family="ViT",
             size=size,
             embed_dim=d_model,
@@ -46,7 +46,7 @@ def _vitdet() -> Iterator[BackboneFacts]:
     }
     for size, (d_model, depth, heads, parameters) in sizes.items():
         yield BackboneFacts(
-            name=f"vitdet-{size.lower()}",
+            name=catalog_name("ViTDet", size),
             family="ViTDet",
             size=size,
             embed_dim=d_model,
@@ -80,21 +80,15 @@ def _vmamba() -> Iterator[BackboneFacts]:
         ("-v0", "B", 128, 27, 2, first, 76_254_056, "%23v0cls/vssmbase_dp06_ckpt_epoch_241.pth"),
     )
     for suffix, size, d_model, blocks, ssm_ratio, version, parameters, release in variants:
-        dims = tuple(d_model << level for level in range(4))
-        yield BackboneFacts(
+        yield hierarchical(
+            f"VMamba{suffix}",
+            size,
+            doubling(d_model),
             name=f"vmamba-{size.lower()}{suffix}",
-            family=f"VMamba{suffix}",
-            size=size,
-            embed_dim=dims[DEFAULT_LEVEL - 1],
-            stride=4 << (DEFAULT_LEVEL - 1),
-            min_size=32,
-            multiple=1,
+            module="vmamba",
             parameters=parameters,
-            module="vlmprof.backbones.vmamba",
-            pretrained=f"https://github.com/MzeroMiko/VMamba/releases/download/{release}",
             config={"depths": (2, 2, blocks, 2), "ssm_ratio": ssm_ratio, **version},
-            level_dims=dims,
-            level=DEFAULT_LEVEL,
+            pretrained=f"https://github.com/MzeroMiko/VMamba/releases/download/{release}",
             rounding="up" if version["overlap"] else "down",
         )
 
@@ -111,18 +105,13 @@ def _mambavision() -> Iterator[BackboneFacts]:
         "L2": (196, 64, (3, 3, 12, 5), (4, 8, 16, 32), True, 241_554_824, "large2"),
     }
     for size, (d_model, stem_dim, depths, heads, layer_scale, parameters, word) in sizes.items():
-        dims = tuple(d_model << level for level in range(4))
-        yield BackboneFacts(
-            name=f"mambavision-{size.lower()}",
-            family="MambaVision",
-            size=size,
-            embed_dim=dims[DEFAULT_LEVEL - 1],
-            stride=4 << (DEFAULT_LEVEL - 1),
-            min_size=32,
-            multiple=1,
+        file = f"MambaVision-{size}-1K/resolve/main/mambavision_{word}_1k.pth.tar"
+        yield hierarchical(
+            "MambaVision",
+            size,
+            doubling(d_model),
+            module="mambavision",
             parameters=parameters,
-            module="vlmprof.backbones.mambavision",
-            pretrained=f"https://huggingface.co/nvidia/MambaVision-{size}-1K/resolve/main/mambavision_{word}_1k.pth.tar",
             config={
                 "stem_dim": stem_dim,
                 "depths": depths,
@@ -130,8 +119,7 @@ def _mambavision() -> Iterator[BackboneFacts]:
                 "windows": (8, 8, 14, 7),
                 "layer_scale": layer_scale,
             },
-            level_dims=dims,
-            level=DEFAULT_LEVEL,
+            pretrained=f"https://huggingface.co/nvidia/{file}",
         )
 
 
@@ -148,36 +136,29 @@ def _maxvit() -> Iterator[BackboneFacts]:
         "L": ("large", (128, 256, 512, 1024), 211_785_560),
     }
     for size, (word, dims, parameters) in sizes.items():
-        yield BackboneFacts(
-            name=f"maxvit-{size.lower()}",
-            family="MaxViT",
-            size=size,
-            embed_dim=dims[DEFAULT_LEVEL - 1],
-            stride=4 << (DEFAULT_LEVEL - 1),
+        yield hierarchical(
+            "MaxViT",
+            size,
+            dims,
+            module="timm_models",
+            parameters=parameters,
+            config={"timm_name": f"maxvit_{word}_tf_224"},
+            pretrained=f"maxvit_{word}_tf_224.in1k",
             min_size=64,
             multiple=32,
-            parameters=parameters,
-            module="vlmprof.backbones.timm_models",
-            pretrained=f"maxvit_{word}_tf_224.in1k",
-            config={"timm_name": f"maxvit_{word}_tf_224"},
             extra="timm",
-            level_dims=dims,
-            level=DEFAULT_LEVEL,
         )
 
 
 def _vit_adapter() -> Iterator[BackboneFacts]:
     """Chen et al., arXiv 2205.08534: DeiT-B as for ADE20K in the authors' repository czczup/ViT-Adapter."""
-    yield BackboneFacts(
+    yield hierarchical(
+        "ViT-Adapter",
+        "B",
+        (768,) * 4,
         name="vit-adapter-deit-b",
-        family="ViT-Adapter",
-        size="B",
-        embed_dim=768,
-        stride=16,
-        min_size=32,
-        multiple=32,
+        module="vit_adapter",
         parameters=99_495_392,
-        module="vlmprof.backbones.vit_adapter",
         config={
             "depth": 12,
             "heads": 12,
@@ -187,13 +168,8 @@ def _vit_adapter() -> Iterator[BackboneFacts]:
             "deform_heads": 12,
             "deform_ratio": 0.5,
         },
-        level_dims=(768,) * 4,
-        level=DEFAULT_LEVEL,
+        multiple=32,
     )
 
 
-ENTRIES: dict[str, BackboneFacts] = {
-    facts.name: facts
-    for family in (_vit, _vitdet, _vmamba, _mambavision, _maxvit, _vit_adapter)
-    for facts in family()
-}
+FAMILIES = (_vit, _vitdet, _vmamba, _mambavision, _maxvit, _vit_adapter)

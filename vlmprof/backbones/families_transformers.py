@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from vlmprof.backbones.catalog import DEFAULT_LEVEL, BackboneFacts
+from vlmprof.backbones.facts import BackboneFacts, catalog_name, doubling, hierarchical
 
 
 def _plain(
@@ -26,7 +26,7 @@ def _plain(
     **config: Any,
 ) -> BackboneFacts:
     return BackboneFacts(
-        name=f"{family.lower().replace(' ', '')}-{size.lower()}",
+        name=catalog_name(family, size),
         family=family,
         size=size,
         embed_dim=d_model,
@@ -54,18 +54,9 @@ def _clip() -> Iterator[BackboneFacts]:
         ("L", 303_507_456, 1024, 24, 16, 14, 336, "openai/clip-vit-large-patch14-336"),
     ):
         yield _plain(
-            "CLIP",
-            size,
-            parameters,
-            weights,
-            model_type="clip_vision_model",
-            d_model=d_model,
-            depth=depth,
-            heads=heads,
-            patch=patch,
-            image_size=side,
-            intermediate_size=4 * d_model,
-        )
+            "CLIP", size, parameters, weights, model_type="clip_vision_model", d_model=d_model, depth=depth,
+            heads=heads, patch=patch, image_size=side, intermediate_size=4 * d_model
+        )  # fmt: skip
 
 
 def _siglip() -> Iterator[BackboneFacts]:
@@ -79,18 +70,9 @@ def _siglip() -> Iterator[BackboneFacts]:
         ("So400m", 428_225_600, 1152, 27, 16, 4304, 14, 384, "google/siglip-so400m-patch14-384"),
     ):
         yield _plain(
-            "SigLIP",
-            size,
-            parameters,
-            weights,
-            model_type="siglip_vision_model",
-            d_model=d_model,
-            depth=depth,
-            heads=heads,
-            patch=patch,
-            image_size=side,
-            intermediate_size=mlp,
-        )
+            "SigLIP", size, parameters, weights, model_type="siglip_vision_model", d_model=d_model,
+            depth=depth, heads=heads, patch=patch, image_size=side, intermediate_size=mlp
+        )  # fmt: skip
 
 
 def _siglip2() -> Iterator[BackboneFacts]:
@@ -103,19 +85,9 @@ def _siglip2() -> Iterator[BackboneFacts]:
         ("So400m", 427_888_064, 1152, 27, 16, 4304, "google/siglip2-so400m-patch16-naflex"),
     ):
         yield _plain(
-            "SigLIP 2",
-            size,
-            parameters,
-            weights,
-            model_type="siglip2_vision_model",
-            d_model=d_model,
-            depth=depth,
-            heads=heads,
-            patch=16,
-            module="siglip2",
-            num_patches=256,
-            intermediate_size=mlp,
-        )
+            "SigLIP 2", size, parameters, weights, model_type="siglip2_vision_model", d_model=d_model,
+            depth=depth, heads=heads, patch=16, module="siglip2", num_patches=256, intermediate_size=mlp
+        )  # fmt: skip
 
 
 def _dinov2() -> Iterator[BackboneFacts]:
@@ -127,18 +99,9 @@ def _dinov2() -> Iterator[BackboneFacts]:
         ("G", 1_136_480_768, 1536, 40, 24, "facebook/dinov2-giant"),
     ):
         yield _plain(
-            "DINOv2",
-            size,
-            parameters,
-            weights,
-            model_type="dinov2",
-            d_model=d_model,
-            depth=depth,
-            heads=heads,
-            patch=14,
-            image_size=518,
-            use_swiglu_ffn=size == "G",
-        )
+            "DINOv2", size, parameters, weights, model_type="dinov2", d_model=d_model, depth=depth,
+            heads=heads, patch=14, image_size=518, use_swiglu_ffn=size == "G"
+        )  # fmt: skip
 
 
 def _dinov3() -> Iterator[BackboneFacts]:
@@ -151,49 +114,10 @@ def _dinov3() -> Iterator[BackboneFacts]:
         ("H+", 840_592_640, 1280, 32, 20, 5120, True, "facebook/dinov3-vith16plus-pretrain-lvd1689m"),
     ):
         yield _plain(
-            "DINOv3",
-            size,
-            parameters,
-            weights,
-            model_type="dinov3_vit",
-            d_model=d_model,
-            depth=depth,
-            heads=heads,
-            patch=16,
-            image_size=224,
-            intermediate_size=mlp,
-            num_register_tokens=4,
-            key_bias=False,
-            use_gated_mlp=gated,
-            hidden_act="silu" if gated else "gelu",
-        )
-
-
-def _levels(
-    family: str,
-    size: str,
-    parameters: int,
-    pretrained: str,
-    dims: tuple[int, ...],
-    rounding: str,
-    config: dict[str, Any],
-) -> BackboneFacts:
-    return BackboneFacts(
-        name=f"{family.lower().replace(' ', '')}-{size.lower()}",
-        family=family,
-        size=size,
-        embed_dim=dims[DEFAULT_LEVEL - 1],
-        stride=4 << (DEFAULT_LEVEL - 1),
-        min_size=32,
-        multiple=1,
-        parameters=parameters,
-        pretrained=pretrained,
-        module="vlmprof.backbones.transformers_levels",
-        config=config,
-        level_dims=dims,
-        level=DEFAULT_LEVEL,
-        rounding=rounding,
-    )
+            "DINOv3", size, parameters, weights, model_type="dinov3_vit", d_model=d_model, depth=depth,
+            heads=heads, patch=16, image_size=224, intermediate_size=mlp, num_register_tokens=4,
+            key_bias=False, use_gated_mlp=gated, hidden_act="silu" if gated else "gelu"
+        )  # fmt: skip
 
 
 def _swin() -> Iterator[BackboneFacts]:
@@ -212,8 +136,15 @@ def _swin() -> Iterator[BackboneFacts]:
             "window_size": 7,
             "drop_path_rate": 0.0,
         }
-        dims = tuple(d_model << level for level in range(4))
-        yield _levels("Swin", size, parameters, weights, dims, "up", config)
+        yield hierarchical(
+            "Swin",
+            size,
+            doubling(d_model),
+            module="transformers_levels",
+            parameters=parameters,
+            config=config,
+            pretrained=weights,
+        )
 
 
 def _convnextv2() -> Iterator[BackboneFacts]:
@@ -224,13 +155,22 @@ def _convnextv2() -> Iterator[BackboneFacts]:
         ("L", 197_956_840, 192, [3, 3, 27, 3], "facebook/convnextv2-large-1k-224"),
         ("H", 660_289_640, 352, [3, 3, 27, 3], "facebook/convnextv2-huge-1k-224"),
     ):
-        dims = tuple(d_model << level for level in range(4))
-        config = {"model_type": "convnextv2", "num_stages": 4, "hidden_sizes": list(dims), "depths": depths}
-        yield _levels("ConvNeXt V2", size, parameters, weights, dims, "down", config)
+        dims = doubling(d_model)
+        yield hierarchical(
+            "ConvNeXt V2",
+            size,
+            dims,
+            module="transformers_levels",
+            parameters=parameters,
+            config={
+                "model_type": "convnextv2",
+                "num_stages": 4,
+                "hidden_sizes": list(dims),
+                "depths": depths,
+            },
+            pretrained=weights,
+            rounding="down",
+        )
 
 
-ENTRIES: dict[str, BackboneFacts] = {
-    facts.name: facts
-    for family in (_clip, _siglip, _siglip2, _dinov2, _dinov3, _swin, _convnextv2)
-    for facts in family()
-}
+FAMILIES = (_clip, _siglip, _siglip2, _dinov2, _dinov3, _swin, _convnextv2)

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from vlmprof.backbones.catalog import BackboneFacts
+from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 
 NOT_SIZES = ("model_type", "dtype", "torch_dtype", "architectures", "transformers_version", "_name_or_path")

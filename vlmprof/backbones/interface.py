@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from vlmprof.backbones import checkpoints
-from vlmprof.backbones.catalog import BackboneFacts
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 
 
 class Backbone(nn.Module):
@@ -38,3 +40,41 @@ class Backbone(nn.Module):
     def fetch(self, source: str) -> dict[str, Tensor]:
         """What `facts.pretrained` names, from a cache or the network, under this module's names."""
         return self.renamed(checkpoints.read(checkpoints.download(source)))
+
+
+class HierarchicalBackbone(Backbone):
+    """Feature levels one after the other, built up to the tapped one unless all of them are asked for.
+
+    A family defines `run_levels` and `tokens`.
+    """
+
+    def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
+        super().__init__()
+        assert facts.level is not None
+        self.tap = facts.level - 1
+        run_all = options.levels == "all" or options.classifier
+        self.level_count = len(facts.level_dims) if run_all else facts.level
+
+    def levels_left_out(self, name: str, of: int) -> tuple[str, ...]:
+        """For `unused`: the levels above the built ones in the list `name`, and the way to them."""
+        if self.level_count == of:
+            return ()
+        above = (rf"{name}\.{i}\." for i in range(self.level_count, of))
+        return (*above, rf"{name}\.{self.level_count - 1}\.downsample")
+
+    def run_levels(self, images: Tensor) -> Iterator[Tensor]:
+        """Each built level's output before its down-sampling, in the family's own layout."""
+        raise TypeError(f"{type(self).__name__} has no levels: it must define run_levels(images)")
+
+    def tokens(self, level: Tensor) -> Tensor:
+        """The tapped level's output as visual tokens (batch, rows·columns, channels)."""
+        raise TypeError(f"{type(self).__name__} encodes nothing: it must define tokens(level)")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to the tapped level's tokens (batch, rows·columns, channels)."""
+        tokens = None
+        for i, level in enumerate(self.run_levels(images)):
+            if i == self.tap:
+                tokens = self.tokens(level)
+        assert tokens is not None
+        return tokens

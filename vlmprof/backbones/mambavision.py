@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.checkpoints import strip_prefix
-from vlmprof.backbones.interface import Backbone
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions
+from vlmprof.backbones.interface import HierarchicalBackbone
 from vlmprof.backbones.vit import Attention, Mlp
 from vlmprof.kernels import Backend, resolve_backend, selective_scan
 
@@ -27,21 +27,17 @@ D_STATE = 8
 D_CONV = 3
 
 
-def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
+def build(facts: BackboneFacts, options: BuildOptions) -> HierarchicalBackbone:
     """The MambaVision of these facts, on torch's default device and in its default dtype."""
     return MambaVision(facts, options)
 
 
-class MambaVision(Backbone):
+class MambaVision(HierarchicalBackbone):
     """Patch embedding, then feature levels of stride 4, 8, 16 and 32 with a down-sampling after each."""
 
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
-        super().__init__()
-        config, dims = facts.config, facts.level_dims
-        assert facts.level is not None
-        self.tap = facts.level - 1
-        whole = options.levels == "all" or options.classifier
-        count = len(dims) if whole else facts.level
+        super().__init__(facts, options)
+        config, dims, count = facts.config, facts.level_dims, self.level_count
         self.patch_embed = PatchEmbedding(config["stem_dim"], dims[0])
         self.levels = nn.ModuleList(
             Level(i, dims[i], config, options.kernels, downsamples=i + 1 < count) for i in range(count)
@@ -50,31 +46,26 @@ class MambaVision(Backbone):
         self.head = nn.Linear(dims[-1], 1000) if options.classifier else None
         self.optional = (r".*num_batches_tracked",)
         self.unused = (
-            *(rf"levels\.{i}\." for i in range(count, len(dims))),
-            *(() if count == len(dims) else (rf"levels\.{count - 1}\.downsample",)),
+            *self.levels_left_out("levels", of=len(dims)),
             *(() if options.classifier else (r"norm\.", r"head\.")),
         )
         device = next(self.parameters()).device
         self.backends = {"selective_scan": resolve_backend("selective_scan", device, options.kernels)}
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) to the tapped level's tokens (batch, rows·columns, channels)."""
-        tokens = images.new_empty(0)
-        for i, level in enumerate(self._levels(images)):
-            if i == self.tap:
-                tokens = level.flatten(2).transpose(1, 2)
-        return tokens
+    def tokens(self, level: Tensor) -> Tensor:
+        """(batch, channels, height, width) to (batch, rows·columns, channels)."""
+        return level.flatten(2).transpose(1, 2)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """(batch, 3, height, width) to every built level's output before its down-sampling, each
         (batch, channels, height, width)."""
-        return list(self._levels(images))
+        return list(self.run_levels(images))
 
     def logits(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, classes). Needs a model built with its classifier."""
         if self.norm is None or self.head is None:
             raise ValueError("this MambaVision was built without its classifier")
-        *_, last = self._levels(images)
+        *_, last = self.run_levels(images)
         logits: Tensor = self.head(self.norm(last).mean(dim=(2, 3)))
         return logits
 
@@ -82,7 +73,8 @@ class MambaVision(Backbone):
         """The authors' files, which may hold the model as an encoder or as a data-parallel module."""
         return strip_prefix(state, ("module.", "encoder."))
 
-    def _levels(self, images: Tensor) -> Iterator[Tensor]:
+    def run_levels(self, images: Tensor) -> Iterator[Tensor]:
+        """(batch, 3, height, width) to each built level's (batch, channels, height, width)."""
         x = self.patch_embed(images)
         for level in self.levels:
             assert isinstance(level, Level)

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
 from vlmprof.errors import UserError, unknown
 
 
 def facts_of(name: str) -> BackboneFacts:
-    """What timm tells of `timm:NAME`, from a model without weights. Raises `UserError` for no such model.
+    """What timm says of `timm:NAME`, from a model without weights. Raises `UserError` for no such model.
 
     A hierarchical model's sides must be multiples of its coarsest stride: what it does at other sizes
     (round up, round down or fail) is its own.
@@ -86,9 +86,9 @@ class TimmLevels(Backbone):
         super().__init__()
         assert facts.level is not None
         finest = facts.stride >> (facts.level - 1)
-        whole = options.levels == "all"
-        self.strides = [finest << i for i in range(len(facts.level_dims))] if whole else [facts.stride]
-        self.channels = list(facts.level_dims) if whole else [facts.embed_dim]
+        all_levels = options.levels == "all"
+        self.strides = [finest << i for i in range(len(facts.level_dims))] if all_levels else [facts.stride]
+        self.channels = list(facts.level_dims) if all_levels else [facts.embed_dim]
         self.tap = self.strides.index(facts.stride)
         with torch.device("meta"):
             reductions = [entry["reduction"] for entry in _create(facts, options).feature_info]

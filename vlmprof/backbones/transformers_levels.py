@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from transformers import AutoBackbone, AutoConfig
 
-from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.checkpoints import part_of
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.transformers_plain import hub_weights
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.checkpoints import part_of
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
 from vlmprof.errors import UserError
 

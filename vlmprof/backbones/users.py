@@ -6,7 +6,8 @@ import inspect
 
 from torch import Tensor, nn
 
-from vlmprof.backbones.catalog import BackboneFacts, BuildOptions, users_factory
+from vlmprof.backbones.catalog import users_factory
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
 from vlmprof.errors import UserError
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
-from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.checkpoints import strip_prefix
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.vit import Attention, Mlp
 
@@ -37,7 +37,7 @@ class ViTAdapter(Backbone):
         config, d_model = facts.config, facts.embed_dim
         assert facts.level is not None
         self.tap = facts.level - 1
-        self.whole = options.levels == "all"
+        self.all_levels = options.levels == "all"
         self.side = config["pretrained_size"] // config["patch"]
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.side**2, d_model))
         self.level_embed = nn.Parameter(torch.empty(3, d_model))
@@ -58,7 +58,7 @@ class ViTAdapter(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width), sides multiples of 32, to the tapped level's tokens
         (batch, rows·columns, d_model)."""
-        wanted = range(4) if self.whole else (self.tap,)
+        wanted = range(4) if self.all_levels else (self.tap,)
         return self._levels(images, wanted)[self.tap].flatten(2).transpose(1, 2)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:

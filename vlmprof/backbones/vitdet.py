@@ -12,8 +12,8 @@ from __future__ import annotations
 from torch import Tensor
 from transformers import VitDetConfig, VitDetModel
 
-from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.checkpoints import strip_prefix
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
 
 

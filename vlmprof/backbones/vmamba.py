@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmprof.backbones.catalog import BackboneFacts, BuildOptions
 from vlmprof.backbones.checkpoints import strip_prefix
-from vlmprof.backbones.interface import Backbone
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions
+from vlmprof.backbones.interface import HierarchicalBackbone
 from vlmprof.kernels import Backend, depthwise_conv_silu, linear, norm_linear, resolve_backend, ss2d
 
 DIRECTIONS = 4
@@ -31,33 +31,29 @@ PIECES = ("ss2d", "norm_linear", "linear", "depthwise_conv_silu")
 """The operations of a block that have more than one backend."""
 
 
-def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
+def build(facts: BackboneFacts, options: BuildOptions) -> HierarchicalBackbone:
     """The VMamba of these facts, on torch's default device and in its default dtype."""
     return VMamba(facts, options)
 
 
-class VMamba(Backbone):
+class VMamba(HierarchicalBackbone):
     """Patch embedding, then feature levels of stride 4, 8, 16 and 32 with a down-sampling after each.
 
     As in the authors' own backbone for dense tasks, and so in the study's, the tapped level passes a layer
     norm (`outnorm2` for the third). Classification checkpoints have none: there it starts as the identity.
-    The whole classifier has none either.
+    The classifier has none either.
     """
 
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
-        super().__init__()
+        super().__init__(facts, options)
         config, dims = facts.config, facts.level_dims
-        assert facts.level is not None
-        self.tap = facts.level - 1
-        whole = options.levels == "all" or options.classifier
-        count = len(dims) if whole else facts.level
         self.patch_embed = _overlapping_embedding(dims[0]) if config["overlap"] else _patches(dims[0])
         self.layers = nn.ModuleList(
             Level(
                 (Block(dims[i], config, options.kernels) for _ in range(config["depths"][i])),
-                _downsample(dims[i], dims[i + 1], config["overlap"]) if i + 1 < count else None,
+                _downsample(dims[i], dims[i + 1], config["overlap"]) if i + 1 < self.level_count else None,
             )
-            for i in range(count)
+            for i in range(self.level_count)
         )
         self.classifier = Classifier(dims[-1], 1000) if options.classifier else None
         self.outnorm = None if options.classifier else f"outnorm{self.tap}"
@@ -67,31 +63,27 @@ class VMamba(Backbone):
         self.optional = (r"outnorm",)
         self.unused = (
             r"outnorm",
-            *(rf"layers\.{i}\." for i in range(count, len(dims))),
-            *(() if count == len(dims) else (rf"layers\.{count - 1}\.downsample",)),
+            *self.levels_left_out("layers", of=len(dims)),
             *(() if options.classifier else (r"classifier\.",)),
         )
         device = next(self.parameters()).device
         self.backends = {piece: resolve_backend(piece, device, options.kernels) for piece in PIECES}
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) to the tapped level's tokens (batch, rows·columns, channels)."""
-        tokens = images.new_empty(0)
-        for i, level in enumerate(self._levels(images)):
-            if i == self.tap:
-                tokens = self.get_submodule(self.outnorm)(level) if self.outnorm else level
-        return tokens.flatten(1, 2)
+    def tokens(self, level: Tensor) -> Tensor:
+        """(batch, height, width, channels) to (batch, rows·columns, channels)."""
+        normed: Tensor = self.get_submodule(self.outnorm)(level) if self.outnorm else level
+        return normed.flatten(1, 2)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """(batch, 3, height, width) to every built level's output before its down-sampling, each
         (batch, channels, height, width)."""
-        return [level.permute(0, 3, 1, 2) for level in self._levels(images)]
+        return [level.permute(0, 3, 1, 2) for level in self.run_levels(images)]
 
     def logits(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, classes). Needs a model built with its classifier."""
         if self.classifier is None:
             raise ValueError("this VMamba was built without its classifier")
-        *_, last = self._levels(images)
+        *_, last = self.run_levels(images)
         logits: Tensor = self.classifier(last)
         return logits
 
@@ -102,7 +94,8 @@ class VMamba(Backbone):
             for name, tensor in strip_prefix(state, ("module.", "backbone.")).items()
         }
 
-    def _levels(self, images: Tensor) -> Iterator[Tensor]:
+    def run_levels(self, images: Tensor) -> Iterator[Tensor]:
+        """(batch, 3, height, width) to each built level's (batch, height, width, channels)."""
         x = images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
         x = self.patch_embed(x)
         for level in self.layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
 import sys
@@ -16,13 +17,14 @@ from vlmprof.cli.compare import compare
 from vlmprof.cli.estimate import estimate
 from vlmprof.cli.export import export
 from vlmprof.cli.frontier import frontier
-from vlmprof.cli.kernel_tables import tables
+from vlmprof.cli.kernels_tables import tables
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
 from vlmprof.cli.tables import SaveOption
 from vlmprof.cli.trace import trace
 from vlmprof.errors import UserError
+from vlmprof.logs import log_to_stderr
 
 app = typer.Typer(
     help="What a vision encoder costs inside a vision-language model, measured.",
@@ -49,8 +51,19 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Log cells and devices to standard error; -vv processes too.",
+        ),
+    ] = 0,
 ) -> None:
-    pass
+    if verbose:
+        log_to_stderr(logging.INFO if verbose == 1 else logging.DEBUG)
 
 
 @app.command()

@@ -50,7 +50,7 @@ def show(
     import torch
 
     from vlmprof.backbones import create_backbone, facts
-    from vlmprof.cost.counter import count_module
+    from vlmprof.cost.dispatch_counter import count_module
     from vlmprof.errors import unknown
     from vlmprof.fields import parse_resolution, resolution_size
     from vlmprof.render.tables.backbones import Built, backbone_sheet

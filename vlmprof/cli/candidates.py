@@ -34,7 +34,7 @@ def spec(
     elif axis not in wanted:
         # the backbones have to be known before their sizes can be
         first = _build(source, {**wanted, axis: [step]})
-        facts = [catalog.facts(str(name)) for name in first.axes["backbone"]]
+        facts = [catalog.facts(name) for name in first.axes["backbone"]]
         sides = range(step, most + 1, step)
         wanted[axis] = [side for side in sides if any(known.accepts(side, side) for known in facts)]
         if not wanted[axis]:

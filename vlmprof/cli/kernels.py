@@ -1,4 +1,4 @@
-"""`vlmprof kernels`: verify the kernels, time them, look at what they compile to."""
+"""`vlmprof kernels`: verify, time, tune and inspect the kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlmprof.cli import kernel_rows
+from vlmprof.cli import kernels_rows
 from vlmprof.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,20 +19,20 @@ app = typer.Typer(help="Verify, time and inspect the SS2D kernels.", no_args_is_
 DTYPES = ("float32", "bfloat16", "float16")
 
 DeviceOption = Annotated[
-    str | None, typer.Option(help="cuda, cuda:1 or cpu; by default a GPU where there is one.")
+    str | None, typer.Option(help="cuda, cuda:1 or cpu; a GPU by default if there is one.")
 ]
 DtypesOption = Annotated[list[str] | None, typer.Option("--dtype", help="Repeatable.")]
 BackendsOption = Annotated[list[str] | None, typer.Option("--backend", help="Repeatable.")]
 OpsOption = Annotated[list[str] | None, typer.Option("--op", help="Only these operations; repeatable.")]
-ModelOption = Annotated[str, typer.Option(help="vmamba-t, vmamba-s or vmamba-b: whose shapes.")]
+ModelOption = Annotated[str, typer.Option(help="Whose shapes: vmamba-t, vmamba-s or vmamba-b.")]
 TimeoutOption = Annotated[
-    str, typer.Option("--row-timeout", help="Longest time for one row, compiling included, such as 60s.")
+    str, typer.Option("--row-timeout", help="Time limit per row, compilation included, such as 60s.")
 ]
 IsolateOption = Annotated[
     bool,
     typer.Option(
         "--isolate/--no-isolate",
-        help="Each operation in a process of its own; --no-isolate runs all in this one, for a profiler.",
+        help="Run each operation in its own process; --no-isolate runs all in this one, for a profiler.",
     ),
 ]
 
@@ -45,11 +45,12 @@ def verify(
     op: OpsOption = None,
     row_timeout: TimeoutOption = "180s",
     isolate: IsolateOption = True,
-    out: Annotated[Path | None, typer.Option(help="A folder for the rows as CSV and JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the rows as CSV and JSON.")] = None,
 ) -> None:
-    """Compare every operation with float64; exit code 1 when one is worse than the plain code allows.
+    """Compare every operation with a float64 reference.
 
-    Each operation runs in a process of its own: one that crashes or hangs is a row that says so.
+    Exits with code 1 if an error is larger than the plain code's own error allows. Each operation runs in its
+    own process; a crash or a hang becomes a row that says so.
     """
     dtypes = _dtypes(dtype) or DTYPES
     run = _open(device, backend, isolate, row_timeout)
@@ -60,11 +61,11 @@ def verify(
 
     def show(outcome: Outcome) -> None:
         nonlocal failures
-        failures += not kernel_rows.passed(outcome)
-        kernel_rows.print_verdict(outcome)
-        rows.append(kernel_rows.verdict_row(outcome, run.environment))
+        failures += not kernels_rows.passed(outcome)
+        kernels_rows.print_verdict(outcome)
+        rows.append(kernels_rows.verdict_row(outcome, run.environment))
         if out is not None:
-            kernel_rows.write(rows, out, "verify")
+            kernels_rows.write(rows, out, "verify")
 
     for name in operations:
         run.attempt_all("verify", (name, dtypes, run.backends), {"op": name}, show)
@@ -82,38 +83,40 @@ def bench(
     resolution: Annotated[list[int] | None, typer.Option(help="Pixels; repeatable. 224 by default.")] = None,
     level: Annotated[list[int] | None, typer.Option(help="1 to 4; repeatable. 1 to 3 by default.")] = None,
     op: OpsOption = None,
-    seconds: Annotated[float, typer.Option(help="Measuring time per row.")] = 0.5,
-    peers: Annotated[bool, typer.Option(help="Time other implementations of SS2D too.")] = False,
-    public: Annotated[Path | None, typer.Option(help="A checkout of MzeroMiko/VMamba to time.")] = None,
+    seconds: Annotated[float, typer.Option(help="Measuring time per row, in seconds.")] = 0.5,
+    peers: Annotated[bool, typer.Option(help="Also time other implementations of SS2D.")] = False,
+    public: Annotated[Path | None, typer.Option(help="Also time a checkout of MzeroMiko/VMamba.")] = None,
     backbones: Annotated[
         list[str] | None,
-        typer.Option(help="Time whole backbones, beside the paper, not operations: vmamba-t,vmamba-b."),
+        typer.Option(help="Time backbones instead of operations, next to the paper: vmamba-t,vmamba-b."),
     ] = None,
     levels: Annotated[
-        str, typer.Option(help="Of whole backbones: all, as the paper, or through-tap.")
+        str, typer.Option(help="Levels of --backbones: all, as in the paper, or through-tap.")
     ] = "all",
     mode: Annotated[
-        list[str] | None, typer.Option(help="Of whole backbones: eager, compiled, fused, …; repeatable.")
+        list[str] | None,
+        typer.Option(help="Modes of --backbones: eager, compile, graphs, fused, …; repeatable."),
     ] = None,
     row_timeout: TimeoutOption = "300s",
     isolate: IsolateOption = True,
-    out: Annotated[Path | None, typer.Option(help="A folder for the rows as CSV and JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the rows as CSV and JSON.")] = None,
 ) -> None:
-    """Time the operations at VMamba's shapes beside a large copy and a large matrix product.
+    """Time the operations at VMamba's shapes, next to a large copy and a large matrix product.
 
-    Each operation, or backbone at one resolution, runs in a process of its own; exit code 1 when one failed.
+    Each operation, or each backbone at one resolution, runs in its own process. Exits with code 1 if one
+    failed.
     """
     dtypes = _dtypes(dtype)
     sizes = tuple(resolution or [224])
     if backbones is not None:
-        from vlmprof.cli.kernels_whole import backbone_names, bench_backbones
+        from vlmprof.cli.kernels_encoders import backbone_names, bench_backbones
 
         if len(dtypes) > 1:
             raise UserError("--backbones takes one --dtype")
         names = backbone_names(backbones)
         run = _open(device, None, isolate, row_timeout)
         kind = (dtypes or (_default_dtype(run),))[0]
-        failures = bench_backbones(run, names, sizes, kind, levels, seconds, out, public, mode or ())
+        failures = bench_backbones(run, names, sizes, kind, levels, seconds, out, public, _modes(mode))
     else:
         from vlmprof.cli.kernels_operations import Asked, bench_operations
 
@@ -137,9 +140,10 @@ def tune(
     row_timeout: TimeoutOption = "180s",
     isolate: IsolateOption = True,
 ) -> None:
-    """Measure how ss2d is best launched on this GPU and keep it on disk. Nothing else ever tunes.
+    """Find the best launch parameters of ss2d on this GPU and store them. No other command tunes.
 
-    The file is the one that VLMPROF_TUNING_CACHE names, or vlmprof/ss2d-tuning.json in the user's caches.
+    They are stored in the file named by VLMPROF_TUNING_CACHE, or in vlmprof/ss2d-tuning.json in the user's
+    cache.
     """
     from vlmprof.execution.kernel_jobs import TuneJob
 
@@ -153,7 +157,7 @@ def tune(
     def show(outcome: Outcome) -> None:
         nonlocal failures
         failures += outcome.status != "ok"
-        kernel_rows.print_tuned(outcome)
+        kernels_rows.print_tuned(outcome)
 
     for kind in dtypes or (_default_dtype(run),):
         job = TuneJob(model, kind, tuple(resolution or [224]), tuple(level or (1, 2, 3, 4)))
@@ -166,12 +170,13 @@ def tune(
 @app.command()
 def inspect(
     arch: Annotated[list[str] | None, typer.Option(help="sm_80, sm_90 or sm_100; repeatable.")] = None,
-    kernel: Annotated[str, typer.Option(help="Only kernels whose name holds this.")] = "",
-    mix: Annotated[bool, typer.Option(help="Print each kernel's instruction mix too.")] = False,
+    kernel: Annotated[str, typer.Option(help="Only kernels whose name contains this.")] = "",
+    mix: Annotated[bool, typer.Option(help="Also print the instruction mix of each kernel.")] = False,
 ) -> None:
-    """Compile without a GPU; exit code 1 when a d_state 1 kernel spills, or one does not compile.
+    """Compile the kernels without a GPU and print their registers, spills and instructions.
 
-    What a kernel compiled to is kept, so that it is compiled again only when something of it has changed.
+    Exits with code 1 if a d_state 1 kernel spills or a kernel does not compile. Results are cached; a kernel
+    is compiled again only after a change.
     """
     from vlmprof.cli.kernels_inspect import inspect_kernels
 
@@ -206,6 +211,10 @@ def _dtypes(names: Sequence[str] | None) -> tuple[str, ...]:
         if name not in DTYPES:
             raise UserError(f"unknown dtype {name!r}; known: {', '.join(DTYPES)}")
     return tuple(names or ())
+
+
+def _modes(names: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(kernels_rows.FORMER_MODES.get(name, name) for name in names or ())
 
 
 def _default_dtype(run: KernelRun) -> str:

@@ -1,4 +1,4 @@
-"""`vlmprof kernels inspect`: what the kernels compile to, a line each."""
+"""`vlmprof kernels inspect`: a line for each compiled kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlmprof.activity import say
 from vlmprof.errors import UserError
 
 PATIENCE_S = 0.5
-"""So long it may be silent about a kernel: the first is said within a second."""
+"""How long a kernel may compile before a line says so."""
 
 if TYPE_CHECKING:
     from vlmprof.kernels.tools.inspect import Compiled
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 
 def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> None:
-    """Compile the kernels whose name holds `kernel`, or look up what they compiled to, and print each.
+    """Compile the kernels whose name contains `kernel`, or read the cached results, and print them.
 
-    Raises `UserError` where kernels cannot be compiled, and `typer.Exit` with code 1 when one spills or does
+    Raises `UserError` if kernels cannot be compiled here, and `typer.Exit` with code 1 if one spills or does
     not compile.
     """
     say("loading torch and Triton")
+    from vlmprof.kernels.common.checks import first_line
     from vlmprof.kernels.tools import inspect as compiler
     from vlmprof.kernels.tools.inspect_cache import compile_all
     from vlmprof.kernels.tools.launch_variants import all_launches
@@ -38,8 +39,7 @@ def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> Non
         try:
             for launch, result in compile_all(launches, architecture, compiling.begins):
                 if isinstance(result, Exception):
-                    why = (str(result).strip().splitlines() or [type(result).__name__])[0]
-                    failed.append(f"{launch.name} does not compile for {architecture}: {why}")
+                    failed.append(f"{launch.name} does not compile for {architecture}: {first_line(result)}")
                     continue
                 made.append(result)
                 _print(result, mix)
@@ -55,7 +55,7 @@ def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> Non
 
 
 class _Compiling:
-    """Says which kernel is being compiled, whichever thread begins it."""
+    """Reports which kernel is being compiled, from whichever thread."""
 
     def __init__(self, architecture: str, kernels: int) -> None:
         self._where = f"of {kernels} for {architecture}"

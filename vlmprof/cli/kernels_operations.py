@@ -1,4 +1,4 @@
-"""The operations' half of `vlmprof kernels bench`."""
+"""`vlmprof kernels bench` of single operations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmprof.cli import kernel_rows
+from vlmprof.cli import kernels_rows
 
 if TYPE_CHECKING:
     from vlmprof.execution.kernel_runs import KernelRun, Outcome
@@ -22,46 +22,48 @@ class Asked:
     levels: tuple[int, ...]
     dtypes: tuple[str, ...]
     seconds: float
-    peers: bool
+    with_baselines: bool
     public: Path | None
 
 
 def bench_operations(run: KernelRun, asked: Asked, out: Path | None) -> int:
-    """Time each operation on each backend, print a line for each, and keep the rows in `out`; how many of our
-    own failed."""
+    """Time each operation on each backend, print a line for each, and write the rows to `out`.
+
+    Returns how many of our own failed.
+    """
     from vlmprof.execution.kernel_jobs import BenchJob
 
     if out is not None:
-        kernel_rows.read(out, "bench", run.environment["device_name"])  # may not be another device's
-    peers = _peers(run, asked) if asked.peers or asked.public is not None else []
+        kernels_rows.read(out, "bench", run.environment["device_name"])  # may not be another device's
+    baselines = _baselines(run, asked) if asked.with_baselines or asked.public is not None else []
     ceilings = {dtype: found for dtype in asked.dtypes if (found := _ceilings(run, dtype)) is not None}
     rows: list[dict[str, Any]] = []
     failures = 0
 
     def show(outcome: Outcome) -> None:
         nonlocal failures
-        row = kernel_rows.bench_row(outcome, run.environment)
+        row = kernels_rows.bench_row(outcome, run.environment)
         rows.append(row)
         if outcome.status == "ok":
-            kernel_rows.print_row(row)
+            kernels_rows.print_row(row)
         else:
             label = outcome.labels
-            failures += label.get("backend") not in peers
+            failures += label.get("backend") not in baselines
             what = f"{label.get('op', ''):20} {label.get('shape', ''):24} {label.get('backend', ''):10}"
-            print(f"{what} {kernel_rows.reason(outcome)}", flush=True)
+            print(f"{what} {kernels_rows.reason(outcome)}", flush=True)
         if out is not None:
-            kernel_rows.write(rows, out, "bench")
+            kernels_rows.write(rows, out, "bench")
 
     for op in asked.operations:
         job = BenchJob(
             op, asked.model, asked.resolutions, asked.levels, asked.dtypes, run.backends,
-            tuple(peers) if op == "ss2d" else (), asked.public, asked.seconds, ceilings,
+            tuple(baselines) if op == "ss2d" else (), asked.public, asked.seconds, ceilings,
         )  # fmt: skip
         run.attempt_all("bench_operation", (job,), {"op": op}, show)
     timed = [row for row in rows if row["status"] == "ok"]
-    kernel_rows.print_ratios(timed)
+    kernels_rows.print_ratios(timed)
     if out is not None:
-        kernel_rows.draw(timed, out)
+        kernels_rows.draw(timed, out)
     return failures
 
 
@@ -73,14 +75,14 @@ def _ceilings(run: KernelRun, dtype: str) -> Any:
         return None
 
 
-def _peers(run: KernelRun, asked: Asked) -> list[str]:
-    """The peers that can be timed; a line for each other one."""
+def _baselines(run: KernelRun, asked: Asked) -> list[str]:
+    """The names of the available baselines. Prints a line for each that is not."""
     if "ss2d" not in asked.operations:
         return []
     try:
-        found, missing = run.call("known_peers", asked.public)
+        found, missing = run.call("known_baselines", asked.public)
     except RuntimeError as error:
-        print(f"no peers: {error}", flush=True)
+        print(f"no baselines: {error}", flush=True)
         return []
     for name, why in missing.items():
         print(f"{name} is not timed: {why}", flush=True)

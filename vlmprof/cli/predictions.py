@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, cast
 from vlmprof.activity import say
 from vlmprof.analysis.reference import load_reference
 from vlmprof.cli.tables import show_sheet
-from vlmprof.cost.against import Counted, Prediction, achieved, calibration_points, first_oom, misses, predict
+from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, first_oom, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
+from vlmprof.cost.count import Counted
 from vlmprof.cost.devices import DeviceSheet, sheet
 from vlmprof.cost.roofline import Efficiency
 from vlmprof.cost.scans import KERNELS, Kernels
@@ -102,7 +103,7 @@ def _device(gpu: str, spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
     from vlmprof.execution.this_cpu import measure_this_cpu
 
     say("measuring what this CPU reaches")
-    return measure_this_cpu(map(str, spec.axes["dtype"]))
+    return measure_this_cpu(spec.axes["dtype"])
 
 
 def _kernels_on(device: DeviceSheet, against: str | None) -> str:

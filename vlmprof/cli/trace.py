@@ -27,8 +27,8 @@ def trace(
     """
     from vlmprof.activity import say
     from vlmprof.execution.kernel_table import longest, write_csv
-    from vlmprof.execution.processes import board, call_in_process
-    from vlmprof.execution.sweep import describe_machine
+    from vlmprof.execution.machine import describe_machine
+    from vlmprof.execution.processes import call_in_process, status_board
     from vlmprof.plan import make_plan
     from vlmprof.render.tables.operators import operator_sheet
     from vlmprof.render.tables.terminal import console, print_sheet
@@ -49,7 +49,7 @@ def trace(
         say(f"tracing {planned.label}")
         log = out / f"{planned.cell_id}.log"
         ended = call_in_process(
-            "vlmprof.execution.trace:trace_cell", (planned, settings, out, board()), log=log
+            "vlmprof.execution.trace:trace_cell", (planned, settings, out, status_board()), log=log
         )
         if ended.value is None:
             failed = True

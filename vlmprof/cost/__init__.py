@@ -4,7 +4,7 @@ count      a cell's axes, or any module and its inputs, to counted costs
 estimate   counted costs and a card's data sheet to latencies and memory
 """
 
-from vlmprof.cost.counted import CellCost, Kind, OpCost, StageCost
-from vlmprof.cost.counter import count_module
+from vlmprof.cost.costs import CellCost, Kind, OpCost, StageCost
+from vlmprof.cost.dispatch_counter import count_module
 
 __all__ = ["CellCost", "Kind", "OpCost", "StageCost", "count_module"]

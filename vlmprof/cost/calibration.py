@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from vlmprof.cost.counted import Kind, StageCost
+from vlmprof.cost.costs import Kind, StageCost
 from vlmprof.cost.devices import DeviceSheet
 from vlmprof.cost.roofline import Efficiency, StageEstimate, estimate_stage
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.cost.counted import Kind, OpCost
+from vlmprof.cost.costs import Kind, OpCost
 
 Formula = Callable[..., OpCost]
 aten = torch.ops.aten

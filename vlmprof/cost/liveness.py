@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
+from weakref import KeyedRef
 
 from torch import Tensor, UntypedStorage, nn
 
@@ -17,7 +17,8 @@ class LiveMemory:
     def __init__(self) -> None:
         self.live_bytes = 0
         self.peak_bytes = 0
-        self._held: dict[int, int] = {}
+        self._held: dict[int, tuple[int, KeyedRef[int, UntypedStorage]]] = {}
+        """By a storage's address, its size in bytes and what notices its end."""
 
     def hold(self, tensors: Iterable[Tensor]) -> None:
         """Count the storages of these tensors from now on, unless they are counted already."""
@@ -27,9 +28,8 @@ class LiveMemory:
             if address in self._held:
                 continue
             size = in_blocks(storage.nbytes())
-            self._held[address] = size
+            self._held[address] = size, KeyedRef(storage, self._release, address)
             self.live_bytes += size
-            weakref.finalize(storage, self._released, address).atexit = False
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
     def holds(self, storage: UntypedStorage) -> bool:
@@ -40,8 +40,8 @@ class LiveMemory:
         """So many bytes beside the live ones are in use for a moment."""
         self.peak_bytes = max(self.peak_bytes, self.live_bytes + extra_bytes)
 
-    def _released(self, address: int) -> None:
-        self.live_bytes -= self._held.pop(address)
+    def _release(self, ended: KeyedRef[int, UntypedStorage]) -> None:
+        self.live_bytes -= self._held.pop(ended.key)[0]
 
 
 def in_blocks(size_bytes: int) -> int:
@@ -53,7 +53,9 @@ def module_tensors(module: nn.Module) -> list[Tensor]:
     """Parameters, buffers, and what modules keep in plain attributes, such as prepared positions."""
     tensors: list[Tensor] = []
     for part in module.modules():
-        for value in vars(part).values():  # torch keeps a module's own parameters in one of them
-            kept = value.values() if isinstance(value, dict) else (value,)
-            tensors += [tensor for tensor in kept if isinstance(tensor, Tensor)]
+        for value in vars(part).values():
+            if isinstance(value, dict):  # torch keeps a module's own parameters in one of them
+                tensors += [kept for kept in value.values() if isinstance(kept, Tensor)] if value else ()
+            elif isinstance(value, Tensor):
+                tensors.append(value)
     return tensors

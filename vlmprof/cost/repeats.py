@@ -3,7 +3,8 @@
 On `meta` what an operation does follows from its scalars and from the sizes, strides, dtypes and sharing of
 its tensors. Those are the key of a `Call`. What the first call of a key did is kept as an `Outcome` and done
 again for later ones: the same costs in the same order, the same growth of memory, results of the same layout.
-A call that may depend on more has no key and is counted in full every time.
+What a model computes on the host (ViTDet its indices of relative positions) is really computed each time, and
+only its costs are looked up. A call that may depend on more has no key and is counted in full every time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmprof.cost.counted import OpCost
+from vlmprof.cost.costs import OpCost
 from vlmprof.cost.liveness import LiveMemory, in_blocks
 
 _PLAIN = frozenset((Tensor, nn.Parameter, nn.Buffer))
@@ -26,6 +27,7 @@ _SCALARS = frozenset(
 MOST_OUTCOMES = 20_000
 """Kept under the same conditions, some two kilobytes each: the study's 140 cells leave 6,000."""
 _META = torch.device("meta")
+_GATHER = torch.ops.aten.index.Tensor
 
 
 class Call:
@@ -37,10 +39,24 @@ class Call:
         self._storages: list[int] = []
         self._seen: list[tuple[Any, ...]] = []
         self._memory = memory
+        self._host_tensors = 0
         parts: list[Any] = [func]
         known = self._add_all(args, parts) and (not kwargs or self._add_all(kwargs.items(), parts))
-        # without a tensor the result is made on whatever device and in whatever dtype torch defaults to
-        self.key: tuple[Any, ...] | None = tuple(parts) if known and self.tensors else None
+        host = kwargs.get("device")
+        self.on_host = self._host_tensors == len(self.tensors) and (
+            bool(self.tensors) or (host is not None and host.type == "cpu")
+        )
+        """Whether it computes values, from tensors on the host alone."""
+        self.key: tuple[Any, ...] | None = tuple(parts) if known and self._is_repeatable(func) else None
+
+    def _is_repeatable(self, func: Any) -> bool:
+        if not self._host_tensors:
+            # without a tensor the result is made on whatever device torch defaults to
+            return bool(self.tensors) or self.on_host
+        if self.on_host:
+            return not func._schema.is_mutable
+        # of integers it takes as many as there are, whichever they are; of booleans, those that are true
+        return func is _GATHER and all(t.is_meta or t.dtype == torch.int64 for t in self.tensors)
 
     def _add_all(self, values: Iterable[Any], parts: list[Any]) -> bool:
         """Append to the key all that can be seen of these values; False if that is not all there is."""
@@ -67,12 +83,14 @@ class Call:
                 parts.append(i)
                 return True
         storage = tensor.untyped_storage()
-        if not tensor.is_meta or tensor.dtype.is_complex or not self._memory.holds(storage):
+        is_meta = tensor.is_meta
+        if not (is_meta or tensor.is_cpu) or tensor.dtype.is_complex or not self._memory.holds(storage):
             return False
+        self._host_tensors += not is_meta
         address = storage._cdata
         shared = self._storages.index(address) if address in self._storages else None
         seen = _seen(tensor)
-        parts += (*seen, shared)
+        parts += (*seen, shared, is_meta)
         self.tensors.append(tensor)
         self._seen.append(seen)
         self._storages.append(address)
@@ -131,6 +149,16 @@ class Outcome:
         memory.hold(made)
         return made[0] if self.container is None else self.container(made)
 
+    def computed(self, output: Any, memory: LiveMemory) -> bool:
+        """Do to the memory what a call of that key on the host did that returned `output`; False if that is
+        not laid out like the first one's, as where its size depends on values."""
+        made = [output] if self.container is None else output
+        if [_layout(t) for t in made] != [(r.size, r.stride, r.offset, r.dtype) for r in self.results]:
+            return False
+        memory.reach(self.growth_bytes)
+        memory.hold(made)
+        return True
+
 
 @lru_cache(maxsize=16)
 def known_outcomes(*conditions: object) -> dict[tuple[Any, ...], Outcome]:
@@ -147,11 +175,14 @@ def outcome(
     """
     container = None if isinstance(output, Tensor) else type(output)
     tensors = [output] if container is None else output
-    if container not in (None, tuple, list) or not all(type(t) in _PLAIN and t.is_meta for t in tensors):
+    if container not in (None, tuple, list) or not all(
+        type(t) in _PLAIN and (t.is_cpu if call.on_host else t.is_meta) for t in tensors
+    ):
         return None
     results = [Result(*call.origin(tensor), *_layout(tensor)) for tensor in tensors]
-    again = [result.make(call.tensors) for result in results]
-    if not call.left_as_given() or [_seen(tensor) for tensor in again] != [
+    if not call.left_as_given():
+        return None
+    if not call.on_host and [_seen(result.make(call.tensors)) for result in results] != [
         _seen(tensor) for tensor in tensors
     ]:
         return None

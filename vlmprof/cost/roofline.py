@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vlmprof.cost.counted import CellCost, Kind, OpCost, StageCost
+from vlmprof.cost.costs import CellCost, Kind, OpCost, StageCost
 from vlmprof.cost.devices import DeviceSheet
 
 

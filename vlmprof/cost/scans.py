@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import vlmprof.kernels  # noqa: F401  (registers the operators)
-from vlmprof.cost.counted import Kind, OpCost
+from vlmprof.cost.costs import Kind, OpCost
 from vlmprof.cost.formulas import dtype_name, tensors_in, touched_bytes
 from vlmprof.cost.liveness import in_blocks
 from vlmprof.kernels.common.counts import scan_flops, ss2d_counts

@@ -1,7 +1,8 @@
-"""Counts the costs of many cells on several cores: whoever is free takes the next line of cells."""
+"""Counts the costs of many cells on several cores: each process takes the next line when it is free."""
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -12,21 +13,29 @@ from vlmprof.plan import Cell
 from vlmprof.settings import Settings
 
 if TYPE_CHECKING:
-    from vlmprof.cost.against import Counted
+    from vlmprof.cost.count import Counted
     from vlmprof.cost.scans import Kernels
 
 CELLS_PER_PROCESS = 40
-"""Fewer are counted sooner than another process has loaded its libraries."""
+"""Fewer are counted before another process has loaded its libraries."""
+PRELOAD = "vlmprof.execution.preload_counting"
+COLLECT_AFTER = 1_000_000
+"""Objects made before the first collection. At Python's usual pace, collections take a quarter of the time
+that torch and transformers take to load, and find nothing: all that is made then stays."""
 
 
 def get_ready_to_count(cells: Sequence[Cell]) -> None:
-    """Let the processes that will help load their libraries while this one loads its own."""
+    """Let the other processes load their libraries while this one loads its own.
+
+    From now on this process collects garbage less often.
+    """
+    gc.set_threshold(COLLECT_AFTER)
     if worth_starting(cells):
-        start_fork_server()
+        start_fork_server(PRELOAD)
 
 
 def worth_starting(cells: Sequence[Cell]) -> int:
-    """How many processes beside this one are worth starting to count these cells."""
+    """The number of processes beside this one that are worth starting to count these cells."""
     lines = {cell.line for cell in cells if cell.skip_reason is None}
     return max(0, min((os.cpu_count() or 1) - 1, len(lines) - 1, len(cells) // CELLS_PER_PROCESS - 1))
 
@@ -37,7 +46,7 @@ def count_on_all_cores(
     kernels: Kernels,
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> list[Counted]:
-    """As `cost.against.count_cells`, to the same result, in this process and in as many as are worth it.
+    """As `cost.count.count_cells`, to the same result, in this process and in as many as are worth it.
 
     `on_cell` hears of the cells that this process counts.
     """
@@ -45,7 +54,7 @@ def count_on_all_cores(
     for cell in cells:
         if cell.skip_reason is None:
             lines.setdefault(cell.line, []).append(cell)
-    from vlmprof.cost.against import count_cells
+    from vlmprof.cost.count import count_cells
 
     others = worth_starting(cells)
     if not others:
@@ -79,7 +88,7 @@ def count_waiting(
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> list[Counted]:
     """Count lines of cells from a queue until it gives None."""
-    from vlmprof.cost.against import count_cells
+    from vlmprof.cost.count import count_cells
 
     counted: list[Counted] = []
     while (line := waiting.get()) is not None:

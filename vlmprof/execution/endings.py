@@ -1,21 +1,22 @@
-"""Why a process sent no result: what it raised, what killed it, or that it took too long."""
+"""Why a process sent no result: an exception, a signal or a timeout."""
 
 from __future__ import annotations
 
 import signal
 
-from vlmprof.execution import oom
-from vlmprof.execution.processes import Ended, first_line
+from vlmprof.errors import first_line
+from vlmprof.execution.processes import Ended
+from vlmprof.measure import oom
 from vlmprof.records import Status
 
 
 def how_it_ended(
     ended: Ended, at: str, kills_before: int | None, timeout_s: float | None
 ) -> tuple[Status, str]:
-    """The status and message of work whose process ended without a value.
+    """The status and message for a process that ended without a result.
 
-    `at` says in words what it was doing, beginning with a blank, or is empty; `kills_before` is what
-    `oom.system_oom_kills` said before the process started.
+    `at` says what it was doing, with a leading space, or is empty; `kills_before` is what
+    `oom.system_oom_kills` returned before the process started.
     """
     if ended.timed_out:
         return Status.TIMEOUT, f"longer than {timeout_s:g} s, stopped{at}"

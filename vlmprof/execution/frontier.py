@@ -1,15 +1,15 @@
-"""Where memory ends: the largest image, or the largest batch, that still fits each budget.
+"""The out-of-memory frontier: the largest image, or the largest batch, that fits each memory budget.
 
-For every line of cells the candidates are in order of size. The cost model names a first guess, corrected
-by what the smaller budgets taught about memory that it cannot count; from there the search doubles its step
-until it has one size that fits and one that does not, then halves the gap:
+For every line of cells the candidates are sorted by size. The cost model makes the first guess, corrected by
+what smaller budgets showed of memory that it cannot count. From there the search doubles its step until it
+has a size that fits and one that does not, then bisects:
 
     fits     fits         fits fits | out     out                out
     o--------o------------o----o----|x--------x------------------x
                           ^ guess
 
-Each probe is a cell in its own process and a row of the run folder, with its budget as an axis of its own.
-What is on disk is never probed again, and what fits a budget fits every larger one.
+Each probe is a cell in its own process and a row of the run folder, with the budget as one more axis. What is
+on disk is never probed again, and what fits a budget fits every larger one.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from vlmprof.execution import limits
-from vlmprof.execution.cell import measure_cell
+from vlmprof.execution.machine import describe_machine
 from vlmprof.execution.processes import call_in_process
 from vlmprof.execution.progress import Progress
-from vlmprof.execution.sweep import describe_machine
+from vlmprof.execution.supervisor import measure_cell
 from vlmprof.plan import Cell, cell_id, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.settings import AxisValue, Machine, Settings
@@ -33,34 +33,34 @@ from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder
 
 COUNTED = 12
-"""Cells of a line whose peaks are counted; the rest is interpolated."""
+"""Cells of a line whose peaks are counted; those between are interpolated."""
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """What one budget holds of one line."""
+    """The frontier of one line under one budget."""
 
     line: Mapping[str, AxisValue]
     """The axes that do not vary."""
     axis: str
-    """The one that does."""
+    """The axis that does."""
     memory_limit_bytes: int
     fits: Cell | None
     """The largest candidate that fits; None when not even the smallest does."""
     fails: Cell | None
     """The smallest candidate that does not; None when even the largest fits."""
     oom_stage: str | None
-    """Where memory ran out at `fails`."""
+    """The stage in which memory ran out at `fails`."""
     guess: Cell | None
-    """What the cost model said would fit; None for nothing."""
+    """The largest candidate that fits by the cost model; None when none does."""
     probes: int
-    """Cells run for this by this call."""
+    """Cells that this call ran for it."""
     trouble: str | None = None
-    """Why the search ended early, if it did."""
+    """Why the search ended early; None if it did not."""
 
 
 class _UndecidedError(Exception):
-    """A probe ended neither well nor for want of memory."""
+    """A probe ended neither `ok` nor `oom`."""
 
 
 def find_frontiers(
@@ -68,8 +68,9 @@ def find_frontiers(
 ) -> list[Frontier]:
     """Search along `axis` (`resolution` or `batch_size`) for every line of `spec` and every budget.
 
-    The candidates are the spec's values of that axis. The same call on the same folder goes on where an
-    earlier one stopped. Raises `UserError` before anything runs for a budget that this device cannot keep.
+    The candidates are the spec's values of that axis, `memory_limits` the budgets in bytes. The same call on
+    the same folder goes on where an earlier one stopped. Raises `UserError`, before anything runs, for a
+    budget that this device cannot enforce.
     """
     lines = candidate_lines(spec, axis)
     machine = describe_machine(spec.settings.device)
@@ -96,7 +97,7 @@ def find_frontiers(
 
 
 def candidate_lines(spec: SweepSpec, axis: str) -> list[list[Cell]]:
-    """The cells of each line, in order of size along `axis`, without those that a backbone cannot take."""
+    """The cells of each line, sorted by size along `axis`, without those that a backbone cannot take."""
     lines: dict[tuple[tuple[str, AxisValue], ...], list[Cell]] = {}
     for cell in make_plan(spec):
         if cell.skip_reason is None:
@@ -108,10 +109,10 @@ def candidate_lines(spec: SweepSpec, axis: str) -> list[list[Cell]]:
 def largest_fitting(
     candidates: int, fits: Callable[[int], bool], guess: int, known: int = -1
 ) -> tuple[int, int]:
-    """The largest number below `candidates` for which `fits`, and the smallest for which it does not.
+    """Find the largest number below `candidates` for which `fits` is true, and the next, for which it is not.
 
-    Adjacent numbers: (−1, 0) when nothing fits, (candidates − 1, candidates) when everything does. `known`
-    fits for certain and is not asked about. Near a good guess two questions are enough.
+    The result is (−1, 0) when nothing fits and (candidates − 1, candidates) when everything does. `known`
+    certainly fits and is not asked about. Near a good guess two questions are enough.
     """
     low, high = known, candidates
     at, step = guess, 1
@@ -130,14 +131,14 @@ def largest_fitting(
 
 
 def counted_peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
-    """The peak in bytes of every cell as the cost model counts it; in between a few that are counted, the
-    others are interpolated, logarithm over logarithm of pixels times batch. Imports torch.
+    """Estimate the peak of every cell in bytes with the cost model. Imports torch.
 
-    The scans are counted as they run here: `triton` on a GPU, `torch` elsewhere.
+    A few are counted; between them the logarithm is interpolated over that of pixels times batch. Scans are
+    counted as they run here: `triton` on a GPU, `torch` elsewhere.
     """
     import numpy as np
 
-    from vlmprof.cost.cells import count_cell
+    from vlmprof.cost.count import count_cell
 
     kernels: Any = "triton" if settings.device.startswith("cuda") else "torch"
     sizes = np.log([math.prod(_size(cell)) for cell in cells])
@@ -149,7 +150,7 @@ def counted_peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
 
 @dataclass
 class _Probing:
-    """Runs probes of one line of cells, or finds them on disk."""
+    """Runs the probes of one line of cells, or finds them on disk."""
 
     cells: Sequence[Cell]
     folder: RunFolder
@@ -158,7 +159,7 @@ class _Probing:
     progress: Progress
 
     def search(self, axis: str, budget: int, guess: int, known: int) -> Frontier:
-        """The frontier of one budget; `known` is the largest cell that fits a smaller one, or −1."""
+        """Search one budget; `known` is the largest cell that fits a smaller one, or −1."""
         rows: dict[int, Row] = {}
         ran = 0
 
@@ -210,15 +211,20 @@ class _Probing:
 
 
 def _peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
-    """`counted_peaks` from a process of its own, for this one stays free of torch. A model that cannot be
-    counted is searched from its smallest cell."""
+    """`counted_peaks` in a process of its own, so that this one stays free of torch.
+
+    A model that cannot be counted is searched from its smallest cell.
+    """
     ended = call_in_process("vlmprof.execution.frontier:counted_peaks", (list(cells), settings))
     return [math.inf] * len(cells) if ended.value is None else ended.value
 
 
 def _countable(budget: int, seen: Sequence[tuple[float, float]]) -> float:
-    """The counted peak that should fill a budget, by the line through the last two (counted peak, budget)
-    at which memory did end. Libraries and fragments take what cannot be counted."""
+    """The counted peak that should fill a budget.
+
+    It lies on the line through the last two frontiers (counted peak, budget): libraries and fragments take
+    what cannot be counted.
+    """
     if len(seen) < 2:
         return budget
     (peak0, budget0), (peak1, budget1) = seen[-2:]

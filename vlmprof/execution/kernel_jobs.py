@@ -1,10 +1,14 @@
-"""What `kernel_worker` is asked to time. Importing this loads no torch."""
+"""The jobs of `kernel_worker`. Importing this loads no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlmprof.kernels.tools.bench_ops import Ceilings
 
 
 @dataclass(frozen=True)
@@ -17,12 +21,12 @@ class BenchJob:
     levels: tuple[int, ...]
     dtypes: tuple[str, ...]
     backends: tuple[str, ...]
-    peers: tuple[str, ...]
+    baselines: tuple[str, ...]
     """Other implementations of `ss2d` to be timed."""
     public: Path | None
     seconds: float
-    ceilings: Mapping[str, Mapping[str, float]]
-    """By dtype, the fields of `bench_ops.Ceilings`, but for those that could not be measured."""
+    ceilings: Mapping[str, Ceilings]
+    """By dtype, but for those that could not be measured."""
 
 
 @dataclass(frozen=True)

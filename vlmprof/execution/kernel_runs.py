@@ -1,10 +1,10 @@
-"""The kernels' commands from outside: one process after another, each attempt explained however it ends.
+"""Runs the kernel commands in child processes; every attempt has an outcome, however its process ends.
 
     process 1   attempt 0 ok   attempt 1 ok   attempt 2 crashes
     process 2                                                  attempt 3 ok   attempt 4 hangs, stopped
 
-A process is replaced when it dies, or says that its device no longer works. One that hangs is not: what made
-it hang is still there, and waiting for each further attempt would cost more than the answers are worth.
+A process is replaced when it dies or reports that its device no longer works. One that hangs is not: the
+cause is still there, and waiting for every further attempt would take too long.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 
 from vlmprof.environment import host_facts
 from vlmprof.errors import UserError
-from vlmprof.execution import oom, processes
+from vlmprof.execution import processes
 from vlmprof.execution.endings import how_it_ended
+from vlmprof.measure import oom
 from vlmprof.measure.telemetry import GpuReading, nvml_probe
 from vlmprof.records import Status
 
@@ -28,11 +29,10 @@ WORKER = "vlmprof.execution.kernel_worker"
 PRELOAD = "vlmprof.execution.preload_kernels"
 
 MOST_REPLACED = 3
-"""Processes of one operation that are replaced before the rest of it is given up."""
-
+"""How often the process of one operation is replaced before the rest is given up."""
 
 SHORTEST_CALL_S = 60.0
-"""What is no attempt, such as looking at the device or its ceilings, may take so long at least."""
+"""The least time limit of calls that are not attempts, such as querying the device or its ceilings."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class Outcome:
     """The type of the exception, where there was one."""
     figures: Mapping[str, Any] = field(default_factory=dict)
     gpu_clock_mean_mhz: float | None = None
-    """Of the multiprocessors, while the attempt ran, where the driver tells."""
+    """Of the multiprocessors, while the attempt ran, if the driver reports it."""
     gpu_memory_clock_mean_mhz: float | None = None
     gpu_throttled: str | None = None
-    """Why clocks were lower than asked for meanwhile; empty when they were not."""
+    """Why clocks were lowered meanwhile; empty if they were not."""
 
     def clocks(self) -> dict[str, Any]:
         """The columns on clocks."""
@@ -74,7 +74,7 @@ class KernelRun:
 
     device: str
     environment: Mapping[str, Any]
-    """What every row says of the machine: names, versions, commit."""
+    """The columns on the machine that every row has: names, versions, commit."""
     backends: tuple[str, ...]
     why_not_triton: str | None
     operations: tuple[str, ...]
@@ -148,7 +148,7 @@ class KernelRun:
 def open_run(
     device: str | None, backends: tuple[str, ...], isolate: bool, item_timeout_s: float | None
 ) -> KernelRun:
-    """Look at the device, from a process of its own if `isolate`. Raises `UserError` if it cannot be used."""
+    """Query the device, in a child process if `isolate`. Raises `UserError` if it cannot be used."""
     if isolate:
         processes.start_fork_server(PRELOAD)
     try:
@@ -191,7 +191,7 @@ def _function(target: str) -> Any:
 
 
 def _show(log: Path) -> None:
-    """What a process printed, such as warnings, where it would have gone."""
+    """Forward what a process printed, such as warnings, to stderr."""
     try:
         text = log.read_text(errors="replace")
     except OSError:

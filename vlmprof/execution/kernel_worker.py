@@ -1,7 +1,7 @@
-"""The kernels' commands from inside: what runs in a process of its own, one operation or encoder in each.
+"""What the kernel commands run in a child process: one operation or encoder each.
 
-Each generator goes through its attempts in a fixed order and begins with number `start`, so that a process
-that was lost can be replaced by one that goes on after the attempt that it was lost in.
+Each generator makes its attempts in a fixed order, beginning with number `start`, so that a lost process can
+be replaced by one that continues after the attempt in which it was lost.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,32 +17,30 @@ from typing import Any
 import torch
 
 from vlmprof.environment import accelerator_facts
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, first_line
 from vlmprof.execution.kernel_jobs import BenchJob, EncoderJob, TuneJob
 from vlmprof.execution.kernel_runs import Begun, Outcome
-from vlmprof.execution.oom import is_out_of_memory
-from vlmprof.execution.processes import first_line
-from vlmprof.kernels import resolve_backend
+from vlmprof.kernels import linear, resolve_backend
 from vlmprof.kernels.common.backends import OPERATIONS, why_not_triton
 from vlmprof.kernels.tools import bench_ops
 from vlmprof.kernels.tools import verify as checks
+from vlmprof.measure.ceilings import device_ceilings
 from vlmprof.measure.clocks import make_current
+from vlmprof.measure.oom import is_out_of_memory
 from vlmprof.records import Status
 
 Attempt = tuple[Mapping[str, Any], Callable[[], dict[str, Any]]]
-"""What is tried, in labels, and what tries it and returns its figures."""
+"""The labels of an attempt, and the function that makes it and returns its figures."""
 
 Messages = Generator[Begun | Outcome, None, bool]
-"""What a process sends; it returns whether it came to its end, or must be replaced."""
+"""What a process sends. It returns whether it completed; otherwise it must be replaced."""
 
 
 def facts(device: str | None, backends: Sequence[str]) -> dict[str, Any]:
-    """What `device`, by default a GPU where there is one, is here, as `accelerator_facts` says it.
+    """The `accelerator_facts` of `device`, by default a GPU if there is one, and what can run there.
 
-    Beside that the `backends` that run there, all of them for none, why the `triton` backend does not, and
-    which operations and models there are.
-
-    Raises `UserError` for a device that is not there and a backend that cannot run on it.
+    `backends` are those requested, or all that run there; `why_not_triton` says why the `triton` backend does
+    not. Raises `UserError` for a missing device and for a backend that cannot run on it.
     """
     where = _device(device)
     try:
@@ -51,13 +50,13 @@ def facts(device: str | None, backends: Sequence[str]) -> dict[str, Any]:
     except (ValueError, RuntimeError) as error:
         raise UserError(str(error)) from None
     return {
-        **accelerator_facts(str(where)), "backends": chosen, "why_not_triton": why_not_triton(where),
+        **asdict(accelerator_facts(str(where))), "backends": chosen, "why_not_triton": why_not_triton(where),
         "operations": OPERATIONS, "models": tuple(bench_ops.WIDTHS),
     }  # fmt: skip
 
 
-def known_peers(public: Path | None) -> tuple[list[str], dict[str, str]]:
-    """The baselines that can be timed, and of each other one why not.
+def known_baselines(public: Path | None) -> tuple[list[str], dict[str, str]]:
+    """The names of the available baselines, and for each other one the reason.
 
     Raises `UserError` for a `public` that is no checkout of MzeroMiko/VMamba.
     """
@@ -71,7 +70,7 @@ def known_peers(public: Path | None) -> tuple[list[str], dict[str, str]]:
 
 
 def encoder_modes(asked: Sequence[str], names: Sequence[str], levels: str, public: Path | None) -> list[str]:
-    """The modes to time, those asked for or all. Raises `UserError` for one that cannot be had."""
+    """The modes to time: the requested ones, or all. Raises `UserError` for one that is not available."""
     from vlmprof.kernels.tools import bench_encoder as encoders
     from vlmprof.kernels.tools.official_vmamba import check_checkout
 
@@ -92,9 +91,11 @@ def encoder_modes(asked: Sequence[str], names: Sequence[str], levels: str, publi
     return chosen
 
 
-def ceilings(device: str, dtype: str) -> dict[str, float]:
-    """What the device reaches in this dtype, as the fields of `bench_ops.Ceilings`."""
-    return asdict(bench_ops.measure_ceilings(_device(device), getattr(torch, dtype)))
+def ceilings(device: str, dtype: str) -> bench_ops.Ceilings:
+    """What the device reaches in this dtype."""
+    # on a CPU the two products come from different libraries, and either may be the faster one
+    products = (torch.matmul, partial(linear, backend="torch"))
+    return bench_ops.Ceilings(**device_ceilings(str(_device(device)), [dtype], products)[dtype])
 
 
 def verify(device: str, op: str, dtypes: Sequence[str], backends: Sequence[str], start: int) -> Messages:
@@ -117,19 +118,19 @@ def bench_operation(device: str, job: BenchJob, start: int) -> Messages:
 
 
 def _bench_attempts(where: torch.device, job: BenchJob) -> Iterator[Attempt]:
-    peers = {}
-    if job.peers:
+    baselines = {}
+    if job.baselines:
         from vlmprof.kernels.tools.baselines import find_baselines
 
-        peers = find_baselines(job.public)[0]
+        baselines = find_baselines(job.public)[0]
     for dtype in job.dtypes:
         kind = getattr(torch, dtype)
-        ceilings = bench_ops.Ceilings(**job.ceilings[dtype]) if dtype in job.ceilings else None
+        ceilings = job.ceilings.get(dtype)
         for size in job.resolutions:
-            for work in bench_ops.workloads(job.model, size, kind, where, job.levels, peers):
+            for work in bench_ops.workloads(job.model, size, kind, where, job.levels, baselines):
                 if work.op != job.op:
                     continue
-                for name in (*job.backends, *job.peers):
+                for name in (*job.backends, *job.baselines):
                     labels = {"op": work.op, "shape": work.shape, "dtype": dtype, "backend": name}
 
                     def row(
@@ -142,7 +143,7 @@ def _bench_attempts(where: torch.device, job: BenchJob) -> Iterator[Attempt]:
 
 
 def tune(device: str, job: TuneJob, start: int) -> Messages:
-    """The tuning of `ss2d` at each shape, kept on disk."""
+    """Tune `ss2d` at each shape and store the choices on disk."""
     where = _device(device)
     return _attempted(_tune_attempts(where, job), start, where)
 
@@ -162,7 +163,7 @@ def _tune_attempts(where: torch.device, job: TuneJob) -> Iterator[Attempt]:
 
 
 def tuning_path() -> Path:
-    """Where `tune` keeps what it finds."""
+    """The file in which `tune` stores its choices."""
     from vlmprof.kernels.common.tuning_cache import cache_path
 
     return cache_path()
@@ -219,7 +220,7 @@ def _tried(labels: Mapping[str, Any], attempt: Callable[[], dict[str, Any]]) -> 
 
 
 def _still_works(device: torch.device) -> bool:
-    """Whether the device can go on in this process: after some errors every later call fails as well."""
+    """Whether the device is still usable in this process: after some errors every later call fails too."""
     gc.collect()
     if device.type != "cuda":
         return True
@@ -232,7 +233,7 @@ def _still_works(device: torch.device) -> bool:
 
 
 def _device(name: str | None) -> torch.device:
-    """The device of that name, made the current one. Raises `UserError` when it is not there."""
+    """The device of that name, made the current one. Raises `UserError` if there is none."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,4 +1,4 @@
-"""Making a device behave like one with less memory."""
+"""Makes a device behave like one with less memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_memory_limit(limit_bytes: int, device_type: str, device_memory_bytes: int | None) -> None:
-    """Raise `UserError` when a limit cannot be kept on this device."""
+    """Raise `UserError` when a limit cannot be enforced on this device."""
     if device_type == "cpu" and not sys.platform.startswith("linux"):
         raise UserError("memory_limit on a CPU needs Linux, which counts a process's private memory")
     if device_type not in ("cpu", "cuda"):
@@ -25,10 +25,10 @@ def check_memory_limit(limit_bytes: int, device_type: str, device_memory_bytes: 
 
 
 def limit_memory(limit_bytes: int, device: torch.device) -> None:
-    """Let this process take so many bytes and no more.
+    """Limit the memory of this process to `limit_bytes`.
 
-    On a GPU the caching allocator's share of the device is lowered. On a CPU the process's private
-    writable memory (RLIMIT_DATA, setrlimit(2)) may grow by so much beyond what the interpreter and its
+    On a GPU this lowers the caching allocator's share of the device. On a CPU it limits by how much the
+    process's private writable memory (RLIMIT_DATA, setrlimit(2)) may grow beyond what the interpreter and its
     libraries hold at the time of the call; shared libraries and file mappings do not count.
     """
     import torch

@@ -1,22 +1,33 @@
-"""How a stage's call runs: as written, compiled, or replayed from a CUDA graph."""
+"""How a stage's call runs: as written, compiled, or replayed from a CUDA graph; and by which attention."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vlmprof.errors import UserError
-from vlmprof.execution.oom import is_out_of_memory
-from vlmprof.execution.processes import first_line
-from vlmprof.kernels.common.graph import capture, warm_up
+from vlmprof.errors import UserError, first_line
+from vlmprof.kernels.common.graph import Graphed
+from vlmprof.measure.oom import is_out_of_memory
+from vlmprof.settings import Axes, Mode
 
 Call = Callable[[Tensor], Tensor]
+
+ATTENTION = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+NO_ATTENTION = ("No available kernel", "No viable backend for scaled_dot_product_attention")
+"""How torch says that the backends it may choose from do not take the tensors, on a GPU and on a CPU."""
 
 
 def _eager(device: torch.device) -> Callable[[Call], Call]:
@@ -31,26 +42,45 @@ def _compiled(device: torch.device) -> Callable[[Call], Call]:
 def _graphed(device: torch.device) -> Callable[[Call], Call]:
     if device.type != "cuda":
         raise UserError(f"mode graphs needs a CUDA device; on {device.type} use eager or compile")
-    return Graphed
+    return StageGraph
 
 
-MODES: dict[str, Callable[[torch.device], Callable[[Call], Call]]] = {
+MODES: dict[Mode, Callable[[torch.device], Callable[[Call], Call]]] = {
     "eager": _eager,
     "compile": _compiled,
     "graphs": _graphed,
 }
-"""By name: from a device to what wraps a call."""
+"""By name, a function from a device to what wraps a call."""
 
 
-def quiet_autograd(mode: str) -> AbstractContextManager[object]:
-    """The context that spares autograd's bookkeeping. The compiler cannot trace in inference mode."""
+@contextmanager
+def attention_backend(axes: Axes, device: torch.device | str) -> Iterator[None]:
+    """Run scaled-dot-product attention on the cell's backend in this context; `auto` leaves torch its choice.
+
+    Raises `UserError` where that backend does not take the model's tensors; torch warns of the reasons.
+    """
+    name = axes.attention
+    try:
+        with nullcontext() if name == "auto" else sdpa_kernel(ATTENTION[name]):
+            yield
+    except RuntimeError as error:
+        if name == "auto" or not any(words in str(error) for words in NO_ATTENTION):
+            raise
+        raise UserError(
+            f"attention {name} does not take this model's tensors in {axes.dtype} on {device}; "
+            "auto takes whichever does"
+        ) from error
+
+
+def quiet_autograd(mode: Mode) -> AbstractContextManager[object]:
+    """A context without autograd's bookkeeping. The compiler cannot trace in inference mode."""
     return torch.no_grad() if mode == "compile" else torch.inference_mode()
 
 
 class CompileTime:
-    """While open, adds up the wall time that torch.compile spends compiling, where `mode` compiles."""
+    """Sums the wall time that torch.compile spends compiling within the context, if `mode` compiles."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: Mode) -> None:
         self.total_s: float | None = 0.0 if mode == "compile" else None
         self._begun_s = 0.0
 
@@ -80,35 +110,14 @@ class CompileTime:
         self.total_s = (self.total_s or 0.0) + perf_counter() - self._begun_s
 
 
-class Graphed:
-    """A call on one tensor of one shape, captured as a CUDA graph at first use and replayed after.
+class StageGraph(Graphed):
+    """A stage as a CUDA graph. One graph's output is the next one's input, so nothing is copied between."""
 
-    The output lives in the graph's own memory and is overwritten by the next replay.
-    """
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._input: Tensor | None = None
-        self._output: Any = None
-
-    def __call__(self, value: Tensor) -> Tensor:
-        if self._graph is None or self._input is None:
-            self._capture(value)
-        elif self._input.data_ptr() != value.data_ptr():
-            self._input.copy_(value)
-        assert self._graph is not None
-        self._graph.replay()
-        return self._output
-
-    def _capture(self, value: Tensor) -> None:
-        # a graph's output that is the next graph's input stays where it is: no copy between stages
-        self._input = value
-        warm_up(self._call, value)
+    def _capture(self, inputs: tuple[Tensor, ...]) -> None:
         try:
-            self._graph, self._output = capture(self._call, value)
+            super()._capture(inputs)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            said = f"a CUDA graph cannot hold this stage: {first_line(str(error))}"
-            raise RuntimeError(said) from error
+            message = f"a CUDA graph cannot hold this stage: {first_line(str(error))}"
+            raise RuntimeError(message) from error

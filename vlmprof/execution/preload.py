@@ -1,4 +1,4 @@
-"""What the fork server imports once, so that a cell's process starts in milliseconds.
+"""Imported once by the fork server, so that a cell's process starts in milliseconds.
 
 Imports only: nothing here may touch an accelerator or start threads, for neither survives a fork.
 """

@@ -1,4 +1,4 @@
-"""Showing a search for the frontier as it runs: what is probed, and what came of it."""
+"""Shows a search for the frontier as it runs: what is probed, and the result."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from types import TracebackType
 from rich.console import Console
 
 from vlmprof.activity import say
-from vlmprof.execution.board import Reading
 from vlmprof.execution.progress import describe
+from vlmprof.execution.status_board import Reading
 from vlmprof.plan import Cell
 from vlmprof.records import Row
 from vlmprof.units import show_bytes
 
 
 class ProbeProgress:
-    """A line per probe, and on a terminal what the running one is doing. How many will follow, none knows."""
+    """A line per probe, and on a terminal the status of the running one. How many follow is not known."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

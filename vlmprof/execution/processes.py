@@ -1,4 +1,4 @@
-"""A fresh process for one call: started cheaply, watched, ended with its parent.
+"""Runs one call in a fresh process: started cheaply, watched, ended with its parent.
 
 A fork server imports the libraries once (`preload`) and never touches a device; each call runs in a
 fork of it, which costs milliseconds and begins with an untouched accelerator.
@@ -7,6 +7,7 @@ fork of it, which costs milliseconds and begins with an untouched accelerator.
 from __future__ import annotations
 
 import importlib
+import logging
 import multiprocessing
 import os
 import sys
@@ -22,14 +23,17 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from vlmprof.errors import UserError
-from vlmprof.execution.board import Board
+from vlmprof.errors import UserError, first_line
+from vlmprof.execution.status_board import StatusBoard
+from vlmprof.logs import PACKAGE, log_to_stderr
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
 PRELOAD = "vlmprof.execution.preload"
 """What the fork server imports for cells."""
 GRACE_S = 5.0
-"""How long a process that has answered may take to end."""
+"""A process that has answered may take this long to end."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Ended:
 
 
 class StoppedError(Exception):
-    """A call in a process of its own was told to end before it had a result."""
+    """A call in a process of its own was stopped before it had a result."""
 
 
 @cache
@@ -61,9 +65,9 @@ def context() -> Any:
 
 
 def start_fork_server(preload: str = PRELOAD) -> None:
-    """Let the fork server import `preload` from now on, meanwhile, so that it is there for the first call.
+    """Start the fork server, which imports `preload` meanwhile.
 
-    Without effect where it runs already, or where the system has none.
+    Without effect if it already runs, or where the system has none.
     """
     if context().get_start_method() == "forkserver":
         context().set_forkserver_preload([preload])
@@ -76,10 +80,10 @@ _starting = threading.Lock()
 
 @contextmanager
 def _same_search_path() -> Iterator[None]:
-    """While open, a Python that starts finds modules where this one does, in the same order.
+    """Let a Python that starts within this context search for modules where this one does, in the same order.
 
-    By itself the fork server would search the current folder first, and take what it finds there for the
-    installed packages: the source tree that vlmprof was installed from, or a user's `torch.py`.
+    By itself the fork server would search the current folder first, and import from there: the source tree
+    that vlmprof was installed from, or a user's `torch.py`.
     """
     entries = [*filter(None, sys.path), *([os.getcwd()] if "" in sys.path else [])]
     path = os.pathsep.join(entry for entry in entries if os.pathsep not in entry)
@@ -108,20 +112,28 @@ def call_in_process(
     on_item: Callable[[Any], None] = lambda item: None,
     stop: threading.Event | None = None,
 ) -> Ended:
-    """Run `target`, written `module:function`, on `args` in a process of its own and wait for it.
+    """Run a function in a process of its own and wait for it.
 
-    The module is imported there alone, so that this process stays light. What it prints goes to `log`.
-    A generator's items are given to `on_item` as they come; its value is what it returns. It is killed after
-    `timeout_s`, and after `item_timeout_s` without an item or an end. `on_poll` is called with the process's
-    number a few times a second meanwhile, and `stop` ends it with `StoppedError`. If this process is
-    interrupted or dies, so does the other.
+    If this process is interrupted or dies, so does the other.
+
+    Args:
+        target: The function, written `module:function`; the module is imported in the other process alone.
+        args: Its arguments.
+        log: Receives what the process prints and logs.
+        timeout_s: The process is killed after so many seconds.
+        item_timeout_s: It is also killed after so many seconds without an item or an end.
+        on_poll: Called with the process's id a few times a second.
+        on_item: Called with each item, if the function is a generator; its value is what it returns.
+        stop: Ends the process and raises `StoppedError` when set.
     """
     spawn = context()
     answers, answer = spawn.Pipe(duplex=False)
     lifeline, held = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log))
+    level = min(PACKAGE.getEffectiveLevel(), logging.WARNING)
+    process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log, level))
     with _same_search_path():
         process.start()
+    logger.debug("process %d started: %s", process.pid, target)
     begun_s = heard_s = time.monotonic()
     answer.close()
     lifeline.close()
@@ -137,6 +149,7 @@ def call_in_process(
                 if _later(now_s - begun_s, timeout_s) or _later(now_s - heard_s, item_timeout_s):
                     process.kill()
                     process.join()
+                    logger.debug("process %d took too long, killed", process.pid)
                     return Ended(timed_out=True, last_words=_tail(log))
             kind, content = _answer(answers)
             if kind == "item":
@@ -144,9 +157,11 @@ def call_in_process(
                 heard_s = time.monotonic()
         if kind == "died":
             process.join()
+            logger.debug("process %d died, exit code %s", process.pid, process.exitcode)
             return Ended(exit_code=process.exitcode, last_words=_tail(log))
         # what it opened besides, such as a compiler's workers and locks, is its own to close
         process.join(GRACE_S)
+        logger.debug("process %d answered (%s), exit code %s", process.pid, kind, process.exitcode)
         return Ended(**{kind: content}, last_words=_tail(log))
     finally:
         # whatever happened, nothing of this call is left running
@@ -162,7 +177,7 @@ def _later(elapsed_s: float, timeout_s: float | None) -> bool:
 
 
 def _answer(answers: Connection) -> tuple[str, Any]:
-    """What the process sent, or `died` if it ended before it could."""
+    """What the process sent; `died` if it ended before it could."""
     try:
         return answers.recv() if answers.poll() else ("died", None)
     except (EOFError, OSError):
@@ -175,11 +190,13 @@ def _serve(
     answer: Connection,
     lifeline: Connection,
     log: Path | None,
+    level: int,
 ) -> None:
     """The other process's side."""
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     if log is not None:
         _print_to(log)
+        log_to_stderr(level)
     try:
         module, _, function = target.partition(":")
         value = getattr(importlib.import_module(module), function)(*args)
@@ -198,7 +215,7 @@ def _serve(
 
 
 def drained(items: Generator[Any, None, Any], send: Callable[[Any], None]) -> Any:
-    """What a generator returns, when each of its items has been sent."""
+    """Send each item of a generator; return its value."""
     while True:
         try:
             item = next(items)
@@ -232,13 +249,6 @@ def _tail(log: Path | None) -> str:
         return ""
 
 
-def first_line(text: str, limit: int = 300) -> str:
-    """The first line of a message that says something, cut to a readable length."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def board() -> Board:
+def status_board() -> StatusBoard:
     """A new board that a process of `call_in_process` can be given."""
-    return Board.shared(context())
+    return StatusBoard.shared(context())

@@ -1,4 +1,4 @@
-"""Showing a sweep as it runs: a live bar on a terminal, plain lines elsewhere."""
+"""Shows a sweep as it runs: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from vlmprof.activity import say
-from vlmprof.execution.board import Reading
+from vlmprof.execution.status_board import Reading
 from vlmprof.plan import Cell
 from vlmprof.records import Row, Status
 from vlmprof.units import show_duration, show_seconds
 
 RECENT = 4
 LONG_CELL_S = 10.0
-"""Where a cell's line is all that is printed: a cell that runs for longer says so before."""
+"""Where only a line per cell is printed, a cell that runs for longer is shown while it runs."""
 STYLES = {Status.OK: "green", Status.OOM: "yellow", Status.SKIPPED: "dim", Status.TIMEOUT: "magenta"}
 
 
 class Progress(Protocol):
-    """What a sweep tells about itself."""
+    """Is told how a sweep goes."""
 
     def __enter__(self) -> Progress: ...
 
@@ -39,7 +39,7 @@ class Progress(Protocol):
         """The cells to run, and how many were done before."""
 
     def tick(self, cell: Cell, reading: Reading) -> None:
-        """`cell` is running and its process says so much."""
+        """`cell` is running; `reading` is its status."""
 
     def finished(self, cell: Cell, row: Row) -> None:
         """`cell` has ended with `row`."""
@@ -57,7 +57,7 @@ class TimeLeft:
         self._done: list[tuple[int, float]] = []
 
     def finished(self, cell: Cell, seconds: float, ran: bool) -> None:
-        """A cell ended after so many seconds; `ran` is False for a skipped one."""
+        """Count a cell that ended after some seconds; `ran` is False for a skipped one."""
         self._left.pop(cell.cell_id, None)
         if ran:
             self._done.append((_tokens(cell), seconds))

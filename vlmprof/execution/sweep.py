@@ -2,69 +2,37 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlmprof.environment import host_facts
 from vlmprof.errors import UserError
 from vlmprof.execution import limits, sharing
-from vlmprof.execution.cell import NO_SAMPLES, unmeasured_row
-from vlmprof.execution.launchers import Finished, Job, Launcher, LocalLauncher
-from vlmprof.execution.processes import call_in_process
+from vlmprof.execution.launchers import Finished, Job, Launcher
+from vlmprof.execution.launchers.local import LocalLauncher
+from vlmprof.execution.machine import describe_machine
 from vlmprof.execution.progress import Progress
+from vlmprof.execution.rows import unmeasured_row
+from vlmprof.measure.samples import Samples
 from vlmprof.plan import Cell, in_order, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
-from vlmprof.store import RunFolder, Samples, check_can_hold_a_run
+from vlmprof.store import RunFolder, check_can_hold_a_run
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """What a call of `run_sweep` did."""
+    """What a call of `run_sweep` did, in cells."""
 
     measured: int
     kept: int
     """Cells that an earlier call had already finished."""
-
-
-def describe_machine(device: str, dtypes: Collection[str] = ()) -> Machine:
-    """The machine of a run. The device is looked at from a process of its own, so that this one
-    stays free of torch and the fork server free of any device. With `dtypes`, `ceilings` says what it
-    reaches in each; where that cannot be measured, why not.
-
-    Raises `UserError` when `device` is not there.
-    """
-    ended = call_in_process("vlmprof.environment:accelerator_facts", (device,))
-    if ended.user_error:
-        raise UserError(ended.user_error)
-    if ended.value is None:
-        why = ended.error or f"the process that looked at it ended with code {ended.exit_code}"
-        raise UserError(f"device {device!r} cannot be used: {why}")
-    machine = Machine(**_own(ended.value), facts={**host_facts(), **_others(ended.value)})
-    if dtypes:
-        target = "vlmprof.measure.ceilings:device_ceilings"
-        reached = call_in_process(target, (machine.device, sorted(dtypes)))
-        if reached.value is None:
-            why = reached.error or f"exit code {reached.exit_code}"
-            return replace(machine, facts={**machine.facts, "ceilings_missing": why})
-        return replace(machine, ceilings=reached.value)
-    return machine
-
-
-_OWN = ("device", "device_name", "device_memory_bytes", "device_uuid")
-
-
-def _own(accelerator: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in accelerator.items() if name in _OWN}
-
-
-def _others(accelerator: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in accelerator.items() if name not in _OWN}
 
 
 def run_sweep(
@@ -77,9 +45,14 @@ def run_sweep(
     devices: Sequence[str] = (),
     cluster: str | None = None,
 ) -> SweepOutcome:
-    """Run every cell of `spec` that `out` has no row of yet; rows with a status in `retry` count as none.
+    """Run every cell of `spec` that the run folder `out` has no row of yet.
 
-    Cells run one at a time, or one on each of `devices`, or on the Ray cluster at the address `cluster`.
+    Args:
+        command: What the manifest says made the run.
+        retry: Rows with such a status count as none.
+        devices: Run one cell at a time on each of these, instead of on the device of the settings.
+        cluster: Run on the Ray cluster at this address; `local` starts one here.
+
     Raises `UserError` before anything is measured if the specification cannot be run here, and
     `KeyboardInterrupt` when interrupted, with every finished cell on disk.
     """
@@ -96,6 +69,7 @@ def run_sweep(
         done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
         todo = [cell for cell in cells if cell.cell_id not in done]
         progress.begin(todo, kept=len(cells) - len(todo))
+        logger.info("%d cells to run in %s, %d done before", len(todo), out, len(cells) - len(todo))
         _Run(settings, machine, folder, progress, launcher, done.values()).finish(todo)
     return SweepOutcome(measured=len(todo), kept=len(cells) - len(todo))
 
@@ -114,10 +88,16 @@ def _local_launcher(
 def _cluster_launcher(
     spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
 ) -> tuple[Launcher, Machine]:
-    from vlmprof.execution.ray_launcher import connect
+    from vlmprof.execution.launchers.ray import connect
 
     dtypes = [str(dtype) for dtype in spec.axes["dtype"]]
     return connect(cluster or "", spec.settings.device, dtypes)
+
+
+@dataclass(frozen=True)
+class _SharedFrom:
+    row: Row
+    omitted_bytes: int
 
 
 class _Run:
@@ -141,17 +121,17 @@ class _Run:
         self._launcher = launcher
         self._too_large = _smallest_oom(done)
         self._llms = sharing.SharedLLM(settings.share_llm and "prefill" in settings.stages, done)
-        self._donors: dict[str, tuple[Row, int] | None] = {}
-        """By cell that is running: the row its LLM stages will come from, if any, and `absent_bytes`."""
+        self._running: dict[str, _SharedFrom | None] = {}
+        """By cell id: where its LLM stages come from, if they are not its own."""
         self._repeated: set[str] = set()
 
     def finish(self, todo: Sequence[Cell]) -> None:
         """Run or skip every cell; returns when the last row is on disk."""
         pending = deque(todo)
-        while pending or self._donors:
+        while pending or self._running:
             while pending and self._launcher.has_room():
                 self._begin(pending.popleft())
-            if self._donors:
+            if self._running:
                 self._end(self._launcher.wait())
 
     def _begin(self, cell: Cell) -> None:
@@ -160,29 +140,30 @@ class _Run:
         if smallest and not self._settings.run_after_oom and _area(cell) > smallest[0]:
             reason = f"out of memory at {smallest[1]} already"
         if reason is not None:
-            self._record(cell, unmeasured_row(cell, self._device_name, Status.SKIPPED, reason), NO_SAMPLES)
+            logger.debug("%s skipped: %s", cell.label, reason)
+            self._record(cell, unmeasured_row(cell, self._device_name, Status.SKIPPED, reason), Samples())
             return
-        donor, settings = self._llms.donor(cell), self._settings
-        self._donors[cell.cell_id] = None
-        if donor is not None:
-            absent = sharing.absent_bytes(cell, settings, donor)
-            self._donors[cell.cell_id] = donor, absent
-            settings = sharing.without_llm(settings, self._room_bytes, absent)
+        source_row, settings = self._llms.source_row(cell), self._settings
+        self._running[cell.cell_id] = None
+        if source_row is not None:
+            omitted_bytes = sharing.omitted_llm_bytes(cell, settings, source_row)
+            self._running[cell.cell_id] = _SharedFrom(source_row, omitted_bytes)
+            settings = sharing.without_llm(settings, self._room_bytes, omitted_bytes)
         self._launcher.start(Job(cell, settings, self._folder.log_path(cell.cell_id)))
 
     def _end(self, finished: Finished) -> None:
         cell, row, samples = finished.job.cell, finished.row, finished.samples
-        shared = self._donors.pop(cell.cell_id)
+        shared = self._running[cell.cell_id]
         if shared is not None:
-            donor, absent = shared
-            row, samples = sharing.complete(row, samples, donor, self._folder.samples(donor.cell_id), absent)
+            source_samples = self._folder.samples(shared.row.cell_id)
+            row, samples = sharing.complete(row, samples, shared.row, source_samples, shared.omitted_bytes)
         if self._settings.cool_down_s and row.disturbances and cell.cell_id not in self._repeated:
+            logger.info("%s was disturbed: %s; measured again", cell.label, ", ".join(row.disturbances))
             self._repeated.add(cell.cell_id)
             self._folder.append(row, samples)
-            time.sleep(self._settings.cool_down_s)
-            self._donors[cell.cell_id] = shared
-            self._launcher.start(finished.job)
+            self._launcher.repeat(finished, self._settings.cool_down_s)
             return
+        del self._running[cell.cell_id]
         self._record(cell, row, samples)
 
     def _record(self, cell: Cell, row: Row, samples: Samples) -> None:

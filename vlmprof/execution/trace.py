@@ -1,14 +1,14 @@
-"""One traced iteration of a cell: a timeline for TensorBoard and Perfetto, and its operators by stage.
+"""Traces one iteration of a cell: a timeline for TensorBoard and Perfetto, and its operators by stage.
 
-The profiler slows down what it watches, so a trace is made apart and never measured. Stages and the
-modules of the vision backbone are annotated by name, so a timeline reads `vision > layers.0 > blocks.1`.
+The profiler slows down what it watches, so traced iterations are never measured. Stages and the modules of
+the vision backbone are annotated by name, so a timeline reads `vision > layers.0 > blocks.1`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +16,35 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function, supported_activities
 
-from vlmprof.execution.board import Board, Phase
-from vlmprof.execution.chain import attention_backend, build_chain
 from vlmprof.execution.kernel_table import OperatorTime
-from vlmprof.execution.modes import quiet_autograd
+from vlmprof.execution.modes import attention_backend, quiet_autograd
+from vlmprof.execution.pipelines import build_pipeline
+from vlmprof.execution.status_board import StatusBoard
 from vlmprof.measure.clocks import device_clock, make_current
-from vlmprof.measure.timeline import Mark, Stage, Timeline, Together
+from vlmprof.measure.observer import Phase
+from vlmprof.measure.timeline import Mark, Stage, StageGroup, Timeline, single_stage
 from vlmprof.plan import Cell
 from vlmprof.settings import Settings
 
 WARM_UP = 3
 DEEPEST = 3
-"""How many dots an annotated module's name may have: `layers.0.blocks.1` has three."""
+"""Most dots in an annotated module's name: `layers.0.blocks.1` has three."""
 
 
-def trace_cell(cell: Cell, settings: Settings, folder: Path, board: Board) -> list[OperatorTime]:
-    """Trace one iteration of `cell` after a short warm-up.
+def trace_cell(cell: Cell, settings: Settings, folder: Path, board: StatusBoard) -> list[OperatorTime]:
+    """Trace one iteration of `cell` after a short warm-up; return the operators of each stage, longest first.
 
-    Leaves `folder/<cell id>.<number>.pt.trace.json`, which torch-tb-profiler and Perfetto both read, and
-    returns the operators of each stage, the longest first. Raises whatever the model raises.
+    Writes `folder/<cell id>.<number>.pt.trace.json`, which torch-tb-profiler and Perfetto both read. Raises
+    whatever the model raises.
     """
     device = torch.device(settings.device)
     make_current(device)
     board.enter(Phase.BUILDING, "build")
-    chain = build_chain(cell.axes, (cell.height_px, cell.width_px), settings, device)
+    pipeline = build_pipeline(cell.axes, (cell.height_px, cell.width_px), settings, device)
     names = list(settings.stages)
-    annotated = [
-        Stage(stage.name, _named(stage)) if isinstance(stage, Stage) else _each_named(stage)
-        for stage in chain.stages
-    ]
+    annotated = [_annotated_stages(stage) for stage in pipeline.stages]
     timeline = Timeline(
-        annotated, device_clock(device, len(names)), chain.first_input, board.stage_marker(names)
+        annotated, device_clock(device, len(names)), pipeline.first_input, board.stage_marker(names)
     )
     handler = torch.profiler.tensorboard_trace_handler(str(folder), worker_name=cell.cell_id)
     mode = cell.axes.mode
@@ -56,9 +54,9 @@ def trace_cell(cell: Cell, settings: Settings, folder: Path, board: Board) -> li
             board.count(n)
             timeline.iterate()
         board.enter(Phase.PROFILING, names[0])
-        # hooks would break a compiled or captured module in two, and cross those of a whole VLM
+        # hooks would break a compiled or captured module in two, and cross those of a VLM of transformers
         alone = mode == "eager" and cell.axes.vlm is None
-        annotate = _annotated_modules(chain.vision) if alone else _nothing()
+        annotate = _annotated_modules(pipeline.vision) if alone else nullcontext()
         activities = supported_activities() & {
             ProfilerActivity.CPU,
             ProfilerActivity.CUDA,
@@ -74,15 +72,9 @@ def trace_cell(cell: Cell, settings: Settings, folder: Path, board: Board) -> li
     return _by_stage(records.events(), names)
 
 
-def _named(stage: Stage) -> Any:
-    def run(value: Any) -> Any:
-        with record_function(stage.name):
-            return stage.run(value)
-
-    return run
-
-
-def _each_named(stages: Together) -> Together:
+def _annotated_stages(stage: Stage | StageGroup) -> StageGroup:
+    """The same stages, each under its name in a trace."""
+    stages = single_stage(stage) if isinstance(stage, Stage) else stage
     scopes: dict[str, Any] = {}
 
     def run(value: Any, begin: Mark, end: Mark) -> Any:
@@ -97,17 +89,12 @@ def _each_named(stages: Together) -> Together:
 
         return stages.run(value, enter, leave)
 
-    return Together(stages.names, run)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+    return StageGroup(stages.names, run)
 
 
 @contextmanager
 def _annotated_modules(module: nn.Module) -> Iterator[None]:
-    """Show each of the module's parts under its name in a trace while the context lasts."""
+    """Annotate the module's parts with their names in a trace within this context."""
     handles, open_ranges = [], []
 
     def enter(name: str) -> Any:

@@ -1,227 +1,195 @@
-"""One cell, in its own process: build the model, warm up, measure, read the memory.
+"""One cell, in its own process: build its pipeline, measure it, make a row of the measurement.
 
-build -> first iteration -> warm-up -> measured iterations -> row -> extra passes -> the row, completed
+Axes, Settings -> Pipeline -> Measurement -> Row
 """
 
 from __future__ import annotations
 
+import logging
 import time
-import traceback
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from typing import Any
 
 import torch
 
-from vlmprof.execution.board import Board, Phase
-from vlmprof.execution.chain import attention_backend, build_chain, state_bytes
-from vlmprof.execution.extra_passes import Extras, count, run_passes
+from vlmprof.cost.count import count_cell
+from vlmprof.errors import first_line
 from vlmprof.execution.limits import limit_memory
-from vlmprof.execution.modes import CompileTime, quiet_autograd
-from vlmprof.execution.oom import is_out_of_memory
-from vlmprof.execution.processes import first_line
-from vlmprof.measure import memory
-from vlmprof.measure.cache import CacheFlush
-from vlmprof.measure.clocks import device_clock, make_current
-from vlmprof.measure.statistics import oddities
-from vlmprof.measure.stopping import Adaptive, FixedCount, Settling, StoppingRule
-from vlmprof.measure.timeline import Timeline
+from vlmprof.execution.modes import CompileTime, attention_backend, quiet_autograd
+from vlmprof.execution.pipelines import Pipeline, build_pipeline
+from vlmprof.execution.rows import unmeasured_row
+from vlmprof.execution.status_board import StatusBoard
+from vlmprof.measure.clocks import make_current
+from vlmprof.measure.measurement import Measurement, MeasurementProtocol, failed_pass, measure_in_steps
+from vlmprof.measure.memory import NO_PEAKS, rss_bytes
+from vlmprof.measure.observer import Phase
+from vlmprof.measure.oom import is_out_of_memory
+from vlmprof.measure.samples import Samples
+from vlmprof.measure.stopping import Adaptive, FixedCount, Settling
 from vlmprof.plan import Cell
 from vlmprof.records import Row, StageFigures, Status
-from vlmprof.settings import Settings
-from vlmprof.store import Samples
+from vlmprof.settings import Axes, Settings
+from vlmprof.vlm.decoding import Context
+
+logger = logging.getLogger(__name__)
 
 SETTLING_SHARE = 1 / 3
-"""Of the budget for measuring: so long it may take to settle, though never longer than `Settling` allows."""
-
-NO_PEAKS = memory.Peaks(None, None, None)
-
+"""Warming up takes no more than this share of the measuring budget, and no more than `Settling` allows."""
 
 Measured = tuple[Row, Samples]
 
 
 def run_cell(
-    cell: Cell, settings: Settings, device_name: str, board: Board
+    cell: Cell, settings: Settings, device_name: str, board: StatusBoard
 ) -> Generator[Measured, None, Measured]:
-    """Measure `cell` on `settings.device`: its row and samples as soon as there are any, then the whole row.
+    """Measure `cell` on `settings.device`; yield row and samples as soon as there are any, return them whole.
 
     Running out of memory is a row; anything else that the model raises is raised.
     """
-    begin = time.perf_counter()
-    row = Row(
-        cell_id=cell.cell_id, axes=cell.axes.named, height_px=cell.height_px, width_px=cell.width_px,
-        status=Status.OK, visual_tokens=cell.visual_tokens, prompt_tokens=settings.prompt_tokens,
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"), device=device_name,
-    )  # fmt: skip
-    samples: Samples = {}
+    begun_s = time.perf_counter()
+    row = replace(unmeasured_row(cell, device_name), prompt_tokens=settings.prompt_tokens)
+    samples = Samples()
     try:
         with attention_backend(cell.axes, settings.device):
-            row, samples = yield from _measure(row, cell, settings, board)
+            row, samples = yield from _measured_rows(row, cell, settings, board)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        traceback.print_exc()
-        row = replace(
-            row,
-            status=Status.OOM,
-            oom_stage=board.read().place,
-            message=first_line(str(error)) or "MemoryError",
-        )
-    return replace(row, wall_s=time.perf_counter() - begin), samples
+        place = board.read().place
+        logger.warning("out of memory in %s", place, exc_info=True)
+        message = first_line(str(error)) or "MemoryError"
+        row = replace(row, status=Status.OOM, oom_stage=place, message=message)
+    return replace(row, wall_s=time.perf_counter() - begun_s), samples
 
 
-def _measure(row: Row, cell: Cell, settings: Settings, board: Board) -> Generator[Measured, None, Measured]:
+def _measured_rows(
+    row: Row, cell: Cell, settings: Settings, board: StatusBoard
+) -> Generator[Measured, None, Measured]:
+    """Yield the row after each step of its measurement, for the next may end this process."""
     device = torch.device(settings.device)
     make_current(device)
-    baseline_rss_bytes = memory.rss_bytes()
+    row = replace(row, baseline_rss_bytes=rss_bytes())
     if settings.memory_limit_bytes:
         limit_memory(settings.memory_limit_bytes, device)
-    meter = memory.MemoryMeter(device)
-    names = list(settings.stages)
-
     board.enter(Phase.BUILDING, "build")
-    begin = time.perf_counter()
-    chain = build_chain(cell.axes, (row.height_px, row.width_px), settings, device)
-    build_s = time.perf_counter() - begin
-    meter.reset()
-    timeline = Timeline(
-        chain.stages,
-        device_clock(device, len(names)),
-        chain.first_input,
-        board.stage_marker(names),
-        CacheFlush(device) if cell.axes.cache == "cold" else lambda: None,
-        keep_output=settings.outputs == "kept",
-    )
-
-    rule = _stopping_rule(settings, names, device)
+    begun_s = time.perf_counter()
+    pipeline = build_pipeline(cell.axes, (cell.height_px, cell.width_px), settings, device)
+    row = replace(row, build_s=time.perf_counter() - begun_s)
+    logger.info("built %s in %.3g s", cell.label, row.build_s)
     compiling = CompileTime(cell.axes.mode)
     with quiet_autograd(cell.axes.mode), compiling:
-        board.enter(Phase.WARMING_UP, names[0], settings.warm_up or 0)
-        settling = Settling(budget_s=min(Settling.budget_s, settings.budget_s * SETTLING_SHARE))
-        warm_up = _warm_up(timeline, settings.warm_up, settling, board)
-        board.enter(Phase.MEASURING, names[0], settings.iterations or 0)
-        samples = timeline.sample(rule, board.count).columns()
-        peaks = meter.peaks()
-        measured = replace(
-            row,
-            visual_tokens=chain.visual_tokens or row.visual_tokens,
-            end_to_end_s=_mean(samples["end_to_end_s"]),
-            baseline_rss_bytes=baseline_rss_bytes,
-            nvml_process_bytes=memory.nvml_process_bytes(device),
-            weight_bytes=sum(chain.weight_bytes.values()),
-            cache_bytes=warm_up.cache_bytes,
-            warm_up=warm_up.iterations,
-            iterations=len(samples["end_to_end_s"]),
-            build_s=build_s,
-            first_iteration_s=warm_up.first_iteration_s,
-            compile_s=compiling.total_s,
-            backends=dict(chain.backends),
-            warnings=(
-                *chain.warnings,
-                *warm_up.warnings,
-                *rule.unmet(samples),
-                *_oddities(samples, rule_columns(names, device)),
-            ),
-        )
-
-        def completed(extras: Extras) -> Row:
-            reached = peaks
-            for of_stage in extras.stage_peaks.values():
-                reached |= of_stage
-            whole = replace(
-                measured,
-                stages=_stages(names, samples, chain.weight_bytes, extras),
-                **asdict(reached),
-                warnings=(*measured.warnings, *extras.warnings),
-            )
-            return _with_token_times(whole, samples, settings.new_tokens, cell.axes.batch_size)
-
-        # what follows may end this process, and must not take the measurement along
-        yield completed(Extras()), samples
-        extras = run_passes(
-            timeline, meter, device, board,
-            graphs=cell.axes.mode == "graphs", profile=settings.profile, first_stage=names[0],
+        steps = measure_in_steps(
+            pipeline.stages, protocol_of(cell.axes, settings),
+            first_input=pipeline.first_input, device=device, observer=board, inspect=inspect_output,
         )  # fmt: skip
-    count(extras, cell, settings, chain.backends, device)
-    return completed(extras), samples
+        for measurement in steps:
+            row = replace(row, compile_s=compiling.total_s)
+            yield row_from(row, cell, settings, pipeline, measurement), measurement.samples
+    counted: Mapping[str, StageFigures] = {}
+    try:
+        counted = _counted(cell, settings, pipeline, device)
+    except Exception as error:  # what is measured counts, whatever counting raises
+        failed = failed_pass("counting its costs", error)
+        measurement = replace(measurement, warnings=(*measurement.warnings, failed))
+    return row_from(row, cell, settings, pipeline, measurement, counted), measurement.samples
 
 
-def _stages(
-    names: Sequence[str], samples: Samples, weight_bytes: Mapping[str, int], extras: Extras
-) -> dict[str, StageFigures]:
-    return {
-        name: _with_rates(
-            StageFigures(
-                host_s=_mean(samples[f"host_{name}_s"]),
-                gpu_s=_mean(samples.get(f"gpu_{name}_s", [])),
-                gpu_busy_s=extras.busy_s.get(name),
-                **extras.costs.get(name, {}),
-                weight_bytes=weight_bytes.get(name),
-                **asdict(extras.stage_peaks.get(name, NO_PEAKS)),
-            )
-        )
-        for name in names
-    }
+def protocol_of(axes: Axes, settings: Settings) -> MeasurementProtocol:
+    """How the settings of a sweep want a cell with these axes measured."""
+    watched = watched_columns(settings)
+    if settings.sampling == "fixed":
+        assert settings.iterations is not None  # `spec` fills in what a fixed protocol leaves open
+        stopping: FixedCount | Adaptive = FixedCount(settings.iterations)
+    else:
+        stopping = Adaptive(
+            watched=watched, target=settings.target, budget_s=settings.budget_s, least_s=settings.least_s,
+            most=settings.iterations or Adaptive.most,
+        )  # fmt: skip
+    settling = Settling(budget_s=min(Settling.budget_s, settings.budget_s * SETTLING_SHARE))
+    return MeasurementProtocol(
+        warm_up=settling if settings.warm_up is None else settings.warm_up,
+        stopping=stopping,
+        judged=watched,
+        cold_cache=axes.cache == "cold",
+        keep_output=settings.outputs == "kept",
+        # a graph took its memory while it was captured, and a replay shows none of it
+        stage_memory=axes.mode != "graphs",
+        profile=settings.profile,
+    )
 
 
-@dataclass(frozen=True)
-class WarmUp:
-    """What the discarded iterations showed."""
-
-    iterations: int
-    first_iteration_s: float | None
-    cache_bytes: int | None
-    warnings: tuple[str, ...]
-
-
-def _warm_up(timeline: Timeline, count: int | None, settling: Settling, board: Board) -> WarmUp:
-    """So many discarded iterations, or as many as it takes to settle."""
-    end_to_end_s: list[float] = []
-    cache_bytes, warnings = None, []
-    while len(end_to_end_s) < count if count is not None else not settling.enough(end_to_end_s):
-        board.count(len(end_to_end_s))
-        elapsed_s, output = timeline.iterate()
-        if not end_to_end_s:
-            cache_bytes = state_bytes(output)
-            # the last position is enough: through causal attention it has seen all others
-            if isinstance(output, torch.Tensor) and not bool(torch.isfinite(output[:, -1]).all()):
-                warnings.append("the output holds values that are not finite")
-        del output
-        end_to_end_s.append(elapsed_s)
-    if count is None and not settling.settled(end_to_end_s):
-        spent_s = sum(end_to_end_s[1:])
-        warnings.append(f"still not settled after {len(end_to_end_s)} warm-up iterations in {spent_s:.3g} s")
-    first_iteration_s = end_to_end_s[0] if end_to_end_s else None
-    return WarmUp(len(end_to_end_s), first_iteration_s, cache_bytes, tuple(warnings))
-
-
-def rule_columns(names: Sequence[str], device: torch.device) -> tuple[str, ...]:
-    """The latencies that a figure shows, on the clock that tells most: what sampling must make precise."""
-    clock = "host" if device.type == "cpu" else "gpu"
-    shown = [name for name in ("vision", "prefill", "decode") if name in names]
+def watched_columns(settings: Settings) -> tuple[str, ...]:
+    """The latencies that a figure shows, by the GPU's clock if there is one: sampling makes these precise."""
+    clock = "host" if settings.device.startswith("cpu") else "gpu"
+    shown = [name for name in ("vision", "prefill", "decode") if name in settings.stages]
     return (*(f"{clock}_{name}_s" for name in shown), "end_to_end_s")
 
 
-def _stopping_rule(settings: Settings, names: Sequence[str], device: torch.device) -> StoppingRule:
-    if settings.sampling == "fixed":
-        assert settings.iterations is not None  # `spec` fills in what a fixed protocol leaves open
-        return FixedCount(settings.iterations)
-    return Adaptive(
-        watched=rule_columns(names, device),
-        target=settings.target,
-        budget_s=settings.budget_s,
-        least_s=settings.least_s,
-        most=settings.iterations or Adaptive.most,
+@dataclass(frozen=True)
+class OutputFacts:
+    """What a row says of an iteration's output."""
+
+    cache_bytes: int | None
+    """Of the key–value cache, if there is one."""
+    is_finite: bool
+
+
+def inspect_output(output: Any) -> OutputFacts:
+    """Look at what the last stage returned."""
+    # the last position is enough: through causal attention it has seen all others
+    finite = not isinstance(output, torch.Tensor) or bool(torch.isfinite(output[:, -1]).all())
+    return OutputFacts(output.state_bytes() if isinstance(output, Context) else None, finite)
+
+
+def row_from(
+    row: Row,
+    cell: Cell,
+    settings: Settings,
+    pipeline: Pipeline,
+    measurement: Measurement,
+    counted: Mapping[str, StageFigures] = {},
+) -> Row:
+    """Complete a cell's row with what was measured of its pipeline and counted of its stages."""
+    output: OutputFacts = measurement.first_output or OutputFacts(cache_bytes=None, is_finite=True)
+    not_finite = () if output.is_finite else ("the output holds values that are not finite",)
+    stages: dict[str, StageFigures] = {
+        name: _stage_figures(name, pipeline, measurement, counted.get(name, StageFigures()))
+        for name in settings.stages
+    }
+    completed = replace(
+        row,
+        visual_tokens=pipeline.visual_tokens or row.visual_tokens,
+        stages=stages,
+        end_to_end_s=measurement.samples.mean_s("end_to_end_s"),
+        **asdict(measurement.peaks),
+        nvml_process_bytes=measurement.nvml_process_bytes,
+        weight_bytes=sum(pipeline.weight_bytes.values()),
+        cache_bytes=output.cache_bytes,
+        warm_up=measurement.warm_up_iterations,
+        iterations=measurement.iterations,
+        first_iteration_s=measurement.first_iteration_s,
+        backends=dict(pipeline.backends),
+        warnings=(*pipeline.warnings, *not_finite, *measurement.warnings),
     )
+    if "decode" not in stages:
+        return completed
+    return _with_token_times(completed, measurement.samples, settings.new_tokens, cell.axes.batch_size)
 
 
-def _oddities(samples: Samples, columns: Sequence[str]) -> list[str]:
-    return [f"{column} {said}" for column in columns for said in oddities(samples[column])]
-
-
-def _with_rates(figures: StageFigures) -> StageFigures:
-    """The figures of a stage with the rates that its counted work and its latency make."""
-    latency_s = figures.gpu_s or figures.host_s
+def _stage_figures(
+    name: str, pipeline: Pipeline, measurement: Measurement, counted: StageFigures
+) -> StageFigures:
+    host_s, gpu_s = (measurement.samples.mean_s(f"{clock}_{name}_s") for clock in ("host", "gpu"))
+    figures = replace(
+        counted,
+        host_s=host_s,
+        gpu_s=gpu_s,
+        gpu_busy_s=measurement.gpu_busy_s.get(name),
+        weight_bytes=pipeline.weight_bytes.get(name),
+        **asdict(measurement.stage_peaks.get(name, NO_PEAKS)),
+    )
+    latency_s = gpu_s or host_s
     if not latency_s or figures.counted_flops is None or figures.counted_bytes is None:
         return figures
     return replace(
@@ -232,20 +200,32 @@ def _with_rates(figures: StageFigures) -> StageFigures:
 
 
 def _with_token_times(row: Row, samples: Samples, new_tokens: int, batch_size: int) -> Row:
-    """TTFT, TPOT and tokens per second of a decode stage, by the device's clock where it has one."""
-    decode_s = samples.get("gpu_decode_s") or samples.get("host_decode_s")
-    if not decode_s:
+    """Add TTFT, TPOT and tokens per second, by the device's clock if it has one."""
+    column = "gpu_decode_s" if "gpu_decode_s" in samples else "host_decode_s"
+    decode_s = samples.mean_s(column)
+    if not decode_s or row.end_to_end_s is None:
         return row
-    first_token_s = [whole - part for whole, part in zip(samples["end_to_end_s"], decode_s, strict=True)]
-    tpot_s = sum(decode_s) / len(decode_s) / new_tokens
+    tpot_s = decode_s / new_tokens
     return replace(
         row,
-        ttft_s=_mean(first_token_s),
+        ttft_s=row.end_to_end_s - decode_s,
         tpot_s=tpot_s,
         decode_tokens_per_s=batch_size / tpot_s,
         new_tokens=new_tokens,
     )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _counted(
+    cell: Cell, settings: Settings, pipeline: Pipeline, device: torch.device
+) -> dict[str, StageFigures]:
+    """Each stage's FLOPs and bytes by counting; nothing for a VLM of transformers."""
+    if cell.axes.vlm is not None:
+        return {}
+    costs = count_cell(cell, settings, "triton" if pipeline.backends.get("ss2d") == "triton" else "torch")
+    return {
+        name: StageFigures(
+            counted_flops=cost.flops - cost.skipped_flops,
+            counted_bytes=cost.moved_bytes + (cost.slab_bytes if device.type != "cpu" else 0),
+        )
+        for name, cost in costs.stages.items()
+    }

@@ -1,7 +1,7 @@
-"""How long the GPU really worked in a stage, from the profiler's kernel records, in a pass of its own.
+"""Time with a kernel running in each stage, from the profiler's records, in a pass of its own.
 
-The profiler slows the host down, so its pass is never a timed one. The rest of a stage's GPU latency is
-waiting, mostly for the host to launch: the share that says how launch-bound the stage is.
+The profiler slows the host down, so its pass is never timed. The rest of a stage's GPU latency is waiting,
+mostly for the host to launch: its share says how launch-bound the stage is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BusyTimes:
         self.busy_s[stage] = union_length(device_spans(records.events())) * 1e-6
 
     def known(self) -> dict[str, float]:
-        """`busy_s`, or nothing where the profiler saw no work at all: it was not let to look."""
+        """`busy_s`, or nothing where the profiler recorded no work at all: it lacked the permission."""
         return self.busy_s if any(self.busy_s.values()) else {}
 
 
@@ -52,7 +52,7 @@ def device_spans(events: Iterable[Any]) -> list[tuple[float, float]]:
 
 
 def union_length(spans: Iterable[tuple[float, float]]) -> float:
-    """The length that intervals (start, end) cover together; where streams overlap it counts once."""
+    """The length that intervals (start, end) cover together; overlaps count once."""
     covered, reached = 0.0, float("-inf")
     for start, end in sorted(spans):
         if end > reached:

@@ -1,4 +1,4 @@
-"""Cold iterations: what an iteration costs when nothing of it is left in the processor's caches."""
+"""Flushes the device's caches, so that an iteration begins cold."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 DEFAULT_CPU_BYTES = 64 * 2**20
-"""Assumed for a last-level cache whose size the system does not tell."""
+"""Assumed last-level cache where the system does not say its size."""
 
 DEFAULT_DEVICE_BYTES = 128 * 2**20
 """The same for an accelerator; an H200 has 60 MB, the largest of today 126 MB."""
 
 
 def last_level_cache_bytes(device: torch.device) -> int:
-    """Size of the largest cache between the device's cores and its memory."""
+    """The size of the largest cache between the device's cores and its memory."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).L2_cache_size)
     if device.type != "cpu":

@@ -12,6 +12,7 @@ from time import perf_counter
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from vlmprof.measure.clocks import make_current
 from vlmprof.measure.stopping import Settling
@@ -49,11 +50,17 @@ class Ceilings:
     """Of an operation on one element: what a call costs that does nothing."""
 
 
+Product = Callable[[Tensor, Tensor], object]
+
+
 @torch.inference_mode()
-def device_ceilings(device: str, dtypes: Sequence[str]) -> dict[str, dict[str, float]]:
+def device_ceilings(
+    device: str, dtypes: Sequence[str], products: Sequence[Product] = (torch.matmul,)
+) -> dict[str, dict[str, float]]:
     """By dtype, a row's `copy_ceiling_bytes_per_s` and `matmul_ceiling_flops_per_s` on `device`.
 
-    Needs 2 GiB on an accelerator and 256 MiB on a CPU; raises what torch raises where they are not there.
+    The second is the best of `products`, each of two square matrices. Needs 2 GiB on an accelerator and
+    256 MiB on a CPU; raises what torch raises where they are not there.
     """
     where = torch.device(device)
     make_current(where)
@@ -66,7 +73,10 @@ def device_ceilings(device: str, dtypes: Sequence[str]) -> dict[str, dict[str, f
     ceilings = {}
     for dtype in dtypes:
         a, b = (torch.rand(side, side, device=where).to(getattr(torch, dtype)) for _ in range(2))
-        matmul_s = sustained_s(lambda a=a, b=b: (a @ b, finish()), not on_cpu)  # type: ignore[misc]
+        matmul_s = min(
+            sustained_s(lambda p=product, a=a, b=b: (p(a, b), finish()), not on_cpu)  # type: ignore[misc]
+            for product in products
+        )
         ceilings[dtype] = {
             "copy_ceiling_bytes_per_s": 2 * moved_bytes / copy_s,
             "matmul_ceiling_flops_per_s": 2 * side**3 / matmul_s,

@@ -1,4 +1,4 @@
-"""The device's own clock: a pair of events per stage, where the device has events."""
+"""The device's clock: a pair of events per stage, where the device has events."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 
 
 def make_current(device: torch.device) -> None:
-    """Let this process's events, streams and waits be those of `device`, as they are of no other then."""
+    """Make `device` the one whose events, streams and waits this process uses."""
     if device.type != "cpu" and device.index is not None:
         torch.accelerator.set_device_index(device.index)
 
 
 class DeviceClock(Protocol):
-    """What the measuring loop asks of a device. `i` is the number of a stage within the iteration."""
+    """What the measuring loop needs of a device; `i` is the number of a stage within the iteration."""
 
     def synchronize(self) -> None:
         """Wait until the device has done all that was given to it."""
@@ -70,5 +70,5 @@ class NoDeviceClock:
 
 
 def device_clock(device: torch.device, stages: int) -> DeviceClock:
-    """The clock of a device, ready for iterations of so many stages."""
+    """The clock of a device for iterations of `stages` stages."""
     return NoDeviceClock() if device.type == "cpu" else EventClock(device, stages)

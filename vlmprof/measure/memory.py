@@ -1,4 +1,4 @@
-"""High-water marks: the caching allocator's two figures, the process's resident size, the driver's figure."""
+"""Peak memory: the caching allocator's two figures, the process's resident size, the driver's figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 @dataclass(frozen=True)
 class Peaks:
-    """What was reached since the last `MemoryMeter.reset`, or since the process began."""
+    """The highest figures since the last `MemoryMeter.reset`, or since the process began."""
 
     peak_allocated_bytes: int | None
     peak_reserved_bytes: int | None
@@ -28,6 +28,10 @@ class Peaks:
             _higher(self.peak_reserved_bytes, other.peak_reserved_bytes),
             _higher(self.peak_rss_bytes, other.peak_rss_bytes),
         )
+
+
+NO_PEAKS = Peaks(None, None, None)
+"""Nothing was read."""
 
 
 class MemoryMeter:

@@ -1,6 +1,6 @@
-"""What a stream of samples supports: an interval for its median, and warnings about its shape.
+"""What samples support: an interval for their median, and warnings about their distribution.
 
-Nothing is ever dropped. An outlier is a sample, and a median bears it.
+No sample is ever dropped: a median is robust against outliers.
 """
 
 from __future__ import annotations
@@ -16,10 +16,31 @@ FEWEST = 6
 """With fewer samples even the smallest and the largest do not enclose the median with 95 %: 1 - 2/2⁵."""
 
 FEWEST_TO_JUDGE = 18
-"""With fewer samples chance draws every shape."""
+"""With fewer samples every shape can be chance."""
 
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
+
+MAD_TO_SIGMA = 1.4826
+"""Standard deviation over median absolute deviation, of a normal distribution."""
+
+MEDIAN_TO_MEAN_ERROR = 1.2533
+"""Standard error of a median over that of a mean, √(π/2), of a normal distribution."""
+
+MOST_CORRELATED = 0.95
+"""The rank correlation of neighbours is taken to be no higher."""
+
+DRIFT_SHARE, DRIFT_ERRORS = 0.02, 5.0
+"""The least drift that is reported: as a share of the median, and in standard errors."""
+
+MODES_APART, LEAST_ASHMAN_D, EMPTY_SHARE = 0.03, 4.0, 0.5
+"""Two modes are at least this share of the median apart, by this D, with this share of the gap empty."""
+
+SMALLEST_MODE = 5
+"""The smaller mode holds at least one sample in this many."""
+
+JITTER_SHARE = 0.1
+"""The interquartile range, as a share of the median, from which samples are called jittered."""
 
 Values = Sequence[float] | npt.NDArray[np.float64]
 
@@ -82,12 +103,12 @@ def effective_counts(streams: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
         return np.full(len(streams), float(n))
     ranks = np.argsort(np.argsort(streams, axis=1), axis=1) - (n - 1) / 2
     raw = (ranks[:, 1:] * ranks[:, :-1]).sum(axis=1) / np.square(ranks[0]).sum()
-    rho = np.minimum(raw + (1 + 3 * raw) / n, 0.95)
+    rho = np.minimum(raw + (1 + 3 * raw) / n, MOST_CORRELATED)
     alike = (raw > 1 / math.sqrt(n)) & (np.ptp(streams, axis=1) > 0)
     return np.where(alike, np.maximum(n * (1 - rho) / (1 + rho), 1.0), float(n))
 
 
-def oddities(samples: Values) -> list[str]:
+def distribution_warnings(samples: Values) -> list[str]:
     """What a reader of the median should know: `drifted`, `bimodal` or `jittered`, each with its size."""
     values = np.asarray(samples, dtype=np.float64)
     if values.size < FEWEST_TO_JUDGE:
@@ -101,7 +122,7 @@ def oddities(samples: Values) -> list[str]:
     if modes is not None:
         found.append(f"bimodal, with modes {modes[0]:.3g} s and {modes[1]:.3g} s")
     spread = float(np.subtract(*np.quantile(values, [0.75, 0.25]))) / median
-    if modes is None and drift is None and spread > 0.1:
+    if modes is None and drift is None and spread > JITTER_SHARE:
         found.append(f"jittered: its middle half spreads over {spread:.0%} of its median")
     return found
 
@@ -111,11 +132,10 @@ def _drift(values: npt.NDArray[np.float64]) -> float | None:
     third = values.size // 3
     first, last = values[:third], values[-third:]
     before, after = float(np.median(first)), float(np.median(last))
-    # 1.2533 σ/√n is the standard error of a median; 1.4826 makes a median deviation a σ
-    sigma = 1.4826 * float(np.median(np.abs(np.concatenate([first - before, last - after]))))
-    error = 1.2533 * sigma * math.sqrt(2 / third)
+    sigma = MAD_TO_SIGMA * float(np.median(np.abs(np.concatenate([first - before, last - after]))))
+    error = MEDIAN_TO_MEAN_ERROR * sigma * math.sqrt(2 / third)
     change = after - before
-    return change / before if abs(change) > max(0.02 * before, 5 * error) else None
+    return change / before if abs(change) > max(DRIFT_SHARE * before, DRIFT_ERRORS * error) else None
 
 
 def _two_modes(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
@@ -125,13 +145,17 @@ def _two_modes(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
     the levels must be 3 % apart, and half of the way between them empty, which a long tail does not leave.
     """
     ordered = np.sort(values)
-    n, fifth = ordered.size, max(ordered.size // 5, 3)
-    cuts = np.arange(fifth, n - fifth + 1)
+    n, least = ordered.size, max(ordered.size // SMALLEST_MODE, 3)
+    cuts = np.arange(least, n - least + 1)
     within = [float(ordered[:cut].var() * cut + ordered[cut:].var() * (n - cut)) for cut in cuts]
     cut = int(cuts[int(np.argmin(within))])
     low, high = ordered[:cut], ordered[cut:]
     gap = float(np.mean(high) - np.mean(low))
     scatter = math.sqrt(float(low.var() + high.var()))
     empty = float(high[0] - low[-1])
-    apart = gap > 0.03 * float(np.median(ordered)) and math.sqrt(2) * gap > 4 * scatter and empty > gap / 2
+    apart = (
+        gap > MODES_APART * float(np.median(ordered))
+        and math.sqrt(2) * gap > LEAST_ASHMAN_D * scatter
+        and empty > EMPTY_SHARE * gap
+    )
     return (float(np.median(low)), float(np.median(high))) if apart else None

@@ -1,8 +1,8 @@
-"""The state of the machine while a cell is measured, read from another process than the one measured.
+"""The state of the machine while a pipeline is measured, read from another process than the measured one.
 
-The sweep's own process polls a few times a second; the measured stream, its process and its interpreter
-lock are never touched. Energy comes from a counter that moves every 20–100 ms, so it is read over the
-whole measuring window and divided by the iterations in it, never per iteration.
+Polling a few times a second from there touches neither the measured stream nor its interpreter lock. The
+energy counter moves every 20–100 ms, so it is read over the whole measuring window and divided by the
+iterations in it, never per iteration.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import psutil
+
+from vlmprof.measure.samples import mean
 
 SHORTEST_WINDOW_S = 1.0
 """Energy over less than this says more about the counter than about the model."""
@@ -33,8 +35,8 @@ THROTTLING = {
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What the machine did while a cell was measured. None where it cannot be read here."""
+class MachineState:
+    """What the machine did while a pipeline was measured; None where it cannot be read here."""
 
     gpu_clock_mean_mhz: float | None = None
     gpu_clock_min_mhz: float | None = None
@@ -50,7 +52,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class GpuReading:
-    """One look at the GPU. None for what it does not tell."""
+    """One reading of the GPU; None where the driver does not say."""
 
     clock_mhz: float
     temperature_c: float | None
@@ -69,7 +71,7 @@ class GpuProbe(Protocol):
 
 @dataclass
 class Telemetry:
-    """Collects readings while a cell is measured. `poll` is called a few times a second."""
+    """Collects readings while a pipeline is measured; call `poll` a few times a second."""
 
     read_gpu: GpuProbe | None = None
     clock_s: Callable[[], float] = time.monotonic
@@ -80,7 +82,7 @@ class Telemetry:
     _cpu_mhz: list[float] = field(default_factory=list)
 
     def poll(self, pid: int, iteration: int) -> None:
-        """Look at the machine while process `pid` is measuring its iteration number `iteration`."""
+        """Read the machine's state while process `pid` measures its iteration number `iteration`."""
         try:
             own = psutil.Process(pid).cpu_times()
         except psutil.Error:
@@ -98,10 +100,10 @@ class Telemetry:
             if reading is not None:
                 self._gpu.append((iteration, reading))
 
-    def summary(self) -> Machine:
-        """What was seen. Without at least two polls there is nothing to say."""
+    def summary(self) -> MachineState:
+        """Summarize the readings; all None with fewer than two."""
         if len(self._times_s) < 2:
-            return Machine()
+            return MachineState()
         window_s = self._times_s[-1] - self._times_s[0]
         other = self._busy_s[-1] - self._busy_s[0] - (self._own_s[-1] - self._own_s[0])
         # the counters tick in hundredths of a second
@@ -111,20 +113,20 @@ class Telemetry:
             warnings.append(f"other processes took {other_cores:.1f} of {os.cpu_count()} cores")
         readings = [reading for _, reading in self._gpu]
         if not readings:
-            return Machine(
-                cpu_clock_mean_mhz=_mean(self._cpu_mhz),
+            return MachineState(
+                cpu_clock_mean_mhz=mean(self._cpu_mhz),
                 other_load_cores=other_cores,
                 warnings=tuple(warnings),
             )
         clocks = [reading.clock_mhz for reading in readings]
-        return Machine(
-            gpu_clock_mean_mhz=_mean(clocks),
+        return MachineState(
+            gpu_clock_mean_mhz=mean(clocks),
             gpu_clock_min_mhz=min(clocks),
             gpu_clock_max_mhz=max(clocks),
-            gpu_temperature_max_c=max(_told(reading.temperature_c for reading in readings), default=None),
-            gpu_power_mean_w=_mean(_told(reading.power_w for reading in readings)),
+            gpu_temperature_max_c=max(_known(reading.temperature_c for reading in readings), default=None),
+            gpu_power_mean_w=mean(_known(reading.power_w for reading in readings)),
             energy_per_iteration_j=self._energy_per_iteration_j(window_s),
-            cpu_clock_mean_mhz=_mean(self._cpu_mhz),
+            cpu_clock_mean_mhz=mean(self._cpu_mhz),
             other_load_cores=other_cores,
             warnings=(*warnings, *_gpu_warnings(readings)),
         )
@@ -203,9 +205,5 @@ def _busy_s() -> float:
     return float(sum(times) - guest - idle)
 
 
-def _told(values: Iterable[float | None]) -> list[float]:
+def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -13,11 +13,12 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
 from vlmprof.measure.clocks import DeviceClock
+from vlmprof.measure.samples import Samples
 from vlmprof.measure.stopping import StoppingRule
 
 
@@ -33,48 +34,47 @@ Mark = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Together:
-    """Several stages inside one call: `run(value, begin, end)` calls `begin(name)` and `end(name)` around
-    each. What it does between them belongs to the end-to-end latency alone."""
+class StageGroup:
+    """Several stages inside one call.
+
+    `run(value, begin, end)` calls `begin(name)` and `end(name)` around each stage. What it does between
+    stages counts towards the end-to-end latency alone.
+    """
 
     names: tuple[str, ...]
     run: Callable[[Any, Mark, Mark], Any]
 
 
-@dataclass
-class Samples:
-    """Raw values, one per measured iteration, by stage. GPU lists stay empty without a device clock."""
-
-    host_s: dict[str, list[float]] = field(default_factory=dict)
-    gpu_s: dict[str, list[float]] = field(default_factory=dict)
-    end_to_end_s: list[float] = field(default_factory=list)
-
-    def columns(self) -> dict[str, list[float]]:
-        """The samples by row column: `host_vision_s`, `gpu_vision_s`, …, `end_to_end_s`."""
-        columns = {f"host_{stage}_s": values for stage, values in self.host_s.items()}
-        columns |= {f"gpu_{stage}_s": values for stage, values in self.gpu_s.items() if values}
-        return columns | {"end_to_end_s": self.end_to_end_s}
+def stage_names(stages: Sequence[Stage | StageGroup]) -> list[str]:
+    """Names of all stages, in the order in which they run."""
+    return [name for stage in stages for name in ((stage.name,) if isinstance(stage, Stage) else stage.names)]
 
 
 class Timeline:
-    """Runs iterations of a chain of stages and reads the clocks."""
+    """Runs iterations of a pipeline of stages and reads the clocks."""
 
     def __init__(
         self,
-        stages: Sequence[Stage | Together],
+        stages: Sequence[Stage | StageGroup],
         clock: DeviceClock,
         first_input: Any = None,
         on_stage: Callable[[int], None] = lambda i: None,
         before_iteration: Callable[[], None] = lambda: None,
         keep_output: bool = False,
     ) -> None:
-        """`first_input` goes into the first stage of every iteration; `on_stage(i)` is called before
-        stage `i`, outside its host latency but inside end-to-end, so it must cost next to nothing;
-        `before_iteration()` is called before the clocks start, to flush caches; `keep_output` lets what
-        an iteration returned live until the end of the next one."""
-        calls = [_on_its_own(stage) if isinstance(stage, Stage) else stage for stage in stages]
+        """Join stages, each of which gets what the one before returned.
+
+        Args:
+            clock: The device's clock, for as many stages as there are names.
+            first_input: Argument of the first stage in every iteration.
+            on_stage: Called with `i` before stage `i`, outside its host latency but inside end-to-end, so it
+                must cost next to nothing.
+            before_iteration: Called before the clocks start, to flush caches.
+            keep_output: Whether what an iteration returned lives until the end of the next one.
+        """
+        calls = [single_stage(stage) if isinstance(stage, Stage) else stage for stage in stages]
         self._calls = [call.run for call in calls]
-        self._names = [name for call in calls for name in call.names]
+        self._names = stage_names(stages)
         self._number = {name: i for i, name in enumerate(self._names)}
         self._clock = clock
         self._first_input = first_input
@@ -86,7 +86,7 @@ class Timeline:
         self._begun_ns = 0
 
     def iterate(self) -> tuple[float, Any]:
-        """One iteration: its end-to-end latency in seconds, and what the last stage returned."""
+        """Run one iteration; return its end-to-end latency in seconds and what the last stage returned."""
         clock, begin_stage, end_stage = self._clock, self._begin, self._end
         value = self._first_input
         self._before_iteration()
@@ -101,37 +101,33 @@ class Timeline:
         return elapsed_s, value
 
     def sample(self, rule: StoppingRule, on_iteration: Callable[[int], None] = lambda n: None) -> Samples:
-        """Measured iterations until `rule` has enough, all kept; at least one.
+        """Measure iterations until `rule` has enough, at least one; every sample is kept.
 
-        The cyclic garbage collector rests while the clocks run: its pauses belong to the process's
+        The cyclic garbage collector is off while the clocks run: its pauses belong to the process's
         history, not to the stage that they happen to hit.
         """
-        samples = Samples(
-            host_s={name: [] for name in self._names},
-            gpu_s={name: [] for name in self._names},
-        )
+        samples = Samples({f"host_{name}_s": [] for name in self._names}, end_to_end_s=[])
         collecting = gc.isenabled()
         gc.collect()
         gc.disable()
         try:
-            while not samples.end_to_end_s or not rule.enough(samples.columns()):
+            while not samples.end_to_end_s or not rule.enough(samples):
                 on_iteration(len(samples.end_to_end_s))
                 end_to_end_s, output = self.iterate()
                 del output
                 samples.end_to_end_s.append(end_to_end_s)
                 for i, name in enumerate(self._names):
-                    samples.host_s[name].append(self._host_ns[i] * 1e-9)
+                    samples[f"host_{name}_s"].append(self._host_ns[i] * 1e-9)
                     elapsed_s = self._clock.elapsed_s(i)
                     if elapsed_s is not None:
-                        samples.gpu_s[name].append(elapsed_s)
+                        samples.setdefault(f"gpu_{name}_s", []).append(elapsed_s)
         finally:
             if collecting:
                 gc.enable()
         return samples
 
     def each_stage(self, around: Callable[[str], AbstractContextManager[object]]) -> None:
-        """One iteration outside the clocks, each stage inside `around(name)` until the device is done
-        with it: a pass for memory, never for latency."""
+        """Run one iteration without clocks, each within `around(stage)` until the device is done."""
         value = self._first_input
         with ExitStack() as opened:
 
@@ -159,7 +155,8 @@ class Timeline:
         self._clock.stop(i)
 
 
-def _on_its_own(stage: Stage) -> Together:
+def single_stage(stage: Stage) -> StageGroup:
+    """The group that holds one stage alone."""
     name, work = stage.name, stage.run
 
     def run(value: Any, begin: Mark, end: Mark) -> Any:
@@ -168,4 +165,4 @@ def _on_its_own(stage: Stage) -> Together:
         end(name)
         return value
 
-    return Together((name,), run)
+    return StageGroup((name,), run)

@@ -13,15 +13,12 @@ from vlmprof.backbones.random_weights import fill, uninitialised
 from vlmprof.errors import UserError
 from vlmprof.vlm.llm_catalog import LLMFacts, facts
 
-ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
-
 
 def create_llm(
     name: str,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    attention: str = "sdpa",
     seed: int = 0,
 ) -> PreTrainedModel:
     """A frozen transformers causal LM in eval mode, every parameter made on `device` in `dtype`.
@@ -33,7 +30,7 @@ def create_llm(
     config = configuration(known)
     _assume_one_sequence_per_row()
     attends = hasattr(config, "num_attention_heads")
-    choice = {"attn_implementation": attention} if attends else {}
+    choice = {"attn_implementation": "sdpa"} if attends else {}
     try:
         with uninitialised(device, dtype):
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, **choice)

@@ -9,21 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from vlmprof.backbones import create_backbone
-from vlmprof.backbones.catalog import DEFAULT_LEVEL
+from vlmprof.backbones import facts as backbone_facts
+from vlmprof.backbones.interface import Backbone
 from vlmprof.errors import unknown
-from vlmprof.kernels import Backend
+from vlmprof.settings import Dtype, Logits
 from vlmprof.vlm import llm_catalog
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.study_checkpoint import load_study_checkpoint
+from vlmprof.vlm.workload import Workload
 
-LOGITS = ("all", "last")
+DTYPES: dict[Dtype, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 class VLM:
@@ -43,12 +50,12 @@ class VLM:
         llm: PreTrainedModel | None,
         *,
         prompt: Tensor,
-        logits: str = "all",
+        logits: Logits = "all",
         autocast: torch.dtype | None = None,
         backends: Mapping[str, str] | None = None,
     ) -> None:
-        if logits not in LOGITS:
-            raise unknown("logits", logits, LOGITS)
+        if logits not in get_args(Logits):
+            raise unknown("logits", logits, get_args(Logits))
         self.vision = vision
         self.connector = connector
         self.llm = llm
@@ -111,63 +118,80 @@ class VLM:
         return torch.cat((embeddings, prompt.expand(embeddings.shape[0], -1, -1)), dim=1)
 
 
-def create_vlm(
-    backbone: str,
-    llm: str,
-    connector: str = "mlp2",
-    *,
-    height: int,
-    width: int,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-    level: int = DEFAULT_LEVEL,
-    levels: str = "through-tap",
-    kernels: Backend = "auto",
-    attention: str = "sdpa",
-    prompt_tokens: int = 0,
-    logits: str = "all",
-    autocast: bool = False,
-    seed: int = 0,
-    with_llm: bool = True,
-    weights: str | None = None,
-    study_checkpoint: str | None = None,
-) -> VLM:
-    """A VLM with random weights made on `device` in `dtype`, for images of height × width pixels.
+def create_vlm(workload: Workload, device: torch.device | str = "cpu") -> VLM:
+    """The VLM of a workload, frozen, with random weights made on `device`.
 
-    `weights` loads the backbone's from a file or the official ones (`create_backbone`), `study_checkpoint`
-    the connector's and the LLM's from a file of the study's (`load_study_checkpoint`). With `autocast`
-    vision and connector keep float32 weights, take float32 images and compute in `dtype`.
-    The prompt is `prompt_tokens` random token ids. `with_llm=False` leaves the language model out, for
-    timing what comes before it. Raises `UserError` for names, options and sizes that
-    cannot be.
+    `workload.weights` loads the backbone's from a file or the official ones (`create_backbone`),
+    `workload.study_checkpoint` the connector's and the LLM's from a file of the study's
+    (`load_study_checkpoint`). With `autocast` vision and connector keep float32 weights, take float32 images
+    and compute in `dtype`. The prompt is `prompt_tokens` random token ids. The language model is left out
+    where no stage needs it. Raises `UserError` for names, options and sizes that cannot be.
     """
-    apart = torch.float32 if autocast else dtype
-    vision = create_backbone(
-        backbone,
-        level=level,
-        levels=levels,
-        image_size=(height, width),
+    vision = build_vision(workload, device, (workload.height_px, workload.width_px))
+    connector = build_connector(workload, device)
+    language = build_llm(workload, device) if {"prefill", "decode"} & {*workload.stages} else None
+    if workload.study_checkpoint is not None and language is not None:
+        load_study_checkpoint(workload.study_checkpoint, connector, language)
+    generator = torch.Generator(device).manual_seed(workload.seed)
+    prompt = torch.randint(
+        llm_catalog.facts(workload.llm).vocab_size,
+        (workload.prompt_tokens,),
+        generator=generator,
         device=device,
-        dtype=apart,
-        seed=seed,
-        kernels=kernels,
-        weights=weights,
     )
-    known = llm_catalog.facts(llm)
-    joint = create_connector(
-        connector, vision.facts.embed_dim, known.hidden_size, device=device, dtype=apart, seed=seed
-    )
-    language = None
-    if with_llm:
-        language = create_llm(llm, device=device, dtype=dtype, attention=attention, seed=seed)
-    if study_checkpoint is not None and language is not None:
-        load_study_checkpoint(study_checkpoint, joint, language)
-    generator = torch.Generator(device).manual_seed(seed)
-    prompt = torch.randint(known.vocab_size, (prompt_tokens,), generator=generator, device=device)
     return VLM(
-        vision, joint, language, prompt=prompt, logits=logits, autocast=dtype if autocast else None,
+        vision,
+        connector,
+        language,
+        prompt=prompt,
+        logits=workload.logits,
+        autocast=torch_dtype(workload.dtype) if workload.autocast else None,
         backends=vision.backends,
-    )  # fmt: skip
+    )
+
+
+def build_vision(
+    workload: Workload, device: torch.device | str, image_size: tuple[int, int] | None
+) -> Backbone:
+    """The backbone, prepared for images of (height, width) in pixels unless that is None."""
+    return create_backbone(
+        workload.backbone,
+        level=workload.level,
+        levels=workload.levels,
+        image_size=image_size,
+        device=device,
+        dtype=_before_llm(workload),
+        seed=workload.seed,
+        kernels=workload.kernel_backend,
+        weights=workload.weights,
+    )
+
+
+def build_connector(workload: Workload, device: torch.device | str) -> nn.Sequential:
+    """The connector from the backbone's channels to the LLM's."""
+    return create_connector(
+        workload.connector,
+        backbone_facts(workload.backbone, workload.level).embed_dim,
+        llm_catalog.facts(workload.llm).hidden_size,
+        device=device,
+        dtype=_before_llm(workload),
+        seed=workload.seed,
+    )
+
+
+def build_llm(workload: Workload, device: torch.device | str) -> PreTrainedModel:
+    """The language model."""
+    return create_llm(workload.llm, device=device, dtype=torch_dtype(workload.dtype), seed=workload.seed)
+
+
+def torch_dtype(name: Dtype) -> torch.dtype:
+    """torch's dtype of this name."""
+    return DTYPES[name]
+
+
+def _before_llm(workload: Workload) -> torch.dtype:
+    """The dtype of weights and images before the LLM."""
+    return torch.float32 if workload.autocast else torch_dtype(workload.dtype)
 
 
 def _weight_bytes(module: nn.Module) -> int:

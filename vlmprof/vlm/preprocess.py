@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -11,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from vlmprof.errors import unknown
+from vlmprof.settings import Fit
 from vlmprof.vlm.image_file import read_rgb, read_rgb_file
 
-FITS = ("resize", "letterbox", "pad")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BORDER = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
@@ -37,15 +38,15 @@ class Preprocess:
         height: int,
         width: int,
         *,
-        fit: str = "resize",
+        fit: Fit = "resize",
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         batch_size: int = 1,
         seed: int = 0,
         inner: tuple[int, int] | None = None,
     ) -> None:
-        if fit not in FITS:
-            raise unknown("fit", fit, FITS)
+        if fit not in get_args(Fit):
+            raise unknown("fit", fit, get_args(Fit))
         self.height = height
         self.width = width
         self.fit = fit

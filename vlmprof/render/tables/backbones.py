@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vlmprof.backbones.catalog import BackboneFacts
+from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 from vlmprof.units import show_bytes
 
 if TYPE_CHECKING:
-    from vlmprof.cost.counted import StageCost
+    from vlmprof.cost.costs import StageCost
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from vlmprof.render.tables.sheet import Column, Kind, Sheet
 from vlmprof.units import show_bytes
 
 if TYPE_CHECKING:
-    from vlmprof.cost.against import Achieved, Counted, Miss, Prediction
+    from vlmprof.cost.accuracy import Achieved, Miss, Prediction
     from vlmprof.cost.calibration import GroupError
+    from vlmprof.cost.count import Counted
 
 
 def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:

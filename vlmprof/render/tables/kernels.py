@@ -1,4 +1,4 @@
-"""Tables of what `vlmprof kernels bench` kept: whole encoders beside the paper, and single operations."""
+"""Tables of the rows of `vlmprof kernels bench`: encoders next to the paper, and single operations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value
 
 PAPERS_CARD = "NVIDIA H200"
-MODES = ("eager", "graphed", "compiled", "fused", "fused graphed")
-"""Of this project's own encoders, the one that should be fastest last."""
+MODES = ("eager", "graphs", "compile", "fused", "fused graphs")
+"""Modes of this project's own encoders, the one expected to be the fastest last."""
 
 PLACE = ("backbone", "resolution", "dtype", "levels")
 
@@ -18,12 +18,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def encoder_sheet(rows: Rows) -> Sheet:
-    """The rows of `backbones.json`: a line per encoder and resolution, medians side by side by mode.
+    """The rows of `backbones.json`: one line per encoder and resolution, with a median per mode.
 
-    The paper's latency is beside them on every card; how many times as fast as it, on the paper's card alone.
+    The paper's latency is shown on every card, the ratio to it only on the paper's own card.
     """
-    told = list(dict.fromkeys(row["mode"] for row in rows))
-    modes = sorted(told, key=lambda mode: MODES.index(mode) if mode in MODES else len(MODES))
+    present = list(dict.fromkeys(row["mode"] for row in rows))
+    modes = sorted(present, key=lambda mode: MODES.index(mode) if mode in MODES else len(MODES))
     names = list(dict.fromkeys(row["backbone"] for row in rows))
     places = sorted({_place(row) for row in rows}, key=lambda place: (names.index(place[0]), place[1:]))
     found = {(_place(row), row["mode"]): row for row in rows}
@@ -56,14 +56,14 @@ def encoder_sheet(rows: Rows) -> Sheet:
     if best:
         columns += [
             Column(f"{other} / {best}", Kind.RATIO, _ratios(values(other), values(best)))
-            for other in ("public", "public graphed")
+            for other in ("public", "public graphs")
             if other in measured
         ]
         peaks = values(best, "peak_allocated_bytes")
         columns.append(Column(f"peak, {best}", Kind.BYTES, peaks))
     note = (
         f"Medians of single calls on {_cards(rows)}, batch 1; fused: this "
-        "project's Triton kernels; graphed: captured once as a CUDA graph, so without the cost of launching."
+        "project's Triton kernels; graphs: captured once as a CUDA graph, so without the cost of launching."
     )
     return Sheet("encoders", "Vision encoders", note, columns)
 

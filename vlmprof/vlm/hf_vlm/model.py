@@ -1,4 +1,4 @@
-"""A whole VLM as people download it, `hf:PATH-or-name`: any transformers image-text-to-text model.
+"""A VLM as people download it, `hf:PATH-or-name`: any image-text-to-text model of transformers.
 
 Its forward pass stays one call; hooks on its vision tower, projector and language model mark the stages:
 
@@ -23,21 +23,31 @@ from vlmprof.backbones.random_weights import fill, uninitialised
 from vlmprof.backbones.transformers_plain import interpolate_once
 from vlmprof.backbones.weights import PRETRAINED
 from vlmprof.errors import UserError
-from vlmprof.vlm.whole_catalog import config_path, source
-from vlmprof.vlm.whole_inputs import image_inputs
+from vlmprof.settings import Logits
+from vlmprof.vlm.hf_vlm.catalog import config_path, source
+from vlmprof.vlm.hf_vlm.inputs import image_inputs
 
 VISION = ("vision_tower", "vision_model", "visual", "image_tower", "vision_encoder")
 CONNECTOR = ("multi_modal_projector", "connector", "merger", "mm_projector", "aligner", "embed_vision")
 LANGUAGE = ("language_model", "text_model", "llm")
 """What transformers calls the three parts, in the order in which a name is taken."""
 
+TOKEN_TYPES = {
+    "qwen2_vl": "mm_token_type_ids",
+    "qwen2_5_vl": "mm_token_type_ids",
+    "qwen3_vl": "mm_token_type_ids",
+    "gemma3": "token_type_ids",
+    "paligemma": "token_type_ids",
+}
+"""By architecture, the argument that says which positions hold an image."""
+
 Mark = Callable[[str], None]
 
 
-class WholeVLM:
+class HfVLM:
     """One model, its inputs for images of one size, and its parts by stage."""
 
-    def __init__(self, model: PreTrainedModel, prompt: Tensor, logits: str) -> None:
+    def __init__(self, model: PreTrainedModel, prompt: Tensor, logits: Logits) -> None:
         self.model = model
         self.prompt = prompt
         self.logits = logits
@@ -106,41 +116,31 @@ class WholeVLM:
 
     def weight_bytes(self) -> dict[str, int]:
         """Bytes of parameters and buffers of each stage; what is in no other part counts as `prefill`."""
-        whole = _bytes(self.model, set())
+        total = _bytes(self.model, set())
         connector = _bytes(self.parts["connector"], set())
         vision = _bytes(self.parts["vision"], {id(t) for t in _tensors(self.parts["connector"])})
-        return {"vision": vision, "connector": connector, "prefill": whole - vision - connector}
+        return {"vision": vision, "connector": connector, "prefill": total - vision - connector}
 
     def _token_types(self, ids: Tensor) -> dict[str, Tensor]:
-        """What some architectures want to be told: which positions hold an image."""
-        if getattr(self.model.config, "model_type", "") not in TELLS_TOKEN_TYPES:
+        """Which positions hold an image, for architectures that ask."""
+        argument = TOKEN_TYPES.get(getattr(self.model.config, "model_type", ""))
+        if argument is None:
             return {}
-        is_image = (ids == self.model.config.image_token_id).to(torch.int32)
-        return {TELLS_TOKEN_TYPES[self.model.config.model_type]: is_image}
+        return {argument: (ids == self.model.config.image_token_id).to(torch.int32)}
 
 
-TELLS_TOKEN_TYPES = {
-    "qwen2_vl": "mm_token_type_ids",
-    "qwen2_5_vl": "mm_token_type_ids",
-    "qwen3_vl": "mm_token_type_ids",
-    "gemma3": "token_type_ids",
-    "paligemma": "token_type_ids",
-}
-
-
-def create_whole_vlm(
+def create_hf_vlm(
     name: str,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    attention: str = "sdpa",
     prompt_tokens: int = 1,
-    logits: str = "all",
+    logits: Logits = "all",
     seed: int = 0,
     weights: str | None = None,
-) -> WholeVLM:
-    """A frozen whole VLM from `hf:PATH-or-name`, with random weights made on `device` in `dtype`, or with its
-    own for `weights="pretrained"`.
+) -> HfVLM:
+    """A frozen VLM from `hf:PATH-or-name`, with random weights made on `device` in `dtype`, or with
+    its own for `weights="pretrained"`.
 
     A path is a `config.json` or its folder, and stays offline; a hub name may fetch what it needs.
     Raises `UserError` in one line when there is none, or transformers builds no such VLM from it.
@@ -151,13 +151,13 @@ def create_whole_vlm(
         config = AutoConfig.from_pretrained(place if path is None else str(path))
         if weights == PRETRAINED:
             model: Any = AutoModelForImageTextToText.from_pretrained(
-                place, config=config, dtype=dtype, attn_implementation=attention
+                place, config=config, dtype=dtype, attn_implementation="sdpa"
             )
             model.requires_grad_(False).to(device).eval()
         else:
             with uninitialised(device, dtype):
                 model = AutoModelForImageTextToText.from_config(
-                    config, dtype=dtype, attn_implementation=attention
+                    config, dtype=dtype, attn_implementation="sdpa"
                 )
             fill(model, seed)
     except (OSError, ValueError, KeyError) as problem:
@@ -168,7 +168,7 @@ def create_whole_vlm(
     generator = torch.Generator(device).manual_seed(seed)
     highest = min(config.get_text_config().vocab_size, config.image_token_id)
     prompt = torch.randint(highest, (1, prompt_tokens), generator=generator, device=device)
-    return WholeVLM(model, prompt, logits)
+    return HfVLM(model, prompt, logits)
 
 
 def _interpolate_positions(vision: nn.Module) -> None:

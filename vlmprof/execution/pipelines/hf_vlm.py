@@ -1,4 +1,4 @@
-"""The chain of stages of a whole VLM: its forward pass is one call, and its hooks mark the stages in it."""
+"""The pipeline of a VLM of transformers: its forward pass is one call, in which hooks mark the stages."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Any
 
 import torch
 
-from vlmprof.errors import UserError
-from vlmprof.execution.chain import Chain, image_source
-from vlmprof.execution.oom import is_out_of_memory
-from vlmprof.measure.timeline import Mark, Stage, Together
+from vlmprof.errors import UserError, first_line
+from vlmprof.execution.pipelines.pipeline import Pipeline, image_source
+from vlmprof.measure.oom import is_out_of_memory
+from vlmprof.measure.timeline import Mark, Stage, StageGroup
 from vlmprof.settings import Axes, Settings
-from vlmprof.vlm.whole import WholeVLM, create_whole_vlm
+from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm
 
 
-def build_whole_chain(
+def build_hf_vlm(
     name: str, axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device
-) -> Chain:
-    """Build the whole VLM called `name`, and see whether it takes images of `size` (height, width).
+) -> Pipeline:
+    """Build the VLM called `name`, and try whether it takes images of `size` (height, width) in pixels.
 
     What its processor does after resizing (cutting patches, placing tokens) is part of `preprocess`.
-    Raises `UserError` for what cannot be built, and a size that the model does not take.
+    Raises `UserError` for what cannot be built, and for a size that the model does not take.
     """
-    vlm = create_whole_vlm(
+    vlm = create_hf_vlm(
         name, device=device, dtype=getattr(torch, axes.dtype),
         prompt_tokens=settings.prompt_tokens, logits=settings.logits, seed=settings.seed,
         weights=settings.weights,
@@ -33,9 +33,9 @@ def build_whole_chain(
     def preprocess(_: Any) -> dict[str, Any]:
         return vlm.inputs(images())
 
-    marked = Together(("vision", "connector", "prefill"), _Marked(vlm).run)
+    marked = StageGroup(("vision", "connector", "prefill"), _Marked(vlm).run)
     first = "preprocess" in settings.stages
-    return Chain(
+    return Pipeline(
         stages=(Stage("preprocess", preprocess), marked) if first else (marked,),
         first_input=None if first else preprocess(None),
         vision=vlm.parts["vision"],
@@ -45,7 +45,7 @@ def build_whole_chain(
     )
 
 
-def _visual_tokens(vlm: WholeVLM, name: str, images: torch.Tensor) -> int:
+def _visual_tokens(vlm: HfVLM, name: str, images: torch.Tensor) -> int:
     try:
         with torch.inference_mode():
             return vlm.visual_tokens(images)
@@ -53,7 +53,7 @@ def _visual_tokens(vlm: WholeVLM, name: str, images: torch.Tensor) -> int:
         if is_out_of_memory(problem):
             raise
         height, width = images.shape[2:]
-        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        reason = first_line(str(problem)) or type(problem).__name__
         trained = getattr(vlm.model.config.vision_config, "image_size", None)
         sides = "x".join(map(str, trained)) if isinstance(trained, list | tuple) else trained
         made_for = f"; its configuration is for {sides}" if trained else ""
@@ -61,12 +61,12 @@ def _visual_tokens(vlm: WholeVLM, name: str, images: torch.Tensor) -> int:
 
 
 class _Marked:
-    """A model whose hooks are registered once, and that tells whoever calls it about its stages."""
+    """A model whose hooks are registered once and call the marks of whoever runs it."""
 
-    def __init__(self, vlm: WholeVLM) -> None:
+    def __init__(self, vlm: HfVLM) -> None:
         self._vlm = vlm
-        self._begin: Mark = _nobody
-        self._end: Mark = _nobody
+        self._begin: Mark = _ignored
+        self._end: Mark = _ignored
         vlm.mark_stages(lambda stage: self._begin(stage), lambda stage: self._end(stage))
 
     def run(self, inputs: dict[str, Any], begin: Mark, end: Mark) -> torch.Tensor:
@@ -74,5 +74,5 @@ class _Marked:
         return self._vlm.forward(inputs)
 
 
-def _nobody(stage: str) -> None:
+def _ignored(stage: str) -> None:
     pass

@@ -1,4 +1,4 @@
-"""What is known of a whole VLM, `hf:PATH-or-name`, without building it; from a file, without torch.
+"""What is known of a VLM of transformers, `hf:PATH-or-name`, without building it; from a file, without torch.
 
 A path is a transformers `config.json` or its folder; anything else is a hub model's name, the only one that
 may use the network.
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmprof.backbones.catalog import BackboneFacts
+from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 
 CONNECTOR = "its own"
-"""What stands on the axis `connector` for a whole VLM."""
+"""What stands on the axis `connector` for these VLMs."""
 
 Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class WholeFacts:
-    """One whole VLM."""
+class HfVLMFacts:
+    """One VLM of transformers."""
 
     name: str
     """As written in a spec: `hf:llava-hf/llava-1.5-7b-hf`."""
@@ -32,25 +32,25 @@ class WholeFacts:
     model_type: str
     """transformers' name of the architecture: `llava`."""
     llm: str
-    """What stands on the axis `llm`: its language model's name where it tells one, else its architecture."""
+    """What stands on the axis `llm`: its language model's name, or else its architecture."""
     geometry: BackboneFacts | None
     """The sizes it takes and their visual tokens; `None` where only a forward pass can tell."""
 
 
-def facts(name: str) -> WholeFacts:
+def facts(name: str) -> HfVLMFacts:
     """What the configuration tells. Raises `UserError` in one line when there is none, or no VLM in it."""
     path = config_path(name)
     config = _from_hub(name) if path is None else _from_file(name, path)
     if not isinstance(config.get("vision_config"), dict):
         raise UserError(
             f"vlm {name!r}: its model type {config.get('model_type')!r} has no vision_config; "
-            "a whole VLM is an image-text-to-text model"
+            "it must be an image-text-to-text model"
         )
     model_type = str(config.get("model_type"))
     text = config.get("text_config") or {}
     language = text.get("_name_or_path") or text.get("model_type") or model_type
     label = source(name).rstrip("/").rsplit("/", 1)[-1] if path is None else path.resolve().parent.name
-    return WholeFacts(
+    return HfVLMFacts(
         name, label, model_type, str(language).rsplit("/", 1)[-1], _geometry(label, model_type, config)
     )
 
@@ -107,7 +107,7 @@ PIXELS_PER_TOKEN: dict[str, Callable[[Config, Config], float]] = {
     "qwen2_5_vl": _merged_squares,
     "qwen3_vl": _merged_squares,
 }
-"""Pixels per visual token along each side, from the whole configuration and its vision part."""
+"""Pixels per visual token along each side, from the configuration and its vision part."""
 
 SQUARE = ("idefics3", "smolvlm", "internvl")
 """Architectures that take the square root of the patches for the length of a side."""
@@ -131,7 +131,7 @@ def _geometry(label: str, model_type: str, config: Config) -> BackboneFacts | No
         multiple=pixels,
         square=model_type in SQUARE,
         parameters=None,
-        module="vlmprof.vlm.whole",
+        module="vlmprof.vlm.hf_vlm.model",
     )
 
 

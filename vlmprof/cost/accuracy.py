@@ -1,4 +1,4 @@
-"""Predictions for a whole sweep, and how far they were from rows that measured the same cells."""
+"""Predictions for counted cells, and how far they are from rows that measured the same cells."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from vlmprof.analysis.frames import axis_columns
 from vlmprof.cost.calibration import Point
-from vlmprof.cost.cells import count_cell
-from vlmprof.cost.counted import CellCost
+from vlmprof.cost.costs import CellCost
+from vlmprof.cost.count import Counted
 from vlmprof.cost.devices import DeviceSheet
 from vlmprof.cost.roofline import CellEstimate, Efficiency, estimate
-from vlmprof.cost.scans import Kernels
 from vlmprof.plan import Cell
 from vlmprof.records import Status
-from vlmprof.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,24 +70,6 @@ class Achieved:
     """Of the dense rate of the cell's dtype."""
     bytes_share: float
     """Of the data sheet's bandwidth."""
-
-
-Counted = tuple[Cell, CellCost]
-
-
-def count_cells(
-    cells: Sequence[Cell],
-    settings: Settings,
-    kernels: Kernels = "triton",
-    on_cell: Callable[[Cell], None] = lambda cell: None,
-) -> list[Counted]:
-    """Count every cell that is not skipped; `on_cell` hears of each before. Raises as `count_cell` does."""
-    counted = []
-    for cell in cells:
-        if cell.skip_reason is None:
-            on_cell(cell)
-            counted.append((cell, count_cell(cell, settings, kernels)))
-    return counted
 
 
 def predict(

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vlmprof.cost.counted import OpCost, StageCost
+from vlmprof.cost.costs import OpCost, StageCost
 from vlmprof.cost.formulas import attention_workspace_bytes, op_cost, tensors_in
-from vlmprof.cost.kept import KeptParameters
 from vlmprof.cost.liveness import LiveMemory, in_blocks, module_tensors
+from vlmprof.cost.packed_parameters import PackedParameters
 from vlmprof.cost.repeats import MOST_OUTCOMES, Call, known_outcomes, outcome
 from vlmprof.cost.scans import Kernels, is_project_op, project_op
 from vlmprof.errors import UserError
@@ -41,7 +41,7 @@ class CostCounter(TorchDispatchMode):
     ) -> None:
         super().__init__()
         self.memory = LiveMemory()
-        self.kept = KeptParameters()
+        self.packed = PackedParameters()
         self._kernels = kernels
         self._attention = attention
         # a layer norm, say, is the same wherever it is met; torch's default dtype is what promotes integers
@@ -49,6 +49,11 @@ class CostCounter(TorchDispatchMode):
         self._in_full = in_full
         self._costs: list[OpCost] = []
         """Of the operation that is being counted, or of all, in order."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # torch would wrap each dispatch to keep the compiler out, which never meets one here
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -63,8 +68,14 @@ class CostCounter(TorchDispatchMode):
         known = self._outcomes.get(call.key)
         if known is None:
             return self._first(call, func, args, kwargs)
+        if call.on_host:
+            output = func(*args, **kwargs)
+            if not known.computed(output, self.memory):
+                return self._counted(func, args, kwargs)
+            self._costs += known.costs
+            return output
         if is_project_op(func) and self._kernels == "triton":
-            self.kept.note(func, args)
+            self.packed.note(func, args)
         self._costs += known.costs
         return known.repeat(call, self.memory)
 
@@ -113,7 +124,7 @@ class CostCounter(TorchDispatchMode):
         if is_project_op(func):
             cost, workspace_bytes = project_op(func, args, output, self._kernels)
             if self._kernels == "triton":
-                self.kept.note(func, args)
+                self.packed.note(func, args)
         else:
             cost = op_cost(func, args, kwargs, output)
             if fused:
@@ -158,7 +169,12 @@ def count_call(
 ) -> tuple[StageCost, Any]:
     """As `count_module`, with what the call returned."""
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    weights = {id(t): t for t in (*module.parameters(), *module.buffers())}.values()
+    weights = {
+        id(tensor): tensor
+        for part in module.modules()
+        for tensor in (*part._parameters.values(), *part._buffers.values())
+        if tensor is not None
+    }.values()
     with torch.inference_mode(), CostCounter(kernels, attention, in_full) as counter:
         memory = counter.memory
         memory.hold(module_tensors(module))
@@ -169,7 +185,7 @@ def count_call(
     cost = StageCost(
         ops=counter.ops(),
         weight_bytes=sum(t.numel() * t.element_size() for t in weights),
-        resident_bytes=resident_bytes + counter.kept.size_bytes,
+        resident_bytes=resident_bytes + counter.packed.size_bytes,
         input_bytes=sum(t.numel() * t.element_size() for t in given),
         output_bytes=sum(t.numel() * t.element_size() for t in tensors_in(output)),
         peak_activation_bytes=memory.peak_bytes - resident_bytes,

@@ -7,6 +7,7 @@ whose worker or node is lost is sent to another node; rows come back to the one 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections import Counter, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -15,16 +16,18 @@ from types import TracebackType
 from typing import Any
 
 from vlmprof.environment import visible_gpu_uuid
-from vlmprof.errors import UserError
-from vlmprof.execution.cell import NO_SAMPLES, measure_cell, unmeasured_row
+from vlmprof.errors import UserError, first_line
 from vlmprof.execution.launchers import Finished, Job
+from vlmprof.execution.machine import describe_machine
+from vlmprof.execution.rows import unmeasured_row
+from vlmprof.execution.supervisor import measure_cell
+from vlmprof.measure.samples import Samples
 from vlmprof.plan import Cell
 from vlmprof.records import Row, Status
 from vlmprof.settings import Machine, Settings
-from vlmprof.store import Samples
 
 ATTEMPTS = 3
-"""How often a cell is started before losing its worker counts as an error."""
+"""Starts of a cell before losing its worker is an error."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,7 @@ def connect(address: str, device: str, dtypes: Collection[str]) -> tuple[RayLaun
     try:
         ray.init(address=None if address == "local" else address, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"no Ray cluster at {address!r}: {reason}") from None
+        raise UserError(f"no Ray cluster at {address!r}: {first_line(str(error))}") from None
 
     slots = [slot for node in ray.nodes() if node["Alive"] for slot in _slots(node, device, dtypes)]
     kinds = Counter(slot.machine.device_name for slot in slots)
@@ -75,7 +77,7 @@ def _slots(node: Mapping[str, Any], device: str, dtypes: Collection[str]) -> lis
 
 
 def _on_node(node_id: str, share: Mapping[str, float], function: Any) -> Any:
-    """`function` as a task that runs on one node with so much of it, and is not repeated by Ray itself."""
+    """`function` as a task that runs on one node with `share` of it, and that Ray does not retry."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -84,16 +86,15 @@ def _on_node(node_id: str, share: Mapping[str, float], function: Any) -> Any:
 
 
 def _describe(device: str, dtypes: Collection[str]) -> Machine | None:
-    from vlmprof.execution.sweep import describe_machine
-
     try:
         return describe_machine(device, dtypes)
     except UserError:
         return None
 
 
-def _measure(cell: Cell, settings: Settings, machine: Machine) -> tuple[Row, Samples, str]:
-    """A cell on its node; what its process printed comes back with the row."""
+def _measure(cell: Cell, settings: Settings, machine: Machine, rest_s: float) -> tuple[Row, Samples, str]:
+    """Measure a cell on its node after a rest; what its process printed comes back with the row."""
+    time.sleep(rest_s)
     if machine.device_uuid is not None:
         # a node's GPUs are described by one of them; this task was given its own
         machine = replace(machine, device_uuid=visible_gpu_uuid())
@@ -131,6 +132,11 @@ class RayLauncher:
         self._waiting.append(job)
         self._send()
 
+    def repeat(self, finished: Finished, rest_s: float) -> None:
+        # of a node with several GPUs, Ray hands out the one that has just become free
+        self._free.remove(finished.place)
+        self._run(finished.job, finished.place, rest_s)
+
     def wait(self) -> Finished:
         import ray
 
@@ -159,13 +165,15 @@ class RayLauncher:
                 self._free.append(slot)
                 if printed:
                     job.log.write_text(printed)
-                return Finished(job, row, samples)
+                return Finished(job, row, samples, slot)
 
     def _send(self) -> None:
         while self._waiting and self._free:
-            job, slot = self._waiting.popleft(), self._free.popleft()
-            task = _on_node(slot.node_id, slot.resources, _measure)
-            self._running[task.remote(job.cell, job.settings, slot.machine)] = (job, slot)
+            self._run(self._waiting.popleft(), self._free.popleft(), rest_s=0.0)
+
+    def _run(self, job: Job, slot: Slot, rest_s: float) -> None:
+        task = _on_node(slot.node_id, slot.resources, _measure)
+        self._running[task.remote(job.cell, job.settings, slot.machine, rest_s)] = (job, slot)
 
     def _recover(self, slot: Slot) -> None:
         """A slot whose worker was lost is used again if its node is still there."""
@@ -175,5 +183,5 @@ class RayLauncher:
             self._free.append(slot)
 
     def _given_up(self, job: Job, why: str) -> Finished:
-        device_name = job.settings.device
-        return Finished(job, unmeasured_row(job.cell, device_name, Status.ERROR, why), NO_SAMPLES)
+        row = unmeasured_row(job.cell, job.settings.device, Status.ERROR, why)
+        return Finished(job, row, Samples(), place=None)

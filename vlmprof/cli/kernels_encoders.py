@@ -1,4 +1,4 @@
-"""The whole-backbone half of `vlmprof kernels bench`, beside the published GPU vision latency."""
+"""`vlmprof kernels bench --backbones`: encoders next to the published GPU vision latency."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmprof.cli import kernel_rows
+from vlmprof.cli import kernels_rows
 from vlmprof.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,11 +28,10 @@ def bench_backbones(
     public: Path | None = None,
     modes: Sequence[str] = (),
 ) -> int:
-    """Time each backbone in every mode, or in `modes`, print a line for each, and keep the rows in `out`; how
-    many of our own failed.
+    """Time each backbone in every mode, or in `modes`, print a line for each, and write the rows to `out`.
 
-    What `out` already has is not timed again. With a checkout of the `public` code, its backbones too; all
-    of theirs are of all levels.
+    Returns how many of our own failed. Rows that `out` already has are not timed again. With a checkout of
+    the `public` code its backbones are timed too, always with all levels.
     """
     from vlmprof.analysis.reference import another_device, reference_title
     from vlmprof.execution.kernel_jobs import EncoderJob
@@ -40,7 +39,7 @@ def bench_backbones(
     wanted = run.call("encoder_modes", tuple(modes), tuple(names), levels, public)
     paper = _paper_latencies()
     device_name = run.environment["device_name"]
-    rows = kernel_rows.read(out, "backbones", device_name) if out is not None else []
+    rows = kernels_rows.read(out, "backbones", device_name) if out is not None else []
     ended = [row for row in rows if row.get("status") in ("ok", "oom")]
     done = {tuple(row.get(name) for name in IDENTITY): row for row in ended}
     rows = list(done.values())
@@ -55,8 +54,8 @@ def bench_backbones(
         for side in resolutions:
             here = (name, side, dtype, levels, run.device)
             todo = tuple(mode for mode in wanted if (*here, mode) not in done)
-            kept = [done[(*here, mode)] for mode in wanted if (*here, mode) in done]
-            measured = {row["mode"]: row["median_s"] for row in kept if row["status"] == "ok"}
+            already = [done[(*here, mode)] for mode in wanted if (*here, mode) in done]
+            measured = {row["mode"]: row["median_s"] for row in already if row["status"] == "ok"}
             known = {
                 "backbone": name, "resolution": side, "dtype": dtype, "levels": levels, "device": run.device,
             }  # fmt: skip
@@ -72,14 +71,14 @@ def bench_backbones(
                 rows.append(row)
                 failures += row["status"] in ("error", "timeout") and "public" not in str(row["mode"])
                 if out is not None:
-                    kernel_rows.write(rows, out, "backbones")
+                    kernels_rows.write(rows, out, "backbones")
                 if row["median_s"] is not None:
                     measured[str(row["mode"])] = row["median_s"]
 
             if todo:
                 job = EncoderJob(name, side, dtype, levels, todo, public, seconds)
                 run.attempt_all("bench_encoder", (job,), {**known, "mode": ""}, show)
-            _print_speed_ups(f"{name} {side}", measured)
+            kernels_rows.print_speed_ups(f"{name} {side}", measured)
     if out is not None:
         print(f"wrote backbones.csv and backbones.json to {out}")
     return failures
@@ -108,15 +107,6 @@ def _row(
     }
 
 
-def _print_speed_ups(what: str, measured: Mapping[str, float]) -> None:
-    """For each slower mode, how many times as fast the fastest is."""
-    if measured:
-        fastest = min(measured, key=measured.__getitem__)
-        for mode, median_s in measured.items():
-            if median_s > measured[fastest]:
-                print(f"{what}: {fastest} is {median_s / measured[fastest]:.2f}× as fast as {mode}")
-
-
 def backbone_names(given: Sequence[str]) -> list[str]:
     """Names from options that may each hold several, separated by commas. Raises `UserError` for none."""
     found = [name.strip() for text in given for name in text.split(",") if name.strip()]
@@ -139,6 +129,8 @@ def _paper_latencies() -> dict[tuple[str, str], float]:
 
 
 def _print(row: Mapping[str, Any], same_card: bool) -> None:
+    from vlmprof.units import show_bytes
+
     paper_s, median_s = row["paper_gpu_vision_s"], row["median_s"]
     line = f"{row['backbone']:10} {row['resolution']:5} {row['mode']:14}"
     if median_s is None:
@@ -147,7 +139,7 @@ def _print(row: Mapping[str, Any], same_card: bool) -> None:
     spread = (row["quartile_high_s"] - row["quartile_low_s"]) / median_s
     line += f" {median_s * 1e3:10.3f} ms ±{spread:4.0%} of {row['samples']:4}"
     if row["peak_allocated_bytes"] is not None:
-        line += f" {row['peak_allocated_bytes'] / 2**30:7.2f} GiB"
+        line += f" {show_bytes(row['peak_allocated_bytes']):>9}"
     if paper_s is not None:
         line += f"   paper {paper_s * 1e3:9.3f} ms"
         line += f", {paper_s / median_s:6.2f}× as fast as it" if same_card else " on another card"

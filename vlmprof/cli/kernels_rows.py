@@ -1,11 +1,11 @@
-"""Rows of `vlmprof kernels`, for operations and whole backbones: printed, and written as they come."""
+"""The rows of `vlmprof kernels`, for operations and encoders: printed, written and read again."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,26 +14,32 @@ from vlmprof.errors import UserError
 if TYPE_CHECKING:
     from vlmprof.execution.kernel_runs import Outcome
 
+FORMER_MODES = {
+    "compiled": "compile", "graphed": "graphs",
+    "fused graphed": "fused graphs", "public graphed": "public graphs",
+}  # fmt: skip
+"""The names of modes in earlier files, and their names now."""
+
 
 def reason(outcome: Outcome) -> str:
-    """Why a row has no numbers, in a line."""
+    """Why a row has no numbers, on one line."""
     words = {"oom": "out of memory", "error": "failed", "timeout": "timed out", "skipped": "skipped"}
     return f"{words[outcome.status]}: {outcome.message}"
 
 
 def passed(outcome: Outcome) -> bool:
-    """Whether a comparison with float64 was made and came out right."""
+    """Whether a comparison with float64 was made and passed."""
     return outcome.status == "ok" and bool(outcome.figures["passed"])
 
 
 def verdict_row(outcome: Outcome, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """A comparison as it is written."""
+    """The row of a comparison."""
     figures = {k: v for k, v in outcome.figures.items() if k != "failure"}
     return {**_state(outcome), "passed": False, **_finite(figures), **environment}
 
 
 def print_verdict(outcome: Outcome) -> None:
-    """One line: what was compared, the errors, and what to think of them."""
+    """Print what was compared, the errors and the verdict, on one line."""
     label, figures = outcome.labels, outcome.figures
     said = "ok" if passed(outcome) else "FAILED"
     if outcome.status != "ok":
@@ -50,7 +56,7 @@ def print_verdict(outcome: Outcome) -> None:
 
 
 def print_tuned(outcome: Outcome) -> None:
-    """One line: the choice for a shape, and the time that each candidate took."""
+    """Print the choice for a shape and the time of each candidate, on one line."""
     if outcome.status != "ok":
         print(f"{outcome.labels.get('shape', '')}: {reason(outcome)}", flush=True)
         return
@@ -60,12 +66,12 @@ def print_tuned(outcome: Outcome) -> None:
 
 
 def bench_row(outcome: Outcome, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """An operation's time, or why there is none, as it is written."""
+    """The row of a timed operation, or of one that failed."""
     return {**_state(outcome), **outcome.figures, **environment, **outcome.clocks()}
 
 
 def print_row(row: Mapping[str, Any]) -> None:
-    """One line: latency and spread, rates and their shares of the ceilings."""
+    """Print latency and spread, rates and their shares of the ceilings, on one line."""
     spread = (row["quartile_high_s"] - row["quartile_low_s"]) / row["median_s"]
     shares = [
         "" if row[name] is None else f" ({row[name]:4.0%})"
@@ -80,19 +86,32 @@ def print_row(row: Mapping[str, Any]) -> None:
     )
 
 
+def speed_ups(latencies: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """For each slower name, how many times as fast the fastest is."""
+    if latencies:
+        least = min(latencies.values())
+        yield from ((name, s / least) for name, s in latencies.items() if s > least)
+
+
+def print_speed_ups(where: str, latencies: Mapping[str, float]) -> None:
+    """Print how many times as fast the fastest is as each slower one, in this run."""
+    for name, ratio in speed_ups(latencies):
+        fastest = min(latencies, key=latencies.__getitem__)
+        print(f"{where}: {fastest} is {ratio:.2f}× as fast as {name}")
+
+
 def print_ratios(rows: Sequence[Mapping[str, Any]]) -> None:
-    """How many times faster the fastest is than each other one, in this run."""
+    """Print the speed-ups among the backends of each operation."""
+    places: dict[str, dict[str, float]] = {}
     for row in rows:
         where = f"{row['op']} {row['shape']} {row['dtype']}"
-        rivals = [r for r in rows if f"{r['op']} {r['shape']} {r['dtype']}" == where]
-        fastest = min(rivals, key=lambda r: r["median_s"])
-        if row is not fastest:
-            ratio = row["median_s"] / fastest["median_s"]
-            print(f"{where}: {fastest['backend']} is {ratio:.2f}× as fast as {row['backend']}")
+        places.setdefault(where, {})[row["backend"]] = row["median_s"]
+    for where, latencies in places.items():
+        print_speed_ups(where, latencies)
 
 
 def draw(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """The roofline of the rows that compute something, and a line that says what is in `folder`."""
+    """Draw the roofline of the rows that compute something, and print what was written to `folder`."""
     from vlmprof.render.figures.roofline import draw_roofline
 
     # a copy has no place under a roofline, and without ceilings there is none
@@ -102,18 +121,35 @@ def draw(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     print(f"wrote bench.csv, bench.json{' and roofline.png' if computing else ''} to {folder}")
 
 
-def read(folder: Path, stem: str, device_name: str) -> list[dict[str, Any]]:
-    """The rows that an earlier run kept there; none where there is no such file. Raises `UserError` for a
-    file that is not one of `write`, or of another device."""
-    path = folder / f"{stem}.json"
+def load(path: Path) -> list[dict[str, Any]]:
+    """The rows in a JSON file of `write`, with today's names of modes; none if there is no such file.
+
+    Raises `UserError` for a file that is no list of rows.
+    """
     if not path.exists():
         return []
     try:
         rows = json.loads(path.read_text())
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ValueError("not a list of rows")
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot go on from {path}: {error}; name another --out or move it away") from None
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path} is no list of rows")
+    for row in rows:
+        if row.get("mode") in FORMER_MODES:
+            row["mode"] = FORMER_MODES[row["mode"]]
+    return rows
+
+
+def read(folder: Path, stem: str, device_name: str) -> list[dict[str, Any]]:
+    """The rows that an earlier run wrote to `folder`; none if there is no such file.
+
+    Raises `UserError` for a file that `write` did not write, or of another device.
+    """
+    path = folder / f"{stem}.json"
+    try:
+        rows = load(path)
+    except UserError as error:
+        raise UserError(f"cannot continue: {error}; name another --out or move it away") from None
     for name in dict.fromkeys(row.get("device_name") for row in rows):
         if name != device_name:
             there = f"is of {name}" if name else "does not say which device it is of"
@@ -122,13 +158,13 @@ def read(folder: Path, stem: str, device_name: str) -> list[dict[str, Any]]:
 
 
 def write(rows: Sequence[Mapping[str, Any]], folder: Path, stem: str) -> None:
-    """All rows so far, so that a run that is cut short keeps what it has, as `stem`.csv and `stem`.json."""
+    """Write all rows so far as `stem`.csv and `stem`.json, so that an interrupted run loses none."""
     folder.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    whole = folder / f"{stem}.json.part"
+    partial = folder / f"{stem}.json.part"
     filled = [{name: row.get(name) for name in columns} for row in rows]
-    whole.write_text(json.dumps(filled, indent=1) + "\n")
-    whole.replace(folder / f"{stem}.json")
+    partial.write_text(json.dumps(filled, indent=1) + "\n")
+    partial.replace(folder / f"{stem}.json")
     with (folder / f"{stem}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=columns)
         writer.writeheader()
@@ -140,7 +176,7 @@ def _state(outcome: Outcome) -> dict[str, Any]:
 
 
 def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Without NaN and infinity, which JSON has not."""
+    """The figures without NaN and infinity, which JSON does not have."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in figures.items()

@@ -1,36 +1,25 @@
-"""Where a cell's process says what it is doing: a few shared integers, so cheap that a stage can.
+"""What a cell's process is doing, in a few integers that it shares with the sweep's process.
 
-Writing one costs some tens of nanoseconds and reaches the sweep's process even if the writer is killed.
+Writing one costs some tens of nanoseconds, so a stage can, and it is read even if the writer is killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import Array, c_int64
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
+from vlmprof.measure.observer import Phase
 from vlmprof.records import STAGES
 
 PLACES = ("load", "build", *STAGES)
-"""Where a process can be when memory runs out: before, while building, or in a stage."""
-
-
-class Phase(IntEnum):
-    """What a cell's process is doing."""
-
-    STARTING = 0
-    BUILDING = 1
-    WARMING_UP = 2
-    MEASURING = 3
-    READING_MEMORY = 4
-    PROFILING = 5
+"""Where a process can be when memory runs out: starting, building the model, or in a stage."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the board said at one moment."""
+    """The status at one moment."""
 
     phase: Phase
     place: str
@@ -45,23 +34,23 @@ class Reading:
         return words
 
 
-class Board:
-    """A view on the shared integers: phase, place, iteration, iterations."""
+class StatusBoard:
+    """A measurement's `Observer` in shared memory: phase, place, iteration, iterations."""
 
     def __init__(self, cells: Array[c_int64]) -> None:
         self._cells: Any = cells
 
     @classmethod
-    def shared(cls, context: Any) -> Board:
-        """A new board in memory that the processes of a multiprocessing context can share."""
+    def shared(cls, context: Any) -> StatusBoard:
+        """A new board in memory that processes of a multiprocessing context can share."""
         return cls(context.RawArray(c_int64, 4))
 
     def enter(self, phase: Phase, place: str, iterations: int = 0) -> None:
-        """A new phase begins."""
+        """A phase of `iterations` iterations, 0 if not known, begins in `place`, one of `PLACES`."""
         self._cells[:] = [phase, PLACES.index(place), 0, iterations]
 
-    def stage_marker(self, stages: Sequence[str]) -> Any:
-        """A function that marks stage `i` of an iteration as running."""
+    def stage_marker(self, stages: Sequence[str]) -> Callable[[int], None]:
+        """A function that marks stage `i` as running."""
         cells, places = self._cells, [PLACES.index(stage) for stage in stages]
 
         def mark(i: int) -> None:
@@ -74,6 +63,6 @@ class Board:
         self._cells[2] = iteration + 1
 
     def read(self) -> Reading:
-        """What stands on the board now."""
+        """The status now."""
         phase, place, iteration, iterations = self._cells
         return Reading(Phase(phase), PLACES[place], iteration, iterations)

@@ -18,7 +18,7 @@ from vlmprof.kernels.block.packing import fold, is_folded, tap_major, unfolded
 from vlmprof.kernels.ss2d.packing import pack
 
 
-class KeptParameters:
+class PackedParameters:
     """Counts what is kept, once for the same parameters however often they are used."""
 
     def __init__(self) -> None:

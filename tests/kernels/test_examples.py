@@ -1,0 +1,23 @@
+"""The examples in docstrings of `vlmprof.kernels`, run as a notebook would."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+
+from vlmprof import kernels
+
+MODULES = ("block.op", "common.backends", "cross_scan.op", "selective_scan.op", "ss2d.op")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_hold(name: str) -> None:
+    failed, attempted = doctest.testmod(importlib.import_module(f"vlmprof.kernels.{name}"))
+    assert (failed, attempted > 0) == (0, True)
+
+
+def test_every_operation_has_an_example() -> None:
+    for name in kernels.OPERATIONS:
+        assert ">>> " in (getattr(kernels, name).__doc__ or ""), name

@@ -1,0 +1,75 @@
+"""Cells on this machine's devices, one at a time on each."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+
+from vlmprof.execution.launchers import Finished, Job
+from vlmprof.execution.processes import POLL_S, StoppedError
+from vlmprof.execution.progress import Progress
+from vlmprof.execution.supervisor import measure_cell
+from vlmprof.settings import Machine
+
+
+class LocalLauncher:
+    """A thread per device, which waits for the process of its cell."""
+
+    def __init__(self, machines: Sequence[Machine], progress: Progress) -> None:
+        """`machines` is what `describe_machine` says of each device."""
+        self._progress = progress
+        self._free = deque(machines)
+        self._finished: queue.SimpleQueue[Future[Finished]] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(len(machines), thread_name_prefix="cell")
+        self._stop = threading.Event()
+
+    def __enter__(self) -> LocalLauncher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._threads.shutdown(wait=True)
+
+    def has_room(self) -> bool:
+        return bool(self._free)
+
+    def start(self, job: Job) -> None:
+        self._submit(job, self._free.popleft(), rest_s=0.0)
+
+    def repeat(self, finished: Finished, rest_s: float) -> None:
+        self._free.remove(finished.place)
+        self._submit(finished.job, finished.place, rest_s)
+
+    def wait(self) -> Finished:
+        while True:
+            # a wait without an end would not be interrupted by Ctrl-C on every system
+            try:
+                finished = self._finished.get(timeout=POLL_S).result()
+            except queue.Empty:
+                continue
+            # not before, so that nothing else has started there when the job is to be repeated
+            self._free.append(finished.place)
+            return finished
+
+    def _submit(self, job: Job, machine: Machine, rest_s: float) -> None:
+        self._threads.submit(self._run, job, machine, rest_s).add_done_callback(self._finished.put)
+
+    def _run(self, job: Job, machine: Machine, rest_s: float) -> Finished:
+        if self._stop.wait(rest_s):
+            raise StoppedError
+        row, samples = measure_cell(
+            job.cell,
+            replace(job.settings, device=machine.device),
+            machine,
+            job.log,
+            lambda reading: self._progress.tick(job.cell, reading),
+            self._stop,
+        )
+        return Finished(job, row, samples, machine)

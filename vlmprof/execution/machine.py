@@ -1,0 +1,42 @@
+"""The machine of a run, looked at from a process of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+
+from vlmprof.environment import Accelerator, host_facts
+from vlmprof.errors import UserError
+from vlmprof.execution.processes import call_in_process
+from vlmprof.settings import Machine
+
+logger = logging.getLogger(__name__)
+
+
+def describe_machine(device: str, dtypes: Collection[str] = ()) -> Machine:
+    """Describe `device`, and the ceilings that it reaches in each of `dtypes`.
+
+    This process stays free of torch, and the fork server free of any device. Where ceilings cannot be
+    measured, the facts say why. Raises `UserError` when `device` is not there.
+    """
+    ended = call_in_process("vlmprof.environment:accelerator_facts", (device,))
+    if ended.user_error:
+        raise UserError(ended.user_error)
+    if ended.value is None:
+        why = ended.error or f"the process that looked at it ended with code {ended.exit_code}"
+        raise UserError(f"device {device!r} cannot be used: {why}")
+    found: Accelerator = ended.value
+    machine = Machine(
+        found.device, found.device_name, found.device_memory_bytes, found.device_uuid,
+        facts={**host_facts(), "torch_threads": found.torch_threads, "cuda_version": found.cuda_version},
+    )  # fmt: skip
+    logger.info("device %s: %s, %s bytes", machine.device, machine.device_name, machine.device_memory_bytes)
+    if not dtypes:
+        return machine
+    target = "vlmprof.measure.ceilings:device_ceilings"
+    reached = call_in_process(target, (machine.device, sorted(dtypes)))
+    if reached.value is None:
+        why = reached.error or f"exit code {reached.exit_code}"
+        return replace(machine, facts={**machine.facts, "ceilings_missing": why})
+    return replace(machine, ceilings=reached.value)

@@ -1,0 +1,45 @@
+"""What every pipeline is, and where its images come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vlmprof.fields import resolution_size
+from vlmprof.measure.timeline import Stage, StageGroup
+from vlmprof.settings import Axes, Settings
+from vlmprof.vlm.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The stages of one cell, built and joined."""
+
+    stages: tuple[Stage | StageGroup, ...]
+    first_input: Any
+    """The images, where preprocessing is no stage of the iteration."""
+    vision: nn.Module
+    weight_bytes: Mapping[str, int]
+    """By stage."""
+    backends: Mapping[str, str]
+    """The implementation chosen for each replaceable part, such as `{"ss2d": "torch"}`."""
+    visual_tokens: int | None = None
+    """Where only the built model has the number."""
+    warnings: tuple[str, ...] = ()
+    """What differs from the cell's axes."""
+
+
+def image_source(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Preprocess:
+    """What makes a cell's images of `size` (height, width) in pixels: its resolution, or that padded."""
+    image = Path(settings.image) if settings.image else None
+    dtype = torch.float32 if settings.autocast else getattr(torch, axes.dtype)
+    return Preprocess(
+        image, height=size[0], width=size[1], fit=settings.fit, device=device,
+        dtype=dtype, batch_size=axes.batch_size, seed=settings.seed,
+        inner=resolution_size(axes.resolution),
+    )  # fmt: skip

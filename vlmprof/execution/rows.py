@@ -1,0 +1,25 @@
+"""The row of a cell before it has any numbers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from vlmprof.plan import Cell
+from vlmprof.records import Row, Status
+
+
+def unmeasured_row(
+    cell: Cell, device_name: str, status: Status = Status.OK, message: str | None = None
+) -> Row:
+    """A row without numbers: the cell, where and when it began, how it ended and why."""
+    return Row(
+        cell_id=cell.cell_id,
+        axes=cell.axes.named,
+        height_px=cell.height_px,
+        width_px=cell.width_px,
+        status=status,
+        message=message,
+        visual_tokens=cell.visual_tokens,
+        device=device_name,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,92 @@
+"""One cell from outside: its process started, watched and, however it ends, explained in a row."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from vlmprof.execution.endings import how_it_ended
+from vlmprof.execution.processes import call_in_process, status_board
+from vlmprof.execution.rows import unmeasured_row
+from vlmprof.execution.status_board import Reading
+from vlmprof.measure import oom
+from vlmprof.measure.observer import Phase
+from vlmprof.measure.samples import Samples
+from vlmprof.measure.telemetry import Telemetry, nvml_probe
+from vlmprof.plan import Cell
+from vlmprof.records import Row, Status
+from vlmprof.settings import Machine, Settings
+
+logger = logging.getLogger(__name__)
+
+
+def measure_cell(
+    cell: Cell,
+    settings: Settings,
+    machine: Machine,
+    log: Path,
+    on_reading: Callable[[Reading], None] = lambda reading: None,
+    stop: threading.Event | None = None,
+) -> tuple[Row, Samples]:
+    """Measure `cell` on `settings.device` in a process of its own and return its row and samples.
+
+    Args:
+        machine: What `describe_machine` says of that device.
+        log: Receives what the process prints, and is removed when all went well.
+        on_reading: Called a few times a second with what the process is doing.
+        stop: Ends the process with `processes.StoppedError` when set.
+    """
+    logger.info("%s begins on %s", cell.label, settings.device)
+    board = status_board()
+    telemetry = Telemetry(nvml_probe(machine.device_uuid))
+
+    def watch(pid: int) -> None:
+        reading = board.read()
+        on_reading(reading)
+        if reading.phase is Phase.MEASURING:
+            telemetry.poll(pid, reading.iteration)
+
+    early: list[tuple[Row, Samples]] = []
+    kills_before = oom.system_oom_kills()
+    ended = call_in_process(
+        "vlmprof.execution.worker:run_cell",
+        (cell, settings, machine.device_name, board),
+        log=log,
+        timeout_s=settings.cell_timeout_s,
+        on_poll=watch,
+        on_item=early.append,
+        stop=stop,
+    )
+    if ended.value is not None or early:
+        row, samples = ended.value or early[-1]
+        row = _with_machine(row, telemetry, machine, cell)
+    else:
+        row, samples = unmeasured_row(cell, machine.device_name), Samples()
+    if ended.value is None:
+        last = board.read()
+        status, why = how_it_ended(ended, f" while {last}", kills_before, settings.cell_timeout_s)
+        if early:  # lost in a pass that only adds to the measurement
+            row = replace(row, warnings=(*row.warnings, f"measured, but then: {why}"))
+        else:
+            oom_stage = last.place if status is Status.OOM else None
+            row = replace(row, status=status, message=why, oom_stage=oom_stage)
+    if row.status is Status.OK:
+        log.unlink(missing_ok=True)
+    logger.info("%s ended: %s%s", cell.label, row.status, f", {row.message}" if row.message else "")
+    return row, samples
+
+
+def _with_machine(row: Row, telemetry: Telemetry, machine: Machine, cell: Cell) -> Row:
+    """Add what the machine did while the cell was measured, and what it can reach."""
+    seen = asdict(telemetry.summary())
+    energy_j = seen.pop("energy_per_iteration_j")
+    return replace(
+        row,
+        disturbances=seen.pop("warnings"),
+        energy_per_image_j=None if energy_j is None else energy_j / cell.axes.batch_size,
+        **seen,
+        **machine.ceilings.get(cell.axes.dtype, {}),  # type: ignore[arg-type]
+    )

@@ -1,0 +1,234 @@
+"""Measures a pipeline of callables.
+
+first iteration   warm-up     | measured iterations       | memory pass       profiler pass
+compiles, tunes   discarded   | samples, high-water marks | peaks by stage    GPU busy times
+
+What one iteration looks like is drawn in `timeline`. The passes iterate once more each; they add to a
+measurement and cost it nothing: one that fails is a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
+from operator import or_
+from typing import Any
+
+import torch
+
+from vlmprof.errors import first_line
+from vlmprof.measure.busy import BusyTimes, can_read_busy_times
+from vlmprof.measure.cache import CacheFlush
+from vlmprof.measure.clocks import device_clock
+from vlmprof.measure.memory import NO_PEAKS, MemoryMeter, Peaks, nvml_process_bytes
+from vlmprof.measure.observer import Observer, Phase, Unobserved
+from vlmprof.measure.oom import is_out_of_memory
+from vlmprof.measure.samples import Samples
+from vlmprof.measure.statistics import distribution_warnings
+from vlmprof.measure.stopping import Adaptive, FixedCount, Settling, StoppingRule
+from vlmprof.measure.timeline import Stage, StageGroup, Timeline, stage_names
+
+logger = logging.getLogger(__name__)
+
+Callables = Mapping[str, Callable[[Any], Any]] | Sequence[Stage | StageGroup]
+"""A pipeline: calls by stage name, or stages. Each gets what the one before returned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementProtocol:
+    """How a pipeline is measured."""
+
+    warm_up: int | Settling = field(default_factory=Settling)
+    """Discarded iterations: a number, or until latencies have settled."""
+    stopping: StoppingRule = field(default_factory=lambda: Adaptive(watched=("end_to_end_s",)))
+    judged: tuple[str, ...] = ("end_to_end_s",)
+    """Columns of samples whose drift, modes and jitter become warnings."""
+    cold_cache: bool = False
+    """Whether the device's caches are flushed before every iteration."""
+    keep_output: bool = False
+    """Whether what an iteration returned lives until the end of the next one."""
+    stage_memory: bool = True
+    """Whether a further iteration reads each stage's memory."""
+    profile: bool = True
+    """Whether a further iteration runs under the profiler, where it can see the device."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was seen of a pipeline."""
+
+    samples: Samples
+    """Raw latencies in seconds."""
+    warm_up_iterations: int
+    first_iteration_s: float | None
+    """End-to-end of the first warm-up iteration, compiling included; None without one."""
+    first_output: Any
+    """What `inspect` made of the output of that iteration."""
+    peaks: Peaks = NO_PEAKS
+    """Highest memory of all iterations."""
+    nvml_process_bytes: int | None = None
+    """What the NVIDIA driver counts for the process."""
+    stage_peaks: Mapping[str, Peaks] = field(default_factory=dict)
+    """Highest memory while each stage ran; empty where no such pass can be."""
+    gpu_busy_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds with a kernel running, by stage, of the profiled iteration; empty where there is none."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def iterations(self) -> int:
+        """Measured iterations."""
+        return len(self.samples.end_to_end_s)
+
+
+def measure(
+    pipeline: Callables,
+    protocol: MeasurementProtocol | None = None,
+    *,
+    first_input: Any = None,
+    device: torch.device | str = "cpu",
+) -> Measurement:
+    """Measure a pipeline of callables in this process.
+
+    Autograd stays as the caller has set it: wrap the call in `torch.inference_mode()` to time inference.
+
+    Args:
+        pipeline: Calls by stage name, run one after another; each gets what the one before returned.
+        protocol: When to begin, when to stop, and what else to look at; by default until the end-to-end
+            median is known to within 1 %.
+        first_input: Argument of the first stage in every iteration.
+        device: Where the calls run; it decides which clocks and memory marks are read.
+
+    Raises whatever a call raises.
+
+    >>> protocol = MeasurementProtocol(warm_up=2, stopping=FixedCount(5))
+    >>> calls = {"square": lambda x: x @ x, "sum": torch.sum}
+    >>> measurement = measure(calls, protocol, first_input=torch.ones(64, 64))
+    >>> sorted(measurement.samples)
+    ['end_to_end_s', 'host_square_s', 'host_sum_s']
+    >>> len(measurement.samples.host_s["square"]), measurement.peaks.peak_rss_bytes > 0
+    (5, True)
+    """
+    protocol = protocol or MeasurementProtocol()
+    *_, complete = measure_in_steps(pipeline, protocol, first_input=first_input, device=device)
+    return complete
+
+
+def measure_in_steps(
+    pipeline: Callables,
+    protocol: MeasurementProtocol,
+    *,
+    first_input: Any,
+    device: torch.device | str,
+    observer: Observer = Unobserved(),
+    inspect: Callable[[Any], Any] = lambda output: None,
+) -> Iterator[Measurement]:
+    """As `measure`, but yield the measurement before each pass that only adds to it, and at the end.
+
+    A pass may end the process, and must not take the measurement along. `observer` is told what is running;
+    `inspect` gets what the first warm-up iteration returned.
+    """
+    device = torch.device(device)
+    stages = [Stage(*each) for each in pipeline.items()] if isinstance(pipeline, Mapping) else pipeline
+    names = stage_names(stages)
+    meter = MemoryMeter(device)
+    meter.reset()
+    timeline = Timeline(
+        stages,
+        device_clock(device, len(names)),
+        first_input,
+        observer.stage_marker(names),
+        CacheFlush(device) if protocol.cold_cache else lambda: None,
+        keep_output=protocol.keep_output,
+    )
+    measurement = _measured(timeline, protocol, observer, names[0], inspect)
+    measurement = replace(measurement, peaks=meter.peaks(), nvml_process_bytes=nvml_process_bytes(device))
+    yield measurement
+    passes: list[tuple[Phase, str, Callable[[Measurement], Measurement]]] = []
+    if protocol.stage_memory and meter.tells_stages_apart:
+        read = partial(_with_stage_peaks, timeline=timeline, meter=meter)
+        passes.append((Phase.READING_MEMORY, "the pass for each stage's memory", read))
+    if protocol.profile and can_read_busy_times(device):
+        passes.append((Phase.PROFILING, "the profiler's pass", partial(_with_busy_times, timeline=timeline)))
+    for phase, name, look in passes:
+        observer.enter(phase, names[0])
+        try:
+            measurement = look(measurement)
+        except Exception as error:  # whatever a call or a profiler raises, the latencies still count
+            measurement = replace(measurement, warnings=(*measurement.warnings, failed_pass(name, error)))
+        yield measurement
+
+
+def failed_pass(name: str, error: Exception) -> str:
+    """The warning that a pass after the measurement raised `error`."""
+    logger.warning("%s failed", name, exc_info=error)
+    failed = "ran out of memory" if is_out_of_memory(error) else "failed"
+    return f"measured, but {name} {failed}: {first_line(str(error)) or type(error).__name__}"
+
+
+def _measured(
+    timeline: Timeline,
+    protocol: MeasurementProtocol,
+    observer: Observer,
+    first_stage: str,
+    inspect: Callable[[Any], Any],
+) -> Measurement:
+    """The measurement without memory."""
+    warm_up, stopping = protocol.warm_up, protocol.stopping
+    observer.enter(Phase.WARMING_UP, first_stage, warm_up if isinstance(warm_up, int) else 0)
+    warm_up_s: list[float] = []
+    first_output, warnings = None, []
+    while not _is_warm(warm_up, warm_up_s):
+        observer.count(len(warm_up_s))
+        elapsed_s, output = timeline.iterate()
+        if not warm_up_s:
+            first_output = inspect(output)
+        del output
+        warm_up_s.append(elapsed_s)
+    if isinstance(warm_up, Settling) and not warm_up.settled(warm_up_s):
+        spent_s = sum(warm_up_s[1:])
+        warnings.append(f"still not settled after {len(warm_up_s)} warm-up iterations in {spent_s:.3g} s")
+    logger.info("warmed up in %d iterations, %.3g s", len(warm_up_s), sum(warm_up_s))
+    observer.enter(
+        Phase.MEASURING, first_stage, stopping.iterations if isinstance(stopping, FixedCount) else 0
+    )
+    samples = timeline.sample(stopping, observer.count)
+    logger.info("measured %d iterations in %.3g s", len(samples.end_to_end_s), sum(samples.end_to_end_s))
+    warnings += stopping.unmet(samples)
+    for column in protocol.judged:
+        warnings += [f"{column} {words}" for words in distribution_warnings(samples[column])]
+    return Measurement(
+        samples=samples,
+        warm_up_iterations=len(warm_up_s),
+        first_iteration_s=warm_up_s[0] if warm_up_s else None,
+        first_output=first_output,
+        warnings=tuple(warnings),
+    )
+
+
+def _is_warm(warm_up: int | Settling, warm_up_s: Sequence[float]) -> bool:
+    return warm_up.enough(warm_up_s) if isinstance(warm_up, Settling) else len(warm_up_s) >= warm_up
+
+
+def _with_stage_peaks(measurement: Measurement, timeline: Timeline, meter: MemoryMeter) -> Measurement:
+    """Read high-water marks that are lowered before each stage of one iteration."""
+    stage_peaks = {}
+
+    @contextmanager
+    def around(stage: str) -> Iterator[None]:
+        meter.reset()
+        yield
+        stage_peaks[stage] = meter.stage_peaks()
+
+    timeline.each_stage(around)
+    reached = reduce(or_, stage_peaks.values(), measurement.peaks)
+    return replace(measurement, stage_peaks=stage_peaks, peaks=reached)
+
+
+def _with_busy_times(measurement: Measurement, timeline: Timeline) -> Measurement:
+    """Profile one iteration."""
+    busy = BusyTimes()
+    timeline.each_stage(busy.around)
+    return replace(measurement, gpu_busy_s=busy.known())
