@@ -141,6 +141,14 @@ def test_a_convolution_keeps_channels_last() -> None:
     assert count_module(layer, images, call=convolve).kernels == 1
 
 
+@pytest.mark.parametrize(("mode", "dims"), [("bicubic", 2), ("bilinear", 2), ("linear", 1), ("nearest", 2)])
+def test_a_resize_is_one_kernel(mode: str, dims: int) -> None:
+    images = torch.empty(1, 3, *(8,) * dims, device=META)
+    cost = count_module(nn.Identity(), images, call=lambda x: F.interpolate(x, scale_factor=2.0, mode=mode))
+    assert cost.kernels == 1
+    assert cost.moved_bytes == 4 * 3 * (8**dims + 16**dims)
+
+
 def test_views_and_allocations_launch_nothing() -> None:
     def look(x: Tensor) -> Tensor:
         torch.empty_like(x)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from vlmprof.analysis.frames import numbers
 from vlmprof.analysis.reference import study_scores
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, first_line, unknown
 from vlmprof.records import Status
 from vlmprof.units import show_bytes, show_seconds
 
@@ -142,7 +142,7 @@ def load_scores(source: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(source, dtype={"resolution": str})
     except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or str(problem).split("\n")[0]
+        reason = getattr(problem, "strerror", None) or first_line(str(problem))
         raise UserError(f"scores {source} cannot be read: {reason}; give a CSV file or {STUDY}") from None
     missing = {"backbone", "resolution"} - set(table.columns)
     if missing or not score_columns(table):

@@ -236,7 +236,7 @@ def _why_none_is_shared(a: pd.DataFrame, b: pd.DataFrame, axes: Sequence[str]) -
     )
     ignorable = [axis for axis in blocking if axis not in ("backbone", "resolution")]
     hint = " ".join(f"--ignore {axis}" for axis in ignorable)
-    return f"{differences}{f'; {hint} compares them nevertheless' if hint else ''}"
+    return f"{differences}{f'; {hint} compares them anyway' if hint else ''}"
 
 
 def _by_axes(frame: pd.DataFrame, axes: Sequence[str], which: str) -> dict[tuple[str, ...], int]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._C import DispatchKey
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlmprof.cost.costs import OpCost, StageCost
@@ -113,7 +114,8 @@ class CostCounter(TorchDispatchMode):
         fused = func is _ATTENTION and self._fuses(args[0])
         if not fused and _is_composite(func):
             with self:
-                output = func.decompose(*args, **kwargs)
+                # as torch's library does it, not as its compiler would: that makes one resize 160 operations
+                output = func._op_dk(DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
             if output is not NotImplemented:
                 return output
         output = _attended(*args[:3]) if fused and args[0].is_meta else func(*args, **kwargs)

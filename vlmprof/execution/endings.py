@@ -9,6 +9,9 @@ from vlmprof.execution.processes import Ended
 from vlmprof.measure import oom
 from vlmprof.records import Status
 
+LAST_LINES = 4
+"""How much of what a process printed tells why it died: what came earlier it has survived."""
+
 
 def how_it_ended(
     ended: Ended, at: str, kills_before: int | None, timeout_s: float | None
@@ -29,7 +32,8 @@ def how_it_ended(
         if kills is None or kills != kills_before:
             return Status.OOM, f"killed by the system for want of memory{at}"
         return Status.ERROR, f"its process was killed (SIGKILL) from outside{at}"
-    if oom.says_out_of_memory(ended.last_words):
-        last = first_line(ended.last_words.splitlines()[-1])
+    last_lines = ended.last_words.splitlines()[-LAST_LINES:]
+    if oom.says_out_of_memory("\n".join(last_lines)):
+        last = first_line(last_lines[-1])
         return Status.OOM, f"{last} ({name}{at})"
     return Status.ERROR, f"its process ended with {name}{at}"

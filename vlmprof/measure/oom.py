@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import errno
+import re
 from contextlib import suppress
 from pathlib import Path
 
-SIGNS = (
-    "out of memory",  # CUDA's allocator, a launch, a library's own workspace
-    "can't allocate memory",  # torch's CPU allocator
-    "cannot allocate memory",  # the C library's words for ENOMEM
-    "not enough memory",  # torch's CPU allocator on Windows
-    "std::bad_alloc",
-    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED
-    "failed to allocate",
-    "could not allocate",
-    "could not create a memory",  # oneDNN
+_ENDS = r"(?=\s*$|\s*[.,:;!?()\]'\"`]|\s*\n| (?:trying|tried|while|when|at|on|in|during|for|to)\b)"
+"""What follows words that say so: not the `-mapped` of memory-mapped, nor the next word of a longer name."""
+SIGNS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"(?<![-\w])out of memory{_ENDS}",  # CUDA's allocator, a launch, a library's own workspace
+        rf"(?:can't|cannot|could not|failed to|unable to) allocate memory{_ENDS}",  # torch on a CPU, ENOMEM
+        r"(?:cannot|could not|failed to|unable to) allocate (?:\S+ ){0,3}?[\d.]+ ?(?:bytes|[KMGT]i?B)\b",
+        rf"not enough memory{_ENDS}",  # torch's CPU allocator on Windows
+        r"\bstd::bad_alloc\b",
+        r"_ALLOC_FAILED\b",  # CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED
+        r"could not create a memory(?: object|\s*$)",  # oneDNN
+    )
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, or one that caused it, says that memory ran out on the device or the host."""
+    """Whether an exception, or one that it was raised `from`, says that memory ran out on device or host.
+
+    One that was being handled when `error` was raised for another reason does not count.
+    """
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -31,14 +38,13 @@ def is_out_of_memory(error: BaseException) -> bool:
             return True
         if isinstance(current, RuntimeError) and says_out_of_memory(str(current)):
             return True
-        current = current.__cause__ or current.__context__
+        current = current.__cause__
     return False
 
 
 def says_out_of_memory(text: str) -> bool:
-    """Whether a message, or the last words of a process, speak of memory running out."""
-    lowered = text.lower()
-    return any(sign in lowered for sign in SIGNS)
+    """Whether a message, or the last words of a process, say that memory ran out."""
+    return any(sign.search(text) for sign in SIGNS)
 
 
 def system_oom_kills() -> int | None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import any_measured, axis_columns, numbers
+from vlmprof.errors import first_line
 from vlmprof.records import Status
 from vlmprof.render.labels import oom_words
 from vlmprof.render.tables.row_warnings import row_warnings
@@ -74,7 +75,7 @@ def status_words(row: Mapping[Any, Any]) -> str:
     """How a cell ended, in words: `ok`, `out of memory in vision`, `failed: …`, `skipped: …`."""
     status = Status(row["status"])
     message = row.get("message")
-    message = message.strip().split("\n")[0] if isinstance(message, str) else ""
+    message = first_line(message) if isinstance(message, str) else ""
     if status is Status.OOM:
         return oom_words(row.get("oom_stage"))
     if status is Status.OK:

@@ -30,7 +30,7 @@ def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
         *(Column(name, Kind.SECONDS, [e.stages[name].latency_s for e in estimates], 2) for name in stages),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
         Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1),
-        Column("", Kind.TEXT, [_comment(p) for p in predictions]),
+        Column("note", Kind.TEXT, [_comment(p) for p in predictions]),
     ])  # fmt: skip
 
 
