@@ -17,7 +17,7 @@ def levels_of(name):
 @pytest.mark.parametrize(
     ("name", "level"), [(name, level) for name in SMALLEST.values() for level in levels_of(name)]
 )
-def test_tokens_and_feature_maps_are_the_ones_foretold(name, level):
+def test_tokens_and_feature_maps_are_the_ones_foretold(name, level) -> None:
     known = facts(name, level)
     if known.extra and importlib.util.find_spec(known.extra) is None:
         pytest.skip(f"the optional extra `{known.extra}` is not installed")

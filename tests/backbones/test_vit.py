@@ -9,13 +9,13 @@ from tests.helpers.vit_weights import fresh, transformers_state
 from vlmprof.backbones import create_backbone
 
 
-def close(ours, theirs):
+def close(ours, theirs) -> None:
     error = (ours - theirs).abs().max() / theirs.std()
     assert error < 1e-4, f"relative error {error:.1e}"
 
 
 @pytest.mark.parametrize("size", [(224, 224), (96, 160), (272, 256)])
-def test_agrees_with_timm(size):
+def test_agrees_with_timm(size: tuple[int, int]) -> None:
     timm = pytest.importorskip("timm", reason="the optional extra `timm` is not installed")
     ours = fresh("vit-t")
     theirs = timm.create_model("vit_tiny_patch16_224", num_classes=1000, dynamic_img_size=True).eval()
@@ -27,7 +27,7 @@ def test_agrees_with_timm(size):
 
 
 @pytest.mark.parametrize("size", [(224, 224), (96, 160)])
-def test_agrees_with_transformers(size):
+def test_agrees_with_transformers(size: tuple[int, int]) -> None:
     """At another resolution transformers is given our positions: it interpolates in its own way."""
     ours = fresh("vit-s", image_size=size)
     config = ViTConfig(
@@ -45,10 +45,10 @@ def test_agrees_with_transformers(size):
         close(ours(images), theirs(images).last_hidden_state[:, 1:])
 
 
-def test_positions_are_interpolated_once_per_resolution(monkeypatch):
+def test_positions_are_interpolated_once_per_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = create_backbone("vit-t", image_size=(96, 160))
 
-    def fail(*args, **kwargs):
+    def fail(*args, **kwargs) -> None:
         raise AssertionError("interpolated in the timed call")
 
     monkeypatch.setattr(torch.nn.functional, "interpolate", fail)

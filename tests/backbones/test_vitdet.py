@@ -8,7 +8,7 @@ from vlmprof.backbones.vitdet import official_names
 
 
 @pytest.mark.slow
-def test_agrees_with_detectron2():
+def test_agrees_with_detectron2() -> None:
     golden = load("vitdet_b.json")["vitdet-b"]
     encoder = create_backbone("vitdet-b")
     state = encoder.state_dict()

@@ -28,7 +28,7 @@ stages = ["vision", "connector"]
 
 
 @pytest.fixture
-def cluster(monkeypatch):
+def cluster(monkeypatch: pytest.MonkeyPatch):
     """Two nodes of one processor each; tasks find the test's own backbones."""
     monkeypatch.setenv("PYTHONPATH", str(HELPERS), prepend=os.pathsep)
     monkeypatch.setenv("SLOW_S", "4")
@@ -42,7 +42,7 @@ def cluster(monkeypatch):
     cluster.shutdown()
 
 
-def test_a_lost_node_costs_no_row(cluster, tmp_path):
+def test_a_lost_node_costs_no_row(cluster, tmp_path: Path) -> None:
     nodes, worker = cluster
     (tmp_path / "spec.toml").write_text(SPEC)
     command = [sys.executable, "-m", "vlmprof", "sweep", "spec.toml", "--out", "run", "--ray", nodes.address]
@@ -72,7 +72,9 @@ def test_a_lost_node_costs_no_row(cluster, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_node_that_rests_holds_up_no_other(cluster, tmp_path, monkeypatch):
+def test_a_node_that_rests_holds_up_no_other(
+    cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vlmprof.execution.launchers import Job
     from vlmprof.execution.launchers.ray import connect
     from vlmprof.plan import make_plan
