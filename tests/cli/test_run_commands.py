@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -41,8 +42,9 @@ def invoke(*words: object) -> Result:
     return result
 
 
-def another(path: Path, scale: float, **options: object) -> Path:
-    rows = sweep(scale=scale, **({"oom_from": {"vmamba-t": 1024}} | options))
+def another(path: Path, scale: float, **options: Any) -> Path:
+    chosen: dict[str, Any] = {"oom_from": {"vmamba-t": 1024}} | options
+    rows = sweep(scale=scale, **chosen)
     return write_run(path, rows, samples(rows, spread=0.01, seed=1))
 
 
