@@ -10,7 +10,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from synthetic_runs import samples, sweep, write_run
+
+from tests.helpers.synthetic_runs import samples, sweep, write_run
 
 IMPATIENT = """
 import sys, time

@@ -7,7 +7,8 @@ import importlib
 from pathlib import Path
 
 import pytest
-from synthetic_runs import samples, sweep, write_run
+
+from tests.helpers.synthetic_runs import samples, sweep, write_run
 
 
 @pytest.mark.parametrize("module", ["vlmprof", "vlmprof.notebook", "vlmprof.analysis.compare"])

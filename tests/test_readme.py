@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
-from synthetic_runs import samples, sweep, write_run
+
+from tests.helpers.synthetic_runs import samples, sweep, write_run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -39,7 +39,7 @@ cells=(--budget 2s)
 all_cells=()
 each=(--seconds 0.2)
 # without tests/kernels/test_backends.py, whose cases verify has taken
-gpu_tests=(tests/sweep/test_on_a_gpu.py tests/measure/test_busy.py tests/measure/test_memory.py
+gpu_tests=(tests/execution/test_on_a_gpu.py tests/measure/test_busy.py tests/measure/test_memory.py
     tests/measure/test_timeline.py)
 if [ -n "${TOUCH:-}" ]; then
     each=(--seconds 0.01)

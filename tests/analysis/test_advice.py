@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import cell, frame, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.advice import Limits, advise, load_scores, pareto_front
 from vlmprof.errors import UserError
 from vlmprof.records import StageFigures, Status
@@ -57,7 +59,7 @@ def test_scores_make_the_front_of_quality_and_the_correlations() -> None:
     assert tuple(vqa.chosen.iloc[0][["backbone", "resolution"]]) == ("vmamba-s", "512")
 
 
-def test_a_users_scores(tmp_path) -> None:
+def test_a_users_scores(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     path.write_text("backbone,resolution,accuracy\nvit-t,224,50.5\nvit-t,512,60\n")
     advice = advise(frame(sweep(("vit-t",), (224, 512, 1024))), Limits(), scores=load_scores(path))
@@ -76,7 +78,7 @@ def test_energy_counts_where_a_run_has_it() -> None:
     assert advise(unknown, Limits()).chosen["backbone"].tolist() == ["vit-t"]
 
 
-def test_mistakes_are_one_clear_line(tmp_path) -> None:
+def test_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     run = frame(sweep(("vit-t",), (224,)))
     with pytest.raises(UserError, match="nothing to recommend"):
         advise(frame([cell(status=Status.OOM)]), Limits())

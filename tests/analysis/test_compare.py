@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic_runs import cell, frame, samples, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, samples, sweep
 from vlmprof.analysis.compare import Comparison, Verdict, compare, regressions
 from vlmprof.analysis.reference import load_reference
 from vlmprof.errors import UserError
@@ -117,7 +117,7 @@ def test_a_run_compares_with_the_paper() -> None:
     assert len(found.lost) == 1
 
 
-def test_axes_that_mean_nothing_to_a_backbone_are_not_matched_on():
+def test_axes_that_mean_nothing_to_a_backbone_are_not_matched_on() -> None:
     a = frame(sweep(("vit-t", "vmamba-t"), (224,), axes={"levels": "all"}))
     b = frame(sweep(("vit-t", "vmamba-t"), (224,), axes={"levels": "through-tap"}))
     found = compare(a, b)
@@ -126,7 +126,7 @@ def test_axes_that_mean_nothing_to_a_backbone_are_not_matched_on():
     assert {r.cell["backbone"] for r in compare(a, b, ignore=["levels"]).ratios} == {"vit-t", "vmamba-t"}
 
 
-def test_a_mismatch_names_what_keeps_the_cells_apart_and_what_ignores_it():
+def test_a_mismatch_names_what_keeps_the_cells_apart_and_what_ignores_it() -> None:
     a = frame(sweep(("vmamba-t",), (224,), axes={"levels": "all", "dtype": "bfloat16"}))
     b = frame(sweep(("vmamba-t",), (224,), axes={"levels": "through-tap", "dtype": "bfloat16"}))
     said = "levels is all in A and through-tap in B; --ignore levels compares them anyway"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic_runs import cell, frame, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.frames import axis_columns, show_resolution, split_lines, varying_axes
 from vlmprof.analysis.reference import load_reference, reference_title, study_scores
 from vlmprof.errors import UserError

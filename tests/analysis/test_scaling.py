@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic_runs import cell, frame, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.crossover import all_crossovers, find_crossovers
 from vlmprof.analysis.frames import Line, split_lines
 from vlmprof.analysis.intervals import Interval

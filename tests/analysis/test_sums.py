@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic_runs import cell, frame, samples, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, samples, sweep
 from vlmprof.analysis.compare import compare
 from vlmprof.analysis.estimates import column_intervals, column_medians
 from vlmprof.analysis.sums import cell_mean, sum_ends, sum_of_medians

@@ -3,8 +3,8 @@
 import importlib.util
 
 import pytest
-from golden import golden_image
 
+from tests.helpers.golden import golden_image
 from vlmprof.backbones import create_backbone, facts, names
 
 SMALLEST = {facts(name).family: name for name in reversed(names())}
@@ -17,7 +17,7 @@ def levels_of(name):
 @pytest.mark.parametrize(
     ("name", "level"), [(name, level) for name in SMALLEST.values() for level in levels_of(name)]
 )
-def test_tokens_and_feature_maps_are_the_ones_foretold(name, level):
+def test_tokens_and_feature_maps_are_the_ones_foretold(name, level) -> None:
     known = facts(name, level)
     if known.extra and importlib.util.find_spec(known.extra) is None:
         pytest.skip(f"the optional extra `{known.extra}` is not installed")

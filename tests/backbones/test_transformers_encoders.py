@@ -1,12 +1,13 @@
 """Encoders that transformers builds, against its own classes, and what is known of them without building."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from golden import golden_image
 
+from tests.helpers.golden import golden_image
 from vlmprof.backbones import create_backbone, facts, names
 from vlmprof.backbones.families_transformers import FAMILIES
 from vlmprof.errors import UserError
@@ -22,13 +23,13 @@ def config_of(name, **more):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_parameters_of_plain_encoders(name):
+def test_parameters_of_plain_encoders(name) -> None:
     encoder = create_backbone(name, device="meta", classifier=True)
     assert sum(parameter.numel() for parameter in encoder.parameters()) == facts(name).parameters
 
 
 @pytest.mark.parametrize("name", LEVELS)
-def test_parameters_of_hierarchical_encoders_with_their_head(name):
+def test_parameters_of_hierarchical_encoders_with_their_head(name) -> None:
     with torch.device("meta"):
         whole = transformers.AutoModelForImageClassification.from_config(config_of(name, num_labels=1000))
     assert sum(parameter.numel() for parameter in whole.parameters()) == facts(name).parameters
@@ -45,7 +46,7 @@ def test_parameters_of_hierarchical_encoders_with_their_head(name):
         ("dinov3-s", (48, 80), 5),
     ],
 )
-def test_plain_encoders_agree_with_transformers(name, size, dropped):
+def test_plain_encoders_agree_with_transformers(name: str, size: tuple[int, int], dropped: int) -> None:
     ours = create_backbone(name, image_size=size)
     theirs = transformers.AutoModel.from_config(ours.model.config).eval()
     theirs.load_state_dict(ours.model.state_dict())
@@ -58,7 +59,7 @@ def test_plain_encoders_agree_with_transformers(name, size, dropped):
     torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_siglip2_cuts_patches_as_its_processor_does():
+def test_siglip2_cuts_patches_as_its_processor_does() -> None:
     ours = create_backbone("siglip2-b")
     rng = torch.Generator().manual_seed(3)
     pixels = torch.randint(256, (3, 48, 80), generator=rng, dtype=torch.uint8)
@@ -76,7 +77,7 @@ def test_siglip2_cuts_patches_as_its_processor_does():
 
 @pytest.mark.parametrize("name", ["swin-t", "convnextv2-t"])
 @pytest.mark.parametrize("size", [(224, 224), (75, 109)])
-def test_hierarchical_encoders_agree_with_transformers(name, size):
+def test_hierarchical_encoders_agree_with_transformers(name: str, size: tuple[int, int]) -> None:
     whole = create_backbone(name, levels="all", image_size=size)
     config = config_of(name)
     config.set_output_features_output_indices(out_features=["stage3"], out_indices=None)
@@ -93,14 +94,14 @@ def test_hierarchical_encoders_agree_with_transformers(name, size):
 
 
 @pytest.mark.parametrize("name", LEVELS[:1] + LEVELS[4:5])
-def test_a_cut_encoder_gives_the_same_tokens(name):
+def test_a_cut_encoder_gives_the_same_tokens(name) -> None:
     cut, whole = create_backbone(name, level=2), create_backbone(name, level=2, levels="all")
     images = golden_image(64, 96)
     torch.testing.assert_close(cut(images), whole(images))
     assert len(cut.feature_maps(images)) == 2
 
 
-def test_any_encoder_from_a_config_file(tmp_path):
+def test_any_encoder_from_a_config_file(tmp_path: Path) -> None:
     config = {
         "model_type": "vit",
         "hidden_size": 48,
@@ -118,7 +119,7 @@ def test_any_encoder_from_a_config_file(tmp_path):
         assert create_backbone(name, image_size=(40, 64))(golden_image(40, 64)).shape == (1, 40, 48)
 
 
-def test_the_vision_part_of_a_larger_model(tmp_path):
+def test_the_vision_part_of_a_larger_model(tmp_path: Path) -> None:
     transformers.LlavaConfig(
         vision_config={
             "model_type": "clip_vision_model",
@@ -140,14 +141,16 @@ def test_the_vision_part_of_a_larger_model(tmp_path):
         ({"hidden_size": 3}, "no configuration that transformers can read"),
     ],
 )
-def test_a_config_without_an_encoder_gets_one_line(tmp_path, config, said):
+def test_a_config_without_an_encoder_gets_one_line(
+    tmp_path: Path, config: dict[str, int] | dict[str, str], said: str
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=said) as problem:
         facts(f"hf:{tmp_path}")
     assert "\n" not in str(problem.value)
 
 
-def test_every_family_of_the_study_is_named():
+def test_every_family_of_the_study_is_named() -> None:
     families = {facts(name).family.split("-")[0] for name in names()}
     assert families >= {"ViT", "VMamba", "ViTDet", "MambaVision", "MaxViT", "CLIP", "SigLIP", "SigLIP 2"}
     assert families >= {"DINOv2", "DINOv3", "Swin", "ConvNeXt V2"}

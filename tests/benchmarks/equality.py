@@ -18,10 +18,9 @@ import torch
 import transformers
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "backbones"))
-from golden import golden_image, golden_weight, load, load_golden_weights, relative_error
-from test_vit import fresh, transformers_state
-
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.helpers.golden import golden_image, golden_weight, load, load_golden_weights, relative_error
+from tests.helpers.vit_weights import fresh, transformers_state
 from vlmprof.backbones import create_backbone, facts
 from vlmprof.backbones.vitdet import official_names
 

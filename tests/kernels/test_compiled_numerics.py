@@ -20,11 +20,11 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
 
-from emulated_gpu import EmulatedGpu, remember_ptx
-from ptx_memory import Memory
 from triton import knobs
 from triton.runtime import driver
 
+from tests.kernels.ptx.emulated_gpu import EmulatedGpu, remember_ptx
+from tests.kernels.ptx.memory import Memory
 from vlmprof.kernels.block.fused_linear import LARGE, WIDE, tile_for
 from vlmprof.kernels.common import backends
 from vlmprof.kernels.ss2d import chunks

@@ -14,10 +14,10 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 import triton
 import triton.language as tl
-from emulated_gpu import EmulatedGpu, remember_ptx
 from triton import knobs
 from triton.runtime import driver
 
+from tests.kernels.ptx.emulated_gpu import EmulatedGpu, remember_ptx
 from vlmprof.kernels.common.launcher import Launcher
 
 BLOCK = 32
@@ -25,7 +25,7 @@ OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}
 
 
 @triton.jit(do_not_specialize=["count"])
-def scale_kernel(x_ptr, y_ptr, count, factor, BLOCK: tl.constexpr, SHIFT: tl.constexpr):
+def scale_kernel(x_ptr, y_ptr, count, factor, BLOCK: tl.constexpr, SHIFT: tl.constexpr) -> None:
     """y = factor · x + SHIFT."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_ptr + at, mask=at < count, other=0.0)
@@ -33,7 +33,7 @@ def scale_kernel(x_ptr, y_ptr, count, factor, BLOCK: tl.constexpr, SHIFT: tl.con
 
 
 @triton.jit
-def careless_kernel(x_ptr, count, BLOCK: tl.constexpr):
+def careless_kernel(x_ptr, count, BLOCK: tl.constexpr) -> None:
     tl.store(x_ptr + tl.arange(0, BLOCK), 0.0, mask=tl.arange(0, BLOCK) < count)
 
 

@@ -29,14 +29,14 @@ def change(reading, **values):
     return GpuReading(**{**reading.__dict__, **values})
 
 
-def test_energy_is_counted_over_the_whole_window():
+def test_energy_is_counted_over_the_whole_window() -> None:
     machine = played([change(CALM, energy_j=100.0 * n) for n in range(5)])
     assert machine.energy_per_iteration_j == pytest.approx(10.0)
     assert machine.gpu_power_mean_w == 400
     assert not [w for w in machine.warnings if "GPU" in w]
 
 
-def test_a_window_too_short_for_the_counter_has_no_energy():
+def test_a_window_too_short_for_the_counter_has_no_energy() -> None:
     assert played([change(CALM, energy_j=float(n)) for n in range(4)], 0.1).energy_per_iteration_j is None
 
 
@@ -48,23 +48,25 @@ def test_a_window_too_short_for_the_counter_has_no_energy():
         ({"other_processes": 1}, "another process was on the GPU"),
     ],
 )
-def test_what_would_spoil_a_number_is_flagged(changes, words):
+def test_what_would_spoil_a_number_is_flagged(
+    changes: dict[str, int] | dict[str, tuple[str]], words: str
+) -> None:
     machine = played([CALM, CALM, change(CALM, **changes), CALM])
     assert words in " ".join(machine.warnings)
 
 
-def test_one_poll_says_nothing():
+def test_one_poll_says_nothing() -> None:
     assert played([CALM]).gpu_clock_mean_mhz is None
 
 
-def _burn(seconds):
+def _burn(seconds) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
 
 
 @pytest.mark.slow
-def test_another_process_that_loads_the_machine_is_seen():
+def test_another_process_that_loads_the_machine_is_seen() -> None:
     telemetry = Telemetry()
     telemetry.poll(os.getpid(), 0)
     process = multiprocessing.get_context("fork").Process(target=_burn, args=(1.6,))
@@ -79,7 +81,7 @@ def test_another_process_that_loads_the_machine_is_seen():
 
 
 @pytest.mark.slow
-def test_the_measured_process_itself_is_not_another():
+def test_the_measured_process_itself_is_not_another() -> None:
     telemetry = Telemetry()
     process = multiprocessing.get_context("fork").Process(target=_burn, args=(5,))
     process.start()
@@ -98,7 +100,7 @@ def test_the_measured_process_itself_is_not_another():
     assert ignoring_it.summary().other_load_cores - with_it > 0.3
 
 
-def test_without_a_gpu_there_is_no_probe():
+def test_without_a_gpu_there_is_no_probe() -> None:
     assert nvml_probe(None) is None
     assert nvml_probe("GPU-00000000-0000-0000-0000-000000000000") is None
 
@@ -111,7 +113,7 @@ class Driver(ModuleType):
     class NVMLError(Exception):
         pass
 
-    def __init__(self, lacks=()):
+    def __init__(self, lacks=()) -> None:
         super().__init__("pynvml")
         told = {
             "nvmlInit": lambda: None,
@@ -128,12 +130,12 @@ class Driver(ModuleType):
                 setattr(self, name, function)
 
 
-def test_the_drivers_units_become_ours(monkeypatch):
+def test_the_drivers_units_become_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Driver())
     assert nvml_probe("GPU-1")(7) == GpuReading(1980.0, 41.0, 312.5, 5.0, ("power cap",), 1)
 
 
-def test_the_memorys_clock_is_read_beside_the_multiprocessors(monkeypatch):
+def test_the_memorys_clock_is_read_beside_the_multiprocessors(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver()
     driver.NVML_CLOCK_MEM = object()
     driver.nvmlDeviceGetClockInfo = lambda handle, kind: 3201 if kind is driver.NVML_CLOCK_MEM else 1980
@@ -142,7 +144,7 @@ def test_the_memorys_clock_is_read_beside_the_multiprocessors(monkeypatch):
     assert (reading.clock_mhz, reading.memory_clock_mhz) == (1980.0, 3201.0)
 
 
-def test_what_a_driver_does_not_tell_is_unknown_and_not_zero(monkeypatch):
+def test_what_a_driver_does_not_tell_is_unknown_and_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     lacks = ("nvmlDeviceGetTemperature", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption")
     monkeypatch.setitem(sys.modules, "pynvml", Driver(lacks))
     reading = nvml_probe("GPU-1")(7)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from synthetic_runs import GIB, cell, frame, samples, sweep
 
+from tests.helpers.synthetic_runs import GIB, cell, frame, samples, sweep
 from vlmprof.analysis import estimates
 from vlmprof.analysis.frames import Statistic
 from vlmprof.analysis.runs import Run

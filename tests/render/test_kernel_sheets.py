@@ -46,7 +46,7 @@ ROWS = [
 ]
 
 
-def test_modes_stand_side_by_side_with_the_paper_and_the_public_code():
+def test_modes_stand_side_by_side_with_the_paper_and_the_public_code() -> None:
     sheet = encoder_sheet(ROWS)
     at_224, at_1024 = as_dicts(sheet)
     assert [column.title for column in sheet.columns[2:6]] == ["eager", "fused", "fused graphs", "public"]
@@ -63,7 +63,7 @@ def test_modes_stand_side_by_side_with_the_paper_and_the_public_code():
 
 
 @pytest.mark.parametrize("rows", [[encoder("fused", 0.1, device_name="NVIDIA H100 80GB HBM3")], ROWS])
-def test_the_paper_is_a_rival_on_its_own_card_alone(rows):
+def test_the_paper_is_a_rival_on_its_own_card_alone(rows) -> None:
     sheet = encoder_sheet(rows)
     titles = [column.title for column in sheet.columns]
     assert "paper (H200)" in titles
@@ -71,12 +71,12 @@ def test_the_paper_is_a_rival_on_its_own_card_alone(rows):
     assert rows[0]["device_name"] in sheet.note
 
 
-def test_what_differs_between_encoders_has_a_column():
+def test_what_differs_between_encoders_has_a_column() -> None:
     rows = [encoder("fused", 0.1), encoder("fused", 0.2, levels="through-tap")]
     assert [row["levels"] for row in as_dicts(encoder_sheet(rows))] == ["all", "through-tap"]
 
 
-def test_operations_have_their_shares_of_the_ceilings():
+def test_operations_have_their_shares_of_the_ceilings() -> None:
     (row,) = as_dicts(operation_sheet([operation("vmamba-t 1024 level 1")]))
     assert row["time"] == "200 (190 to 210) µs"
     assert (row["GB/s"], row["of copy"], row["of matrix product"]) == ("2,400", "60.0 %", "1.00 %")
@@ -88,7 +88,7 @@ def kept(folder: Path, stem: str, rows: object) -> Path:
     return folder
 
 
-def test_the_command_joins_what_several_folders_keep(tmp_path):
+def test_the_command_joins_what_several_folders_keep(tmp_path: Path) -> None:
     folders = [
         kept(tmp_path / "encoders", "backbones", ROWS),
         kept(tmp_path / "t", "bench", [operation("vmamba-t 1024 level 1")]),
@@ -103,7 +103,7 @@ def test_the_command_joins_what_several_folders_keep(tmp_path):
     assert float(row["time (s)"]) == 2e-4
 
 
-def test_files_with_the_former_names_of_modes_are_read(tmp_path):
+def test_files_with_the_former_names_of_modes_are_read(tmp_path: Path) -> None:
     names = {"eager": "eager", "compiled": "compile", "graphed": "graphs", "fused graphed": "fused graphs"}
     folder = kept(tmp_path / "old", "backbones", [encoder(name, 0.1) for name in names])
     done = CliRunner().invoke(app, ["kernels", "tables", str(folder), "--format", "csv"])
@@ -120,7 +120,7 @@ def test_files_with_the_former_names_of_modes_are_read(tmp_path):
         ([operation("x")], ("--format", "html"), "html"),
     ],
 )
-def test_what_is_no_benchmark_is_said(tmp_path, rows, options, words):
+def test_what_is_no_benchmark_is_said(tmp_path: Path, rows, options, words: str) -> None:
     folder = kept(tmp_path / "run", "bench" if rows else "nothing", rows)
     done = CliRunner().invoke(app, ["kernels", "tables", str(folder), *options])
     assert isinstance(done.exception, UserError)

@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-from synthetic_runs import cell, frame, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.advice import Limits, advise, load_scores
 from vlmprof.analysis.reference import load_reference
 from vlmprof.errors import UserError

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from scipy.stats import binom
-from synthetic_runs import cell, frame, samples, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, samples, sweep
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError

@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-from synthetic_runs import cell, frame, samples, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, samples, sweep
 from vlmprof.analysis.runs import Run
 from vlmprof.records import Status
 from vlmprof.render.report import write_report

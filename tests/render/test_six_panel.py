@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -12,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy.stats import binom
-from synthetic_runs import GIB, cell, frame, samples, sweep
 
+from tests.helpers.synthetic_runs import GIB, cell, frame, samples, sweep
 from vlmprof.analysis.frames import split_lines
 from vlmprof.analysis.reference import load_reference
 from vlmprof.errors import UserError
@@ -266,7 +267,7 @@ def test_the_published_figure_from_its_points() -> None:
     assert to_hex(drawn(found["a"], "oom")[0].get_color()) == "#009e73"
 
 
-def test_files_are_written_and_the_same_rows_give_the_same_bytes(tmp_path) -> None:
+def test_files_are_written_and_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     rows = sweep(("vit-t", "vmamba-t"), (224, 512))
     first = save_six_panel(frame(rows), tmp_path / "a", samples(rows), formats=("png", "pdf", "svg"))
     second = save_six_panel(frame(rows), tmp_path / "b", samples(rows), formats=("png", "pdf", "svg"))
@@ -295,7 +296,7 @@ def test_mistakes_are_one_clear_line(options: dict[str, str], rows: list[Row], s
         six_panel(frame(rows), **options)
 
 
-def test_an_unknown_format_or_an_unwritable_folder_is_one_clear_line(tmp_path) -> None:
+def test_an_unknown_format_or_an_unwritable_folder_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean"):
         save_six_panel(frame([cell()]), tmp_path, formats=("pngg",))
     (tmp_path / "file").write_text("")

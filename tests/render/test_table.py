@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 from scipy.stats import binom
-from synthetic_runs import cell, frame, samples, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, samples, sweep
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.records import Status
 from vlmprof.render.tables.cells import run_sheet

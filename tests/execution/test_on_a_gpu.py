@@ -27,7 +27,7 @@ def sweep(folder: Path, *options: str) -> list[dict]:
     return [json.loads(line) for line in (folder / "run" / "rows.jsonl").read_text().splitlines()]
 
 
-def test_every_mode_is_measured_on_both_clocks_and_watched(tmp_path):
+def test_every_mode_is_measured_on_both_clocks_and_watched(tmp_path: Path) -> None:
     modes = ("--mode", "eager", "--mode", "compile", "--mode", "graphs")
     chosen = ("--backbone", "vit-t", "--backbone", "vmamba-t", "--resolution", "224")
     rows = sweep(tmp_path, "--device", DEVICE, *chosen, *modes, "--warm-up", "5", "--iterations", "200")
@@ -47,7 +47,7 @@ def test_every_mode_is_measured_on_both_clocks_and_watched(tmp_path):
     assert latency_s["vmamba-t", "graphs"] < latency_s["vmamba-t", "eager"]
 
 
-def test_out_of_memory_is_a_row_and_the_next_cell_runs(tmp_path):
+def test_out_of_memory_is_a_row_and_the_next_cell_runs(tmp_path: Path) -> None:
     limited = ("--memory-limit", "2GiB", "--run-after-oom")
     sizes = ("--resolution", "224", "--resolution", "6144", "--resolution", "256")
     chosen = ("--backbone", "vitdet-b", "--stages", "vision", "--warm-up", "1", "--iterations", "2")
@@ -59,7 +59,7 @@ def test_out_of_memory_is_a_row_and_the_next_cell_runs(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(224, 224), (96, 160), (352, 32)], ids=str)
-def test_fused_and_plain_kernels_give_the_same_features(size):
+def test_fused_and_plain_kernels_give_the_same_features(size: tuple[int, int]) -> None:
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     features = {}
     with torch.inference_mode():
@@ -77,7 +77,7 @@ def test_fused_and_plain_kernels_give_the_same_features(size):
         assert float((features[kernels, dtype] - exact).norm() / exact.norm()) < limit
 
 
-def test_a_graph_gives_what_the_call_gives_wherever_its_input_lies():
+def test_a_graph_gives_what_the_call_gives_wherever_its_input_lies() -> None:
     model = create_backbone("vmamba-t", image_size=(64, 64), device=DEVICE, dtype=torch.bfloat16)
     first, second = (torch.randn(1, 3, 64, 64, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
     with torch.inference_mode():
@@ -87,7 +87,7 @@ def test_a_graph_gives_what_the_call_gives_wherever_its_input_lies():
             assert torch.equal(replayed(images.clone()), wanted)
 
 
-def test_the_compiler_and_a_graph_take_the_operators():
+def test_the_compiler_and_a_graph_take_the_operators() -> None:
     from vlmprof.kernels import ss2d
     from vlmprof.kernels.tools.cases import ss2d_case
 
@@ -100,7 +100,7 @@ def test_the_compiler_and_a_graph_take_the_operators():
         assert torch.equal(Graphed(lambda x: ss2d(x, *parameters))(x), wanted)
 
 
-def test_a_second_gpu_is_timed_by_its_own_clock(tmp_path):
+def test_a_second_gpu_is_timed_by_its_own_clock(tmp_path: Path) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two CUDA devices")
     chosen = ("--backbone", "vit-t", "--resolution", "224", "--warm-up", "5", "--iterations", "20")

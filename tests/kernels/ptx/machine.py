@@ -13,10 +13,11 @@ import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import ptx_arithmetic as arithmetic
-from ptx_arithmetic import bits_of, float_of, round_half
-from ptx_memory import Bits, Bools, Memory
-from ptx_wgmma import ROWS, Pending, element, factor, positions
+
+from tests.kernels.ptx import arithmetic
+from tests.kernels.ptx.arithmetic import bits_of, float_of, round_half
+from tests.kernels.ptx.memory import Bits, Bools, Memory
+from tests.kernels.ptx.wgmma import ROWS, Pending, element, factor, positions
 
 WARP = 32
 

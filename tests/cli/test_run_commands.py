@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import typer
-from synthetic_runs import cell, samples, sweep, write_run
 from typer.testing import CliRunner, Result
 
 import vlmprof
+from tests.helpers.synthetic_runs import cell, samples, sweep, write_run
 from vlmprof.cli.app import plot
 from vlmprof.cli.compare import compare
 from vlmprof.cli.export import export

@@ -1,23 +1,25 @@
 """Whole VLMs of several architectures, made small on the spot, and where hooks mark their stages."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
-from small_vlms import CASES, qwen2_5_vl
 from transformers import AutoConfig
 
+from tests.helpers.small_vlms import CASES, qwen2_5_vl
 from vlmprof.errors import UserError
 from vlmprof.vlm.hf_vlm.model import create_hf_vlm
 
 
 @pytest.fixture(params=CASES, ids=lambda make: make.__name__)
-def case(request, tmp_path):
+def case(request: pytest.FixtureRequest, tmp_path: Path):
     request.param().save_pretrained(tmp_path)
     return f"hf:{tmp_path}", CASES[request.param]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_one_pass_over_every_position(case, batch):
+def test_one_pass_over_every_position(case, batch: int) -> None:
     name, tokens = case
     vlm = create_hf_vlm(name, prompt_tokens=5)
     images = torch.randn(batch, 3, 56, 56)
@@ -31,14 +33,14 @@ def test_one_pass_over_every_position(case, batch):
         torch.testing.assert_close(last.forward(last.inputs(images)), logits[:, -1:], rtol=1e-4, atol=1e-4)
 
 
-def test_the_image_reaches_the_logits(case):
+def test_the_image_reaches_the_logits(case) -> None:
     vlm = create_hf_vlm(case[0], prompt_tokens=3)
     with torch.inference_mode():
         one, other = (vlm.forward(vlm.inputs(torch.randn(1, 3, 56, 56))) for _ in range(2))
     assert not torch.allclose(one[:, -1], other[:, -1])
 
 
-def test_stages_are_marked_in_order_and_do_not_overlap(case):
+def test_stages_are_marked_in_order_and_do_not_overlap(case) -> None:
     vlm = create_hf_vlm(case[0])
     images = torch.randn(1, 3, 56, 56)
     vlm.visual_tokens(images)
@@ -58,7 +60,7 @@ def test_stages_are_marked_in_order_and_do_not_overlap(case):
     assert seen == expected
 
 
-def test_weights_are_shared_out_among_the_stages(case):
+def test_weights_are_shared_out_among_the_stages(case) -> None:
     vlm = create_hf_vlm(case[0], dtype=torch.bfloat16)
     weights = vlm.weight_bytes()
     whole = sum(t.numel() * t.element_size() for t in (*vlm.model.parameters(), *vlm.model.buffers()))
@@ -67,7 +69,7 @@ def test_weights_are_shared_out_among_the_stages(case):
     assert {parameter.dtype for parameter in vlm.model.parameters()} == {torch.bfloat16}
 
 
-def test_packed_patches_are_the_processors_own(tmp_path):
+def test_packed_patches_are_the_processors_own(tmp_path: Path) -> None:
     config = qwen2_5_vl()
     from vlmprof.vlm.hf_vlm.inputs import image_inputs
 
@@ -81,7 +83,7 @@ def test_packed_patches_are_the_processors_own(tmp_path):
     torch.testing.assert_close(ours["pixel_values"], expected["pixel_values"].float())
 
 
-def test_what_is_no_vlm_gets_one_line(tmp_path):
+def test_what_is_no_vlm_gets_one_line(tmp_path: Path) -> None:
     AutoConfig.for_model("llama").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="cannot build it") as problem:
         create_hf_vlm(f"hf:{tmp_path}")

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 SPEC = """
 [axes]
 backbone = ["faulty:fine", "faulty:slow", "faulty:device_oom"]
@@ -28,9 +28,9 @@ stages = ["vision", "connector"]
 
 
 @pytest.fixture
-def cluster(monkeypatch):
+def cluster(monkeypatch: pytest.MonkeyPatch):
     """Two nodes of one processor each; tasks find the test's own backbones."""
-    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(HELPERS), prepend=os.pathsep)
     monkeypatch.setenv("SLOW_S", "4")
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     from ray.cluster_utils import Cluster
@@ -42,7 +42,7 @@ def cluster(monkeypatch):
     cluster.shutdown()
 
 
-def test_a_lost_node_costs_no_row(cluster, tmp_path):
+def test_a_lost_node_costs_no_row(cluster, tmp_path: Path) -> None:
     nodes, worker = cluster
     (tmp_path / "spec.toml").write_text(SPEC)
     command = [sys.executable, "-m", "vlmprof", "sweep", "spec.toml", "--out", "run", "--ray", nodes.address]
@@ -72,13 +72,15 @@ def test_a_lost_node_costs_no_row(cluster, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_node_that_rests_holds_up_no_other(cluster, tmp_path, monkeypatch):
+def test_a_node_that_rests_holds_up_no_other(
+    cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vlmprof.execution.launchers import Job
     from vlmprof.execution.launchers.ray import connect
     from vlmprof.plan import make_plan
     from vlmprof.spec import build_spec
 
-    monkeypatch.syspath_prepend(HERE)
+    monkeypatch.syspath_prepend(HELPERS)
     nodes, _ = cluster
     axes = {"backbone": "faulty:fine", "resolution": [32, 48, 64], "llm": "llama-23m", "dtype": "float32"}
     fixed = {"warm_up": 0, "iterations": 2, "stages": ["vision", "connector"], "device": "cpu"}

@@ -40,7 +40,7 @@ def vlmprof(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["sweep", "quick", "--device", "toaster"], "not known to torch"),
     ],
 )
-def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path, words, said):
+def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path: Path, words: list[str], said: str) -> None:
     (tmp_path / "text.jpg").write_text("not a picture")
     (tmp_path / "misspelt.toml").write_text('[axes]\nbackbone = "vit-t"\nresolutoin = 224\n')
     before = sorted(tmp_path.iterdir())
@@ -53,7 +53,7 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path, words, said):
 
 
 @pytest.mark.slow
-def test_a_gpu_asked_for_where_there_is_none(tmp_path):
+def test_a_gpu_asked_for_where_there_is_none(tmp_path: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -64,7 +64,7 @@ def test_a_gpu_asked_for_where_there_is_none(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_plan_prints_cells_tokens_and_reasons(tmp_path):
+def test_plan_prints_cells_tokens_and_reasons(tmp_path: Path) -> None:
     ended = vlmprof(
         "plan", "quick", "--backbone", "vit-t", "--backbone", "vmamba-t", "--resolution", "1333x800",
         cwd=tmp_path,
@@ -82,7 +82,7 @@ def test_plan_prints_cells_tokens_and_reasons(tmp_path):
     assert "2 cells to run, 0 skipped" in padded.stdout
 
 
-def test_a_wheel_holds_everything(tmp_path):
+def test_a_wheel_holds_everything(tmp_path: Path) -> None:
     """Built as a user would build it; the shipped sweeps and data come with it."""
     source = tmp_path / "source"
     unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")

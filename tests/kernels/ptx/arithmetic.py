@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ptx_memory import Bits
+
+from tests.kernels.ptx.memory import Bits
 
 Floats = npt.NDArray[np.float32]
 

@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from small_vlms import internvl, llava, qwen2_5_vl, smolvlm
+
+from tests.helpers.small_vlms import internvl, llava, qwen2_5_vl, smolvlm
 
 STAGES = ("preprocess", "vision", "connector", "prefill")
 MODELS = (llava, qwen2_5_vl, smolvlm, internvl)
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("whole")
     for make in MODELS:
         make().save_pretrained(folder / make.__name__)
@@ -34,7 +35,7 @@ def run(tmp_path_factory):
     return ended, rows
 
 
-def test_every_stage_is_timed_and_the_parts_fit_into_the_whole(run):
+def test_every_stage_is_timed_and_the_parts_fit_into_the_whole(run) -> None:
     measured = [row for row in run[1] if row["status"] == "ok"]
     assert len(measured) == 10
     for row in measured:
@@ -47,7 +48,7 @@ def test_every_stage_is_timed_and_the_parts_fit_into_the_whole(run):
         assert row["warnings"] == [] or "not within" in row["warnings"][0]
 
 
-def test_visual_tokens_and_names(run):
+def test_visual_tokens_and_names(run) -> None:
     tokens = {(row["backbone"], row["resolution"]): row["visual_tokens"] for row in run[1]}
     assert tokens == {
         ("llava", "56"): 16, ("llava", "112x56"): 32, ("llava", "112"): 64,

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from ptx_arithmetic import float_of, half_of
-from ptx_memory import Bits, Memory
+
+from tests.kernels.ptx.arithmetic import float_of, half_of
+from tests.kernels.ptx.memory import Bits, Memory
 
 ROWS = 64
 """Of a product: 16 for each of the four warps."""

@@ -25,7 +25,7 @@ def rows(folder: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def small_run(tmp_path_factory):
+def small_run(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("small")
     chosen = {
         "--backbone": ["vit-t", "vmamba-t"],
@@ -41,7 +41,7 @@ def small_run(tmp_path_factory):
     return folder, rows(folder), ended
 
 
-def test_every_number_is_there_and_the_parts_make_the_whole(small_run):
+def test_every_number_is_there_and_the_parts_make_the_whole(small_run) -> None:
     _, found, _ = small_run
     measured = [row for row in found if row["status"] == "ok"]
     assert len(measured) == 5
@@ -73,7 +73,13 @@ def test_every_number_is_there_and_the_parts_make_the_whole(small_run):
         ),
     ],
 )
-def test_adaptive_sampling_ends_at_what_comes_first(tmp_path, asked, iterations, measured_s, unmet):
+def test_adaptive_sampling_ends_at_what_comes_first(
+    tmp_path: Path,
+    asked: tuple[str, str, str, str, str, str] | tuple[str, str, str, str],
+    iterations: tuple[int, int],
+    measured_s: tuple[float, int] | tuple[int, int],
+    unmet: bool,
+) -> None:
     chosen = ("--backbone", "vit-t", "--resolution", "48", "--sampling", "adaptive", *asked)
     ended = sweep(tmp_path, *chosen)
     assert ended.returncode == 0, ended.stderr
@@ -86,7 +92,7 @@ def test_adaptive_sampling_ends_at_what_comes_first(tmp_path, asked, iterations,
     assert any("not within" in said for said in row["warnings"]) == unmet
 
 
-def test_rows_carry_what_was_achieved_beside_what_the_device_reaches(small_run):
+def test_rows_carry_what_was_achieved_beside_what_the_device_reaches(small_run) -> None:
     folder, found, _ = small_run
     reached = json.loads((folder / "run" / "run.json").read_text())["environment"]["ceilings"]["float32"]
     for row in (row for row in found if row["status"] == "ok"):
@@ -100,7 +106,7 @@ def test_rows_carry_what_was_achieved_beside_what_the_device_reaches(small_run):
 
 
 @pytest.mark.slow
-def test_compiling_is_told_apart_and_ends_cleanly(tmp_path):
+def test_compiling_is_told_apart_and_ends_cleanly(tmp_path: Path) -> None:
     chosen = ("--backbone", "vit-t", "--resolution", "32", "--stages", "preprocess", "--stages", "vision")
     ended = sweep(tmp_path, *chosen, "--mode", "compile", "--mode", "eager", "--iterations", "1")
     assert ended.returncode == 0, ended.stderr
@@ -111,7 +117,7 @@ def test_compiling_is_told_apart_and_ends_cleanly(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mode_that_decoding_does_not_follow_is_said(tmp_path):
+def test_a_mode_that_decoding_does_not_follow_is_said(tmp_path: Path) -> None:
     chosen = ("--backbone", "vit-t", "--resolution", "32", "--iterations", "1", "--new-tokens", "1")
     stages = [option for name in STAGES for option in ("--stages", name)]
     sweep(tmp_path, *chosen, *stages, "--mode", "compile", "--mode", "eager")
@@ -122,7 +128,7 @@ def test_a_mode_that_decoding_does_not_follow_is_said(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_attention_backend_that_does_not_take_the_tensors_is_said_in_a_line(tmp_path):
+def test_an_attention_backend_that_does_not_take_the_tensors_is_said_in_a_line(tmp_path: Path) -> None:
     # no device has a float32 kernel of cuDNN's
     chosen = ("--backbone", "vit-t", "--resolution", "32", "--iterations", "1", "--dtype", "float32")
     sweep(tmp_path, *chosen, "--attention", "math", "--attention", "cudnn")
@@ -133,7 +139,9 @@ def test_an_attention_backend_that_does_not_take_the_tensors_is_said_in_a_line(t
 
 
 @pytest.mark.slow
-def test_a_kernel_backend_that_cannot_run_here_is_an_error_and_no_other_takes_its_place(tmp_path):
+def test_a_kernel_backend_that_cannot_run_here_is_an_error_and_no_other_takes_its_place(
+    tmp_path: Path,
+) -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -147,7 +155,7 @@ def test_a_kernel_backend_that_cannot_run_here_is_an_error_and_no_other_takes_it
     assert "'triton' cannot run" in triton["message"]
 
 
-def test_a_cpu_has_no_gpu_numbers_and_no_copies_of_the_hosts(small_run):
+def test_a_cpu_has_no_gpu_numbers_and_no_copies_of_the_hosts(small_run) -> None:
     import torch
 
     if torch.accelerator.is_available():
@@ -157,14 +165,14 @@ def test_a_cpu_has_no_gpu_numbers_and_no_copies_of_the_hosts(small_run):
         assert [value for name, value in row.items() if name.startswith("gpu_")] == [None] * 15
 
 
-def test_a_size_that_one_backbone_cannot_take_is_a_skipped_row(small_run):
+def test_a_size_that_one_backbone_cannot_take_is_a_skipped_row(small_run) -> None:
     _, found, _ = small_run
     (skipped,) = [row for row in found if row["status"] == "skipped"]
     assert (skipped["backbone"], skipped["resolution"]) == ("vit-t", "70")
     assert "nearest that fits is 64 or 80" in skipped["message"]
 
 
-def test_samples_are_kept_and_rows_are_their_means(small_run):
+def test_samples_are_kept_and_rows_are_their_means(small_run) -> None:
     folder, found, _ = small_run
     for row in found:
         if row["status"] == "ok":
@@ -174,7 +182,7 @@ def test_samples_are_kept_and_rows_are_their_means(small_run):
                 assert row[name] == pytest.approx(sum(values) / 3)
 
 
-def test_the_run_says_what_made_it_and_names_no_place(small_run):
+def test_the_run_says_what_made_it_and_names_no_place(small_run) -> None:
     folder, _, _ = small_run
     manifest = json.loads((folder / "run" / "run.json").read_text())
     assert manifest["command"].startswith("vlmprof sweep quick --out run --backbone vit-t")
@@ -182,7 +190,7 @@ def test_the_run_says_what_made_it_and_names_no_place(small_run):
     assert str(folder) not in json.dumps(manifest)
 
 
-def test_the_figure_and_the_table_are_left(small_run):
+def test_the_figure_and_the_table_are_left(small_run) -> None:
     folder, _, ended = small_run
     assert (folder / "run" / "six_panel.png").stat().st_size > 10_000
     assert (folder / "run" / "six_panel.pdf").read_bytes().startswith(b"%PDF")
@@ -190,7 +198,7 @@ def test_the_figure_and_the_table_are_left(small_run):
 
 
 @pytest.mark.slow
-def test_plotting_again_loads_no_torch(small_run):
+def test_plotting_again_loads_no_torch(small_run) -> None:
     folder, _, _ = small_run
     code = (
         "import sys; sys.argv = ['vlmprof', 'plot', 'run', '--format', 'svg', '--log']\n"
@@ -204,7 +212,7 @@ def test_plotting_again_loads_no_torch(small_run):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a CPU's memory limit needs Linux")
-def test_a_memory_limit_makes_a_cpu_run_out_for_real(tmp_path):
+def test_a_memory_limit_makes_a_cpu_run_out_for_real(tmp_path: Path) -> None:
     ended = sweep(
         tmp_path, "--backbone", "vmamba-t", "--resolution", "256", "--resolution", "2048",
         "--resolution", "4096", "--memory-limit", "512MiB", "--warm-up", "0", "--iterations", "1",
@@ -218,7 +226,7 @@ def test_a_memory_limit_makes_a_cpu_run_out_for_real(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mode_this_device_lacks_is_a_row_that_says_so(tmp_path):
+def test_a_mode_this_device_lacks_is_a_row_that_says_so(tmp_path: Path) -> None:
     import torch
 
     if torch.cuda.is_available():

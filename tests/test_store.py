@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,11 +41,11 @@ def a_row(cell_id: str = "a", **changes) -> Row:
     return Row(**(base | changes))
 
 
-def test_a_row_comes_back_as_it_was():
+def test_a_row_comes_back_as_it_was() -> None:
     assert Row.from_flat(json.loads(json.dumps(a_row().to_flat()))) == a_row()
 
 
-def test_every_number_carries_its_unit():
+def test_every_number_carries_its_unit() -> None:
     assert stage_column("host_s", "vision") == "host_vision_s"
     assert stage_column("peak_allocated_bytes", "prefill") == "peak_allocated_prefill_bytes"
     assert stage_column("achieved_flops_per_s", "vision") == "achieved_vision_flops_per_s"
@@ -55,7 +56,7 @@ def test_every_number_carries_its_unit():
             assert name.endswith(units), name
 
 
-def test_a_run_from_before_the_profiler_could_be_left_out_goes_on_either_way(tmp_path):
+def test_a_run_from_before_the_profiler_could_be_left_out_goes_on_either_way(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run", MANIFEST) as folder:
         folder.append(a_row("a"), {})
     for profile in (True, False):
@@ -67,7 +68,7 @@ def test_a_run_from_before_the_profiler_could_be_left_out_goes_on_either_way(tmp
     assert len(load_frame(tmp_path / "run")) == 1
 
 
-def test_rows_samples_and_manifest_are_read_back(tmp_path):
+def test_rows_samples_and_manifest_are_read_back(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run", MANIFEST) as folder:
         folder.append(a_row("a"), {"host_vision_s": [0.1, 0.15]})
         folder.append(a_row("b", status=Status.OOM, oom_stage="vision"), {})
@@ -80,7 +81,7 @@ def test_rows_samples_and_manifest_are_read_back(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
-def test_a_half_written_last_line_is_survived(tmp_path, keep):
+def test_a_half_written_last_line_is_survived(tmp_path: Path, keep: float) -> None:
     run = tmp_path / "run"
     with RunFolder(run, MANIFEST) as folder:
         folder.append(a_row("a"), {})
@@ -94,7 +95,7 @@ def test_a_half_written_last_line_is_survived(tmp_path, keep):
     assert [row.cell_id for row in read_rows(run)] == ["a", "c"]
 
 
-def test_a_garbled_line_in_the_middle_costs_only_its_own_cell(tmp_path):
+def test_a_garbled_line_in_the_middle_costs_only_its_own_cell(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with RunFolder(run, MANIFEST) as folder:
         for name in "abc":
@@ -106,7 +107,7 @@ def test_a_garbled_line_in_the_middle_costs_only_its_own_cell(tmp_path):
 
 
 @pytest.mark.parametrize("loads", [_loads, json.loads], ids=["orjson", "json"])
-def test_any_text_and_number_is_read_back(tmp_path, monkeypatch, loads):
+def test_any_text_and_number_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads) -> None:
     monkeypatch.setattr("vlmprof.store._loads", loads)
     rows = [
         a_row("odd", message=os.fsdecode(b"no file \xff.png")),
@@ -120,7 +121,7 @@ def test_any_text_and_number_is_read_back(tmp_path, monkeypatch, loads):
     assert load_frame(tmp_path / "run")["end_to_end_s"].tolist() == [0.7, 0.1 + 0.2]
 
 
-def test_another_spec_or_device_is_refused_with_both_shown(tmp_path):
+def test_another_spec_or_device_is_refused_with_both_shown(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", MANIFEST).__exit__(None, None, None)
     other = json.loads(json.dumps(MANIFEST))
     other["spec"]["axes"]["backbone"] = ["vit-s"]
@@ -134,7 +135,7 @@ def test_another_spec_or_device_is_refused_with_both_shown(tmp_path):
     RunFolder(tmp_path / "run", other).__exit__(None, None, None)
 
 
-def test_a_run_grows_by_values_on_its_axes_and_by_nothing_else(tmp_path):
+def test_a_run_grows_by_values_on_its_axes_and_by_nothing_else(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run", MANIFEST) as folder:
         folder.append(a_row("kept"), {})
     grown = json.loads(json.dumps(MANIFEST))
@@ -152,7 +153,7 @@ def test_a_run_grows_by_values_on_its_axes_and_by_nothing_else(tmp_path):
         RunFolder(tmp_path / "run", grown)
 
 
-def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path):
+def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years")
     with pytest.raises(UserError, match="no run folder"):
         RunFolder(tmp_path, MANIFEST)
@@ -160,7 +161,7 @@ def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
+def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from vlmprof.store import RunFolder;"
         f"f = RunFolder(Path(sys.argv[1]), {MANIFEST!r}); print('open', flush=True); time.sleep(60)"
@@ -175,19 +176,19 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_a_clear_line(tmp_path):
+def test_a_folder_that_cannot_be_written_is_a_clear_line(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="cannot write the run folder"):
         RunFolder(tmp_path / "run", MANIFEST)
 
 
-def test_a_file_in_the_way_is_a_clear_line(tmp_path):
+def test_a_file_in_the_way_is_a_clear_line(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(UserError, match="cannot write the run folder"):
         RunFolder(tmp_path / "run", MANIFEST)
 
 
-def _fill_up(run, limit, results):
+def _fill_up(run, limit, results) -> None:
     """Append rows until files may grow no further, as on a full disk; report how it ended."""
     import signal
 
@@ -203,7 +204,7 @@ def _fill_up(run, limit, results):
             results.put((written, str(error)))
 
 
-def test_a_full_disk_loses_no_row(tmp_path):
+def test_a_full_disk_loses_no_row(tmp_path: Path) -> None:
     results = multiprocessing.get_context("fork").Queue()
     process = multiprocessing.get_context("fork").Process(
         target=_fill_up, args=(tmp_path / "run", 20_000, results)
@@ -222,12 +223,12 @@ def test_a_full_disk_loses_no_row(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-def test_samples_that_do_not_fit_leave_no_half_file(tmp_path, monkeypatch):
+def test_samples_that_do_not_fit_leave_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import vlmprof.store as store
 
     with RunFolder(tmp_path / "run", MANIFEST) as folder:
 
-        def no_space(fd):
+        def no_space(fd) -> None:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(store.os, "fsync", no_space)
@@ -237,7 +238,7 @@ def test_samples_that_do_not_fit_leave_no_half_file(tmp_path, monkeypatch):
     assert read_rows(tmp_path / "run") == []
 
 
-def test_a_run_from_before_a_setting_was_known_goes_on_with_its_default(tmp_path):
+def test_a_run_from_before_a_setting_was_known_goes_on_with_its_default(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", MANIFEST).__exit__(None, None, None)
     newer = {**MANIFEST, "spec": {**MANIFEST["spec"], "fixed": {"seed": 0, "outputs": "freed"}}}
     RunFolder(tmp_path / "run", newer).__exit__(None, None, None)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from vlmprof.cli.kernels import app
 from vlmprof.errors import UserError
 
-FAULTS = Path(__file__).parent / "faults"
+FAULTS = Path(__file__).parents[1] / "helpers" / "kernel_faults"
 KERNELS = [sys.executable, "-m", "vlmprof", "kernels"]
 
 

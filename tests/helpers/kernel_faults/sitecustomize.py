@@ -17,45 +17,45 @@ WANTED = json.loads(os.environ.get("KERNEL_FAULTS", "{}"))
 lost = False
 
 
-def hang():
+def hang() -> None:
     time.sleep(600)
 
 
-def crash():
+def crash() -> None:
     ctypes.string_at(0)
 
 
-def killed():
+def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def quit_early():
+def quit_early() -> None:
     os._exit(3)
 
 
-def error():
+def error() -> None:
     raise ValueError("no such layout\nand more")
 
 
-def device_oom():
+def device_oom() -> None:
     import torch
 
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
 
-def aborted_oom():
+def aborted_oom() -> None:
     os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n")
     os.abort()
 
 
-def poisoned():
+def poisoned() -> None:
     """An error after which every later call in this process fails too, as after an illegal access."""
     global lost
     lost = True
     raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more")
 
 
-def strike(*names):
+def strike(*names) -> None:
     for name in names:
         if name in WANTED:
             globals()[WANTED[name]]()
@@ -63,7 +63,7 @@ def strike(*names):
         poisoned()
 
 
-def patch_verify(module):
+def patch_verify(module) -> None:
     real = module.verify_case
 
     def verify_case(case, dtype, backend, twice=True):
@@ -73,7 +73,7 @@ def patch_verify(module):
     module.verify_case = verify_case
 
 
-def patch_bench(module):
+def patch_bench(module) -> None:
     real = module.measure
 
     def measure(workload, backend, *rest):
@@ -83,7 +83,7 @@ def patch_bench(module):
     module.measure = measure
 
 
-def patch_whole(module):
+def patch_whole(module) -> None:
     real = module.encoder_latency
 
     def encoder_latency(build, images, mode, seconds=0.5):
@@ -93,7 +93,7 @@ def patch_whole(module):
     module.encoder_latency = encoder_latency
 
 
-def patch_worker(module):
+def patch_worker(module) -> None:
     module._still_works = lambda device: not lost
 
 
@@ -118,7 +118,7 @@ class Patching:
             sys.meta_path.insert(0, self)
         run = spec.loader.exec_module
 
-        def run_and_patch(module):
+        def run_and_patch(module) -> None:
             run(module)
             PATCHES[name](module)
 

@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty_sweeps import SWEEP, environment, rows, sweep, write_spec
+
+from tests.helpers.faulty_sweeps import SWEEP, environment, rows, sweep, write_spec
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def everything_at_once(tmp_path_factory):
+def everything_at_once(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("faults")
     names = [
         "error", "hang", "killed", "crash", "quit_early", "device_oom", "launch_oom", "library_oom",
@@ -29,7 +30,7 @@ def everything_at_once(tmp_path_factory):
     return folder, rows(folder), ended
 
 
-def test_cells_that_failed_set_the_exit_code_and_the_last_line(everything_at_once):
+def test_cells_that_failed_set_the_exit_code_and_the_last_line(everything_at_once) -> None:
     folder, found, ended = everything_at_once
     failed = [row for row in found.values() if row["status"] in ("error", "timeout")]
     assert len(failed) > 8
@@ -42,7 +43,7 @@ def test_cells_that_failed_set_the_exit_code_and_the_last_line(everything_at_onc
     assert "run/six_panel.png" in ended.stdout
 
 
-def test_every_cell_has_a_row_and_the_healthy_ones_are_measured(everything_at_once):
+def test_every_cell_has_a_row_and_the_healthy_ones_are_measured(everything_at_once) -> None:
     _, found, _ = everything_at_once
     assert len(found) == 32
     for size in ("32", "64"):
@@ -57,7 +58,7 @@ def test_every_cell_has_a_row_and_the_healthy_ones_are_measured(everything_at_on
         ("python_oom", "vision"), ("aborted_oom", "vision"), ("build_oom", "build"),
     ],
 )  # fmt: skip
-def test_out_of_memory_is_found_wherever_it_strikes(everything_at_once, name, where):
+def test_out_of_memory_is_found_wherever_it_strikes(everything_at_once, name: str, where: str) -> None:
     _, found, _ = everything_at_once
     row = found[name, "32"]
     assert (row["status"], row["oom_stage"]) == ("oom", where)
@@ -79,14 +80,16 @@ def test_out_of_memory_is_found_wherever_it_strikes(everything_at_once, name, wh
         ("poisoned", "error", "device-side assert"),
     ],
 )
-def test_other_failures_are_named_and_do_not_skip_larger_sizes(everything_at_once, name, status, words):
+def test_other_failures_are_named_and_do_not_skip_larger_sizes(
+    everything_at_once, name: str, status: str, words: str
+) -> None:
     _, found, _ = everything_at_once
     for size in ("32", "64"):
         assert found[name, size]["status"] == status
         assert words in found[name, size]["message"]
 
 
-def test_a_killed_worker_counts_as_memory_only_where_the_kernel_says_so(everything_at_once):
+def test_a_killed_worker_counts_as_memory_only_where_the_kernel_says_so(everything_at_once) -> None:
     from vlmprof.measure.oom import system_oom_kills
 
     _, found, _ = everything_at_once
@@ -98,14 +101,14 @@ def test_a_killed_worker_counts_as_memory_only_where_the_kernel_says_so(everythi
         assert "SIGKILL) from outside while warming up" in row["message"]
 
 
-def test_values_that_are_not_finite_are_flagged(everything_at_once):
+def test_values_that_are_not_finite_are_flagged(everything_at_once) -> None:
     _, found, _ = everything_at_once
     assert found["not_a_number", "32"]["status"] == "ok"
     assert "not finite" in found["not_a_number", "32"]["warnings"][0]
     assert found["fine", "32"]["warnings"] == []
 
 
-def test_the_traceback_is_kept_in_the_log_and_not_shown(everything_at_once):
+def test_the_traceback_is_kept_in_the_log_and_not_shown(everything_at_once) -> None:
     folder, found, ended = everything_at_once
     log = folder / "run" / "logs" / f"{found['error', '32']['cell_id']}.txt"
     assert "are haunted" in log.read_text()
@@ -113,7 +116,7 @@ def test_the_traceback_is_kept_in_the_log_and_not_shown(everything_at_once):
     assert not (folder / "run" / "logs" / f"{found['fine', '32']['cell_id']}.txt").exists()
 
 
-def test_running_again_repeats_nothing_unless_asked(everything_at_once):
+def test_running_again_repeats_nothing_unless_asked(everything_at_once) -> None:
     folder, found, _ = everything_at_once
     before = (folder / "run" / "rows.jsonl").read_bytes()
     ended = sweep(folder, folder / "spec.toml", "--cell-timeout", "6s")
@@ -127,7 +130,7 @@ def test_running_again_repeats_nothing_unless_asked(everything_at_once):
     assert again["error", "32"] == found["error", "32"]
 
 
-def test_larger_sizes_run_after_all_when_asked(tmp_path):
+def test_larger_sizes_run_after_all_when_asked(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, ["device_oom"], [32, 64])
     ended = sweep(tmp_path, spec)
     assert ended.returncode == 0
@@ -138,7 +141,7 @@ def test_larger_sizes_run_after_all_when_asked(tmp_path):
     assert rows(tmp_path)["device_oom", "64"]["status"] == "oom"
 
 
-def test_what_fails_after_measuring_costs_the_cell_nothing(tmp_path):
+def test_what_fails_after_measuring_costs_the_cell_nothing(tmp_path: Path) -> None:
     """The pass for memory by stage runs a fourth iteration, which these backbones do not survive."""
     the_pass = "measured, but the pass for each stage's memory"
     words = {
@@ -167,7 +170,7 @@ def test_what_fails_after_measuring_costs_the_cell_nothing(tmp_path):
     assert found["late_error", "32"]["counted_vision_flops"] == found["fine", "32"]["counted_vision_flops"]
 
 
-def test_a_short_budget_bounds_the_warm_up_and_says_that_nothing_settled(tmp_path):
+def test_a_short_budget_bounds_the_warm_up_and_says_that_nothing_settled(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, ["restless"], [32])
     spec.write_text(spec.read_text().replace("warm_up = 1\niterations = 2\n", ""))
     ended = sweep(tmp_path, spec, "--budget", "0.6s", "--no-profile")
@@ -209,7 +212,9 @@ def _children_gone(session: int) -> bool:
 
 
 @pytest.mark.parametrize("strike", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_sweep_stopped_in_the_middle_is_finished_by_the_same_command(tmp_path, strike):
+def test_a_sweep_stopped_in_the_middle_is_finished_by_the_same_command(
+    tmp_path: Path, strike: signal.Signals
+) -> None:
     spec = write_spec(tmp_path, ["fine", "slow"], [32, 64])
     mark = tmp_path / "running"
     process = _start(tmp_path, spec, SLOW_S="60", SLOW_MARK=str(mark))
@@ -247,7 +252,7 @@ time.time = lambda: real() + 86_400 * (-1) ** next(calls)  # a day ahead, a day 
 """
 
 
-def test_a_wall_clock_that_jumps_changes_no_number(tmp_path):
+def test_a_wall_clock_that_jumps_changes_no_number(tmp_path: Path) -> None:
     # every Python process of the sweep imports this before anything else
     (tmp_path / "clock").mkdir()
     (tmp_path / "clock" / "sitecustomize.py").write_text(JUMPING_CLOCK)

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -24,16 +25,16 @@ from vlmprof.store import read_rows
 class Counted(PlainProgress):
     """Remembers the cells that it was told are finished."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(Console(quiet=True))
         self.ended = []
 
-    def finished(self, cell, row):
+    def finished(self, cell, row) -> None:
         self.ended.append(cell.axes.resolution)
 
 
 @pytest.fixture
-def devices(monkeypatch):
+def devices(monkeypatch: pytest.MonkeyPatch):
     """Two simulated GPUs, the first cell of `cuda:0` disturbed: which cells began, and where."""
     begun = []
 
@@ -48,13 +49,15 @@ def devices(monkeypatch):
     return begun
 
 
-def run(folder, cool_down, progress):
+def run(folder: Path, cool_down, progress) -> None:
     axes = {"backbone": "vit-t", "resolution": [32, 64, 96, 128, 160], "llm": "llama-23m"}
     spec = build_spec({"axes": axes, "fixed": {"cool_down": cool_down}}, {}, "test")
     sweep.run_sweep(spec, folder, "a test", progress, devices=["cuda:0", "cuda:1"])
 
 
-def test_the_other_device_goes_on_and_the_disturbed_cell_is_repeated_where_it_ran(devices, tmp_path):
+def test_the_other_device_goes_on_and_the_disturbed_cell_is_repeated_where_it_ran(
+    devices, tmp_path: Path
+) -> None:
     progress = Counted()
     run(tmp_path / "run", "2s", progress)
     assert sorted(devices[:2]) == [("32", "cuda:0"), ("64", "cuda:1")]
@@ -68,8 +71,8 @@ def test_the_other_device_goes_on_and_the_disturbed_cell_is_repeated_where_it_ra
     assert not rows[-1].disturbances
 
 
-def test_an_interrupt_ends_a_rest_at_once(devices, tmp_path):
-    def interrupt_when_only_the_rest_is_left():
+def test_an_interrupt_ends_a_rest_at_once(devices, tmp_path: Path) -> None:
+    def interrupt_when_only_the_rest_is_left() -> None:
         deadline = time.monotonic() + 60
         while len(read_rows(tmp_path / "run")) < 5 and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -67,14 +67,16 @@ def names_in(archive: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.sh")), ids=lambda path: path.name)
-def test_bash_understands_every_script(script):
+def test_bash_understands_every_script(script) -> None:
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("steps", "seconds"), [(1, 0.03), (4, 0.17), (9, 0.29)])
-def test_killed_at_any_moment_it_leaves_an_archive_of_all_but_the_command_in_flight(tmp_path, steps, seconds):
+def test_killed_at_any_moment_it_leaves_an_archive_of_all_but_the_command_in_flight(
+    tmp_path: Path, steps: int, seconds: float
+) -> None:
     killed = subprocess.Popen(
         ["bash", str(RUN)], env=machine(tmp_path), stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -92,7 +94,7 @@ def test_killed_at_any_moment_it_leaves_an_archive_of_all_but_the_command_in_fli
     assert 1 <= len(list((tmp_path / "out").iterdir())) <= 3
 
 
-def test_told_to_end_it_packs_what_there_is_and_leaves_nothing_running(tmp_path):
+def test_told_to_end_it_packs_what_there_is_and_leaves_nothing_running(tmp_path: Path) -> None:
     steps = (
         "FIRST=(one)\nstep_one() { run 60 bash -c 'echo $$ >pid; echo part >rows; sleep 50'; }\nSECOND=()\n"
     )
@@ -111,7 +113,7 @@ def test_told_to_end_it_packs_what_there_is_and_leaves_nothing_running(tmp_path)
 
 
 @pytest.mark.slow
-def test_nothing_starts_that_has_no_time_left_and_what_runs_is_ended(tmp_path):
+def test_nothing_starts_that_has_no_time_left_and_what_runs_is_ended(tmp_path: Path) -> None:
     steps = "FIRST=(long after)\nSECOND=()\n"
     steps += "step_long() { run 60 sleep 50; }\nstep_after() { run 5 touch after; }\n"
     begun = time.monotonic()
@@ -133,13 +135,13 @@ def test_nothing_starts_that_has_no_time_left_and_what_runs_is_ended(tmp_path):
         ("Simulated NVIDIA H200, 9.0", "simulated-h200 (sm_90)"),
     ],
 )
-def test_results_are_named_after_the_card(tmp_path, said, card):
+def test_results_are_named_after_the_card(tmp_path: Path, said: str, card: str) -> None:
     done = run(machine(tmp_path, said, "FIRST=()\nSECOND=()\n"))
     assert f"== {card}, commit" in done.stdout
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{card.split()[0]}.tgz"]
 
 
-def test_a_later_call_goes_on_from_the_archive_of_an_earlier_one(tmp_path):
+def test_a_later_call_goes_on_from_the_archive_of_an_earlier_one(tmp_path: Path) -> None:
     run(machine(tmp_path), "n10", "n11")
     archive = (tmp_path / "out" / "h100.tgz").rename(tmp_path / "first.tgz")
     fresh = {**machine(tmp_path), "WORK": str(tmp_path / "elsewhere"), "RESUME": str(archive)}
@@ -150,7 +152,7 @@ def test_a_later_call_goes_on_from_the_archive_of_an_earlier_one(tmp_path):
     assert "no archive of results on l40s" in other.stderr
 
 
-def test_without_a_card_or_with_an_unknown_step_it_says_so(tmp_path):
+def test_without_a_card_or_with_an_unknown_step_it_says_so(tmp_path: Path) -> None:
     done = run(machine(tmp_path, ""))
     assert (done.returncode, "SMALL=1" in done.stderr) == (2, True)
     done = run(machine(tmp_path), "n10", "n99")
@@ -158,7 +160,7 @@ def test_without_a_card_or_with_an_unknown_step_it_says_so(tmp_path):
     assert not (tmp_path / "work" / "h100" / "s10").exists()
 
 
-def test_steps_and_files_that_the_scripts_name_exist():
+def test_steps_and_files_that_the_scripts_name_exist() -> None:
     defined = set(re.findall(r"^step_(\w+)\(\)", STEPS, re.M))
     described = set(re.findall(r"^#   (\w+) +\w", STEPS, re.M))
     listed = set(" ".join(re.findall(r"^(?:FIRST|SECOND)=\((.+)\)", STEPS, re.M)).split())
@@ -172,7 +174,7 @@ def test_steps_and_files_that_the_scripts_name_exist():
             assert any((folder / path).is_file() for folder in (ROOT, SCRIPTS)), path
 
 
-def test_every_file_of_tests_that_need_a_gpu_is_named():
+def test_every_file_of_tests_that_need_a_gpu_is_named() -> None:
     named = set(re.findall(r"tests/[\w/]+\.py", STEPS))
     marked = {
         str(path.relative_to(ROOT))
@@ -182,7 +184,7 @@ def test_every_file_of_tests_that_need_a_gpu_is_named():
     assert named == marked
 
 
-def test_no_command_changes_the_cards_settings():
+def test_no_command_changes_the_cards_settings() -> None:
     text = "".join(path.read_text() for path in SCRIPTS.iterdir() if path.suffix == ".sh")
     flags = (
         r"nvidia-smi[^\n]* (-pm|-pl|-ac|-rac|-lgc|-rgc|-lmc|-c|-e|-r|-mig|--(gpu-reset|lock|power-limit))\b"
@@ -194,7 +196,9 @@ def test_no_command_changes_the_cards_settings():
 
 
 @pytest.mark.slow
-def test_it_measures_from_the_bare_tree_without_what_only_reports_need_and_the_reports_are_made(tmp_path):
+def test_it_measures_from_the_bare_tree_without_what_only_reports_need_and_the_reports_are_made(
+    tmp_path: Path,
+) -> None:
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     for module in ("orjson", "plotly", "torch_tb_profiler"):
@@ -233,9 +237,8 @@ step_linear() {
 
 
 @pytest.mark.slow
-def test_kernels_that_were_compiled_without_a_gpu_are_not_compiled_again(tmp_path):
-    sys.path.insert(0, str(ROOT / "tests" / "simulated_gpu"))
-    from simulate import why_not
+def test_kernels_that_were_compiled_without_a_gpu_are_not_compiled_again(tmp_path: Path) -> None:
+    from tests.simulated_gpu.simulate import why_not
 
     if (reason := why_not()) is not None:
         pytest.skip(reason)

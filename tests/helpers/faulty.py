@@ -17,7 +17,7 @@ from vlmprof.backbones import backbone
 class Tiny(nn.Module):
     """One token per 16 × 16 pixels, and a fault before it answers."""
 
-    def __init__(self, fault=lambda: None):
+    def __init__(self, fault=lambda: None) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, 8, 16, 16)
         self.fault = fault
@@ -44,47 +44,47 @@ def fine():
 
 
 @faulty
-def error():
+def error() -> None:
     raise ValueError("the weights\nare haunted")
 
 
 @faulty
-def hang():
+def hang() -> None:
     time.sleep(600)
 
 
 @faulty
-def killed():
+def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @faulty
-def crash():
+def crash() -> None:
     ctypes.string_at(0)
 
 
 @faulty
-def quit_early():
+def quit_early() -> None:
     os._exit(3)
 
 
 @faulty
-def device_oom():
+def device_oom() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
 
 @faulty
-def launch_oom():
+def launch_oom() -> None:
     raise RuntimeError("CUDA error: out of memory")
 
 
 @faulty
-def library_oom():
+def library_oom() -> None:
     raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
 
 @faulty
-def poisoned():
+def poisoned() -> None:
     """On a GPU a real error that leaves the context unusable; elsewhere one in the same words."""
     if not torch.cuda.is_available():
         raise RuntimeError(
@@ -95,17 +95,17 @@ def poisoned():
 
 
 @faulty
-def host_oom():
+def host_oom() -> None:
     torch.empty(1 << 60, dtype=torch.uint8)
 
 
 @faulty
-def python_oom():
+def python_oom() -> None:
     bytearray(1 << 60)
 
 
 @faulty
-def aborted_oom():
+def aborted_oom() -> None:
     os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n")
     os.abort()
 
@@ -117,7 +117,7 @@ def build_oom():
 
 
 @backbone(embed_dim=8, stride=16)
-def build_error():
+def build_error() -> None:
     raise RuntimeError("no such layer")
 
 
@@ -184,11 +184,11 @@ def late(fault):
     return backbone(embed_dim=8, stride=16)(factory)
 
 
-def raise_error():
+def raise_error() -> None:
     raise ValueError("the weights\nare haunted")
 
 
-def raise_device_oom():
+def raise_device_oom() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
 

@@ -37,28 +37,28 @@ def row_of(label, **changes) -> Row:
     return replace(row, **changes)
 
 
-def test_only_the_same_shape_is_shared():
+def test_only_the_same_shape_is_shared() -> None:
     llms = SharedLLM(True, [row_of("vit-t @ 224")])
     assert llms.source_row(CELLS["vmamba-t @ 224"]).cell_id == CELLS["vit-t @ 224"].cell_id
     assert llms.source_row(CELLS["vit-s @ 256"]) is None
 
 
 @pytest.mark.parametrize("changes", [{"status": Status.OOM}, {"stages": {}}, {"llm_shared_from": "another"}])
-def test_only_whole_rows_are_shared(changes):
+def test_only_whole_rows_are_shared(changes) -> None:
     assert SharedLLM(True, [row_of("vit-t @ 224", **changes)]).source_row(CELLS["vit-s @ 224"]) is None
 
 
-def test_nothing_is_shared_unless_asked():
+def test_nothing_is_shared_unless_asked() -> None:
     assert SharedLLM(False, [row_of("vit-t @ 224")]).source_row(CELLS["vit-s @ 224"]) is None
 
 
-def test_a_cell_that_takes_over_stops_at_the_connector():
+def test_a_cell_that_takes_over_stops_at_the_connector() -> None:
     stages = ("vision", "connector", "prefill", "decode")
     whole = build_spec({"axes": AXES, "fixed": {"stages": list(stages), "seed": 1}}, {}, "test").settings
     assert without_llm(whole, None, GIB) == replace(whole, stages=("vision", "connector"))
 
 
-def test_a_cell_that_takes_over_has_the_room_that_the_llm_would_leave():
+def test_a_cell_that_takes_over_has_the_room_that_the_llm_would_leave() -> None:
     whole = build_spec({"axes": AXES}, {}, "test").settings
     assert without_llm(whole, 24 * GIB, 13 * GIB).memory_limit_bytes == 11 * GIB
     assert without_llm(whole, 8 * GIB, 13 * GIB).memory_limit_bytes == 1
@@ -76,14 +76,14 @@ def test_a_cell_that_takes_over_has_the_room_that_the_llm_would_leave():
         ({"stages": ("vision", "prefill", "decode")}, 5 * GIB),
     ],
 )
-def test_what_an_llm_that_is_not_there_would_hold(changes, kept):
+def test_what_an_llm_that_is_not_there_would_hold(changes, kept: int) -> None:
     settings = build_spec({"axes": AXES, "fixed": {"outputs": "kept"}}, {}, "test").settings
     cell = CELLS["vit-s @ 256"]
     source = row_of("vit-t @ 256", cache_bytes=5 * GIB)
     assert omitted_llm_bytes(cell, replace(settings, **changes), source) == 10 * GIB + kept
 
 
-def test_running_out_of_memory_says_what_lay_beside():
+def test_running_out_of_memory_says_what_lay_beside() -> None:
     own = row_of("vit-s @ 224", status=Status.OOM, message="out of memory")
     row, _ = complete(own, {}, row_of("vit-t @ 224"), {}, 10 * GIB)
     assert row.status is Status.OOM
@@ -91,7 +91,7 @@ def test_running_out_of_memory_says_what_lay_beside():
     assert row.llm_shared_from is None
 
 
-def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
+def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose() -> None:
     source = row_of(
         "vit-t @ 224",
         ttft_s=1.16,
@@ -148,7 +148,7 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose():
     assert whole.disturbances == ()
 
 
-def test_encoding_can_be_the_peak():
+def test_encoding_can_be_the_peak() -> None:
     source = row_of("vit-t @ 224")
     own = row_of("vit-s @ 224", weight_bytes=1 * GIB, peak_allocated_bytes=9 * GIB)
     assert complete(own, {}, source, {}, 10 * GIB)[0].peak_allocated_bytes == 19 * GIB

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def traced(tmp_path_factory):
+def traced(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("trace")
     ended = subprocess.run(
         [sys.executable, "-m", "vlmprof", "trace", "quick", "--backbone", "vmamba-t", "--resolution", "64",
@@ -29,7 +30,7 @@ def traced(tmp_path_factory):
     return folder / "traces", ended.stdout
 
 
-def test_the_timeline_names_stages_and_the_modules_inside_them(traced):
+def test_the_timeline_names_stages_and_the_modules_inside_them(traced) -> None:
     folder, _ = traced
     (path,) = folder.glob("*.pt.trace.json")
     events = [e for e in json.loads(path.read_text())["traceEvents"] if e.get("ph") == "X"]
@@ -41,7 +42,7 @@ def test_the_timeline_names_stages_and_the_modules_inside_them(traced):
     assert not [name for name in inside if name in STAGES]
 
 
-def test_operators_are_counted_in_their_own_stage(traced):
+def test_operators_are_counted_in_their_own_stage(traced) -> None:
     folder, printed = traced
     (path,) = folder.glob("*.operators.csv")
     with path.open() as handle:
@@ -55,7 +56,7 @@ def test_operators_are_counted_in_their_own_stage(traced):
     assert "vlmprof::ss2d" in printed
 
 
-def test_an_unknown_cell_is_refused(tmp_path):
+def test_an_unknown_cell_is_refused(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "vlmprof", "trace", "quick", "--cell", "nope"],
         cwd=tmp_path, capture_output=True, text=True, timeout=60,
@@ -64,7 +65,7 @@ def test_an_unknown_cell_is_refused(tmp_path):
     assert "plan --ids" in ended.stderr
 
 
-def test_a_real_tensorboard_shows_it(traced):
+def test_a_real_tensorboard_shows_it(traced) -> None:
     pytest.importorskip("tensorboard")
     folder, _ = traced
     with socket.socket() as probe:

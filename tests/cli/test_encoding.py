@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic_runs import samples, sweep, write_run
+
+from tests.helpers.synthetic_runs import samples, sweep, write_run
 
 
 @pytest.fixture(scope="module")

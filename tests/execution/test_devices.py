@@ -22,13 +22,13 @@ def machines(*names: str):
     return lambda device, dtypes=(): Machine(device, next(found))
 
 
-def test_gpus_of_two_kinds_are_refused(monkeypatch):
+def test_gpus_of_two_kinds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "describe_machine", machines("NVIDIA H200", "NVIDIA L40S"))
     with pytest.raises(UserError, match=r"different kinds \(NVIDIA H200, NVIDIA L40S\)"):
         sweep._local_launcher(load_spec("quick"), PlainProgress(Console()), ["cuda:0", "cuda:1"], None)
 
 
-def test_gpus_of_one_kind_share_the_work(monkeypatch):
+def test_gpus_of_one_kind_share_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "describe_machine", machines("NVIDIA H200", "NVIDIA H200"))
     launcher, machine = sweep._local_launcher(
         load_spec("quick"), PlainProgress(Console()), ["cuda:0", "cuda:1"], None
@@ -49,7 +49,9 @@ def test_gpus_of_one_kind_share_the_work(monkeypatch):
         ("9", None),
     ],
 )
-def test_a_process_knows_the_gpu_it_was_left(monkeypatch, visible, uuid):
+def test_a_process_knows_the_gpu_it_was_left(
+    monkeypatch: pytest.MonkeyPatch, visible: str, uuid: str | None
+) -> None:
     driver = ModuleType("pynvml")
     driver.nvmlInit = lambda: None
     driver.nvmlDeviceGetHandleByIndex = range(8).__getitem__

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from ptx_machine import Machine
-from ptx_memory import Memory
 from triton.backends.compiler import GPUTarget
+
+from tests.kernels.ptx.machine import Machine
+from tests.kernels.ptx.memory import Memory
 
 LARGEST_SHARED_BYTES = 232448
 """What a program may have on an H200."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ def planned(**axes):
     return make_plan(build_spec({"axes": {"llm": "llama-23m", **axes}}, {}, "test"))
 
 
-def test_cells_run_line_by_line_from_small_to_large():
+def test_cells_run_line_by_line_from_small_to_large() -> None:
     cells = planned(backbone=["vit-t", "vmamba-t"], resolution=[512, 224, "640x320"])
     assert [cell.label for cell in cells] == [
         f"{backbone} @ {resolution}"
@@ -26,7 +27,7 @@ def test_cells_run_line_by_line_from_small_to_large():
     ]
 
 
-def test_labels_name_what_tells_a_cell_apart_and_no_more():
+def test_labels_name_what_tells_a_cell_apart_and_no_more() -> None:
     cells = planned(backbone="vit-t", resolution=[32], mode=["eager", "compile"], batch_size=[1, 2])
     assert [cell.label for cell in cells] == [
         f"vit-t @ 32, batch size {batch_size}, mode {mode}"
@@ -35,13 +36,13 @@ def test_labels_name_what_tells_a_cell_apart_and_no_more():
     ]
 
 
-def test_tokens_are_one_per_sixteen_pixels_rounded_up():
+def test_tokens_are_one_per_sixteen_pixels_rounded_up() -> None:
     cells = planned(backbone="vmamba-t", resolution=[224, 512, "1333x800", "33x47"])
     tokens = {cell.axes.resolution: cell.visual_tokens for cell in cells}
     assert tokens == {"224": 196, "512": 1024, "1333x800": 4200, "33x47": 9}
 
 
-def test_ids_are_stable_and_depend_on_every_axis():
+def test_ids_are_stable_and_depend_on_every_axis() -> None:
     first = planned(backbone="vit-t", resolution=[224])[0]
     again = planned(backbone=["vit-s", "vit-t"], resolution=[512, 224])
     assert first.cell_id in {cell.cell_id for cell in again}
@@ -49,14 +50,14 @@ def test_ids_are_stable_and_depend_on_every_axis():
         assert planned(backbone="vit-t", resolution=[224], **{axis: value})[0].cell_id != first.cell_id
 
 
-def test_a_size_that_only_some_backbones_take_is_skipped_for_the_others():
+def test_a_size_that_only_some_backbones_take_is_skipped_for_the_others() -> None:
     cells = {cell.axes.backbone: cell for cell in planned(backbone=["vit-t", "vmamba-t"], resolution=[230])}
     assert cells["vmamba-t"].skip_reason is None
     assert cells["vit-t"].visual_tokens is None
     assert "nearest that fits is 224 or 240" in cells["vit-t"].skip_reason
 
 
-def test_a_size_that_no_backbone_takes_is_refused_with_the_nearest():
+def test_a_size_that_no_backbone_takes_is_refused_with_the_nearest() -> None:
     with pytest.raises(
         UserError, match="vit-t cannot take 100x230; the nearest that fits is 96x224 or 112x240"
     ):
@@ -71,7 +72,7 @@ def test_a_size_that_no_backbone_takes_is_refused_with_the_nearest():
         ("connector", "mlp4", "mlp"),
     ],
 )
-def test_unknown_names_bring_the_nearest(axis, value, words):
+def test_unknown_names_bring_the_nearest(axis: str, value: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         planned(**{"backbone": "vit-t", "resolution": 224, axis: value})
 
@@ -97,7 +98,7 @@ GEOMETRIES = {
 
 
 @pytest.mark.parametrize("backbone", GEOMETRIES)
-def test_every_geometry_of_the_study_is_taken_with_padding(backbone):
+def test_every_geometry_of_the_study_is_taken_with_padding(backbone) -> None:
     document = {
         "axes": {"backbone": backbone, "llm": "llama-23m", "resolution": [224, 512, 1024, "1333x800"]},
         "fixed": {"fit": "pad"},
@@ -109,13 +110,13 @@ def test_every_geometry_of_the_study_is_taken_with_padding(backbone):
     assert not any(cell.skip_reason for cell in cells.values())
 
 
-def whole(folder, resolution, **config):
+def whole(folder: Path, resolution, **config):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     return make_plan(build_spec({"axes": {"vlm": f"hf:{folder}", "resolution": resolution}}, {}, "test"))
 
 
-def test_a_whole_vlm_stands_on_the_axes_of_its_parts(tmp_path):
+def test_a_whole_vlm_stands_on_the_axes_of_its_parts(tmp_path: Path) -> None:
     vision = {"patch_size": 14, "spatial_merge_size": 2}
     text = {"model_type": "llama", "_name_or_path": "lmsys/vicuna-7b-v1.5"}
     llava, qwen, other = (
@@ -128,13 +129,13 @@ def test_a_whole_vlm_stands_on_the_axes_of_its_parts(tmp_path):
     assert llava[0].cell_id.startswith("llava-224-")
 
 
-def test_a_whole_vlm_says_which_sizes_it_takes(tmp_path):
+def test_a_whole_vlm_says_which_sizes_it_takes(tmp_path: Path) -> None:
     config = {"model_type": "smolvlm", "scale_factor": 4, "vision_config": {"patch_size": 16}}
     with pytest.raises(UserError, match="cannot take 512x384; the nearest that fits is 384 or 512"):
         whole(tmp_path / "smol", [512, "512x384"], **config)
 
 
-def test_what_is_no_whole_vlm_gets_one_line(tmp_path):
+def test_what_is_no_whole_vlm_gets_one_line(tmp_path: Path) -> None:
     for config, words in (({"model_type": "llama"}, "no vision_config"), ({}, "no model_type")):
         with pytest.raises(UserError, match=words):
             whole(tmp_path, [224], **config)
@@ -143,7 +144,7 @@ def test_what_is_no_whole_vlm_gets_one_line(tmp_path):
             make_plan(build_spec({"axes": {"vlm": name, "resolution": 224}}, {}, "test"))
 
 
-def test_other_orders_have_the_same_cells():
+def test_other_orders_have_the_same_cells() -> None:
     cells = planned(backbone=["vit-t", "vmamba-t"], resolution=[224, 512, 1024])
     interleaved = in_order(cells, "interleaved", 0)
     assert [cell.axes.resolution for cell in interleaved] == ["224", "224", "512", "512", "1024", "1024"]
@@ -153,7 +154,7 @@ def test_other_orders_have_the_same_cells():
     assert sorted(c.cell_id for c in shuffled) == sorted(c.cell_id for c in cells)
 
 
-def test_planning_loads_no_torch():
+def test_planning_loads_no_torch() -> None:
     code = (
         "import sys; from vlmprof.spec import load_spec; from vlmprof.plan import make_plan;"
         "cells = make_plan(load_spec('kuo2026-fig4')); assert len(cells) > 100;"

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty_sweeps import environment, rows, write_spec
+
+from tests.helpers.faulty_sweeps import environment, rows, write_spec
 
 pytestmark = pytest.mark.slow
 
@@ -31,11 +32,11 @@ def logged(folder: Path, *options: str) -> tuple[list[tuple[str, str]], str]:
     return LINE.findall(ended.stderr), ended.stderr
 
 
-def test_a_sweep_logs_nothing_unless_asked(tmp_path):
+def test_a_sweep_logs_nothing_unless_asked(tmp_path: Path) -> None:
     assert logged(tmp_path)[0] == []
 
 
-def test_verbose_tells_of_the_device_and_of_every_cell(tmp_path):
+def test_verbose_tells_of_the_device_and_of_every_cell(tmp_path: Path) -> None:
     found, _ = logged(tmp_path, "-v")
     messages = [message for _, message in found]
     assert re.fullmatch(r"device \S+: .+ bytes", messages[0])
@@ -53,7 +54,7 @@ def test_verbose_tells_of_the_device_and_of_every_cell(tmp_path):
     assert "Traceback" in log
 
 
-def test_twice_verbose_tells_of_processes_and_how_they_ended(tmp_path):
+def test_twice_verbose_tells_of_processes_and_how_they_ended(tmp_path: Path) -> None:
     _, text = logged(tmp_path, "-vv")
     started = re.findall(r"processes: process (\d+) started: (\S+)", text)
     answered = re.findall(r"processes: process (\d+) answered \(value\), exit code 0", text)
@@ -61,7 +62,7 @@ def test_twice_verbose_tells_of_processes_and_how_they_ended(tmp_path):
     assert [number for number, _ in started] == answered
 
 
-def test_an_interrupt_ends_a_cool_down_at_once_and_the_disturbed_row_is_on_disk(tmp_path):
+def test_an_interrupt_ends_a_cool_down_at_once_and_the_disturbed_row_is_on_disk(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, ["slow"], [32])
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     process = subprocess.Popen(

@@ -13,7 +13,7 @@ def run(*arguments):
     return result.stdout
 
 
-def test_the_list_names_every_backbone_with_its_tokens():
+def test_the_list_names_every_backbone_with_its_tokens() -> None:
     listed = run("--resolution", "1333x800")
     for name in names():
         line = next(line for line in listed.splitlines() if f" {name} " in f" {line}")
@@ -34,7 +34,9 @@ def test_the_list_names_every_backbone_with_its_tokens():
         (("swin-t", "--level", "2", "--levels", "all"), ["level 2 of 4, all", "4,096 of 192"]),
     ],
 )
-def test_one_backbone_is_shown(arguments, said):
+def test_one_backbone_is_shown(
+    arguments: tuple[str, str, str, str, str] | tuple[str, str, str] | tuple[str], said: list[str]
+) -> None:
     shown = run("show", *arguments)
     for words in said:
         assert words in shown

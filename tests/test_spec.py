@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from vlmprof.spec import build_spec, load_spec, shipped_specs
 GRID = {"axes": {"backbone": "vit-t", "resolution": [224], "llm": "llama-23m"}}
 
 
-def test_defaults_fill_what_is_not_said():
+def test_defaults_fill_what_is_not_said() -> None:
     spec = build_spec(GRID, {}, "mine")
     assert spec.axes["resolution"] == ("224",)
     assert spec.axes["batch_size"] == (1,)
@@ -22,13 +23,13 @@ def test_defaults_fill_what_is_not_said():
     assert spec.settings.logits == "all"
 
 
-def test_overrides_replace_what_the_file_says():
+def test_overrides_replace_what_the_file_says() -> None:
     spec = build_spec(GRID, {"backbone": ["vit-s", "vmamba-t"], "iterations": "20"}, "mine")
     assert spec.axes["backbone"] == ("vit-s", "vmamba-t")
     assert spec.settings.iterations == 20
 
 
-def test_a_count_on_the_command_line_is_kept_to_whatever_rule_the_file_names():
+def test_a_count_on_the_command_line_is_kept_to_whatever_rule_the_file_names() -> None:
     file = {**GRID, "fixed": {"sampling": "adaptive", "warm_up": 2}}
     assert build_spec(file, {}, "mine").settings.sampling == "adaptive"
     counted = build_spec(file, {"iterations": "20"}, "mine").settings
@@ -47,13 +48,13 @@ def test_a_count_on_the_command_line_is_kept_to_whatever_rule_the_file_names():
         (" 1333 × 800 ", "1333x800", (800, 1333)),
     ],
 )
-def test_a_resolution_is_width_by_height(written, kept, size):
+def test_a_resolution_is_width_by_height(written: int | str, kept: str, size: tuple[int, int]) -> None:
     assert parse_resolution(written) == kept
     assert resolution_size(kept) == size
 
 
 @pytest.mark.parametrize("written", [0, "0", "0x5", "5x0", "-4", "big", "1x2x3", True, 2.5, ""])
-def test_what_is_no_resolution_is_refused(written):
+def test_what_is_no_resolution_is_refused(written: bool | float | str) -> None:
     with pytest.raises(UserError, match="not a resolution"):
         parse_resolution(written)
 
@@ -77,25 +78,25 @@ def test_what_is_no_resolution_is_refused(written):
         ({"axes": {**GRID["axes"], "dtype": "float32"}, "fixed": {"autocast": True}}, "leave float32 out"),
     ],
 )
-def test_mistakes_are_named(document, words):
+def test_mistakes_are_named(document, words: str) -> None:
     with pytest.raises(UserError, match=words):
         build_spec(document, {}, "mine")
 
 
-def test_a_file_that_is_no_toml_is_refused(tmp_path):
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("[axes\n")
     with pytest.raises(UserError, match="not valid TOML"):
         load_spec(str(path))
 
 
-def test_shipped_specs_are_found_by_name_and_are_valid():
+def test_shipped_specs_are_found_by_name_and_are_valid() -> None:
     assert {"quick", "kuo2026-fig4"} <= set(shipped_specs())
     for name in shipped_specs():
         assert load_spec(name).axes == load_spec(f"{name}.toml").axes
 
 
-def test_the_paper_spec_has_the_papers_resolutions_and_protocol():
+def test_the_paper_spec_has_the_papers_resolutions_and_protocol() -> None:
     from vlmprof.analysis.reference import load_reference
 
     spec = load_spec("kuo2026-fig4")
@@ -106,14 +107,14 @@ def test_the_paper_spec_has_the_papers_resolutions_and_protocol():
     assert spec.axes["dtype"] == ("bfloat16",)
 
 
-def test_the_digest_follows_values_and_not_names():
+def test_the_digest_follows_values_and_not_names() -> None:
     one = build_spec({**GRID, "name": "a"}, {}, "x")
     other = build_spec({**GRID, "name": "b"}, {}, "y")
     assert one.digest() == other.digest()
     assert one.digest() != build_spec(GRID, {"seed": 1}, "x").digest()
 
 
-def test_every_shipped_file_is_packaged():
+def test_every_shipped_file_is_packaged() -> None:
     names = {entry.name for entry in resources.files("vlmprof.sweeps").iterdir()}
     assert "quick.toml" in names
     tomllib.loads(resources.files("vlmprof.sweeps").joinpath("quick.toml").read_text())
@@ -122,7 +123,7 @@ def test_every_shipped_file_is_packaged():
 WHOLE = {"axes": {"vlm": "hf:some/model", "resolution": [224]}}
 
 
-def test_a_whole_vlm_takes_the_place_of_the_parts():
+def test_a_whole_vlm_takes_the_place_of_the_parts() -> None:
     assert "backbone" not in build_spec(WHOLE, {}, "mine").axes
     over = build_spec(GRID, {"vlm": ["hf:some/model"]}, "mine")
     assert over.axes["vlm"] == ("hf:some/model",)
@@ -143,7 +144,9 @@ def test_a_whole_vlm_takes_the_place_of_the_parts():
         ({"weights": "some.pth"}, "write pretrained"),
     ],
 )
-def test_what_a_whole_vlm_cannot_do_is_said_in_one_line(overrides, words):
+def test_what_a_whole_vlm_cannot_do_is_said_in_one_line(
+    overrides: dict[str, bool] | dict[str, list[str]] | dict[str, str], words: str
+) -> None:
     with pytest.raises(UserError, match=words) as problem:
         build_spec(WHOLE, overrides, "mine")
     assert "\n" not in str(problem.value)
