@@ -143,7 +143,7 @@ def visible_gpu_uuid() -> str | None:
 def cpu_name() -> str:
     """The processor as it calls itself."""
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

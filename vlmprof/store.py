@@ -203,7 +203,7 @@ def load_manifest(run: Path | str) -> dict[str, Any]:
 
 def _read_samples(path: Path) -> Samples | None:
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return Samples(values) if isinstance(values, dict) else None

@@ -100,7 +100,7 @@ def keep_tiles(shape: Shape, device: torch.device, tiles: int) -> None:
 def _read(path: Path) -> dict[str, int]:
     """The choices in the file; none, and a one-line warning, if it cannot be parsed."""
     try:
-        choices = json.loads(path.read_text())
+        choices = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(choices, dict) or not all(type(t) is int and t > 0 for t in choices.values()):
             raise ValueError("not a table of positive integers")
     except (OSError, ValueError) as error:
@@ -115,14 +115,16 @@ def _keep(path: Path, key: str, tiles: int) -> None:
     with _locked(path.with_name(path.name + ".lock")):
         choices = _read(path) if path.exists() else {}
         choices[key] = tiles
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False
+        ) as file:
             file.write(json.dumps(choices, indent=1, sort_keys=True) + "\n")
         os.replace(file.name, path)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -86,7 +86,7 @@ def _key(launch: Launch, architecture: str) -> str:
 def _read(path: Path) -> Compiled | None:
     """The result in the file, or None if there is none that can be read."""
     try:
-        columns = json.loads(path.read_text())
+        columns = json.loads(path.read_text(encoding="utf-8"))
         loops = tuple(columns.pop("loop_instructions_per_element"))
         return Compiled(**columns, loop_instructions_per_element=loops)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -97,7 +97,9 @@ def _write(path: Path, compiled: Compiled) -> None:
     """Write the result to the file; if that fails, warn, and the kernel will be compiled again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
+        ) as file:
             json.dump(asdict(compiled), file)
         os.replace(file.name, path)
     except OSError as error:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
 from vlmprof.errors import UserError
 from vlmprof.records import Status
+from vlmprof.render.tables.export import latex_escape
 
 
 @pytest.fixture
@@ -257,16 +259,37 @@ def test_export_writes_every_format(run: Path) -> None:
         invoke("export", run, "--format", "csv", "--table", "cellz")
 
 
+AWKWARD = (
+    *("100%_&_#of~mine", 'Odd, "50% & <b>$x_1$</b>|=1+1', "[4]*--`x^2\\\\", "{*}", "''--", "é ß ø Łódź ñ"),
+    "".join(map(chr, range(0x20, 0x7F))),
+    "".join(map(chr, range(0xA1, 0x250))),
+    "αβ 雪 🙂 ½ ² × ± µ · ° … − – — ∞ “”",
+)
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_exported_tables_compile(tmp_path: Path) -> None:
-    rows = [cell("100%_&_#of~mine", side) for side in (224, 448)]
+def test_exported_tables_compile_with_the_packages_that_they_name(tmp_path: Path) -> None:
+    rows = [cell(name, side) for name in AWKWARD for side in (224, 448)]
+    rows = [replace(row, cell_id=f"cell-{i}") for i, row in enumerate(rows)]
     run = write_run(tmp_path / "run", rows, samples(rows))
     assert invoke("export", run, "--format", "latex").exit_code == 0
-    tables = sorted((run / "export").glob("*.tex"))
+    tables = [table.read_text() for table in sorted((run / "export").glob("*.tex"))]
     assert len(tables) >= 3
-    document = ["\\documentclass{article}", "\\usepackage{booktabs}", "\\begin{document}"]
-    document += [table.read_text() for table in tables]
-    (tmp_path / "all.tex").write_text("\n".join([*document, "\\end{document}"]))
+    packages = {
+        line[2:] for table in tables for line in table.splitlines() if line.startswith("% \\usepackage")
+    }
+    # each character by itself first in a row too, where LaTeX looks for a star or a bracket
+    lines = [f"{latex_escape(c)} & {latex_escape(c)} \\\\" for name in AWKWARD for c in name if c.strip()]
+    alone = ["\\begin{tabular}{ll}", *lines[:60], "\\end{tabular}"]
+    document = [
+        "\\documentclass{article}",
+        *sorted(packages),
+        "\\begin{document}",
+        *tables,
+        *alone,
+        "\\end{document}",
+    ]
+    (tmp_path / "all.tex").write_text("\n".join(document), encoding="utf-8")
     words = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
     made = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
     assert made.returncode == 0, made.stdout[-2000:]

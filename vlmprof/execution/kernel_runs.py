@@ -193,7 +193,7 @@ def _function(target: str) -> Any:
 def _show(log: Path) -> None:
     """Forward what a process printed, such as warnings, to stderr."""
     try:
-        text = log.read_text(errors="replace")
+        text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
     if text:

@@ -43,7 +43,7 @@ def limit_memory(limit_bytes: int, device: torch.device) -> None:
 
     # the thread pool's stacks are the libraries', so they are made before the count
     torch.ones(2**16).sum()
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     held_bytes = int(status.split("VmData:")[1].split()[0]) * 1024
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = held_bytes + limit_bytes

@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 SETTLING_SHARE = 1 / 3
 """Warming up takes no more than this share of the measuring budget, and no more than `Settling` allows."""
 
+ELEMENTS_AT_ONCE = 1 << 22
+"""Looked at for values that are not finite, so that looking raises no high-water mark."""
+
 Measured = tuple[Row, Samples]
 
 
@@ -137,9 +140,14 @@ class OutputFacts:
 
 def inspect_output(output: Any) -> OutputFacts:
     """Look at what the last stage returned."""
-    # the last position is enough: through causal attention it has seen all others
-    finite = not isinstance(output, torch.Tensor) or bool(torch.isfinite(output[:, -1]).all())
-    return OutputFacts(output.state_bytes() if isinstance(output, Context) else None, finite)
+    if isinstance(output, Context):
+        return OutputFacts(output.state_bytes(), output.logits is None or is_finite(output.logits))
+    return OutputFacts(None, not isinstance(output, torch.Tensor) or is_finite(output))
+
+
+def is_finite(values: torch.Tensor) -> bool:
+    """Whether `values` of any shape holds neither infinities nor NaNs; takes little memory beside it."""
+    return all(bool(part.isfinite().all()) for part in values.flatten().split(ELEMENTS_AT_ONCE))
 
 
 def row_from(

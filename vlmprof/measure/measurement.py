@@ -42,7 +42,8 @@ class MeasurementProtocol:
     """How a pipeline is measured."""
 
     warm_up: int | Settling = field(default_factory=Settling)
-    """Discarded iterations: a number, or until latencies have settled."""
+    """Discarded iterations: a number, or until latencies have settled. At least one is discarded, for the
+    first may compile and tune."""
     stopping: StoppingRule = field(default_factory=lambda: Adaptive(watched=("end_to_end_s",)))
     judged: tuple[str, ...] = ("end_to_end_s",)
     """Columns of samples whose drift, modes and jitter become warnings."""
@@ -63,8 +64,8 @@ class Measurement:
     samples: Samples
     """Raw latencies in seconds."""
     warm_up_iterations: int
-    first_iteration_s: float | None
-    """End-to-end of the first warm-up iteration, compiling included; None without one."""
+    first_iteration_s: float
+    """End-to-end of the first warm-up iteration, compiling included."""
     first_output: Any
     """What `inspect` made of the output of that iteration."""
     peaks: Peaks = NO_PEAKS
@@ -180,13 +181,17 @@ def _measured(
     observer.enter(Phase.WARMING_UP, first_stage, warm_up if isinstance(warm_up, int) else 0)
     warm_up_s: list[float] = []
     first_output, warnings = None, []
-    while not _is_warm(warm_up, warm_up_s):
+    while not warm_up_s or not _is_warm(warm_up, warm_up_s):
         observer.count(len(warm_up_s))
         elapsed_s, output = timeline.iterate()
         if not warm_up_s:
             first_output = inspect(output)
         del output
         warm_up_s.append(elapsed_s)
+    if warm_up == 0:
+        warnings.append(
+            "a first iteration was discarded despite warm_up 0, since it may compile and allocate"
+        )
     if isinstance(warm_up, Settling) and not warm_up.settled(warm_up_s):
         spent_s = sum(warm_up_s[1:])
         warnings.append(f"still not settled after {len(warm_up_s)} warm-up iterations in {spent_s:.3g} s")
@@ -202,7 +207,7 @@ def _measured(
     return Measurement(
         samples=samples,
         warm_up_iterations=len(warm_up_s),
-        first_iteration_s=warm_up_s[0] if warm_up_s else None,
+        first_iteration_s=warm_up_s[0],
         first_output=first_output,
         warnings=tuple(warnings),
     )

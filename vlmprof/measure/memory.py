@@ -74,7 +74,7 @@ def rss_bytes() -> int:
 def peak_rss_bytes() -> int | None:
     """Highest resident size of this process since the last reset (Linux) or its start; None if unknown."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     with contextlib.suppress(ImportError):
         import resource
@@ -114,7 +114,7 @@ def _give_back_freed() -> None:
 def _reset_peak_rss() -> bool:
     # proc(5): writing 5 resets the high-water mark of the resident set
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return False
     return True

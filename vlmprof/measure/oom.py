@@ -63,6 +63,6 @@ def system_oom_kills() -> int | None:
 def _cgroup_events() -> Path:
     group = ""
     with suppress(OSError, IndexError):
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
         group = next((line.split(":", 2)[2] for line in lines if line.startswith("0::")), "")
     return Path("/sys/fs/cgroup") / group.strip("/") / "memory.events"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -31,7 +32,8 @@ from vlmprof.render.tables.sheet import Sheet, sheet_records
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "`": r"\textasciigrave{}",
+    "[": "{[}", "*": "{*}", "-": "-{}",
     "²": r"\textsuperscript{2}", "×": r"$\times$", "±": r"$\pm$", "µ": r"\textmu{}", "·": r"$\cdot$",
     "°": r"\textdegree{}",
     "…": r"\ldots{}", "−": "$-$", "–": "--", "∞": r"$\infty$",
@@ -42,10 +44,23 @@ _MARKDOWN = str.maketrans({
 })  # fmt: skip
 
 
+_UNKNOWN_LETTERS = frozenset("ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ")
+"""Below U+0180, what LaTeX's default font encoding lacks."""
+
+
 def latex_escape(text: str) -> str:
-    """Text that LaTeX prints as it is; characters outside ASCII that it may not know become `?`."""
-    safe = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
-    return "".join(c if c.isascii() or (c.isalpha() and ord(c) < 0x250) else "?" for c in safe)
+    """Text that LaTeX prints as it is with its default encodings. A letter that it lacks loses its accent;
+    other characters become `?`."""
+    return "".join(_LATEX.get(character) or _plain(character) for character in " ".join(text.split()))
+
+
+def _plain(character: str) -> str:
+    if character.isascii() or (
+        character.isalpha() and character < "\u0180" and character not in _UNKNOWN_LETTERS
+    ):
+        return character
+    base = unicodedata.normalize("NFKD", character)[0]
+    return base if base.isascii() and base.isalnum() else "?"
 
 
 def markdown_escape(text: str) -> str:
