@@ -109,23 +109,27 @@ def test_rows_carry_what_was_achieved_beside_what_the_device_reaches(small_run: 
         assert row["achieved_vision_flops_per_s"] < row["matmul_ceiling_flops_per_s"]
 
 
-@pytest.mark.slow
-def test_compiling_is_told_apart_and_ends_cleanly(tmp_path: Path) -> None:
-    chosen = ("--backbone", "vit-t", "--resolution", "32", "--stages", "preprocess", "--stages", "vision")
-    ended = sweep(tmp_path, *chosen, "--mode", "compile", "--mode", "eager", "--iterations", "1")
+@pytest.fixture(scope="module")
+def compiled_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    folder = tmp_path_factory.mktemp("compiled")
+    chosen = ("--backbone", "vit-t", "--resolution", "32", "--iterations", "1", "--new-tokens", "1")
+    stages = [option for name in STAGES for option in ("--stages", name)]
+    ended = sweep(folder, *chosen, *stages, "--mode", "compile", "--mode", "eager")
     assert ended.returncode == 0, ended.stderr
+    return folder, rows(folder), ended
+
+
+@pytest.mark.slow
+def test_compiling_is_told_apart_and_ends_cleanly(compiled_run: SmallRun) -> None:
+    _, (compiled, eager), ended = compiled_run
     assert "leaked" not in ended.stderr
-    compiled, eager = rows(tmp_path)
     assert 0.1 < compiled["compile_s"] <= compiled["first_iteration_s"]
     assert eager["compile_s"] is None
 
 
 @pytest.mark.slow
-def test_a_mode_that_decoding_does_not_follow_is_said(tmp_path: Path) -> None:
-    chosen = ("--backbone", "vit-t", "--resolution", "32", "--iterations", "1", "--new-tokens", "1")
-    stages = [option for name in STAGES for option in ("--stages", name)]
-    sweep(tmp_path, *chosen, *stages, "--mode", "compile", "--mode", "eager")
-    compiled, eager = rows(tmp_path)
+def test_a_mode_that_decoding_does_not_follow_is_said(compiled_run: SmallRun) -> None:
+    _, (compiled, eager), _ = compiled_run
     said = [[w for w in row["warnings"] if "decode" in w] for row in (compiled, eager)]
     assert [len(words) for words in said] == [1, 0]
     assert "mode compile" in said[0][0]
