@@ -78,7 +78,7 @@ def test_what_is_no_resolution_is_refused(written: bool | float | str) -> None:
         ({"axes": {**GRID["axes"], "dtype": "float32"}, "fixed": {"autocast": True}}, "leave float32 out"),
     ],
 )
-def test_mistakes_are_named(document, words: str) -> None:
+def test_mistakes_are_named(document: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         build_spec(document, {}, "mine")
 
@@ -144,9 +144,7 @@ def test_a_whole_vlm_takes_the_place_of_the_parts() -> None:
         ({"weights": "some.pth"}, "write pretrained"),
     ],
 )
-def test_what_a_whole_vlm_cannot_do_is_said_in_one_line(
-    overrides: dict[str, bool] | dict[str, list[str]] | dict[str, str], words: str
-) -> None:
+def test_what_a_whole_vlm_cannot_do_is_said_in_one_line(overrides: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words) as problem:
         build_spec(WHOLE, overrides, "mine")
     assert "\n" not in str(problem.value)
