@@ -50,6 +50,8 @@ class OpCost:
     """Results of exp, log, rsqrt, … ; GPUs have few units for them."""
     kernels: int = 1
     """Launches on the device."""
+    assumed: str = ""
+    """What had to be assumed to count it, for a person to read."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,11 @@ class StageCost:
     def kernels(self) -> int:
         """Launches on the device, one by one."""
         return sum(op.kernels * n for op, n in self.ops.items())
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What had to be assumed of its operations, each once."""
+        return tuple(dict.fromkeys(op.assumed for op in self.ops if op.assumed))
 
     def by_kind(self) -> dict[Kind, StageCost]:
         """The operations of each kind as a cost of their own."""
