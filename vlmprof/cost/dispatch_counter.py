@@ -227,8 +227,10 @@ def count_call(
             raise
         counter, resident_bytes, output = counted(routes=True)
         _LOOPS_OVER_EXPERTS.add(module)
+    ops = counter.ops()
     cost = StageCost(
-        ops=counter.ops(),
+        ops=ops,
+        unread_weight_bytes=sum(op.unread_bytes * n for op, n in ops.items()),
         weight_bytes=sum(t.numel() * t.element_size() for t in weights),
         resident_bytes=resident_bytes + counter.packed.size_bytes,
         input_bytes=sum(t.numel() * t.element_size() for t in given),

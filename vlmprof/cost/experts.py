@@ -48,9 +48,10 @@ class Routing:
 
     def choices(self, shape: torch.Size) -> Tensor:
         """Experts by token on the host, of a `topk`'s shape: as many different ones as are read on average,
-        rounded, equally often."""
+        rounded, spread over all and equally often."""
         used = max(self.chosen, round(self.read))
-        return torch.arange(math.prod(shape)).remainder_(used).reshape(shape)
+        turns = torch.arange(math.prod(shape)).remainder_(used)
+        return turns.mul_(self.experts).div_(used, rounding_mode="floor").reshape(shape)
 
     def tokens_per_expert(self) -> Tensor:
         """How often `choices` names each expert, on the host."""
@@ -100,10 +101,12 @@ def grouped_cost(output: Tensor, a: Tensor, b: Tensor, routings: Sequence[Routin
     fitting = [r for r in routings if r.experts == experts and r.tokens * r.chosen == rows]
     routing = fitting[-1] if fitting else Routing(tokens=rows, chosen=1, experts=experts)
     matrix_bytes = b[0].numel() * b.element_size()
+    read_bytes = round(routing.read * matrix_bytes)
     return OpCost(
         Kind.MATMUL,
         dtype_name(a),
         flops=flops,
-        moved_bytes=moved + round(routing.read * matrix_bytes),
+        moved_bytes=moved + read_bytes,
+        unread_bytes=experts * matrix_bytes - read_bytes,
         assumed=routing.assumption,
     )
