@@ -88,8 +88,8 @@ Line = tuple[Axes, BackboneFacts | None]
 
 
 def _lines(spec: SweepSpec) -> list[Line]:
-    for name in spec.axes["llm"]:
-        llm_catalog.facts(name)
+    for name, attention in itertools.product(spec.axes["llm"], spec.axes["attention"]):
+        llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
     for name in spec.axes["connector"]:
         connector_catalog.facts(name)
     for name in spec.axes["backbone"]:

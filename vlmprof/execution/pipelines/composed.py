@@ -11,14 +11,18 @@ from vlmprof.execution.modes import MODES
 from vlmprof.execution.pipelines.pipeline import Pipeline, image_source
 from vlmprof.measure.timeline import Stage
 from vlmprof.settings import Axes, Settings
+from vlmprof.vlm.attention import SDPA, attention_path
 from vlmprof.vlm.decoding import decode, prefill_cached
 from vlmprof.vlm.llm import masks_traced_prefill
-from vlmprof.vlm.model import create_vlm
+from vlmprof.vlm.model import VLM, create_vlm
 from vlmprof.vlm.workload import Workload
 
 LEFT_EAGER = "before a decode stage prefill keeps a cache: both run eager, mode {mode} holds for the rest"
 
 MASKED = "compiled or captured, prefill attends by a mask of positions × positions before transformers 5.18"
+
+
+NOT_FUSED = "{name} attends by transformers' {path} code: it has no scaled-dot-product path"
 
 
 def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Pipeline:
@@ -36,7 +40,7 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
         "prefill": (lambda x: prefill_cached(vlm, x)) if decodes else in_mode(vlm.prefill),
         "decode": lambda context: decode(vlm, context, settings.new_tokens),
     }
-    warnings = []
+    backends, warnings = attention_run(axes, vlm)
     if axes.mode != "eager" and decodes:
         warnings.append(LEFT_EAGER.format(mode=axes.mode))
     elif axes.mode != "eager" and "prefill" in names and masks_traced_prefill():
@@ -46,6 +50,17 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
         first_input=None if "preprocess" in names else preprocess(),
         vision=vlm.vision,
         weight_bytes=vlm.weight_bytes(),
-        backends=vlm.backends,
+        backends={**vlm.backends, **backends},
         warnings=tuple(warnings),
+    )
+
+
+def attention_run(axes: Axes, vlm: VLM) -> tuple[dict[str, str], list[str]]:
+    """What a row says of models that do not attend by scaled-dot-product kernels: backends, and warnings."""
+    parts = {"vision": (axes.backbone, vlm.vision), "llm": (axes.llm, vlm.llm)}
+    paths = {part: (name, attention_path(module)) for part, (name, module) in parts.items()}
+    others = {part: (name, path) for part, (name, path) in paths.items() if path not in (None, SDPA)}
+    return (
+        {f"{part}_attention": str(path) for part, (_, path) in others.items()},
+        [NOT_FUSED.format(name=name, path=path) for name, path in others.values()],
     )
