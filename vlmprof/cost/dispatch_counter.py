@@ -210,6 +210,7 @@ def count_call(
         for tensor in (*part._parameters.values(), *part._buffers.values())
         if tensor is not None
     }.values()
+
     def counted(routes: bool) -> tuple[CostCounter, int, Any]:
         with torch.inference_mode(), CostCounter(kernels, attention, in_full, routes) as counter:
             memory = counter.memory

@@ -50,7 +50,12 @@ def assumed_values(func: Any, asked: Tensor, routings: Sequence[Routing]) -> boo
     """
     if func is READ_VALUE and asked.dtype == torch.bool:
         return True
-    if func is _COPY and routings and asked.shape == (routings[-1].experts,) and not asked.is_floating_point():
+    if (
+        func is _COPY
+        and routings
+        and asked.shape == (routings[-1].experts,)
+        and not asked.is_floating_point()
+    ):
         return routings[-1].tokens_per_expert().to(asked.dtype)
     raise ReadsValues
 

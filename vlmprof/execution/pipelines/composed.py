@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vlmprof.backbones.interface import Backbone
 from vlmprof.execution.modes import MODES
 from vlmprof.execution.pipelines.pipeline import Pipeline, image_source
 from vlmprof.measure.timeline import Stage
@@ -34,7 +35,7 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
     decodes = "decode" in names
     calls: dict[str, Callable[[Any], Any]] = {
         "preprocess": lambda _: preprocess(),
-        "vision": in_mode(vlm.encode_image),
+        "vision": _checked_once(in_mode(vlm.encode_image), vlm.vision, axes.batch_size, size),
         "connector": in_mode(vlm.project),
         # a cache grows with each step, so what keeps one cannot be replayed from a graph
         "prefill": (lambda x: prefill_cached(vlm, x)) if decodes else in_mode(vlm.prefill),
@@ -64,3 +65,20 @@ def attention_run(axes: Axes, vlm: VLM) -> tuple[dict[str, str], list[str]]:
         {f"{part}_attention": str(path) for part, (_, path) in others.items()},
         [NOT_FUSED.format(name=name, path=path) for name, path in others.values()],
     )
+
+
+def _checked_once(
+    encode: Callable[[Any], Any], vision: torch.nn.Module, batch_size: int, size: tuple[int, int]
+) -> Callable[[Any], Any]:
+    """`encode`, whose first output is compared with the facts of the backbone, by its shape alone."""
+    if not isinstance(vision, Backbone):
+        return encode
+    unchecked = [vision.facts]
+
+    def encode_and_check(images: Any) -> Any:
+        tokens = encode(images)
+        if unchecked:
+            unchecked.pop().check_output(tuple(tokens.shape), batch_size, *size)
+        return tokens
+
+    return encode_and_check
