@@ -53,8 +53,8 @@ def run_sweep(
         devices: Run one cell at a time on each of these, instead of on the device of the settings.
         cluster: Run on the Ray cluster at this address; `local` starts one here.
 
-    Raises `UserError` before anything is measured if the specification cannot be run here, and
-    `KeyboardInterrupt` when interrupted, with every finished cell on disk.
+    Raises `UserError` before anything is measured if the specification cannot be run here. When an exception
+    such as `KeyboardInterrupt` ends it, every finished cell is on disk.
     """
     cells = in_order(make_plan(spec), spec.settings.order, spec.settings.seed)
     check_can_hold_a_run(out)

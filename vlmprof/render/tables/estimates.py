@@ -56,6 +56,15 @@ def memory_lines(predictions: Sequence[Prediction], first_oom: Sequence[Predicti
     return words
 
 
+def assumption_lines(counted: Sequence[Counted]) -> list[str]:
+    """What had to be assumed to count these cells, each once, with the first cell that it is said of."""
+    first: dict[str, Cell] = {}
+    for cell, cost in counted:
+        for words in cost.assumptions:
+            first.setdefault(words, cell)
+    return [f"{cell.label}: {words}" for words, cell in first.items()]
+
+
 def cost_sheet(counted: Sequence[Counted], kernels: str) -> Sheet:
     """One row per cell and stage: what it computes, moves and keeps, by counting."""
     rows = [(cell, name, stage) for cell, cost in counted for name, stage in cost.stages.items()]
