@@ -37,7 +37,7 @@ def vlmprof(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["sweep", "quick", "--out", "text.jpg"], "cannot write the run folder"),
         (["plan", "quick", "--llm", "vicuna7b"], "vicuna-7b"),
         (["plot", "nowhere"], "no run folder"),
-        (["sweep", "quick", "--device", "toaster"], "not known to torch"),
+        pytest.param(["sweep", "quick", "--device", "toaster"], "not known to torch", marks=pytest.mark.slow),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path: Path, words: list[str], said: str) -> None:

@@ -275,6 +275,7 @@ def test_the_published_figure_from_its_points() -> None:
     assert to_hex(drawn(found["a"], "oom")[0].get_color()) == "#009e73"
 
 
+@pytest.mark.slow
 def test_files_are_written_and_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     rows = sweep(("vit-t", "vmamba-t"), (224, 512))
     first = save_six_panel(frame(rows), tmp_path / "a", samples(rows), formats=("png", "pdf", "svg"))
