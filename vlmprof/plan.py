@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vlmprof.activity import say
-from vlmprof.backbones import catalog
+from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
@@ -96,7 +96,7 @@ def _check_promises(cells: Sequence[Cell]) -> None:
     )
     for name, level, levels, height, width in asked:
         say(f"building {name} without data for {width}x{height}")
-        catalog.check_promise(name, level, levels, height, width)
+        check_promise(name, level, levels, height, width)
 
 
 def varied_axes(cells: Sequence[Cell]) -> list[str]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from vlmprof.backbones.interface import Backbone
 
-__all__ = ["BackboneFacts", "BuildOptions", "backbone", "create_backbone", "facts", "names"]
+__all__ = ["BackboneFacts", "BuildOptions", "backbone", "check_promise", "create_backbone", "facts", "names"]
 
 LARGEST = 1 << 20
 """What a declared size may be; beyond it, it is a slip."""
@@ -138,3 +138,24 @@ def create_backbone(
         if image_size is not None:
             encoder.prepare(*image_size)
     return encoder
+
+
+def check_promise(name: str, level: int, levels: str, height: int, width: int) -> None:
+    """Compare the facts of a backbone with what it gives, built without data, for this size in pixels.
+
+    Raises `UserError` in one line for a difference, and for a model that does not run. Loads torch.
+    """
+    import torch
+
+    from vlmprof.backbones.dry_run import images, reason
+
+    known = facts(name, level)
+    try:
+        encoder = create_backbone(name, level=level, levels=levels, image_size=(height, width), device="meta")
+        with torch.inference_mode():
+            tokens = encoder(images(height, width))
+    except UserError:
+        raise
+    except Exception as problem:
+        raise UserError(f"backbone {name!r} cannot encode {width}x{height} ({reason(problem)})") from problem
+    known.check_output(tuple(tokens.shape), 1, height, width)

@@ -55,16 +55,6 @@ def facts(name: str, level: int = DEFAULT_LEVEL) -> BackboneFacts:
     raise unknown("backbone", name, ENTRIES)
 
 
-def check_promise(name: str, level: int, levels: str, height: int, width: int) -> None:
-    """Compare the facts of a backbone with what it gives, built without data, for this size in pixels.
-
-    Raises `UserError` in one line for a difference. Loads torch.
-    """
-    from vlmprof.backbones import dry_run
-
-    dry_run.check_promise(facts(name, level), level, levels, height, width)
-
-
 def has_feature_levels(name: str) -> bool:
     """Whether a backbone can be tapped at several levels; one that the catalog does not know by name may."""
     return name not in ENTRIES or bool(ENTRIES[name].level_dims)

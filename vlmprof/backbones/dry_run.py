@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.backbones.random_weights import uninitialised
 from vlmprof.errors import UserError, first_line
 
@@ -29,25 +28,3 @@ def reason(problem: BaseException) -> str:
     if isinstance(problem, UserError):
         return str(problem)
     return f"{type(problem).__name__}: {first_line(str(problem), 160)}"
-
-
-def check_promise(facts: BackboneFacts, level: int, levels: str, height: int, width: int) -> None:
-    """Build the backbone without data and compare what it gives for an image of this size with its facts.
-
-    Raises `UserError` in one line for a difference, and for a model that does not run.
-    """
-    from vlmprof.backbones import create_backbone
-
-    try:
-        encoder = create_backbone(
-            facts.name, level=level, levels=levels, image_size=(height, width), device="meta"
-        )
-        with torch.inference_mode():
-            tokens = encoder(images(height, width))
-    except UserError:
-        raise
-    except Exception as problem:
-        raise UserError(
-            f"backbone {facts.name!r} cannot encode {width}x{height} ({reason(problem)})"
-        ) from problem
-    facts.check_output(tuple(tokens.shape), 1, height, width)
