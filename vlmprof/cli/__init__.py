@@ -1,4 +1,4 @@
-"""The command line: each command parses, calls and shows. Nothing heavy is imported before it is needed."""
+"""The command line: each command parses, calls and shows. Heavy modules are imported on first use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Entry point of `vlmprof`. A user's mistake is one line on standard error and exit code 2."""
+    """Run `vlmprof`. A user mistake prints one line to standard error and exits with code 2."""
     from vlmprof.activity import narrated
     from vlmprof.cli.app import app
     from vlmprof.cli.encoding import print_any_text
@@ -22,8 +22,8 @@ def main() -> None:
 
 
 def _starting(words: list[str]) -> str | None:
-    """What to say until the command says more: its name. A sweep says nothing before it has begun, so that
-    a mistake is all there is to read."""
+    """Return the activity to show until the command sets one. A sweep shows none before it starts, so that
+    a usage error stands alone."""
     named = [word for word in words[:2] if word.isalpha()]
     if not named or named[0] == "sweep":
         return None
