@@ -1,4 +1,4 @@
-"""Cells of one run share one kind of device, wherever they run."""
+"""All cells of a run use the same kind of device, on every launcher."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ def test_a_memory_limit_makes_a_cpu_run_out_for_real(tmp_path: Path) -> None:
     found = {row["resolution"]: row for row in rows(tmp_path)}
     assert found["256"]["status"] == "ok"
     assert (found["2048"]["status"], found["2048"]["oom_stage"]) == ("oom", "vision")
-    assert found["4096"]["message"] == "out of memory at 2048 already"
+    assert found["4096"]["message"] == "already out of memory at 2048"
     assert "out of memory in vision" in ended.stdout
 
 

@@ -1,4 +1,4 @@
-"""The whole-encoder benchmark: its modes, what it skips and why, and its rows beside the paper's."""
+"""The encoder benchmark: modes, skipped modes with reasons, and rows compared with the paper."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_file_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "backbones.json").write_text('[{"backbone": "vmam')
     result = bench(tmp_path, "--resolution", "64", "--mode", "eager")
     assert isinstance(result.exception, UserError)
-    assert "name another --out" in str(result.exception)
+    assert "choose another --out" in str(result.exception)
     assert (tmp_path / "backbones.json").read_text() == '[{"backbone": "vmam'
 
 

@@ -16,13 +16,13 @@ from vlmprof.vlm.llm import masks_traced_prefill
 from vlmprof.vlm.model import create_vlm
 from vlmprof.vlm.workload import Workload
 
-LEFT_EAGER = "before a decode stage prefill keeps a cache: both run eager, mode {mode} holds for the rest"
+LEFT_EAGER = "prefill and decode share a cache and run eager; mode {mode} applies to the other stages"
 
-MASKED = "compiled or captured, prefill attends by a mask of positions × positions before transformers 5.18"
+MASKED = "before transformers 5.18, compiled or captured prefill uses a positions × positions attention mask"
 
 
 def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Pipeline:
-    """Build the backbone, connector and LLM of a cell. Raises as `build_pipeline` does."""
+    """Build the backbone, connector and LLM of a cell. Raises the same errors as `build_pipeline`."""
     names = settings.stages
     vlm = create_vlm(Workload.of(axes, settings, *size), device)
     preprocess = image_source(axes, size, settings, device)
@@ -32,7 +32,7 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
         "preprocess": lambda _: preprocess(),
         "vision": in_mode(vlm.encode_image),
         "connector": in_mode(vlm.project),
-        # a cache grows with each step, so what keeps one cannot be replayed from a graph
+        # the cache grows with each step, so stages that use it cannot be replayed from a graph
         "prefill": (lambda x: prefill_cached(vlm, x)) if decodes else in_mode(vlm.prefill),
         "decode": lambda context: decode(vlm, context, settings.new_tokens),
     }
