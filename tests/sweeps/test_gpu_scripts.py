@@ -1,4 +1,4 @@
-"""The scripts for a lent GPU: what survives a kill, what they name, what they need to measure and report."""
+"""The GPU scripts: results after a kill, valid names, and what they need to measure and report."""
 
 from __future__ import annotations
 
@@ -253,8 +253,8 @@ def test_kernels_that_were_compiled_without_a_gpu_are_not_compiled_again(tmp_pat
 
     simulated = [sys.executable, str(ROOT / "tests/simulated_gpu/simulate.py"), "bash", str(RUN)]
     for cache, said in (
-        (tmp_path / "cache" / "sm_90.txz", "0 kernels compiled anew"),
-        (tmp_path / "none", f"{count} kernels compiled anew by the first command\n-- the shorter plan"),
+        (tmp_path / "cache" / "sm_90.txz", "\n0 kernels compiled by the first command"),
+        (tmp_path / "none", f"{count} kernels compiled by the first command\n-- the shorter plan"),
     ):
         given = {**environment, "CACHE": str(cache), "WORK": str(tmp_path / cache.name)}
         done = subprocess.run(simulated, env=given, capture_output=True, text=True, timeout=600, check=False)
