@@ -1,4 +1,4 @@
-"""Other implementations of SS2D, found on the path: right, or missing with a reason of one line."""
+"""Other implementations of SS2D found on the path: correct, or missing with a one-line reason."""
 
 from __future__ import annotations
 
