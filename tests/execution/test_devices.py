@@ -28,6 +28,30 @@ def test_gpus_of_two_kinds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         sweep._local_launcher(load_spec("quick"), PlainProgress(Console()), ["cuda:0", "cuda:1"], None)
 
 
+def machine(device: str, uuid: str | None = None) -> Machine:
+    return Machine(device, "the same kind", device_uuid=uuid)
+
+
+@pytest.mark.parametrize(
+    ("devices", "found"),
+    [
+        (["cpu", "cpu"], [machine("cpu"), machine("cpu")]),
+        (["cpu", "cpu:0"], [machine("cpu"), machine("cpu:0")]),
+        (["cuda:1", "cuda:1"], [machine("cuda:1", "GPU-b"), machine("cuda:1", "GPU-b")]),
+        (["cuda", "cuda:0"], [machine("cuda", "GPU-a"), machine("cuda:0", "GPU-a")]),
+        (["xpu:0", "xpu:1", "xpu:0"], [machine("xpu:0"), machine("xpu:1"), machine("xpu:0")]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value[0], str) else "",
+)
+def test_one_device_under_two_names_is_refused(
+    monkeypatch: pytest.MonkeyPatch, devices: list[str], found: list[Machine]
+) -> None:
+    described = iter(found)
+    monkeypatch.setattr(sweep, "describe_machine", lambda device, dtypes=(): next(described))
+    with pytest.raises(UserError, match=rf"--devices {devices[0]} and {devices[-1]} are one device"):
+        sweep._local_launcher(load_spec("quick"), PlainProgress(Console()), devices, None)
+
+
 def test_gpus_of_one_kind_share_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "describe_machine", machines("NVIDIA H200", "NVIDIA H200"))
     launcher, machine = sweep._local_launcher(

@@ -78,11 +78,24 @@ def _local_launcher(
     spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
 ) -> tuple[Launcher, Machine]:
     dtypes = [str(dtype) for dtype in spec.axes["dtype"]]
-    machines = [describe_machine(device, dtypes) for device in devices or [spec.settings.device]]
+    machines = _distinct_machines(devices or [spec.settings.device], dtypes)
     names = sorted({machine.device_name for machine in machines})
     if len(names) > 1:
         raise UserError(f"--devices must all be of the same kind, but they are {', '.join(names)}")
     return LocalLauncher(machines, progress), machines[0]
+
+
+def _distinct_machines(devices: Sequence[str], dtypes: Sequence[str]) -> list[Machine]:
+    """Describe each of `devices`. Two names of one device are refused: its cells would slow one another."""
+    machines: dict[str, Machine] = {}
+    names: dict[str, str] = {}
+    for device in devices:
+        machine = describe_machine(device, dtypes)
+        identity = machine.kind if machine.kind == "cpu" else machine.device_uuid or machine.device
+        if identity in names:
+            raise UserError(f"--devices {names[identity]} and {device} are one device; name each device once")
+        names[identity], machines[identity] = device, machine
+    return list(machines.values())
 
 
 def _cluster_launcher(
