@@ -22,7 +22,7 @@ SLICE = tl.constexpr(LEAST_RANK)  # ranks of a slice
 
 @triton.constexpr_function
 def is_resident(rank: int, element: tl.dtype) -> bool:
-    """Return whether the weights stay in registers."""
+    """Whether the weights stay in registers."""
     return rank == SLICE.value and element != tl.float32
 
 

@@ -235,8 +235,8 @@ def main() -> None:
         "\nPlain families accept multiples of their patch size, and MaxViT and ViT-Adapter multiples of 32, "
         "so odd sizes are not compared. VMamba's first version was recorded at even sizes, because its "
         "authors' code pads odd sizes by half the image. CLIP, SigLIP, DINOv2, DINOv3, Swin and ConvNeXt V2 "
-        "are built from transformers' classes; the comparison is between our backbone (with positions for the "
-        "image size, its tap, and without unused parts) and plain use of the same classes."
+        "are built from transformers' classes; the comparison is between our backbone (with positions for "
+        "the image size, its tap, and without unused parts) and plain use of the same classes."
     )
     if worst >= LIMIT:
         raise SystemExit(1)

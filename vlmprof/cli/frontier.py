@@ -30,8 +30,8 @@ def frontier(
 ) -> None:
     """Find the largest image or batch that fits in memory, by bisection; write rows, a table and a plot.
 
-    Each probe runs in a new process, by default with one warm-up and one measured iteration. To resume an
-    interrupted search, run the same command again.
+    Each probe runs in a new process, by default with one warm-up and one
+    measured iteration. To resume a search, run the same command again.
     """
     from rich.console import Console
 

@@ -21,8 +21,13 @@ DTYPES = ("float32", "bfloat16", "float16")
 DeviceOption = Annotated[
     str | None, typer.Option(help="Device: cuda, cuda:1 or cpu (default: a GPU if there is one).")
 ]
-DtypesOption = Annotated[list[str] | None, typer.Option("--dtype", help="Repeatable.")]
-BackendsOption = Annotated[list[str] | None, typer.Option("--backend", help="Repeatable.")]
+DtypesOption = Annotated[
+    list[str] | None, typer.Option("--dtype", help=f"Data type: {', '.join(DTYPES)}. Repeatable.")
+]
+BackendsOption = Annotated[
+    list[str] | None,
+    typer.Option("--backend", help="Backend, such as torch or triton (default: all available). Repeatable."),
+]
 OpsOption = Annotated[
     list[str] | None, typer.Option("--op", help="Operation to run (default: all). Repeatable.")
 ]
@@ -51,8 +56,9 @@ def verify(
 ) -> None:
     """Compare every operation with a float64 reference.
 
-    Exits with code 1 if an error exceeds its limit, a small multiple of the error of plain PyTorch code. Each
-    operation runs in a separate process, so that a crash or a hang becomes a row.
+    Exits with code 1 if an error exceeds its limit, a small multiple of the
+    error of plain PyTorch code. Each operation runs in a separate process, so
+    that a crash or a hang becomes a row.
     """
     dtypes = _dtypes(dtype) or DTYPES
     run = _open(device, backend, isolate, row_timeout)
@@ -113,8 +119,8 @@ def bench(
 ) -> None:
     """Time the operations at VMamba's shapes, next to a large copy and a large matrix product.
 
-    Each operation, or each backbone at one resolution, runs in a separate process. Exits with code 1 if one
-    fails.
+    Each operation, or each backbone at one resolution, runs in a separate
+    process. Exits with code 1 if one fails.
     """
     dtypes = _dtypes(dtype)
     sizes = tuple(resolution or [224])
@@ -156,8 +162,8 @@ def tune(
 ) -> None:
     """Find and store the best launch parameters of ss2d on this GPU. No other command tunes.
 
-    The parameters are stored in the file named by VLMPROF_TUNING_CACHE, or in vlmprof/ss2d-tuning.json in the
-    user's cache folder.
+    The parameters are stored in the file named by VLMPROF_TUNING_CACHE, or in
+    vlmprof/ss2d-tuning.json in the user's cache folder.
     """
     from vlmprof.execution.kernel_jobs import TuneJob
 
@@ -191,8 +197,8 @@ def inspect(
 ) -> None:
     """Compile the kernels without a GPU and print their registers, spills and instructions.
 
-    Exits with code 1 if a kernel for d_state 1 spills, or if any kernel fails to compile. Results are cached
-    until a kernel changes.
+    Exits with code 1 if a kernel for d_state 1 spills, or if any kernel fails
+    to compile. Results are cached until a kernel changes.
     """
     from vlmprof.cli.kernels_inspect import inspect_kernels
 
