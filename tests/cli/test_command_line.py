@@ -55,6 +55,26 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path: Path, words: list
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_help_names_every_choice_and_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlmprof.fields import AXES, SETTINGS
+
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = " ".join(vlmprof("sweep", "--help", cwd=tmp_path).stdout.replace("│", " ").split())
+    for words in (
+        "One of eager (default), compile, graphs. Repeatable.",
+        "Images per call (default: 1). Repeatable.",
+        "(default: adaptive, or fixed with --warm-up or --iterations)",
+        "Seed for weights, prompt and generated image (default: 0).",
+        "to measure one cell (default: 15s).",
+        "how long the GPU is busy (default: on).",
+        "that ran out of memory (default: off).",
+    ):
+        assert words in shown
+    choices = [choice for field in (*AXES.values(), *SETTINGS.values()) for choice in field.choices]
+    assert {"math", "triton", "cold", "through-tap", "letterbox", "freed", "decode"} <= set(choices)
+    assert [choice for choice in choices if choice not in shown] == []
+
+
 @pytest.mark.slow
 def test_a_gpu_asked_for_where_there_is_none(tmp_path: Path) -> None:
     import torch
