@@ -48,7 +48,7 @@ def test_one_device_under_two_names_is_refused(
 ) -> None:
     described = iter(found)
     monkeypatch.setattr(sweep, "describe_machine", lambda device, dtypes=(): next(described))
-    with pytest.raises(UserError, match=rf"--devices {devices[0]} and {devices[-1]} are one device"):
+    with pytest.raises(UserError, match=rf"--devices {devices[0]} and {devices[-1]} are the same device"):
         sweep._local_launcher(load_spec("quick"), PlainProgress(Console()), devices, None)
 
 

@@ -86,14 +86,14 @@ def _local_launcher(
 
 
 def _distinct_machines(devices: Sequence[str], dtypes: Sequence[str]) -> list[Machine]:
-    """Describe each of `devices`. Two names of one device are refused: its cells would slow one another."""
+    """Describe each of `devices`. Refuses two names of one device, whose cells would slow each other down."""
     machines: dict[str, Machine] = {}
     names: dict[str, str] = {}
     for device in devices:
         machine = describe_machine(device, dtypes)
         identity = machine.kind if machine.kind == "cpu" else machine.device_uuid or machine.device
         if identity in names:
-            raise UserError(f"--devices {names[identity]} and {device} are one device; name each device once")
+            raise UserError(f"--devices {names[identity]} and {device} are the same device; pass it once")
         names[identity], machines[identity] = device, machine
     return list(machines.values())
 
