@@ -24,7 +24,7 @@ def machines(*names: str):
 
 def test_gpus_of_two_kinds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "describe_machine", machines("NVIDIA H200", "NVIDIA L40S"))
-    with pytest.raises(UserError, match=r"different kinds \(NVIDIA H200, NVIDIA L40S\)"):
+    with pytest.raises(UserError, match=r"of the same kind, but they are NVIDIA H200, NVIDIA L40S"):
         sweep._local_launcher(load_spec("quick"), PlainProgress(Console()), ["cuda:0", "cuda:1"], None)
 
 

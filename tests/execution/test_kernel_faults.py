@@ -161,7 +161,7 @@ def test_rows_of_another_device_are_left_alone(stem: str, tmp_path: Path) -> Non
     theirs = tmp_path / f"{stem}.json"
     for content, words in (
         ('[{"device_name": "NVIDIA H100"}]', "is from NVIDIA H100, but this is"),
-        ('[{"median_s": 1.0}]', "does not say which device it is of"),
+        ('[{"median_s": 1.0}]', "does not record its device"),
     ):
         theirs.write_text(content)
         result = CliRunner().invoke(app, options)

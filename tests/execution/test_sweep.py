@@ -135,7 +135,7 @@ def test_an_attention_backend_that_does_not_take_the_tensors_is_said_in_a_line(t
     math, cudnn = rows(tmp_path)
     assert math["status"] == "ok"
     assert cudnn["status"] == "error"
-    assert cudnn["message"].startswith("attention cudnn does not take this model's tensors in float32 on c")
+    assert cudnn["message"].startswith("attention cudnn does not support this model's tensors in float32 on c")
 
 
 @pytest.mark.slow
@@ -169,7 +169,7 @@ def test_a_size_that_one_backbone_cannot_take_is_a_skipped_row(small_run) -> Non
     _, found, _ = small_run
     (skipped,) = [row for row in found if row["status"] == "skipped"]
     assert (skipped["backbone"], skipped["resolution"]) == ("vit-t", "70")
-    assert "nearest that fits is 64 or 80" in skipped["message"]
+    assert "nearest accepted size is 64 or 80" in skipped["message"]
 
 
 def test_samples_are_kept_and_rows_are_their_means(small_run) -> None:

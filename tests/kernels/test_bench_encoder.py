@@ -226,7 +226,7 @@ def test_what_is_not_the_public_code_is_said(checkout: Path, tmp_path: Path) -> 
             CliRunner().invoke(app, arguments, catch_exceptions=False, standalone_mode=False)
         return str(error.value)
 
-    assert "no checkout" in refused("--backbones", "vmamba-t", "--public", str(tmp_path / "none"))
+    assert "is not a checkout" in refused("--backbones", "vmamba-t", "--public", str(tmp_path / "none"))
     assert "vmamba-t" in refused("--backbones", "vit-t", "--public", str(checkout))
     assert "--levels" in refused(
         "--backbones", "vmamba-t", "--public", str(checkout), "--levels", "through-tap"

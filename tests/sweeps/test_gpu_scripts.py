@@ -149,7 +149,7 @@ def test_a_later_call_goes_on_from_the_archive_of_an_earlier_one(tmp_path: Path)
     assert {"h100/s10", "h100/s11", "h100/s12"} <= names_in(tmp_path / "out" / "h100.tgz")
     other = run({**machine(tmp_path, "NVIDIA L40S, 8.9"), "RESUME": str(archive)}, "n12")
     assert other.returncode == 2
-    assert "no archive of results on l40s" in other.stderr
+    assert "not an archive of results on l40s" in other.stderr
 
 
 def test_without_a_card_or_with_an_unknown_step_it_says_so(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_it_measures_from_the_bare_tree_without_what_only_reports_need_and_the_r
         environment, str(tmp_path / "out/cpu.tgz"), str(tmp_path / "reports"), script=SCRIPTS / "unpack.sh"
     )
     assert laid_out.returncode == 0, laid_out.stderr
-    assert "take them out" not in laid_out.stderr, laid_out.stdout
+    assert "remove them" not in laid_out.stderr, laid_out.stdout
     folder = tmp_path / "reports" / "cpu"
     page = (folder / "README.md").read_text()
     row = json.loads((folder / "encoders" / "backbones.json").read_text())[0]
