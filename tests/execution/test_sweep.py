@@ -135,7 +135,9 @@ def test_an_attention_backend_that_does_not_take_the_tensors_is_said_in_a_line(t
     math, cudnn = rows(tmp_path)
     assert math["status"] == "ok"
     assert cudnn["status"] == "error"
-    assert cudnn["message"].startswith("attention cudnn does not support this model's tensors in float32 on c")
+    assert cudnn["message"].startswith(
+        "attention cudnn does not support this model's tensors in float32 on c"
+    )
 
 
 @pytest.mark.slow

@@ -209,7 +209,8 @@ def test_the_command_says_what_is_missing_and_times_the_rest(tmp_path: Path) -> 
     assert "mamba_ssm " in there
     assert "is not timed" not in there
     assert (
-        "mamba_ssm is not timed: mamba_ssm is not installed; put the folder that holds it on PYTHONPATH\n" in not_there
+        "mamba_ssm is not timed: mamba_ssm is not installed; add its parent folder to PYTHONPATH\n"
+        in not_there
     )
 
 
