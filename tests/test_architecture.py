@@ -195,5 +195,5 @@ def test_every_package_is_installed() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_a_file_can_be_read_in_one_sitting(path) -> None:
+def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 350

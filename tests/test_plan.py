@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.checks import known
 from vlmprof.errors import UserError
-from vlmprof.plan import in_order, make_plan
+from vlmprof.plan import Cell, in_order, make_plan
 from vlmprof.spec import build_spec
 
 
-def planned(**axes):
+def planned(**axes: object) -> list[Cell]:
     return make_plan(build_spec({"axes": {"llm": "llama-23m", **axes}}, {}, "test"))
 
 
@@ -54,7 +56,7 @@ def test_a_size_that_only_some_backbones_take_is_skipped_for_the_others() -> Non
     cells = {cell.axes.backbone: cell for cell in planned(backbone=["vit-t", "vmamba-t"], resolution=[230])}
     assert cells["vmamba-t"].skip_reason is None
     assert cells["vit-t"].visual_tokens is None
-    assert "nearest accepted size is 224 or 240" in cells["vit-t"].skip_reason
+    assert "nearest accepted size is 224 or 240" in known(cells["vit-t"].skip_reason)
 
 
 def test_a_size_that_no_backbone_takes_is_refused_with_the_nearest() -> None:
@@ -98,7 +100,7 @@ GEOMETRIES = {
 
 
 @pytest.mark.parametrize("backbone", GEOMETRIES)
-def test_every_geometry_of_the_study_is_taken_with_padding(backbone) -> None:
+def test_every_geometry_of_the_study_is_taken_with_padding(backbone: str) -> None:
     document = {
         "axes": {"backbone": backbone, "llm": "llama-23m", "resolution": [224, 512, 1024, "1333x800"]},
         "fixed": {"fit": "pad"},
@@ -110,7 +112,7 @@ def test_every_geometry_of_the_study_is_taken_with_padding(backbone) -> None:
     assert not any(cell.skip_reason for cell in cells.values())
 
 
-def whole(folder: Path, resolution, **config):
+def whole(folder: Path, resolution: Sequence[object], **config: object) -> list[Cell]:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     return make_plan(build_spec({"axes": {"vlm": f"hf:{folder}", "resolution": resolution}}, {}, "test"))

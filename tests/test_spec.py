@@ -81,7 +81,7 @@ def test_what_is_no_resolution_is_refused(written: bool | float | str) -> None:
         ),
     ],
 )
-def test_mistakes_are_named(document, words: str) -> None:
+def test_mistakes_are_named(document: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         build_spec(document, {}, "mine")
 
@@ -147,9 +147,7 @@ def test_a_whole_vlm_takes_the_place_of_the_parts() -> None:
         ({"weights": "some.pth"}, "a vlm supports only pretrained"),
     ],
 )
-def test_what_a_whole_vlm_cannot_do_is_said_in_one_line(
-    overrides: dict[str, bool] | dict[str, list[str]] | dict[str, str], words: str
-) -> None:
+def test_what_a_whole_vlm_cannot_do_is_said_in_one_line(overrides: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words) as problem:
         build_spec(WHOLE, overrides, "mine")
     assert "\n" not in str(problem.value)

@@ -8,23 +8,29 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
+from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.helpers.checks import known
+from vlmprof import store
 from vlmprof.errors import UserError
+from vlmprof.measure.samples import Samples
 from vlmprof.records import Row, StageFigures, Status, stage_column
-from vlmprof.store import RunFolder, _loads, load_frame, load_manifest, load_samples, read_rows
+from vlmprof.store import RunFolder, load_frame, load_manifest, load_samples, read_rows
 
-MANIFEST = {
+MANIFEST: dict[str, Any] = {
     "spec": {"axes": {"backbone": ["vit-t"]}, "fixed": {"seed": 0, "run_after_oom": False}},
     "command": "vlmprof sweep",
     "environment": {"device_name": "this"},
 }
 
 
-def a_row(cell_id: str = "a", **changes) -> Row:
-    base = {
+def a_row(cell_id: str = "a", **changes: Any) -> Row:
+    base: dict[str, Any] = {
         "cell_id": cell_id,
         "axes": {"backbone": "vit-t", "resolution": "224", "llm": "llama-23m"},
         "height_px": 224,
@@ -58,7 +64,7 @@ def test_every_number_carries_its_unit() -> None:
 
 def test_a_run_from_before_the_profiler_could_be_left_out_goes_on_either_way(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run", MANIFEST) as folder:
-        folder.append(a_row("a"), {})
+        folder.append(a_row("a"), Samples())
     for profile in (True, False):
         fixed = {**MANIFEST["spec"]["fixed"], "profile": profile}
         with RunFolder(
@@ -70,9 +76,9 @@ def test_a_run_from_before_the_profiler_could_be_left_out_goes_on_either_way(tmp
 
 def test_rows_samples_and_manifest_are_read_back(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run", MANIFEST) as folder:
-        folder.append(a_row("a"), {"host_vision_s": [0.1, 0.15]})
-        folder.append(a_row("b", status=Status.OOM, oom_stage="vision"), {})
-        folder.append(a_row("a", end_to_end_s=0.9), {"host_vision_s": [0.2]})
+        folder.append(a_row("a"), Samples({"host_vision_s": [0.1, 0.15]}))
+        folder.append(a_row("b", status=Status.OOM, oom_stage="vision"), Samples())
+        folder.append(a_row("a", end_to_end_s=0.9), Samples({"host_vision_s": [0.2]}))
     frame = load_frame(tmp_path / "run").set_index("cell_id")
     assert frame.loc["a", "end_to_end_s"] == 0.9
     assert frame.loc["b", "oom_stage"] == "vision"
@@ -84,14 +90,14 @@ def test_rows_samples_and_manifest_are_read_back(tmp_path: Path) -> None:
 def test_a_half_written_last_line_is_survived(tmp_path: Path, keep: float) -> None:
     run = tmp_path / "run"
     with RunFolder(run, MANIFEST) as folder:
-        folder.append(a_row("a"), {})
-        folder.append(a_row("b"), {})
+        folder.append(a_row("a"), Samples())
+        folder.append(a_row("b"), Samples())
     first, second, _ = (run / "rows.jsonl").read_bytes().split(b"\n")
     (run / "rows.jsonl").write_bytes(first + b"\n" + second[: int(len(second) * keep)])
     assert [row.cell_id for row in read_rows(run)] == ["a"]
     with RunFolder(run, MANIFEST) as folder:
         assert list(folder.rows()) == ["a"]
-        folder.append(a_row("c"), {})
+        folder.append(a_row("c"), Samples())
     assert [row.cell_id for row in read_rows(run)] == ["a", "c"]
 
 
@@ -99,15 +105,17 @@ def test_a_garbled_line_in_the_middle_costs_only_its_own_cell(tmp_path: Path) ->
     run = tmp_path / "run"
     with RunFolder(run, MANIFEST) as folder:
         for name in "abc":
-            folder.append(a_row(name), {})
+            folder.append(a_row(name), Samples())
     lines = (run / "rows.jsonl").read_bytes().split(b"\n")
     for garbage in (b"\x00\xff" * 9, b"null", b"[]", b'{"cell_id": "b"}', b'{"status": "fine"}'):
         (run / "rows.jsonl").write_bytes(b"\n".join([lines[0], garbage, *lines[2:]]))
         assert [row.cell_id for row in read_rows(run)] == ["a", "c"]
 
 
-@pytest.mark.parametrize("loads", [_loads, json.loads], ids=["orjson", "json"])
-def test_any_text_and_number_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads) -> None:
+@pytest.mark.parametrize("loads", [vars(store)["_loads"], json.loads], ids=["orjson", "json"])
+def test_any_text_and_number_is_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: Callable[[bytes], object]
+) -> None:
     monkeypatch.setattr("vlmprof.store._loads", loads)
     rows = [
         a_row("odd", message=os.fsdecode(b"no file \xff.png")),
@@ -115,7 +123,7 @@ def test_any_text_and_number_is_read_back(tmp_path: Path, monkeypatch: pytest.Mo
     ]
     with RunFolder(tmp_path / "run", MANIFEST) as run:
         for row in rows:
-            run.append(row, {})
+            run.append(row, Samples())
     assert [row.message for row in read_rows(tmp_path / "run")] == ["no file ?.png", rows[1].message]
     assert read_rows(tmp_path / "run")[1] == rows[1]
     assert load_frame(tmp_path / "run")["end_to_end_s"].tolist() == [0.7, 0.1 + 0.2]
@@ -137,7 +145,7 @@ def test_another_spec_or_device_is_refused_with_both_shown(tmp_path: Path) -> No
 
 def test_a_run_grows_by_values_on_its_axes_and_by_nothing_else(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run", MANIFEST) as folder:
-        folder.append(a_row("kept"), {})
+        folder.append(a_row("kept"), Samples())
     grown = json.loads(json.dumps(MANIFEST))
     grown["spec"]["axes"]["backbone"] = ["vit-s", *MANIFEST["spec"]["axes"]["backbone"]]
     grown["command"] = "another"
@@ -167,7 +175,7 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> N
         f"f = RunFolder(Path(sys.argv[1]), {MANIFEST!r}); print('open', flush=True); time.sleep(60)"
     )
     first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE)
-    assert first.stdout.readline() == b"open\n"
+    assert known(first.stdout).readline() == b"open\n"
     with pytest.raises(UserError, match="another sweep is writing"):
         RunFolder(tmp_path / "run", MANIFEST)
     first.kill()
@@ -188,7 +196,7 @@ def test_a_file_in_the_way_is_a_clear_line(tmp_path: Path) -> None:
         RunFolder(tmp_path / "run", MANIFEST)
 
 
-def _fill_up(run, limit, results) -> None:
+def _fill_up(run: Path, limit: int, results: Queue[tuple[int, str]]) -> None:
     """Append rows until files may grow no further, as on a full disk; report how it ended."""
     import signal
 
@@ -198,14 +206,14 @@ def _fill_up(run, limit, results) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         try:
             for n in range(1000):
-                folder.append(a_row(f"cell-{n}"), {"host_vision_s": [0.1] * 10})
+                folder.append(a_row(f"cell-{n}"), Samples({"host_vision_s": [0.1] * 10}))
                 written += 1
         except UserError as error:
             results.put((written, str(error)))
 
 
 def test_a_full_disk_loses_no_row(tmp_path: Path) -> None:
-    results = multiprocessing.get_context("fork").Queue()
+    results: Queue[tuple[int, str]] = multiprocessing.get_context("fork").Queue()
     process = multiprocessing.get_context("fork").Process(
         target=_fill_up, args=(tmp_path / "run", 20_000, results)
     )
@@ -218,22 +226,20 @@ def test_a_full_disk_loses_no_row(tmp_path: Path) -> None:
     assert [row.cell_id for row in read_rows(tmp_path / "run")] == [f"cell-{n}" for n in range(written)]
     assert (tmp_path / "run" / "rows.jsonl").read_bytes().endswith(b"\n")
     with RunFolder(tmp_path / "run", MANIFEST) as folder:
-        folder.append(a_row("after"), {})
+        folder.append(a_row("after"), Samples())
     assert read_rows(tmp_path / "run")[-1].cell_id == "after"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_samples_that_do_not_fit_leave_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import vlmprof.store as store
-
     with RunFolder(tmp_path / "run", MANIFEST) as folder:
 
-        def no_space(fd) -> None:
+        def no_space(fd: int) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(store.os, "fsync", no_space)
+        monkeypatch.setattr(os, "fsync", no_space)
         with pytest.raises(UserError, match="no space left"):
-            folder.append(a_row("a"), {"host_vision_s": [0.1]})
+            folder.append(a_row("a"), Samples({"host_vision_s": [0.1]}))
     assert list((tmp_path / "run" / "samples").iterdir()) == []
     assert read_rows(tmp_path / "run") == []
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vlmprof.activity import say
 from vlmprof.backbones import catalog
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
@@ -71,11 +72,31 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
         axis for axis in lines[0][0].named
         if axis not in ("backbone", "resolution") and len({line.named[axis] for line, _ in lines}) > 1
     )  # fmt: skip
-    return [
+    cells = [
         _cell(replace(line, resolution=resolution), facts, pad, distinguished_by)
         for line, facts in lines
         for resolution in resolutions
     ]
+    _check_promises(cells)
+    return cells
+
+
+def _check_promises(cells: Sequence[Cell]) -> None:
+    """Compare the tokens of each cell with the output of its encoder, for encoders of transformers and timm.
+
+    User modules run only in the process of a cell, where they can do no harm. Raises `UserError` if the
+    tokens differ.
+    """
+    asked = dict.fromkeys(
+        (cell.axes.backbone, cell.axes.level, cell.axes.levels, cell.height_px, cell.width_px)
+        for cell in cells
+        if cell.skip_reason is None
+        and cell.axes.vlm is None
+        and cell.axes.backbone.startswith(catalog.LIBRARIES)
+    )
+    for name, level, levels, height, width in asked:
+        say(f"building {name} on the meta device for {width}x{height}")
+        catalog.check_promise(name, level, levels, height, width)
 
 
 def varied_axes(cells: Sequence[Cell]) -> list[str]:
@@ -88,11 +109,13 @@ Line = tuple[Axes, BackboneFacts | None]
 
 
 def _lines(spec: SweepSpec) -> list[Line]:
-    for name in spec.axes["llm"]:
-        llm_catalog.facts(name)
+    for name, attention in itertools.product(spec.axes["llm"], spec.axes["attention"]):
+        llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
     for name in spec.axes["connector"]:
         connector_catalog.facts(name)
     for name in spec.axes["backbone"]:
+        if name not in catalog.ENTRIES:
+            say(f"loading torch to build {name} on the meta device")
         catalog.facts(name)
     lines = [Axes(**line) for line in _combinations(spec)]
     return [(line, catalog.facts(line.backbone, line.level)) for line in lines]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -117,12 +118,14 @@ def disassembler() -> str:
 
 def _disassemble(cubin: bytes) -> tuple[str, dict[str, str]]:
     """Return the machine code as text, and the assembler's resource figures."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        # a disassembler killed together with this process leaves temporary files behind
+        environment = {**os.environ, "TMPDIR": folder}
         text, usage = (
             subprocess.run(
-                [disassembler(), flag, file.name], capture_output=True, text=True, check=True
+                [disassembler(), flag, path], capture_output=True, text=True, check=True, env=environment
             ).stdout
             for flag in ("-sass", "-res-usage")
         )

@@ -61,7 +61,7 @@ def test_the_paper_reads_like_a_run() -> None:
     assert last["gpu_vision_s"] == 2.29336
     assert "2026" in reference_title("kuo2026")
     for flat in paper.astype(object).where(paper.notna(), None).to_dict("records"):
-        Row.from_flat(flat)
+        Row.from_flat({str(name): value for name, value in flat.items()})
 
 
 def test_scores_ship_with_the_package() -> None:

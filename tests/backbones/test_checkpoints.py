@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,31 +13,33 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.helpers.encoders import feature_maps
 from tests.helpers.golden import golden_image
 from vlmprof.backbones import checkpoints, create_backbone
+from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.vitdet import official_names
 from vlmprof.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def vmamba():
+def vmamba() -> Backbone:
     """A whole VMamba-T whose weights differ from any that a test builds."""
     return create_backbone("vmamba-t", classifier=True, seed=7)
 
 
-def save(path, content):
+def save(path: Path, content: object) -> str:
     torch.save(content, path)
     return str(path)
 
 
-def refused(call):
+def refused(call: Callable[[], object]) -> str:
     with pytest.raises(UserError) as problem:
         call()
     assert "\n" not in str(problem.value)
     return str(problem.value)
 
 
-def old_names(name):
+def old_names(name: str) -> str:
     """What the first release called the parameters."""
     for new, old in (
         ("patch_embed.0.", "patch_embed.proj."),
@@ -48,9 +51,9 @@ def old_names(name):
     return name.replace(".norm.", ".ln_1.") if ".blocks." in name else name
 
 
-def test_classification_detection_and_segmentation_files(vmamba, tmp_path: Path) -> None:
+def test_classification_detection_and_segmentation_files(vmamba: Backbone, tmp_path: Path) -> None:
     images = golden_image(64, 96)
-    expected = vmamba.feature_maps(images)[2].permute(0, 2, 3, 1).flatten(1, 2)
+    expected = feature_maps(vmamba, images)[2].permute(0, 2, 3, 1).flatten(1, 2)
     state = vmamba.state_dict()
     trunk = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
     norms = {
@@ -104,12 +107,12 @@ def test_a_detector_fills_vitdet(tmp_path: Path) -> None:
     assert not encoder(golden_image(32, 32)).any()
 
 
-def test_each_parameter_keeps_its_dtype(vmamba, tmp_path: Path) -> None:
+def test_each_parameter_keeps_its_dtype(vmamba: Backbone, tmp_path: Path) -> None:
     path = save(tmp_path / "weights.pth", vmamba.state_dict())
     encoder = create_backbone("vmamba-t", dtype=torch.bfloat16, weights=path)
-    mixer = encoder.layers[1].blocks[0].op
-    assert mixer.in_proj.weight.dtype == torch.bfloat16
-    assert torch.equal(mixer.A_logs, vmamba.layers[1].blocks[0].op.A_logs)
+    mixer = "layers.1.blocks.0.op"
+    assert encoder.get_parameter(f"{mixer}.in_proj.weight").dtype == torch.bfloat16
+    assert torch.equal(encoder.get_parameter(f"{mixer}.A_logs"), vmamba.get_parameter(f"{mixer}.A_logs"))
 
 
 def test_what_official_files_keep_beside_their_tensors(tmp_path: Path) -> None:
@@ -144,10 +147,10 @@ def test_what_official_files_keep_beside_their_tensors(tmp_path: Path) -> None:
 
 
 class Malicious:
-    def __init__(self, path) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., int], tuple[list[str]]]:
         return subprocess.check_call, (["touch", str(self.path)],)
 
 
@@ -176,7 +179,7 @@ def test_a_damaged_file_gets_one_line(tmp_path: Path, suffix: str, damage: str) 
     assert path.name in said
 
 
-def test_weights_of_another_model_are_refused(vmamba, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused(vmamba: Backbone, tmp_path: Path) -> None:
     path = save(tmp_path / "weights.pth", vmamba.state_dict())
     assert "missing" in refused(lambda: create_backbone("vit-t", weights=path))
     assert "unexpected" in refused(lambda: create_backbone("vit-t", weights=path))
@@ -193,11 +196,11 @@ def test_official_weights_that_are_bare_pickles_are_not_offered() -> None:
 
 
 def test_official_weights_come_from_the_cache(
-    vmamba, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vmamba: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
-    def fetch(url, path) -> None:
+    def fetch(url: str, path: Path) -> None:
         assert url == vmamba.facts.pretrained
         save(path, {"model": vmamba.state_dict()})
 
@@ -211,7 +214,7 @@ def test_official_weights_come_from_the_cache(
 def test_without_network_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
-    def fail(url, path) -> None:
+    def fail(url: str, path: Path) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.helpers.encoders import after_down_sampling, feature_maps, logits
 from tests.helpers.golden import golden_image, load, load_golden_weights, relative_error
 from vlmprof.backbones import create_backbone
 
@@ -23,13 +24,11 @@ def test_every_level_and_the_logits_agree(name: str) -> None:
     cases = ODD[name]["cases"] + (OFFICIAL["cases"] if name == "mambavision-t" else [])
     for case in cases:
         images = golden_image(*case["hw"])
-        outputs = [module.patch_embed(images)]
-        for level, features in zip(module.levels, module.feature_maps(images), strict=True):
-            outputs.append(level.downsample(features) if level.downsample else features)
+        outputs = after_down_sampling(module, images)
         assert len(outputs) == len(case["levels"])
         assert max(map(relative_error, outputs, case["levels"])) < 1e-4
         if "logits" in case:
-            assert relative_error(module.logits(images), case["logits"]) < 1e-4
+            assert relative_error(logits(module, images), case["logits"]) < 1e-4
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (61, 113)])
@@ -37,7 +36,7 @@ def test_tokens_are_the_tapped_level_at_any_size(height: int, width: int) -> Non
     whole = create_backbone("mambavision-t", levels="all", image_size=(height, width))
     cut = create_backbone("mambavision-t", image_size=(height, width))
     images = golden_image(height, width)
-    tokens, maps = whole(images), whole.feature_maps(images)
+    tokens, maps = whole(images), feature_maps(whole, images)
     assert [level.shape[1] for level in maps] == [80, 160, 320, 640]
     assert tokens.shape == (1, whole.facts.num_tokens(height, width), 320)
     assert torch.equal(tokens, maps[2].flatten(2).transpose(1, 2))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.helpers.encoders import feature_maps
 from tests.helpers.golden import golden_image
 from vlmprof.backbones import create_backbone, facts
 from vlmprof.errors import UserError
@@ -23,7 +24,10 @@ def test_parameters_and_sizes_of_maxvit(name: str) -> None:
 def test_maxvit_agrees_with_timm(size: tuple[int, int]) -> None:
     ours = create_backbone("maxvit-t", image_size=size)
     theirs = timm.create_model("maxvit_tiny_tf_224", img_size=size).eval()
-    renamed = {name.replace("stages_", "stages."): tensor for name, tensor in ours.model.state_dict().items()}
+    renamed = {
+        name.replace("stages_", "stages."): tensor
+        for name, tensor in ours.get_submodule("model").state_dict().items()
+    }
     loaded = theirs.load_state_dict(renamed, strict=False)
     assert not loaded.unexpected_keys
     assert all(name.startswith(("stages.3", "norm", "head")) for name in loaded.missing_keys)
@@ -52,7 +56,7 @@ def test_any_timm_encoder(name: str, size: tuple[int, int]) -> None:
     assert tokens.isfinite().all()
     maps = create_backbone(name, image_size=size, levels="all")
     if known.level_dims:
-        shapes = [level.shape[1] for level in maps.feature_maps(golden_image(*size))]
+        shapes = [level.shape[1] for level in feature_maps(maps, golden_image(*size))]
         assert shapes == list(known.level_dims)
 
 

@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import ViTConfig, ViTModel
 
+from tests.helpers.encoders import logits
 from tests.helpers.golden import golden_image
 from tests.helpers.vit_weights import fresh, transformers_state
 from vlmprof.backbones import create_backbone
 
 
-def close(ours, theirs) -> None:
+def close(ours: Tensor, theirs: Tensor) -> None:
     error = (ours - theirs).abs().max() / theirs.std()
     assert error < 1e-4, f"relative error {error:.1e}"
 
@@ -23,7 +25,7 @@ def test_agrees_with_timm(size: tuple[int, int]) -> None:
     images = golden_image(*size)
     with torch.inference_mode():
         close(ours(images), theirs.forward_features(images)[:, 1:])
-        close(ours.logits(images), theirs(images))
+        close(logits(ours, images), theirs(images))
 
 
 @pytest.mark.parametrize("size", [(224, 224), (96, 160)])
@@ -48,7 +50,7 @@ def test_agrees_with_transformers(size: tuple[int, int]) -> None:
 def test_positions_are_interpolated_once_per_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = create_backbone("vit-t", image_size=(96, 160))
 
-    def fail(*args, **kwargs) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
         raise AssertionError("interpolated in the timed call")
 
     monkeypatch.setattr(torch.nn.functional, "interpolate", fail)

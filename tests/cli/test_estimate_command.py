@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from vlmprof.cli.estimate import estimate
 from vlmprof.errors import UserError
+from vlmprof.measure.samples import Samples
 from vlmprof.plan import make_plan
 from vlmprof.records import Row, StageFigures, Status
 from vlmprof.spec import load_spec
@@ -94,7 +95,7 @@ def measured(tmp_path: Path) -> Path:
                     end_to_end_s=1.0 if status is Status.OK else None,
                     peak_rss_bytes=700 * 2**20, baseline_rss_bytes=300 * 2**20,
                 ),
-                {},
+                Samples(),
             )  # fmt: skip
     return tmp_path / "run"
 

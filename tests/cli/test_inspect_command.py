@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
+
+from vlmprof.kernels.tools.inspect import compile_launch
 
 pytest.importorskip("triton")
 
@@ -100,12 +101,10 @@ def test_what_cannot_be_read_is_compiled_again(compiled: list[str]) -> None:
 def test_one_that_does_not_compile_is_named_and_fails(
     compiled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = inspect_cache.compile_launch
-
     def broken(launch: Launch, architecture: str) -> Any:
         if launch.name == "cross_scan fp16":
             raise ValueError("no such thing\nat line 3")
-        return real(launch, architecture)
+        return compile_launch(launch, architecture)
 
     monkeypatch.setattr(inspect_cache, "compile_launch", broken)
     for _ in range(2):  # a failure is not kept

@@ -14,6 +14,7 @@ from vlmprof.backbones import create_backbone
 from vlmprof.cost import count_module
 from vlmprof.cost.count import count
 from vlmprof.cost.liveness import LiveMemory, in_blocks
+from vlmprof.settings import Outputs
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.workload import Workload
 
@@ -134,5 +135,5 @@ def test_the_output_of_the_iteration_before_is_held_where_it_is_kept() -> None:
 
 
 @pytest.mark.parametrize("outputs", ["freed", "kept"])
-def test_preprocessing_alone_has_nothing_to_count(outputs: str) -> None:
+def test_preprocessing_alone_has_nothing_to_count(outputs: Outputs) -> None:
     assert not count(Workload("vit-t", "llama-23m", 64, 64, stages=("preprocess",), outputs=outputs)).stages

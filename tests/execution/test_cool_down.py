@@ -17,7 +17,9 @@ from vlmprof.execution.launchers import local
 from vlmprof.execution.progress import PlainProgress
 from vlmprof.execution.rows import unmeasured_row
 from vlmprof.measure.samples import Samples
-from vlmprof.settings import Machine
+from vlmprof.plan import Cell
+from vlmprof.records import Row
+from vlmprof.settings import Machine, Settings
 from vlmprof.spec import build_spec
 from vlmprof.store import read_rows
 
@@ -27,18 +29,20 @@ class Counted(PlainProgress):
 
     def __init__(self) -> None:
         super().__init__(Console(quiet=True))
-        self.ended = []
+        self.ended: list[str] = []
 
-    def finished(self, cell, row) -> None:
+    def finished(self, cell: Cell, row: Row) -> None:
         self.ended.append(cell.axes.resolution)
 
 
 @pytest.fixture
-def devices(monkeypatch: pytest.MonkeyPatch):
+def devices(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Two simulated GPUs, the first cell of `cuda:0` disturbed: which cells began, and where."""
-    begun = []
+    begun: list[tuple[str, str]] = []
 
-    def measure_cell(cell, settings, machine, log, on_reading, stop):
+    def measure_cell(
+        cell: Cell, settings: Settings, machine: Machine, log: Path, on_reading: object, stop: object
+    ) -> tuple[Row, Samples]:
         disturbed = not any(device == "cuda:0" for _, device in begun) and settings.device == "cuda:0"
         begun.append((cell.axes.resolution, settings.device))
         row = unmeasured_row(cell, machine.device_name)
@@ -49,14 +53,14 @@ def devices(monkeypatch: pytest.MonkeyPatch):
     return begun
 
 
-def run(folder: Path, cool_down, progress) -> None:
+def run(folder: Path, cool_down: str, progress: Counted) -> None:
     axes = {"backbone": "vit-t", "resolution": [32, 64, 96, 128, 160], "llm": "llama-23m"}
     spec = build_spec({"axes": axes, "fixed": {"cool_down": cool_down}}, {}, "test")
     sweep.run_sweep(spec, folder, "a test", progress, devices=["cuda:0", "cuda:1"])
 
 
 def test_the_other_device_goes_on_and_the_disturbed_cell_is_repeated_where_it_ran(
-    devices, tmp_path: Path
+    devices: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     progress = Counted()
     run(tmp_path / "run", "2s", progress)
@@ -71,7 +75,7 @@ def test_the_other_device_goes_on_and_the_disturbed_cell_is_repeated_where_it_ra
     assert not rows[-1].disturbances
 
 
-def test_an_interrupt_ends_a_rest_at_once(devices, tmp_path: Path) -> None:
+def test_an_interrupt_ends_a_rest_at_once(devices: list[tuple[str, str]], tmp_path: Path) -> None:
     def interrupt_when_only_the_rest_is_left() -> None:
         deadline = time.monotonic() + 60
         while len(read_rows(tmp_path / "run")) < 5 and time.monotonic() < deadline:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from vlmprof.cost.count import count_cells
 from vlmprof.execution import counting
-from vlmprof.execution.processes import Ended
+from vlmprof.execution.processes import Ended, call_in_process
 from vlmprof.plan import make_plan
 from vlmprof.spec import build_spec
 
@@ -20,7 +22,7 @@ SPEC = build_spec(
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "CELLS_PER_PROCESS", 1)
-    monkeypatch.setattr(counting.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
 
 @pytest.mark.usefixtures("shared")
@@ -30,9 +32,8 @@ def test_the_same_costs_in_the_same_order(dies: bool, monkeypatch: pytest.Monkey
 
     def call(target: str, args: tuple[object, ...]) -> Ended:
         calls.append(target)
-        return Ended(exit_code=-9) if dies else ordinary(target, args)
+        return Ended(exit_code=-9) if dies else call_in_process(target, args)
 
-    ordinary = counting.call_in_process
     monkeypatch.setattr(counting, "call_in_process", call)
     cells = make_plan(SPEC)
     found = counting.count_on_all_cores(cells, SPEC.settings, "triton")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -16,7 +17,7 @@ from vlmprof.settings import Machine
 from vlmprof.spec import load_spec
 
 
-def machines(*names: str):
+def machines(*names: str) -> Callable[..., Machine]:
     """Stands in for looking at devices: one GPU of each name."""
     found = iter(names)
     return lambda device, dtypes=(): Machine(device, next(found))
@@ -77,9 +78,11 @@ def test_a_process_knows_the_gpu_it_was_left(
     monkeypatch: pytest.MonkeyPatch, visible: str, uuid: str | None
 ) -> None:
     driver = ModuleType("pynvml")
-    driver.nvmlInit = lambda: None
-    driver.nvmlDeviceGetHandleByIndex = range(8).__getitem__
-    driver.nvmlDeviceGetUUID = lambda handle: f"GPU-of-{handle}"
+    vars(driver).update(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=range(8).__getitem__,
+        nvmlDeviceGetUUID=lambda handle: f"GPU-of-{handle}",
+    )
     monkeypatch.setitem(sys.modules, "pynvml", driver)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert visible_gpu_uuid() == uuid

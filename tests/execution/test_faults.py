@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,12 @@ from tests.helpers.faulty_sweeps import SWEEP, environment, rows, sweep, write_s
 
 pytestmark = pytest.mark.slow
 
+Faults = tuple[Path, dict[tuple[str, str], dict[str, Any]], subprocess.CompletedProcess[str]]
+"""A run's folder, its rows, and how its sweep ended."""
+
 
 @pytest.fixture(scope="module")
-def everything_at_once(tmp_path_factory: pytest.TempPathFactory):
+def everything_at_once(tmp_path_factory: pytest.TempPathFactory) -> Faults:
     folder = tmp_path_factory.mktemp("faults")
     names = [
         "error", "hang", "killed", "crash", "quit_early", "device_oom", "launch_oom", "library_oom",
@@ -30,7 +35,7 @@ def everything_at_once(tmp_path_factory: pytest.TempPathFactory):
     return folder, rows(folder), ended
 
 
-def test_cells_that_failed_set_the_exit_code_and_the_last_line(everything_at_once) -> None:
+def test_cells_that_failed_set_the_exit_code_and_the_last_line(everything_at_once: Faults) -> None:
     folder, found, ended = everything_at_once
     failed = [row for row in found.values() if row["status"] in ("error", "timeout")]
     assert len(failed) > 8
@@ -43,7 +48,7 @@ def test_cells_that_failed_set_the_exit_code_and_the_last_line(everything_at_onc
     assert "run/six_panel.png" in ended.stdout
 
 
-def test_every_cell_has_a_row_and_the_healthy_ones_are_measured(everything_at_once) -> None:
+def test_every_cell_has_a_row_and_the_healthy_ones_are_measured(everything_at_once: Faults) -> None:
     _, found, _ = everything_at_once
     assert len(found) == 32
     for size in ("32", "64"):
@@ -58,7 +63,9 @@ def test_every_cell_has_a_row_and_the_healthy_ones_are_measured(everything_at_on
         ("python_oom", "vision"), ("aborted_oom", "vision"), ("build_oom", "build"),
     ],
 )  # fmt: skip
-def test_out_of_memory_is_found_wherever_it_strikes(everything_at_once, name: str, where: str) -> None:
+def test_out_of_memory_is_found_wherever_it_strikes(
+    everything_at_once: Faults, name: str, where: str
+) -> None:
     _, found, _ = everything_at_once
     row = found[name, "32"]
     assert (row["status"], row["oom_stage"]) == ("oom", where)
@@ -81,7 +88,7 @@ def test_out_of_memory_is_found_wherever_it_strikes(everything_at_once, name: st
     ],
 )
 def test_other_failures_are_named_and_do_not_skip_larger_sizes(
-    everything_at_once, name: str, status: str, words: str
+    everything_at_once: Faults, name: str, status: str, words: str
 ) -> None:
     _, found, _ = everything_at_once
     for size in ("32", "64"):
@@ -89,7 +96,7 @@ def test_other_failures_are_named_and_do_not_skip_larger_sizes(
         assert words in found[name, size]["message"]
 
 
-def test_a_killed_worker_counts_as_memory_only_where_the_kernel_says_so(everything_at_once) -> None:
+def test_a_killed_worker_counts_as_memory_only_where_the_kernel_says_so(everything_at_once: Faults) -> None:
     from vlmprof.measure.oom import system_oom_kills
 
     _, found, _ = everything_at_once
@@ -101,14 +108,14 @@ def test_a_killed_worker_counts_as_memory_only_where_the_kernel_says_so(everythi
         assert "SIGKILL) from outside while warming up" in row["message"]
 
 
-def test_values_that_are_not_finite_are_flagged(everything_at_once) -> None:
+def test_values_that_are_not_finite_are_flagged(everything_at_once: Faults) -> None:
     _, found, _ = everything_at_once
     assert found["not_a_number", "32"]["status"] == "ok"
     assert "NaN or infinity" in found["not_a_number", "32"]["warnings"][0]
     assert found["fine", "32"]["warnings"] == []
 
 
-def test_the_traceback_is_kept_in_the_log_and_not_shown(everything_at_once) -> None:
+def test_the_traceback_is_kept_in_the_log_and_not_shown(everything_at_once: Faults) -> None:
     folder, found, ended = everything_at_once
     log = folder / "run" / "logs" / f"{found['error', '32']['cell_id']}.txt"
     assert "are haunted" in log.read_text()
@@ -116,7 +123,7 @@ def test_the_traceback_is_kept_in_the_log_and_not_shown(everything_at_once) -> N
     assert not (folder / "run" / "logs" / f"{found['fine', '32']['cell_id']}.txt").exists()
 
 
-def test_running_again_repeats_nothing_unless_asked(everything_at_once) -> None:
+def test_running_again_repeats_nothing_unless_asked(everything_at_once: Faults) -> None:
     folder, found, _ = everything_at_once
     before = (folder / "run" / "rows.jsonl").read_bytes()
     ended = sweep(folder, folder / "spec.toml", "--cell-timeout", "6s")
@@ -191,7 +198,7 @@ def _start(folder: Path, spec: Path, **more: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def _wait_for(condition, seconds: float = 90.0) -> None:
+def _wait_for(condition: Callable[[], object], seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -229,7 +236,7 @@ def test_a_sweep_stopped_in_the_middle_is_finished_by_the_same_command(
     if strike is signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
     else:
-        assert process.returncode == 130, stderr
+        assert process.returncode == 128 + strike, stderr
         assert "the same command resumes" in stderr
         assert "Traceback" not in stderr
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,12 @@ MODELS = (llava, qwen2_5_vl, smolvlm, internvl)
 
 pytestmark = pytest.mark.slow
 
+Swept = tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]
+"""How the sweep ended, and its rows."""
+
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory):
+def run(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     folder = tmp_path_factory.mktemp("whole")
     for make in MODELS:
         make().save_pretrained(folder / make.__name__)
@@ -35,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory):
     return ended, rows
 
 
-def test_every_stage_is_timed_and_the_parts_fit_into_the_whole(run) -> None:
+def test_every_stage_is_timed_and_the_parts_fit_into_the_whole(run: Swept) -> None:
     measured = [row for row in run[1] if row["status"] == "ok"]
     assert len(measured) == 10
     for row in measured:
@@ -48,7 +52,7 @@ def test_every_stage_is_timed_and_the_parts_fit_into_the_whole(run) -> None:
         assert row["warnings"] == [] or "not within" in row["warnings"][0]
 
 
-def test_visual_tokens_and_names(run) -> None:
+def test_visual_tokens_and_names(run: Swept) -> None:
     tokens = {(row["backbone"], row["resolution"]): row["visual_tokens"] for row in run[1]}
     assert tokens == {
         ("llava", "56"): 16, ("llava", "112x56"): 32, ("llava", "112"): 64,

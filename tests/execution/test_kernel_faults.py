@@ -36,7 +36,7 @@ def run(folder: Path, faults: dict[str, str], *options: str) -> subprocess.Compl
 
 
 def rows(folder: Path, stem: str) -> list[dict[str, Any]]:
-    return json.loads((folder / "out" / f"{stem}.json").read_text())  # type: ignore[no-any-return]
+    return json.loads((folder / "out" / f"{stem}.json").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +30,7 @@ stages = ["vision", "connector"]
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch):
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
     """Two nodes of one processor each; tasks find the test's own backbones."""
     monkeypatch.setenv("PYTHONPATH", str(HELPERS), prepend=os.pathsep)
     monkeypatch.setenv("SLOW_S", "4")
@@ -42,7 +44,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch):
     cluster.shutdown()
 
 
-def test_a_lost_node_costs_no_row(cluster, tmp_path: Path) -> None:
+def test_a_lost_node_costs_no_row(cluster: tuple[Any, Any], tmp_path: Path) -> None:
     nodes, worker = cluster
     (tmp_path / "spec.toml").write_text(SPEC)
     command = [sys.executable, "-m", "vlmprof", "sweep", "spec.toml", "--out", "run", "--ray", nodes.address]
@@ -73,7 +75,7 @@ def test_a_lost_node_costs_no_row(cluster, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_node_that_rests_holds_up_no_other(
-    cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vlmprof.execution.launchers import Job
     from vlmprof.execution.launchers.ray import connect

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from tests.helpers.checks import known
 from vlmprof.execution.sharing import SharedLLM, complete, omitted_llm_bytes, without_llm
+from vlmprof.measure.samples import Samples
 from vlmprof.plan import make_plan
 from vlmprof.records import Row, StageFigures, Status
 from vlmprof.spec import build_spec
@@ -16,7 +19,7 @@ CELLS = {cell.label: cell for cell in make_plan(build_spec({"axes": AXES}, {}, "
 GIB = 2**30
 
 
-def row_of(label, **changes) -> Row:
+def row_of(label: str, **changes: Any) -> Row:
     cell = CELLS[label]
     row = Row(
         cell_id=cell.cell_id,
@@ -39,12 +42,12 @@ def row_of(label, **changes) -> Row:
 
 def test_only_the_same_shape_is_shared() -> None:
     llms = SharedLLM(True, [row_of("vit-t @ 224")])
-    assert llms.source_row(CELLS["vmamba-t @ 224"]).cell_id == CELLS["vit-t @ 224"].cell_id
+    assert known(llms.source_row(CELLS["vmamba-t @ 224"])).cell_id == CELLS["vit-t @ 224"].cell_id
     assert llms.source_row(CELLS["vit-s @ 256"]) is None
 
 
 @pytest.mark.parametrize("changes", [{"status": Status.OOM}, {"stages": {}}, {"llm_shared_from": "another"}])
-def test_only_whole_rows_are_shared(changes) -> None:
+def test_only_whole_rows_are_shared(changes: dict[str, Any]) -> None:
     assert SharedLLM(True, [row_of("vit-t @ 224", **changes)]).source_row(CELLS["vit-s @ 224"]) is None
 
 
@@ -76,7 +79,7 @@ def test_a_cell_that_takes_over_has_the_room_that_the_llm_would_leave() -> None:
         ({"stages": ("vision", "prefill", "decode")}, 5 * GIB),
     ],
 )
-def test_what_an_llm_that_is_not_there_would_hold(changes, kept: int) -> None:
+def test_what_an_llm_that_is_not_there_would_hold(changes: dict[str, Any], kept: int) -> None:
     settings = build_spec({"axes": AXES, "fixed": {"outputs": "kept"}}, {}, "test").settings
     cell = CELLS["vit-s @ 256"]
     source = row_of("vit-t @ 256", cache_bytes=5 * GIB)
@@ -85,7 +88,7 @@ def test_what_an_llm_that_is_not_there_would_hold(changes, kept: int) -> None:
 
 def test_running_out_of_memory_says_what_lay_beside() -> None:
     own = row_of("vit-s @ 224", status=Status.OOM, message="out of memory")
-    row, _ = complete(own, {}, row_of("vit-t @ 224"), {}, 10 * GIB)
+    row, _ = complete(own, Samples(), row_of("vit-t @ 224"), Samples(), 10 * GIB)
     assert row.status is Status.OOM
     assert row.message == "out of memory (with 10 GiB of the LLM resident)"
     assert row.llm_shared_from is None
@@ -116,14 +119,16 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose() -> None:
     )
     whole, samples = complete(
         own,
-        {"gpu_vision_s": [0.4], "end_to_end_s": [0.46]},
+        Samples({"gpu_vision_s": [0.4], "end_to_end_s": [0.46]}),
         source,
-        {
-            "gpu_vision_s": [0.1, 0.1],
-            "gpu_connector_s": [0.04, 0.06],
-            "gpu_prefill_s": [1.0, 1.0],
-            "end_to_end_s": [1.15, 1.17],
-        },
+        Samples(
+            {
+                "gpu_vision_s": [0.1, 0.1],
+                "gpu_connector_s": [0.04, 0.06],
+                "gpu_prefill_s": [1.0, 1.0],
+                "end_to_end_s": [1.15, 1.17],
+            }
+        ),
         10 * GIB,
     )
     assert whole.llm_shared_from == source.cell_id
@@ -151,5 +156,5 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose() -> None:
 def test_encoding_can_be_the_peak() -> None:
     source = row_of("vit-t @ 224")
     own = row_of("vit-s @ 224", weight_bytes=1 * GIB, peak_allocated_bytes=9 * GIB)
-    assert complete(own, {}, source, {}, 10 * GIB)[0].peak_allocated_bytes == 19 * GIB
-    assert complete(own, {}, source, {}, 12 * GIB)[0].peak_allocated_bytes == 21 * GIB
+    assert complete(own, Samples(), source, Samples(), 10 * GIB)[0].peak_allocated_bytes == 19 * GIB
+    assert complete(own, Samples(), source, Samples(), 12 * GIB)[0].peak_allocated_bytes == 21 * GIB

@@ -6,11 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 STAGES = ("preprocess", "vision", "connector", "prefill", "decode")
 VLMPROF = [sys.executable, "-m", "vlmprof"]
+
+SmallRun = tuple[Path, list[dict[str, Any]], subprocess.CompletedProcess[str]]
+"""The folder that a sweep ran in, its rows, and how it ended."""
 
 
 def sweep(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -20,12 +24,12 @@ def sweep(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def rows(folder: Path) -> list[dict]:
+def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "run" / "rows.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def small_run(tmp_path_factory: pytest.TempPathFactory):
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     folder = tmp_path_factory.mktemp("small")
     chosen = {
         "--backbone": ["vit-t", "vmamba-t"],
@@ -41,7 +45,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory):
     return folder, rows(folder), ended
 
 
-def test_every_number_is_there_and_the_parts_make_the_whole(small_run) -> None:
+def test_every_number_is_there_and_the_parts_make_the_whole(small_run: SmallRun) -> None:
     _, found, _ = small_run
     measured = [row for row in found if row["status"] == "ok"]
     assert len(measured) == 5
@@ -75,9 +79,9 @@ def test_every_number_is_there_and_the_parts_make_the_whole(small_run) -> None:
 )
 def test_adaptive_sampling_ends_at_what_comes_first(
     tmp_path: Path,
-    asked: tuple[str, str, str, str, str, str] | tuple[str, str, str, str],
+    asked: tuple[str, ...],
     iterations: tuple[int, int],
-    measured_s: tuple[float, int] | tuple[int, int],
+    measured_s: tuple[float, float],
     unmet: bool,
 ) -> None:
     chosen = ("--backbone", "vit-t", "--resolution", "48", "--sampling", "adaptive", *asked)
@@ -92,7 +96,7 @@ def test_adaptive_sampling_ends_at_what_comes_first(
     assert any("not within" in said for said in row["warnings"]) == unmet
 
 
-def test_rows_carry_what_was_achieved_beside_what_the_device_reaches(small_run) -> None:
+def test_rows_carry_what_was_achieved_beside_what_the_device_reaches(small_run: SmallRun) -> None:
     folder, found, _ = small_run
     reached = json.loads((folder / "run" / "run.json").read_text())["environment"]["ceilings"]["float32"]
     for row in (row for row in found if row["status"] == "ok"):
@@ -157,7 +161,7 @@ def test_a_kernel_backend_that_cannot_run_here_is_an_error_and_no_other_takes_it
     assert "'triton' cannot run" in triton["message"]
 
 
-def test_a_cpu_has_no_gpu_numbers_and_no_copies_of_the_hosts(small_run) -> None:
+def test_a_cpu_has_no_gpu_numbers_and_no_copies_of_the_hosts(small_run: SmallRun) -> None:
     import torch
 
     if torch.accelerator.is_available():
@@ -167,14 +171,14 @@ def test_a_cpu_has_no_gpu_numbers_and_no_copies_of_the_hosts(small_run) -> None:
         assert [value for name, value in row.items() if name.startswith("gpu_")] == [None] * 15
 
 
-def test_a_size_that_one_backbone_cannot_take_is_a_skipped_row(small_run) -> None:
+def test_a_size_that_one_backbone_cannot_take_is_a_skipped_row(small_run: SmallRun) -> None:
     _, found, _ = small_run
     (skipped,) = [row for row in found if row["status"] == "skipped"]
     assert (skipped["backbone"], skipped["resolution"]) == ("vit-t", "70")
     assert "nearest accepted size is 64 or 80" in skipped["message"]
 
 
-def test_samples_are_kept_and_rows_are_their_means(small_run) -> None:
+def test_samples_are_kept_and_rows_are_their_means(small_run: SmallRun) -> None:
     folder, found, _ = small_run
     for row in found:
         if row["status"] == "ok":
@@ -184,7 +188,7 @@ def test_samples_are_kept_and_rows_are_their_means(small_run) -> None:
                 assert row[name] == pytest.approx(sum(values) / 3)
 
 
-def test_the_run_says_what_made_it_and_names_no_place(small_run) -> None:
+def test_the_run_says_what_made_it_and_names_no_place(small_run: SmallRun) -> None:
     folder, _, _ = small_run
     manifest = json.loads((folder / "run" / "run.json").read_text())
     assert manifest["command"].startswith("vlmprof sweep quick --out run --backbone vit-t")
@@ -192,7 +196,7 @@ def test_the_run_says_what_made_it_and_names_no_place(small_run) -> None:
     assert str(folder) not in json.dumps(manifest)
 
 
-def test_the_figure_and_the_table_are_left(small_run) -> None:
+def test_the_figure_and_the_table_are_left(small_run: SmallRun) -> None:
     folder, _, ended = small_run
     assert (folder / "run" / "six_panel.png").stat().st_size > 10_000
     assert (folder / "run" / "six_panel.pdf").read_bytes().startswith(b"%PDF")
@@ -200,7 +204,7 @@ def test_the_figure_and_the_table_are_left(small_run) -> None:
 
 
 @pytest.mark.slow
-def test_plotting_again_loads_no_torch(small_run) -> None:
+def test_plotting_again_loads_no_torch(small_run: SmallRun) -> None:
     folder, _, _ = small_run
     code = (
         "import sys; sys.argv = ['vlmprof', 'plot', 'run', '--format', 'svg', '--log']\n"

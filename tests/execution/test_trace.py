@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def traced(tmp_path_factory: pytest.TempPathFactory):
+def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("trace")
     ended = subprocess.run(
         [sys.executable, "-m", "vlmprof", "trace", "quick", "--backbone", "vmamba-t", "--resolution", "64",
@@ -30,7 +31,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory):
     return folder / "traces", ended.stdout
 
 
-def test_the_timeline_names_stages_and_the_modules_inside_them(traced) -> None:
+def test_the_timeline_names_stages_and_the_modules_inside_them(traced: tuple[Path, str]) -> None:
     folder, _ = traced
     (path,) = folder.glob("*.pt.trace.json")
     events = [e for e in json.loads(path.read_text())["traceEvents"] if e.get("ph") == "X"]
@@ -42,7 +43,7 @@ def test_the_timeline_names_stages_and_the_modules_inside_them(traced) -> None:
     assert not [name for name in inside if name in STAGES]
 
 
-def test_operators_are_counted_in_their_own_stage(traced) -> None:
+def test_operators_are_counted_in_their_own_stage(traced: tuple[Path, str]) -> None:
     folder, printed = traced
     (path,) = folder.glob("*.operators.csv")
     with path.open() as handle:
@@ -65,7 +66,7 @@ def test_an_unknown_cell_is_refused(tmp_path: Path) -> None:
     assert "plan --ids" in ended.stderr
 
 
-def test_a_real_tensorboard_shows_it(traced) -> None:
+def test_a_real_tensorboard_shows_it(traced: tuple[Path, str]) -> None:
     pytest.importorskip("tensorboard")
     folder, _ = traced
     with socket.socket() as probe:
@@ -77,13 +78,14 @@ def test_a_real_tensorboard_shows_it(traced) -> None:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
-    def get(path: str):
+    def get(path: str) -> Any:
         url = f"http://127.0.0.1:{port}/data/plugin/pytorch_profiler/{path}"
         with urllib.request.urlopen(url, timeout=20) as answer:
             return json.loads(answer.read())
 
     try:
-        deadline, runs = time.monotonic() + 90, []
+        deadline = time.monotonic() + 90
+        runs: list[str] = []
         while not runs:
             assert time.monotonic() < deadline
             time.sleep(0.5)

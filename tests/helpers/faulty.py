@@ -6,10 +6,11 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vlmprof.backbones import backbone
 
@@ -17,21 +18,21 @@ from vlmprof.backbones import backbone
 class Tiny(nn.Module):
     """One token per 16 × 16 pixels, and a fault before it answers."""
 
-    def __init__(self, fault=lambda: None) -> None:
+    def __init__(self, fault: Callable[[], object] = lambda: None) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, 8, 16, 16)
         self.fault = fault
 
-    def forward(self, images):
-        tokens = self.patches(images).flatten(2).transpose(1, 2)
+    def forward(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.patches(images).flatten(2).transpose(1, 2)
         self.fault()
         return tokens
 
 
-def faulty(fault):
+def faulty(fault: Callable[[], object]) -> Callable[..., nn.Module]:
     """A factory whose backbone does `fault()` in its forward pass."""
 
-    def factory():
+    def factory() -> nn.Module:
         return Tiny(fault)
 
     factory.__name__ = fault.__name__
@@ -39,7 +40,7 @@ def faulty(fault):
 
 
 @backbone(embed_dim=8, stride=16)
-def fine():
+def fine() -> nn.Module:
     return Tiny()
 
 
@@ -111,30 +112,30 @@ def aborted_oom() -> None:
 
 
 @backbone(embed_dim=8, stride=16)
-def build_oom():
+def build_oom() -> nn.Module:
     torch.empty(1 << 60, dtype=torch.uint8)
     return Tiny()
 
 
 @backbone(embed_dim=8, stride=16)
-def build_error() -> None:
+def build_error() -> nn.Module:
     raise RuntimeError("no such layer")
 
 
 class NotANumber(Tiny):
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) * float("nan")
 
 
 @backbone(embed_dim=8, stride=16)
-def not_a_number():
+def not_a_number() -> nn.Module:
     return NotANumber()
 
 
 class Slow(Tiny):
     """Leaves a mark that it runs, so that a test knows when to strike."""
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         if "SLOW_MARK" in os.environ:
             Path(os.environ["SLOW_MARK"]).touch()
         time.sleep(float(os.environ.get("SLOW_S", "0.5")))
@@ -142,12 +143,12 @@ class Slow(Tiny):
 
 
 @backbone(embed_dim=8, stride=16)
-def slow():
+def slow() -> nn.Module:
     return Slow()
 
 
 @backbone(embed_dim=8, stride=16)
-def restless():
+def restless() -> nn.Module:
     return Restless()
 
 
@@ -156,7 +157,7 @@ class Restless(Tiny):
 
     lasts_s = 0.01
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         type(self).lasts_s *= 1.5
         time.sleep(self.lasts_s)
         return super().forward(images)
@@ -167,17 +168,18 @@ class Late(Tiny):
 
     calls = 0
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         type(self).calls += images.device.type != "meta"  # where costs are only counted
         if self.calls > 3 and images.device.type != "meta":
             self.fault()
-        return self.patches(images).flatten(2).transpose(1, 2)
+        tokens: Tensor = self.patches(images).flatten(2).transpose(1, 2)
+        return tokens
 
 
-def late(fault):
+def late(fault: Callable[[], object]) -> Callable[..., nn.Module]:
     """A factory whose backbone does `fault()` once it has been measured."""
 
-    def factory():
+    def factory() -> nn.Module:
         return Late(fault)
 
     factory.__name__ = f"late_{fault.__name__}"

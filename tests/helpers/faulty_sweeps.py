@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 SWEEP = [sys.executable, "-m", "vlmprof", "sweep"]
@@ -42,6 +43,6 @@ def sweep(folder: Path, spec: Path, *options: str, **more: str) -> subprocess.Co
     )  # fmt: skip
 
 
-def rows(folder: Path) -> dict[tuple[str, str], dict]:
+def rows(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
     lines = (folder / "run" / "rows.jsonl").read_text().splitlines()
     return {(r["backbone"].removeprefix("faulty:"), r["resolution"]): r for r in map(json.loads, lines)}

@@ -1,6 +1,8 @@
 """Minimal configurations of VLMs from transformers, of several architectures."""
 
-from transformers import AutoConfig
+from __future__ import annotations
+
+from transformers import AutoConfig, PreTrainedConfig
 
 TEXT = {
     "hidden_size": 48,
@@ -14,14 +16,14 @@ TEXT = {
 PLAIN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
 
-def llava():
+def llava() -> PreTrainedConfig:
     vision = {"model_type": "clip_vision_model", "image_size": 56, "patch_size": 14, **PLAIN}
     return AutoConfig.for_model(
         "llava", vision_config=vision, text_config={"model_type": "llama", **TEXT}, image_token_index=127
     )
 
 
-def qwen2_5_vl():
+def qwen2_5_vl() -> PreTrainedConfig:
     vision = {
         "depth": 2,
         "hidden_size": 32,
@@ -44,7 +46,7 @@ def qwen2_5_vl():
     )
 
 
-def smolvlm():
+def smolvlm() -> PreTrainedConfig:
     vision = {"image_size": 56, "patch_size": 14, **PLAIN}
     return AutoConfig.for_model(
         "smolvlm",
@@ -56,7 +58,7 @@ def smolvlm():
     )
 
 
-def internvl():
+def internvl() -> PreTrainedConfig:
     vision = {"image_size": [56, 56], "patch_size": [14, 14], **PLAIN}
     return AutoConfig.for_model(
         "internvl",
@@ -66,7 +68,7 @@ def internvl():
     )
 
 
-def gemma3():
+def gemma3() -> PreTrainedConfig:
     vision = {"model_type": "siglip_vision_model", "image_size": 56, "patch_size": 14, **PLAIN}
     return AutoConfig.for_model(
         "gemma3",

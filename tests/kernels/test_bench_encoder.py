@@ -11,8 +11,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from vlmprof.cli import kernels_rows
 from vlmprof.cli.kernels import app

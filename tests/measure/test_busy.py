@@ -22,12 +22,12 @@ from vlmprof.measure.busy import BusyTimes, device_spans, union_length
         ([(1, 2), (1, 2), (1, 2)], 1),
     ],
 )
-def test_overlapping_records_count_once(spans, length: int) -> None:
+def test_overlapping_records_count_once(spans: list[tuple[float, float]], length: int) -> None:
     assert union_length(spans) == length
 
 
 def test_only_work_on_the_device_counts_not_the_regions_around_it() -> None:
-    def event(start, end, kind="CUDA", region=False):
+    def event(start: int, end: int, kind: str = "CUDA", region: bool = False) -> SimpleNamespace:
         return SimpleNamespace(
             time_range=SimpleNamespace(start=start, end=end),
             device_type=SimpleNamespace(name=kind),

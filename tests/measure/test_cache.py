@@ -31,13 +31,13 @@ def test_every_iteration_is_flushed_before_its_clocks_start() -> None:
         def synchronize(self) -> None:
             order.append("sync")
 
-        def start(self, i) -> None:
+        def start(self, i: int) -> None:
             order.append("start")
 
-        def stop(self, i) -> None:
+        def stop(self, i: int) -> None:
             order.append("stop")
 
-        def elapsed_s(self, i):
+        def elapsed_s(self, i: int) -> None:
             return None
 
     line = Timeline(

@@ -6,6 +6,7 @@ import gc
 import statistics
 import time
 import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -22,13 +23,14 @@ class World:
     def __init__(self) -> None:
         self.host_ns = 1_000
         self.device_ns = 1_000
-        self.marks = {}
-        self.log = []
+        self.starts: dict[int, int] = {}
+        self.stops: dict[int, int] = {}
+        self.log: list[str] = []
 
-    def perf_counter_ns(self):
+    def perf_counter_ns(self) -> int:
         return self.host_ns
 
-    def launch(self, host_ns, device_ns) -> None:
+    def launch(self, host_ns: int, device_ns: int) -> None:
         """Work that costs the host `host_ns` to launch and the device `device_ns` to do."""
         self.host_ns += host_ns
         self.device_ns = max(self.device_ns, self.host_ns) + device_ns
@@ -37,28 +39,29 @@ class World:
         self.log.append("sync")
         self.host_ns = self.device_ns = max(self.host_ns, self.device_ns)
 
-    def start(self, i) -> None:
+    def start(self, i: int) -> None:
         self.log.append(f"start {i}")
-        self.marks[i] = [max(self.device_ns, self.host_ns), None]
+        self.starts[i] = max(self.device_ns, self.host_ns)
+        self.stops.pop(i, None)
 
-    def stop(self, i) -> None:
+    def stop(self, i: int) -> None:
         self.log.append(f"stop {i}")
-        self.marks[i][1] = self.device_ns
+        self.stops[i] = self.device_ns
 
-    def elapsed_s(self, i):
-        return (self.marks[i][1] - self.marks[i][0]) * 1e-9
+    def elapsed_s(self, i: int) -> float:
+        return (self.stops[i] - self.starts[i]) * 1e-9
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch):
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(timeline, "perf_counter_ns", world.perf_counter_ns)
     return world
 
 
-def test_host_gpu_and_end_to_end_are_three_different_things(world) -> None:
-    def stage(host_ns, device_ns):
-        def run(value):
+def test_host_gpu_and_end_to_end_are_three_different_things(world: World) -> None:
+    def stage(host_ns: int, device_ns: int) -> Callable[[str], str]:
+        def run(value: str) -> str:
             world.launch(host_ns, device_ns)
             return value
 
@@ -73,7 +76,7 @@ def test_host_gpu_and_end_to_end_are_three_different_things(world) -> None:
     assert samples.end_to_end_s == pytest.approx([14_100e-9] * 3)
 
 
-def test_nothing_waits_inside_an_iteration(world) -> None:
+def test_nothing_waits_inside_an_iteration(world: World) -> None:
     stages = [Stage("vision", lambda value: value), Stage("prefill", lambda value: value)]
     Timeline(stages, world).iterate()
     assert world.log == ["sync", "start 0", "stop 0", "start 1", "stop 1", "sync"]
@@ -89,10 +92,11 @@ def test_an_output_lives_through_the_next_iteration_only_where_it_is_kept() -> N
     class Output:
         pass
 
-    def alive_in_each(keep):
-        made, alive = [], []
+    def alive_in_each(keep: bool) -> list[int]:
+        made: list[weakref.ref[Output]] = []
+        alive: list[int] = []
 
-        def run(_):
+        def run(_: object) -> Output:
             alive.append(sum(ref() is not None for ref in made))
             output = Output()
             made.append(weakref.ref(output))
@@ -114,7 +118,7 @@ def test_columns_are_the_rows_columns_and_a_cpu_has_no_gpu_column() -> None:
 
 
 def test_the_stage_is_marked_before_it_runs() -> None:
-    seen = []
+    seen: list[object] = []
     stages = [Stage("a", lambda _: seen.append("run a")), Stage("b", lambda _: seen.append("run b"))]
     Timeline(stages, device_clock(torch.device("cpu"), 2), on_stage=seen.append).iterate()
     assert seen == [0, "run a", 1, "run b"]
@@ -123,7 +127,7 @@ def test_the_stage_is_marked_before_it_runs() -> None:
 def test_the_garbage_collector_rests_and_is_woken_even_after_a_failure() -> None:
     states = []
 
-    def fails(_) -> None:
+    def fails(_: object) -> None:
         states.append(gc.isenabled())
         raise MemoryError
 
@@ -139,12 +143,16 @@ def test_the_memory_pass_goes_around_each_stage_in_turn() -> None:
     seen = []
 
     @contextmanager
-    def around(name):
+    def around(name: str) -> Iterator[None]:
         seen.append(f"before {name}")
         yield
         seen.append(f"after {name}")
 
-    stages = [Stage("a", lambda x: seen.append("a") or 1), Stage("b", lambda x: seen.append(f"b {x}"))]
+    def first(_: object) -> int:
+        seen.append("a")
+        return 1
+
+    stages = [Stage("a", first), Stage("b", lambda x: seen.append(f"b {x}"))]
     Timeline(stages, device_clock(torch.device("cpu"), 2)).each_stage(around)
     assert seen == ["before a", "a", "after a", "before b", "b 1", "after b"]
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -16,7 +17,7 @@ from vlmprof.render.tables.kernels import encoder_sheet, operation_sheet
 from vlmprof.render.tables.sheet import Sheet
 
 
-def encoder(mode: str, median_s: float | None, resolution: int = 1024, **more: object) -> dict:
+def encoder(mode: str, median_s: float | None, resolution: int = 1024, **more: object) -> dict[str, Any]:
     return {
         "backbone": "vmamba-t", "resolution": resolution, "dtype": "bfloat16", "levels": "all",
         "device": "cuda", "device_name": "NVIDIA H200", "mode": mode, "status": "ok", "message": "",
@@ -24,7 +25,7 @@ def encoder(mode: str, median_s: float | None, resolution: int = 1024, **more: o
     } | more  # fmt: skip
 
 
-def operation(shape: str, **more: object) -> dict:
+def operation(shape: str, **more: object) -> dict[str, Any]:
     return {
         "op": "ss2d", "shape": shape, "dtype": "bfloat16", "backend": "triton", "launch": "4 tiles by tuning",
         "median_s": 2e-4, "quartile_low_s": 1.9e-4, "quartile_high_s": 2.1e-4, "bytes_per_s": 2.4e12,
@@ -63,7 +64,7 @@ def test_modes_stand_side_by_side_with_the_paper_and_the_public_code() -> None:
 
 
 @pytest.mark.parametrize("rows", [[encoder("fused", 0.1, device_name="NVIDIA H100 80GB HBM3")], ROWS])
-def test_the_paper_is_a_rival_on_its_own_card_alone(rows) -> None:
+def test_the_paper_is_a_rival_on_its_own_card_alone(rows: list[dict[str, Any]]) -> None:
     sheet = encoder_sheet(rows)
     titles = [column.title for column in sheet.columns]
     assert "paper (H200)" in titles
@@ -120,7 +121,9 @@ def test_files_with_the_former_names_of_modes_are_read(tmp_path: Path) -> None:
         ([operation("x")], ("--format", "html"), "html"),
     ],
 )
-def test_what_is_no_benchmark_is_said(tmp_path: Path, rows, options, words: str) -> None:
+def test_what_is_no_benchmark_is_said(
+    tmp_path: Path, rows: object, options: tuple[str, ...], words: str
+) -> None:
     folder = kept(tmp_path / "run", "bench" if rows else "nothing", rows)
     done = CliRunner().invoke(app, ["kernels", "tables", str(folder), *options])
     assert isinstance(done.exception, UserError)

@@ -113,7 +113,9 @@ def _named(pattern: bytes, text: bytes) -> set[str]:
 
 def _soname(libraries: list[Path], name: str) -> str:
     needed = _run("readelf", "-d", *map(str, libraries))
-    return re.search(rf"\[({re.escape(name)}\.\d+)\]", needed)[1]  # type: ignore[index]
+    found = re.search(rf"\[({re.escape(name)}\.\d+)\]", needed)
+    assert found, f"nothing needs {name}"
+    return found[1]
 
 
 def _headers() -> Path:

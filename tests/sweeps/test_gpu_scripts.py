@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.checks import known
 from vlmprof.spec import shipped_specs
 
 ROOT = Path(__file__).parents[2]
@@ -62,12 +63,12 @@ def names_in(archive: Path) -> set[str]:
     with tarfile.open(archive) as packed:
         for member in packed:
             if member.isfile():
-                packed.extractfile(member).read()  # whole, or this raises
+                known(packed.extractfile(member)).read()  # whole, or this raises
         return set(packed.getnames())
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.sh")), ids=lambda path: path.name)
-def test_bash_understands_every_script(script) -> None:
+def test_bash_understands_every_script(script: Path) -> None:
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -248,7 +249,7 @@ def test_kernels_that_were_compiled_without_a_gpu_are_not_compiled_again(tmp_pat
     }
     environment |= {"STEPS_ASKED": "linear", "WORK": str(tmp_path / "work"), "TOTAL": "5"}
     built = run(environment, "--out", str(tmp_path / "cache"), script=SCRIPTS / "build_cache.sh")
-    count = int(re.match(r"(\d+) kernels for sm_90", built.stdout.splitlines()[-1])[1])
+    count = int(known(re.match(r"(\d+) kernels for sm_90", built.stdout.splitlines()[-1]))[1])
     assert count > 0
 
     simulated = [sys.executable, str(ROOT / "tests/simulated_gpu/simulate.py"), "bash", str(RUN)]

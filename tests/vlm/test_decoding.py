@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vlmprof.settings import Logits
 from vlmprof.vlm.decoding import decode, prefill_cached
 from vlmprof.vlm.model import create_vlm
 from vlmprof.vlm.workload import Workload
 
 
 @pytest.mark.parametrize(("batch", "prompt_tokens", "logits"), [(1, 0, "all"), (2, 5, "last")])
-def test_cached_tokens_are_those_of_plain_forward_passes(batch: int, prompt_tokens: int, logits: str) -> None:
+def test_cached_tokens_are_those_of_plain_forward_passes(
+    batch: int, prompt_tokens: int, logits: Logits
+) -> None:
     vlm = create_vlm(
         Workload(
             "vit-t", "llama-23m", 32, 48, dtype="float32", prompt_tokens=prompt_tokens, logits=logits, seed=3

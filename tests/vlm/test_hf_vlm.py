@@ -13,13 +13,13 @@ from vlmprof.vlm.hf_vlm.model import create_hf_vlm
 
 
 @pytest.fixture(params=CASES, ids=lambda make: make.__name__)
-def case(request: pytest.FixtureRequest, tmp_path: Path):
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, int]:
     request.param().save_pretrained(tmp_path)
     return f"hf:{tmp_path}", CASES[request.param]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_one_pass_over_every_position(case, batch: int) -> None:
+def test_one_pass_over_every_position(case: tuple[str, int], batch: int) -> None:
     name, tokens = case
     vlm = create_hf_vlm(name, prompt_tokens=5)
     images = torch.randn(batch, 3, 56, 56)
@@ -33,14 +33,14 @@ def test_one_pass_over_every_position(case, batch: int) -> None:
         torch.testing.assert_close(last.forward(last.inputs(images)), logits[:, -1:], rtol=1e-4, atol=1e-4)
 
 
-def test_the_image_reaches_the_logits(case) -> None:
+def test_the_image_reaches_the_logits(case: tuple[str, int]) -> None:
     vlm = create_hf_vlm(case[0], prompt_tokens=3)
     with torch.inference_mode():
         one, other = (vlm.forward(vlm.inputs(torch.randn(1, 3, 56, 56))) for _ in range(2))
     assert not torch.allclose(one[:, -1], other[:, -1])
 
 
-def test_stages_are_marked_in_order_and_do_not_overlap(case) -> None:
+def test_stages_are_marked_in_order_and_do_not_overlap(case: tuple[str, int]) -> None:
     vlm = create_hf_vlm(case[0])
     images = torch.randn(1, 3, 56, 56)
     vlm.visual_tokens(images)
@@ -60,7 +60,7 @@ def test_stages_are_marked_in_order_and_do_not_overlap(case) -> None:
     assert seen == expected
 
 
-def test_weights_are_shared_out_among_the_stages(case) -> None:
+def test_weights_are_shared_out_among_the_stages(case: tuple[str, int]) -> None:
     vlm = create_hf_vlm(case[0], dtype=torch.bfloat16)
     weights = vlm.weight_bytes()
     whole = sum(t.numel() * t.element_size() for t in (*vlm.model.parameters(), *vlm.model.buffers()))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ class LargestFloat32(TorchDispatchMode):
         super().__init__()
         self.elements = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in torch.utils._pytree.tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32:
@@ -28,7 +29,7 @@ class LargestFloat32(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", names())
-def test_parameters_are_the_published_ones(name) -> None:
+def test_parameters_are_the_published_ones(name: str) -> None:
     model = create_llm(name, device="meta", dtype=torch.bfloat16)
     known = facts(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == known.parameters

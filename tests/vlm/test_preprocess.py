@@ -12,7 +12,7 @@ from vlmprof.vlm.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 
 @pytest.fixture
-def picture(tmp_path: Path):
+def picture(tmp_path: Path) -> Path:
     """A 60×30 PNG, left half red, right half blue."""
     pixels = np.zeros((30, 60, 3), dtype=np.uint8)
     pixels[:, :30, 0] = 255
@@ -22,11 +22,11 @@ def picture(tmp_path: Path):
     return path
 
 
-def back_to_pixels(image):
+def back_to_pixels(image: torch.Tensor) -> torch.Tensor:
     return image.permute(1, 2, 0) * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
 
 
-def test_resize_fills_the_target(picture) -> None:
+def test_resize_fills_the_target(picture: Path) -> None:
     images = Preprocess(picture, 32, 48, batch_size=2)()
     assert images.shape == (2, 3, 32, 48)
     pixels = back_to_pixels(images[0])
@@ -34,7 +34,7 @@ def test_resize_fills_the_target(picture) -> None:
     torch.testing.assert_close(pixels[:, -1], torch.tensor([0, 0, 1.0]).expand(32, 3), atol=1e-5, rtol=0)
 
 
-def test_letterbox_keeps_the_aspect_ratio(picture) -> None:
+def test_letterbox_keeps_the_aspect_ratio(picture: Path) -> None:
     image = Preprocess(picture, 64, 64, fit="letterbox")()[0]
     bars = torch.cat((image[:, :16], image[:, 48:]), dim=1)
     assert bars.abs().max() < 0.02
@@ -43,7 +43,7 @@ def test_letterbox_keeps_the_aspect_ratio(picture) -> None:
     )
 
 
-def test_padding_stands_below_and_to_the_right(picture) -> None:
+def test_padding_stands_below_and_to_the_right(picture: Path) -> None:
     image = Preprocess(picture, 48, 64, fit="pad", inner=(40, 60))()[0]
     assert image.shape == (3, 48, 64)
     bars = torch.cat((image[:, 40:].flatten(1), image[:, :, 60:].flatten(1)), dim=1)
@@ -52,7 +52,7 @@ def test_padding_stands_below_and_to_the_right(picture) -> None:
     torch.testing.assert_close(image[:, :40, :60], inner)
 
 
-def test_the_file_is_read_again_every_time(picture) -> None:
+def test_the_file_is_read_again_every_time(picture: Path) -> None:
     preprocess = Preprocess(picture, 16, 16)
     before = preprocess()
     Image.new("RGB", (10, 10), (0, 255, 0)).save(picture)
@@ -88,6 +88,6 @@ def test_a_truncated_jpeg_is_unreadable(tmp_path: Path) -> None:
         Preprocess(path, 16, 16)
 
 
-def test_an_unknown_fit_is_refused(picture) -> None:
+def test_an_unknown_fit_is_refused(picture: Path) -> None:
     with pytest.raises(UserError, match="letterbox"):
-        Preprocess(picture, 16, 16, fit="leterbox")
+        Preprocess(picture, 16, 16, fit="leterbox")  # type: ignore[arg-type]

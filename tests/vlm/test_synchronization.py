@@ -123,7 +123,7 @@ def test_language_models_do_not_wait(kind: str, tmp_path: Path) -> None:
     vlm = small_vlm(kind, tmp_path)
     embeddings = torch.randn(2, 6, 64)
     with ReadBack() as read:
-        vlm.prefill(vlm.project(torch.randn(2, 6, vlm.vision.facts.embed_dim)))
+        vlm.prefill(vlm.project(torch.randn(2, 6, facts("vit-t").embed_dim)))
         decode(vlm, prefill_cached(vlm, embeddings), 2)
     assert read.operators == []
 

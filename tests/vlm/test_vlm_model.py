@@ -23,7 +23,7 @@ def small_vlm(backbone: str, height: int, width: int, **rest: Any) -> VLM:
 
 
 @pytest.mark.parametrize("name", connector_names())
-def test_connectors(name) -> None:
+def test_connectors(name: str) -> None:
     connector = create_connector(name, 48, 64, dtype=torch.bfloat16)
     assert sum(p.numel() for p in connector.parameters()) == connector_facts(name).parameters(48, 64)
     assert connector(torch.randn(2, 9, 48).bfloat16()).shape == (2, 9, 64)

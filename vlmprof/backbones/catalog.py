@@ -12,7 +12,7 @@ from typing import Any
 from vlmprof.backbones import families, families_transformers
 from vlmprof.backbones.facts import DEFAULT_LEVEL, BackboneFacts
 from vlmprof.backbones.users_module import import_users_module
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, first_line, unknown
 
 ENTRIES: dict[str, BackboneFacts] = {
     facts.name: facts
@@ -20,6 +20,8 @@ ENTRIES: dict[str, BackboneFacts] = {
     for facts in family()
 }
 """Every published variant of every family."""
+LIBRARIES = ("hf:", "timm:")
+"""Prefixes of names that a library of models is asked for."""
 
 
 def names() -> list[str]:
@@ -53,6 +55,16 @@ def facts(name: str, level: int = DEFAULT_LEVEL) -> BackboneFacts:
     raise unknown("backbone", name, ENTRIES)
 
 
+def check_promise(name: str, level: int, levels: str, height: int, width: int) -> None:
+    """Compare the facts of a backbone with what it gives, built without data, for this size in pixels.
+
+    Raises `UserError` in one line for a difference. Loads torch.
+    """
+    from vlmprof.backbones import dry_run
+
+    dry_run.check_promise(facts(name, level), level, levels, height, width)
+
+
 def has_feature_levels(name: str) -> bool:
     """Whether a backbone can be tapped at several levels; one that the catalog does not know by name may."""
     return name not in ENTRIES or bool(ENTRIES[name].level_dims)
@@ -65,11 +77,17 @@ def users_factory(name: str) -> Any:
     """
     module_name, _, function_name = name.partition(":")
     try:
-        factory = getattr(import_users_module(module_name), function_name)
+        module = import_users_module(module_name)
+    except UserError:
+        raise
     except (ImportError, ValueError) as problem:
         raise UserError(f"backbone {name!r}: cannot import module {module_name!r} ({problem})") from problem
-    except AttributeError as problem:
-        raise UserError(f"backbone {name!r}: module {module_name!r} has no {function_name!r}") from problem
+    except Exception as problem:
+        said = f"{type(problem).__name__}: {first_line(str(problem))}"
+        raise UserError(f"backbone {name!r}: cannot import module {module_name!r} ({said})") from problem
+    factory = getattr(module, function_name, None)
+    if factory is None:
+        raise UserError(f"backbone {name!r}: module {module_name!r} has no {function_name!r}")
     if not isinstance(getattr(factory, "facts", None), BackboneFacts):
         raise UserError(
             f"backbone {name!r} has no facts; put @vlmprof.backbones.backbone(embed_dim=..., stride=...) "

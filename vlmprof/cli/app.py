@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from vlmprof.cli.kernels_tables import tables
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
+from vlmprof.cli.stopping import Stopped
 from vlmprof.cli.tables import SaveOption
 from vlmprof.cli.trace import trace
 from vlmprof.errors import UserError
@@ -32,8 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-STOPS = (signal.SIGINT, signal.SIGTERM)
 
 SpecArgument = Annotated[
     str | None,
@@ -95,7 +93,7 @@ def sweep(
     0    every cell was measured, ran out of memory or was skipped
     1    a cell failed or timed out
     2    invalid command or specification
-    130  interrupted
+    130  interrupted (143 terminated, 129 hung up)
     """
     from vlmprof.cli import show
     from vlmprof.execution.progress import choose_progress
@@ -105,15 +103,13 @@ def sweep(
     checked = _load(spec, overrides)
     folder = out or Path("runs") / (f"{checked.name}-{checked.digest()}" if overrides else checked.name)
     statuses = [_status(word, Status) for word in retry or ()]
-    for stop in STOPS:
-        signal.signal(stop, _interrupt)
     try:
         run_sweep(
             checked, folder, _command(), choose_progress(), retry=statuses, devices=devices or (), cluster=ray
         )
-    except KeyboardInterrupt:
-        print(f"interrupted; finished cells are in {folder}, the same command resumes", file=sys.stderr)
-        raise typer.Exit(130) from None
+    except Stopped as stop:
+        stop.add_note(f"finished cells are in {folder}, and the same command resumes")
+        raise
     if show.run(folder):
         raise typer.Exit(1)
 
@@ -207,10 +203,3 @@ def _status(word: str, known: Any) -> Any:
 
 def _command() -> str:
     return shlex.join(["vlmprof", *sys.argv[1:]])
-
-
-def _interrupt(signum: int, frame: Any) -> None:
-    # a second, impatient signal must not interrupt the clean-up
-    for stop in STOPS:
-        signal.signal(stop, signal.SIG_IGN)
-    raise KeyboardInterrupt

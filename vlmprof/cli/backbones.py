@@ -49,9 +49,10 @@ def show(
     say("loading torch")
     import torch
 
-    from vlmprof.backbones import create_backbone, facts
-    from vlmprof.cost.dispatch_counter import count_module
-    from vlmprof.errors import unknown
+    from vlmprof.backbones import create_backbone, facts, names
+    from vlmprof.backbones.dry_run import reason
+    from vlmprof.cost.dispatch_counter import count_call
+    from vlmprof.errors import UserError, unknown
     from vlmprof.fields import parse_resolution, resolution_size
     from vlmprof.render.tables.backbones import Built, backbone_sheet
 
@@ -60,14 +61,25 @@ def show(
     asked = resolution_size(parse_resolution(resolution))
     known = facts(name, level)
     size = known.padded(*asked)
+    given_dtype = getattr(torch, dtype)
     encoder = create_backbone(
-        name, level=level, levels=levels, kernels="triton", image_size=size, device="meta",
-        dtype=getattr(torch, dtype),
-    )  # fmt: skip
-    cost = count_module(encoder, torch.empty(1, 3, *size, device="meta", dtype=getattr(torch, dtype)))
+        name, level=level, levels=levels, kernels="triton", image_size=size, device="meta", dtype=given_dtype
+    )
+    image = torch.empty(1, 3, *size, device="meta", dtype=given_dtype)
+    try:
+        cost, tokens = count_call(encoder, image)
+    except UserError:
+        raise
+    except Exception as problem:
+        if name in names():
+            raise
+        raise UserError(
+            f"backbone {name!r} cannot encode {size[1]}x{size[0]} ({reason(problem)})"
+        ) from problem
+    known.check_output(tuple(tokens.shape), 1, *size)
     built = Built(
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
-        levels=levels,
+        levels=encoder.backends.get("levels", levels),
         dtype=dtype,
         height_px=size[0],
         width_px=size[1],

@@ -79,6 +79,8 @@ def show(
         chosen = cast(Kernels, kernels or _kernels_on(device, against))
         if chosen not in counted:
             counted[chosen] = _counted(spec, chosen)
+            for words in tables.assumption_lines(counted[chosen]):
+                _print(words)
             if costs:
                 _show_costs(counted[chosen], chosen, save_to)
         predictions = predict(counted[chosen], device, efficiency, limit)

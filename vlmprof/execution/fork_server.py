@@ -11,6 +11,9 @@ import importlib
 import signal
 from collections.abc import Iterable
 
+GROUP_SIGNALS = (signal.SIGINT, signal.SIGHUP) if hasattr(signal, "pthread_sigmask") else ()
+"""Ctrl-C and a closed terminal reach the whole process group; the command decides what becomes of forks."""
+
 
 def import_once(modules: Iterable[str]) -> None:
     """Import `modules` and exclude their objects from all later garbage collections."""
@@ -23,5 +26,7 @@ def import_once(modules: Iterable[str]) -> None:
     gc.enable()
     # libraries that check for leaks at exit would report frozen objects
     atexit.register(gc.unfreeze)
-    # Ctrl-C reaches the whole process group; the command's process ends the forks itself
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in GROUP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+    if GROUP_SIGNALS:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)

@@ -10,6 +10,7 @@ import importlib
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -18,12 +19,13 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from vlmprof.errors import UserError, first_line
+from vlmprof.execution.fork_server import GROUP_SIGNALS
 from vlmprof.execution.status_board import StatusBoard
 from vlmprof.logs import PACKAGE, log_to_stderr
 
@@ -71,7 +73,7 @@ def start_fork_server(preload: str = PRELOAD) -> None:
     """
     if context().get_start_method() == "forkserver":
         context().set_forkserver_preload([preload])
-        with _same_search_path():
+        with _as_a_fork_server():
             forkserver.ensure_running()
 
 
@@ -79,11 +81,12 @@ _starting = threading.Lock()
 
 
 @contextmanager
-def _same_search_path() -> Iterator[None]:
-    """Give Python processes started in this context the same module search path as this one.
+def _as_a_fork_server() -> Iterator[None]:
+    """Give Python processes started in this context the same module search path, and shield them from Ctrl-C.
 
     Otherwise the fork server would search the current folder first and import from there, such as the source
-    tree that vlmprof was installed from, or a user's `torch.py`.
+    tree that vlmprof was installed from, or a user's `torch.py`. Signals to the process group stay blocked
+    until `fork_server.import_once` ignores them.
     """
     entries = [*filter(None, sys.path), *([os.getcwd()] if "" in sys.path else [])]
     path = os.pathsep.join(entry for entry in entries if os.pathsep not in entry)
@@ -91,9 +94,14 @@ def _same_search_path() -> Iterator[None]:
     with _starting:
         before = {name: os.environ.get(name) for name in handed}
         os.environ.update(handed)
+        # start the tracker first, because its start would unblock the signals
+        resource_tracker.ensure_running()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS) if GROUP_SIGNALS else None
         try:
             yield
         finally:
+            if blocked is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             for name, value in before.items():
                 if value is None:
                     del os.environ[name]
@@ -131,7 +139,7 @@ def call_in_process(
     lifeline, held = spawn.Pipe(duplex=False)
     level = min(PACKAGE.getEffectiveLevel(), logging.WARNING)
     process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log, level))
-    with _same_search_path():
+    with _as_a_fork_server():
         process.start()
     logger.debug("process %d started: %s", process.pid, target)
     begun_s = heard_s = time.monotonic()
@@ -193,6 +201,8 @@ def _serve(
     level: int,
 ) -> None:
     """Run the call in the other process and send the result."""
+    if lifeline.poll():  # already closed: the caller was interrupted while this process started
+        os._exit(1)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     if log is not None:
         _print_to(log)
@@ -208,7 +218,8 @@ def _serve(
     except Exception as error:  # whatever a model raises is the result of its cell and must not end the sweep
         traceback.print_exc()
         reply = ("error", f"{type(error).__name__}: {first_line(str(error))}")
-    answer.send(reply)
+    with suppress(BrokenPipeError):  # the caller is gone
+        answer.send(reply)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

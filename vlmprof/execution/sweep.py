@@ -53,8 +53,8 @@ def run_sweep(
         devices: Devices to run on, one cell at a time on each, instead of the device of the settings.
         cluster: Address of a Ray cluster to run on; `local` starts one on this machine.
 
-    Raises `UserError` before anything is measured if the specification cannot be run here, and
-    `KeyboardInterrupt` when interrupted, with every finished cell on disk.
+    Raises `UserError` before anything is measured if the specification cannot be run here. If an exception
+    such as `KeyboardInterrupt` ends it, every finished cell is on disk.
     """
     cells = in_order(make_plan(spec), spec.settings.order, spec.settings.seed)
     check_can_hold_a_run(out)

@@ -91,7 +91,8 @@ def _measured_rows(
             yield row_from(row, cell, settings, pipeline, measurement), measurement.samples
     counted: Mapping[str, StageFigures] = {}
     try:
-        counted = _counted(cell, settings, pipeline, device)
+        counted, assumed = _counted(cell, settings, pipeline, device)
+        measurement = replace(measurement, warnings=(*measurement.warnings, *assumed))
     except Exception as error:  # whatever counting raises, the measurement is valid
         failed = failed_pass("counting its costs", error)
         measurement = replace(measurement, warnings=(*measurement.warnings, failed))
@@ -225,15 +226,16 @@ def _with_token_times(row: Row, samples: Samples, new_tokens: int, batch_size: i
 
 def _counted(
     cell: Cell, settings: Settings, pipeline: Pipeline, device: torch.device
-) -> dict[str, StageFigures]:
-    """Count each stage's FLOPs and bytes; empty for a VLM from transformers."""
+) -> tuple[dict[str, StageFigures], tuple[str, ...]]:
+    """Count each stage's FLOPs and bytes, and list assumptions; empty for a VLM from transformers."""
     if cell.axes.vlm is not None:
-        return {}
+        return {}, ()
     costs = count_cell(cell, settings, "triton" if pipeline.backends.get("ss2d") == "triton" else "torch")
-    return {
+    figures = {
         name: StageFigures(
             counted_flops=cost.flops - cost.skipped_flops,
             counted_bytes=cost.moved_bytes + (cost.slab_bytes if device.type != "cpu" else 0),
         )
         for name, cost in costs.stages.items()
     }
+    return figures, costs.assumptions

@@ -12,6 +12,20 @@ import os
 import signal
 import sys
 import time
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+
+    import torch
+    from torch import Tensor
+
+    from vlmprof.kernels.tools.bench_encoder import Encoder, EncoderLatency
+    from vlmprof.kernels.tools.bench_ops import BenchRow, Workload
+    from vlmprof.kernels.tools.cases import Case
+    from vlmprof.kernels.tools.verify import Verdict
 
 WANTED = json.loads(os.environ.get("KERNEL_FAULTS", "{}"))
 lost = False
@@ -55,7 +69,7 @@ def poisoned() -> None:
     raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more")
 
 
-def strike(*names) -> None:
+def strike(*names: str) -> None:
     for name in names:
         if name in WANTED:
             globals()[WANTED[name]]()
@@ -63,38 +77,40 @@ def strike(*names) -> None:
         poisoned()
 
 
-def patch_verify(module) -> None:
-    real = module.verify_case
+def patch_verify(module: ModuleType) -> None:
+    real: Callable[..., Verdict] = module.verify_case
 
-    def verify_case(case, dtype, backend, twice=True):
+    def verify_case(case: Case, dtype: torch.dtype, backend: str, twice: bool = True) -> Verdict:
         strike(case.op, f"{case.op}/{case.name}")
         return real(case, dtype, backend, twice)
 
-    module.verify_case = verify_case
+    vars(module).update(verify_case=verify_case)
 
 
-def patch_bench(module) -> None:
-    real = module.measure
+def patch_bench(module: ModuleType) -> None:
+    real: Callable[..., BenchRow] = module.measure
 
-    def measure(workload, backend, *rest):
+    def measure(workload: Workload, backend: str, *rest: object) -> BenchRow:
         strike(workload.op, f"{workload.op}/{backend}")
         return real(workload, backend, *rest)
 
-    module.measure = measure
+    vars(module).update(measure=measure)
 
 
-def patch_whole(module) -> None:
-    real = module.encoder_latency
+def patch_whole(module: ModuleType) -> None:
+    real: Callable[..., EncoderLatency] = module.encoder_latency
 
-    def encoder_latency(build, images, mode, seconds=0.5):
+    def encoder_latency(
+        build: Callable[[str], Encoder], images: Tensor, mode: str, seconds: float = 0.5
+    ) -> EncoderLatency:
         strike(mode)
         return real(build, images, mode, seconds)
 
-    module.encoder_latency = encoder_latency
+    vars(module).update(encoder_latency=encoder_latency)
 
 
-def patch_worker(module) -> None:
-    module._still_works = lambda device: not lost
+def patch_worker(module: ModuleType) -> None:
+    vars(module).update(_still_works=lambda device: not lost)
 
 
 PATCHES = {
@@ -108,7 +124,9 @@ PATCHES = {
 class Patching:
     """Finds the modules of `PATCHES` as others do, and patches them when they have run."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name not in PATCHES:
             return None
         sys.meta_path.remove(self)
@@ -116,13 +134,15 @@ class Patching:
             spec = importlib.util.find_spec(name)
         finally:
             sys.meta_path.insert(0, self)
+        assert spec is not None
+        assert spec.loader is not None
         run = spec.loader.exec_module
 
-        def run_and_patch(module) -> None:
+        def run_and_patch(module: ModuleType) -> None:
             run(module)
             PATCHES[name](module)
 
-        spec.loader.exec_module = run_and_patch
+        vars(spec.loader).update(exec_module=run_and_patch)
         return spec
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tests.helpers.checks import known
 from tests.kernels.ptx import arithmetic
 from tests.kernels.ptx.arithmetic import bits_of, float_of, round_half
 from tests.kernels.ptx.memory import Bits, Bools, Memory
@@ -46,7 +47,7 @@ class Machine:
         self._registers["global_smem"] = np.full_like(
             self._lanes, self._shared.place(np.zeros(self._shared_bytes, np.uint8), SHARED_ALIGNMENT)
         )
-        at = 0
+        at: int | None = 0
         while at is not None:
             at = self._step(at)
 
@@ -228,7 +229,7 @@ class Machine:
     def _group_product(self, parts: list[str], operands: list[str]) -> Callable[[], None]:
         """`wgmma`: m64 of each four warps; A in shared memory or registers, B in shared memory."""
         (shape, _, kind, _), out, given = parts[4:8], _names(operands[0]), _names(operands[1])
-        width, depth = map(int, re.fullmatch(r"m64n(\d+)k(\d+)", shape).groups())  # type: ignore[union-attr]
+        width, depth = map(int, known(re.fullmatch(r"m64n(\d+)k(\d+)", shape)).groups())
         if [int(o) for o in operands[4:6]] != [1, 1] or any(int(o) for o in operands[6:]):
             raise ValueError("a factor that is negated or transposed")
         groups = self._lanes.size // (4 * WARP)

@@ -56,6 +56,15 @@ def memory_lines(predictions: Sequence[Prediction], first_oom: Sequence[Predicti
     return words
 
 
+def assumption_lines(counted: Sequence[Counted]) -> list[str]:
+    """Return the distinct assumptions made in counting these cells, each with the first cell it concerns."""
+    first: dict[str, Cell] = {}
+    for cell, cost in counted:
+        for words in cost.assumptions:
+            first.setdefault(words, cell)
+    return [f"{cell.label}: {words}" for words, cell in first.items()]
+
+
 def cost_sheet(counted: Sequence[Counted], kernels: str) -> Sheet:
     """Return one row per cell and stage with its counted FLOPs, bytes and memory."""
     rows = [(cell, name, stage) for cell, cost in counted for name, stage in cost.stages.items()]
