@@ -1,1 +1,1 @@
-"""A package, so that a folder called `tests` elsewhere on the path is never found before this one."""
+"""A package, so that another folder named `tests` on the path does not shadow this one."""

@@ -1,4 +1,4 @@
-"""Tests that need a GPU run first where there is one, and say why they are skipped where there is none."""
+"""Run tests that need a GPU first, or skip them with a reason if there is no GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands say on standard error while they work, and that nothing of it reaches standard output."""
+"""Activity messages on standard error while commands work, with none on standard output."""
 
 from __future__ import annotations
 

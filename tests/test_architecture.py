@@ -1,4 +1,4 @@
-"""Who may import whom, read from the imports themselves (the house rules of the package)."""
+"""The import rules of the package, checked by reading its imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `>>>` examples of the entry points that a notebook uses, run where there are two small runs."""
+"""The `>>>` examples of the notebook entry points, run in a folder with two small runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `-v` shows of a sweep, and that it shows nothing by itself."""
+"""The log of a sweep with `-v`, and its absence without."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def test_a_notebook_holds_a_run(tmp_path: Path) -> None:
     written = {path.name for path in loaded.report(tmp_path / "notebook")}
     assert {"report.html", "report.md"} < written == {path.name for path in (tmp_path / "notebook").iterdir()}
     assert "<table" in loaded._repr_html_()
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="not a run folder"):
         vlmprof.load(tmp_path)
 
 

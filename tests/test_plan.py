@@ -1,4 +1,4 @@
-"""Plans: the cells, their ids and tokens, and what is skipped."""
+"""Plans: cells, ids, token counts and skipped cells."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_a_size_that_only_some_backbones_take_is_skipped_for_the_others() -> Non
     cells = {cell.axes.backbone: cell for cell in planned(backbone=["vit-t", "vmamba-t"], resolution=[230])}
     assert cells["vmamba-t"].skip_reason is None
     assert cells["vit-t"].visual_tokens is None
-    assert "nearest that fits is 224 or 240" in known(cells["vit-t"].skip_reason)
+    assert "nearest accepted size is 224 or 240" in known(cells["vit-t"].skip_reason)
 
 
 def test_a_size_that_no_backbone_takes_is_refused_with_the_nearest() -> None:
     with pytest.raises(
-        UserError, match="vit-t cannot take 100x230; the nearest that fits is 96x224 or 112x240"
+        UserError, match="vit-t does not accept 100x230; the nearest accepted size is 96x224 or 112x240"
     ):
         planned(backbone="vit-t", resolution=[224, "100x230"])
 
@@ -133,7 +133,7 @@ def test_a_whole_vlm_stands_on_the_axes_of_its_parts(tmp_path: Path) -> None:
 
 def test_a_whole_vlm_says_which_sizes_it_takes(tmp_path: Path) -> None:
     config = {"model_type": "smolvlm", "scale_factor": 4, "vision_config": {"patch_size": 16}}
-    with pytest.raises(UserError, match="cannot take 512x384; the nearest that fits is 384 or 512"):
+    with pytest.raises(UserError, match="does not accept 512x384; the nearest accepted size is 384 or 512"):
         whole(tmp_path / "smol", [512, "512x384"], **config)
 
 

@@ -1,6 +1,6 @@
-"""What the README tells a reader to type, typed: every command and every example, with smaller models.
+"""Every command and every example in the README, run with smaller models.
 
-The two commands of its first section set an environment up from nothing; `.ci/run` types those.
+The two commands of its first section set up an environment; `.ci/run` runs those.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Specifications: what is accepted, what is refused, and in which words."""
+"""Specifications: what is accepted, what is rejected, and the error messages."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def test_what_is_no_resolution_is_refused(written: bool | float | str) -> None:
     [
         ({"axes": {**GRID["axes"], "resolutions": [1]}}, r"'resolutions'; did you mean resolution"),
         ({**GRID, "fixd": {}}, r"'fixd'; did you mean fixed"),
-        ({**GRID, "fixed": {"iterations": 0}}, "iterations: 0 is not a whole number of at least 1"),
-        ({**GRID, "fixed": {"iterations": 2.5}}, "iterations: 2.5 is not a whole number"),
-        ({**GRID, "fixed": {"warm_up": True}}, "warm_up: True is not a whole number"),
+        ({**GRID, "fixed": {"iterations": 0}}, "iterations: 0 is not an integer of at least 1"),
+        ({**GRID, "fixed": {"iterations": 2.5}}, "iterations: 2.5 is not an integer of at least"),
+        ({**GRID, "fixed": {"warm_up": True}}, "warm_up: True is not an integer of at least"),
         ({**GRID, "fixed": {"logits": "some"}}, "'some' is not one of all, last"),
         ({**GRID, "fixed": {"memory_limit": "lots"}}, "memory_limit: 'lots' is not a memory size"),
         ({**GRID, "fixed": {"stages": []}}, "stages: must be consecutive"),
@@ -75,7 +75,10 @@ def test_what_is_no_resolution_is_refused(written: bool | float | str) -> None:
         ({"axes": {"backbone": [], "resolution": 224, "llm": "llama-23m"}}, "no backbone given"),
         ({}, "no backbone given.*--backbone"),
         ({"axes": [1]}, "axes must be a table"),
-        ({"axes": {**GRID["axes"], "dtype": "float32"}, "fixed": {"autocast": True}}, "leave float32 out"),
+        (
+            {"axes": {**GRID["axes"], "dtype": "float32"}, "fixed": {"autocast": True}},
+            "remove float32 from dtype",
+        ),
     ],
 )
 def test_mistakes_are_named(document: dict[str, object], words: str) -> None:
@@ -141,7 +144,7 @@ def test_a_whole_vlm_takes_the_place_of_the_parts() -> None:
         ({"mode": ["compile"]}, "mode eager"),
         ({"stages": ["vision"]}, "in one call"),
         ({"share_llm": True}, "share_llm"),
-        ({"weights": "some.pth"}, "write pretrained"),
+        ({"weights": "some.pth"}, "a vlm supports only pretrained"),
     ],
 )
 def test_what_a_whole_vlm_cannot_do_is_said_in_one_line(overrides: dict[str, object], words: str) -> None:

@@ -1,4 +1,4 @@
-"""The run folder: what survives, what is refused."""
+"""The run folder: what survives faults, and what is rejected."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_another_spec_or_device_is_refused_with_both_shown(tmp_path: Path) -> No
     other["spec"]["axes"]["backbone"] = ["vit-s"]
     other["environment"]["device_name"] = "that"
     with pytest.raises(
-        UserError, match=r'\["vit-t"\] there and \["vit-s"\] here; device is this there and that'
+        UserError, match=r'\["vit-t"\] there but \["vit-s"\] here; device is this there but that'
     ):
         RunFolder(tmp_path / "run", other)
     other = json.loads(json.dumps(MANIFEST))
@@ -154,7 +154,7 @@ def test_a_run_grows_by_values_on_its_axes_and_by_nothing_else(tmp_path: Path) -
         assert folder.rows().keys() == {"kept"}
     written = json.loads((tmp_path / "run" / "run.json").read_text())
     assert written == {**MANIFEST, "spec": grown["spec"], "command": "another"}
-    with pytest.raises(UserError, match=r'\["vit-s", "vit-t"\] there and \["vit-t"\] here'):
+    with pytest.raises(UserError, match=r'\["vit-s", "vit-t"\] there but \["vit-t"\] here'):
         RunFolder(tmp_path / "run", MANIFEST)
     grown["spec"]["fixed"]["seed"] = 1
     with pytest.raises(UserError, match=r"fixed\.seed"):
@@ -163,7 +163,7 @@ def test_a_run_grows_by_values_on_its_axes_and_by_nothing_else(tmp_path: Path) -
 
 def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years")
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="not a run folder"):
         RunFolder(tmp_path, MANIFEST)
     assert (tmp_path / "thesis.txt").read_text() == "years"
 
@@ -222,7 +222,7 @@ def test_a_full_disk_loses_no_row(tmp_path: Path) -> None:
     process.join()
     assert written > 3
     assert "no space left" in words
-    assert "rows before it are safe" in words
+    assert "earlier rows are safe" in words
     assert [row.cell_id for row in read_rows(tmp_path / "run")] == [f"cell-{n}" for n in range(written)]
     assert (tmp_path / "run" / "rows.jsonl").read_bytes().endswith(b"\n")
     with RunFolder(tmp_path / "run", MANIFEST) as folder:

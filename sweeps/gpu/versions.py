@@ -1,4 +1,4 @@
-"""Writes what a run was made on: python versions.py FILE."""
+"""Write the environment of a run: python versions.py FILE."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Recommendations: limits, the Pareto front, scores, and what they say when nothing can be said."""
+"""Recommendations: limits, the Pareto front, scores, and messages without a result."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     run = frame(sweep(("vit-t",), (224,)))
     with pytest.raises(UserError, match="nothing to recommend"):
         advise(frame([cell(status=Status.OOM)]), Limits())
-    with pytest.raises(UserError, match="no measured cell has a score; scored are vit-b at 99"):
+    with pytest.raises(UserError, match="no measured cell has a score; there are scores for vit-b at 99"):
         advise(run, Limits(), scores=pd.DataFrame({"backbone": ["vit-b"], "resolution": [99], "f1": [1.0]}))
     with pytest.raises(UserError, match="weighted_vqa"):
         advise(frame([cell("vmamba-s", 224)]), Limits(), scores=load_scores("kuo2026"), score="weighted_vqas")

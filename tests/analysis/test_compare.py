@@ -95,7 +95,7 @@ def test_cells_are_matched_by_the_axes_that_both_runs_have() -> None:
     both_modes = frame([cell("vit-t", 512, axes={"mode": mode}) for mode in ("eager", "graph")])
     with pytest.raises(UserError, match="second run has cells that differ only in an axis"):
         compare(old, both_modes)
-    with pytest.raises(UserError, match="share no cell"):
+    with pytest.raises(UserError, match="have no cell in common"):
         compare(old, frame([cell("vit-b", 224)]))
 
 

@@ -75,5 +75,5 @@ def test_unknown_references_and_foreign_frames_are_refused() -> None:
         load_reference("kuo-2026")
     with pytest.raises(UserError, match="no rows yet"):
         split_lines(frame([cell()]).iloc[:0])
-    with pytest.raises(UserError, match="not a run's rows"):
+    with pytest.raises(UserError, match="not rows of a run"):
         split_lines(frame([cell()]).drop(columns="status"))

@@ -1,4 +1,4 @@
-"""Percentiles are told where the samples support them, and are those of the samples."""
+"""Percentiles are shown only if the samples support them, and are those of the samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fits and crossovers of synthetic runs with known answers, and how often their intervals hold them."""
+"""Fits and crossovers of synthetic runs with known answers, and the coverage of their intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""End-to-end of cells that share an LLM: sums of two measurements, against scipy and simulation."""
+"""End-to-end latency of cells that share an LLM: sums of two measurements, against scipy and simulation."""
 
 from __future__ import annotations
 

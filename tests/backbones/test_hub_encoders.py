@@ -150,7 +150,7 @@ def test_a_tower_without_padding_gives_what_it_gives_with_a_full_mask(tmp_path: 
 def test_an_encoder_of_one_size_says_so(tmp_path: Path) -> None:
     name = named(tmp_path, PYRAMIDS["hiera"])
     assert facts(name).fixed_size == (224, 224)
-    with pytest.raises(UserError, match="the nearest that fits is 224"):
+    with pytest.raises(UserError, match="the nearest accepted size is 224"):
         plan_of(name, "256")
     assert plan_of(name, "200", fit="pad")[0].height_px == 224
     shown = CliRunner().invoke(app, ["show", name, "--resolution", "512"])

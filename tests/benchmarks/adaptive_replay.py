@@ -1,13 +1,13 @@
-"""The adaptive rule against the paper's fixed 100 + 100, on the same simulated streams of Figure 4's cells.
+"""Compare the adaptive rule with the paper's fixed 100 + 100, on simulated streams of Figure 4's cells.
 
-Each published point becomes two streams of samples, vision and LLM, around its published mean: a warm-up
-that decays, noise that remembers its last value, rare outliers, and for one cell in ten a drift. Both
-protocols draw from the same streams; the adaptive one takes the LLM once per resolution and shares it.
-How near a second hundred of the fixed protocol comes to the first says how near anything can.
+Each published point becomes two streams of samples, vision and LLM, around its published mean: a decaying
+warm-up, autocorrelated noise, rare outliers, and a drift in one cell of ten. Both protocols draw from the
+same streams; the adaptive one measures the LLM once per resolution and shares it. The difference between two
+hundreds of the fixed protocol shows how close any protocol can come.
 
     python tests/benchmarks/adaptive_replay.py [--noise 0.005] [--start-up 3] [--figures 6]
 
-`--start-up` is what a cell costs beside its iterations (process, model, first call), in seconds.
+`--start-up` is the time per cell in addition to its iterations (process, model, first call), in seconds.
 
     vlmprof sweep ... --warm-up 0 --iterations 200 --out RUN
     python tests/benchmarks/adaptive_replay.py --run RUN

@@ -1,8 +1,8 @@
-"""Every family beside another implementation with the same weights, in float32, as a table.
+"""Compare every family with another implementation with the same weights, in float32, and print a table.
 
 Run it by hand, with timm installed: `python tests/benchmarks/equality.py > reports/equality.md`. An error is
-the largest deviation of any compared value, over the standard deviation of the other's output. Golden values
-(tests/golden) are outputs of the authors' own code; timm and transformers run here.
+the largest deviation of any compared value, divided by the standard deviation of the other output. Golden
+values (tests/golden) are outputs of the authors' code; timm and transformers run here.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def versions() -> str:
 
 
 def main() -> None:
-    print("# Every family beside another implementation\n")
+    print("# Every family compared with another implementation\n")
     print(f"Made by `python tests/benchmarks/equality.py` with {versions()}, on a CPU in float32.\n")
     print((__doc__ or "").rsplit("An error is", 1)[-1].join(("An error is", "")).replace("\n", " ").strip())
     print(f"Every error must be below {LIMIT:g}.\n")
@@ -223,13 +223,13 @@ def main() -> None:
                 shown = f"not run: {problem}"
             family = facts(one.model).family
             print(f"| {family} | {one.model} | {one.against} | {size[0]} × {size[1]} | {shown} |", flush=True)
-    print(f"\nLargest of all: {worst:.1e}.")
+    print(f"\nLargest error: {worst:.1e}.")
     print(
-        "\nPlain families take multiples of their patch, and MaxViT and ViT-Adapter of 32: they have no odd "
-        "sizes. VMamba's first version was recorded at even sizes, for its authors' code pads odd ones by "
-        "half the image. CLIP, SigLIP, DINOv2, DINOv3, Swin and ConvNeXt V2 are built from transformers' "
-        "classes; what is compared is the backbone made of them (its positions at the image's size, its tap, "
-        "what it drops) with a plain use of the same classes."
+        "\nPlain families accept multiples of their patch size, and MaxViT and ViT-Adapter multiples of 32, "
+        "so odd sizes are not compared. VMamba's first version was recorded at even sizes, because its "
+        "authors' code pads odd sizes by half the image. CLIP, SigLIP, DINOv2, DINOv3, Swin and ConvNeXt V2 "
+        "are built from transformers' classes; the comparison is between our backbone (with positions for "
+        "the image size, its tap, and without unused parts) and plain use of the same classes."
     )
     if worst >= LIMIT:
         raise SystemExit(1)

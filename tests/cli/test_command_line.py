@@ -1,4 +1,4 @@
-"""What a user's mistakes look like: one clear line, exit code 2, nothing measured and nothing lost."""
+"""User mistakes: one clear line, exit code 2, nothing measured and nothing lost."""
 
 from __future__ import annotations
 
@@ -22,22 +22,29 @@ def vlmprof(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ("words", "said"),
     [
         (["sweep", "quick", "--backbone", "vmanba-t"], "unknown backbone 'vmanba-t'; did you mean vmamba-t"),
-        (["sweep", "quick", "--backbone", "vit-t", "--resolution", "230"], "nearest that fits is 224 or 240"),
+        (
+            ["sweep", "quick", "--backbone", "vit-t", "--resolution", "230"],
+            "nearest accepted size is 224 or 240",
+        ),
         (["sweep", "quick", "--resolution", "big"], "write 512, or 1333x800"),
-        (["sweep", "quick", "--iterations", "0"], "iterations: '0' is not a whole number of at least 1"),
+        (["sweep", "quick", "--iterations", "0"], "iterations: '0' is not an integer of at least 1"),
         (["sweep", "quick", "--dtype", "float8"], "is not one of float32, bfloat16, float16"),
         (["sweep", "quick", "--image", "nothing.jpg"], "image nothing.jpg cannot be read"),
         (["sweep", "quick", "--image", "text.jpg"], "image text.jpg cannot be read"),
         (["sweep", "quick", "--weights", "nothing.pth"], "weights: there is no file nothing.pth"),
         (["sweep", "quick", "--vlm", "hf:nothing"], "there is no file nothing"),
         (["sweep", "quick", "--memory-limit", "lots"], "write it like 24GiB"),
-        (["sweep", "quick", "--retry", "everything"], "write oom, error or timeout"),
+        (["sweep", "quick", "--retry", "everything"], "'everything' is not one of oom, error, timeout"),
         (["sweep", "quik"], "did you mean quick"),
         (["sweep", "misspelt.toml"], "'resolutoin'; did you mean resolution"),
         (["sweep", "quick", "--out", "text.jpg"], "cannot write the run folder"),
         (["plan", "quick", "--llm", "vicuna7b"], "vicuna-7b"),
-        (["plot", "nowhere"], "no run folder"),
-        pytest.param(["sweep", "quick", "--device", "toaster"], "not known to torch", marks=pytest.mark.slow),
+        (["plot", "nowhere"], "not a run folder"),
+        pytest.param(
+            ["sweep", "quick", "--device", "toaster"],
+            "torch does not know device 'toaster'",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path: Path, words: list[str], said: str) -> None:
@@ -52,6 +59,26 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path: Path, words: list
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_help_names_every_choice_and_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlmprof.fields import AXES, SETTINGS
+
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = " ".join(vlmprof("sweep", "--help", cwd=tmp_path).stdout.replace("│", " ").split())
+    for words in (
+        "One of eager (default), compile, graphs. Repeatable.",
+        "Images per call (default: 1). Repeatable.",
+        "(default: adaptive, or fixed with --warm-up or --iterations)",
+        "Seed for weights, prompt and generated image (default: 0).",
+        "to measure one cell (default: 15s).",
+        "how long the GPU is busy (default: on).",
+        "that ran out of memory (default: off).",
+    ):
+        assert words in shown
+    choices = [choice for field in (*AXES.values(), *SETTINGS.values()) for choice in field.choices]
+    assert {"math", "triton", "cold", "through-tap", "letterbox", "freed", "decode"} <= set(choices)
+    assert [choice for choice in choices if choice not in shown] == []
+
+
 @pytest.mark.slow
 def test_a_gpu_asked_for_where_there_is_none(tmp_path: Path) -> None:
     import torch
@@ -60,7 +87,7 @@ def test_a_gpu_asked_for_where_there_is_none(tmp_path: Path) -> None:
         pytest.skip("there is one here")
     ended = vlmprof("sweep", "kuo2026-fig4", "--backbone", "vit-t", cwd=tmp_path)
     assert ended.returncode == 2
-    assert ended.stderr.strip().endswith("there is no accelerator here; use --device auto")
+    assert ended.stderr.strip().endswith("this machine has no accelerator; use --device auto")
     assert not (tmp_path / "runs").exists()
 
 
@@ -71,7 +98,7 @@ def test_plan_prints_cells_tokens_and_reasons(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.returncode == 0
     assert "4,200" in ended.stdout
-    assert "vit-t cannot take 1333x800; the nearest that fits is 1328x800 or 1344x800" in ended.stdout
+    assert "vit-t does not accept 1333x800; the nearest accepted size is 1328x800 or 1344x800" in ended.stdout
     assert "1 cells to run, 1 skipped" in ended.stdout
     padded = vlmprof(
         "plan", "quick", "--backbone", "vitdet-b", "--resolution", "1333x800", "--resolution", "1024",

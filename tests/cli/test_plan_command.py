@@ -1,4 +1,4 @@
-"""What `vlmprof plan` prints: every cell in a pipe, a summary of many on a terminal."""
+"""The output of `vlmprof plan`: every cell in a pipe, a summary of long plans on a terminal."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def test_a_terminal_gets_a_summary_of_many(many: Path) -> None:
     words = " ".join(shown.split())
     assert "batch size 3 1, 2, 4" in words
     assert (
-        "54 vit-t cannot take 230; the nearest that fits is 224 or 240; fit pad takes it; nor 1333x800"
-        in words
+        "54 vit-t does not accept 230; the nearest accepted size is 224 or 240; "
+        "or use fit pad; also skipped: 1333x800" in words
     )
     assert "216 cells to run, 54 skipped" in shown
     assert "--all" in shown

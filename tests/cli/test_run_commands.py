@@ -54,10 +54,10 @@ def test_plot_draws_the_published_figure_without_a_run(
 
 def test_plot_refuses_what_it_cannot_draw(run: Path, tmp_path: Path) -> None:
     for words, says in (
-        ([], "name a run folder, or --reference kuo2026"),
+        ([], "pass a run folder, or --reference kuo2026"),
         (["--reference", "kuo2025"], "kuo2026"),
         (["--reference", "kuo2026", "--format", "gif"], "unknown figure format"),
-        ([tmp_path / "none", "--reference", "kuo2026"], "no run folder"),
+        ([tmp_path / "none", "--reference", "kuo2026"], "not a run folder"),
     ):
         with pytest.raises(UserError, match=says):
             invoke("plot", *words)
@@ -98,7 +98,7 @@ def test_recommend_by_scores(tmp_path: Path) -> None:
 def test_recommend_says_what_would_do(run: Path) -> None:
     result = invoke("recommend", run, "--max-ttft", "1us")
     assert result.exit_code == 0
-    assert "no measured cell is within the limits; the least memory any needs is" in result.output
+    assert "no measured cell is within the limits; the lowest memory of any cell is" in result.output
 
 
 @pytest.mark.slow

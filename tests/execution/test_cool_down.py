@@ -1,4 +1,4 @@
-"""A device that rests before a disturbed cell is measured again holds up no other device."""
+"""A device that waits before it repeats a disturbed cell does not delay other devices."""
 
 from __future__ import annotations
 

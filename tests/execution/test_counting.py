@@ -1,4 +1,4 @@
-"""Counting on several cores gives what counting on one gives, whatever becomes of the other processes."""
+"""Counting on several cores gives the same result as on one, even if other processes fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells of one run share one kind of device, wherever they run."""
+"""All cells of a run use the same kind of device, on every launcher."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def machines(*names: str) -> Callable[..., Machine]:
 
 def test_gpus_of_two_kinds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "describe_machine", machines("NVIDIA H200", "NVIDIA L40S"))
-    with pytest.raises(UserError, match=r"different kinds \(NVIDIA H200, NVIDIA L40S\)"):
+    with pytest.raises(UserError, match=r"of the same kind, but they are NVIDIA H200, NVIDIA L40S"):
         sweep._local_launcher(load_spec("quick"), PlainProgress(Console()), ["cuda:0", "cuda:1"], None)
 
 
@@ -49,7 +49,7 @@ def test_one_device_under_two_names_is_refused(
 ) -> None:
     described = iter(found)
     monkeypatch.setattr(sweep, "describe_machine", lambda device, dtypes=(): next(described))
-    with pytest.raises(UserError, match=rf"--devices {devices[0]} and {devices[-1]} are one device"):
+    with pytest.raises(UserError, match=rf"--devices {devices[0]} and {devices[-1]} are the same device"):
         sweep._local_launcher(load_spec("quick"), PlainProgress(Console()), devices, None)
 
 

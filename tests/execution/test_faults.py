@@ -1,4 +1,4 @@
-"""Whatever becomes of a cell, there is a row that says so, and the sweep goes on."""
+"""Every failure of a cell results in a row, and the sweep continues."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_out_of_memory_is_found_wherever_it_strikes(
     assert row["host_vision_s"] is None
     larger = found[name, "64"]
     assert larger["status"] == "skipped"
-    assert larger["message"] == "out of memory at 32 already"
+    assert larger["message"] == "already out of memory at 32"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_out_of_memory_is_found_wherever_it_strikes(
     [
         ("error", "error", "ValueError: the weights"),
         ("build_error", "error", "no such layer"),
-        ("hang", "timeout", "longer than 6 s, stopped while warming up 1/1, vision"),
+        ("hang", "timeout", "stopped after 6 s while warming up 1/1, vision"),
         ("crash", "error", "SIGSEGV while warming up 1/1, vision"),
         ("quit_early", "error", "exit code 3"),
         ("poisoned", "error", "device-side assert"),
@@ -111,7 +111,7 @@ def test_a_killed_worker_counts_as_memory_only_where_the_kernel_says_so(everythi
 def test_values_that_are_not_finite_are_flagged(everything_at_once: Faults) -> None:
     _, found, _ = everything_at_once
     assert found["not_a_number", "32"]["status"] == "ok"
-    assert "not finite" in found["not_a_number", "32"]["warnings"][0]
+    assert "NaN or infinity" in found["not_a_number", "32"]["warnings"][0]
     assert found["fine", "32"]["warnings"] == []
 
 
@@ -133,7 +133,7 @@ def test_running_again_repeats_nothing_unless_asked(everything_at_once: Faults) 
     ended = sweep(folder, folder / "spec.toml", "--cell-timeout", "1s", "--retry", "timeout")
     assert ended.returncode == 1, ended.stderr
     again = rows(folder)
-    assert "longer than 1 s" in again["hang", "64"]["message"]
+    assert "stopped after 1 s" in again["hang", "64"]["message"]
     assert again["error", "32"] == found["error", "32"]
 
 
@@ -154,8 +154,8 @@ def test_what_fails_after_measuring_costs_the_cell_nothing(tmp_path: Path) -> No
     words = {
         "late_error": f"{the_pass} failed: the weights",
         "late_device_oom": f"{the_pass} ran out of memory: CUDA out of memory",
-        "late_crash": "measured, but then: its process ended with SIGSEGV while reading memory",
-        "late_hang": "measured, but then: longer than 8 s, stopped while reading memory",
+        "late_crash": "failed after the measurement: its process exited with SIGSEGV while reading memory",
+        "late_hang": "failed after the measurement: stopped after 8 s while reading memory",
     }
     spec = write_spec(tmp_path, [*words, "fine"], [32])
     ended = sweep(tmp_path, spec, "--cell-timeout", "8s")
@@ -237,7 +237,7 @@ def test_a_sweep_stopped_in_the_middle_is_finished_by_the_same_command(
         assert process.returncode == -signal.SIGKILL
     else:
         assert process.returncode == 128 + strike, stderr
-        assert "the same command goes on" in stderr
+        assert "the same command resumes" in stderr
         assert "Traceback" not in stderr
 
     before = (tmp_path / "run" / "rows.jsonl").read_bytes()

@@ -1,4 +1,4 @@
-"""What the first, discarded iteration is for: compiling, and a look at what comes out."""
+"""The first, discarded iteration: compilation, and a check of the output."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Patches(nn.Module):
 def first_token_lost():
     return Patches()
 """
-NOT_FINITE = "the output holds values that are not finite"
+NOT_FINITE = "the output contains NaN or infinity"
 DISCARDED = "a first iteration was discarded despite warm_up 0, since it may compile and allocate"
 
 

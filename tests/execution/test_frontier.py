@@ -1,4 +1,4 @@
-"""Where memory ends: the search itself, and a real one on this CPU under three budgets."""
+"""The out-of-memory frontier: the search algorithm, and a real search on this CPU with three budgets."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_the_table_and_the_plot_say_how_each_search_ended(tmp_path: Path) -> Non
     shown = out.getvalue()
     assert "nothing" in shown
     assert "out of memory at 336² in prefill" in shown
-    assert "the largest asked for" in shown
+    assert "the largest tried" in shown
     assert "undecided: vit-t @ 336: timeout" in shown
     (path,) = save_frontier(found, tmp_path, ["png"])
     assert path.read_bytes().startswith(b"\x89PNG")

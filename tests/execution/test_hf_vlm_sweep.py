@@ -1,4 +1,4 @@
-"""Whole VLMs of four architectures in a sweep, through the command line, made small on the spot."""
+"""Small VLMs of four architectures from transformers in a sweep, through the command line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_visual_tokens_and_names(run: Swept) -> None:
     assert {row["llm"] for row in run[1]} == {"llama", "qwen2_5_vl_text", "qwen2"}
     skipped = [row["message"] for row in run[1] if row["status"] == "skipped"]
     assert skipped == [
-        f"{name} cannot take 112x56; the nearest that fits is 56 or 112; fit pad takes it"
+        f"{name} does not accept 112x56; the nearest accepted size is 56 or 112; or use fit pad"
         for name in ("smolvlm", "internvl")
     ]
     assert "qwen2_5_vl" in run[0].stdout

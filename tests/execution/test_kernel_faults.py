@@ -1,4 +1,4 @@
-"""Whatever becomes of an operation, there is a row that says so, and the others are measured."""
+"""Every failure of a kernel operation results in a row, and the others are still measured."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def test_every_comparison_has_its_row_and_the_healthy_ones_pass(verified: Any) -
     [
         ("selective_scan", "longer than a chunk", "error", "SIGSEGV"),
         ("selective_scan", "d_state 16", "error", "no such layout"),
-        ("cross_scan", "7 × 41", "timeout", "longer than 8 s, stopped"),
+        ("cross_scan", "7 × 41", "timeout", "stopped after 8 s"),
         ("ss2d", "square", "error", "CUDA error: an illegal memory access was encountered"),
         ("ss2d", "one pixel", "oom", "CUDA out of memory"),
         ("ss2d", "d_state 3", "oom", "std::bad_alloc' (SIGABRT)"),
         ("ss2d", "13 × 17, d_state 16", "error", "exit code 3"),
         ("norm_linear", "GELU, residual", "timeout", "longer than 8 s"),
-        ("norm_linear", None, "skipped", "the rest was not run, since it hung"),
+        ("norm_linear", None, "skipped", "remaining attempts not run, because an attempt hung"),
     ],
 )
 def test_what_happened_is_said(verified: Any, op: str, case: str | None, status: str, words: str) -> None:
@@ -110,7 +110,7 @@ def test_an_operation_whose_processes_are_lost_again_and_again_is_given_up(tmp_p
     found = rows(tmp_path, "verify")
     assert ended.returncode == 1
     assert [row["op"] for row in found] == ["ss2d"] * 5 + ["linear"]
-    assert found[4]["message"] == "the rest was not run, since 4 of its processes were lost"
+    assert found[4]["message"] == "remaining attempts not run, because 4 processes were lost"
     assert found[5]["passed"]
 
 
@@ -132,7 +132,7 @@ def test_a_bench_goes_on_after_every_fault(tmp_path: Path) -> None:
         ("linear", "2", "torch"): "timeout", ("linear", "", None): "skipped",
         ("depthwise_conv_silu", "2", "torch"): "ok", ("depthwise_conv_silu", "3", "torch"): "ok",
     }  # fmt: skip
-    assert "failed: its process ended with SIGSEGV" in ended.stdout
+    assert "failed: its process exited with SIGSEGV" in ended.stdout
     for row in found:
         assert row["device_name"]
         assert {"torch", "triton", "python", "commit", "driver", "gpu_clock_mean_mhz"} <= row.keys()
@@ -160,8 +160,8 @@ def test_rows_of_another_device_are_left_alone(stem: str, tmp_path: Path) -> Non
     options += ["--op", "linear"] if stem == "bench" else ["--backbones", "vmamba-t"]
     theirs = tmp_path / f"{stem}.json"
     for content, words in (
-        ('[{"device_name": "NVIDIA H100"}]', "is of NVIDIA H100, and this is"),
-        ('[{"median_s": 1.0}]', "does not say which device it is of"),
+        ('[{"device_name": "NVIDIA H100"}]', "is from NVIDIA H100, but this is"),
+        ('[{"median_s": 1.0}]', "does not record its device"),
     ):
         theirs.write_text(content)
         result = CliRunner().invoke(app, options)

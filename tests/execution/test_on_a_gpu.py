@@ -1,4 +1,4 @@
-"""What only a GPU shows: its clock, graphs, busy times, telemetry, memory, fused kernels, a second one."""
+"""Tests that need a GPU: clock, graphs, busy times, telemetry, memory, fused kernels, a second GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep on Ray's local cluster of two nodes, one of which is lost in the middle."""
+"""A sweep on a local Ray cluster of two nodes, one of which is lost during the sweep."""
 
 from __future__ import annotations
 

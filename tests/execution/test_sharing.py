@@ -1,4 +1,4 @@
-"""One LLM measurement for many backbones: which rows are shared, what is taken over, what the sums are."""
+"""Shared LLM measurements: which rows are shared, which columns are copied, and the sums."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_running_out_of_memory_says_what_lay_beside() -> None:
     own = row_of("vit-s @ 224", status=Status.OOM, message="out of memory")
     row, _ = complete(own, Samples(), row_of("vit-t @ 224"), Samples(), 10 * GIB)
     assert row.status is Status.OOM
-    assert row.message == "out of memory (beside 10 GiB of the LLM)"
+    assert row.message == "out of memory (with 10 GiB of the LLM resident)"
     assert row.llm_shared_from is None
 
 
@@ -149,7 +149,7 @@ def test_the_completed_row_is_the_sum_of_its_parts_and_says_whose() -> None:
     }
     assert whole.end_to_end_s == pytest.approx(0.46 + 1.01)
     said = "gpu_prefill_s drifted by +3%", "the GPU throttled"
-    assert whole.warnings == ("vision drifted", *(f"its LLM's cell: {words}" for words in said))
+    assert whole.warnings == ("vision drifted", *(f"shared LLM: {words}" for words in said))
     assert whole.disturbances == ()
 
 

@@ -143,7 +143,9 @@ def test_an_attention_backend_that_does_not_take_the_tensors_is_said_in_a_line(t
     math, cudnn = rows(tmp_path)
     assert math["status"] == "ok"
     assert cudnn["status"] == "error"
-    assert cudnn["message"].startswith("attention cudnn does not take this model's tensors in float32 on c")
+    assert cudnn["message"].startswith(
+        "attention cudnn does not support this model's tensors in float32 on c"
+    )
 
 
 @pytest.mark.slow
@@ -177,7 +179,7 @@ def test_a_size_that_one_backbone_cannot_take_is_a_skipped_row(small_run: SmallR
     _, found, _ = small_run
     (skipped,) = [row for row in found if row["status"] == "skipped"]
     assert (skipped["backbone"], skipped["resolution"]) == ("vit-t", "70")
-    assert "nearest that fits is 64 or 80" in skipped["message"]
+    assert "nearest accepted size is 64 or 80" in skipped["message"]
 
 
 def test_samples_are_kept_and_rows_are_their_means(small_run: SmallRun) -> None:
@@ -229,7 +231,7 @@ def test_a_memory_limit_makes_a_cpu_run_out_for_real(tmp_path: Path) -> None:
     found = {row["resolution"]: row for row in rows(tmp_path)}
     assert found["256"]["status"] == "ok"
     assert (found["2048"]["status"], found["2048"]["oom_stage"]) == ("oom", "vision")
-    assert found["4096"]["message"] == "out of memory at 2048 already"
+    assert found["4096"]["message"] == "already out of memory at 2048"
     assert "out of memory in vision" in ended.stdout
 
 

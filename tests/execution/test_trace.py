@@ -1,4 +1,4 @@
-"""Traces: stages and modules by name, operators by stage, and a real TensorBoard that shows them."""
+"""Traces: stages and modules by name, operators by stage, and display in TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backbones that fail in every way a cell can, for sweeps that must go on regardless."""
+"""Backbones that fail in every way a cell can, for sweeps that must continue."""
 
 from __future__ import annotations
 

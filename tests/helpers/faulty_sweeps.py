@@ -1,4 +1,4 @@
-"""Sweeps of the backbones in `faulty.py`, through the command line."""
+"""Sweeps of the backbones in `faulty.py` through the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe behind tests/golden: weights and inputs from names alone, and the summaries compared."""
+"""The recipe for tests/golden: weights and inputs generated from names, and summaries for comparison."""
 
 from __future__ import annotations
 

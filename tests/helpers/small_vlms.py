@@ -1,4 +1,4 @@
-"""Configurations of whole VLMs of several architectures, as small as they can be."""
+"""Minimal configurations of VLMs from transformers, of several architectures."""
 
 from __future__ import annotations
 

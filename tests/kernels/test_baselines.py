@@ -1,4 +1,4 @@
-"""Other implementations of SS2D, found on the path: right, or missing with a reason of one line."""
+"""Other implementations of SS2D found on the path: correct, or missing with a one-line reason."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_a_public_code_without_a_compiled_scan_is_told_from_one_with_it() -> Non
         scans(),
         scans(WITH_SELECTIVESCAN_OFLEX=False, WITH_SELECTIVESCAN_CORE=False, selective_scan_cuda_core=1),
     ):
-        assert "selective_scan_cuda_oflex or selective_scan_cuda on PYTHONPATH" in str(
+        assert "selective_scan_cuda_oflex or selective_scan_cuda to PYTHONPATH" in str(
             why_no_compiled_scan(found)
         )
 
@@ -228,7 +228,8 @@ def test_the_command_says_what_is_missing_and_times_the_rest(tmp_path: Path) -> 
     assert "mamba_ssm " in there
     assert "is not timed" not in there
     assert (
-        "mamba_ssm is not timed: no mamba_ssm here; put the folder that holds it on PYTHONPATH\n" in not_there
+        "mamba_ssm is not timed: mamba_ssm is not installed; add its parent folder to PYTHONPATH\n"
+        in not_there
     )
 
 

@@ -1,4 +1,4 @@
-"""The whole-encoder benchmark: its modes, what it skips and why, and its rows beside the paper's."""
+"""The encoder benchmark: modes, skipped modes with reasons, and rows compared with the paper."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_file_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "backbones.json").write_text('[{"backbone": "vmam')
     result = bench(tmp_path, "--resolution", "64", "--mode", "eager")
     assert isinstance(result.exception, UserError)
-    assert "name another --out" in str(result.exception)
+    assert "choose another --out" in str(result.exception)
     assert (tmp_path / "backbones.json").read_text() == '[{"backbone": "vmam'
 
 
@@ -225,7 +225,7 @@ def test_what_is_not_the_public_code_is_said(checkout: Path, tmp_path: Path) -> 
             CliRunner().invoke(app, arguments, catch_exceptions=False, standalone_mode=False)
         return str(error.value)
 
-    assert "no checkout" in refused("--backbones", "vmamba-t", "--public", str(tmp_path / "none"))
+    assert "is not a checkout" in refused("--backbones", "vmamba-t", "--public", str(tmp_path / "none"))
     assert "vmamba-t" in refused("--backbones", "vit-t", "--public", str(checkout))
     assert "--levels" in refused(
         "--backbones", "vmamba-t", "--public", str(checkout), "--levels", "through-tap"

@@ -1,4 +1,4 @@
-"""Launching again: what is kept, and what is asked anew, on a GPU that the CPU emulates."""
+"""Repeated launches: what is cached and what is computed again, on a GPU emulated by the CPU."""
 
 from __future__ import annotations
 

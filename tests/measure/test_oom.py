@@ -1,4 +1,4 @@
-"""What is running out of memory, and what only sounds like it."""
+"""Messages that mean out of memory, and messages that only resemble them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telemetry against a GPU that the test plays, and against a real load on this machine's processor."""
+"""Telemetry against a fake GPU, and against a real load on this machine's CPU."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_a_window_too_short_for_the_counter_has_no_energy() -> None:
     ("changes", "words"),
     [
         ({"throttled": ("power cap",)}, "throttled (power cap) 25% of the time"),
-        ({"clock_mhz": 1500}, "clock moved between 1500 and 1980 MHz"),
-        ({"other_processes": 1}, "another process was on the GPU"),
+        ({"clock_mhz": 1500}, "clock varied between 1500 and 1980 MHz"),
+        ({"other_processes": 1}, "another process was using the GPU"),
     ],
 )
 def test_what_would_spoil_a_number_is_flagged(changes: dict[str, object], words: str) -> None:

@@ -1,4 +1,4 @@
-"""The measuring loop against clocks that the test winds itself, and against torch's own timer."""
+"""The measuring loop against fake clocks and against torch's timer."""
 
 from __future__ import annotations
 

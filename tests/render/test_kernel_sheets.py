@@ -1,4 +1,4 @@
-"""Kept benchmark rows as tables: what stands beside what, and when the paper is a rival."""
+"""Tables of stored benchmark rows: their columns, and when they are compared with the paper."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_files_with_the_former_names_of_modes_are_read(tmp_path: Path) -> None:
     [
         (None, (), "no backbones.json or bench.json"),
         ([{"op": "ss2d"}], (), "rows of another kind"),
-        ({"op": "ss2d"}, (), "no list of rows"),
+        ({"op": "ss2d"}, (), "not a list of rows"),
         ([operation("x")], ("--format", "html"), "html"),
     ],
 )

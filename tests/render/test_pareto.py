@@ -1,4 +1,4 @@
-"""The drawn Pareto front."""
+"""The figure of the Pareto front."""
 
 from __future__ import annotations
 

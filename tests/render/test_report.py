@@ -1,4 +1,4 @@
-"""The report's pages: what they hold, that text is escaped, that nothing is loaded, and odd runs."""
+"""The report's pages: contents, escaping, no external resources, and unusual runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as a browser shows it: what a mouse does to it, and that it asks nothing of the network."""
+"""The report in a browser: mouse interaction, and no network requests."""
 
 from __future__ import annotations
 

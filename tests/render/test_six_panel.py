@@ -1,4 +1,4 @@
-"""The scaling figure, by what its artists say when they are drawn."""
+"""The scaling figure, checked through its artists after drawing."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ def test_drawing_leaves_no_global_state() -> None:
     [
         ({"width": "three-column"}, [cell()], "unknown figure width"),
         ({"reference": "kuo2025"}, [cell()], "kuo2026"),
-        ({}, [], "not a run's rows"),
+        ({}, [], "not rows of a run"),
     ],
 )
 def test_mistakes_are_one_clear_line(options: dict[str, Any], rows: list[Row], says: str) -> None:

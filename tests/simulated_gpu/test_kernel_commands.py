@@ -1,4 +1,4 @@
-"""`vlmprof kernels` from beginning to end in processes of its own; never results, which nothing computes."""
+"""`vlmprof kernels` from start to end in separate processes, without results, which are not computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The host's side of a GPU where there is none: launches, graphs, telemetry, memory; never results."""
+"""The host side of a GPU without a GPU: launches, graphs, telemetry, memory, but no results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripts for a lent GPU: what survives a kill, what they name, what they need to measure and report."""
+"""The GPU scripts: results after a kill, valid names, and what they need to measure and report."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_later_call_goes_on_from_the_archive_of_an_earlier_one(tmp_path: Path)
     assert {"h100/s10", "h100/s11", "h100/s12"} <= names_in(tmp_path / "out" / "h100.tgz")
     other = run({**machine(tmp_path, "NVIDIA L40S, 8.9"), "RESUME": str(archive)}, "n12")
     assert other.returncode == 2
-    assert "no archive of results on l40s" in other.stderr
+    assert "not an archive of results on l40s" in other.stderr
 
 
 def test_without_a_card_or_with_an_unknown_step_it_says_so(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_it_measures_from_the_bare_tree_without_what_only_reports_need_and_the_r
         environment, str(tmp_path / "out/cpu.tgz"), str(tmp_path / "reports"), script=SCRIPTS / "unpack.sh"
     )
     assert laid_out.returncode == 0, laid_out.stderr
-    assert "take them out" not in laid_out.stderr, laid_out.stdout
+    assert "remove them" not in laid_out.stderr, laid_out.stdout
     folder = tmp_path / "reports" / "cpu"
     page = (folder / "README.md").read_text()
     row = json.loads((folder / "encoders" / "backbones.json").read_text())[0]
@@ -254,8 +254,8 @@ def test_kernels_that_were_compiled_without_a_gpu_are_not_compiled_again(tmp_pat
 
     simulated = [sys.executable, str(ROOT / "tests/simulated_gpu/simulate.py"), "bash", str(RUN)]
     for cache, said in (
-        (tmp_path / "cache" / "sm_90.txz", "0 kernels compiled anew"),
-        (tmp_path / "none", f"{count} kernels compiled anew by the first command\n-- the shorter plan"),
+        (tmp_path / "cache" / "sm_90.txz", "\n0 kernels compiled by the first command"),
+        (tmp_path / "none", f"{count} kernels compiled by the first command\n-- the shorter plan"),
     ):
         given = {**environment, "CACHE": str(cache), "WORK": str(tmp_path / cache.name)}
         done = subprocess.run(simulated, env=given, capture_output=True, text=True, timeout=600, check=False)

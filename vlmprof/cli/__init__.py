@@ -1,4 +1,4 @@
-"""The command line: each command parses, calls and shows. Nothing heavy is imported before it is needed."""
+"""The command line: each command parses, calls and shows. Heavy modules are imported on first use."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from vlmprof.cli.stopping import Stopped, stoppable
 def main() -> None:
     """Run the `vlmprof` command line.
 
-    A user's mistake is one line on standard error and exit code 2. A signal that asks for an end is one line
-    and exit code 128 plus its number: 130 after Ctrl-C.
+    A user mistake prints one line to standard error and exits with code 2. A signal to stop prints one line
+    and exits with 128 plus its number: 130 after Ctrl-C.
     """
     from vlmprof.errors import UserError
 
@@ -37,8 +37,8 @@ def _run(words: list[str]) -> None:
 
 
 def _starting(words: list[str]) -> str | None:
-    """What to say until the command says more: its name. A sweep says nothing before it has begun, so that
-    a mistake is all there is to read."""
+    """Return the activity to show until the command sets one. A sweep shows none before it starts, so that
+    a usage error stands alone."""
     named = [word for word in words[:2] if word.isalpha()]
     if not named or named[0] == "sweep":
         return None

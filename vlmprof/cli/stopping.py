@@ -1,4 +1,4 @@
-"""A command that is interrupted, terminated or hung up on ends in one line, with what it made in order."""
+"""Clean exit of commands on SIGINT, SIGTERM and SIGHUP: one line, with all results in order."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up on
 
 
 class Stopped(BaseException):
-    """A signal, in the main thread. Handlers may add notes for the user, and must raise it again."""
+    """A signal to stop, raised in the main thread. Handlers may add notes and must re-raise it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(WORDS[signal.Signals(signum).name])
         self.exit_code = 128 + signum
 
     def line(self) -> str:
-        """What to print: what happened, and what the notes say."""
+        """Return the line to print: the signal, then the notes."""
         return "; ".join((str(self), *getattr(self, "__notes__", ())))
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """While open, the first signal that asks for an end raises `Stopped`; all later ones are ignored.
+    """Raise `Stopped` on the first signal to stop, and ignore all later ones, while the context is open.
 
     A signal that was ignored before stays ignored, as under `nohup`.
     """
@@ -33,7 +33,7 @@ def stoppable() -> Iterator[None]:
     heeded = [signum for signum in known if before[signum] != signal.SIG_IGN]
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        # an impatient second one must not cut the clean end short
+        # a second, impatient signal must not interrupt the clean-up
         while heeded:
             signal.signal(heeded.pop(), signal.SIG_IGN)
         raise Stopped(signum)

@@ -1,6 +1,6 @@
-"""What every fork server does: import libraries once, so that its forks start in milliseconds.
+"""Preloading for fork servers: they import libraries once, so that their forks start in milliseconds.
 
-Nothing may touch an accelerator or start threads here, for neither survives a fork.
+Code here must not touch an accelerator or start threads, because neither survives a fork.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ GROUP_SIGNALS = (signal.SIGINT, signal.SIGHUP) if hasattr(signal, "pthread_sigma
 
 
 def import_once(modules: Iterable[str]) -> None:
-    """Import `modules` and leave their objects out of all later garbage collections."""
-    # no collection goes over the libraries while they load: it takes a fifth of their time and finds nothing
+    """Import `modules` and exclude their objects from all later garbage collections."""
+    # no collections while the libraries load: they take a fifth of the time and find nothing
     gc.disable()
     for name in modules:
         importlib.import_module(name)
-    # a collection in a fork then copies none of their pages
+    # collections in a fork then do not copy their pages
     gc.freeze()
     gc.enable()
-    # frozen objects would be reported as leaks at exit by libraries that look for them
+    # libraries that check for leaks at exit would report frozen objects
     atexit.register(gc.unfreeze)
     for signum in GROUP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)

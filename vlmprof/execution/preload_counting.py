@@ -1,4 +1,4 @@
-"""Imported once by the fork server of commands that count costs."""
+"""Modules that the fork server of commands that count costs imports once."""
 
 from vlmprof.execution.fork_server import import_once
 

@@ -1,8 +1,8 @@
-"""Imported once by the fork server of the kernels' commands."""
+"""Modules that the fork server of the kernel commands imports once."""
 
 from vlmprof.execution.fork_server import import_once
 
-# torch's custom ops load the compiler's front end on their first call, which takes seconds
+# torch's custom ops load the compiler front end on their first call, which takes seconds
 import_once(
     (
         "torch",

@@ -1,4 +1,4 @@
-"""Telling that memory ran out, wherever it ran out."""
+"""Detection of out-of-memory errors from any library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _ENDS = r"(?=\s*$|\s*[.,:;!?()\]'\"`]|\s*\n| (?:trying|tried|while|when|at|on|in|during|for|to)\b)"
-"""What follows words that say so: not the `-mapped` of memory-mapped, nor the next word of a longer name."""
+"""What may follow such a phrase: not the `-mapped` of memory-mapped, nor the next word of a longer name."""
 SIGNS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -24,9 +24,9 @@ SIGNS = tuple(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, or one that it was raised `from`, says that memory ran out on device or host.
+    """Return whether an exception, or an exception it was raised `from`, reports out of memory.
 
-    One that was being handled when `error` was raised for another reason does not count.
+    An implicit `__context__` does not count.
     """
     seen: set[int] = set()
     current: BaseException | None = error
@@ -43,14 +43,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def says_out_of_memory(text: str) -> bool:
-    """Whether a message, or the last words of a process, say that memory ran out."""
+    """Return whether a message, or the last output of a process, reports out of memory."""
     return any(sign.search(text) for sign in SIGNS)
 
 
 def system_oom_kills() -> int | None:
-    """How many processes the kernel has killed for memory so far, here or in this control group.
+    """Return how many processes the kernel's OOM killer has ended so far, system-wide or in this cgroup.
 
-    None where the system does not say.
+    None if the system does not report it.
     """
     counts = []
     for source in (Path("/proc/vmstat"), _cgroup_events()):

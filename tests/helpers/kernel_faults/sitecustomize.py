@@ -1,6 +1,6 @@
 """Kernels that fail in every way, in each Python process that has this folder on its path.
 
-KERNEL_FAULTS is a JSON object from an operation, or `operation/case`, to one of the functions here.
+KERNEL_FAULTS is a JSON object that maps an operation, or `operation/case`, to a function in this file.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A GPU for Triton on the CPU: kernels are specialised, compiled and launched as for a real one, and their
-PTX is run on the bytes of the tensors."""
+"""A GPU for Triton, emulated on the CPU: kernels are specialized, compiled and launched as on a real one, and
+their PTX runs on the bytes of the tensors."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Programs of PTX on a CPU, in numpy: what a compiled kernel computes, without a GPU.
 
-All lanes of a program run in step, which is one of the orders that its barriers allow. Copies and products
-that run beside it are done when it waits for them, so that what overwrites their data too early shows. Only
-what the kernels use is there, after NVIDIA's PTX ISA (the fragments of `mma`, `ldmatrix` and `stmatrix` as
-its section on warp-level matrix instructions draws them). Branches must be taken by all lanes or by none.
-What is not known raises: nothing is guessed.
+All lanes of a program run in lockstep, which is one of the orders that its barriers allow. Asynchronous
+copies and products run when the program waits for them, so that premature overwrites of their data are
+detected. Only the instructions that the kernels use are implemented, after NVIDIA's PTX ISA (fragments of
+`mma`, `ldmatrix` and `stmatrix` as in its section on warp-level matrix instructions). Branches must be taken
+by all lanes or by none. Unknown instructions raise an error.
 """
 
 from __future__ import annotations

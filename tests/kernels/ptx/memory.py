@@ -1,4 +1,4 @@
-"""A byte-addressed memory for emulated kernels, in which a stray access is an error."""
+"""A byte-addressed memory for emulated kernels that raises on out-of-bounds accesses."""
 
 from __future__ import annotations
 

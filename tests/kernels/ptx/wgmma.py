@@ -1,8 +1,8 @@
-"""Products of four warps at once, `wgmma`, whose factors lie in shared memory under a descriptor.
+"""Matrix products of four warps, `wgmma`, with operands in shared memory given by descriptors.
 
 After NVIDIA's PTX ISA, sections "Asynchronous warpgroup level matrix instructions" and "Strides": a
-descriptor holds the address and the stride between groups of eight rows, both without their low 4 bits,
-and how the bytes of a row are exchanged with each other. Only factors whose rows run along k are known.
+descriptor contains the address and the stride between groups of eight rows, both without their low 4 bits,
+and the swizzle of the bytes of a row. Only operands whose rows run along k are supported.
 """
 
 from __future__ import annotations
