@@ -2,6 +2,8 @@
 
 import inspect
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +13,10 @@ from transformers.models.auto import modeling_auto
 from typer.testing import CliRunner
 
 from vlmprof.backbones import create_backbone, facts
+from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.cli.backbones import app
 from vlmprof.errors import UserError
-from vlmprof.plan import make_plan
+from vlmprof.plan import Cell, make_plan
 from vlmprof.spec import build_spec
 
 pytestmark = pytest.mark.slow
@@ -43,12 +46,12 @@ LARGEST_RUN_PX = 512 * 512
 """Larger images are encoded without data."""
 
 
-def model_class(model_type):
+def model_class(model_type: str) -> Any:
     name = next(mapping[model_type] for mapping in MAPPINGS if model_type in mapping)
     return getattr(transformers, name if isinstance(name, str) else name[0], None)
 
 
-def takes_images_alone(model_type):
+def takes_images_alone(model_type: str) -> bool:
     try:
         parameters = inspect.signature(model_class(model_type).forward).parameters
     except (AttributeError, ImportError, TypeError):
@@ -59,7 +62,7 @@ def takes_images_alone(model_type):
 ARCHITECTURES = [name for name in sorted({*MAPPINGS[0], *MAPPINGS[1]}) if takes_images_alone(name)]
 
 
-def small_config(model_type, folder):
+def small_config(model_type: str, folder: Path) -> str:
     config = CONFIG_MAPPING[model_type]()
     if isinstance(getattr(config, "depths", None), list | tuple):
         config.depths = [min(depth, 2) for depth in config.depths]
@@ -73,12 +76,12 @@ def small_config(model_type, folder):
     return f"hf:{folder}"
 
 
-def plan_of(name, size):
+def plan_of(name: str, size: tuple[int, int]) -> list[Cell]:
     axes = {"backbone": [name], "resolution": [f"{size[1]}x{size[0]}"], "llm": ["llama-23m"]}
     return make_plan(build_spec({}, axes, "test"))
 
 
-def sizes_of(known):
+def sizes_of(known: BackboneFacts) -> list[tuple[int, int]]:
     """A size that the facts accept, not square where that is allowed."""
     smallest = known.padded(96, 96)
     if known.fixed_size is not None or known.square:
@@ -86,13 +89,13 @@ def sizes_of(known):
     return [known.padded(smallest[0], smallest[0] + max(known.multiple, known.stride))]
 
 
-def test_there_are_as_many_as_there_should_be():
+def test_there_are_as_many_as_there_should_be() -> None:
     assert len(ARCHITECTURES) > 60
     assert {"swin", "resnet", "hiera", "yolos", "sam_vision_model"} <= {*ARCHITECTURES}
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_right_or_refused_in_one_line(model_type, tmp_path):
+def test_right_or_refused_in_one_line(model_type: str, tmp_path: Path) -> None:
     try:
         name = small_config(model_type, tmp_path)
     except Exception as problem:

@@ -1,17 +1,20 @@
 """Facts and outputs of encoders that only a configuration describes, against transformers' own classes."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
-from golden import golden_image
 from typer.testing import CliRunner
 
+from tests.helpers.encoders import wrapped
+from tests.helpers.golden import golden_image
 from vlmprof.backbones import create_backbone, facts
 from vlmprof.cli.backbones import app
 from vlmprof.errors import UserError
-from vlmprof.plan import make_plan
+from vlmprof.plan import Cell, make_plan
 from vlmprof.spec import build_spec
 
 SWIN = {"model_type": "swin", "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]}
@@ -22,7 +25,7 @@ RESNET = {
     "embedding_size": 16,
 }
 PLAIN = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-PYRAMIDS = {
+PYRAMIDS: dict[str, dict[str, Any]] = {
     "swin": SWIN,
     "swinv2": {**SWIN, "model_type": "swinv2", "image_size": 64},
     "resnet": RESNET,
@@ -38,12 +41,12 @@ PYRAMIDS = {
 NATIVE = {"hiera": (224, 224)}
 
 
-def named(tmp_path, config):
+def named(tmp_path: Path, config: dict[str, Any]) -> str:
     (tmp_path / "config.json").write_text(json.dumps(config))
     return f"hf:{tmp_path}"
 
 
-def plan_of(name, resolution, **axes):
+def plan_of(name: str, resolution: str, **axes: object) -> list[Cell]:
     return make_plan(
         build_spec({}, {"backbone": [name], "resolution": [resolution], "llm": ["llama-23m"], **axes}, "test")
     )
@@ -66,7 +69,9 @@ def plan_of(name, resolution, **axes):
     ],
     ids=lambda value: value.get("model_type") if isinstance(value, dict) else None,
 )
-def test_what_is_planned_and_shown_is_what_comes_out(tmp_path, config, tokens, d_model):
+def test_what_is_planned_and_shown_is_what_comes_out(
+    tmp_path: Path, config: dict[str, Any], tokens: int, d_model: int
+) -> None:
     name = named(tmp_path, config)
     (cell,) = plan_of(name, "112")
     assert cell.visual_tokens == tokens
@@ -78,14 +83,14 @@ def test_what_is_planned_and_shown_is_what_comes_out(tmp_path, config, tokens, d
 
 @pytest.mark.parametrize("level", [1, 2, 3, 4])
 @pytest.mark.parametrize("architecture", list(PYRAMIDS))
-def test_a_feature_level_is_transformers_own_stage(tmp_path, architecture, level):
+def test_a_feature_level_is_transformers_own_stage(tmp_path: Path, architecture: str, level: int) -> None:
     name = named(tmp_path, PYRAMIDS[architecture])
     size = NATIVE.get(architecture, (64, 96))
     known = facts(name, level)
     whole = create_backbone(name, level=level, levels="all", image_size=size)
     config = transformers.AutoConfig.from_pretrained(tmp_path, out_features=[f"stage{level}"])
     theirs = transformers.AutoBackbone.from_config(config).eval()
-    theirs.load_state_dict(whole.model.state_dict())
+    theirs.load_state_dict(wrapped(whole).state_dict())
     images = golden_image(*size)
     with torch.inference_mode():
         (expected,) = theirs(images).feature_maps
@@ -99,54 +104,53 @@ def test_a_feature_level_is_transformers_own_stage(tmp_path, architecture, level
     assert architecture in ("focalnet", "hiera") or fewer == (level < 4)
 
 
-def test_a_cut_pyramid_loads_the_weights_of_the_whole_one(tmp_path):
+def test_a_cut_pyramid_loads_the_weights_of_the_whole_one(tmp_path: Path) -> None:
     name = named(tmp_path, SWIN)
     whole = create_backbone(name, level=2, levels="all", seed=3)
-    torch.save(whole.model.state_dict(), tmp_path / "weights.pt")
+    torch.save(wrapped(whole).state_dict(), tmp_path / "weights.pt")
     cut = create_backbone(name, level=2, weights=str(tmp_path / "weights.pt"))
     images = golden_image(64, 64)
     torch.testing.assert_close(cut(images), whole(images))
 
 
-def test_tokens_between_others_are_the_images_own(tmp_path):
+def test_tokens_between_others_are_the_images_own(tmp_path: Path) -> None:
     config = {"model_type": "yolos", **PLAIN, "image_size": [64, 96], "num_detection_tokens": 7}
     name = named(tmp_path, config)
     encoder = create_backbone(name)
     images = golden_image(64, 96)
     with torch.inference_mode():
-        expected = encoder.model(images).last_hidden_state
+        expected = wrapped(encoder)(images).last_hidden_state
         assert expected.shape == (1, 1 + 24 + 7, 64)
         torch.testing.assert_close(encoder(images), expected[:, 1:25])
 
 
-def test_no_patch_is_dropped_and_they_stay_in_order(tmp_path):
+def test_no_patch_is_dropped_and_they_stay_in_order(tmp_path: Path) -> None:
     name = named(tmp_path, {"model_type": "vit_mae", **PLAIN, "image_size": 112, "patch_size": 14})
     encoder = create_backbone(name)
     images = golden_image(112, 112)
     with torch.inference_mode():
-        patches = encoder.model.embeddings.patch_embeddings(images)
-        kept, mask, order = encoder.model.embeddings(
-            images, noise=torch.arange(64)[None], interpolate_pos_encoding=False
-        )
-        placed = patches + encoder.model.embeddings.position_embeddings[:, 1:]
+        embed: Any = wrapped(encoder).get_submodule("embeddings")
+        patches = embed.patch_embeddings(images)
+        kept, mask, order = embed(images, noise=torch.arange(64)[None], interpolate_pos_encoding=False)
+        placed = patches + embed.position_embeddings[:, 1:]
     assert order.tolist() == [list(range(64))]
     assert not mask.any()
     torch.testing.assert_close(kept[:, 1:], placed)
     assert torch.equal(encoder(images), encoder(images))
 
 
-def test_a_tower_without_padding_gives_what_it_gives_with_a_full_mask(tmp_path):
+def test_a_tower_without_padding_gives_what_it_gives_with_a_full_mask(tmp_path: Path) -> None:
     config = {"model_type": "smolvlm_vision", **PLAIN, "image_size": 64, "patch_size": 16}
     encoder = create_backbone(named(tmp_path, config))
     images = golden_image(48, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(encoder(images), encoder.model(images).last_hidden_state)
+        torch.testing.assert_close(encoder(images), wrapped(encoder)(images).last_hidden_state)
 
 
-def test_an_encoder_of_one_size_says_so(tmp_path):
+def test_an_encoder_of_one_size_says_so(tmp_path: Path) -> None:
     name = named(tmp_path, PYRAMIDS["hiera"])
     assert facts(name).fixed_size == (224, 224)
-    with pytest.raises(UserError, match="the nearest that fits is 224"):
+    with pytest.raises(UserError, match="the nearest accepted size is 224"):
         plan_of(name, "256")
     assert plan_of(name, "200", fit="pad")[0].height_px == 224
     shown = CliRunner().invoke(app, ["show", name, "--resolution", "512"])
@@ -164,7 +168,9 @@ def test_an_encoder_of_one_size_says_so(tmp_path):
     ],
     ids=lambda value: value.get("model_type") if isinstance(value, dict) else None,
 )
-def test_what_cannot_be_is_refused_alike_in_one_line(tmp_path, config, said):
+def test_what_cannot_be_is_refused_alike_in_one_line(
+    tmp_path: Path, config: dict[str, Any], said: str
+) -> None:
     name = named(tmp_path, config)
     with pytest.raises(UserError, match=said) as planned:
         plan_of(name, "224")

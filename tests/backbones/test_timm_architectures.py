@@ -1,4 +1,4 @@
-"""Some models of every architecture file of timm, the smallest: right, or refused in one line by plan and show."""
+"""Models of every architecture file of timm: right, or refused in one line by plan and show alike."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from vlmprof.backbones import create_backbone, facts
 from vlmprof.cli.backbones import app
 from vlmprof.errors import UserError
-from vlmprof.plan import make_plan
+from vlmprof.plan import Cell, make_plan
 from vlmprof.spec import build_spec
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ TOO_LARGE = (
 PARTS = 8
 
 
-def spread():
+def spread() -> list[str]:
     names = []
     for file in timm.list_modules():
         small = [name for name in timm.list_models(module=file) if not any(w in name for w in TOO_LARGE)]
@@ -43,12 +43,12 @@ def spread():
 NAMES = spread()
 
 
-def plan_of(name, size):
+def plan_of(name: str, size: tuple[int, int]) -> list[Cell]:
     axes = {"backbone": [name], "resolution": [f"{size[1]}x{size[0]}"], "llm": ["llama-23m"]}
     return make_plan(build_spec({}, axes, "test"))
 
 
-def problem_with(model_name):
+def problem_with(model_name: str) -> str | None:
     """None for a model that is right or refused as it should be, else what is wrong."""
     name = f"timm:{model_name}"
     try:
@@ -68,12 +68,12 @@ def problem_with(model_name):
     return None if shape == promised else f"{name}: {shape} for {promised}"
 
 
-def test_there_are_two_hundred():
+def test_there_are_two_hundred() -> None:
     assert len(NAMES) >= 200
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_right_or_refused_in_one_line(part):
+def test_right_or_refused_in_one_line(part: int) -> None:
     wrong = []
     for name in NAMES[part::PARTS]:
         try:
@@ -87,7 +87,7 @@ def test_right_or_refused_in_one_line(part):
 @pytest.mark.parametrize(
     "model_name", ["resnet18", "swin_tiny_patch4_window7_224", "hiera_tiny_224", "samvit_base_patch16"]
 )
-def test_a_run_with_data_gives_what_is_promised(model_name):
+def test_a_run_with_data_gives_what_is_promised(model_name: str) -> None:
     known = facts(f"timm:{model_name}")
     size = known.padded(64, 64)
     tokens = create_backbone(known.name, image_size=size)(torch.ones(1, 3, *size))
@@ -95,6 +95,6 @@ def test_a_run_with_data_gives_what_is_promised(model_name):
 
 
 @pytest.mark.parametrize("model_name", ["pit_ti_224", "inception_v3"])
-def test_what_has_no_grid_is_refused(model_name):
+def test_what_has_no_grid_is_refused(model_name: str) -> None:
     with pytest.raises(UserError, match="image of"):
         facts(f"timm:{model_name}")
