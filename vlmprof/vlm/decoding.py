@@ -14,6 +14,7 @@ from torch import Tensor
 from vlmprof.vlm.llm_config import state_of
 from vlmprof.vlm.model import VLM
 
+
 @dataclass(frozen=True)
 class Context:
     """What decoding goes on from."""
