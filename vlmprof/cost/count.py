@@ -161,6 +161,7 @@ def _vision_costs(
     cost, tokens = count_call(
         vision, images, kernels=kernels, attention=_attention(workload), in_full=in_full
     )
+    known.check_output(tuple(tokens.shape), workload.batch_size, height, width)
     return cost, tokens, images.numel() * images.element_size()
 
 

@@ -6,7 +6,7 @@ embeddings ──prefill_cached──▶ Context ──decode_step──▶ Cont
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +23,8 @@ class Context:
     """The next token of each sequence, (batch, 1)."""
     state: Mapping[str, Any]
     """The cache under transformers' name for it."""
+    logits: Tensor | None = None
+    """Of the step that chose the token, (batch, 1, vocabulary); None after prefill, which may have many."""
 
     def state_bytes(self) -> int:
         """Bytes of all tensors in the state: for attention, the key–value cache."""
@@ -42,7 +44,8 @@ def prefill_cached(vlm: VLM, embeddings: Tensor) -> Context:
 
 def decode_step(vlm: VLM, context: Context) -> Context:
     """One further token, chosen greedily on the device."""
-    return _context(vlm.language(input_ids=context.token, use_cache=True, **context.state))
+    output = vlm.language(input_ids=context.token, use_cache=True, **context.state)
+    return replace(_context(output), logits=output.logits)
 
 
 def decode(vlm: VLM, context: Context, new_tokens: int) -> Context:

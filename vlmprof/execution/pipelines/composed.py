@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vlmprof.backbones.interface import Backbone
 from vlmprof.execution.modes import MODES
 from vlmprof.execution.pipelines.pipeline import Pipeline, image_source
 from vlmprof.measure.timeline import Stage
@@ -17,16 +18,16 @@ from vlmprof.vlm.llm import masks_traced_prefill
 from vlmprof.vlm.model import VLM, create_vlm
 from vlmprof.vlm.workload import Workload
 
-LEFT_EAGER = "before a decode stage prefill keeps a cache: both run eager, mode {mode} holds for the rest"
+LEFT_EAGER = "prefill and decode share a cache and run eager; mode {mode} applies to the other stages"
 
-MASKED = "compiled or captured, prefill attends by a mask of positions × positions before transformers 5.18"
+MASKED = "before transformers 5.18, compiled or captured prefill uses a positions × positions attention mask"
 
 
-NOT_FUSED = "{name} attends by transformers' {path} code: it has no scaled-dot-product path"
+NOT_FUSED = "{name} uses transformers' {path} attention: it does not support scaled-dot-product attention"
 
 
 def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Pipeline:
-    """Build the backbone, connector and LLM of a cell. Raises as `build_pipeline` does."""
+    """Build the backbone, connector and LLM of a cell. Raises the same errors as `build_pipeline`."""
     names = settings.stages
     vlm = create_vlm(Workload.of(axes, settings, *size), device)
     preprocess = image_source(axes, size, settings, device)
@@ -34,9 +35,9 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
     decodes = "decode" in names
     calls: dict[str, Callable[[Any], Any]] = {
         "preprocess": lambda _: preprocess(),
-        "vision": in_mode(vlm.encode_image),
+        "vision": _checked_once(in_mode(vlm.encode_image), vlm.vision, axes.batch_size, size),
         "connector": in_mode(vlm.project),
-        # a cache grows with each step, so what keeps one cannot be replayed from a graph
+        # the cache grows with each step, so stages that use it cannot be replayed from a graph
         "prefill": (lambda x: prefill_cached(vlm, x)) if decodes else in_mode(vlm.prefill),
         "decode": lambda context: decode(vlm, context, settings.new_tokens),
     }
@@ -56,7 +57,7 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
 
 
 def attention_run(axes: Axes, vlm: VLM) -> tuple[dict[str, str], list[str]]:
-    """What a row says of models that do not attend by scaled-dot-product kernels: backends, and warnings."""
+    """Return the backends and warnings of models without scaled-dot-product attention."""
     parts = {"vision": (axes.backbone, vlm.vision), "llm": (axes.llm, vlm.llm)}
     paths = {part: (name, attention_path(module)) for part, (name, module) in parts.items()}
     others = {part: (name, path) for part, (name, path) in paths.items() if path not in (None, SDPA)}
@@ -64,3 +65,20 @@ def attention_run(axes: Axes, vlm: VLM) -> tuple[dict[str, str], list[str]]:
         {f"{part}_attention": str(path) for part, (_, path) in others.items()},
         [NOT_FUSED.format(name=name, path=path) for name, path in others.values()],
     )
+
+
+def _checked_once(
+    encode: Callable[[Any], Any], vision: torch.nn.Module, batch_size: int, size: tuple[int, int]
+) -> Callable[[Any], Any]:
+    """Wrap `encode` to compare the shape of its first output with the facts of the backbone."""
+    if not isinstance(vision, Backbone):
+        return encode
+    unchecked = [vision.facts]
+
+    def encode_and_check(images: Any) -> Any:
+        tokens = encode(images)
+        if unchecked:
+            unchecked.pop().check_output(tuple(tokens.shape), batch_size, *size)
+        return tokens
+
+    return encode_and_check

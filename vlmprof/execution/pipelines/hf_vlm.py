@@ -1,4 +1,4 @@
-"""The pipeline of a VLM of transformers: its forward pass is one call, in which hooks mark the stages."""
+"""The pipeline of a VLM from transformers: its forward pass is one call, with hooks around the stages."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm
 def build_hf_vlm(
     name: str, axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device
 ) -> Pipeline:
-    """Build the VLM called `name`, and try whether it takes images of `size` (height, width) in pixels.
+    """Build the VLM `name`, and check that it accepts images of `size` (height, width) in pixels.
 
-    What its processor does after resizing (cutting patches, placing tokens) is part of `preprocess`.
-    Raises `UserError` for what cannot be built, and for a size that the model does not take.
+    The work of its processor after resizing (cutting patches, placing tokens) is part of `preprocess`.
+    Raises `UserError` if the model cannot be built or does not accept this size.
     """
     vlm = create_hf_vlm(
         name, device=device, dtype=getattr(torch, axes.dtype),
@@ -49,7 +49,7 @@ def _visual_tokens(vlm: HfVLM, name: str, images: torch.Tensor) -> int:
     try:
         with torch.inference_mode():
             return vlm.visual_tokens(images)
-    except Exception as problem:  # what a model raises for a size that it does not take is its own affair
+    except Exception as problem:  # models raise different errors for unsupported sizes
         if is_out_of_memory(problem):
             raise
         height, width = images.shape[2:]
@@ -57,11 +57,11 @@ def _visual_tokens(vlm: HfVLM, name: str, images: torch.Tensor) -> int:
         trained = getattr(vlm.model.config.vision_config, "image_size", None)
         sides = "x".join(map(str, trained)) if isinstance(trained, list | tuple) else trained
         made_for = f"; its configuration is for {sides}" if trained else ""
-        raise UserError(f"vlm {name!r} cannot take {width}x{height}{made_for} ({reason})") from problem
+        raise UserError(f"vlm {name!r} does not accept {width}x{height}{made_for} ({reason})") from problem
 
 
 class _Marked:
-    """A model whose hooks are registered once and call the marks of whoever runs it."""
+    """A model whose hooks are registered once and call the marks of the current caller."""
 
     def __init__(self, vlm: HfVLM) -> None:
         self._vlm = vlm
