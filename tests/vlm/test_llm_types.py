@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tiny_llms import tiny_config, write
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from tests.helpers.tiny_llms import tiny_config, write
 from vlmprof.cost.count import count
 from vlmprof.errors import UserError
 from vlmprof.plan import make_plan
