@@ -47,7 +47,6 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1},
-    "dots3_note": {"text_config": {"per_layer_config": {}, "head_dim": 24}},
     "gemma3n_text": {
         "num_kv_shared_layers": 0,
         "intermediate_size": 96,

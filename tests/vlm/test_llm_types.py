@@ -37,6 +37,8 @@ REFUSED = frozenset(
             "musicgen_melody",
         ),
         *("qwen4_exp", "qwen4_exp_text", "xmod"),
+        # its text part names layers that a small one lacks; `dots3_note_text` is the same decoder
+        "dots3_note",
     )
 )
 PREFILL_ALONE = frozenset(("openai-gpt", "recurrent_gemma", "blenderbot", "xlstm"))
