@@ -87,7 +87,7 @@ def test_any_causal_lm_from_a_config_file(tmp_path: Path) -> None:
         (None, "cannot read"),
         ("{", "is not JSON"),
         ("[]", "no model_type"),
-        ('{"model_type": "llama"}', "no hidden_size"),
+        ('{"model_type": "cpmant"}', "takes token ids"),
         (
             '{"model_type": "nonsense", "hidden_size": 8, "vocab_size": 8, "num_hidden_layers": 1}',
             "nonsense",

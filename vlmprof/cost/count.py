@@ -69,7 +69,9 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
         costs["connector"] = count_module(connector, tokens, kernels=kernels, in_full=in_full)
     if "prefill" in workload.stages:
         language_costs = _language_costs.__wrapped__ if in_full else _language_costs
-        costs |= language_costs(_from_embeddings(workload), tokens.shape[1], in_full)
+        # a configuration file may say something else the next time
+        content = repr(llm_catalog.facts(workload.llm))
+        costs |= language_costs(_from_embeddings(workload), content, tokens.shape[1], in_full)
     wanted: dict[str, StageCost] = {name: cost for name, cost in costs.items() if name in workload.stages}
     last = next(reversed(wanted.values()), None)
     kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if last and workload.outputs == "kept" else 0
@@ -170,10 +172,12 @@ def _encoder(workload: Workload) -> Backbone:
 
 
 @lru_cache(maxsize=256)
-def _language_costs(workload: Workload, visual_tokens: int, in_full: bool) -> dict[str, StageCost]:
+def _language_costs(
+    workload: Workload, content: str, visual_tokens: int, in_full: bool
+) -> dict[str, StageCost]:
     """`prefill` and, if there are new tokens, `decode`; backbones with as many visual tokens share them."""
     try:
-        return _counted_language(workload, visual_tokens, in_full)
+        return _counted_language(workload, content, visual_tokens, in_full)
     except UserError:
         raise
     except Exception as problem:  # what a model of transformers raises is its own affair
@@ -182,8 +186,10 @@ def _language_costs(workload: Workload, visual_tokens: int, in_full: bool) -> di
         ) from problem
 
 
-def _counted_language(workload: Workload, visual_tokens: int, in_full: bool) -> dict[str, StageCost]:
-    model = _language_model(workload.llm, workload.dtype)
+def _counted_language(
+    workload: Workload, content: str, visual_tokens: int, in_full: bool
+) -> dict[str, StageCost]:
+    model = _language_model(workload.llm, content, workload.dtype)
     attention = _attention(workload)
     prompt = torch.empty(workload.prompt_tokens, device=META, dtype=torch.long)
     vlm = VLM(nn.Identity(), nn.Identity(), model, prompt=prompt, logits=workload.logits)
@@ -216,7 +222,7 @@ def _counted_language(workload: Workload, visual_tokens: int, in_full: bool) -> 
 
 
 @lru_cache(maxsize=4)
-def _language_model(llm: str, dtype: Dtype) -> PreTrainedModel:
+def _language_model(llm: str, content: str, dtype: Dtype) -> PreTrainedModel:
     return build_llm(Workload("", llm, 0, 0, dtype=dtype), META)
 
 

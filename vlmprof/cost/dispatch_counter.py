@@ -24,7 +24,7 @@ from vlmprof.cost.liveness import LiveMemory, in_blocks, module_tensors
 from vlmprof.cost.packed_parameters import PackedParameters
 from vlmprof.cost.repeats import MOST_OUTCOMES, Call, known_outcomes, outcome
 from vlmprof.cost.scans import Kernels, is_project_op, project_op
-from vlmprof.cost.values import ReadsValues, assumed_values, is_read, together
+from vlmprof.cost.values import ReadsValuesError, assumed_values, is_read, together
 
 Attention = Literal["fused", "math"]
 
@@ -223,7 +223,7 @@ def count_call(
     loops = module in _LOOPS_OVER_EXPERTS
     try:
         counter, resident_bytes, output = counted(routes=loops)
-    except ReadsValues:
+    except ReadsValuesError:
         if loops:
             raise
         counter, resident_bytes, output = counted(routes=True)

@@ -1,8 +1,8 @@
 """FLOPs, bytes and special functions of each operation that torch dispatches, from its shapes alone.
 
 What has a formula of its own is registered under its operator; everything else is taken to be elementwise,
-one FLOP per element of the larger side, and says so where torch does not. Operations that only view or allocate
-cost nothing.
+one FLOP per element of the larger side, and says so where torch does not. Operations that only view or
+allocate cost nothing.
 """
 
 from __future__ import annotations
@@ -57,22 +57,24 @@ COPIES = frozenset(
 """Operations that move or make values without computing any."""
 
 ONE_PASS = frozenset((
-    *("sum", "mean", "amax", "amin", "aminmax", "max", "min", "argmax", "argmin", "any", "all", "_is_all_true"),
-    *("prod", "norm", "linalg_vector_norm", "var", "std", "var_mean", "std_mean", "logsumexp", "histc"),
-    *("bincount", "count_nonzero", "equal", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "diff"),
-    *("_log_softmax", "_fused_dropout", "native_dropout", "log_sigmoid_forward", "polar", "floor_divide"),
-    *("sort", "topk", "argsort", "searchsorted", "bucketize", "isin", "nonzero", "_unique2", "tril", "triu"),
-    *("index_add", "index_put", "_unsafe_index", "_index_put_impl", "scatter", "scatter_add", "scatter_reduce"),
-    *("index_copy", "index_fill", "masked_select", "masked_scatter", "take", "repeat_interleave", "detach"),
-    *("uniform", "normal", "random", "bernoulli", "exponential", "rand", "randn", "randint", "randperm"),
-    *("linspace", "logspace", "eye", "one_hot", "tril_indices", "triu_indices", "copy", "set", "resize"),
-    *("avg_pool2d", "avg_pool1d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d"),
-    *("adaptive_max_pool2d", "max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool1d"),
-    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d"),
-    *("upsample_linear1d", "upsample_trilinear3d", "_upsample_bilinear2d_aa", "grid_sampler_2d"),
-    *("replication_pad1d", "replication_pad2d", "reflection_pad1d", "channel_shuffle", "native_channel_shuffle"),
-    *("view_as_complex", "view_as_real", "complex", "real", "imag", "alias_copy", "split_with_sizes_copy"),
-    *("_conj_physical", "_assert_async", "_assert_tensor_metadata", "_functional_assert_async"),
+    "sum", "mean", "amax", "amin", "aminmax", "max", "min", "argmax", "argmin", "any", "all",
+    "_is_all_true", "prod", "norm", "linalg_vector_norm", "var", "std", "var_mean", "std_mean",
+    "logsumexp", "histc", "bincount", "count_nonzero", "equal", "cumsum", "cumprod", "cummax",
+    "cummin", "logcumsumexp", "_log_softmax", "_fused_dropout", "native_dropout",
+    "log_sigmoid_forward", "polar", "floor_divide", "sort", "topk", "argsort", "searchsorted",
+    "bucketize", "isin", "nonzero", "_unique2", "tril", "triu", "index_add", "index_put",
+    "_unsafe_index", "_index_put_impl", "scatter", "scatter_add", "scatter_reduce", "index_copy",
+    "index_fill", "masked_select", "masked_scatter", "take", "detach", "repeat_interleave",
+    "uniform", "normal", "random", "bernoulli", "exponential", "rand", "randn", "randint",
+    "randperm", "linspace", "logspace", "eye", "one_hot", "tril_indices", "triu_indices", "copy",
+    "set", "resize", "avg_pool2d", "avg_pool1d", "avg_pool3d", "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d", "adaptive_max_pool2d", "max_pool2d_with_indices",
+    "max_pool3d_with_indices", "max_pool1d", "upsample_nearest1d", "upsample_nearest2d",
+    "upsample_nearest3d", "_upsample_nearest_exact2d", "upsample_linear1d", "upsample_trilinear3d",
+    "_upsample_bilinear2d_aa", "grid_sampler_2d", "replication_pad1d", "replication_pad2d",
+    "reflection_pad1d", "channel_shuffle", "native_channel_shuffle", "view_as_complex",
+    "view_as_real", "complex", "real", "imag", "alias_copy", "split_with_sizes_copy",
+    "_conj_physical", "_assert_async", "_assert_tensor_metadata", "_functional_assert_async",
 ))  # fmt: skip
 """Operations that read each element once, or nearly, and do a few FLOPs with it, though torch does not call
 them pointwise."""

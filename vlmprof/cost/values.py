@@ -1,8 +1,8 @@
 """What a model asks of the values of its tensors, where they have none.
 
 Yes or no is assumed. A loop over the experts that were chosen, as models without a grouped product have it,
-needs to know which: the choices are then made on the host, as `vlmprof.cost.experts` says, and what follows from
-them is computed there for as long as it meets no tensor without data.
+needs to know which: the choices are then made on the host, as `vlmprof.cost.experts` says, and what follows
+from them is computed there for as long as it meets no tensor without data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GATHER = aten.index.Tensor
 _SIZED_BY_VALUES = (aten.nonzero.default, aten.masked_select.default, aten._unique2.default)
 
 
-class ReadsValues(UserError):
+class ReadsValuesError(UserError):
     """A model asks for values that decide what it does next."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ def is_read(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
 
 
 def assumed_values(func: Any, asked: Tensor, routings: Sequence[Routing]) -> bool | Tensor:
-    """What is assumed of values that are not there. Raises `ReadsValues` where nothing is.
+    """What is assumed of values that are not there. Raises `ReadsValuesError` where nothing is.
 
     transformers asks `(positions == 0).all()` and `mask.all()` to find that no mask is needed, which is so
     for one unpadded sequence. JetMoE asks how many tokens each expert has.
@@ -57,7 +57,7 @@ def assumed_values(func: Any, asked: Tensor, routings: Sequence[Routing]) -> boo
         and not asked.is_floating_point()
     ):
         return routings[-1].tokens_per_expert().to(asked.dtype)
-    raise ReadsValues
+    raise ReadsValuesError
 
 
 def together(

@@ -1,4 +1,4 @@
-"""Which attention transformers chose for a model: one kernel of scaled dot products, or its own eager code."""
+"""Which attention transformers chose for a model: scaled-dot-product kernels, or its own eager code."""
 
 from __future__ import annotations
 
