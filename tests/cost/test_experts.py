@@ -120,8 +120,10 @@ def costs(folder: Path, name: str, tokens: int, dtype: Any = "bfloat16", **more:
     """Counted `prefill` and a `decode` of one token of a small model, after 16 tokens of the image."""
     config = {"model_type": name, **ARCHITECTURES[name].config, **more}
     (folder / "config.json").write_text(json.dumps(config))
-    stages = ("vision", "connector", "prefill", "decode")
-    asked = Workload("vit-t", str(folder), 64, 64, dtype=dtype, prompt_tokens=tokens - 16, stages=stages)
+    asked = Workload(
+        "vit-t", str(folder), 64, 64, dtype=dtype, prompt_tokens=tokens - 16,
+        stages=("vision", "connector", "prefill", "decode"),
+    )  # fmt: skip
     return dict(count(asked).stages)
 
 
