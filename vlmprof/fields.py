@@ -24,6 +24,8 @@ from vlmprof.settings import (
     Mode,
     Order,
     Outputs,
+    Processor,
+    ProcessorBackend,
     Sampling,
     Stage,
 )
@@ -189,6 +191,10 @@ SETTINGS: dict[str, Field] = {
         Field("fit", "How an image is brought to the resolution: resize, letterbox (its aspect kept) or pad "
               "(resized, then padded to the next size that the backbone takes).",
               _choice(Fit), "resize"),
+        Field("processor", "Of a vlm: own, which tiles, pads and packs photos of the resolution; or one-piece, "
+              "images of the resolution as they are.", _choice(Processor), "own"),
+        Field("processor_backend", "Of a vlm: pil, torchvision, or auto for torchvision where installed.",
+              _choice(ProcessorBackend), "auto"),
         Field("device", "auto, cpu, cuda, or another accelerator torch knows.", _text, "auto"),
         Field("memory_limit", "Behave like a device with this much memory, such as 24GiB.",
               _optional(parse_bytes), unit="bytes"),

@@ -112,7 +112,8 @@ def test_every_geometry_of_the_study_is_taken_with_padding(backbone):
 def whole(folder, resolution, **config):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    return make_plan(build_spec({"axes": {"vlm": f"hf:{folder}", "resolution": resolution}}, {}, "test"))
+    axes = {"vlm": f"hf:{folder}", "resolution": resolution}
+    return make_plan(build_spec({"axes": axes, "fixed": {"processor": "one-piece"}}, {}, "test"))
 
 
 def test_a_whole_vlm_stands_on_the_axes_of_its_parts(tmp_path):

@@ -30,6 +30,10 @@ class Pipeline:
     """The implementation chosen for each replaceable part, such as `{"ss2d": "torch"}`."""
     visual_tokens: int | None = None
     """Where only the built model has the number."""
+    encoder_tokens: int | None = None
+    tiles: int | None = None
+    encoder_size: tuple[int, int] | None = None
+    """What a VLM's own processor and its encoder make of an image; (height, width) in pixels of a tile."""
     warnings: tuple[str, ...] = ()
     """What differs from the cell's axes."""
 
