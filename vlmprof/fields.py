@@ -191,7 +191,7 @@ SETTINGS: dict[str, Field] = {
         Field("fit", "How an image is brought to the resolution: resize, letterbox (its aspect kept) or pad "
               "(resized, then padded to the next size that the backbone takes).",
               _choice(Fit), "resize"),
-        Field("processor", "Of a vlm: own, which tiles, pads and packs photos of the resolution; or one-piece, "
+        Field("processor", "Of a vlm: own, which tiles, pads and packs photos of the resolution; one-piece, "
               "images of the resolution as they are.", _choice(Processor), "own"),
         Field("processor_backend", "Of a vlm: pil, torchvision, or auto for torchvision where installed.",
               _choice(ProcessorBackend), "auto"),

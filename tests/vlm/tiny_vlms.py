@@ -130,6 +130,8 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "hunyuan_vl": {"text_config.head_dim": 32},
     "idefics3": {"vision_config.image_size": 256},
     "smolvlm": {"vision_config.image_size": 256},
+    "minicpm_ocr": {"image_token_id": 1000}, "minicpmv4_6": {"image_token_id": 1000},
+    "minicpmv4_7": {"image_token_id": 1000},
     "kimi_k25": {"projection_hidden_size": 64},
     "llama4": {"vision_config.projector_input_dim": 256, "vision_config.projector_output_dim": 256,
                "vision_config.intermediate_size": 256, "vision_config.vision_output_dim": 256},

@@ -47,7 +47,7 @@ class Architecture:
     repeated: int = 1
     """How often the placeholder stands in the text, where the processor does not expand it."""
     image_id: str = "image_token"
-    """Whose id counts as a visual token."""
+    """Whose id counts as a visual token; empty where the language model attends to the image by itself."""
     language: str | None = None
     """The path of the language model, where `get_decoder` gives another."""
     completed: Callable[[dict[str, Any], Any], dict[str, Any]] = _as_made
@@ -152,6 +152,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "florence2": Architecture(
         placeholder="",
+        language="model.language_model",
         image_arguments={"size": lambda _: _square(768), "crop_size": lambda _: _square(768)},
         image_attributes={"image_seq_length": lambda _: (768 // DAVIT_STRIDE) ** 2 + 1},
     ),
@@ -180,6 +181,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma3": GEMMA3,
     "t5gemma2": GEMMA3,
     "shieldgemma2": replace(GEMMA3, processor="Gemma3Processor"),
+    "mllama": Architecture(image_id=""),
     "perception_lm": Architecture(processor_arguments={"patch_size": _timm_patch}),
     "llava": LLAVA,
     "llava_next": LLAVA,

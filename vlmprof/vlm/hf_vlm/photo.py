@@ -76,6 +76,8 @@ class PhotoInputs:
 
     def _image_id(self) -> int | None:
         """The id of a placeholder: the configuration's, or else the processor's."""
+        if not self._known.image_id:
+            return None
         number = token_id(self._config, self._known.image_id)
         return number if number is not None else getattr(self._own.processor, "image_token_id", None)
 
