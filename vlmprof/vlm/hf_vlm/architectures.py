@@ -13,6 +13,25 @@ def _as_made(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
     return inputs
 
 
+def _with_decoder(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
+    """With the token that a decoder beside an encoder starts from."""
+    return {**inputs, "decoder_input_ids": inputs["input_ids"].new_zeros(inputs["input_ids"].shape[0], 1)}
+
+
+def _left_alone(model: Any) -> None:
+    pass
+
+
+def _with_image_outputs(model: Any) -> None:
+    """5.24 asks the output of Llama 4's language model for image outputs, which it does not have."""
+
+    def add(module: Any, given: Any, output: Any) -> None:
+        if not hasattr(output, "image_outputs"):
+            output.image_outputs = None
+
+    model.language_model.register_forward_hook(add)
+
+
 def _nothing() -> None:
     pass
 
@@ -42,8 +61,8 @@ class Architecture:
     """What the processor returns and the forward pass does not take."""
     nested: bool = False
     """Whether images are one list per text."""
-    forward_arguments: Mapping[str, Any] = field(default_factory=dict)
-    """What the forward pass is called with besides."""
+    mend: Callable[[Any], None] = _left_alone
+    """Called with the model once it is built."""
     repeated: int = 1
     """How often the placeholder stands in the text, where the processor does not expand it."""
     image_id: str = "image_token"
@@ -152,7 +171,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "florence2": Architecture(
         placeholder="",
-        language="model.language_model",
+        language="model.language_model.encoder",
         image_arguments={"size": lambda _: _square(768), "crop_size": lambda _: _square(768)},
         image_attributes={"image_seq_length": lambda _: (768 // DAVIT_STRIDE) ** 2 + 1},
     ),
@@ -174,12 +193,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "cohere_compass": Architecture(
         unnamed=("image_token", "video_token", "vision_start_token", "vision_end_token")
     ),
-    # with a dictionary, 5.24 asks its text model for image outputs
     "llama4": Architecture(
-        words={"<|patch|>": "image_token_index", "<|image|>": 92}, forward_arguments={"return_dict": False}
+        words={"<|patch|>": "image_token_index", "<|image|>": 92}, mend=_with_image_outputs
     ),
     "gemma3": GEMMA3,
-    "t5gemma2": GEMMA3,
+    "t5gemma2": replace(GEMMA3, language="model.encoder.text_model", completed=_with_decoder),
     "shieldgemma2": replace(GEMMA3, processor="Gemma3Processor"),
     "mllama": Architecture(image_id=""),
     "perception_lm": Architecture(processor_arguments={"patch_size": _timm_patch}),

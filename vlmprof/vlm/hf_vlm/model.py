@@ -38,8 +38,8 @@ class HfVLM:
         self.prompt = prompt
         self.logits = logits
         self._visual_tokens: dict[tuple[int, ...], int] = {}
-        known = architecture(model.config.model_type)
-        self._asked: dict[str, Any] = {"use_cache": False, **known.forward_arguments}
+        architecture(model.config.model_type).mend(model)
+        self._asked: dict[str, Any] = {"use_cache": False}
         if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
             self._asked["logits_to_keep"] = 1 if logits == "last" else 0
 

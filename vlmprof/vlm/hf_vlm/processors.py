@@ -254,6 +254,8 @@ def _setting(parameter: str, config: Any) -> Any:
 
 def _holders(config: Any) -> Iterator[Any]:
     yield config
+    if getattr(config, "encoder", None) is not None:
+        yield config.encoder
     if (vision := vision_config(config)) is not None:
         yield vision
 
