@@ -1,6 +1,6 @@
-"""Triton kernels for the SS2D block of VMamba, with plain and vectorised PyTorch beside them. Inference only.
+"""Triton kernels for the SS2D block of VMamba, with plain and vectorized PyTorch versions. Inference only.
 
-Each operation takes a `backend`: "reference", "torch", "triton", or "auto" for the fastest that runs.
+Each operation has a `backend` argument: "reference", "torch", "triton", or "auto" for the fastest available.
 """
 
 from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear

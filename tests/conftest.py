@@ -1,8 +1,9 @@
-"""Tests that need a GPU run first where there is one, and say why they are skipped where there is none."""
+"""Run tests that need a GPU first, or skip them with a reason if there is no GPU."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
 
@@ -25,10 +26,22 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if several and free and not config.option.usepdb and not has_gpu():
         config.option.numprocesses = min(os.cpu_count() or 1, 4)
         config.option.dist = "loadfile"
+        # `_longest_first` has ordered the files; pytest-xdist would by their numbers of tests alone
+        config.option.loadscopereorder = False
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _longest_first(items: list[pytest.Item]) -> None:
+    """Order files by their slow tests, then by all of theirs, so that no long one is left for the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    every = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-slow[item.path], -every[item.path]))
+
+
+@pytest.hookimpl(trylast=True)  # once those that are not asked for have gone
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        _longest_first(items)
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not on_gpu:
         return

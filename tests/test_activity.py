@@ -1,4 +1,4 @@
-"""What commands say on standard error while they work, and that nothing of it reaches standard output."""
+"""Activity messages on standard error while commands work, with none on standard output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from synthetic_runs import samples, sweep, write_run
+
+from tests.helpers.synthetic_runs import samples, sweep, write_run
 
 IMPATIENT = """
 import sys, time
@@ -48,14 +49,26 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+ESTIMATE = ("estimate", "quick", "--backbone", "vit-t", "--gpu", "l4")
+
+
+@pytest.fixture(scope="module")
+def estimated(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    return impatiently(tmp_path_factory.mktemp("estimated"), *ESTIMATE)
+
+
+@pytest.mark.slow
+def test_an_estimate_says_what_it_loads_and_counts(estimated: subprocess.CompletedProcess[str]) -> None:
+    for what in ("loading torch", "counting vit-t @ 224"):
+        assert what in estimated.stderr
+        assert what not in estimated.stdout
+    assert estimated.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (
-            ["estimate", "quick", "--backbone", "vit-t", "--gpu", "l4"],
-            ["loading torch", "counting vit-t @ 224"],
-        ),
         (["plan", "kuo2026-fig4"], ["vlmprof plan: running"]),
         (["compare", "one", "two"], ["vlmprof compare: running", "reading the runs"]),
         (["recommend", "one", "--max-memory", "24GiB"], ["vlmprof recommend: running"]),
@@ -79,12 +92,10 @@ def test_a_command_says_what_it_does_and_only_on_standard_error(
 
 
 @pytest.mark.slow
-def test_what_is_piped_is_the_same_whether_it_took_long_or_not(tmp_path: Path) -> None:
-    words = ["estimate", "quick", "--backbone", "vit-t", "--gpu", "l4"]
-    assert (
-        impatiently(tmp_path, *words).stdout
-        == ran([sys.executable, "-m", "vlmprof", *words], tmp_path).stdout
-    )
+def test_what_is_piped_is_the_same_whether_it_took_long_or_not(
+    estimated: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    assert estimated.stdout == ran([sys.executable, "-m", "vlmprof", *ESTIMATE], tmp_path).stdout
 
 
 def test_quick_work_stays_silent() -> None:

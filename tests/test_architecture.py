@@ -1,4 +1,4 @@
-"""Who may import whom, read from the imports themselves (the house rules of the package)."""
+"""The import rules of the package, checked by reading its imports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from setuptools import find_packages
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "vlmprof").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 NO_TORCH = ("torch", "triton", "transformers", "timm")
 LIGHT = (
@@ -97,26 +97,26 @@ def circles(graph: dict[str, set[str]]) -> list[set[str]]:
     return found
 
 
-def test_circles_are_found():
+def test_circles_are_found() -> None:
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"e"}, "e": {"f"}, "f": {"d", "a"}, "g": {"g"}}
     assert circles(graph) == [{"b", "c"}, {"d", "e", "f"}, {"g"}]
     assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_no_module_imports_itself_by_way_of_others():
+def test_no_module_imports_itself_by_way_of_others() -> None:
     graph = {module_name(path): every_import(path) for path in FILES}
     assert len(graph) > 100
     assert circles(graph) == []
 
 
-def test_the_light_modules_load_no_torch_even_indirectly():
+def test_the_light_modules_load_no_torch_even_indirectly() -> None:
     for module in (*LIGHT, "vlmprof.backbones.catalog", "vlmprof.vlm.llm_catalog", "vlmprof.cli.app"):
         code = f"import sys, {module}; print([m for m in {(*NO_TORCH, 'scipy')} if m in sys.modules])"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]", module
 
 
-def test_kernels_know_torch_and_triton_and_nothing_else_of_the_project():
+def test_kernels_know_torch_and_triton_and_nothing_else_of_the_project() -> None:
     others = [
         module_name(path)
         for path in files_of("vlmprof.kernels")
@@ -125,7 +125,7 @@ def test_kernels_know_torch_and_triton_and_nothing_else_of_the_project():
     assert others == []
 
 
-def test_operations_use_no_tool_and_what_they_share_knows_neither():
+def test_operations_use_no_tool_and_what_they_share_knows_neither() -> None:
     common, tools = "vlmprof.kernels.common", "vlmprof.kernels.tools"
     operations = [f"vlmprof.kernels.{name}" for name in ("ss2d", "selective_scan", "cross_scan", "block")]
     assert violations([*files_of(*operations), ROOT / "kernels" / "__init__.py"], tools) == {}
@@ -134,20 +134,20 @@ def test_operations_use_no_tool_and_what_they_share_knows_neither():
     assert rooms | {"vlmprof.kernels"} == {module_name(path) for path in files_of("vlmprof.kernels")}
 
 
-def test_models_use_kernels_and_not_what_measures_them():
+def test_models_use_kernels_and_not_what_measures_them() -> None:
     models = files_of("vlmprof.backbones", "vlmprof.vlm")
     forbidden = ("measure", "execution", "store", "analysis", "render", "cli")
     assert violations(models, *(f"vlmprof.{name}" for name in forbidden)) == {}
 
 
-def test_measurement_knows_no_model():
+def test_measurement_knows_no_model() -> None:
     allowed = ("vlmprof.measure", "vlmprof.errors")
     known = {module_name(path): uses(imports(path, True), "vlmprof") for path in files_of("vlmprof.measure")}
     beyond = {name: found - uses(found, *allowed) for name, found in known.items()}
     assert {name: found for name, found in beyond.items() if found} == {}
 
 
-def test_execution_goes_from_the_sweep_down_to_the_cell():
+def test_execution_goes_from_the_sweep_down_to_the_cell() -> None:
     """The sweep over launchers over supervisors over processes; what runs in a cell's process knows none."""
     execution = "vlmprof.execution"
     drivers = [f"{execution}.{name}" for name in ("sweep", "frontier", "launchers", "supervisor", "machine")]
@@ -158,12 +158,12 @@ def test_execution_goes_from_the_sweep_down_to_the_cell():
     assert violations(files_of(*drivers), *inside) == {}
 
 
-def test_analysis_and_render_load_no_torch():
+def test_analysis_and_render_load_no_torch() -> None:
     paths = files_of("vlmprof.analysis", "vlmprof.render")
     assert violations(paths, *NO_TORCH, "vlmprof.kernels", "vlmprof.vlm.model", "vlmprof.execution") == {}
 
 
-def test_only_execution_sees_both_models_and_measurement():
+def test_only_execution_sees_both_models_and_measurement() -> None:
     both = [
         module_name(path)
         for path in FILES
@@ -173,27 +173,27 @@ def test_only_execution_sees_both_models_and_measurement():
     assert [name for name in both if not name.startswith(("vlmprof.execution", "vlmprof.cli"))] == []
 
 
-def test_nobody_imports_the_command_line():
+def test_nobody_imports_the_command_line() -> None:
     rest = [path for path in FILES if not uses({module_name(path)}, "vlmprof.cli", "vlmprof.__main__")]
     assert violations(rest, "vlmprof.cli") == {}
 
 
-def test_kernels_are_never_imported_by_their_bare_name():
+def test_kernels_are_never_imported_by_their_bare_name() -> None:
     everything = FILES + sorted((ROOT / "tests").rglob("*.py"))
     assert violations(everything, "kernels", "sweeps") == {}
 
 
-def test_the_command_line_imports_nothing_heavy_at_the_top():
+def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
     heavy = (*NO_TORCH, "pandas", "matplotlib", "numpy", "scipy")
     assert violations(files_of("vlmprof.cli"), *heavy, everywhere=False) == {}
 
 
-def test_every_package_is_installed():
+def test_every_package_is_installed() -> None:
     found = find_packages(str(ROOT), include=["vlmprof*"])
     present = {module_name(path) for path in FILES if path.name == "__init__.py"} | {"vlmprof.sweeps"}
     assert present - set(found) == set()
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_a_file_can_be_read_in_one_sitting(path):
+def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 350

@@ -1,4 +1,4 @@
-"""The `>>>` examples of the entry points that a notebook uses, run where there are two small runs."""
+"""The `>>>` examples of the notebook entry points, run in a folder with two small runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import importlib
 from pathlib import Path
 
 import pytest
-from synthetic_runs import samples, sweep, write_run
+
+from tests.helpers.synthetic_runs import samples, sweep, write_run
 
 
 @pytest.mark.parametrize("module", ["vlmprof", "vlmprof.notebook", "vlmprof.analysis.compare"])

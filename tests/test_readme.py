@@ -1,6 +1,6 @@
-"""What the README tells a reader to type, typed: every command and every example, with smaller models.
+"""Every command and every example in the README, run with smaller models.
 
-The two commands of its first section set an environment up from nothing; `.ci/run` types those.
+The two commands of its first section set up an environment; `.ci/run` runs those.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
-from synthetic_runs import samples, sweep, write_run
+
+from tests.helpers.synthetic_runs import samples, sweep, write_run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

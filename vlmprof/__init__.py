@@ -1,4 +1,4 @@
-"""vlmprof: what a vision encoder costs inside a vision-language model."""
+"""Efficiency profiling of vision encoders inside vision–language models."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "load"]
 
-# silent, unless the program that imports this shows what `vlmprof` logs
+# silent unless the importing program configures the `vlmprof` logger
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def load(run: Path | str) -> Run:
-    """A run folder for a notebook: `.frame`, `.samples`, `.plot()`, `.report()`. Imports pandas.
+    """Load a run folder: `.frame`, `.samples`, `.plot()` and `.report()`. Imports pandas.
 
-    Raises `vlmprof.errors.UserError` when it is none or has no rows yet.
+    Raises `vlmprof.errors.UserError` if `run` is not a run folder or has no rows yet.
 
     >>> import vlmprof
     >>> run = vlmprof.load("runs/mine")

@@ -1,13 +1,13 @@
-"""What a command is doing, said on standard error while it says nothing else.
+"""Activity messages on standard error while a command prints nothing else.
 
     with narrated("vlmprof estimate: running"):
         say("loading torch")
         ...
         say("counting vit-t @ 224")
 
-Short work stays silent. On a terminal one line is rewritten every second and makes way for whatever the
-command prints; in a file or a pipe each activity gets a line, at most every few seconds. Nothing of it ever
-goes to standard output.
+Short commands stay silent. On a terminal, one line is updated every second and erased before the command
+prints anything. In a file or a pipe, each activity gets a line, at most every few seconds. Nothing is written
+to standard output.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 PATIENCE_S = 1.0
-"""So long nothing is said after the command's start, or after anything that it printed."""
+"""Silence after the command starts or prints before the activity is shown."""
 LINES_APART_S = 5.0
-"""Between lines of different activities in a file or a pipe."""
+"""Shortest time between lines for different activities in a file or a pipe."""
 AGAIN_S = 60.0
-"""Between lines of the same one."""
+"""Shortest time between lines for the same activity."""
 TICK_S = 0.1
 
 _narrators: list[_Narrator] = []
 
 
 def say(what: str, patience_s: float | None = None) -> None:
-    """This is being done from now on: a few words such as `counting vit-t @ 224`.
+    """Set the current activity, in a few words such as `counting vit-t @ 224`.
 
-    Does nothing where no command narrates. `patience_s`, PATIENCE_S by default, is how long it may be silent.
+    Does nothing outside `narrated`. `patience_s` (default: PATIENCE_S) is the silence before it is shown.
     """
     if _narrators:
         _narrators[-1].say(what, patience_s)
@@ -43,9 +43,9 @@ def say(what: str, patience_s: float | None = None) -> None:
 
 @contextmanager
 def narrated(what: str | None) -> Iterator[None]:
-    """While open, what was last `say`d is shown whenever the command is silent; with None, nothing at first.
+    """Show the latest `say` message, initially `what`, whenever the command is silent.
 
-    Standard output and standard error are watched for anything else that is printed.
+    Anything printed to standard output or standard error restarts the wait. None shows nothing at first.
     """
     narrator = _Narrator(sys.stderr, what)
     streams = sys.stdout, sys.stderr
@@ -71,7 +71,7 @@ class _Narrator(threading.Thread):
         self._patience_s: float | None = None
         self._began = self._heard = time.monotonic()
         self._shown: str | None = None
-        """What the last line was of, and on a terminal still is."""
+        """The activity on the last line; None once that line is erased from a terminal."""
         self._shown_at = -AGAIN_S
 
     def say(self, what: str, patience_s: float | None) -> None:
@@ -80,7 +80,7 @@ class _Narrator(threading.Thread):
                 self._what, self._patience_s, self._began = what, patience_s, time.monotonic()
 
     def make_way(self) -> None:
-        """Something else is about to be printed."""
+        """Erase the line because something else is about to be printed."""
         with self._lock:
             self._heard = time.monotonic()
             self._erase()
@@ -98,7 +98,7 @@ class _Narrator(threading.Thread):
     def _show(self, now: float) -> None:
         patience_s = PATIENCE_S if self._patience_s is None else self._patience_s
         if self._what == self._first and not self._live:
-            patience_s *= 2  # most mistakes are found by then, and are all there is to read
+            patience_s *= 2  # most usage errors appear by then, and should stand alone
         if self._what is None or now - self._heard < patience_s:
             return
         same = self._what == self._shown
@@ -125,7 +125,7 @@ class _Narrator(threading.Thread):
 
 
 class _Watched:
-    """A standard stream whose writer makes the narrator step aside."""
+    """A standard stream that erases the activity line before each write."""
 
     def __init__(self, stream: TextIO, narrator: _Narrator) -> None:
         self._stream = stream
@@ -140,7 +140,7 @@ class _Watched:
 
 
 def _forked() -> None:
-    # the child has no narrator's thread, and perhaps a lock that nobody will open
+    # the child has no narrator thread and may have inherited a locked lock
     for narrator in _narrators:
         narrator._lock = threading.RLock()
         narrator._what = narrator._shown = None

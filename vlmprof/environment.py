@@ -1,6 +1,6 @@
-"""What a run was made on: machine, accelerator, versions, commit, machine state.
+"""The environment of a run: machine, accelerator, versions, commit and machine state.
 
-Names of hosts, users and folders are left out: a run folder is made to be shown to others.
+Host, user and folder names are left out, because run folders are meant to be shared.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ PACKAGES = ("torch", "triton", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class Accelerator:
-    """The device that cells run on, and what torch is set to."""
+    """The device that cells run on, and torch's settings."""
 
     device: str
     """As torch names it: `cpu`, `cuda:0`."""
     device_name: str
     device_memory_bytes: int | None
     device_uuid: str | None
-    """The driver's own name of an NVIDIA GPU."""
+    """The UUID of an NVIDIA GPU, as the driver reports it."""
     torch_threads: int
     cuda_version: str | None
 
 
 def host_facts() -> dict[str, Any]:
-    """The machine, the versions and the state it was in, without torch."""
+    """Describe the machine, its versions and its current state, without importing torch."""
     import psutil
 
     return {
@@ -58,9 +58,9 @@ def host_facts() -> dict[str, Any]:
 
 
 def accelerator_facts(wanted: str) -> Accelerator:
-    """The device that `wanted` (`auto` or a torch device) means here. Imports torch.
+    """Resolve `wanted` (`auto` or a torch device) to a device of this machine. Imports torch.
 
-    Raises `UserError` when there is no such device.
+    Raises `UserError` if there is no such device.
     """
     import torch
 
@@ -71,12 +71,13 @@ def accelerator_facts(wanted: str) -> Accelerator:
         try:
             device = torch.device(wanted)
         except RuntimeError:
-            raise UserError(f"device {wanted!r} is not known to torch; write auto, cpu or cuda") from None
+            raise UserError(f"torch does not know device {wanted!r}; use auto, cpu or cuda") from None
         if device.type != "cpu" and (here is None or here.type != device.type):
-            found = f"the accelerator here is {here.type}" if here else "there is no accelerator here"
-            raise UserError(f"device {wanted!r} was asked for, but {found}; use --device auto")
+            found = f"the accelerator is {here.type}" if here else "this machine has no accelerator"
+            raise UserError(f"device {wanted!r} is not available: {found}; use --device auto")
         if device.type != "cpu" and (device.index or 0) >= torch.accelerator.device_count():
-            raise UserError(f"device {wanted!r} was asked for; there are {torch.accelerator.device_count()}")
+            count = torch.accelerator.device_count()
+            raise UserError(f"device {wanted!r} does not exist; this machine has {count}, counted from 0")
     name, memory_bytes, uuid = cpu_name(), None, None
     if device.type != "cpu":
         name = device.type
@@ -89,12 +90,12 @@ def accelerator_facts(wanted: str) -> Accelerator:
 
 @cache
 def nvidia_gpus() -> list[dict[str, Any]]:
-    """The NVIDIA GPUs that the driver shows, without torch; an empty list where there is none."""
+    """List the NVIDIA GPUs that the driver reports, without importing torch; empty if there are none."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # any failure of an optional driver means that there is none
+    except Exception:  # the driver is optional: any failure means no GPU
         return []
     gpus = []
     try:
@@ -117,14 +118,14 @@ def nvidia_gpus() -> list[dict[str, Any]]:
 
 
 def has_gpu() -> bool:
-    """Whether a GPU is there for this process, without torch."""
+    """Return whether this process can see a GPU, without importing torch."""
     return bool(nvidia_gpus()) and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1")
 
 
 def visible_gpu_uuid() -> str | None:
-    """The UUID of the first GPU in `CUDA_VISIBLE_DEVICES`, without torch.
+    """Return the UUID of the first GPU in `CUDA_VISIBLE_DEVICES`, without importing torch.
 
-    None where that variable or the driver does not say.
+    None if the variable is not set or the driver cannot resolve it.
     """
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
     if first.startswith("GPU-"):
@@ -136,14 +137,14 @@ def visible_gpu_uuid() -> str | None:
 
         pynvml.nvmlInit()
         return str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(int(first))))
-    except Exception:  # any failure of an optional driver means that it does not say
+    except Exception:  # the driver is optional: any failure means an unknown UUID
         return None
 
 
 def cpu_name() -> str:
-    """The processor as it calls itself."""
+    """Return the processor's model name."""
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
@@ -157,9 +158,9 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree that runs, `-dirty` if it was changed; None for an installed wheel.
+    """Return the commit of the source tree, with `-dirty` if it was modified; None for an installed wheel.
 
-    VLMPROF_COMMIT says it for a copy without its history.
+    VLMPROF_COMMIT overrides it, for a copy without git history.
     """
     if commit := os.environ.get("VLMPROF_COMMIT"):
         return commit

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and what of an error is shown."""
+"""The exception for user mistakes, and helpers for error messages."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input. The command line prints its one line and exits with code 2, without a traceback."""
+    """Invalid user input. The command line prints the message and exits with code 2."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """A `UserError` for a name that is not known, naming the nearest ones (or all, if none is near)."""
+    """Return a `UserError` for an unknown name that suggests the closest known names, or lists all."""
     names = sorted(known)
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
@@ -19,7 +19,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 
 def first_line(text: str, limit: int = 300) -> str:
-    """The first line of a message that says something, cut to `limit` characters."""
+    """Return the first non-empty line of a message, truncated to `limit` characters."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
     return line if len(line) <= limit else line[: limit - 1] + "…"

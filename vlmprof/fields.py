@@ -1,7 +1,7 @@
-"""The fields of a specification: every axis and setting with its check, its default and its help.
+"""The fields of a specification: every axis and setting with its validation, default and help text.
 
-This is the one place where a field is declared. The TOML keys, the command-line options and the checks
-all come from these tables, so a new axis needs an entry here and a reader of it.
+TOML keys, command-line options and validation are all derived from these tables. A new axis needs an entry
+here and code that reads it.
 """
 
 from __future__ import annotations
@@ -39,20 +39,27 @@ class Field:
     name: str
     help: str
     parse: Callable[[Any], Any]
-    """From a TOML value or a command-line word; raises `UserError`."""
+    """Parses a TOML value or a command-line argument; raises `UserError`."""
     default: Any = None
     many: bool = False
-    """Whether the setting is a list of values. Axes always are."""
+    """Whether a setting is a list of values. Axes always are."""
     unit: str = ""
-    """Of what is stored, such as `s`: what a user writes says its own."""
+    """Unit of the stored value, such as `s`. User input carries its own unit."""
+    shown_default: str | None = None
+    """The default for help texts, where `default` itself does not say."""
 
     @property
     def attribute(self) -> str:
-        """The field's name in `Axes`, `Settings` and `run.json`: with its unit."""
+        """The field's name in `Axes`, `Settings` and `run.json`, including its unit."""
         return f"{self.name}_{self.unit}" if self.unit else self.name
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The accepted words, if there is a fixed set."""
+        return self.parse.words if isinstance(self.parse, _Choice) else ()
+
     def read(self, value: Any) -> Any:
-        """The checked value. Raises `UserError` naming the field."""
+        """Validate a value. Raises `UserError` with the name of the field."""
         try:
             return self.parse(value)
         except UserError as error:
@@ -68,26 +75,34 @@ def _text(value: Any) -> str:
 def _hf_vlm(value: Any) -> str:
     name = _text(value)
     if not name.startswith("hf:"):
-        raise UserError(f"{name!r} is no VLM of transformers; write hf:NAME, or hf: and a config's path")
+        raise UserError(f"{name!r} is not a VLM from transformers; write hf:NAME or hf:PATH of a config")
     return name
 
 
-def _choice(choices: Any) -> Callable[[Any], str]:
-    """One of the words of a `Literal` of `settings`."""
-    known = get_args(choices)
+@dataclass(frozen=True)
+class _Choice:
+    """A parser that accepts one of a fixed set of words."""
 
-    def parse(value: Any) -> str:
-        if value not in known:
-            raise UserError(f"{value!r} is not one of {', '.join(known)}")
+    words: tuple[str, ...]
+    optional: bool = False
+
+    def __call__(self, value: Any) -> str | None:
+        if value is None and self.optional:
+            return None
+        if value not in self.words:
+            raise UserError(f"{value!r} is not one of {', '.join(self.words)}")
         return str(value)
 
-    return parse
+
+def _choice(literal: Any, optional: bool = False) -> _Choice:
+    """Return a parser for the words of a `Literal` in `settings`."""
+    return _Choice(get_args(literal), optional)
 
 
 def _integer(minimum: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", str(value)) or int(value) < minimum:
-            raise UserError(f"{value!r} is not a whole number of at least {minimum}")
+            raise UserError(f"{value!r} is not an integer of at least {minimum}")
         return int(value)
 
     return parse
@@ -100,7 +115,7 @@ def _share(value: Any) -> float:
     except ValueError:
         share = 0.0
     if not 0 < share < 1:
-        raise UserError(f"{value!r} is not a share; write 1% or 0.01")
+        raise UserError(f"{value!r} is not a fraction between 0 and 1; write 1% or 0.01")
     return share
 
 
@@ -115,7 +130,7 @@ def _optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def parse_resolution(value: Any) -> str:
-    """A resolution as it is kept: `512` for a square, else `1333x800`, width by height in pixels."""
+    """Normalize a resolution: `512` for a square, otherwise `1333x800`, width by height in pixels."""
     match = re.fullmatch(r"\s*(\d+)\s*(?:[x×]\s*(\d+))?\s*", str(value))
     if match is None or isinstance(value, bool) or "0" in {match[1].lstrip("0") or "0", match[2]}:
         raise UserError(f"{value!r} is not a resolution; write 512, or 1333x800 for width by height")
@@ -124,7 +139,7 @@ def parse_resolution(value: Any) -> str:
 
 
 def resolution_size(resolution: str) -> tuple[int, int]:
-    """(height, width) in pixels of a resolution as it is kept."""
+    """Return (height, width) in pixels of a normalized resolution."""
     width, _, height = resolution.partition("x")
     return int(height or width), int(width)
 
@@ -132,82 +147,84 @@ def resolution_size(resolution: str) -> tuple[int, int]:
 AXES: dict[str, Field] = {
     axis.name: axis
     for axis in (
-        Field("vlm", "A VLM of transformers instead of the three parts: hf:NAME-or-path.", _hf_vlm),
+        Field("vlm", "VLM from transformers instead of backbone, connector and llm: hf:NAME or hf:PATH.",
+              _hf_vlm),
         Field("backbone", "Vision backbone, such as vmamba-t or vit-b.", _text),
         Field("resolution", "Image size: 512, or 1333x800 for width by height.", parse_resolution),
         Field("llm", "Language model: a known name, a transformers config file, or hf:NAME.", _text),
-        Field("connector", "Projection between them: linear, mlp2 or mlp3.", _text, "mlp2"),
-        Field("dtype", "Number format of all weights and activations.",
-              _choice(Dtype), "bfloat16"),
+        Field("connector", "Projection from vision to language: linear, mlp2 or mlp3.", _text, "mlp2"),
+        Field("dtype", "Data type of all weights and activations.", _choice(Dtype), "bfloat16"),
         Field("batch_size", "Images per call.", _integer(1), 1),
-        Field("mode", "How it runs: eager, compile (torch.compile), or graphs (CUDA graphs).",
+        Field("mode", "Execution mode. compile uses torch.compile, graphs uses CUDA graphs.",
               _choice(Mode), "eager"),
-        Field("attention", "Scaled-dot-product attention backend: auto, flash, efficient, cudnn or math.",
-              _choice(Attention), "auto"),
-        Field("kernel_backend", "Scan kernels: auto, reference, torch, or triton (fused, needs a GPU).",
+        Field("attention", "Backend of scaled-dot-product attention.", _choice(Attention), "auto"),
+        Field("kernel_backend", "SS2D implementation. The fused triton kernels need a GPU.",
               _choice(KernelBackend), "auto"),
-        Field("cache", "hot, or cold: caches flushed before every iteration.", _choice(CacheState), "hot"),
-        Field("level", "Feature level that hierarchical backbones are tapped at.", _integer(1), 3),
-        Field("levels", "For backbones tapped below their top: run through-tap, or all levels.",
+        Field("cache", "State of the caches. cold flushes them before every iteration.",
+              _choice(CacheState), "hot"),
+        Field("level", "Feature level of a hierarchical backbone that feeds the LLM.", _integer(1), 3),
+        Field("levels", "Levels of a hierarchical backbone to run: through that level, or all.",
               _choice(LevelsRun), "through-tap"),
     )
 }  # fmt: skip
-"""Every axis of a sweep: varied parameters, each with one or more values."""
+"""Every axis of a sweep: the varied parameters, each with one or more values."""
 
 SETTINGS: dict[str, Field] = {
     setting.name: setting
     for setting in (
-        Field("sampling", "adaptive, or fixed: exactly warm_up + iterations; fixed if either is given.",
-              _optional(_choice(Sampling))),
-        Field("warm_up", "Discarded iterations; until settled by default when adaptive.",
-              _optional(_integer(0))),
-        Field("iterations", "Measured iterations; the most there may be when adaptive.",
-              _optional(_integer(1))),
-        Field("target", "Adaptive: half-width of the medians' 95 % intervals to reach, such as 1%.",
-              _share, 0.01),
-        Field("budget", "Adaptive: longest time to measure one cell for, such as 15s.", parse_seconds, 15.0,
-              unit="s"),
-        Field("least", "Adaptive: shortest such time, 0.5s by default; energy takes more than 1s.",
-              _optional(parse_seconds), unit="s"),
-        Field("profile", "Run one more iteration under the profiler, for the time that the GPU was busy.",
+        Field("sampling", "Sample until the medians are precise, or for a fixed number of iterations.",
+              _choice(Sampling, optional=True),
+              shown_default="adaptive, or fixed with --warm-up or --iterations"),
+        Field("warm_up", "Discarded iterations.", _optional(_integer(0)), shown_default="until settled"),
+        Field("iterations", "Measured iterations; an upper bound with adaptive sampling.",
+              _optional(_integer(1)), shown_default="until precise"),
+        Field("target", "Adaptive: relative half-width of the medians' 95 % intervals to reach.",
+              _share, 0.01, shown_default="1%"),
+        Field("budget", "Adaptive: longest time to measure one cell.", parse_seconds, 15.0, unit="s",
+              shown_default="15s"),
+        Field("least", "Adaptive: shortest time to measure one cell; energy needs more than 1s.",
+              _optional(parse_seconds), unit="s", shown_default="0.5s"),
+        Field("profile", "Run one more iteration under the profiler to measure how long the GPU is busy.",
               _flag, True),
-        Field("order", "Cells line by line, interleaved by resolution, or in random order.",
+        Field("order", "Order in which cells run. interleaved goes from small to large across lines.",
               _choice(Order), "lines"),
-        Field("share_llm", "Measure the LLM once per shape and share it between backbones.", _flag, False),
-        Field("stages", "Stages of one iteration.", _choice(Stage), STAGES[:4], many=True),
-        Field("prompt_tokens", "Text tokens beside the visual ones.", _integer(0), 0),
-        Field("new_tokens", "Tokens that the decode stage makes.", _integer(1), 32),
-        Field("logits", "Positions to compute logits for.", _choice(Logits), "all"),
-        Field("autocast", "Keep vision and connector in float32 and run them under torch.autocast to dtype.",
+        Field("share_llm", "Measure the LLM once per shape and share the result between backbones.",
               _flag, False),
-        Field("outputs", "What an iteration returned is freed before the next one, or kept until its end.",
+        Field("stages", "Stages of one iteration.", _choice(Stage), STAGES[:4], many=True,
+              shown_default="all but decode"),
+        Field("prompt_tokens", "Text tokens in addition to the visual ones.", _integer(0), 0),
+        Field("new_tokens", "Tokens to generate in the decode stage.", _integer(1), 32),
+        Field("logits", "Positions to compute logits for.", _choice(Logits), "all"),
+        Field("autocast", "Keep vision and connector weights in float32 and run them under torch.autocast.",
+              _flag, False),
+        Field("outputs", "When the outputs of an iteration are freed: before the next one, or after it.",
               _choice(Outputs), "freed"),
-        Field("seed", "Seed of weights, prompt and generated image.", _integer(0), 0),
-        Field("weights", "Backbone's weights: pretrained, or a checkpoint's path; random by default.",
+        Field("seed", "Seed for weights, prompt and generated image.", _integer(0), 0),
+        Field("weights", "Backbone weights: pretrained, or the path of a checkpoint.",
+              _optional(_text), shown_default="random"),
+        Field("study_checkpoint", "Released checkpoint of the study to load connector and LLM from.",
               _optional(_text)),
-        Field("study_checkpoint", "A released checkpoint of the study: connector and LLM from it.",
-              _optional(_text)),
-        Field("image", "Image file to preprocess; a generated one by default.", _optional(_text)),
-        Field("fit", "How an image is brought to the resolution: resize, letterbox (its aspect kept) or pad "
-              "(resized, then padded to the next size that the backbone takes).",
+        Field("image", "Image file to preprocess.", _optional(_text), shown_default="a generated image"),
+        Field("fit", "How images are fitted to the resolution. letterbox keeps the aspect ratio; pad resizes "
+              "and then pads to the next size that the backbone accepts.",
               _choice(Fit), "resize"),
         Field("processor", "Of a vlm: own, which tiles, pads and packs photos of the resolution; one-piece, "
               "images of the resolution as they are.", _choice(Processor), "own"),
         Field("processor_backend", "Of a vlm: pil, torchvision, or auto for torchvision where installed.",
               _choice(ProcessorBackend), "auto"),
-        Field("device", "auto, cpu, cuda, or another accelerator torch knows.", _text, "auto"),
-        Field("memory_limit", "Behave like a device with this much memory, such as 24GiB.",
-              _optional(parse_bytes), unit="bytes"),
-        Field("cell_timeout", "Longest time for one cell, such as 10min.", _optional(parse_seconds),
-              unit="s"),
-        Field("cool_down", "Wait so long and measure once more when the machine disturbed a cell.",
-              _optional(parse_seconds), unit="s"),
+        Field("device", "Device: auto, cpu, cuda, or another accelerator known to torch.", _text, "auto"),
+        Field("memory_limit", "Limit the memory to that of a smaller device, such as 24GiB.",
+              _optional(parse_bytes), unit="bytes", shown_default="none"),
+        Field("cell_timeout", "Time limit for one cell, such as 10min.", _optional(parse_seconds),
+              unit="s", shown_default="none"),
+        Field("cool_down", "Wait before repeating a cell that the machine disturbed, such as 30s.",
+              _optional(parse_seconds), unit="s", shown_default="do not repeat"),
         Field("run_after_oom", "Run larger resolutions of a line that ran out of memory.", _flag, False),
     )
 }  # fmt: skip
-"""What is the same for every cell."""
+"""Every setting of a sweep: parameters shared by all its cells."""
 
 
 def option(name: str) -> str:
-    """A field's command-line option: `--batch-size` for `batch_size`."""
+    """Return a field's command-line option: `--batch-size` for `batch_size`."""
     return "--" + name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""Where the package's log goes: nowhere, unless a program asks. One logger per module, below `vlmprof`."""
+"""Logging. The package has one logger per module below `vlmprof`, silent unless a program enables them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PACKAGE = logging.getLogger("vlmprof")
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
-    """Writes to `sys.stderr` as it is at the moment: a live display replaces it while it runs."""
+    """A handler that looks up `sys.stderr` on each write, because live displays replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -18,7 +18,7 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 
 def log_to_stderr(level: int) -> None:
-    """Show records of the package from `level` on standard error, with time and module."""
+    """Print the package's log records of at least `level` to standard error, with time and module."""
     handler = _StandardError()
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
     PACKAGE.addHandler(handler)

@@ -1,4 +1,4 @@
-"""A run as a notebook holds it.
+"""Runs in a notebook.
 
 >>> import vlmprof
 >>> run = vlmprof.load("runs/mine")
@@ -36,15 +36,15 @@ class Run(runs.Run):
         reference: str | None = None,
         width: str = "two-column",
     ) -> Figure:
-        """The six-panel figure of the run.
+        """Draw the six-panel figure of the run.
 
         Args:
-            statistic: `mean` or `median`; by default what the run's sampling makes precise.
-            log: logarithmic axes.
-            reference: published points to draw behind, such as `kuo2026`.
+            statistic: `mean` or `median`; by default, the one that suits the run's sampling.
+            log: use logarithmic axes.
+            reference: published points to draw in the background, such as `kuo2026`.
             width: `one-column` (3.5 in) or `two-column` (7.16 in).
 
-        Raises `UserError` for an unknown reference or width.
+        Raises `UserError` if the reference or width is unknown.
 
         >>> import vlmprof
         >>> figure = vlmprof.load("runs/mine").plot(statistic="median", reference="kuo2026")
@@ -59,9 +59,9 @@ class Run(runs.Run):
         )  # fmt: skip
 
     def report(self, out: Path | str | None = None) -> list[Path]:
-        """Write the report as HTML and Markdown to a folder, by default the run's own; the files written.
+        """Write the report as HTML and Markdown to `out` (default: the run folder) and return the paths.
 
-        Raises `UserError` when the folder cannot be written.
+        Raises `UserError` if the folder is not writable.
 
         >>> import vlmprof
         >>> vlmprof.load("runs/mine").report("out")[1].as_posix()
@@ -76,5 +76,5 @@ class Run(runs.Run):
 
 
 def load(run: Path | str) -> Run:
-    """Read a run folder. Raises `UserError` when it is none or has no rows yet."""
+    """Load a run folder. Raises `UserError` if it is not one or has no rows yet."""
     return Run(**vars(runs.load(run)))

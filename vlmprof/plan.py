@@ -1,4 +1,4 @@
-"""From a specification to the list of cells: stable ids, token counts, reasons for what is skipped."""
+"""The plan of a sweep: its cells, with stable ids, token counts and reasons for skipping."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vlmprof.backbones import catalog
+from vlmprof.activity import say
+from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
@@ -27,20 +28,20 @@ class Cell:
     axes: Axes
     height_px: int
     width_px: int
-    """What the backbone is given: the resolution, or what it was padded to."""
+    """Width of the backbone's input: that of the resolution, or of the padded image."""
     visual_tokens: int | None
     skip_reason: str | None = None
     distinguished_by: tuple[str, ...] = ()
-    """Axes beside backbone and resolution in which it differs from other cells of its plan."""
+    """Axes other than backbone and resolution in which the cells of the plan differ."""
 
     @property
     def line(self) -> tuple[tuple[str, AxisValue], ...]:
-        """What the cells of one line of the figure share: every axis but the resolution."""
+        """The axes that all cells of a figure's line share: every axis except the resolution."""
         return tuple((name, value) for name, value in self.axes.named.items() if name != "resolution")
 
     @property
     def label(self) -> str:
-        """For people: `vmamba-t @ 512`, and what else distinguishes it: `vmamba-t @ 512, mode compile`."""
+        """A readable name, such as `vmamba-t @ 512`, with the other axes that vary: `…, mode compile`."""
         place = f"{self.axes.backbone} @ {self.axes.resolution}"
         return ", ".join(
             [place, *(f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.distinguished_by)]
@@ -48,17 +49,17 @@ class Cell:
 
 
 def cell_id(axes: Axes) -> str:
-    """A file name for a cell, the same wherever it is planned: readable, with a digest of all axes."""
+    """Return a readable, reproducible file name for a cell, with a digest of all its axes."""
     readable = re.sub(r"[^a-z0-9.-]+", "-", f"{axes.backbone}-{axes.resolution}".lower()).strip("-.")
     return f"{readable[-80:]}-{digest(dict(axes.named))}"
 
 
 def make_plan(spec: SweepSpec) -> list[Cell]:
-    """Every cell of the grid, line by line and from small to large images.
+    """Expand a specification to the cells of its grid, line by line, from small to large images.
 
-    Raises `UserError` for an unknown backbone, connector or LLM, and for a resolution that no
-    backbone of the sweep can take. A resolution that only some can take is skipped for the others. With
-    `fit` `pad` every one is taken, padded to the next size that the backbone takes.
+    A resolution that a backbone does not accept is skipped for that backbone. With `fit = "pad"`, images are
+    padded to the next accepted size instead. Raises `UserError` for an unknown backbone, connector or LLM,
+    and for a resolution that no backbone of the sweep accepts.
     """
     lines = _hf_vlm_lines(spec) if "vlm" in spec.axes else _lines(spec)
     resolutions = sorted(spec.axes["resolution"], key=_area)
@@ -78,31 +79,52 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     ]
     if "vlm" in spec.axes and spec.settings.processor == "own":
         return [_of_a_photo(cell, spec.settings.processor_backend) for cell in cells]
+    _check_promises(cells)
     return cells
 
 
+def _check_promises(cells: Sequence[Cell]) -> None:
+    """Compare the tokens of each cell with the output of its encoder, for encoders of transformers and timm.
+
+    User modules run only in the process of a cell, where they can do no harm. Raises `UserError` if the
+    tokens differ.
+    """
+    asked = dict.fromkeys(
+        (cell.axes.backbone, cell.axes.level, cell.axes.levels, cell.height_px, cell.width_px)
+        for cell in cells
+        if cell.skip_reason is None
+        and cell.axes.vlm is None
+        and cell.axes.backbone.startswith(catalog.LIBRARIES)
+    )
+    for name, level, levels, height, width in asked:
+        say(f"building {name} on the meta device for {width}x{height}")
+        check_promise(name, level, levels, height, width)
+
+
 def varied_axes(cells: Sequence[Cell]) -> list[str]:
-    """The axes in which the cells of a plan differ."""
+    """Return the axes in which the cells of a plan differ."""
     return [axis for axis in cells[0].axes.named if len({cell.axes.named[axis] for cell in cells}) > 1]
 
 
 Line = tuple[Axes, BackboneFacts | None]
-"""The axes of a line of the figure, at its first resolution, and the geometry of its encoder, if known."""
+"""The axes of a figure's line at its first resolution, and the geometry of its encoder, if known."""
 
 
 def _lines(spec: SweepSpec) -> list[Line]:
-    for name in spec.axes["llm"]:
-        llm_catalog.facts(name)
+    for name, attention in itertools.product(spec.axes["llm"], spec.axes["attention"]):
+        llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
     for name in spec.axes["connector"]:
         connector_catalog.facts(name)
     for name in spec.axes["backbone"]:
+        if name not in catalog.ENTRIES:
+            say(f"loading torch to build {name} on the meta device")
         catalog.facts(name)
     lines = [Axes(**line) for line in _combinations(spec)]
     return [(line, catalog.facts(line.backbone, line.level)) for line in lines]
 
 
 def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
-    """VLMs of transformers, under the names that their configurations give for the axes of their parts."""
+    """Return the lines of VLMs from transformers; their configurations name the backbone and the LLM."""
     known = {name: hf_vlm_catalog.facts(name) for name in spec.axes["vlm"]}
     lines: list[Line] = []
     for line in _combinations(spec):
@@ -114,7 +136,7 @@ def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
 
 
 def _combinations(spec: SweepSpec) -> list[dict[str, Any]]:
-    """The axes of each line, at its first resolution."""
+    """Return the axes of each line at its first resolution."""
     values = {name: axis for name, axis in spec.axes.items() if isinstance(axis, tuple)}
     values["resolution"] = spec.axes["resolution"][:1]
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
@@ -156,8 +178,8 @@ def _of_a_photo(cell: Cell, backend: ProcessorBackend) -> Cell:
 
 
 def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
-    """Cells as they are to run: `lines` one after another, `interleaved` from small to large across the
-    lines, or `random`. A slow drift of the machine then does not become a difference between backbones."""
+    """Return the cells in running order: by `lines`, `interleaved` from small to large across lines, or
+    `random`. The last two keep slow drift of the machine from looking like a difference between backbones."""
     if order == "interleaved":
         return sorted(cells, key=lambda cell: cell.height_px * cell.width_px)
     if order == "random":
@@ -181,5 +203,6 @@ def _refusal(facts: Mapping[str, BackboneFacts], resolution: str) -> str:
     nearest = sorted({size for known in facts.values() for size in known.nearest(height, width)})
     sizes = " or ".join(str(w) if h == w else f"{w}x{h}" for h, w in nearest)
     return (
-        f"{' and '.join(facts)} cannot take {resolution}; the nearest that fits is {sizes}; fit pad takes it"
+        f"{' and '.join(facts)} does not accept {resolution}; the nearest accepted size is {sizes}; "
+        "or use fit pad"
     )

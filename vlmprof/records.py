@@ -1,7 +1,7 @@
-"""What a sweep writes down: one typed row per cell, every field with its unit in its name.
+"""The records of a sweep: one typed row per cell, with units in the field names.
 
 A row is nested in memory (`Row.stages["vision"].host_s`) and flat on disk and in a DataFrame
-(`host_vision_s`), so that the columns are the same for every cell whatever stages it ran.
+(`host_vision_s`), so that all cells have the same columns, whichever stages they ran.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ STAGES = ("preprocess", "vision", "connector", "prefill", "decode")
 """The timed units of one iteration, in the order in which they run."""
 
 END_TO_END_PARTS = ("before_llm_s", "from_llm_s")
-"""Samples instead of `end_to_end_s` where a cell shares its LLM: its own iterations up to the LLM, and what
-those of the source row took from there on."""
+"""Sample columns that replace `end_to_end_s` when a cell shares its LLM: the cell's own iterations before the
+LLM, and the source row's iterations from the LLM on."""
 
 
 class Status(StrEnum):
@@ -32,33 +32,33 @@ class Status(StrEnum):
 
 
 FAILED = (Status.ERROR, Status.TIMEOUT)
-"""Ends of a cell that say nothing of its cost."""
+"""Statuses that carry no information about a cell's cost."""
 
 
 @dataclass(frozen=True)
 class StageFigures:
-    """One stage of one cell. `None` means that this machine has no such clock or counter.
+    """The figures of one stage of one cell. `None` means that the machine has no such clock or counter.
 
-    Latencies are means over the measured iterations; the samples are kept beside the rows.
-    Peaks are the process's high-water marks while the stage ran, weights of all stages included.
+    Latencies are means over the measured iterations; raw samples are stored separately.
+    Peaks are the process's high-water marks during the stage, including the weights of all stages.
     """
 
     host_s: float | None = None
     gpu_s: float | None = None
     gpu_busy_s: float | None = None
-    """GPU time with a kernel running, from a profiled iteration; the rest of `gpu_s` is waiting."""
+    """GPU time with a kernel running, from a profiled iteration; the GPU is idle for the rest of `gpu_s`."""
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
     peak_rss_bytes: int | None = None
     weight_bytes: int | None = None
     counted_flops: int | None = None
-    """Work by counting, not measured: 1 MAC = 2 FLOPs, without what a causal mask skips."""
+    """FLOPs, counted rather than measured: 1 MAC = 2 FLOPs, excluding work that a causal mask skips."""
     counted_bytes: int | None = None
-    """Bytes that unfused operations move at least, by counting."""
+    """Lower bound on the bytes that unfused operations move, counted rather than measured."""
     achieved_flops_per_s: float | None = None
-    """Counted FLOPs over the measured mean: of the GPU's clock, or the host's where there is no GPU."""
+    """Counted FLOPs per second of mean GPU latency, or of mean host latency without a GPU."""
     achieved_bytes_per_s: float | None = None
-    """Counted bytes over the same. More than the copy's ceiling means that caches served."""
+    """Counted bytes per second of the same latency. Values above the copy ceiling indicate cache hits."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Row:
     width_px: int
     status: Status
     oom_stage: str | None = None
-    """Where memory ran out: a stage of `STAGES`, `build` (the model) or `load` (the process)."""
+    """Where the cell ran out of memory: a stage, `build` (the model) or `load` (the process)."""
     message: str | None = None
     visual_tokens: int | None = None
     encoder_tokens: int | None = None
@@ -88,54 +88,54 @@ class Row:
     peak_reserved_bytes: int | None = None
     peak_rss_bytes: int | None = None
     baseline_rss_bytes: int | None = None
-    """Resident size of the cell's process with its libraries, before the model is built."""
+    """Resident size of the cell's process with its libraries loaded, before the model is built."""
     nvml_process_bytes: int | None = None
     weight_bytes: int | None = None
     cache_bytes: int | None = None
     """The key–value cache (or a state-space model's state) after the last new token."""
     ttft_s: float | None = None
-    """Time to first token: end-to-end without the decode stage."""
+    """Time to first token: end-to-end latency without the decode stage."""
     tpot_s: float | None = None
-    """Time per further token."""
+    """Time per output token after the first."""
     decode_tokens_per_s: float | None = None
-    """Further tokens of all images of the batch per second."""
+    """Output tokens per second after the first, over all images of the batch."""
     new_tokens: int | None = None
     warm_up: int | None = None
     iterations: int | None = None
     build_s: float | None = None
     first_iteration_s: float | None = None
-    """End-to-end of the first warm-up iteration, compiling included."""
+    """End-to-end latency of the first warm-up iteration, including compilation."""
     compile_s: float | None = None
-    """What torch.compile took of it, where the mode compiles."""
+    """The part of `first_iteration_s` spent in torch.compile, if the mode compiles."""
     wall_s: float | None = None
     started_at: str | None = None
     device: str | None = None
-    """What the cell ran on, as the driver names it."""
+    """The device that the cell ran on, as the driver names it."""
     matmul_ceiling_flops_per_s: float | None = None
-    """What a large matrix product reached on that device in the cell's dtype when the sweep began."""
+    """Rate of a large matrix product on the device, in the cell's dtype, measured when the sweep began."""
     copy_ceiling_bytes_per_s: float | None = None
-    """What a large copy reached, reading and writing together."""
+    """Rate of a large copy, reads and writes together."""
     gpu_clock_mean_mhz: float | None = None
     gpu_clock_min_mhz: float | None = None
     gpu_clock_max_mhz: float | None = None
     gpu_temperature_max_c: float | None = None
     gpu_power_mean_w: float | None = None
     energy_per_image_j: float | None = None
-    """Of the whole GPU, over the measuring window. None where that was too short for the counter."""
+    """Energy of the whole GPU over the measuring window; None if the window is too short for the counter."""
     cpu_clock_mean_mhz: float | None = None
     other_load_cores: float | None = None
-    """Processor time that other processes took per second of measuring."""
+    """CPU time of other processes per second of measurement."""
     llm_shared_from: str | None = None
-    """The cell whose LLM stages this row took over; its end-to-end and peaks are then sums of parts."""
+    """The cell whose LLM measurement this row shares; end-to-end latency and peaks are then sums of parts."""
     backends: Mapping[str, str] = field(default_factory=dict)
-    """Which implementation of each replaceable part ran, such as `{"ss2d": "torch"}`."""
+    """The implementation used for each replaceable part, such as `{"ss2d": "torch"}`."""
     warnings: tuple[str, ...] = ()
-    """What a reader of the samples or the output should know."""
+    """Caveats about the samples or the output."""
     disturbances: tuple[str, ...] = ()
-    """What the machine did meanwhile that may have changed the numbers."""
+    """Events on the machine that may have affected the numbers."""
 
     def to_flat(self) -> dict[str, Any]:
-        """The row as one JSON object: axes and stage figures become columns of their own."""
+        """Return the row as a flat JSON object, with a column for each axis and each figure of a stage."""
         flat: dict[str, Any] = {"cell_id": self.cell_id, **self.axes}
         for name in _OWN_COLUMNS:
             flat[name] = getattr(self, name)
@@ -149,9 +149,9 @@ class Row:
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Any]) -> Row:
-        """The inverse of `to_flat`. Columns that are no field of a row are axes.
+        """Build a row from the output of `to_flat`. Columns that are not fields of a row are axes.
 
-        Raises `KeyError` or `ValueError` when a required column is missing or a status unknown.
+        Raises `KeyError` or `ValueError` if a required column is missing or the status is unknown.
         """
         rest = dict(flat)
         stages = {}
@@ -169,9 +169,9 @@ class Row:
 
 
 def completed(flat: dict[str, Any]) -> dict[str, Any]:
-    """A flat row with the columns that an older version did not write yet; quicker than by way of a `Row`.
+    """Add the columns that older versions did not write to a flat row. Faster than going through a `Row`.
 
-    Raises as `Row.from_flat` does.
+    Raises the same errors as `Row.from_flat`.
     """
     Status(flat["status"])
     if not flat.keys() >= _REQUIRED:
@@ -182,14 +182,14 @@ def completed(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def stage_column(figure: str, stage: str) -> str:
-    """The flat name of a stage's figure: `host_s` of `vision` is `host_vision_s`, and
-    `achieved_flops_per_s` is `achieved_vision_flops_per_s`: the stage stands before the unit."""
+    """Return the column of a stage's figure. The stage goes before the unit: `host_s` of `vision` is
+    `host_vision_s`, and `achieved_flops_per_s` is `achieved_vision_flops_per_s`."""
     words_of_unit = 3 if figure.endswith("_per_s") else 1
     head, *unit = figure.rsplit("_", words_of_unit)
     return "_".join((head, stage, *unit))
 
 
-# worked out once: a report reads a hundred thousand rows
+# computed once, because a report may read a hundred thousand rows
 _NOTHING = StageFigures()
 _OWN_COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("cell_id", "axes", "stages"))
 _STAGE_COLUMNS = {

@@ -1,7 +1,7 @@
-"""What a sweep varies, what it keeps fixed and what it runs on, as types without torch: `Axes` of one cell,
-`Settings` of all, the `Machine`.
+"""The typed configuration of a sweep, without torch: `Axes` (of one cell), `Settings` (of all cells) and
+`Machine`.
 
-`fields.py` parses what a user wrote into these; everything downstream reads their attributes.
+`fields.py` parses user input into these types; all other code reads their attributes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Processor = Literal["own", "one-piece"]
 ProcessorBackend = Literal["auto", "pil", "torchvision"]
 
 PARTS = ("backbone", "llm", "connector", "level", "levels", "kernel_backend")
-"""Axes that a VLM of transformers replaces."""
+"""Axes that do not apply to a VLM from transformers."""
 
 
 class AxisValues(TypedDict, total=False):
-    """A sweep's values of each axis. Of `vlm` and the axes that it replaces, one or the others are there."""
+    """The values of each axis of a sweep: either `vlm` or the axes that it replaces are present."""
 
     vlm: tuple[str, ...]
     backbone: tuple[str, ...]
@@ -52,10 +52,10 @@ class AxisValues(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Axes:
-    """One cell's value of every axis."""
+    """The value of every axis for one cell."""
 
     backbone: str
-    """For a VLM of transformers, its name as in a figure's legend."""
+    """For a VLM from transformers, the name shown in figure legends."""
     resolution: str
     """As written: `512`, or `1333x800` for width by height in pixels."""
     llm: str
@@ -69,13 +69,13 @@ class Axes:
     level: int = 3
     levels: LevelsRun = "through-tap"
     vlm: str | None = None
-    """A VLM of transformers, which ignores `kernel_backend`, `level` and `levels`."""
+    """A VLM from transformers; `kernel_backend`, `level` and `levels` do not apply to it."""
     memory_limit_bytes: int | None = None
-    """The budget that a probe of an out-of-memory frontier runs under."""
+    """The memory limit of an out-of-memory frontier probe."""
 
     @cached_property
     def named(self) -> Mapping[str, AxisValue]:
-        """By name, the axes that mean something to this cell: the columns of its row."""
+        """Return the axes that apply to this cell by name: the columns of its row."""
         names = _AXES if self.vlm is None else _AXES_OF_A_VLM
         values = {name: getattr(self, name) for name in names}
         if self.memory_limit_bytes is not None:
@@ -89,15 +89,15 @@ _AXES_OF_A_VLM = ("vlm", *(name for name in _AXES if name not in ("level", "leve
 
 @dataclass(frozen=True)
 class Settings:
-    """What is the same for every cell of a sweep."""
+    """The settings shared by every cell of a sweep."""
 
     sampling: Sampling
     warm_up: int | None
-    """Discarded iterations; None until latencies have settled."""
+    """Discarded iterations; None to discard until latencies settle."""
     iterations: int | None
-    """Measured iterations, or the most there may be when sampling is adaptive."""
+    """Measured iterations; an upper bound when sampling is adaptive."""
     target: float
-    """Half-width of the medians' 95 % intervals, relative, that ends adaptive sampling."""
+    """Relative half-width of the medians' 95 % intervals at which adaptive sampling stops."""
     budget_s: float
     least_s: float
     profile: bool
@@ -124,24 +124,24 @@ class Settings:
     run_after_oom: bool
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as `run.json` holds them, under `fixed`."""
+        """Return the settings as stored in `run.json`, under `fixed`."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The device that cells run on, and the machine around it."""
+    """The device that cells run on, and its machine."""
 
     device: str
     """As torch names it: `cpu`, `cuda:0`."""
     device_name: str
     device_memory_bytes: int | None = None
     device_uuid: str | None = None
-    """The driver's own name of an NVIDIA GPU, which `run.json` does not hold."""
+    """The UUID of an NVIDIA GPU, as the driver reports it; not stored in `run.json`."""
     ceilings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """By dtype, what the device reached when the sweep began, under the names of a row's columns."""
+    """Ceilings by dtype, measured when the sweep began; inner keys are row columns."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What else `run.json` says of it: versions, commit, processor, load."""
+    """Further entries for `run.json`: versions, commit, processor, load."""
 
     @property
     def kind(self) -> str:
@@ -149,7 +149,7 @@ class Machine:
         return self.device.split(":")[0]
 
     def to_json(self) -> dict[str, Any]:
-        """The machine as `run.json` holds it, under `environment`."""
+        """Return the machine as stored in `run.json`, under `environment`."""
         own = {"device": self.device, "device_name": self.device_name}
         ceilings = {"ceilings": dict(self.ceilings)} if self.ceilings else {}
         return {**self.facts, **own, "device_memory_bytes": self.device_memory_bytes, **ceilings}

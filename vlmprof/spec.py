@@ -1,4 +1,4 @@
-"""The specification of a sweep: TOML plus command-line overrides, validated, without torch.
+"""The specification of a sweep: TOML plus command-line overrides, validated without torch.
 
 [axes]                                   [fixed]
 backbone = ["vit-t", "vmamba-t"]         warm_up = 100
@@ -22,36 +22,36 @@ from vlmprof.records import STAGES
 from vlmprof.settings import PARTS, AxisValues, Settings
 
 LEAST_S = 0.5
-"""So long a cell is sampled at least, unless a sweep says otherwise: less than starting its process takes."""
+"""Default shortest sampling time of a cell: less than the start of its process takes."""
 
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """A checked specification: values for every axis and every setting."""
+    """A validated specification: values for every axis and every setting."""
 
     name: str
     axes: AxisValues
     settings: Settings
 
     def to_json(self) -> dict[str, Any]:
-        """The specification as it is stored in `run.json`, units in the names."""
+        """Return the specification as stored in `run.json`, with units in the names."""
         axes = {key: [*values] for key, values in self.axes.items() if isinstance(values, tuple)}
         return {"name": self.name, "axes": axes, "fixed": self.settings.to_json()}
 
     def digest(self) -> str:
-        """Eight hexadecimal digits that change with any axis or setting, not with the name."""
+        """Return eight hexadecimal digits that depend on every axis and setting, but not on the name."""
         return digest({key: part for key, part in self.to_json().items() if key != "name"})
 
 
 def digest(value: Any) -> str:
-    """Eight hexadecimal digits of a JSON value, independent of key order."""
+    """Return eight hexadecimal digits for a JSON value, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: str) -> SweepSpec:
-    """A checked `SweepSpec` from a parsed TOML document and overrides by field name.
+    """Build a validated `SweepSpec` from a parsed TOML document and overrides by field name.
 
-    Raises `UserError` for unknown keys, wrong values, or an axis that has neither values nor a default.
+    Raises `UserError` for unknown keys, invalid values, or an axis with neither a value nor a default.
     """
     for key in document:
         if key not in ("name", "axes", "fixed"):
@@ -74,7 +74,7 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
             continue
         values = _listed(tables["axes"].get(axis.name, axis.default))
         if not values:
-            raise UserError(f"no {axis.name} given: name at least one, in [axes] or with {option(axis.name)}")
+            raise UserError(f"no {axis.name} given: set at least one in [axes] or with {option(axis.name)}")
         axes[axis.name] = tuple(dict.fromkeys(axis.read(value) for value in values))
     read: dict[str, Any] = {}
     for setting in SETTINGS.values():
@@ -84,16 +84,16 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
     read["stages"] = _in_order(read["stages"])
     settings = Settings(**{**read, **_protocol(read)})
     if settings.autocast and "float32" in axes["dtype"]:
-        raise UserError("autocast: it computes in bfloat16 or float16; leave float32 out of dtype")
+        raise UserError("autocast: supports bfloat16 and float16 only; remove float32 from dtype")
     if is_hf_vlm:
         _check_hf_vlm(tables["axes"], axes, settings)
     return SweepSpec(name=str(document.get("name", name)), axes=axes, settings=settings)
 
 
 def load_spec(source: str, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
-    """The specification in a TOML file, or one shipped with the package by its name.
+    """Load a specification from a TOML file, or a shipped one by name.
 
-    Raises `UserError` when there is no such file or name, or its contents are wrong.
+    Raises `UserError` if there is no such file or name, or if the contents are invalid.
     """
     name, text = _read(source)
     try:
@@ -107,7 +107,7 @@ def load_spec(source: str, overrides: Mapping[str, Any] | None = None) -> SweepS
 
 
 def shipped_specs() -> list[str]:
-    """Names of the specifications that travel with the package."""
+    """Return the names of the specifications shipped with the package."""
     root = resources.files("vlmprof.sweeps")
     names = [entry.name for entry in root.iterdir()]
     nested = [f"{n}/{e.name}" for n in names if "." not in n for e in _entries(root.joinpath(n))]
@@ -115,8 +115,8 @@ def shipped_specs() -> list[str]:
 
 
 def _making_room(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's fields without those that the command line's replace: a VLM of transformers replaces its
-    parts, a backbone such a VLM, and a count of iterations the rule that would end them sooner."""
+    """Return a file's fields without those that command-line options override: `vlm` overrides its parts, a
+    backbone overrides `vlm`, and an iteration count overrides an adaptive stopping rule."""
     replaced = PARTS if "vlm" in given else ("vlm",) if "backbone" in given else ()
     if "warm_up" in given or "iterations" in given:
         replaced = (*replaced, "sampling")
@@ -124,30 +124,28 @@ def _making_room(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
 
 
 def _check_hf_vlm(named: Mapping[str, Any], axes: AxisValues, settings: Settings) -> None:
-    """Raise `UserError` for what a VLM of transformers, timed by hooks on its parts, cannot do."""
+    """Raise `UserError` for settings that a VLM from transformers, timed with hooks, does not support."""
     parts = [part for part in PARTS if part in named]
     if parts:
-        raise UserError(
-            f"vlm: it brings its own backbone, connector and llm; leave out {' and '.join(parts)}"
-        )
+        raise UserError(f"vlm: includes its own backbone, connector and llm; leave out {' and '.join(parts)}")
     if axes["mode"] != ("eager",):
-        raise UserError("mode: a vlm is timed by hooks on its parts, which only run in mode eager")
+        raise UserError("mode: a vlm is timed with hooks on its parts, which work only in mode eager")
     if settings.stages not in (STAGES[:4], STAGES[1:4]):
-        raise UserError("stages: a vlm runs vision, connector and prefill in one call, and no decode")
+        raise UserError("stages: a vlm runs vision, connector and prefill in one call, without decode")
     if settings.share_llm:
-        raise UserError("share_llm: the language model of a vlm cannot be left out")
+        raise UserError("share_llm: the language model of a vlm cannot be measured separately")
     if settings.autocast:
-        raise UserError("autocast: the parts of a vlm are of one dtype")
+        raise UserError("autocast: all parts of a vlm have the same dtype")
     if settings.study_checkpoint:
-        raise UserError("study_checkpoint: its connector and LLM do not fit into a vlm")
+        raise UserError("study_checkpoint: its connector and LLM cannot be loaded into a vlm")
     if settings.weights not in (None, "pretrained"):
-        raise UserError("weights: with a vlm write pretrained, for those beside its configuration")
+        raise UserError("weights: a vlm supports only pretrained, which loads the weights next to its config")
 
 
 def _protocol(read: Mapping[str, Any]) -> dict[str, Any]:
-    """The sampling fields with nothing left open. Who names a count and no rule means exactly that count.
+    """Fill in the sampling fields. An iteration count without a sampling rule means fixed sampling.
 
-    Raises `UserError` for a shortest time beyond the longest.
+    Raises `UserError` if `least` exceeds `budget`.
     """
     warm_up, iterations = read["warm_up"], read["iterations"]
     counted = warm_up is not None or iterations is not None
@@ -162,11 +160,11 @@ def _protocol(read: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_order(stages: Sequence[str]) -> tuple[str, ...]:
-    """Stages in running order. Each works on the output of the one before, so there may be no gap."""
+    """Sort stages into running order. Each consumes the output of the previous one, so gaps are refused."""
     ordered = tuple(stage for stage in STAGES if stage in stages)
     first = STAGES.index(ordered[0]) if ordered else len(STAGES)
     if first > STAGES.index("vision") or ordered != STAGES[first : first + len(ordered)]:
-        raise UserError("stages: must be consecutive and begin with preprocess or vision")
+        raise UserError("stages: must be consecutive and start with preprocess or vision")
     return ordered
 
 

@@ -1,7 +1,7 @@
 """The run folder: `run.json`, append-only `rows.jsonl`, raw values in `samples/`, output in `logs/`.
 
-A row is on disk before the next cell starts. A line that was cut off is no row: readers skip it and the next
-writer removes it, so its cell is measured again.
+Each row is on disk before the next cell starts. Readers skip a truncated line, and the next writer removes
+it, so that its cell is measured again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vlmprof.records import Row, completed
 
 try:
     from orjson import loads as _loads
-except ImportError:  # three times slower, and the same values
+except ImportError:  # same values, three times slower
     from json import loads as _loads  # type: ignore[assignment]
 
 if TYPE_CHECKING:
@@ -33,20 +33,19 @@ if TYPE_CHECKING:
 MANIFEST, ROWS, SAMPLES, LOGS, LOCK = "run.json", "rows.jsonl", "samples", "logs", ".lock"
 
 POLICY = {"run_after_oom", "cell_timeout_s", "cool_down_s", "order", "profile"}
-"""Settings that decide which cells and passes run, not what a number means: they may change on resuming."""
+"""Settings that may change on resuming: they decide which cells and passes run, not what the numbers mean."""
 
 Understood = TypeVar("Understood")
 
 
 class RunFolder:
-    """A run that is being written: a context manager with a lock that a crash does not leave behind."""
+    """A run folder open for writing: a context manager that holds a lock, which a crash releases."""
 
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
-        """Open `path`, or make it and write `manifest` (`spec`, `command`, `environment`).
+        """Open `path`, or create it and write `manifest` (`spec`, `command`, `environment`).
 
-        A run may grow: a specification with more values on its axes replaces the one that is there. Raises
-        `UserError` when the folder cannot be written, belongs to another specification or device, or another
-        sweep is writing to it.
+        A specification that only adds values to axes replaces the stored one. Raises `UserError` if the
+        folder is not writable, belongs to another specification or device, or another sweep is writing to it.
         """
         self.path = path
         try:
@@ -55,7 +54,7 @@ class RunFolder:
             existing = _read_manifest(path)
             if existing is None:
                 if any(entry.name != LOCK for entry in path.iterdir()):
-                    raise UserError(f"{path} is not empty and no run folder; name another with --out")
+                    raise UserError(f"{path} is not empty and not a run folder; choose another with --out")
                 _write_whole(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
             else:
                 _refuse_other(path, existing, manifest)
@@ -81,14 +80,14 @@ class RunFolder:
     def append(self, row: Row, samples: Samples) -> None:
         """Write a cell's samples, then its row, and wait until both are on disk.
 
-        Raises `UserError` when the disk is full; what was there before stays whole.
+        Raises `UserError` if the disk is full; existing rows stay intact.
         """
         end = self._rows.seek(0, os.SEEK_END)
         try:
             if samples:
                 _write_whole(self.path / SAMPLES / f"{row.cell_id}.json", json.dumps(samples))
             text = json.dumps(row.to_flat(), allow_nan=False, ensure_ascii=False)
-            # half a surrogate pair, as in a badly encoded file name, becomes a question mark
+            # an unpaired surrogate, as in a badly encoded file name, becomes a question mark
             line = memoryview(text.encode("utf-8", "replace") + b"\n")
             while line:
                 line = line[self._rows.write(line) :]
@@ -98,20 +97,20 @@ class RunFolder:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             why = "no space left on the disk" if full else error.strerror or str(error)
             raise UserError(
-                f"{why}: the row of {row.cell_id} was not written; the rows before it are safe, "
-                f"and the same command goes on once {self.path} can be written"
+                f"{why}: the row of {row.cell_id} was not written; earlier rows are safe, "
+                f"and the same command resumes once {self.path} is writable"
             ) from None
 
     def rows(self) -> dict[str, Row]:
-        """The rows so far by cell id; a later row of a cell replaces an earlier one."""
+        """Return the rows so far by cell id. A later row of a cell replaces an earlier one."""
         return {row.cell_id: row for row in read_rows(self.path)}
 
     def samples(self, cell_id: str) -> Samples:
-        """A cell's raw values as written; empty if its file is gone."""
+        """Return a cell's raw values; empty if their file is missing or unreadable."""
         return _read_samples(self.path / SAMPLES / f"{cell_id}.json") or Samples()
 
     def log_path(self, cell_id: str) -> Path:
-        """Where a cell's process writes what it prints."""
+        """Return the path of the log that captures the output of a cell's process."""
         return self.path / LOGS / f"{cell_id}.txt"
 
     def _drop_torn_line(self) -> None:
@@ -123,16 +122,16 @@ class RunFolder:
 
 
 def check_can_hold_a_run(path: Path) -> None:
-    """Raise `UserError` at once if `path` is a file, or a folder that nothing can be written to."""
+    """Raise `UserError` if `path` is a file or not writable."""
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise UserError(f"cannot write the run folder {path}: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write the run folder {path}: nothing can be written to {existing}")
+        raise UserError(f"cannot write the run folder {path}: {existing} is not writable")
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a run in the order written. Lines that are cut off or garbled are passed over."""
+    """Read the rows of a run in the order written, skipping truncated or malformed lines."""
     return list(_read(path, Row.from_flat))
 
 
@@ -150,16 +149,16 @@ def _read(path: Path, understand: Callable[[dict[str, Any]], Understood]) -> Ite
 
 
 def check_runs(*runs: Path | None) -> None:
-    """Raise `UserError` for what is no run folder, before anything slow is loaded for it."""
+    """Raise `UserError` for a path that is not a run folder, before slow imports."""
     for run in runs:
         if run is not None:
             load_manifest(run)
 
 
 def load_frame(run: Path | str) -> pd.DataFrame:
-    """The rows of a run as a DataFrame, one per cell, columns as in `records.Row.to_flat`.
+    """Read the rows of a run as a DataFrame, one per cell, with the columns of `records.Row.to_flat`.
 
-    Raises `UserError` when `run` is no run folder or has no row yet.
+    Raises `UserError` if `run` is not a run folder or has no rows yet.
     """
     import pandas as pd
 
@@ -173,7 +172,7 @@ def load_frame(run: Path | str) -> pd.DataFrame:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """No cyclic garbage collection: JSON has no cycles, and looking for them in many rows takes seconds."""
+    """Disable cyclic garbage collection: JSON has no cycles, and the search takes seconds for many rows."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -184,7 +183,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def load_samples(run: Path | str) -> dict[str, Samples]:
-    """Raw values by cell id; cells without a readable file are left out."""
+    """Read the raw values by cell id. Cells without a readable file are omitted."""
     samples = {}
     for path in sorted((Path(run) / SAMPLES).glob("*.json")):
         values = _read_samples(path)
@@ -194,16 +193,19 @@ def load_samples(run: Path | str) -> dict[str, Samples]:
 
 
 def load_manifest(run: Path | str) -> dict[str, Any]:
-    """`run.json`: the specification, the command and the environment. Raises `UserError`."""
+    """Read `run.json`: the specification, the command and the environment.
+
+    Raises `UserError` if `run` is not a run folder.
+    """
     manifest = _read_manifest(Path(run))
     if manifest is None:
-        raise UserError(f"{run} is no run folder: it has no {MANIFEST}")
+        raise UserError(f"{run} is not a run folder: it has no {MANIFEST}")
     return manifest
 
 
 def _read_samples(path: Path) -> Samples | None:
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return Samples(values) if isinstance(values, dict) else None
@@ -222,9 +224,9 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def _refuse_other(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise `UserError`, showing both sides of every difference that would mix two runs in one folder."""
+    """Raise `UserError` if the folder belongs to another sweep, listing every difference."""
     differing = [
-        f"{section}.{key} is {json.dumps(old.get(key))} there and {json.dumps(new.get(key))} here"
+        f"{section}.{key} is {json.dumps(old.get(key))} there but {json.dumps(new.get(key))} here"
         for section in ("axes", "fixed")
         for old, new in [(_section(existing, section), _section(wanted, section))]
         for key in sorted((old.keys() | new.keys()) - POLICY)
@@ -232,9 +234,9 @@ def _refuse_other(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, 
     ]
     devices = [manifest.get("environment", {}).get("device_name") for manifest in (existing, wanted)]
     if devices[0] != devices[1]:
-        differing.append(f"device is {devices[0]} there and {devices[1]} here")
+        differing.append(f"device is {devices[0]} there but {devices[1]} here")
     if differing:
-        raise UserError(f"{path} belongs to another sweep: {'; '.join(differing)}; name another with --out")
+        raise UserError(f"{path} belongs to another sweep: {'; '.join(differing)}; choose another with --out")
 
 
 def _has_all(values: Any, earlier: Any) -> bool:
@@ -242,7 +244,7 @@ def _has_all(values: Any, earlier: Any) -> bool:
 
 
 def _section(manifest: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """`axes` or `fixed` of a manifest; a setting that was not known when it was written had its default."""
+    """Return `axes` or `fixed` of a manifest. Settings added since it was written have their defaults."""
     written: dict[str, Any] = manifest.get("spec", {}).get(section, {})
     if section == "axes":
         return written
@@ -250,7 +252,7 @@ def _section(manifest: Mapping[str, Any], section: str) -> dict[str, Any]:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Write a file that is either complete or not there."""
+    """Write a file atomically."""
     draft = path.with_suffix(".part")
     try:
         with draft.open("w", encoding="utf-8") as handle:
@@ -264,7 +266,7 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def _locked(path: Path) -> IO[bytes]:
-    """The lock file, held until it is closed or the process ends. Raises `UserError` if another holds it."""
+    """Lock the folder until the returned file is closed. Raises `UserError` if it is already locked."""
     handle = (path / LOCK).open("ab")
     try:
         import fcntl
@@ -275,11 +277,11 @@ def _locked(path: Path) -> IO[bytes]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return handle
         except BlockingIOError:
-            # a sweep that was just killed may still be ending
+            # a sweep that was just killed may still be exiting
             if attempt == 19:
                 handle.close()
                 raise UserError(
-                    f"another sweep is writing to {path}; wait for it or name another with --out"
+                    f"another sweep is writing to {path}; wait for it or choose another with --out"
                 ) from None
             time.sleep(0.1)
     return handle

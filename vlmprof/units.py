@@ -1,4 +1,4 @@
-"""Units as people write them, to the SI and binary units that are stored, and back."""
+"""Conversion between human-readable units and the stored SI and binary units."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from vlmprof.errors import UserError
 
 GIB = 2**30
-"""Memory of figures is in GiB, whatever its size."""
+"""Bytes per GiB, the unit of memory in all figures."""
 
 _BYTES = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
@@ -19,13 +19,13 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def parse_bytes(text: str | int) -> int:
-    """`24GiB`, `512 MiB`, `16GB` (10⁹) or a plain count, in bytes. Raises `UserError`."""
+    """Parse `24GiB`, `512 MiB`, `16GB` (10⁹) or a plain number to bytes. Raises `UserError`."""
     value = _parse(str(text), _BYTES, "b", "a memory size", "24GiB or 512MiB")
     return round(value)
 
 
 def parse_seconds(text: str | float) -> float:
-    """`90`, `90s`, `1.5min`, `2h` in seconds. Raises `UserError`."""
+    """Parse `90`, `90s`, `1.5min` or `2h` to seconds. Raises `UserError`."""
     return _parse(str(text), _SECONDS, "s", "a duration", "90s or 10min")
 
 
@@ -38,22 +38,22 @@ def _parse(text: str, units: dict[str, float] | dict[str, int], default: str, wh
 
 
 def bytes_unit(largest: float) -> tuple[str, float]:
-    """The unit in which byte counts up to `largest` read best, and its size in bytes."""
+    """Return the unit best suited to byte counts up to `largest`, and its size in bytes."""
     return next((pair for pair in _BYTES_SHOWN if largest >= pair[1]), _BYTES_SHOWN[-1])
 
 
 def seconds_unit(largest: float) -> tuple[str, float]:
-    """The unit in which latencies up to `largest` seconds read best, and its size in seconds."""
+    """Return the unit best suited to latencies up to `largest` seconds, and its size in seconds."""
     return next((pair for pair in _SECONDS_SHOWN if largest >= pair[1]), _SECONDS_SHOWN[-1])
 
 
 def show_bytes(count: float) -> str:
-    """A byte count for people, three digits: `512 MiB`, `13.3 GiB`."""
+    """Format a byte count with three digits: `512 MiB`, `13.3 GiB`."""
     return _shown(count, *bytes_unit(count))
 
 
 def show_seconds(seconds: float) -> str:
-    """A latency for people, three digits: `1.95 ms`, `22.9 s`."""
+    """Format a latency with three digits: `1.95 ms`, `22.9 s`."""
     return _shown(seconds, *seconds_unit(seconds)) if seconds else "0 s"
 
 
@@ -62,7 +62,7 @@ def _shown(value: float, unit: str, size: float) -> str:
 
 
 def show_duration(seconds: float) -> str:
-    """A waiting time for people: `42 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Format a duration: `42 s`, `3 min 20 s`, `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,3 +1,3 @@
-"""The version of this package, apart from everything that imports something."""
+"""The package version, in a module without imports."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The rest of a VMamba block for inference: norm and projection, depthwise convolution and SiLU, MLP."""
+"""The other operations of a VMamba block: norm and projection, depthwise convolution and SiLU, MLP."""
 
 from vlmprof.kernels.block.op import depthwise_conv_silu, linear, norm_linear
 

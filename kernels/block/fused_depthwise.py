@@ -15,10 +15,10 @@ from vlmprof.kernels.common.launcher import Launcher
 from vlmprof.kernels.common.parameter_cache import cached_from_parameters
 
 CHANNELS = 64
-"""Channels per program, at most: in 16 bits a pixel's are one line of 128 bytes."""
+"""Most channels per program: for 16-bit types, those of a pixel are one cache line of 128 bytes."""
 
 PIXELS = 32
-"""Pixels of one row per program: with 64 channels 16 elements for each thread of four warps."""
+"""Pixels of one row per program: with 64 channels, 16 elements for each thread of four warps."""
 
 
 @triton.jit(do_not_specialize=["height", "width"])
@@ -62,7 +62,7 @@ def depthwise_conv_silu_kernel(
 
 
 def depthwise_conv_silu_fused(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Shapes as in `depthwise_conv_silu`. Raises TypeError for float64."""
+    """Compute `depthwise_conv_silu`. Raises TypeError for float64."""
     if x.dtype == torch.float64:
         raise TypeError("depthwise_conv_silu: backend 'triton' sums in float32; 'torch' takes float64")
     batch, height, width, channels = x.shape

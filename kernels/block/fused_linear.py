@@ -1,7 +1,7 @@
 """Layer norm, matrix product, activation and residual in one kernel: the `triton` backend.
 
-The norm is taken out of the product (`packing.py`): the product reads x as it is in memory, accumulates the
-sums and squares of the rows on the way, and applies them at the end.
+The norm is factored out of the product (`packing.py`): the product reads x as stored, accumulates the sums
+and squares of its rows on the way, and applies them at the end.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ class Tile:
     depth: int
     warps: int
     stages: int
-    """Steps whose loads are in flight at once."""
+    """Number of steps whose loads are in flight at once."""
 
     def programs(self, rows: int, features: int) -> int:
-        """How many programs cover all rows and output features."""
+        """Return the number of programs that cover all rows and output features."""
         return -(-rows // self.rows) * -(-features // self.columns)
 
     def options(self) -> dict[str, int | bool]:
-        """Compile options of the kernel."""
+        """Return the compile options of the kernel."""
         return {**FOUR_WARPS, "num_warps": self.warps, "num_stages": self.stages}
 
 
 WIDE = Tile(64, 64, 32, 4, 3)
 """For four-byte inputs."""
 SMALL = Tile(64, 64, 64, 4, 4)
-"""With few programs each waits for its loads: deeper steps, and more of them in flight, mean fewer waits."""
+"""For few programs, which wait for loads: deeper steps, and more of them in flight, reduce the waiting."""
 LARGE = Tile(128, 128, 64, 8, 3)
-"""Half the reads per result, and the norm's sums taken half as often. The tiles of all stages fit the shared
-memory of every GPU since Ampere."""
+"""Reads half as much per result and computes the norm's sums half as often. The tiles of all stages fit into
+the shared memory of every GPU since Ampere."""
 
 LARGE_FILLS = 264
-"""Programs from which large tiles keep a GPU busy: two for each multiprocessor of an H200."""
+"""Fewest programs with which large tiles keep a GPU busy: two per multiprocessor of an H200."""
 
 
 def tile_for(rows: int, features: int, dtype: torch.dtype) -> Tile:
-    """The tile for x of (rows, ...) and a weight of (features, ...)."""
+    """Return the tile for x of shape (rows, ...) and a weight of shape (features, ...)."""
     if dtype.itemsize > 2:
         return WIDE
     return LARGE if LARGE.programs(rows, features) >= LARGE_FILLS else SMALL
@@ -63,7 +63,7 @@ def tile_for(rows: int, features: int, dtype: torch.dtype) -> Tile:
 
 @dataclass(frozen=True)
 class Variant:
-    """What the kernel is compiled for: the product's sizes and what is done to it."""
+    """The compile-time constants of the kernel: sizes of the product, and its fused operations."""
 
     K: int
     """Input features."""
@@ -71,7 +71,7 @@ class Variant:
     """Output features."""
     NORM: bool = False
     FOLDED: bool = False
-    """Whether the norm's weight is part of the product's."""
+    """Whether the norm's weight is folded into the product's."""
     OFFSET: bool = True
     RESIDUAL: bool = False
     ACTIVATION: str = ""
@@ -175,7 +175,7 @@ def linear_fused(
     activation: str | None,
     eps: float,
 ) -> Tensor:
-    """Shapes as in `norm_linear`; without a norm weight there is no norm. Raises TypeError for float64."""
+    """Compute `norm_linear`, without the norm if it has no weight. Raises TypeError for float64."""
     if x.dtype == torch.float64:
         raise TypeError("linear: backend 'triton' sums in float32; backend 'torch' takes float64")
     features, depth = weight.shape
@@ -214,5 +214,5 @@ def linear_fused(
 
 @lru_cache(maxsize=1024)
 def _launcher(tile: Tile, *variant: Any) -> Launcher:
-    """For the fields of a `Variant`, which takes too long to make and to hash at every launch."""
+    """Cache launchers by the fields of a `Variant`, which is too slow to create and hash at every launch."""
     return Launcher(linear_kernel, {"V": Variant(*variant), "TILE": tile}, tile.options())

@@ -33,11 +33,11 @@ def norm_linear(
     eps: float = 1e-5,
     backend: Backend = "auto",
 ) -> Tensor:
-    """activation(LayerNorm(x) · weightᵀ + bias) + residual, in one kernel where the backend is "triton".
+    """Compute activation(LayerNorm(x) · weightᵀ + bias) + residual, in one kernel with backend "triton".
 
     Args:
         x: (..., in_features), bfloat16, float16, float32 or float64.
-        norm_weight, norm_bias: (in_features); the norm's statistics are float32 whatever x is.
+        norm_weight, norm_bias: (in_features); the norm's statistics are float32 for every dtype of x.
         weight: (out_features, in_features), used in the dtype of x. bias: (out_features), or None.
         residual: (..., out_features), added last, or None.
         activation: "gelu" (by the error function), "silu" or None.
@@ -87,7 +87,7 @@ def linear(
     activation: str | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
-    """activation(x · weightᵀ + bias) + residual, in one kernel where the backend is "triton".
+    """Compute activation(x · weightᵀ + bias) + residual, in one kernel with backend "triton".
 
     Arguments, result and errors as in `norm_linear`.
 
@@ -112,7 +112,7 @@ def linear(
 def depthwise_conv_silu(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: Backend = "auto"
 ) -> Tensor:
-    """SiLU(depthwise convolution of x, "same" zero padding), channels last.
+    """Compute SiLU(depthwise convolution of x with "same" zero padding), channels last.
 
     Args:
         x: (batch, height, width, channels), bfloat16, float16, float32 or float64.
@@ -120,7 +120,7 @@ def depthwise_conv_silu(
         backend: one of `BACKENDS`; see `resolve_backend`.
 
     Returns:
-        Shaped like x and in its dtype, contiguous; summed in float32 by "reference" and "triton".
+        Same shape and dtype as x, contiguous; summed in float32 by "reference" and "triton".
 
     Raises:
         ValueError: a shape or device does not fit, k is even, or the backend is unknown.
@@ -133,7 +133,7 @@ def depthwise_conv_silu(
         >>> depthwise_conv_silu(x, torch.randn(8, 1, 3, 3)).shape
         torch.Size([1, 14, 14, 8])
 
-    Source: Liu et al., "VMamba" (arXiv 2401.10166), section 4.2: what comes before `ss2d` in a block.
+    Source: Liu et al., "VMamba" (arXiv 2401.10166), section 4.2: the operation before `ss2d` in a block.
     """
     op = "depthwise_conv_silu"
     x = under_autocast(x)

@@ -1,11 +1,12 @@
-"""The parameters of a block, packed as the kernels read them.
+"""The parameters of a block, packed for the kernels.
 
-A layer norm is taken out of the product after it. With γ, β its weight and bias, μ and σ of a row of x,
+A layer norm is factored out of the product that follows it. With γ, β its weight and bias, μ and σ of a row
+of x,
 
     W ((x - μ) / σ · γ + β) + b = ((W γ) x - μ (W γ) 1) / σ + (W β + b).
 
-Where W γ would take more memory than x and y, only its row sums are stored, and the kernel multiplies the
-rows, less a value of their own, by γ.
+If W γ takes more memory than x and y, only its row sums are stored, and the kernel multiplies the rows by γ,
+after subtracting a pivot per row.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ import torch
 from torch import Tensor
 
 ROWS_AT_ONCE = 256
-"""Rows of a weight that are widened at once for its product with a norm's bias."""
+"""Rows of a weight that are converted to float32 at once for its product with a norm's bias."""
 
 
 def is_folded(weight: Tensor, rows: int) -> bool:
-    """Whether W γ of a weight (M, K) takes no more than so many rows of x and y."""
+    """Return whether W γ of a weight (M, K) takes no more memory than `rows` rows of x and y."""
     features, depth = weight.shape
     return features * depth <= rows * (features + depth)
 
 
 @dataclass(frozen=True)
 class FoldedNorm:
-    """What a product needs of the layer norm that was taken out of it."""
+    """The terms of a layer norm that was factored out of a product."""
 
     weight: Tensor | None
-    """(M, K), W γ in the dtype of x, or None for W as it is."""
+    """(M, K), W γ in the dtype of x, or None to use W."""
     sums: Tensor
-    """(M), of W γ over K, float32."""
+    """(M), sums of W γ over K, float32."""
     offset: Tensor
     """(M), W β + b, float32."""
 
@@ -50,20 +51,20 @@ def _folded_norm(
     if not folded:
         return FoldedNorm(None, _times(weight, norm_weight), offset)
     scaled = (weight * norm_weight).to(dtype)
-    # the sums of what it was rounded to
+    # sums of the rounded values
     return FoldedNorm(scaled, scaled.sum(1, dtype=torch.float32), offset)
 
 
 fold = partial(_folded_norm, True)
-"""With W γ as the weight, for (dtype, norm weight, norm bias, weight, bias)."""
+"""Fold a norm, with W γ as the weight, from (dtype, norm weight, norm bias, weight, bias)."""
 
 unfolded = partial(_folded_norm, False)
-"""The same with W as the weight, for rows that the kernel multiplies by γ. The result does not refer to W, so
-that a cached one is dropped with W."""
+"""The same with W as the weight, for kernels that multiply rows by γ. The result does not refer to W, so that
+a cached result is dropped with W."""
 
 
 def tap_major(dtype: torch.dtype, weight: Tensor) -> Tensor:
-    """A filter (channels, 1, k, k) as (k · k, channels): neighbouring lanes read neighbouring channels."""
+    """Reorder a filter (channels, 1, k, k) to (k · k, channels): adjacent lanes read adjacent channels."""
     return weight.to(dtype).flatten(1).t().contiguous()
 
 
@@ -75,6 +76,6 @@ def _offset(norm_bias: Tensor | None, weight: Tensor, bias: Tensor | None) -> Te
 
 
 def _times(weight: Tensor, vector: Tensor) -> Tensor:
-    """weight · vector in float32, by parts: a wider copy of the weight would be a small image's peak."""
+    """Compute weight · vector in float32 by parts: a float32 copy of the weight would raise the peak."""
     wide = vector.float()
     return torch.cat([(part.float() * wide).sum(1) for part in weight.split(ROWS_AT_ONCE)])

@@ -1,4 +1,4 @@
-"""The block's pieces in plain PyTorch, every step in the dtype of x: the `torch` backend."""
+"""The block operations in plain PyTorch, every step in the dtype of x: the `torch` backend."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from vlmprof.kernels.common.backends import compute_dtype, needs_grad
 ACTIVATIONS = ("gelu", "silu")
 
 ONEDNN_NAMES = {None: "none", "gelu": "gelu", "silu": "swish"}
-"""What oneDNN calls the activations; its gelu with algorithm "none" is the exact one."""
+"""oneDNN's names of the activations; its gelu with algorithm "none" is exact."""
 
 
 def activate_(x: Tensor, activation: str | None) -> Tensor:
-    """GELU (exact, by the error function), SiLU, or nothing; in place unless autograd needs x."""
+    """Apply GELU (exact), SiLU or nothing; in place unless autograd needs x."""
     if activation == "gelu":
         return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
     return F.silu(x, inplace=not x.requires_grad) if activation == "silu" else x
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """Layer norm over the last dimension, in float32 where weight and x differ in dtype."""
+    """Apply layer norm over the last dimension, in float32 if weight and x differ in dtype."""
     if weight.dtype == x.dtype:
         return F.layer_norm(x, weight.shape, weight, bias, eps)
     dtype = compute_dtype(x.dtype)
@@ -31,9 +31,9 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Te
 
 
 def onednn_multiplies(x: Tensor, *others: Tensor | None) -> bool:
-    """True where oneDNN's matrix product is the faster one: float32 on a CPU, without autograd.
+    """Return whether oneDNN's matrix product is faster: for float32 on a CPU, without autograd.
 
-    torch's own float32 product is MKL's, which leaves half of the vector width of an AMD CPU unused.
+    torch uses MKL for float32 products, which uses only half of the vector width of AMD CPUs.
     """
     return (
         x.device.type == "cpu"
@@ -50,7 +50,7 @@ def onednn_multiplies(x: Tensor, *others: Tensor | None) -> bool:
 def linear_plain(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str | None
 ) -> Tensor:
-    """Shapes as in `linear`, every step in the dtype of x."""
+    """Compute `linear` with every step in the dtype of x."""
     weight = weight.to(x.dtype)
     bias = None if bias is None else bias.to(x.dtype)
     if onednn_multiplies(x, weight, bias):
@@ -74,12 +74,12 @@ def norm_linear_plain(
     activation: str | None,
     eps: float,
 ) -> Tensor:
-    """Shapes as in `norm_linear`, every step in the dtype of x."""
+    """Compute `norm_linear` with every step in the dtype of x."""
     return linear_plain(layer_norm(x, norm_weight, norm_bias, eps), weight, bias, residual, activation)
 
 
 def depthwise_conv_silu_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Shapes as in `depthwise_conv_silu`, every step in the dtype of x."""
+    """Compute `depthwise_conv_silu` with every step in the dtype of x."""
     bias = None if bias is None else bias.to(x.dtype)
     channels_first = x.permute(0, 3, 1, 2)
     y = F.conv2d(

@@ -1,4 +1,4 @@
-"""The block's pieces in float32 (float64 for float64 input), rounded once: the oracle."""
+"""The block operations in float32 (float64 for float64 input), rounded once: the oracle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def norm_linear_reference(
     activation: str | None,
     eps: float,
 ) -> Tensor:
-    """Shapes as in `norm_linear`."""
+    """Compute `norm_linear`."""
     return norm_linear_plain(
         _widened(x),
         _widened(norm_weight),
@@ -46,11 +46,11 @@ def norm_linear_reference(
 def linear_reference(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str | None
 ) -> Tensor:
-    """Shapes as in `linear`."""
+    """Compute `linear`."""
     y = linear_plain(_widened(x), _widened(weight), _widened(bias), _widened(residual), activation)
     return y.to(x.dtype)
 
 
 def depthwise_conv_silu_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Shapes as in `depthwise_conv_silu`."""
+    """Compute `depthwise_conv_silu`."""
     return depthwise_conv_silu_plain(_widened(x), _widened(weight), _widened(bias)).to(x.dtype)

@@ -1,4 +1,4 @@
-"""What the operations share: backends, argument checks, launching, caches and device functions.
+"""Code shared by the operations: backends, argument checks, launching, caches and device functions.
 
-Nothing here knows an operation or a tool.
+Nothing here depends on an operation or a tool.
 """

@@ -1,7 +1,7 @@
-"""Which implementation of an operation runs, and whether it can.
+"""Selection of the implementation of an operation.
 
 `reference` is the oracle: plain loops, any floating dtype, differentiable, slow.
-`torch` is vectorised PyTorch and runs on any device. `triton` needs a GPU, or Triton's interpreter.
+`torch` is vectorized PyTorch and runs on any device. `triton` needs a GPU, or Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 Backend = Literal["auto", "reference", "torch", "triton"]
-"""What a caller may ask for."""
+"""The values of a `backend` argument."""
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
 OPERATIONS = (
@@ -31,26 +31,26 @@ OPERATIONS = (
 )
 
 FOUR_WARPS = {"num_warps": 4, "enable_fp_fusion": True}
-"""Compile options of kernels that need no others. Fused multiply-adds are requested explicitly, since
-Triton's default changes with its version."""
+"""Default compile options. Fused multiply-adds are enabled explicitly, because Triton's default depends on
+its version."""
 
 LOG2_E = math.log2(math.e)
-"""exp(x) = exp2(LOG2_E · x), and exp2 is the faster of the two on every device."""
+"""exp(x) = exp2(LOG2_E · x), and exp2 is faster on every device."""
 
 TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
-"""Whether Triton can be imported. Checked once, since torch.compile cannot trace the check."""
+"""Whether Triton is installed. Checked once, because torch.compile cannot trace the check."""
 
 
 def triton_interpreted() -> bool:
-    """Whether Triton's interpreter runs the kernels: slowly, on CPU tensors."""
+    """Return whether Triton's interpreter runs the kernels, slowly, on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @lru_cache(maxsize=1)
 def interpreter_fault() -> str | None:
-    """Why the interpreter of this Triton cannot run with this NumPy, or None if it can.
+    """Return why this Triton's interpreter cannot run with this NumPy, or None if it can.
 
-    Up to 3.6 it converts arrays of one element to integers (`tensor.__index__`), which NumPy 2.4 refuses.
+    Up to 3.6, it converts arrays of one element to integers (`tensor.__index__`), which NumPy 2.4 rejects.
     """
     triton, numpy = (_release(package) for package in ("triton", "numpy"))
     if triton < (3, 7) and numpy >= (2, 4):
@@ -61,14 +61,14 @@ def interpreter_fault() -> str | None:
 
 
 def _release(package: str) -> tuple[int, ...]:
-    """Major and minor version of an installed package."""
+    """Return the major and minor version of an installed package."""
     return tuple(int(part) for part in importlib.metadata.version(package).split(".")[:2])
 
 
 def why_not_triton(device: torch.device) -> str | None:
-    """Why the `triton` backend cannot run on `device`, or None if it can.
+    """Return why the `triton` backend cannot run on `device`, or None if it can.
 
-    On `meta` it can, where only shapes are computed.
+    It can run on `meta`, where only shapes are computed.
     """
     if device.type == "meta":
         return None
@@ -82,7 +82,7 @@ def why_not_triton(device: torch.device) -> str | None:
 
 
 def resolve_backend(op: str, device: torch.device | str, backend: str = "auto") -> str:
-    """The backend that `op` runs with on `device`: for "auto" `triton` on a GPU and `torch` elsewhere.
+    """Return the backend that `op` uses on `device`. "auto" is `triton` on a GPU and `torch` elsewhere.
 
     Args:
         op: one of `OPERATIONS`.
@@ -90,11 +90,11 @@ def resolve_backend(op: str, device: torch.device | str, backend: str = "auto") 
         backend: one of `BACKENDS`.
 
     Returns:
-        The name of the backend, to be recorded beside the numbers that it makes.
+        The name of the backend, to be recorded with its results.
 
     Raises:
         ValueError: the operation or backend is unknown.
-        RuntimeError: the requested backend cannot run on the device; no other one is chosen instead.
+        RuntimeError: the requested backend cannot run on the device; there is no fallback.
 
     Example:
         >>> resolve_backend("ss2d", "cpu")
@@ -115,7 +115,7 @@ def resolve_backend(op: str, device: torch.device | str, backend: str = "auto") 
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:
-    """Whether autograd would record an operation on these tensors."""
+    """Return whether autograd would record an operation on these tensors."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
@@ -128,5 +128,5 @@ def refuse_grad(op: str, backend: str) -> None:
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of states and sums: float64 for float64, float32 for everything narrower."""
+    """Return the dtype of states and sums: float64 for float64, float32 for narrower dtypes."""
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,4 +1,4 @@
-"""Argument checks that the operations share; each mistake gets one clear line."""
+"""Argument checks shared by the operations, with one-line error messages."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def check_float(op: str, name: str, tensor: Tensor) -> None:
 
 
 def check_device(op: str, device: torch.device, **tensors: Tensor | None) -> None:
-    """Raise ValueError unless every tensor given is on `device`."""
+    """Raise ValueError unless all tensors are on `device`."""
     for name, tensor in tensors.items():
         if tensor is not None and tensor.device != device:
             raise ValueError(f"{op}: {name} is on {tensor.device}, the input is on {device}")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the name of its type if it has none."""
+    """Return the first line of an error's message, or the name of its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

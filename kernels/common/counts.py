@@ -1,7 +1,7 @@
-"""Bytes and FLOPs that an operation must move and do, counted from shapes. 1 MAC = 2 FLOPs.
+"""Minimum bytes and FLOPs of an operation, counted from shapes. 1 MAC = 2 FLOPs.
 
-Bytes: each argument read once and the result written once. What an implementation moves beside that,
-such as four copies of a scan, is its own cost and shows as a lower share of the ceiling.
+Bytes: each argument is read once and the result written once. Any additional traffic of an implementation,
+such as four copies of a scan, shows as a lower share of the ceiling.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Counts:
-    """The least work of one call."""
+    """The minimum work of one call."""
 
     bytes: int
     flops: int
 
 
 def scan_flops(elements: int, d_state: int) -> int:
-    """Selective scan over `elements` (position, channel) pairs.
+    """Count a selective scan over `elements` (position, channel) pairs.
 
     Per element and state: Δ·A, exp, (Δu)·B, a MAC for h and one for <C, h>: 7 FLOPs; per element: Δ·u,
     softplus counted as 3, and a MAC for the skip: 6.
@@ -29,7 +29,7 @@ def scan_flops(elements: int, d_state: int) -> int:
 def ss2d_counts(
     batch: int, height: int, width: int, d_inner: int, dt_rank: int, d_state: int, item_bytes: int
 ) -> Counts:
-    """`ss2d`: two projections and four scans; x in, y out, and the parameters."""
+    """Count `ss2d`: two projections and four scans; x in, y out, and the parameters."""
     pixels = batch * height * width
     per_direction = dt_rank + 2 * d_state
     projections = 2 * pixels * 4 * d_inner * (per_direction + dt_rank)
@@ -41,7 +41,7 @@ def ss2d_counts(
 def selective_scan_counts(
     batch: int, d_inner: int, length: int, groups: int, d_state: int, item_bytes: int
 ) -> Counts:
-    """`selective_scan`: u, delta, B, C in, y out, and A, D and the bias in float32."""
+    """Count `selective_scan`: u, delta, B, C in, y out, and A, D and the bias in float32."""
     elements = batch * d_inner * length
     activations = 3 * elements + 2 * batch * groups * d_state * length
     parameters = 4 * d_inner * (d_state + 2)
@@ -49,13 +49,13 @@ def selective_scan_counts(
 
 
 def cross_counts(batch: int, d_inner: int, height: int, width: int, item_bytes: int, merge: bool) -> Counts:
-    """`cross_scan` or `cross_merge`: one image on one side, four on the other."""
+    """Count `cross_scan` or `cross_merge`: one image on one side, four on the other."""
     elements = batch * d_inner * height * width
     return Counts(5 * elements * item_bytes, 3 * elements if merge else 0)
 
 
 def linear_counts(rows: int, in_features: int, out_features: int, item_bytes: int, norm: bool) -> Counts:
-    """`linear` or `norm_linear`, without residual; the norm counted as 8 FLOPs per value."""
+    """Count `linear` or `norm_linear` without residual; the norm counts as 8 FLOPs per value."""
     moved = rows * (in_features + out_features) + in_features * out_features
     return Counts(
         moved * item_bytes, 2 * rows * in_features * out_features + (8 * rows * in_features if norm else 0)
@@ -65,6 +65,6 @@ def linear_counts(rows: int, in_features: int, out_features: int, item_bytes: in
 def depthwise_counts(
     batch: int, height: int, width: int, channels: int, size: int, item_bytes: int
 ) -> Counts:
-    """`depthwise_conv_silu`: x in, y out; SiLU counted as 4 FLOPs."""
+    """Count `depthwise_conv_silu`: x in, y out; SiLU counts as 4 FLOPs."""
     elements = batch * height * width * channels
     return Counts((2 * elements + channels * size * size) * item_bytes, elements * (2 * size * size + 4))

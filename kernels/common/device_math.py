@@ -1,4 +1,4 @@
-"""Device functions that the Triton kernels share: fast exponentials, softplus, words of two channels."""
+"""Device functions shared by the Triton kernels: fast exponentials, softplus, words of two channels."""
 
 from __future__ import annotations
 

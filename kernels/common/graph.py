@@ -1,4 +1,4 @@
-"""CUDA graphs for launch-bound sizes: a callable captured once and replayed."""
+"""CUDA graphs for launch-bound sizes: capture a callable once and replay it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WARM_UP_CALLS = 3
 
 
 def warm_up(function: Callable[..., object], *inputs: Tensor) -> None:
-    """Call `function` on a side stream as often as a capture requires."""
+    """Call `function` on a side stream as often as needed before a capture."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -27,7 +27,7 @@ def warm_up(function: Callable[..., object], *inputs: Tensor) -> None:
 def capture(function: Callable[..., Output], *inputs: Tensor) -> tuple[torch.cuda.CUDAGraph, Output]:
     """Capture one call as a graph; return the graph and the call's result, which each replay overwrites.
 
-    The graph reads the memory of `inputs`. Raises RuntimeError when the call cannot be captured.
+    The graph reads the memory of `inputs`. Raises RuntimeError if the call cannot be captured.
     """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -36,11 +36,11 @@ def capture(function: Callable[..., Output], *inputs: Tensor) -> tuple[torch.cud
 
 
 class Graphed:
-    """A function of tensors, captured as a CUDA graph by its first call and replayed by every call.
+    """A function of tensors, captured as a CUDA graph in the first call and replayed in every call.
 
-    The graph reads the memory of the first call's inputs. Inputs that lie elsewhere are copied there; those
-    that lie there already, such as another graph's output, are not. The output is the graph's own memory,
-    overwritten by the next call: clone what must outlive it.
+    The graph reads the memory of the first call's inputs. Later inputs are copied there, unless they share
+    that memory, such as another graph's output. The output is memory of the graph and overwritten by the next
+    call: clone it to keep it longer.
     """
 
     def __init__(self, function: Callable[..., Output]) -> None:
@@ -50,10 +50,10 @@ class Graphed:
         self._output: Any = None
 
     def __call__(self, *inputs: Tensor) -> Any:
-        """What the function returns for `inputs`.
+        """Return the function's result for `inputs`.
 
-        Raises RuntimeError where the call cannot be captured, as for inputs that are not on a GPU, and
-        ValueError for other shapes or dtypes than the captured ones.
+        Raises RuntimeError if the call cannot be captured, such as for inputs that are not on a GPU, and
+        ValueError if shapes or dtypes differ from the captured ones.
         """
         if self._graph is None:
             self._capture(inputs)

@@ -1,8 +1,8 @@
 """Launch Triton kernels without repeating Triton's analysis of the arguments.
 
-At every launch Triton determines which compiled kernel fits the arguments. That takes three times as long as
-the launch itself, and longer than a small kernel runs on a GPU. A `Launcher` does it once for each
-combination of device, argument types and alignment, and caches the result.
+At every launch, Triton determines which compiled kernel matches the arguments. That takes three times as long
+as the launch itself, and longer than the runtime of a small kernel. A `Launcher` does it once for each
+combination of device, argument types and alignment.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Launcher:
     """One kernel with its constants and compile options; called with the grid and the other arguments."""
 
     def __init__(self, kernel: Any, constants: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        """Raises ValueError unless the constants are the kernel's last parameters."""
+        """Create a launcher. Raises ValueError unless the constants are the kernel's last parameters."""
         names = kernel.arg_names[len(kernel.arg_names) - len(constants) :]
         if set(names) != set(constants):
             raise ValueError(f"the last parameters are {names}, the constants {list(constants)}")
@@ -36,8 +36,8 @@ class Launcher:
     def __call__(self, grid: tuple[int, int, int], *arguments: Any) -> None:
         """Launch on the current device and stream, with tensors, integers and floats in the kernel's order.
 
-        Raises ValueError for an integer that is not in the kernel's `do_not_specialize`: which compiled
-        kernel is the right one would depend on its value.
+        Raises ValueError for an integer that is not in the kernel's `do_not_specialize`, because the choice
+        of the compiled kernel would depend on its value.
         """
         if not isinstance(self._kernel, JITFunction):  # interpreted
             self._kernel[grid](*arguments, **self._named)
@@ -56,7 +56,7 @@ class Launcher:
 
 
 def _key(arguments: tuple[Any, ...]) -> Hashable:
-    """What selects a compiled kernel, apart from its constants; None if Triton has to decide."""
+    """Return the key of a compiled kernel, apart from its constants; None if Triton has to select it."""
     addresses = 0
     kinds: list[Hashable] = [driver.active, driver.active.get_current_device()]
     for argument in arguments:

@@ -1,7 +1,7 @@
-"""Registers the operations with torch, so that `torch.compile`, CUDA graphs and profilers can handle them.
+"""Registration of the operations with torch, for `torch.compile`, CUDA graphs and profilers.
 
-It uses the low-level interface of `torch.library`: `custom_op` adds 5 µs of checks to each call, as much as
-the rest of a small kernel's launch.
+This uses the low-level interface of `torch.library`, because `custom_op` adds 5 µs of checks to each call, as
+much as the rest of a small kernel's launch.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def operator(
 ) -> Callable[[Callable[..., torch.Tensor]], torch._ops.OpOverload[..., Any]]:
     """Register a function as `vlmprof::name` for every device. It must not modify its inputs.
 
-    `fake` returns an empty result of the right shape and dtype for the same arguments. The function's result
-    must not be one of its inputs, nor a view of one.
+    `fake` returns an empty tensor with the shape and dtype of the result for the same arguments. The result
+    must not be an input or a view of one.
     """
 
     def register(function: Callable[..., torch.Tensor]) -> torch._ops.OpOverload[..., Any]:
@@ -34,18 +34,18 @@ def operator(
 
 
 def like_the_first(x: torch.Tensor, *_: object) -> torch.Tensor:
-    """A fake for an operator whose result is contiguous and otherwise like its first argument."""
+    """Return a fake result for operators whose result is contiguous and otherwise like the first argument."""
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-# determined once: torch 2.11's compiler cannot trace the call
+# computed once, because torch 2.11's compiler cannot trace the call
 _AUTOCAST_DEVICES = tuple(
     kind for kind in ("cpu", "cuda", "mps", "xpu", "hpu") if torch.amp.is_autocast_available(kind)
 )
 
 
 def under_autocast(x: torch.Tensor) -> torch.Tensor:
-    """Cast a float32 input to the autocast dtype where torch.autocast is enabled, as torch's products do."""
+    """Cast a float32 input to the autocast dtype if torch.autocast is enabled, as torch's products do."""
     kind = x.device.type
     if x.dtype != torch.float32 or kind not in _AUTOCAST_DEVICES:
         return x

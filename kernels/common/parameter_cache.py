@@ -1,4 +1,4 @@
-"""A cache of what kernels derive from parameters: packed, cast or transposed copies."""
+"""A cache of copies of parameters that are packed, cast or transposed for kernels."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _cache: dict[tuple[object, ...], _Entry] = {}
 
 
 def cached_from_parameters(make: Callable[..., Made], dtype: torch.dtype, *parameters: Tensor | None) -> Made:
-    """`make(dtype, *parameters)`, cached for as long as the parameters live and do not change.
+    """Return `make(dtype, *parameters)`, cached as long as the parameters exist and do not change.
 
-    Writing to a parameter in place changes its version, and the result is made again. Writing through
-    `.data` does not, since torch does not record it. Inference tensors have no version and are not cached.
+    In-place writes to a parameter change its version and invalidate the result. Writes through `.data` do
+    not, because torch does not track them. Inference tensors have no version and are not cached.
     """
     given = [p for p in parameters if p is not None]
     if torch.compiler.is_compiling() or any(p.is_inference() for p in given):
@@ -43,7 +43,7 @@ def cached_from_parameters(make: Callable[..., Made], dtype: torch.dtype, *param
         found: Made = entry.made
         return found
     made = make(dtype, *parameters)
-    # an entry is dropped with the first of its parameters: it may be as large as they are
+    # an entry is dropped with the first of its parameters, because it may be as large as they are
     refs = tuple(weakref.ref(p, lambda _: _cache.pop(key, None)) for p in given)
     _cache[key] = _Entry(refs, versions, made)
     return made

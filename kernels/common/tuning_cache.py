@@ -1,10 +1,10 @@
-"""Launch parameters of `ss2d`, measured once per GPU and stored on disk: the only thing that is tuned.
+"""Launch parameters of `ss2d`, the only ones that are tuned: measured once per GPU and stored on disk.
 
     tools/tune.py ── keep_tiles ──> cache file ──> tuned_tiles ── looked up at a launch
                                   shipped tables ──┘
 
-A choice is looked up in the user's cache file, then in the tables in `SHIPPED`: cache files of known cards,
-as `keep_tiles` writes them. A shape in neither is launched by the kernels' rule, and rows say so.
+Choices are looked up in the user's cache file, then in the tables in `SHIPPED`: cache files of known cards,
+written by `keep_tiles`. Other shapes are launched by a rule, which rows record.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 KERNELS = 17
-"""Version of the kernels that choices were measured with. Increasing it drops old choices."""
+"""Version of the kernels. Increasing it drops choices measured with older kernels."""
 
 SHIPPED = Path(__file__).parents[1] / "ss2d" / "tuned"
 """The folder of the cache files that ship with the kernels, one per card."""
@@ -32,17 +32,17 @@ SHIPPED = Path(__file__).parents[1] / "ss2d" / "tuned"
 
 @dataclass(frozen=True)
 class Shape:
-    """What a choice depends on, beside the device and the versions."""
+    """The shape that a choice depends on, in addition to the device and the versions."""
 
     d_inner: int
     dt_rank: int
     d_state: int
     dtype: torch.dtype
     positions: int
-    """batch · height · width; choices hold for all sizes between two powers of two."""
+    """batch · height · width; choices apply to all sizes between two powers of two."""
 
     def key(self, device_name: str) -> str:
-        """The key under which the choice is stored."""
+        """Return the key under which the choice is stored."""
         kind = str(self.dtype).removeprefix("torch.")
         size = f"d_inner={self.d_inner} dt_rank={self.dt_rank} d_state={self.d_state} {kind}"
         return (
@@ -52,14 +52,14 @@ class Shape:
 
 
 def _without_libraries(key: str) -> str:
-    """A key without the versions of torch and Triton, for the shipped tables: a choice that was the best with
+    """Remove the versions of torch and Triton from a key, for the shipped tables: a choice that was best with
     one version is better than none with the next."""
     device, versions, size = key.split(" | ")
     return f"{device} | {versions[versions.index('kernels') :]} | {size}"
 
 
 def cache_path() -> Path:
-    """VLMPROF_TUNING_CACHE, or vlmprof/ss2d-tuning.json in XDG_CACHE_HOME or ~/.cache."""
+    """Return VLMPROF_TUNING_CACHE, or vlmprof/ss2d-tuning.json in XDG_CACHE_HOME or ~/.cache."""
     named = os.environ.get("VLMPROF_TUNING_CACHE")
     if named:
         return Path(named)
@@ -69,10 +69,10 @@ def cache_path() -> Path:
 
 @lru_cache(maxsize=1024)
 def tuned_tiles(shape: Shape, device: torch.device) -> int | None:
-    """The tiles per chunk found for this shape on this device, or None if it was not tuned.
+    """Return the tuned tiles per chunk for this shape on this device, or None if it was not tuned.
 
     The user's cache takes precedence over the shipped tables. The files are read at the first launch of a
-    shape in a process; later launches cost a dictionary look-up.
+    shape in a process; later launches cost a dictionary lookup.
     """
     path, key = cache_path(), shape.key(_device_name(device))
     own = _read(path).get(key) if path.exists() else None
@@ -81,7 +81,7 @@ def tuned_tiles(shape: Shape, device: torch.device) -> int | None:
 
 @lru_cache(maxsize=4)
 def _shipped(folder: Path) -> dict[str, int]:
-    """The choices of all tables in a folder, by keys without the libraries' versions."""
+    """Read the choices of all tables in a folder, by keys without library versions."""
     choices: dict[str, int] = {}
     for path in sorted(folder.glob("*.json")):
         for key, tiles in sorted(_read(path).items()):
@@ -91,16 +91,16 @@ def _shipped(folder: Path) -> dict[str, int]:
 
 
 def keep_tiles(shape: Shape, device: torch.device, tiles: int) -> None:
-    """Store `tiles` per chunk as the choice for this shape on this device. Raises OSError if the file cannot
-    be written."""
+    """Store `tiles` per chunk as the choice for this shape on this device. Raises OSError if the file is not
+    writable."""
     _keep(cache_path(), shape.key(_device_name(device)), tiles)
     tuned_tiles.cache_clear()
 
 
 def _read(path: Path) -> dict[str, int]:
-    """The choices in the file; none, and a one-line warning, if it cannot be parsed."""
+    """Read the choices in a file; if it cannot be parsed, warn and return none."""
     try:
-        choices = json.loads(path.read_text())
+        choices = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(choices, dict) or not all(type(t) is int and t > 0 for t in choices.values()):
             raise ValueError("not a table of positive integers")
     except (OSError, ValueError) as error:
@@ -110,19 +110,21 @@ def _read(path: Path) -> dict[str, int]:
 
 
 def _keep(path: Path, key: str, tiles: int) -> None:
-    """Add one choice to the file, which other processes may be reading or adding to."""
+    """Add a choice to a file that other processes may be reading or writing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_name(path.name + ".lock")):
         choices = _read(path) if path.exists() else {}
         choices[key] = tiles
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False
+        ) as file:
             file.write(json.dumps(choices, indent=1, sort_keys=True) + "\n")
         os.replace(file.name, path)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -1,4 +1,4 @@
-"""Cross-scan and cross-merge: the four readings of an image that SS2D scans, and their sum."""
+"""Cross-scan and cross-merge: the four scan orders of an image in SS2D, and their sum."""
 
 from vlmprof.kernels.cross_scan.op import cross_merge, cross_scan
 

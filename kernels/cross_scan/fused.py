@@ -1,8 +1,8 @@
 """Cross-scan and cross-merge as one kernel each: the `triton` backend.
 
-A tile of 32 × 32 pixels is read once and written to its four places, or read from its four places,
-summed in float32 and written once. By columns the tile goes through a transposition in registers, so
-that every access runs along the memory's fast dimension.
+A tile of 32 × 32 pixels is read once and written to four places, or read from four places, summed in
+float32 and written once. For columns, the tile is transposed in registers, so that every access runs along
+the contiguous dimension of memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vlmprof.kernels.common.backends import FOUR_WARPS
 from vlmprof.kernels.common.launcher import Launcher
 
 TILE = 32
-"""Rows and columns of a tile: in 16 bits each of its lines is two sectors of 32 bytes, either way round."""
+"""Rows and columns of a tile: for 16-bit types, each row or column is two sectors of 32 bytes."""
 
 
 @triton.jit
@@ -75,12 +75,12 @@ _launch_merge = Launcher(cross_merge_kernel, {"TILE": TILE}, FOUR_WARPS)
 
 
 def _grid(images: int, height: int, width: int) -> tuple[int, int, int]:
-    """One dimension, since only the first may exceed 65535."""
+    """Return a one-dimensional grid, because only the first dimension may exceed 65535."""
     return (images * -(-height // TILE) * -(-width // TILE), 1, 1)
 
 
 def cross_scan_fused(x: Tensor) -> Tensor:
-    """Shapes as in `cross_scan`. Raises TypeError for float64."""
+    """Compute `cross_scan`. Raises TypeError for float64."""
     _refuse_double("cross_scan", x)
     batch, channels, height, width = x.shape
     xs = x.new_empty(batch, 4, channels, height * width)
@@ -90,7 +90,7 @@ def cross_scan_fused(x: Tensor) -> Tensor:
 
 
 def cross_merge_fused(ys: Tensor, height: int, width: int) -> Tensor:
-    """Shapes as in `cross_merge`. Raises TypeError for float64."""
+    """Compute `cross_merge`. Raises TypeError for float64."""
     _refuse_double("cross_merge", ys)
     batch, _, channels, _ = ys.shape
     y = ys.new_empty(batch, channels, height, width)

@@ -50,7 +50,7 @@ def cross_merge(ys: Tensor, height: int, width: int, *, backend: Backend = "auto
 
     Args:
         ys: (batch, 4, d_inner, height · width), any floating dtype.
-        height, width: of the image, in pixels.
+        height, width: size of the image in pixels.
         backend: one of `BACKENDS`; see `resolve_backend`.
 
     Returns:

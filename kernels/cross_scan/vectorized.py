@@ -1,4 +1,4 @@
-"""Cross-scan and cross-merge with no temporary larger than the result: the `torch` backend."""
+"""Cross-scan and cross-merge without temporaries larger than the result: the `torch` backend."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vlmprof.kernels.common.backends import compute_dtype
 
 
 def cross_scan_vectorized(x: Tensor) -> Tensor:
-    """Shapes as in `cross_scan`."""
+    """Compute `cross_scan`."""
     batch, d_inner, height, width = x.shape
     xs = x.new_empty(batch, 4, d_inner, height * width)
     xs[:, 0].unflatten(-1, (height, width)).copy_(x)
@@ -19,7 +19,7 @@ def cross_scan_vectorized(x: Tensor) -> Tensor:
 
 
 def cross_merge_vectorized(ys: Tensor, height: int, width: int) -> Tensor:
-    """Shapes as in `cross_merge`."""
+    """Compute `cross_merge`."""
     dtype = compute_dtype(ys.dtype)
     both = ys[:, 2:].flip(-1).to(dtype)
     both += ys[:, :2]

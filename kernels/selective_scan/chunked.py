@@ -1,13 +1,13 @@
-"""The linear recurrence h_l = a_l h_(l-1) + b_l, vectorised over chunks, channels and batch.
+"""The linear recurrence h_l = a_l h_(l-1) + b_l, vectorized over chunks, channels and batch.
 
-A sequence is cut into chunks of `steps`; position l = chunk · steps + step lies at [step, chunk], so
-that one step of all chunks is one contiguous slab and one call of an elementwise operation:
+A sequence is cut into chunks of `steps`. Position l = chunk · steps + step is stored at [step, chunk], so
+that a step of all chunks is one contiguous slab and one call of an elementwise operation:
 
     1. inside the chunks, step by step:   b_t += a_t b_(t-1),  a_t *= a_(t-1)
     2. over the chunk ends, the same recurrence, shorter: recursively
-    3. what enters each chunk is added:   b_t += a_t · entering
+    3. the state entering each chunk:     b_t += a_t · entering
 
-Decays only ever multiply, nothing is divided by them, so one that underflows to 0 is exact.
+Decays are only multiplied and never divided by, so a decay that underflows to 0 is exact.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 CHUNK_STEPS = 8
-"""Steps per chunk: fewer mean larger slabs and more levels, more mean more calls."""
+"""Steps per chunk: fewer give larger slabs and more levels, more give more calls."""
 
 SHORT = 12
-"""A recurrence over at most so many chunk ends runs one by one."""
+"""Most chunk ends of a recurrence that runs sequentially."""
 
 
 def scan_chunks_(decay: Tensor, drive: Tensor, entering: Tensor | None, reverse: bool) -> Tensor:
-    """Run the recurrence in place over chunked sequences and return the state that leaves it.
+    """Run the recurrence in place over chunked sequences and return the final state.
 
     decay, drive: (steps, chunks, *channels), contiguous; `drive` becomes the states and `decay` the
-    products of decays since the chunk began. entering: (*channels), the state before the first
+    products of decays since the start of the chunk. entering: (*channels), the state before the first
     position, or None for 0. `reverse` runs from the last position to the first. Padding must have
     drive 0, and decay 1 unless the state that reaches it is 0.
     """
@@ -49,10 +49,10 @@ def scan_chunks_(decay: Tensor, drive: Tensor, entering: Tensor | None, reverse:
 
 
 def _carry(decay: Tensor, drive: Tensor, entering: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
-    """The state that enters each chunk, (chunks, *channels), and the one that leaves the last.
+    """Return the state that enters each chunk, (chunks, *channels), and the one that leaves the last.
 
-    decay, drive: (chunks, *channels), what each chunk does to the state that enters it. The states
-    are those of a recurrence one longer, whose first element brings in `entering`.
+    decay, drive: (chunks, *channels), the effect of each chunk on the entering state. The states are
+    those of a recurrence that is one element longer and starts with `entering`.
     """
     chunks = decay.shape[0]
     into_chunks, first, last = (slice(1, None), chunks, 0) if reverse else (slice(chunks), 0, chunks)
@@ -79,5 +79,5 @@ def _carry(decay: Tensor, drive: Tensor, entering: Tensor, reverse: bool) -> tup
 
 
 def _into_chunks(sequence: Tensor) -> Tensor:
-    """(chunks · steps, *channels) -> (steps, chunks, *channels)."""
+    """Convert (chunks · steps, *channels) to (steps, chunks, *channels)."""
     return sequence.unflatten(0, (-1, CHUNK_STEPS)).transpose(0, 1).contiguous()

@@ -4,8 +4,8 @@
     carry:   the states that enter each chunk                    small
     output:  y                                                   grid (chunks, channel blocks, batch)
 
-A program walks a chunk in tiles of channels × positions, positions running along the memory's fast
-dimension and scanned across lanes. The states are taken one after the other, so any d_state fits.
+A program walks a chunk in tiles of channels × positions. Positions run along the contiguous dimension and are
+scanned across lanes. The states are processed one after the other, so any d_state fits.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from vlmprof.kernels.common.device_math import exp2_fast, scan_columns, scan_row
 from vlmprof.kernels.common.launcher import Launcher
 
 CHUNKS, ELEMENTS = 32, 32
-"""Chunks that are carried at once, for so many states: a tile of eight elements for each thread of four
+"""Chunks and states per step of the carry: a tile with eight elements for each thread of four
 warps."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What the scan is compiled for."""
+    """The compile-time constants of the scan."""
 
     N: int
     """d_state."""
     SOFTPLUS: bool
-    """Whether delta passes through softplus."""
+    """Whether to apply softplus to delta."""
     CHUNK: int = 256
-    """Positions per chunk: four tiles, so that there is little to carry."""
+    """Positions per chunk: four tiles, so that the carry is small."""
     TILE: int = 64
     """Positions per tile: two for each lane of a warp."""
     CHANNELS: int = 16
-    """Channels per program: with 64 positions eight elements for each thread of four warps."""
+    """Channels per program: with 64 positions, eight elements for each thread of four warps."""
 
 
 @triton.jit
@@ -150,7 +150,7 @@ def selective_scan_fused(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> Tensor:
-    """Shapes as in `selective_scan`, with B and C already (batch, groups, d_state, L).
+    """Compute `selective_scan` for B and C of shape (batch, groups, d_state, L).
 
     Raises TypeError for float64.
     """
@@ -180,7 +180,7 @@ def selective_scan_fused(
 
 @lru_cache(maxsize=256)
 def _launchers(d_state: int, softplus: bool) -> tuple[Launcher, Launcher, Launcher]:
-    """Summary, carry and output."""
+    """Return the launchers of summary, carry and output."""
     variant = Variant(d_state, softplus)
     carry = {"N": d_state, "CHUNKS": CHUNKS, "ELEMENTS": ELEMENTS}
     return (

@@ -24,19 +24,19 @@ def selective_scan(
     *,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Mamba's selective scan: h_l = exp(delta_l A) h_(l-1) + delta_l B_l u_l;  y_l = <C_l, h_l> + D u_l.
+    """Run Mamba's selective scan h_l = exp(delta_l A) h_(l-1) + delta_l B_l u_l;  y_l = <C_l, h_l> + D u_l.
 
     Args:
         u, delta: (batch, d_inner, L), bfloat16, float16, float32 or float64.
         A: (d_inner, d_state), negative for a state that decays.
-        B, C: (batch, groups, d_state, L), or (batch, d_state, L) for one group. Group g serves the
+        B, C: (batch, groups, d_state, L), or (batch, d_state, L) for one group. Group g is used by
             channels [g · d_inner / groups, (g + 1) · d_inner / groups).
         D, delta_bias: (d_inner), or None.
         delta_softplus: apply softplus, with threshold 20, to delta + delta_bias.
         backend: one of `BACKENDS`; see `resolve_backend`.
 
     Returns:
-        y, shaped like u and in its dtype. States are float32 (float64 for float64 input).
+        y, with the shape and dtype of u. States are float32 (float64 for float64 input).
 
     Raises:
         ValueError: a shape or device does not fit, or the backend is unknown.
@@ -104,7 +104,7 @@ def _check(
     check_dims(op, "B", B, 4, "(batch, groups, d_state, L) or (batch, d_state, L)")
     groups = B.shape[1]
     if d_inner % groups:
-        raise ValueError(f"{op}: {d_inner} channels cannot be shared out among {groups} groups of B")
+        raise ValueError(f"{op}: {d_inner} channels cannot be divided evenly among {groups} groups of B")
     check_shape(op, "B", B, (batch, groups, A.shape[1], length), "(batch, groups, d_state, L)")
     check_shape(op, "C", C, B.shape, "(batch, groups, d_state, L) like B")
     for name, vector in (("D", D), ("delta_bias", delta_bias)):

@@ -1,4 +1,4 @@
-"""Selective scan in plain PyTorch: the oracle of the other backends.
+"""Selective scan in plain PyTorch: the oracle for the other backends.
 
 Source: Gu & Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces"
 (arXiv 2312.00752), equations 2a and 4 with the simplified discretisation of B (section 3.2).
@@ -23,10 +23,10 @@ def selective_scan_reference(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> Tensor:
-    """h_l = exp(delta_l A) h_(l-1) + delta_l B_l u_l;  y_l = <C_l, h_l> + D u_l, one step at a time.
+    """Compute h_l = exp(delta_l A) h_(l-1) + delta_l B_l u_l;  y_l = <C_l, h_l> + D u_l, step by step.
 
-    Shapes as in `selective_scan`, with B and C already (batch, groups, d_state, L). The state is
-    float32, or float64 for float64 input; y is rounded once, to the dtype of u.
+    Shapes as in `selective_scan`, with B and C of shape (batch, groups, d_state, L). The state is
+    float32, or float64 for float64 input; y is rounded once to the dtype of u.
     """
     dtype = compute_dtype(u.dtype)
     channels_per_group = u.shape[1] // B.shape[1]

@@ -1,4 +1,4 @@
-"""Selective scan in vectorised PyTorch, in segments of bounded size: the `torch` backend."""
+"""Selective scan in vectorized PyTorch, in segments of bounded size: the `torch` backend."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from vlmprof.kernels.common.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
 
 SEGMENT_ELEMENTS = 1 << 19
-"""Elements of one working tensor: a few of them stay in a CPU's last-level cache."""
+"""Elements of a working tensor: several of them fit in a CPU's last-level cache."""
 
 DEVICE_SEGMENT_ELEMENTS = 1 << 25
-"""The same on an accelerator, where what a call costs counts for more than the cache."""
+"""The same on an accelerator, where call overhead matters more than the cache."""
 
 MOST_EXPONENT = 120.0
-"""Of a power of two that `softplus_` takes: float32 ends at 128, and beyond 25 softplus is linear in it."""
+"""Largest exponent of 2 in `softplus_`: float32 overflows at 128, and above 25 softplus is linear."""
 
 
 def chunks_per_segment(chunks: int, elements_per_position: int, device: torch.device) -> int:
-    """Chunks in each of the equal segments that bound the size of a working tensor."""
+    """Return the chunks per segment, for equal segments that bound the size of a working tensor."""
     elements = SEGMENT_ELEMENTS if device.type == "cpu" else DEVICE_SEGMENT_ELEMENTS
     most = max(1, elements // (elements_per_position * CHUNK_STEPS))
     return -(-chunks // -(-chunks // most))
 
 
 def softplus_(x: Tensor, scratch: Tensor) -> Tensor:
-    """log(1 + 2^x) in place: softplus of x · ln 2. `scratch` is overwritten, and as large as x.
+    """Compute log(1 + 2^x), the softplus of x · ln 2, in place; overwrites `scratch`, of the size of x.
 
-    A CPU build of torch may take ten times as long for `log1p` as for `log`, and for `softplus` with it.
-    So with e = 2^x and u = 1 + e as it is rounded, log(1 + e) = log(u) + (e - (u - 1)) / u: the second
-    term is what the rounding lost, all of e where u is 1. And exp2 is several times as fast as exp.
-    On other devices it is torch's own softplus: there the look at x would wait for the device.
+    In CPU builds of torch, `log1p`, and with it `softplus`, may be ten times slower than `log`.
+    With e = 2^x and u = 1 + e rounded, log(1 + e) = log(u) + (e - (u - 1)) / u, where the second term
+    restores the rounding error, which is all of e if u is 1. exp2 is several times faster than exp.
+    Other devices use torch's softplus, because inspecting x would synchronize.
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.ops.aten.softplus.out(x, math.log(2.0), 20, out=x).mul_(math.log(2.0))
     linear = None
     if not float(x.amax()) < MOST_EXPONENT:
-        linear = x * math.log(2.0)  # what the result is there, to the last digit
+        linear = x * math.log(2.0)  # equals the result there to the last digit
         x.clamp_(max=MOST_EXPONENT)
     torch.add(x.exp2_(), 1, out=scratch)
     x.sub_(scratch.sub_(1))
@@ -59,7 +59,7 @@ def selective_scan_vectorized(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> Tensor:
-    """Shapes as in `selective_scan`, with B and C already (batch, groups, d_state, L)."""
+    """Compute `selective_scan` for B and C of shape (batch, groups, d_state, L)."""
     batch, d_inner, length = u.shape
     groups, d_state = B.shape[1:3]
     dtype = compute_dtype(u.dtype)
@@ -98,7 +98,7 @@ def selective_scan_vectorized(
 
 
 def _chunk_layout(sequence: Tensor, dtype: torch.dtype) -> Tensor:
-    """(batch, groups, *rest, length) -> (steps, chunks, batch, groups, *rest), the tail filled with 0."""
+    """Convert (batch, groups, *rest, length) to (steps, chunks, batch, groups, *rest), zero-padded."""
     length = sequence.shape[-1]
     padding = -length % CHUNK_STEPS
     padded = F.pad(sequence, (0, padding)) if padding else sequence
@@ -109,7 +109,7 @@ def _chunk_layout(sequence: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _write_sequence(sequence: Tensor, chunked: Tensor) -> None:
-    """The inverse of `_chunk_layout`, into (batch, groups, channels, length)."""
+    """Invert `_chunk_layout`, writing into (batch, groups, channels, length)."""
     steps, length = chunked.shape[0], sequence.shape[-1]
     ordered = torch.movedim(chunked, (0, 1), (-1, -2))
     whole = length // steps
@@ -119,7 +119,7 @@ def _write_sequence(sequence: Tensor, chunked: Tensor) -> None:
 
 
 def _clear_tail(step: Tensor, length: int) -> None:
-    """Set the step size beyond `length` to 0, so that the state passes the tail unchanged."""
+    """Set step sizes beyond `length` to 0, so that the padding does not change the state."""
     tail = step.shape[0] * step.shape[1] - length
     if tail:
         step[-tail:, -1] = 0

@@ -1,4 +1,4 @@
-"""Between the passes: from each chunk's sum of steps and end state to the state that enters it."""
+"""The carry between the passes: from each chunk's sum of steps and end state to the state that enters it."""
 
 from __future__ import annotations
 

@@ -1,27 +1,27 @@
-"""How the kernels cut a sequence into chunks of tiles: plain numbers, for a launch or for counting one."""
+"""Partitioning of a sequence into chunks of tiles, in plain numbers, for launching or counting."""
 
 from __future__ import annotations
 
 POSITIONS = 16
-"""Positions per tile, T in the kernels: the least number of rows of a tensor-core product."""
+"""Positions per tile, T in the kernels: the smallest number of rows of a tensor-core product."""
 
 CHANNELS = 64
-"""Channels per program: two for each of 32 lanes."""
+"""Channels per program: two per lane."""
 
 MOST_TILES = 8
-"""Tiles per chunk where there are enough chunks to fill a GPU."""
+"""Tiles per chunk if there are enough chunks to fill a GPU."""
 
 ENOUGH_PROGRAMS = 2048
-"""About the warps that a large GPU holds at once with these kernels' registers."""
+"""Approximate number of warps that a large GPU runs at once, given the registers of these kernels."""
 
 
 def tiles_per_chunk(positions: int, channels: int, batch: int) -> int:
-    """Tiles per chunk: as many as leave enough programs, since fewer chunks mean less to carry."""
+    """Return the tiles per chunk: as many as leave enough programs, because fewer chunks need less carry."""
     tiles = -(-positions // POSITIONS)
     programs = tiles * -(-channels // CHANNELS) * batch
     return max(1, min(MOST_TILES, programs // ENOUGH_PROGRAMS))
 
 
 def chunk_count(positions: int, tiles: int) -> int:
-    """Chunks of so many tiles that cover a sequence."""
+    """Return the number of chunks of `tiles` tiles that cover a sequence."""
     return -(-positions // (tiles * POSITIONS))

@@ -33,18 +33,18 @@ ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float3
 WORDS = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32: torch.int64}
 
 COMPILE_OPTIONS = {"num_warps": 1, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": True}
-"""One warp per program. By default the assembler uses 168 registers in some kernels, and spills."""
+"""One warp per program. By default, the assembler limits some kernels to 168 registers, and they spill."""
 
 FEW_CHUNKS, FEW_CHUNKS_STATES = 32, 32
-"""Up to so many chunks are carried at once, for so many states per program."""
+"""Chunks per step of the carry, and states per program, for sequences of up to that many chunks."""
 
 MANY_CHUNKS, MANY_CHUNKS_STATES = 128, 16
-"""Of more chunks, four times as many at once: a long sequence is carried in fewer turns."""
+"""The same for longer sequences: four times as many chunks at once need fewer steps."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How the kernels cut a sequence."""
+    """The launch parameters of the kernels."""
 
     tiles: int
     """Tiles of `POSITIONS` positions per chunk."""
@@ -55,7 +55,7 @@ class Launch:
 def launch_for(
     shape: torch.Size, dt_rank: int, d_state: int, dtype: torch.dtype, device: torch.device
 ) -> Launch:
-    """What `ss2d` runs with for x of this shape (batch, height, width, d_inner)."""
+    """Return the launch parameters of `ss2d` for x of this shape (batch, height, width, d_inner)."""
     batch, height, width, d_inner = shape
     tuned = tuned_tiles(Shape(d_inner, dt_rank, d_state, dtype, batch * height * width), device)
     if tuned is not None:
@@ -64,7 +64,7 @@ def launch_for(
 
 
 def ss2d_fused(x: Tensor, parameters: Parameters, tiles: int | None = None) -> Tensor:
-    """Shapes as in `ss2d`; `tiles` per chunk are those of `launch_for` unless given.
+    """Compute `ss2d` with `tiles` per chunk, by default those of `launch_for`.
 
     Raises TypeError for float64.
     """
@@ -126,12 +126,12 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, packed: Packed, tiles: int) 
 
 @dataclass(frozen=True)
 class _Launchers:
-    """The kernels of both passes over the chunks, in the order in which they are launched."""
+    """The kernels of both passes over the chunks, in launch order."""
 
     summary: tuple[Launcher, ...]
-    """For d_state 1 one launch for all directions, otherwise one per direction."""
+    """For d_state 1, one launch for all directions; otherwise one per direction."""
     output: tuple[Launcher, ...]
-    """For d_state 1 rows, then columns, otherwise one per direction."""
+    """For d_state 1, rows, then columns; otherwise one launch per direction."""
 
 
 @lru_cache(maxsize=1024)
@@ -139,7 +139,7 @@ def _launchers(
     channels: int, d_state: int, block: int, rank: int, dtype: torch.dtype, few_rows: bool,
     edges_by_rows: bool, edges_by_columns: bool,
 ) -> _Launchers:  # fmt: skip
-    """`few_rows`: fewer than a tile has positions. `edges`: some tiles reach over an edge of the image."""
+    """Return launchers. `few_rows`: fewer rows than positions in a tile; `edges`: tiles may cross edges."""
     variant = Variant(channels, block, d_state, rank, ELEMENTS[dtype], few_rows, edges_by_columns)
 
     def launcher(kernel: Any, **constants: Any) -> Launcher:
@@ -161,7 +161,7 @@ def _launchers(
 
 @lru_cache(maxsize=1024)
 def _carry_launcher(channels: int, d_state: int, many_chunks: bool) -> tuple[Launcher, int]:
-    """The launcher, and how many states one program takes."""
+    """Return the launcher and the number of states per program."""
     few, many = (FEW_CHUNKS, FEW_CHUNKS_STATES), (MANY_CHUNKS, MANY_CHUNKS_STATES)
     chunks, elements = many if many_chunks else few
     constants = {"D": channels, "N": d_state, "CHUNKS": chunks, "ELEMENTS": elements}

@@ -1,8 +1,8 @@
-"""The two passes over chunks for any d_state: the states of a chunk live in memory, one at a time in
+"""The two passes over chunks for any d_state. The states of a chunk are in memory, with one at a time in
 registers.
 
-A chunk's states, (d_state, D), are read and written once per tile by the lanes that own them. So the
-registers hold what d_state 1 needs, however many states there are.
+The lanes that own a chunk's states, (d_state, D), read and write them once per tile. The register use is
+therefore that of d_state 1 for any number of states.
 """
 
 from __future__ import annotations

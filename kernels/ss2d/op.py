@@ -23,7 +23,7 @@ def ss2d(
     *,
     backend: Backend = "auto",
 ) -> Tensor:
-    """The core of VMamba's SS2D block: cross-scan, projections, selective scan, cross-merge.
+    """Run the core of VMamba's SS2D block: cross-scan, projections, selective scan, cross-merge.
 
     Args:
         x: (batch, height, width, d_inner), channels last, the activation after the depthwise
@@ -32,11 +32,11 @@ def ss2d(
         dt_projs_weight: (4, d_inner, dt_rank), used in the dtype of x.
         dt_projs_bias: (4, d_inner), used in float32.
         A_logs: (4 · d_inner, d_state), used in float32; A = −exp(A_logs).
-        Ds: (4 · d_inner), used in float32; the skip, counted once per direction.
+        Ds: (4 · d_inner), used in float32; the skip, added once per direction.
         backend: one of `BACKENDS`; see `resolve_backend`.
 
     Returns:
-        The sum over the four directions, shaped like x, before the output norm. It is merged in
+        The sum over the four directions, with the shape of x, before the output norm. It is merged in
         float32 (float64 for float64 input) and rounded once to the dtype of x.
 
     Raises:
@@ -85,7 +85,7 @@ def _ss2d_op(
     Ds: Tensor,
     backend: str,
 ) -> Tensor:
-    # an operator's schema has tensors alone, so that the bundle is made on either side of it
+    # operator schemas support only tensors, so the parameters are bundled again on the other side
     parameters = Parameters(x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     if backend == "reference":
         return ss2d_reference(x, parameters)

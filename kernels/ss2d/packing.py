@@ -1,8 +1,8 @@
 """The parameters of SS2D, packed in the order in which the kernels read them.
 
-x_proj's rows become four blocks of KW outputs, a multiple of 8: the low-rank steps, zeros, then B and C of
-each state side by side. One matrix product then gives every pixel's four blocks in one line of memory, and
-B with C is one word. The steps come first, so that a rank that is a power of two is multiplied as it is.
+x_proj's rows become four blocks of KW outputs, a multiple of 8: the low-rank steps, zeros, then interleaved
+B and C of each state. One matrix product then yields the four blocks of a pixel contiguously, and each (B, C)
+pair is one word. The steps come first, so that a rank that is a power of two needs no padding.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from vlmprof.kernels.common.backends import LOG2_E
 from vlmprof.kernels.ss2d.parameters import Parameters
 
 LEAST_RANK = 16
-"""The least inner size of a tensor-core product in 16 bits, and what a slice of a larger one has."""
+"""The smallest inner size of a tensor-core product in 16 bits, and the size of slices of larger ones."""
 
 WHOLE_RANK, WHOLE_RANK_FLOAT32 = 64, 32
-"""The largest inner sizes whose factors fit the registers whole; larger ones are multiplied in slices."""
+"""The largest inner sizes whose factors fit in registers; larger ones are multiplied in slices."""
 
 BLOCK_MULTIPLE = 8
-"""Of KW: a block of 16-bit values begins at a multiple of 16 bytes, as the widest loads want."""
+"""KW is a multiple of this, so that blocks of 16-bit values are aligned to 16 bytes for the widest loads."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Parameters of one SS2D. D is d_inner made even, N is d_state."""
+    """Packed parameters of one SS2D. D is d_inner padded to an even number, N is d_state."""
 
     x_proj: Tensor
     """(4 · KW, D), in the dtype of x."""
@@ -42,11 +42,11 @@ class Packed:
     block: int
     """KW, outputs per pixel and direction."""
     rank: int
-    """RANK, the inner size of the dt product: a power of two of at least 16; in slices a multiple of 16."""
+    """RANK, the inner size of the dt product: a power of two of at least 16; for slices, a multiple of 16."""
 
 
 def block_shape(dt_rank: int, d_state: int, dtype: torch.dtype) -> tuple[int, int]:
-    """KW and RANK. Ranks past 64, in float32 past 32, are multiplied in slices."""
+    """Return KW and RANK. Ranks above 64 (float32: 32) are multiplied in slices."""
     block = -(-(2 * d_state + dt_rank) // BLOCK_MULTIPLE) * BLOCK_MULTIPLE
     if dt_rank > (WHOLE_RANK_FLOAT32 if dtype == torch.float32 else WHOLE_RANK):
         return block, -(-dt_rank // LEAST_RANK) * LEAST_RANK
@@ -54,7 +54,7 @@ def block_shape(dt_rank: int, d_state: int, dtype: torch.dtype) -> tuple[int, in
 
 
 def pack(dtype: torch.dtype, *tensors: Tensor) -> Packed:
-    """Pack the tensors of `Parameters` for an input of `dtype`; an odd d_inner gets a channel of zeros."""
+    """Pack the tensors of `Parameters` for inputs of `dtype`; an odd d_inner gets a channel of zeros."""
     parameters = Parameters(*tensors)
     d_inner, dt_rank, d_state = parameters.dt_projs_weight.shape[1], parameters.dt_rank, parameters.d_state
     channels = d_inner + d_inner % 2

@@ -1,4 +1,4 @@
-"""The five parameters of an SS2D block that travel together, shaped as in VMamba's checkpoints."""
+"""The five parameters of an SS2D block, with shapes as in VMamba's checkpoints."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from vlmprof.kernels.common.checks import check_device, check_dims, check_float,
 
 
 class Parameters(NamedTuple):
-    """The weights that `ss2d` reads. Direction k of K = 4: 0 rows, 1 columns, 2 rows reversed, 3 columns
+    """The weights of `ss2d`. Directions: 0 rows, 1 columns, 2 rows reversed, 3 columns
     reversed."""
 
     x_proj_weight: Tensor
-    """(4, dt_rank + 2 · d_state, d_inner): the rows of the low-rank steps, of B, then of C."""
+    """(4, dt_rank + 2 · d_state, d_inner): rows for the low-rank steps, B, then C."""
     dt_projs_weight: Tensor
     """(4, d_inner, dt_rank)."""
     dt_projs_bias: Tensor
@@ -33,7 +33,7 @@ class Parameters(NamedTuple):
         return self.A_logs.shape[1]
 
     def check(self, op: str, x: Tensor) -> None:
-        """Raise ValueError or TypeError where they do not fit x (batch, height, width, d_inner)."""
+        """Raise ValueError or TypeError if they do not match x (batch, height, width, d_inner)."""
         d_inner = x.shape[3]
         check_dims(op, "dt_projs_weight", self.dt_projs_weight, 3, "(4, d_inner, dt_rank)")
         check_dims(op, "A_logs", self.A_logs, 2, "(4 · d_inner, d_state)")

@@ -7,9 +7,9 @@
 
 Every array is addressed by a 64-bit base per tile and 32-bit offsets inside it.
 
-EDGES says that some tiles reach over an edge, as none does where whole tiles fill the image or, by
-columns, each column. Without the path for such tiles the kernels take fewer registers, so that more
-of them run at once.
+EDGES is set if some tiles cross an edge. None do if whole tiles fill the image or, for columns, each
+column. Without the code path for such tiles, the kernels use fewer registers, so that more of them
+run at once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from vlmprof.kernels.ss2d.tile import (
 
 
 class Direction(NamedTuple):
-    """What a program reads once for each direction: a value for the low and one for the high channels."""
+    """The values that a program reads once per direction, for the low and for the high channels."""
 
     weights: tl.tuple  # (LANES, RANK), where they are resident
     bias: tl.tuple  # (LANES,)
@@ -48,7 +48,7 @@ class Direction(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What the output pass writes of one image, and the skip of each half of the channels."""
+    """The outputs of the output pass for one image, and the skip of each half of the channels."""
 
     y: tl.tensor  # pointers to the image's first pixel
     out: tl.tensor

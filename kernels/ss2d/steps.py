@@ -1,11 +1,11 @@
-"""The step of each position and channel, softplus of dt_proj's product, made where it is used.
+"""The step of each position and channel, the softplus of dt_proj's product, computed where it is used.
 
-What the product needs must fit into the registers beside the tile:
+The operands of the product must fit in registers together with the tile:
 
-    resident  16 bits, rank 16: the weights stay in registers through the chunk
-    reloaded  otherwise they are loaded again for each tile
-    sliced    large ranks, in float32 past 32: weights and low-rank steps are loaded 16 ranks at a time, in
-              a loop whose length the assembler does not know and which it therefore leaves a loop
+    resident  16 bits, rank 16: the weights stay in registers for the whole chunk
+    reloaded  otherwise: the weights are loaded again for each tile
+    sliced    large ranks (float32: above 32): weights and low-rank steps are loaded 16 ranks at a time, in
+              a loop of a length unknown to the assembler, so that it does not unroll it
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""One tile of one direction: T positions in scan order, two channels for each lane of one warp.
+"""One tile of one direction: T positions in scan order, two channels per lane of one warp.
 
-Each lane owns two neighbouring channels, loaded as one word, and all positions of the tile, so the
-scan along positions stays inside a lane. That layout holds because words are loaded one by one. Triton
-would load wider, and split the positions among lanes, if it knew the alignment of x and y, which it is
-therefore not told, or if a wide load in the same loop had the tile's shape (T, LANES), as
-neither operand of the matrix product has.
+Each lane owns two adjacent channels, loaded as one word, and all positions of the tile, so the scan
+along positions stays within a lane. This layout depends on loading words one by one. Triton would
+load wider and split the positions among lanes if it knew the alignment of x and y, which is therefore
+hidden from it, or if a wide load in the same loop had the shape of the tile, (T, LANES), which neither
+operand of the matrix product has.
 
 Row i of a tile is its i-th position in scan order, so the reversed directions run the same code.
 """
@@ -35,14 +35,14 @@ BLOCK = tl.constexpr(CHANNELS)  # channels of a program: two for each lane
 LOADING_LANES = tl.constexpr(2)  # load each word of B and C, so that a load of T words fills the warp
 
 UNALIGNED = ["x_ptr", "bc_ptr", "y_ptr", "out_ptr"]
-"""Kernel parameters whose alignment Triton is not told of."""
+"""Kernel parameters whose alignment is hidden from Triton."""
 SIZES = ["height", "width", "chunks", "tiles"]
-"""Kernel parameters for whose values Triton compiles no separate kernel."""
+"""Kernel parameters whose values Triton does not specialize on."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What a kernel is compiled for: one constant, in the glossary's words."""
+    """The compile-time constants of a kernel, as in the glossary."""
 
     D: int
     KW: int
@@ -54,7 +54,7 @@ class Variant:
 
 
 class Inputs(NamedTuple):
-    """What both passes read of one image, and for which channels."""
+    """The inputs of both passes for one image and channel block."""
 
     x: tl.tensor  # pointers to the image's first pixel
     p: tl.tensor
@@ -66,7 +66,7 @@ class Inputs(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the positions of a tile are."""
+    """The positions of a tile in the image."""
 
     first: tl.tensor  # int64: pixel of the first position
     relative: tl.tensor  # (T,) int32: pixels relative to it

@@ -1,11 +1,11 @@
-"""SS2D in vectorised PyTorch, segment by segment: the `torch` backend, designed for a CPU.
+"""SS2D in vectorized PyTorch, segment by segment: the `torch` backend, designed for a CPU.
 
-x_proj acts on one pixel at a time, so it commutes with the four readings and is one matrix product.
-An image line (a row, or a column) is cut into pieces of a few steps; with the steps as the first
-dimension rows and columns are views of the same channels-last image, and the reversed directions run
-the same positions backwards. So no position is ever copied, all directions add to one result, and the
-only working tensors are the steps and the states of a segment, which stay in the cache and are
-allocated once: fresh memory for each would cost more in page faults than the arithmetic.
+x_proj acts on each pixel independently, so it commutes with the four scan orders and is one matrix
+product. An image line (a row or a column) is cut into pieces of a few steps. With the steps as the first
+dimension, rows and columns are views of the same channels-last image, and the reversed directions run
+through the same positions backwards. Therefore no position is copied, all directions add to one result,
+and the only working tensors are the steps and states of a segment. They fit in the cache and are allocated
+once, because page faults of new memory would cost more than the arithmetic.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from vlmprof.kernels.selective_scan.vectorized import DEVICE_SEGMENT_ELEMENTS, s
 from vlmprof.kernels.ss2d.parameters import Parameters
 
 STEPS = 16
-"""Steps of a piece, about. More mean fewer calls and longer ones, until a step's slab leaves the cache."""
+"""Approximate steps of a piece. More steps give fewer, longer calls, until a slab exceeds the cache."""
 
 SEGMENT_ELEMENTS = 1 << 20
-"""Elements of one of the two working tensors: they stay in a CPU's last-level cache."""
+"""Elements of each of the two working tensors, so that they fit in a CPU's last-level cache."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Parameters of one SS2D as this backend reads them; all but the first two in the dtype of the scan."""
+    """Packed parameters of one SS2D; all but the first two are in the dtype of the scan."""
 
     x_proj: Tensor
     """(4 · (dt_rank + 1 + 2 d_state), d_inner), in the dtype of x: low-rank steps, zeros, B and C."""
     constants: Tensor
-    """What the product adds: a 1 where x_proj has zeros, which multiplies the bias of dt_proj."""
+    """The bias of the product: 1 where x_proj has zeros, to be multiplied by the bias of dt_proj."""
     dt_weight: Tensor
     """(4, dt_rank + 1, d_inner): weights and bias, times log2(e)."""
     a2: Tensor
@@ -67,7 +67,7 @@ def _prepare(dtype: torch.dtype, *tensors: Tensor) -> Prepared:
 
 
 def ss2d_vectorized(x: Tensor, parameters: Parameters) -> Tensor:
-    """Shapes as in `ss2d`."""
+    """Compute `ss2d`."""
     shape, d_inner = x.shape, x.shape[3]
     dtype = compute_dtype(x.dtype)
     x = x.contiguous()
@@ -93,7 +93,7 @@ def ss2d_vectorized(x: Tensor, parameters: Parameters) -> Tensor:
 
 
 def steps_per_piece(length: int) -> int:
-    """Steps of a line's pieces: near STEPS, and such that the pieces fill the line well."""
+    """Return the steps per piece of a line: near STEPS, with little padding of the last piece."""
     few = range(STEPS - 6, STEPS + 5)
     if length <= few[-1]:
         return length
@@ -101,20 +101,20 @@ def steps_per_piece(length: int) -> int:
 
 
 def _in_pieces(image: Tensor, columns: bool, steps: int) -> Tensor:
-    """(batch, height, width, channels) -> (steps, lines, pieces, batch, channels), a view."""
+    """View (batch, height, width, channels) as (steps, lines, pieces, batch, channels)."""
     lines = image.transpose(1, 2) if columns else image
     return lines.unflatten(2, (-1, steps)).permute(3, 1, 2, 0, 4)
 
 
 def segment_elements(device: torch.device) -> int:
-    """Most elements of a working tensor on `device`."""
+    """Return the largest number of elements of a working tensor on `device`."""
     return SEGMENT_ELEMENTS if device.type == "cpu" else DEVICE_SEGMENT_ELEMENTS
 
 
 def _segments(
     lines: int, pieces: int, elements_per_piece: int, most_elements: int
 ) -> Iterator[tuple[slice, slice]]:
-    """Equal ranges of whole lines, or of pieces of one line where that alone exceeds `most_elements`."""
+    """Yield equal ranges of whole lines, or of pieces of one line if a line exceeds `most_elements`."""
     most = max(1, most_elements // elements_per_piece)
     per_line = -(-pieces // -(-pieces // most))
     together = -(-lines // -(-lines // max(1, most // pieces)))

@@ -1,7 +1,7 @@
 """Other implementations of SS2D's core, timed in the same run if they are installed.
 
-Each takes the arguments of `ss2d` and returns its result: the projections as in the public code, then that
-baseline's scan. Their code is not copied here; it is imported, or loaded from a path.
+Each has the signature of `ss2d` and runs the projections as in the public code, then the baseline's scan. No
+code is copied; it is imported, or loaded from a path.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vlmprof.kernels.tools.official_vmamba import (
 )
 
 MOST_UNROLLED = 2
-"""Segments of a direction; each adds about a hundred operations to the graph."""
+"""Most segments of a direction to unroll; each adds about a hundred operations to the graph."""
 
 Baseline = Callable[..., Tensor]
 CrossScan = Callable[[Tensor], Tensor]
@@ -38,13 +38,13 @@ CrossMerge = Callable[[Tensor, int, int], Tensor]
 
 
 def find_baselines(public: Path | None = None) -> tuple[dict[str, Baseline], dict[str, str]]:
-    """The available baselines, and for each other one the reason, both by name.
+    """Return the available baselines, and the reason for each unavailable one, both by name.
 
     `compiled` is the `torch` backend under torch.compile, `mamba_ssm` that package's scan, and `vmamba` the
-    scan of a checkout of MzeroMiko/VMamba at `public`. Raises ValueError when that is no such checkout.
+    scan of a checkout of MzeroMiko/VMamba at `public`. Raises ValueError if `public` is not such a checkout.
     """
     if public is not None and not (public / MODELS / "csm_triton.py").exists():
-        raise ValueError(f"{public} is no checkout of MzeroMiko/VMamba: {MODELS}/csm_triton.py is missing")
+        raise ValueError(f"{public} is not a checkout of MzeroMiko/VMamba: no {MODELS}/csm_triton.py")
     makers: dict[str, Callable[[], Baseline]] = {"compiled": _compiled, "mamba_ssm": _mamba_ssm}
     if public is not None:
         makers["vmamba"] = partial(_public, public)
@@ -52,7 +52,7 @@ def find_baselines(public: Path | None = None) -> tuple[dict[str, Baseline], dic
     for name, make in makers.items():
         try:
             found[name] = make()
-        except Exception as error:  # whatever a broken build raises when it is imported
+        except Exception as error:  # a broken build may raise anything on import
             kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
             missing[name] = kind + first_line(error)
     return found, missing
@@ -64,7 +64,7 @@ def _mamba_ssm() -> Baseline:
 
 
 def mamba_ssm_scan() -> Callable[..., Tensor]:
-    """`selective_scan_fn` of mamba_ssm, without the language models that importing the package would load.
+    """Return mamba_ssm's `selective_scan_fn`, without importing the package's language models.
 
     Raises ImportError if the package is missing or broken.
     """
@@ -72,7 +72,7 @@ def mamba_ssm_scan() -> Callable[..., Tensor]:
     if name not in sys.modules:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.submodule_search_locations is None:
-            raise ModuleNotFoundError("no mamba_ssm here; put the folder that holds it on PYTHONPATH")
+            raise ModuleNotFoundError("mamba_ssm is not installed; add its parent folder to PYTHONPATH")
         bare = ModuleType(name)
         bare.__path__ = list(spec.submodule_search_locations)
         sys.modules[name] = bare
@@ -83,7 +83,7 @@ def mamba_ssm_scan() -> Callable[..., Tensor]:
 
 
 def _compiled() -> Baseline:
-    """The vectorised code under torch.compile, which unrolls its loop over segments.
+    """Return the vectorized code under torch.compile, which unrolls its loop over segments.
 
     Raises RuntimeError for inputs that would take hours to compile.
     """
@@ -107,7 +107,7 @@ def _public(checkout: Path) -> Baseline:
     if torch.cuda.is_available() and (lacking := why_no_compiled_scan(scan)):
         raise ImportError(lacking)
 
-    # its functions enter a CUDA device whatever they are given; the classes under them do not
+    # the functions enter a CUDA device for any input; the underlying classes do not
     channels_first = (True, True, False, 0)
 
     def cross_scan(x: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def _module(path: Path) -> ModuleType:
 def _with_projections(
     scan: Callable[..., Tensor], cross_scan: CrossScan, cross_merge: CrossMerge, takes_gate: bool
 ) -> Baseline:
-    """SS2D's core around someone else's cross-scan, selective scan and cross-merge."""
+    """Build SS2D's core from another implementation's cross-scan, selective scan and cross-merge."""
 
     def run(x: Tensor, *tensors: Tensor) -> Tensor:
         batch, height, width, d_inner = x.shape

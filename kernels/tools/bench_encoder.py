@@ -1,12 +1,12 @@
-"""The latency of an encoder in each mode: a sweep's modes, and the same with other kernels.
+"""The latency of an encoder in each mode: the modes of a sweep, and the same with other kernels.
 
     eager          the plain PyTorch module
     compile        the same under torch.compile
-    graphs         the same captured once as a CUDA graph: no cost of launching
+    graphs         the same as a CUDA graph, without launch overhead
     fused          the module with the Triton kernels
-    fused graphs   that, captured
-    public         the public code's module, where a checkout of it was named
-    public graphs  that, captured
+    fused graphs   the same as a CUDA graph
+    public         the module of the public code, if there is a checkout
+    public graphs  the same as a CUDA graph
 
 Encoders are callables here; the caller builds them.
 """
@@ -46,11 +46,11 @@ class EncoderLatency:
     quartile_high_s: float | None = None
     samples: int = 0
     peak_allocated_bytes: int | None = None
-    """By the caching allocator in one call, or in the capture of one, weights included; None on a CPU."""
+    """Peak of the caching allocator in one call or capture, including weights; None on a CPU."""
 
 
 def why_skipped(mode: str, device: torch.device) -> str | None:
-    """Why `mode` cannot run on `device`, or None if it can."""
+    """Return why `mode` cannot run on `device`, or None if it can."""
     if "graphs" in mode and device.type != "cuda":
         return "CUDA graphs need a CUDA device"
     return why_not_triton(device) if "fused" in mode else None
@@ -64,22 +64,22 @@ def encoder_latencies(
 ) -> Iterator[EncoderLatency]:
     """Time an encoder on `images` (batch, 3, height, width) in each mode, for about `seconds` each.
 
-    `build` makes the encoder with the `torch` or `triton` kernels, or from the `public` code. It is called
-    once per mode, so that no mode reuses another's memory. A mode that fails becomes a row with the reason.
+    `build` creates the encoder with the `torch` or `triton` kernels, or from the `public` code. It is called
+    once per mode, so that no mode reuses the memory of another. A failed mode becomes a row with the reason.
     """
     for mode in modes:
         try:
             yield encoder_latency(build, images, mode, seconds)
         except torch.OutOfMemoryError as error:
             yield EncoderLatency(mode, "oom", first_line(error))
-        except Exception as error:  # a compiler or a capture that fails says nothing of the other modes
+        except Exception as error:  # the failure of one mode does not affect the others
             yield EncoderLatency(mode, "error", first_line(error))
 
 
 def encoder_latency(
     build: Callable[[str], Encoder], images: Tensor, mode: str, seconds: float = 0.5
 ) -> EncoderLatency:
-    """One row of `encoder_latencies`. Raises what the encoder, a compiler or a capture raises."""
+    """Measure one row of `encoder_latencies`. Errors of the encoder, the compiler or a capture propagate."""
     device = images.device
     reason = why_skipped(mode, device)
     if reason is not None:
@@ -88,10 +88,10 @@ def encoder_latency(
         return _timed(mode, build(_kernels_of(mode)), images, seconds)
     finally:
         if mode == "compile":
-            torch.compiler.reset()  # it keeps the weights of what it compiled
+            torch.compiler.reset()  # it caches the weights of compiled modules
         gc.collect()
         if device.type == "cuda":
-            torch._C._cuda_clearCublasWorkspaces()  # one for each stream that a capture used
+            torch._C._cuda_clearCublasWorkspaces()  # one per stream used by a capture
 
 
 def _kernels_of(mode: str) -> str:
@@ -106,7 +106,7 @@ def _timed(mode: str, encoder: Encoder, images: Tensor, seconds: float) -> Encod
         peak_bytes = None
         if images.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(images.device)
-            # a replay allocates nothing: what a graph takes is taken while it is captured
+            # a graph allocates during capture and not during replay
             encoder = Graphed(encoder) if "graphs" in mode else encoder
             encoder(images)
             peak_bytes = torch.cuda.max_memory_allocated(images.device)

@@ -1,4 +1,4 @@
-"""Times of the operations at VMamba's shapes, beside two measured ceilings of the device."""
+"""Benchmarks of the operations at VMamba's shapes, with two measured ceilings of the device."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vlmprof.kernels.ss2d import ss2d
 from vlmprof.kernels.tools.timing import samples_of
 
 WIDTHS = {"vmamba-t": 96, "vmamba-s": 96, "vmamba-b": 128}
-"""d_model of the first level; it doubles with each."""
+"""d_model of the first level; it doubles with each level."""
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the device reaches at best."""
+    """The measured ceilings of the device."""
 
     copy_ceiling_bytes_per_s: float
-    """A large copy, bytes read and bytes written both counted."""
+    """Rate of a large copy, counting bytes read and written."""
     matmul_ceiling_flops_per_s: float
-    """A large square matrix product in the dtype under test."""
+    """Rate of a large square matrix product in the dtype under test."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class BenchRow:
     dtype: str
     backend: str
     launch: str
-    """How the launch was chosen, if there was a choice: `8 tiles by rule`, `4 tiles by tuning`."""
+    """The launch parameters, if any, and how they were chosen: `8 tiles by rule`, `4 tiles by tuning`."""
     median_s: float
     quartile_low_s: float
     quartile_high_s: float
@@ -55,12 +55,12 @@ class BenchRow:
 
 
 Call = Callable[[str], Tensor]
-"""Runs an operation once, on a backend."""
+"""Runs an operation once on the named backend."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One operation at one shape. `prepare()` makes its tensors and returns what runs it on a backend."""
+    """One operation at one shape. `prepare()` creates its tensors and returns a `Call`."""
 
     op: str
     shape: str
@@ -70,7 +70,7 @@ class Workload:
 
 
 def level_shape(model: str, resolution: int, level: int) -> tuple[int, int, int]:
-    """Side, d_inner and dt_rank of one of VMamba's levels (1 to 4) for square images of `resolution`."""
+    """Return side, d_inner and dt_rank of one of VMamba's levels (1 to 4) for square images."""
     d_model = WIDTHS[model] << (level - 1)
     return resolution // (2 << level), 2 * d_model, -(-d_model // 16)
 
@@ -83,7 +83,7 @@ def workloads(
     levels: tuple[int, ...],
     baselines: Mapping[str, Callable[..., Tensor]] | None = None,
 ) -> Iterator[Workload]:
-    """The operations of one block at each of VMamba's levels (1 to 4), square images of `resolution`.
+    """Yield the operations of one block at the given levels of VMamba (1 to 4), for square images.
 
     `baselines` are other implementations of `ss2d`, selected by name like a backend.
     """
@@ -191,7 +191,7 @@ def measure(
     ceilings: Ceilings | None,
     seconds: float,
 ) -> BenchRow:
-    """Time one workload on one backend. Without ceilings the row has no shares of them."""
+    """Time one workload on one backend. Without ceilings, the row has no shares of them."""
     with torch.inference_mode():
         call = workload.prepare()
         durations = samples_of(lambda: call(backend), device, seconds)

@@ -1,6 +1,6 @@
-"""The cases on which operations are verified: small ones that show every known fault, and larger ones.
+"""The cases for verifying operations: small ones that cover every known fault, and larger ones.
 
-Small cases are about as small as can show their fault, since Triton's interpreter takes seconds for a few
+Small cases are as small as their fault allows, because Triton's interpreter takes seconds for a few
 tiles.
 """
 
@@ -21,7 +21,7 @@ from vlmprof.kernels.ss2d import ss2d
 
 @dataclass(frozen=True)
 class Case:
-    """One operation and its inputs: `arguments` in the dtype under test, `options` as they are."""
+    """One operation and its inputs: `arguments` in the dtype under test, `options` unchanged."""
 
     op: str
     name: str
@@ -30,7 +30,7 @@ class Case:
     options: dict[str, object]
 
     def on(self, device: torch.device) -> Case:
-        """The same with its tensors on `device`."""
+        """Return the same case with its tensors on `device`."""
 
         def moved(value: Any) -> Any:
             return value.to(device) if isinstance(value, Tensor) else value
@@ -49,10 +49,10 @@ def ss2d_case(
     dt_offset: float | None = None,
     strided: bool = False,
 ) -> Case:
-    """SS2D on x (batch, height, width, d_inner) with parameters as VMamba initialises them.
+    """Create SS2D on x (batch, height, width, d_inner) with parameters initialized as in VMamba.
 
-    With `dt_offset`, steps before softplus are ± that, whatever the input; `strided` makes x a view
-    whose channels are not neighbours.
+    With `dt_offset`, steps before softplus are ± that value for any input; `strided` makes x a view with
+    non-contiguous channels.
     """
     draw = _drawing(name, device)
     d_inner = shape[3]
@@ -88,7 +88,7 @@ def selective_scan_case(
     device: torch.device,
     delta_scale: float = 1.0,
 ) -> Case:
-    """A selective scan of u (batch, d_inner, L) with every optional argument."""
+    """Create a selective scan of u (batch, d_inner, L) with every optional argument."""
     draw = _drawing(name, device)
     batch, d_inner, length = shape
     return Case(
@@ -109,7 +109,7 @@ def selective_scan_case(
 
 
 def small_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """Square, odd, prime, a row, a column, longer than a chunk, extreme steps, strided, batched."""
+    """Yield square, odd, prime, one-row, one-column, multi-chunk, extreme, strided and batched cases."""
     for name, shape, dt_rank, d_state, dt_offset, strided in (
         ("square", (1, 5, 5, 4), 2, 1, None, False),
         ("prime, odd channels, batch 3", (3, 3, 7, 5), 3, 1, None, False),
@@ -135,7 +135,7 @@ def small_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
 
 
 def medium_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """Several chunks and channel blocks: quick everywhere but in the interpreter."""
+    """Yield cases with several chunks and channel blocks: fast except in the interpreter."""
     yield ss2d_case("37 × 41", (1, 37, 41, 10), 3, 1, dtype, device)
     yield ss2d_case("23 × 5, batch 3, odd channels", (3, 23, 5, 131), 6, 1, dtype, device)
     yield ss2d_case("32 × 21, rank 24", (1, 32, 21, 70), 24, 1, dtype, device)
@@ -146,7 +146,7 @@ def medium_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
 
 
 def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """VMamba's levels, for a GPU."""
+    """Yield cases with the shapes of VMamba's levels, for a GPU."""
     for level, (d_inner, dt_rank) in enumerate(((192, 6), (384, 12), (768, 24), (1536, 48))):
         side = 96 >> level
         yield ss2d_case(f"level {level + 1}", (2, side, side, d_inner), dt_rank, 1, dtype, device)
@@ -160,8 +160,8 @@ def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
 def linear_case(
     name: str, rows: int, width_in: int, width_out: int, dtype: torch.dtype, device: torch.device
 ) -> Case:
-    """A layer norm and a projection of x (rows, width_in) whose mean is far from zero, with all options
-    but the activation."""
+    """Create a layer norm and a projection of x (rows, width_in) with a mean far from 0, with all options
+    except the activation."""
     draw = _drawing(name, device)
     x = (draw(rows, width_in) + 2.0).to(dtype)
     weight = (draw(width_out, width_in) * width_in**-0.5).to(dtype)
@@ -191,6 +191,6 @@ def _block_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
 
 
 def _drawing(name: str, device: torch.device) -> Callable[..., Tensor]:
-    """A source of normal numbers that is the same for the same name, whatever the device."""
+    """Return a source of normal numbers that depends only on the name, on every device."""
     generator = torch.Generator().manual_seed(sum(name.encode()))
     return lambda *shape: torch.randn(*shape, generator=generator).to(device)

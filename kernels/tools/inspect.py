@@ -1,10 +1,11 @@
 """Compile the kernels without a GPU and read registers, spills and instructions from the machine code.
 
-`launch_variants` lists the launches that are compiled.
+`launch_variants` lists the launches to compile.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -21,12 +22,12 @@ from vlmprof.kernels.tools.launch_variants import Launch
 ARCHITECTURES = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
 
 TILE_ELEMENTS_PER_LANE = 32
-"""Positions × channels of a tile for each lane: what one turn of the loop computes."""
+"""Positions × channels of a tile per lane: the work of one loop iteration."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """The machine code of one kernel, in numbers."""
+    """Statistics of the machine code of one kernel."""
 
     name: str
     architecture: str
@@ -37,13 +38,13 @@ class Compiled:
     instructions: int
     single_state: bool
     loop_instructions_per_element: tuple[float, ...]
-    """Issue slots per (pixel, channel, direction), one for each direction; empty where not counted."""
+    """Issue slots per (pixel, channel, direction), one for each direction; empty if not counted."""
     mix: Mapping[str, int] = field(default_factory=dict)
-    """Instructions by operation, the most frequent first."""
+    """Instruction counts by operation, most frequent first."""
 
 
 def check_can_compile(architecture: str) -> None:
-    """Raise ValueError for an unknown architecture, and RuntimeError without Triton or its disassembler."""
+    """Raise ValueError for an unknown architecture, and RuntimeError without Triton or a disassembler."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}; known: {', '.join(ARCHITECTURES)}")
     if not TRITON_INSTALLED:
@@ -54,7 +55,7 @@ def check_can_compile(architecture: str) -> None:
 
 
 def compile_launch(launch: Launch, architecture: str) -> Compiled:
-    """Compile one kernel. Raises as `check_can_compile`, and whatever Triton raises if compilation fails."""
+    """Compile one kernel. Raises the errors of `check_can_compile` and those of Triton's compiler."""
     check_can_compile(architecture)
     import triton
 
@@ -78,14 +79,14 @@ def compile_launch(launch: Launch, architecture: str) -> Compiled:
 
 
 def target(architecture: str) -> Any:
-    """An architecture as Triton's compiler takes it."""
+    """Convert an architecture to Triton's representation."""
     from triton.backends.compiler import GPUTarget
 
     return GPUTarget("cuda", ARCHITECTURES[architecture], 32)
 
 
 def source(launch: Launch) -> Any:
-    """A launch as Triton's compiler takes it."""
+    """Convert a launch to Triton's representation."""
     from triton.compiler import ASTSource
 
     names = launch.kernel.arg_names
@@ -100,29 +101,31 @@ def source(launch: Launch) -> Any:
 
 
 def spilling(compiled: list[Compiled]) -> list[Compiled]:
-    """The d_state 1 kernels that spill registers, of which there should be none."""
+    """Return the d_state 1 kernels that spill registers; there should be none."""
     return [c for c in compiled if c.single_state and (c.spill_instructions or c.stack_bytes)]
 
 
 def disassembler() -> str:
-    """The path of cuobjdump. Raises RuntimeError where there is none."""
+    """Return the path of cuobjdump. Raises RuntimeError if there is none."""
     import triton
 
     bundled = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     found = str(bundled) if bundled.exists() else shutil.which("cuobjdump")
     if found is None:
-        raise RuntimeError("inspecting kernels needs cuobjdump, from Triton's wheel or from CUDA's toolkit")
+        raise RuntimeError("inspecting kernels needs cuobjdump, from Triton's wheel or the CUDA toolkit")
     return found
 
 
 def _disassemble(cubin: bytes) -> tuple[str, dict[str, str]]:
-    """The machine code as text, and the assembler's resource figures."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
+    """Return the machine code as text, and the assembler's resource figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        # a disassembler killed together with this process leaves temporary files behind
+        environment = {**os.environ, "TMPDIR": folder}
         text, usage = (
             subprocess.run(
-                [disassembler(), flag, file.name], capture_output=True, text=True, check=True
+                [disassembler(), flag, path], capture_output=True, text=True, check=True, env=environment
             ).stdout
             for flag in ("-sass", "-res-usage")
         )
@@ -130,18 +133,18 @@ def _disassemble(cubin: bytes) -> tuple[str, dict[str, str]]:
 
 
 def _instructions(assembly: str) -> list[tuple[int, str]]:
-    """(address, text) of each instruction."""
+    """Return (address, text) of each instruction."""
     found = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", assembly)
     return [(int(address, 16), text.strip()) for address, text in found]
 
 
 def _operation(text: str) -> str:
-    """The operation's name without predicate and modifiers."""
+    """Return the name of the operation without predicate and modifiers."""
     return re.sub(r"^@!?U?P\w+\s+", "", text).split()[0].split(".")[0]
 
 
 def _loops(instructions: list[tuple[int, str]]) -> Iterator[list[str]]:
-    """The bodies of the loops that are longer than a tile has elements, in the order of the code."""
+    """Yield the loop bodies with more instructions than a tile has elements, in code order."""
     for address, text in instructions:
         target = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", text)
         if target and int(target.group(1), 16) < address:

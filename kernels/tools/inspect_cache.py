@@ -1,4 +1,4 @@
-"""Compiles many kernels in parallel and caches the results on disk.
+"""Parallel compilation of kernels, with results cached on disk.
 
 A kernel is compiled again only if its source, its launch, the compiler, the disassembler or the parsing of
 its output has changed.
@@ -26,19 +26,20 @@ OnBegin = Callable[[Launch], None]
 
 
 def folder() -> Path:
-    """The folder of the cached results, next to the tuning cache."""
+    """Return the folder of the cached results, next to the tuning cache."""
     return cache_path().parent / "inspected"
 
 
 def compile_all(
     launches: Sequence[Launch], architecture: str, on_begin: OnBegin = lambda launch: None
 ) -> Iterator[tuple[Launch, Compiled | Exception]]:
-    """Each launch with the result of compiling it, or what the compiler raised, in the order given.
+    """Yield each launch with its compilation result or error, in the given order.
 
-    `on_begin` is called, from any thread, with each launch that is not cached. Raises as `check_can_compile`.
+    `on_begin` is called, from any thread, with each launch that is not cached. Raises the errors of
+    `check_can_compile`.
     """
     inspect.check_can_compile(architecture)
-    # most of the time is LLVM's and the assembler's, which leave the interpreter to other threads
+    # most of the time is spent in LLVM and the assembler, which release the interpreter lock
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None)
     try:
         work = [pool.submit(_compiled, launch, architecture, on_begin) for launch in launches]
@@ -57,7 +58,7 @@ def _compiled(launch: Launch, architecture: str, on_begin: OnBegin) -> Compiled 
             cached = compile_launch(launch, architecture)
             _write(path, cached)
         return cached
-    except Exception as error:  # whatever the compiler raises is this kernel's result
+    except Exception as error:  # whatever the compiler raises is the result of this kernel
         return error
 
 
@@ -65,12 +66,12 @@ _keys = threading.Lock()
 
 
 def _key(launch: Launch, architecture: str) -> str:
-    """Everything that the result depends on, as a file's name."""
+    """Return a file name that encodes everything the result depends on."""
     import triton
     from triton._C.libtriton import get_cache_invalidating_env_vars
     from triton.compiler import make_backend
 
-    with _keys:  # Triton hashes a kernel's source, and asks for the assembler's version, on first sight
+    with _keys:  # on first use, Triton hashes a kernel's source and queries the assembler's version
         source = inspect.source(launch).hash()
         assembler = make_backend(inspect.target(architecture)).hash()
     tool = Path(inspect.disassembler())
@@ -84,9 +85,9 @@ def _key(launch: Launch, architecture: str) -> str:
 
 
 def _read(path: Path) -> Compiled | None:
-    """The result in the file, or None if there is none that can be read."""
+    """Read the result in a file, or return None if it is missing or unreadable."""
     try:
-        columns = json.loads(path.read_text())
+        columns = json.loads(path.read_text(encoding="utf-8"))
         loops = tuple(columns.pop("loop_instructions_per_element"))
         return Compiled(**columns, loop_instructions_per_element=loops)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -94,11 +95,13 @@ def _read(path: Path) -> Compiled | None:
 
 
 def _write(path: Path, compiled: Compiled) -> None:
-    """Write the result to the file; if that fails, warn, and the kernel will be compiled again."""
+    """Write the result to a file; if that fails, warn, because the kernel will be compiled again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
+        ) as file:
             json.dump(asdict(compiled), file)
         os.replace(file.name, path)
     except OSError as error:
-        warnings.warn(f"cannot keep what kernels compile to in {path.parent}: {error.strerror}", stacklevel=2)
+        warnings.warn(f"cannot cache compiled kernels in {path.parent}: {error.strerror}", stacklevel=2)

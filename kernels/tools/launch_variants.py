@@ -1,6 +1,6 @@
-"""Every Triton kernel with the constants and argument types of launches that VMamba and MambaVision make.
+"""Every Triton kernel with the constants and argument types of its launches in VMamba and MambaVision.
 
-For compiling without a GPU (`inspect`): the same constants, the same alignment of pointers as when launched.
+For compiling without a GPU (`inspect`), with the same constants and pointer alignment as in a launch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Launch:
     options: Mapping[str, Any]
     unaligned: frozenset[str] = frozenset()
     single_state: bool = False
-    """A d_state 1 kernel of ss2d that is launched: one that may not spill."""
+    """Whether it is a d_state 1 kernel of ss2d, which must not spill."""
     count_loop: bool = False
     """Whether its loops have a single path, so that their length is meaningful."""
 
@@ -38,7 +38,7 @@ class Launch:
 def ss2d_launches(
     d_inner: int, dt_rank: int, d_state: int = 1, dtype: torch.dtype = torch.bfloat16
 ) -> list[Launch]:
-    """The kernels of `ss2d` for one level, without what carries states between chunks."""
+    """Return the kernels of `ss2d` for one level, without the carry."""
     from vlmprof.kernels.ss2d import many_states, tile
     from vlmprof.kernels.ss2d.fused import COMPILE_OPTIONS, ELEMENTS
     from vlmprof.kernels.ss2d.packing import block_shape
@@ -67,7 +67,7 @@ def ss2d_launches(
             launch("summary k1", many_states.summary_kernel, K=1, V=variant),
             launch("output k1", many_states.output_kernel, K=1, V=variant),
         ]
-    # the loop over slices is a loop of its own
+    # the loop over slices is a separate loop
     countable = not is_sliced(rank, ELEMENTS[dtype])
     launches = []
     for edges, where_used in ((True, ", edges"), (False, "")):
@@ -82,7 +82,7 @@ def ss2d_launches(
 
 
 def selective_scan_launches(d_state: int, dtype: torch.dtype) -> list[Launch]:
-    """Both passes of `selective_scan`."""
+    """Return both passes of `selective_scan`."""
     from vlmprof.kernels.selective_scan import fused
 
     element = ELEMENT_NAMES[dtype]
@@ -99,7 +99,7 @@ def selective_scan_launches(d_state: int, dtype: torch.dtype) -> list[Launch]:
 
 
 def carry_launches(d_state: int) -> list[Launch]:
-    """What carries states between chunks, in `selective_scan` and in `ss2d`: in float32 for every input."""
+    """Return the carry kernels of `selective_scan` and `ss2d`, which run in float32 for every input."""
     from vlmprof.kernels.selective_scan import fused
     from vlmprof.kernels.ss2d import carry
 
@@ -113,7 +113,7 @@ def carry_launches(d_state: int) -> list[Launch]:
 
 
 def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
-    """Norm, projection, convolution, MLP, cross-scan and cross-merge of a block."""
+    """Return norm, projection, convolution, MLP, cross-scan and cross-merge of a block."""
     from vlmprof.kernels.block import fused_depthwise as depthwise
     from vlmprof.kernels.block.fused_linear import LARGE, SMALL, WIDE, Tile, Variant, linear_kernel
     from vlmprof.kernels.cross_scan import fused as cross
@@ -153,8 +153,8 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
 
 
 def all_launches() -> Iterator[Launch]:
-    """SS2D at all levels in bfloat16, at the first in the other dtypes and with d_state 16, at the widest in
-    float32; then every other kernel in every dtype."""
+    """Yield SS2D at all levels in bfloat16, at the first level in the other dtypes and with d_state 16, and
+    at the widest level in float32; then every other kernel in every dtype."""
     for d_inner, dt_rank in LEVELS:
         yield from ss2d_launches(d_inner, dt_rank)
     for dtype in (torch.float16, torch.float32):

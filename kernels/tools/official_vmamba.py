@@ -1,4 +1,4 @@
-"""VMamba encoders of the public code, loaded from a checkout, to be timed with ours."""
+"""VMamba encoders of the public code, loaded from a checkout, for timing next to ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUILDERS = {
     "vmamba-b-v0": "vanilla_vmamba_base", "vmamba-t-s1l8": "vmamba_tiny_s1l8",
     "vmamba-s-s1l20": "vmamba_small_s1l20", "vmamba-b-s1l20": "vmamba_base_s1l20",
 }  # fmt: skip
-"""Our names, and the functions in MzeroMiko/VMamba's classification/models/vmamba.py that build the same."""
+"""Functions in MzeroMiko/VMamba's classification/models/vmamba.py by our names of the models they build."""
 
 MODELS = "classification/models"
 
@@ -27,8 +27,8 @@ MODELS = "classification/models"
 class PublicEncoder(nn.Module):
     """The public model up to its last level, without the classifier: (batch, 3, height, width) to features.
 
-    For 16-bit dtypes the weights stay float32 and the model runs under autocast, as its authors run it: its
-    norms receive float32 scans, which norms with 16-bit weights do not accept.
+    For 16-bit dtypes, the weights stay float32 and the model runs under autocast, as in its authors' code,
+    because its norms receive float32 scans, which norms with 16-bit weights do not accept.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
@@ -37,7 +37,7 @@ class PublicEncoder(nn.Module):
         self.dtype = dtype
 
     def forward(self, images: Tensor) -> Tensor:
-        # weights are cast in every call, since a CUDA graph must not hold casts that autocast has kept
+        # weights are cast in every call, because a CUDA graph must not use casts cached by autocast
         narrow = self.dtype.itemsize == 2
         with torch.autocast(images.device.type, self.dtype, enabled=narrow, cache_enabled=False):
             features: Tensor = self.parts(images)
@@ -45,22 +45,22 @@ class PublicEncoder(nn.Module):
 
 
 SCANS = ("selective_scan_cuda_oflex", "selective_scan_cuda_core", "selective_scan_cuda")
-"""Compiled scans that the public code looks for; it uses the first that it can import. The last is
+"""Compiled scans that the public code tries; it uses the first that it can import. The last is
 mamba_ssm's."""
 
 
 def why_no_compiled_scan(scans: ModuleType) -> str | None:
-    """Why the public module of scans, `csms6s`, runs no compiled one, or None if it does. It does not say so
-    itself."""
-    # later versions say by flags what they found, earlier ones use whatever they could import
+    """Return why the public module of scans, `csms6s`, runs no compiled scan, or None if it does. The module
+    itself does not report it."""
+    # later versions set flags for the scans they found, earlier ones use any that they could import
     flags = [bool(value) for name, value in vars(scans).items() if name.startswith("WITH_SELECTIVESCAN_")]
     if any(flags or [name in vars(scans) for name in SCANS]):
         return None
-    return f"it found no compiled scan; put the folder with {SCANS[0]} or {SCANS[2]} on PYTHONPATH"
+    return f"it found no compiled scan; add the folder with {SCANS[0]} or {SCANS[2]} to PYTHONPATH"
 
 
 def accept_any_mamba_ssm(scans: ModuleType) -> None:
-    """Let the public module of scans call any version of mamba_ssm's: later ones require `cu_seqlens`."""
+    """Let the public module of scans call any version of mamba_ssm; later ones require `cu_seqlens`."""
     build = vars(scans).get(SCANS[2])
     if build is None:
         return
@@ -75,19 +75,19 @@ def accept_any_mamba_ssm(scans: ModuleType) -> None:
 
 
 def check_checkout(checkout: Path, names: Sequence[str]) -> None:
-    """Raise ValueError when `checkout` does not hold the public code or it lacks one of these backbones."""
+    """Raise ValueError if `checkout` is not the public code or lacks one of these backbones."""
     if not (checkout / MODELS / "vmamba.py").exists():
-        raise ValueError(f"{checkout} is no checkout of MzeroMiko/VMamba: {MODELS}/vmamba.py is missing")
+        raise ValueError(f"{checkout} is not a checkout of MzeroMiko/VMamba: no {MODELS}/vmamba.py")
     for name in names:
         if name not in BUILDERS:
             raise ValueError(f"the public code has no {name!r}; it has {', '.join(BUILDERS)}")
 
 
 def public_encoder(checkout: Path, name: str, dtype: torch.dtype = torch.float32) -> PublicEncoder:
-    """The public code's encoder of that name, with random weights, in evaluation mode, on the CPU.
+    """Build an encoder of the public code, with random weights, in evaluation mode, on the CPU.
 
-    The weights are float32; `dtype` is the dtype of the computation. Raises ValueError as `check_checkout`,
-    and ImportError if there is a GPU and the public code would silently run its plain scan on it.
+    The weights are float32; `dtype` is the dtype of the computation. Raises the errors of `check_checkout`,
+    and ImportError if there is a GPU on which the public code would silently run its plain scan.
     """
     check_checkout(checkout, [name])
     module = _module(checkout / MODELS)
@@ -98,7 +98,7 @@ def public_encoder(checkout: Path, name: str, dtype: torch.dtype = torch.float32
 
 
 def _module(models: Path) -> ModuleType:
-    """`vmamba.py` of the checkout, imported once."""
+    """Import `vmamba.py` of the checkout once."""
     key = f"public_vmamba:{models.resolve()}"
     if key not in sys.modules:
         spec = importlib.util.spec_from_file_location(key, models / "vmamba.py")
@@ -119,7 +119,7 @@ def _module(models: Path) -> ModuleType:
 
 
 class _DropPath(nn.Identity):
-    """Stochastic depth does nothing in evaluation."""
+    """Stochastic depth in evaluation: the identity."""
 
     def __init__(self, drop_prob: float = 0.0) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def _missing(*_: Any, **__: Any) -> Any:
 
 @contextmanager
 def stub_missing_packages() -> Iterator[None]:
-    """Provide missing packages that the public file imports but does not need for a forward pass."""
+    """Provide stubs for missing packages that the public file imports but does not need in a forward pass."""
     wanted: dict[str, dict[str, Any]] = {
         "timm.models.layers": {"DropPath": _DropPath, "trunc_normal_": nn.init.trunc_normal_},
         "fvcore.nn": dict.fromkeys(
@@ -158,7 +158,7 @@ def stub_missing_packages() -> Iterator[None]:
 
 
 def _allow_cpu(module: Any, layout: Any) -> None:
-    """The public functions enter a CUDA device whatever they are given; the classes under them do not."""
+    """Replace the public functions, which enter a CUDA device for any input, by their underlying classes."""
 
     def anywhere(on_gpu: Any, on_cpu: Any) -> Any:
         def run(

@@ -1,6 +1,6 @@
-"""The duration of single calls: between device events on a GPU, by the host's clock on a CPU.
+"""The duration of single calls: from device events on a GPU, from the host clock on a CPU.
 
-On a GPU the cache is flushed before each call. No timed call compiles, tunes or allocates for the first time.
+On a GPU, the cache is flushed before each call. No timed call compiles, tunes or makes first allocations.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import torch
 FEWEST_SAMPLES = 5
 WARM_UP_CALLS = 5
 LONGEST_WARM_UP_S = 5.0
-"""On a GPU; calls that take long need fewer."""
+"""Longest warm-up on a GPU; long calls need fewer."""
 FLUSHED_BYTES = 256 << 20
-"""Written before each timed call on a GPU: more than any last-level cache."""
+"""Bytes written before each timed call on a GPU: more than any last-level cache."""
 SHORT_CALL_S = 0.05
 QUEUED_CALLS = 10
-"""Short calls that are queued together, so that the host is ahead of the GPU."""
+"""Short calls that are queued together, to keep the host ahead of the GPU."""
 
 
 def samples_of(call: Callable[[], object], device: torch.device, seconds: float) -> list[float]:
-    """Durations in seconds of single calls after a warm-up: at least 5, for about `seconds`."""
+    """Measure single calls for about `seconds` after a warm-up; return at least 5 durations in seconds."""
     if device.type == "cuda":
         return _samples_on_gpu(call, device, seconds)
     call()
@@ -51,7 +51,7 @@ def _samples_on_gpu(call: Callable[[], object], device: torch.device, seconds: f
 
 
 def _warm_up_s(call: Callable[[], object]) -> float:
-    """The host's time for the last of a few calls."""
+    """Return the host time of the last of a few calls."""
     begun_s = before_s = time.perf_counter()
     for _ in range(WARM_UP_CALLS):
         before_s = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Tunes how SS2D is launched at given shapes.
+"""Tuning of SS2D's launch parameters for given shapes.
 
-Tuning happens only on request, never inside a call of a kernel. It chooses the number of tiles per chunk,
-which is an argument of the kernels and not a constant, so that no candidate has to be compiled.
+Tuning happens only on request, never in a call of a kernel. It chooses the number of tiles per chunk, which
+is an argument of the kernels rather than a constant, so that candidates need no compilation.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from vlmprof.kernels.tools.cases import ss2d_case
 from vlmprof.kernels.tools.timing import samples_of
 
 SECONDS = 0.05
-"""Measuring time of a candidate."""
+"""Measuring time per candidate."""
 
 CANDIDATES = (1, 2, 3, 4, 6, 8, 12, 16)
-"""Tiles per chunk that are tried."""
+"""Candidate tiles per chunk."""
 
 Timer = Callable[[Callable[[], object]], float]
-"""Seconds that one call takes."""
+"""Returns the duration of one call in seconds."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning one shape found."""
+    """The result of tuning one shape."""
 
     tiles: int
     seconds: dict[int, float]
-    """By candidate."""
+    """Duration by candidate."""
 
 
 def tune(shape: Shape, device: torch.device, run: Callable[[int], object], timer: Timer) -> Tuned:
     """Time `run(tiles)` for each candidate and store the fastest on disk.
 
-    The candidates are `CANDIDATES`, at most one chunk for the whole sequence. `timer` warms up before it
-    measures. Raises OSError when the cache cannot be written.
+    The candidates are `CANDIDATES`, up to one chunk for the whole sequence. `timer` includes a warm-up.
+    Raises OSError if the cache is not writable.
     """
     most = -(-shape.positions // POSITIONS)
     seconds = {t: timer(lambda t=t: run(t)) for t in CANDIDATES if t <= most}  # type: ignore[misc]
@@ -60,10 +60,10 @@ def tune_ss2d(
     device: torch.device,
     timer: Timer | None = None,
 ) -> Tuned:
-    """Tune `ss2d` for x of `shape` (batch, height, width, d_inner) on `device`, on random values.
+    """Tune `ss2d` for x of `shape` (batch, height, width, d_inner) on `device`, with random values.
 
-    `timer` gives the seconds of a call; by default the median of `SECONDS` of device time after warm-up.
-    Raises RuntimeError where the `triton` backend cannot run.
+    `timer` returns the seconds of a call; by default, the median over `SECONDS` after a warm-up.
+    Raises RuntimeError if the `triton` backend cannot run.
     """
     reason = why_not_triton(device)
     if reason is not None:

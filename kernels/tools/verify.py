@@ -1,7 +1,7 @@
-"""Every operation against its float64 reference, on every backend that runs here.
+"""Verification of every operation against its float64 reference, on every available backend.
 
-A backend passes when its error is at most `MULTIPLE` times the error that the plain code makes in the
-same dtype, where an error below an eighth of the dtype's epsilon counts as that eighth.
+A backend passes if its error is at most `MULTIPLE` times the error of the plain code in the same dtype, where
+errors below an eighth of the dtype's epsilon count as that eighth.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Comparison:
-    """One backend to be run on one case, whose tensors are still on the CPU."""
+    """One backend to run on one case, whose tensors are still on the CPU."""
 
     case: Case
     dtype: torch.dtype
     backend: str
 
     def labels(self) -> dict[str, str]:
-        """The labels of its row."""
+        """The labels of the row."""
         dtype = str(self.dtype).removeprefix("torch.")
         return {"op": self.case.op, "case": self.case.name, "dtype": dtype, "backend": self.backend}
 
     def verdict(self, device: torch.device) -> Verdict:
-        """Run it on `device`. Raises whatever the backend raises."""
+        """Run the comparison on `device`. Errors of the backend propagate."""
         return verify_case(self.case.on(device), self.dtype, self.backend)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One backend on one case. Errors are ‖y − y64‖ / ‖y64‖ with y64 from float64."""
+    """The result of one backend on one case. Errors are ‖y − y64‖ / ‖y64‖ with y64 from float64."""
 
     op: str
     case: str
@@ -52,18 +52,18 @@ class Verdict:
     plain_relative_error: float
     limit: float
     deterministic: bool | None
-    """Two runs agree bit for bit; None when there was one."""
+    """Whether two runs agree bit for bit; None after a single run."""
     failure: str | None = None
-    """What the backend raised, if it did; the errors are NaN then."""
+    """The error that the backend raised, if any; the numeric errors are then NaN."""
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within the limit, and two runs did not differ. NaN does not pass."""
+        """Whether the error is within the limit and two runs did not differ. NaN does not pass."""
         return self.deterministic is not False and self.relative_error <= self.limit
 
 
 def available_backends(device: torch.device) -> list[str]:
-    """The fast backends that run on `device`."""
+    """Return the backends, other than the reference, that run on `device`."""
     return ["torch"] if why_not_triton(device) else ["torch", "triton"]
 
 
@@ -90,8 +90,8 @@ def verify_case(case: Case, dtype: torch.dtype, backend: str, twice: bool = True
 def comparisons(
     device: torch.device, backends: Sequence[str], dtypes: Sequence[torch.dtype], op: str | None = None
 ) -> Iterator[Comparison]:
-    """Each case with each dtype and backend, of one operation or of all: small ones in the interpreter, all
-    of them on a GPU."""
+    """Yield each case with each dtype and backend, for one operation or all: small cases in the interpreter,
+    all cases on a GPU."""
     sizes = [small_cases]
     if not ("triton" in backends and triton_interpreted()):
         sizes.append(medium_cases)
@@ -105,11 +105,11 @@ def comparisons(
 
 
 def verify(device: torch.device, backends: list[str], dtypes: tuple[torch.dtype, ...]) -> Iterator[Verdict]:
-    """A verdict for each comparison. What a backend raises is its verdict."""
+    """Yield a verdict for each comparison, also if the backend raises an error."""
     for comparison in comparisons(device, backends, dtypes):
         try:
             yield comparison.verdict(device)
-        except Exception as error:  # a kernel that cannot run must not hide what others do
+        except Exception as error:  # a kernel that cannot run must not hide the results of others
             message = f"{type(error).__name__}: {first_line(error)}"
             yield Verdict(
                 **comparison.labels(), relative_error=math.nan, plain_relative_error=math.nan,
@@ -118,7 +118,7 @@ def verify(device: torch.device, backends: list[str], dtypes: tuple[torch.dtype,
 
 
 def _plain(case: Case) -> Tensor:
-    """The plain code in the kernel's own dtype: the block's is the `torch` backend, others' the reference."""
+    """Run the plain code in the kernel's dtype: the `torch` backend for the block, else the reference."""
     return _run(case, "torch" if case.op in ("linear", "norm_linear", "depthwise_conv_silu") else "reference")
 
 

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Compiles, without a GPU, the kernels that run.sh will launch on one, and packs them to travel with the tree.
+# Compiles the kernels that run.sh launches, without a GPU, and packs them for the machine with the GPU.
 #
 #   sweeps/gpu/build_cache.sh [--arch sm_90] [--out triton-cache]     leaves triton-cache/sm_90.txz
 #
-# It takes the steps themselves on the simulated GPU (tests/simulated_gpu), so that keys, variants and alignment
-# are those of a run. They serve where Python, Triton and the kernels' source are the same: not only functions
-# but the lines they start at, and which kernel a process asks for first: Triton takes the globals of a device
-# function into a kernel's key only if another kernel has had that function hashed before. About fifteen minutes of
-# a processor, on all cores.
+# It runs the steps on the simulated GPU (tests/simulated_gpu), so that keys, variants and alignment match
+# those of a run. The cache is valid only for the same Python, Triton and kernel sources, including the line
+# on which each function starts and the order in which a process uses kernels: Triton includes the globals of
+# a device function in a kernel's key only if the function was hashed for an earlier kernel. It takes about
+# fifteen minutes of CPU time and uses all cores.
 #
-#   PYTHON=python3  the Python of the machine with the GPU, with its torch (a build with CUDA) and its Triton
-#   BUILD=folder    where to compile, and what to go on from; a temporary folder by default
-#   STEPS_ASKED='verify encoders'   others than all the steps that launch kernels of this project
+#   PYTHON=python3  the same Python version as on the GPU machine, with the same torch (CUDA build) and Triton
+#   BUILD=folder    where to compile, or a build to continue; a temporary folder by default
+#   STEPS_ASKED='verify encoders'   steps to run; by default, all that launch kernels of this project
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 if ! [[ $arch =~ ^sm_([0-9]+)([0-9])$ ]]; then
-    echo "$arch is not an architecture; write sm_90" >&2
+    echo "$arch is not an architecture; write it like sm_90" >&2
     exit 2
 fi
 export SIMULATED_CAPABILITY=${BASH_REMATCH[1]}.${BASH_REMATCH[2]}
@@ -42,7 +42,7 @@ mkdir -p "$build" "$out"
 build=$(cd "$build" && pwd)
 out=$(cd "$out" && pwd)
 
-# verify finds every result wrong, since a simulated GPU computes nothing; what counts is what was compiled
+# verify reports every result as wrong, because a simulated GPU computes nothing; only the compilation matters
 export PYTHON=$python TOUCH=1 TOTAL=600 CACHE=none TRITON_CACHE_DIR=$build OMP_NUM_THREADS=1 scratch here
 printf '%s\n' ${STEPS_ASKED:-verify tests sizes encoders ss2d operations} >"$scratch/steps"
 nice "$python" "$root/tests/simulated_gpu/simulate.py" xargs -a "$scratch/steps" -P "$(nproc)" -I{} \
@@ -54,7 +54,7 @@ if [ "$count" -eq 0 ]; then
     echo "nothing was compiled" >&2
     exit 1
 fi
-# groups name the folder they were compiled in: run.sh puts its own in the place of this mark
+# group files contain the build folder: run.sh replaces this placeholder by its own cache folder
 mkdir "$scratch/packed"
 find . \( -name '*.cubin' -o -name '*.so' -o -name '*.json' \) -print0 | tar -cf - --null -T - | tar -xf - -C "$scratch/packed"
 find "$scratch/packed" -name '__grp__*.json' -exec sed -i "s#$build#@TRITON_CACHE_DIR@#g" {} +

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# What a GPU that is lent for a quarter of an hour is asked, the most telling first, whatever card it is.
+# Runs the measurements that need a GPU, most important first, in about 15 minutes on any card.
 #
-#   sweeps/gpu/run.sh [STEP...]     the steps of a first call (steps.sh says which, and what each shows)
-#   sweeps/gpu/run.sh --second      those of a second one: the figure to its end, other sizes, what limits the scan
+#   sweeps/gpu/run.sh [STEP...]     the given steps, by default those of a first call (listed in steps.sh)
+#   sweeps/gpu/run.sh --second      those of a second call: the complete figure, more sizes, a profile of the scan
 #
-# Runs from the bare tree with torch, Triton and transformers; installs nothing, changes no setting of the card.
-# Results go to a folder of their own, and after every command all of them as one archive to OUT, so that
-# whatever stops this script costs at most the command that was running. unpack.sh makes reports of it.
+# Runs from the source tree with torch, Triton and transformers, without installing anything or changing
+# settings of the card. Results are written to a separate folder. After every command, all results are archived
+# to OUT, so that an interruption loses at most the running command. unpack.sh turns the archive into reports.
 #
-#   OUT=folder      where CARD.tgz is left; runs/gpu by default
-#   TOTAL=9         minutes after which what runs is ended and nothing more is started
-#   RESUME=archive  of an earlier call on another machine with the same card: goes on from its rows, as a second
-#                   call on the same machine does by itself
-#   CACHE=archive   of kernels that build_cache.sh has compiled; triton-cache/sm_NN.txz by default
-#   COMMIT=…        of this tree, where there is no git to ask
-#   PUBLIC=folder   a checkout of MzeroMiko/VMamba, to time beside ours
-#   PYTHON=python3  the interpreter that has torch
-#   SMALL=1         tiny sizes on a CPU, to try the script itself
-#   TOUCH=1         every kernel once and next to no time measuring: what build_cache.sh wants
+#   OUT=folder      where to write CARD.tgz; runs/gpu by default
+#   TOTAL=9         minutes after which the running command is stopped and no other is started
+#   RESUME=archive  results of an earlier call on another machine with the same card, to continue from; a
+#                   second call on the same machine continues automatically
+#   CACHE=archive   kernels compiled by build_cache.sh; triton-cache/sm_NN.txz by default
+#   COMMIT=…        commit of this tree, for a copy without git
+#   PUBLIC=folder   a checkout of MzeroMiko/VMamba, to time next to ours
+#   PYTHON=python3  the interpreter with torch
+#   SMALL=1         tiny sizes on a CPU, to test the script itself
+#   TOUCH=1         run every kernel once with almost no measuring time, for build_cache.sh
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -39,7 +39,7 @@ if [ -n "$small" ]; then
 else
     found=$(nvidia-smi --query-gpu=name,compute_cap --format=csv,noheader 2>/dev/null | head -n 1)
     if [ -z "$found" ]; then
-        echo "nvidia-smi names no GPU here; SMALL=1 tries this script on a CPU" >&2
+        echo "nvidia-smi reports no GPU; SMALL=1 tests this script on a CPU" >&2
         exit 2
     fi
     card=$(sed -E 's/, [0-9.]+$//; s/(NVIDIA|GeForce|Tesla) //g; s/[ -](SXM|PCIe|NVL|HBM|[0-9]+GB).*//' <<<"$found" |
@@ -53,7 +53,7 @@ out=$(cd "$out" && pwd)
 cd "$results" || exit 2
 if [ -n "$resume" ]; then
     if ! tar -C "$work" -xzf "$resume" "$card"; then
-        echo "RESUME: $resume is no archive of results on $card" >&2
+        echo "RESUME: $resume is not an archive of results on $card" >&2
         exit 2
     fi
 fi
@@ -64,25 +64,25 @@ export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export VLMPROF_COMMIT=${COMMIT:-$(git -C "$root" describe --always --dirty --abbrev=12 2>/dev/null)}
 export VLMPROF_TUNING_CACHE=$results/ss2d-tuning.json
 export TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$work/triton}
-# with torch 2.11 a pool of compilers may keep a process from ending for 300 s
+# with torch 2.11, a pool of compile workers may delay the exit of a process by 300 s
 export TORCHINDUCTOR_COMPILE_THREADS=1
 
 left() { echo $((total - SECONDS)); }
 
-# All results in one file, whole at every moment; the profiler's own files stay out where it grows too large.
+# Archive all results atomically; if the archive is too large, leave out the profiler's files.
 pack() {
     local whole=$out/$card.tgz without=()
     while true; do
-        # 1: a file grew meanwhile, as those of a command that was killed may
+        # exit code 1: a file changed meanwhile, which may happen after a command was killed
         tar -C "$work" "${without[@]}" -czf "$whole.part" "$card" || [ $? -eq 1 ] || return
         [ "${#without[@]}" -eq 0 ] && [ "$(stat -c %s "$whole.part")" -gt "$LARGEST_BYTES" ] || break
         without=(--exclude='*.ncu-rep')
-        echo "the archive is over $((LARGEST_BYTES >> 20)) MiB; *.ncu-rep stay out of it"
+        echo "the archive is larger than $((LARGEST_BYTES >> 20)) MiB; leaving out *.ncu-rep"
     done
     mv -f "$whole.part" "$whole"
 }
 
-# As the report names a command: without this machine's folders.
+# The command as shown in reports: without folders of this machine.
 named() {
     local words= word
     for word in "$@"; do
@@ -97,7 +97,7 @@ named() {
     printf '%s' "${words# }"
 }
 
-# launch SECONDS COMMAND…: ended after so long, or when the time for everything is over; its rows are kept
+# launch SECONDS COMMAND…: stopped after SECONDS, or when the total time is over; its rows are saved
 launch() {
     local most=$1 rest began=$SECONDS code=0
     shift
@@ -107,7 +107,7 @@ launch() {
         echo "-- no time left for: $(named "$@")"
         return 124
     fi
-    # in the background, so that this script hears a signal meanwhile
+    # in the background, so that this script can handle signals meanwhile
     timeout --kill-after=10 "$((most < rest ? most : rest))" "$@" &
     running=$!
     wait "$running" || code=$?
@@ -117,13 +117,13 @@ launch() {
     return "$code"
 }
 
-# the same as a job beside others, whose output the caller sends elsewhere
-beside() {
+# launch for a background job, whose output the caller redirects
+launch_job() {
     trap '[ -z "$running" ] || kill "$running"; exit 143' TERM
     launch "$@"
 }
 
-# the same, and everything there is goes into the archive
+# launch, then archive all results
 run() {
     local code=0
     launch "$@" || code=$?
@@ -139,7 +139,7 @@ vlmprof() {
 
 cubins() { find "$TRITON_CACHE_DIR" -name '*.cubin' 2>/dev/null | wc -l; }
 
-# Triton's files name the folder they lie in: build_cache.sh leaves a mark there
+# Triton's files contain the path of the cache folder: build_cache.sh writes a placeholder instead
 unpack_cache() {
     packed=${packed:-$root/triton-cache/$arch.txz}
     mkdir -p "$TRITON_CACHE_DIR"
@@ -148,17 +148,17 @@ unpack_cache() {
             find "$TRITON_CACHE_DIR" -name '__grp__*.json' -exec sed -i "s#@TRITON_CACHE_DIR@#$TRITON_CACHE_DIR#g" {} +
     fi
     carried=$(cubins)
-    echo "$carried compiled kernels carried ($(basename "$packed"))"
+    echo "$carried compiled kernels unpacked ($(basename "$packed"))"
 }
 
-# After the first command that launches kernels. One that was carried in vain means that all were: then this
-# machine has another Triton or Python, everything costs its compiling, and the plan is a shorter one.
+# Called after the first command that launches kernels. If it compiled any kernel, the cache does not match the
+# Triton or Python of this machine. All kernels then need compiling, so the plan is shortened.
 short=
 check_cache() {
     local new=$(($(cubins) - carried))
-    echo "$new kernels compiled anew by the first command"
+    echo "$new kernels compiled by the first command"
     [ "$new" -eq 0 ] || [ -n "${TOUCH:-}" ] || short=1
-    [ -z "$short" ] || echo "-- the shorter plan, since the cache did not serve"
+    [ -z "$short" ] || echo "-- the shorter plan, because the cache does not match"
 }
 
 # shellcheck source=steps.sh
@@ -173,7 +173,7 @@ stop() {
 }
 trap stop INT TERM
 
-# in one piece, so that nothing changes under a run while this file is edited
+# as one function, so that editing this file does not affect a running script
 main() {
     case ${1:-} in
     '') set -- "${FIRST[@]}" ;;

@@ -1,4 +1,4 @@
-"""SS2D alone, for a profiler: python scan.py RESOLUTION CALLS, at the first level of VMamba-T in bfloat16."""
+"""Run SS2D alone, for a profiler: python scan.py RESOLUTION CALLS, at VMamba-T's first level in bfloat16."""
 
 import sys
 

@@ -1,26 +1,26 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# The steps of run.sh, which reads this file; each resumes what an earlier call has begun.
+# The steps of run.sh, which sources this file. Each continues the results of an earlier call.
 #
-#   versions   what was measured on
+#   versions   the environment: versions, driver, card
 #   verify     every kernel against float64, in three dtypes
-#   tests      the tests that need a GPU: fused and plain agree, graphs, running out of memory
-#   encoders   VMamba-T and -B eager, as graphs, fused and both, beside the paper; public where there is a checkout
-#   ss2d       SS2D tuned and timed at VMamba's shapes: its share of what a copy and a matrix product reach
-#   telling    Figure 4 where it tells most: five encoders at five resolutions, the LLM shared
-#   profile    what limits the scan, by Nsight Compute
-#   sizes      the encoders, VMamba-S too, at the study's other resolutions
-#   figure     the figure of telling to its end
-#   tuned      the fused encoders once more, with what ss2d has tuned
+#   tests      the tests that need a GPU: fused against plain, graphs, running out of memory
+#   encoders   VMamba-T and -B in modes eager, graphs, fused, fused graphs, and public if there is a checkout
+#   ss2d       SS2D tuned and timed at VMamba's shapes, with its shares of a copy and a matrix product
+#   telling    the most informative part of Figure 4: five encoders at five resolutions, with a shared LLM
+#   profile    the bottleneck of the scan, from Nsight Compute
+#   sizes      the encoders, and VMamba-S, at the study's other resolutions
+#   figure     the complete figure of step telling
+#   tuned      the fused encoders again, with the launch parameters tuned by ss2d
 #
-# Asked for by name:
+# Only by name:
 #
 #   operations every operation of a block, at the first and third level of VMamba-T at 1024²
-#   peers      SS2D by torch.compile, mamba_ssm and the public code; whole encoders too
-#   agreement  a few cells of the figure by the paper's own 100 + 100
+#   peers      SS2D from torch.compile, mamba_ssm and the public code; also a compiled encoder
+#   agreement  a few cells of the figure with the paper's protocol, 100 + 100
 #   backbones  the encoders as a sweep: every resolution, all levels and through the tap
-#   published  the settings that the paper's memory tells of
+#   published  the settings that reproduce the paper's memory
 #   fidelity   ViT and the LLM in other dtypes and attention backends
-#   sanitize   the operations that verify found wrong, one small case each, under compute-sanitizer
+#   sanitize   one small case of each operation that failed in verify, under compute-sanitizer
 FIRST=(versions verify tests encoders ss2d telling)
 SECOND=(versions telling profile sizes figure tuned)
 
@@ -38,8 +38,8 @@ five=(--backbone vit-b --backbone vmamba-t --backbone vmamba-b --backbone vitdet
 cells=(--budget 2s)
 all_cells=()
 each=(--seconds 0.2)
-# without tests/kernels/test_backends.py, whose cases verify has taken
-gpu_tests=(tests/sweep/test_on_a_gpu.py tests/measure/test_busy.py tests/measure/test_memory.py
+# without tests/kernels/test_backends.py, whose cases verify covers
+gpu_tests=(tests/execution/test_on_a_gpu.py tests/measure/test_busy.py tests/measure/test_memory.py
     tests/measure/test_timeline.py)
 if [ -n "${TOUCH:-}" ]; then
     each=(--seconds 0.01)
@@ -89,7 +89,7 @@ sweep() {
 }
 
 step_versions() {
-    # a second call on the machine of the first has it already
+    # a second call on the same machine already has it
     [ -n "$resume" ] || [ ! -f environment.json ] || return 0
     {
         echo "commit ${VLMPROF_COMMIT:-unknown}"
@@ -101,14 +101,14 @@ step_versions() {
 step_verify() {
     local dtype jobs=()
     if [ -z "$small" ]; then
-        # one small product: whether the card works, and whether the kernels that were carried serve
+        # one small product shows whether the card works and the unpacked kernels match
         bench 90 --op linear --level 1
         check_cache
         [ -z "$short" ] || dtypes=(bfloat16)
     fi
     for dtype in "${dtypes[@]}"; do
-        # side by side, since most of it is the host's work
-        beside 170 "$python" -m vlmprof kernels verify "${device[@]}" --dtype "$dtype" \
+        # in parallel, because most of the work is on the host
+        launch_job 170 "$python" -m vlmprof kernels verify "${device[@]}" --dtype "$dtype" \
             >"verify-$dtype.txt" 2>&1 &
         jobs+=($!)
     done
@@ -120,7 +120,7 @@ step_verify() {
 step_tests() {
     [ -z "$short$small" ] || return 0
     local which
-    # the one that compiles whole models takes as long as all others, and comes last
+    # the test that compiles whole models takes as long as all others and comes last
     for which in "not every_mode" every_mode; do
         run 80 "$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider -vv --tb=short \
             -m gpu -k "$which" "${gpu_tests[@]/#/$root/}"
@@ -167,7 +167,7 @@ step_profile() {
     fi
     local side
     for side in 1024 4096; do
-        # the card's clocks are left as they are
+        # do not change the card's clocks
         run 90 ncu --clock-control none --target-processes all --set full \
             --kernel-name 'regex:summary_kernel|output_kernel' --launch-skip 3 --launch-count 3 \
             --export "profile-$side" --force-overwrite "$python" "$here/scan.py" "$side" 2

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes reports of what run.sh brought back, on a machine without a GPU: reports/CARD, ready to be committed.
+# Turns the archive of run.sh into reports, on a machine without a GPU: reports/CARD, ready to be committed.
 #
-#   sweeps/gpu/unpack.sh ARCHIVE [FOLDER]     FOLDER holds CARD's; reports by default
+#   sweeps/gpu/unpack.sh ARCHIVE [FOLDER]     writes to FOLDER/CARD; FOLDER is reports by default
 #
-# Rows and samples as they came, tables of them, the figure over the paper's points, the commands and the
-# environment. What names a machine or a card's serial numbers stays behind: logs, nvidia-smi's full answer.
+# The reports contain rows and samples, tables, the figure with the paper's points, the commands and the
+# environment. Logs and the full output of nvidia-smi are left out, because they identify machine and card.
 #
-#   PYTHON=python3  an interpreter that has the project's dependencies
+#   PYTHON=python3  an interpreter with the project's dependencies
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -32,7 +32,7 @@ tar -C "$scratch/$card" -cf - --exclude=logs --exclude='*.lock' --exclude=log.tx
 ending() { awk -F'\t' '$2 == 0 { s = "" } $2 == 124 || $2 == 137 { s = ", ended by its time limit" }
     $2 != 0 && $2 != 124 && $2 != 137 { s = ", ended with " $2 } { printf "%5d s  %s%s\n", $1, $3, s }' commands.tsv; }
 
-# what of nvidia-smi's answer bears on a measurement
+# the fields of nvidia-smi's output that matter for a measurement
 card_facts() {
     grep -E '^ *(Product Name|Driver Version|CUDA Version|Persistence Mode|MIG Mode|Current ECC|Compute Mode|Current Power Limit|Default Power Limit|Graphics|SM|Memory|Total) +:' \
         "$scratch/$card/machine.txt" | awk '!seen[$0]++' || true
@@ -51,7 +51,7 @@ verdicts() {
 {
     echo "# $card"
     echo
-    echo "What \`sweeps/gpu/run.sh\` measured, as \`sweeps/gpu/unpack.sh\` laid it out."
+    echo "Results of \`sweeps/gpu/run.sh\`, formatted by \`sweeps/gpu/unpack.sh\`."
     echo
     "$python" - <<'P'
 import json
@@ -59,7 +59,7 @@ facts = json.load(open("environment.json"))
 versions = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
 driver = next((gpu["driver"] for gpu in facts["gpus"]), None)
 print(f"{facts['device_name']}, driver {driver or 'none'}, CUDA {facts['cuda_version']}; Python {facts['python']}, {versions};")
-print(f"{facts['cpu_cores']} cores of {facts['cpu']}; commit {facts['commit']}; begun {facts['started_at']}.")
+print(f"{facts['cpu_cores']} cores of {facts['cpu']}; commit {facts['commit']}; started {facts['started_at']}.")
 P
     for folder in encoders encoders-tuned; do
         [ -f "$folder/backbones.json" ] || continue
@@ -91,22 +91,22 @@ for run in */run.json; do
     vlmprof compare "$run" --reference kuo2026 >"$run/against-paper.txt" 2>&1 || true
     {
         printf '\n## The sweep %s\n\n![Six panels over the points of the paper](%s/six_panel.png)\n\n' "$run" "$run"
-        echo "[Its tables]($run/report.md), [its rows]($run/rows.jsonl), [beside the paper]($run/against-paper.txt)."
+        echo "[Tables]($run/report.md), [rows]($run/rows.jsonl), [comparison with the paper]($run/against-paper.txt)."
     } >>README.md.part
 done
 if [ -d figure ] && [ -d agreement ]; then
     vlmprof compare figure agreement >adaptive-against-fixed.txt 2>&1 || true
-    printf '\n[The figure beside 100 + 100 iterations](adaptive-against-fixed.txt).\n' >>README.md.part
+    printf '\n[The figure compared with 100 + 100 iterations](adaptive-against-fixed.txt).\n' >>README.md.part
 fi
 
 {
-    printf '\n## Commands\n\nSeconds that each took, its start included.\n\n```\n%s\n```\n' "$(ending)"
+    printf '\n## Commands\n\nDurations include the start of the process.\n\n```\n%s\n```\n' "$(ending)"
     facts=$(card_facts)
-    [ -z "$facts" ] || printf '\nWhat nvidia-smi said before them:\n\n```\n%s\n```\n' "$facts"
+    [ -z "$facts" ] || printf '\nOutput of nvidia-smi before them:\n\n```\n%s\n```\n' "$facts"
 } >>README.md.part
 mv README.md.part README.md
 
 echo "$reports/$card: $(du -sh . | cut -f1), $(find . -type f | wc -l) files"
 if grep -rnIoE '(^|[ "'"'"'(=])/(home|root|tmp|work|opt|usr|mnt|var|workspace)/[^ "'"'"']*' . | sort -u | head; then
-    echo "those are folders of a machine: take them out before committing" >&2
+    echo "these are folders of a machine: remove them before committing" >&2
 fi

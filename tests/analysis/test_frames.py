@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic_runs import cell, frame, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.frames import axis_columns, show_resolution, split_lines, varying_axes
 from vlmprof.analysis.reference import load_reference, reference_title, study_scores
 from vlmprof.errors import UserError
@@ -61,7 +61,7 @@ def test_the_paper_reads_like_a_run() -> None:
     assert last["gpu_vision_s"] == 2.29336
     assert "2026" in reference_title("kuo2026")
     for flat in paper.astype(object).where(paper.notna(), None).to_dict("records"):
-        Row.from_flat(flat)
+        Row.from_flat({str(name): value for name, value in flat.items()})
 
 
 def test_scores_ship_with_the_package() -> None:
@@ -75,5 +75,5 @@ def test_unknown_references_and_foreign_frames_are_refused() -> None:
         load_reference("kuo-2026")
     with pytest.raises(UserError, match="no rows yet"):
         split_lines(frame([cell()]).iloc[:0])
-    with pytest.raises(UserError, match="not a run's rows"):
+    with pytest.raises(UserError, match="not rows of a run"):
         split_lines(frame([cell()]).drop(columns="status"))

@@ -1,16 +1,21 @@
-"""Fits and crossovers of synthetic runs with known answers, and how often their intervals hold them."""
+"""Fits and crossovers of synthetic runs with known answers, and the coverage of their intervals."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic_runs import cell, frame, sweep
 
+from tests.helpers.checks import known
+from tests.helpers.synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.crossover import all_crossovers, find_crossovers
 from vlmprof.analysis.frames import Line, split_lines
 from vlmprof.analysis.intervals import Interval
 from vlmprof.analysis.reference import load_reference
 from vlmprof.analysis.scaling import fit_line, fit_tokens
+from vlmprof.records import Row
+
+Samples = dict[str, dict[str, list[float]]]
+"""Raw values by cell and column."""
 
 TOKENS = np.array([196, 256, 576, 1024, 2304, 4096, 9216, 16384], dtype=float)
 TRUTH = np.array([2e-3, 3e-6, 4e-10])
@@ -21,8 +26,10 @@ def truth(tokens: np.ndarray | float) -> np.ndarray:
 
 
 def test_exact_points_give_exact_parts() -> None:
-    fit = fit_tokens(TOKENS, truth(TOKENS))
-    assert [fit.fixed.value, fit.linear.value, fit.quadratic.value] == pytest.approx(list(TRUTH), rel=1e-8)
+    fit = known(fit_tokens(TOKENS, truth(TOKENS)))
+    assert [fit.fixed.value, fit.linear.value, known(fit.quadratic).value] == pytest.approx(
+        list(TRUTH), rel=1e-8
+    )
     assert fit.relative_rms < 1e-9
     assert fit.marginal(1000).value == pytest.approx(TRUTH[1] + 2000 * TRUTH[2], rel=1e-8)
     assert fit.at(3000).value == pytest.approx(truth(3000), rel=1e-8)
@@ -34,9 +41,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     hits = np.zeros(4)
     trials = 600
     for _ in range(trials):
-        fit = fit_tokens(TOKENS, truth(TOKENS) * (1 + 0.03 * random.normal(size=TOKENS.size)))
+        fit = known(fit_tokens(TOKENS, truth(TOKENS) * (1 + 0.03 * random.normal(size=TOKENS.size))))
         parts: list[tuple[Interval, float]] = [
-            (fit.fixed, TRUTH[0]), (fit.linear, TRUTH[1]), (fit.quadratic, TRUTH[2]),
+            (fit.fixed, TRUTH[0]), (fit.linear, TRUTH[1]), (known(fit.quadratic), TRUTH[2]),
             (fit.marginal(4096), slope),
         ]  # fmt: skip
         hits += [value in interval for interval, value in parts]
@@ -47,16 +54,16 @@ def test_too_few_points_fit_less_or_nothing() -> None:
     assert fit_tokens(TOKENS[:2], truth(TOKENS[:2])) is None
     assert fit_tokens([196] * 5, [1.0, 1.1, 1.2, 1.0, 0.9]) is None
     assert fit_tokens([], []) is None
-    three = fit_tokens(TOKENS[:3], truth(TOKENS[:3]))
+    three = known(fit_tokens(TOKENS[:3], truth(TOKENS[:3])))
     assert three.quadratic is None
     assert three.linear.value == pytest.approx(TRUTH[1], rel=0.2)
-    with_gap = fit_tokens([*TOKENS, 99999.0], [*truth(TOKENS), np.nan])
+    with_gap = known(fit_tokens([*TOKENS, 99999.0], [*truth(TOKENS), np.nan]))
     assert with_gap.linear.value == pytest.approx(TRUTH[1], rel=1e-6)
 
 
 def test_a_line_of_a_run_is_fitted_by_its_own_tokens() -> None:
     (line,) = split_lines(frame(sweep(("vit-t",), oom_from={"vit-t": 1024})))
-    fit = fit_line(line, "host_vision_s")
+    fit = known(fit_line(line, "host_vision_s"))
     assert fit.fixed.value == pytest.approx(0.4e-3)
     assert fit.linear.value == pytest.approx(0.4 * 2e-6)
     assert fit_line(line, "gpu_decode_s") is None
@@ -65,7 +72,7 @@ def test_a_line_of_a_run_is_fitted_by_its_own_tokens() -> None:
 def test_the_papers_memory_has_vicunas_weights_as_its_fixed_part() -> None:
     line = next(x for x in split_lines(load_reference("kuo2026")) if x.backbone == "vit-t")
     gib = 2**30
-    assert fit_line(line, "peak_allocated_bytes").fixed.value / gib == pytest.approx(12.9, abs=0.3)
+    assert known(fit_line(line, "peak_allocated_bytes")).fixed.value / gib == pytest.approx(12.9, abs=0.3)
 
 
 SIDES = (224, 320, 448, 640, 896, 1280, 1792)
@@ -73,8 +80,9 @@ FIRST, SECOND = np.array([4e-3, 1e-6]), np.array([1e-3, 4e-6])
 CROSSING_TOKENS = (FIRST[0] - SECOND[0]) / (SECOND[1] - FIRST[1])
 
 
-def two_lines(random: np.random.Generator | None = None, spread: float = 0.0) -> tuple[list[Line], dict]:
-    rows, samples = [], {}
+def two_lines(random: np.random.Generator | None = None, spread: float = 0.0) -> tuple[list[Line], Samples]:
+    rows: list[Row] = []
+    samples: Samples = {}
     for name, (fixed, slope) in (("vmamba-t", FIRST), ("vit-t", SECOND)):
         for side in SIDES:
             value = fixed + slope * (side / 16) ** 2
@@ -101,8 +109,8 @@ def test_crossover_intervals_cover_the_truth_at_least_as_often_as_they_say(sprea
     random = np.random.default_rng(11)
     trials, hits = 60, 0
     for _ in range(trials):
-        lines, samples = two_lines(random, spread)
-        for found in find_crossovers(*lines, "end_to_end_s", samples):
+        (first, second), samples = two_lines(random, spread)
+        for found in find_crossovers(first, second, "end_to_end_s", samples):
             if found.low_pixels <= CROSSING_TOKENS * 256 <= found.high_pixels:
                 hits += 1
                 break

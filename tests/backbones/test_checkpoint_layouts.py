@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import golden_image
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
+from tests.helpers.golden import golden_image
 from vlmprof.backbones import checkpoints, create_backbone
 from vlmprof.errors import UserError
 

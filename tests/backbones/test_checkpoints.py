@@ -5,37 +5,41 @@ import pickle
 import subprocess
 import sys
 import types
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from golden import golden_image
 from safetensors.torch import save_file
 
+from tests.helpers.encoders import feature_maps
+from tests.helpers.golden import golden_image
 from vlmprof.backbones import checkpoints, create_backbone
+from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.vitdet import official_names
 from vlmprof.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def vmamba():
+def vmamba() -> Backbone:
     """A whole VMamba-T whose weights differ from any that a test builds."""
     return create_backbone("vmamba-t", classifier=True, seed=7)
 
 
-def save(path, content):
+def save(path: Path, content: object) -> str:
     torch.save(content, path)
     return str(path)
 
 
-def refused(call):
+def refused(call: Callable[[], object]) -> str:
     with pytest.raises(UserError) as problem:
         call()
     assert "\n" not in str(problem.value)
     return str(problem.value)
 
 
-def old_names(name):
+def old_names(name: str) -> str:
     """What the first release called the parameters."""
     for new, old in (
         ("patch_embed.0.", "patch_embed.proj."),
@@ -47,9 +51,9 @@ def old_names(name):
     return name.replace(".norm.", ".ln_1.") if ".blocks." in name else name
 
 
-def test_classification_detection_and_segmentation_files(vmamba, tmp_path):
+def test_classification_detection_and_segmentation_files(vmamba: Backbone, tmp_path: Path) -> None:
     images = golden_image(64, 96)
-    expected = vmamba.feature_maps(images)[2].permute(0, 2, 3, 1).flatten(1, 2)
+    expected = feature_maps(vmamba, images)[2].permute(0, 2, 3, 1).flatten(1, 2)
     state = vmamba.state_dict()
     trunk = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
     norms = {
@@ -68,7 +72,7 @@ def test_classification_detection_and_segmentation_files(vmamba, tmp_path):
         torch.testing.assert_close(encoder(images), tokens, rtol=1e-4, atol=1e-4)
 
 
-def test_names_and_shapes_of_other_releases(tmp_path):
+def test_names_and_shapes_of_other_releases(tmp_path: Path) -> None:
     first = create_backbone("vmamba-t-v0", classifier=True, seed=7)
     old = {old_names(name): tensor for name, tensor in first.state_dict().items()}
     again = create_backbone("vmamba-t-v0", classifier=True, weights=save(tmp_path / "v0.pth", {"model": old}))
@@ -85,7 +89,7 @@ def test_names_and_shapes_of_other_releases(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vit-t", "mambavision-t"])
-def test_a_whole_classifier_fills_a_backbone(name, tmp_path):
+def test_a_whole_classifier_fills_a_backbone(name: str, tmp_path: Path) -> None:
     whole = create_backbone(name, levels="all", classifier=True, seed=7)
     state = {key: tensor for key, tensor in whole.state_dict().items() if "num_batches" not in key}
     save_file(state, tmp_path / "model.safetensors")
@@ -94,7 +98,7 @@ def test_a_whole_classifier_fills_a_backbone(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_detector_fills_vitdet(tmp_path):
+def test_a_detector_fills_vitdet(tmp_path: Path) -> None:
     names = official_names(list(create_backbone("vitdet-b", device="meta").state_dict()))
     shapes = create_backbone("vitdet-b", device="meta").state_dict()
     state = {f"backbone.net.{official}": torch.zeros(shapes[name].shape) for name, official in names.items()}
@@ -103,15 +107,15 @@ def test_a_detector_fills_vitdet(tmp_path):
     assert not encoder(golden_image(32, 32)).any()
 
 
-def test_each_parameter_keeps_its_dtype(vmamba, tmp_path):
+def test_each_parameter_keeps_its_dtype(vmamba: Backbone, tmp_path: Path) -> None:
     path = save(tmp_path / "weights.pth", vmamba.state_dict())
     encoder = create_backbone("vmamba-t", dtype=torch.bfloat16, weights=path)
-    mixer = encoder.layers[1].blocks[0].op
-    assert mixer.in_proj.weight.dtype == torch.bfloat16
-    assert torch.equal(mixer.A_logs, vmamba.layers[1].blocks[0].op.A_logs)
+    mixer = "layers.1.blocks.0.op"
+    assert encoder.get_parameter(f"{mixer}.in_proj.weight").dtype == torch.bfloat16
+    assert torch.equal(encoder.get_parameter(f"{mixer}.A_logs"), vmamba.get_parameter(f"{mixer}.A_logs"))
 
 
-def test_what_official_files_keep_beside_their_tensors(tmp_path):
+def test_what_official_files_keep_beside_their_tensors(tmp_path: Path) -> None:
     """Training configurations and logs of classes that are not installed here."""
     stub_missing_packages = {
         "yacs.config": ("CfgNode", dict),
@@ -143,14 +147,14 @@ def test_what_official_files_keep_beside_their_tensors(tmp_path):
 
 
 class Malicious:
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., int], tuple[list[str]]]:
         return subprocess.check_call, (["touch", str(self.path)],)
 
 
-def test_a_malicious_file_is_refused_and_not_run(tmp_path):
+def test_a_malicious_file_is_refused_and_not_run(tmp_path: Path) -> None:
     path = save(tmp_path / "evil.pth", {"model": {"weight": torch.ones(2)}, "x": Malicious(tmp_path / "ran")})
     said = refused(lambda: checkpoints.read(path))
     assert "check_call" in said
@@ -162,7 +166,7 @@ def test_a_malicious_file_is_refused_and_not_run(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "truncated"])
-def test_a_damaged_file_gets_one_line(tmp_path, suffix, damage):
+def test_a_damaged_file_gets_one_line(tmp_path: Path, suffix: str, damage: str) -> None:
     path = tmp_path / f"weights{suffix}"
     state = {"weight": torch.ones(1000)}
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
@@ -175,7 +179,7 @@ def test_a_damaged_file_gets_one_line(tmp_path, suffix, damage):
     assert path.name in said
 
 
-def test_weights_of_another_model_are_refused(vmamba, tmp_path):
+def test_weights_of_another_model_are_refused(vmamba: Backbone, tmp_path: Path) -> None:
     path = save(tmp_path / "weights.pth", vmamba.state_dict())
     assert "missing" in refused(lambda: create_backbone("vit-t", weights=path))
     assert "unexpected" in refused(lambda: create_backbone("vit-t", weights=path))
@@ -187,14 +191,16 @@ def test_weights_of_another_model_are_refused(vmamba, tmp_path):
     )
 
 
-def test_official_weights_that_are_bare_pickles_are_not_offered():
+def test_official_weights_that_are_bare_pickles_are_not_offered() -> None:
     assert "no official weights" in refused(lambda: create_backbone("vitdet-b", weights="pretrained"))
 
 
-def test_official_weights_come_from_the_cache(vmamba, tmp_path, monkeypatch):
+def test_official_weights_come_from_the_cache(
+    vmamba: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
-    def fetch(url, path):
+    def fetch(url: str, path: Path) -> None:
         assert url == vmamba.facts.pretrained
         save(path, {"model": vmamba.state_dict()})
 
@@ -205,10 +211,10 @@ def test_official_weights_come_from_the_cache(vmamba, tmp_path, monkeypatch):
     assert torch.equal(encoder(golden_image(32, 32)), again(golden_image(32, 32)))
 
 
-def test_without_network_there_is_one_line(tmp_path, monkeypatch):
+def test_without_network_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
-    def fail(url, path):
+    def fail(url: str, path: Path) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from golden import golden_image
 
+from tests.helpers.encoders import feature_maps
+from tests.helpers.golden import golden_image
 from vlmprof.backbones import create_backbone, facts
 from vlmprof.errors import UserError
 
@@ -11,7 +12,7 @@ timm = pytest.importorskip("timm", reason="the optional extra `timm` is not inst
 
 
 @pytest.mark.parametrize("name", ["maxvit-t", "maxvit-s", "maxvit-b", "maxvit-l"])
-def test_parameters_and_sizes_of_maxvit(name):
+def test_parameters_and_sizes_of_maxvit(name: str) -> None:
     known = facts(name)
     with torch.device("meta"):
         whole = timm.create_model(known.config["timm_name"])
@@ -20,10 +21,13 @@ def test_parameters_and_sizes_of_maxvit(name):
 
 
 @pytest.mark.parametrize("size", [(224, 224), (64, 96)])
-def test_maxvit_agrees_with_timm(size):
+def test_maxvit_agrees_with_timm(size: tuple[int, int]) -> None:
     ours = create_backbone("maxvit-t", image_size=size)
     theirs = timm.create_model("maxvit_tiny_tf_224", img_size=size).eval()
-    renamed = {name.replace("stages_", "stages."): tensor for name, tensor in ours.model.state_dict().items()}
+    renamed = {
+        name.replace("stages_", "stages."): tensor
+        for name, tensor in ours.get_submodule("model").state_dict().items()
+    }
     loaded = theirs.load_state_dict(renamed, strict=False)
     assert not loaded.unexpected_keys
     assert all(name.startswith(("stages.3", "norm", "head")) for name in loaded.missing_keys)
@@ -45,17 +49,17 @@ def test_maxvit_agrees_with_timm(size):
         ("timm:vit_small_patch16_dinov3", (64, 96)),
     ],
 )
-def test_any_timm_encoder(name, size):
+def test_any_timm_encoder(name: str, size: tuple[int, int]) -> None:
     known = facts(name)
     tokens = create_backbone(name, image_size=size)(golden_image(*size))
     assert tokens.shape == (1, known.num_tokens(*size), known.embed_dim)
     assert tokens.isfinite().all()
     maps = create_backbone(name, image_size=size, levels="all")
     if known.level_dims:
-        shapes = [level.shape[1] for level in maps.feature_maps(golden_image(*size))]
+        shapes = [level.shape[1] for level in feature_maps(maps, golden_image(*size))]
         assert shapes == list(known.level_dims)
 
 
-def test_an_unknown_timm_model_is_told_the_nearest():
+def test_an_unknown_timm_model_is_told_the_nearest() -> None:
     with pytest.raises(UserError, match="resnet50"):
         facts("timm:resnet55")

@@ -1,14 +1,14 @@
 """ViTDet against detectron2's own outputs (tests/golden)."""
 
 import pytest
-from golden import golden_image, golden_weight, load, relative_error
 
+from tests.helpers.golden import golden_image, golden_weight, load, relative_error
 from vlmprof.backbones import create_backbone
 from vlmprof.backbones.vitdet import official_names
 
 
 @pytest.mark.slow
-def test_agrees_with_detectron2():
+def test_agrees_with_detectron2() -> None:
     golden = load("vitdet_b.json")["vitdet-b"]
     encoder = create_backbone("vitdet-b")
     state = encoder.state_dict()

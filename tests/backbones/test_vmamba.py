@@ -6,10 +6,13 @@ from importlib import import_module
 
 import pytest
 import torch
-from golden import golden_image, load, load_golden_weights, relative_error
 
+from tests.helpers.encoders import feature_maps, logits
+from tests.helpers.golden import golden_image, load, load_golden_weights, relative_error
 from vlmprof.backbones import create_backbone
+from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.vmamba import PIECES, SS2D
+from vlmprof.settings import KernelBackend
 
 VARIANTS = load("vmamba_variants.json")
 OFFICIAL = {
@@ -18,7 +21,7 @@ OFFICIAL = {
 }
 
 
-def official(name, kernels="torch"):
+def official(name: str, kernels: KernelBackend = "torch") -> Backbone:
     """Our model with the weights that the authors' model had."""
     module = create_backbone(name, levels="all", classifier=True, kernels=kernels)
     load_golden_weights(module)
@@ -26,28 +29,28 @@ def official(name, kernels="torch"):
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_state_dict_is_the_official_one(name):
+def test_state_dict_is_the_official_one(name: str) -> None:
     module = create_backbone(name, levels="all", classifier=True, device="meta")
     shapes = {key: list(tensor.shape) for key, tensor in module.state_dict().items()}
     assert shapes == OFFICIAL[name]["keys"]
 
 
 @pytest.mark.parametrize("name", sorted({*OFFICIAL, *VARIANTS}))
-def test_every_level_and_the_logits_agree(name):
+def test_every_level_and_the_logits_agree(name: str) -> None:
     module = official(name)
     cases = [case for golden in (OFFICIAL, VARIANTS) if name in golden for case in golden[name]["cases"]]
     for case in cases:
         images = golden_image(*case["hw"])
-        outputs = [*module.feature_maps(images), module.logits(images)]
+        outputs = [*feature_maps(module, images), logits(module, images)]
         expected = [*case["stages_channel_first"], case["logits"]]
         assert len(outputs) == len(expected)
         assert max(map(relative_error, outputs, expected)) < 1e-4
 
 
-def test_reference_kernels_give_the_same():
+def test_reference_kernels_give_the_same() -> None:
     vectorised, plain = official("vmamba-t"), official("vmamba-t", kernels="reference")
     images = golden_image(33, 71)
-    torch.testing.assert_close(vectorised.logits(images), plain.logits(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(vectorised, images), logits(plain, images), rtol=1e-4, atol=1e-4)
     assert plain.backends == dict.fromkeys(PIECES, "reference")
 
 
@@ -70,7 +73,7 @@ for gate, d_state, mlp_ratio in ((False, 1, 4), (True, 3, 0)):
 
 
 @pytest.mark.slow
-def test_a_block_of_fused_kernels_gives_the_same(interpreted_environment):
+def test_a_block_of_fused_kernels_gives_the_same(interpreted_environment: dict[str, str]) -> None:
     """Both versions of the block, at odd sizes, from one state dict, in Triton's interpreter."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", INTERPRETED],
@@ -84,40 +87,48 @@ def test_a_block_of_fused_kernels_gives_the_same(interpreted_environment):
     assert len(done.stdout.splitlines()) == 4
 
 
-def test_first_version_cuts_odd_edges_off():
+def test_first_version_cuts_odd_edges_off() -> None:
     encoder = create_backbone("vmamba-t-v0", image_size=(45, 71))
     assert encoder(golden_image(45, 71)).shape == (1, 2 * 4, 384)
     assert encoder.facts.num_tokens(45, 71) == 8
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (97, 64)])
-def test_tokens_are_the_tapped_level_at_any_size(height, width):
+def test_tokens_are_the_tapped_level_at_any_size(height: int, width: int) -> None:
     encoder = create_backbone("vmamba-t", level=2, levels="all", image_size=(height, width))
     images = golden_image(height, width)
-    tokens, maps = encoder(images), encoder.feature_maps(images)
+    tokens, maps = encoder(images), feature_maps(encoder, images)
     assert [level.shape[1] for level in maps] == [96, 192, 384, 768]
     assert tokens.shape == (1, encoder.facts.num_tokens(height, width), 192)
     tapped = maps[1].flatten(2).transpose(1, 2)
     torch.testing.assert_close(tokens, torch.nn.functional.layer_norm(tapped, (192,)))
 
 
-def test_a_batch_is_its_images_one_by_one():
+def test_a_batch_is_its_images_one_by_one() -> None:
     encoder = create_backbone("vmamba-t")
     images = torch.cat((golden_image(48, 64), golden_image(48, 64).flip(-1)))
     torch.testing.assert_close(encoder(images)[1:], encoder(images[1:]), rtol=1e-4, atol=1e-4)
 
 
-def test_scan_parameters_stay_in_float32():
-    mixer = create_backbone("vmamba-t", dtype=torch.bfloat16).layers[0].blocks[0].op
+def test_scan_parameters_stay_in_float32() -> None:
+    mixer = create_backbone("vmamba-t", dtype=torch.bfloat16).get_submodule("layers.0.blocks.0.op")
+    assert isinstance(mixer, SS2D)
     assert {mixer.A_logs.dtype, mixer.Ds.dtype, mixer.dt_projs_bias.dtype} == {torch.float32}
     assert mixer.out_norm.weight.dtype == torch.bfloat16
 
 
-def test_what_scans_prepare_is_kept_though_the_model_was_made_in_inference_mode(monkeypatch):
+def test_what_scans_prepare_is_kept_though_the_model_was_made_in_inference_mode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made = []
     vectorized = import_module("vlmprof.kernels.ss2d.vectorized")
     pack = vectorized._prepare
-    monkeypatch.setattr(vectorized, "_prepare", lambda *given: made.append(1) or pack(*given))
+
+    def counted(*given: object) -> object:
+        made.append(given)
+        return pack(*given)
+
+    monkeypatch.setattr(vectorized, "_prepare", counted)
     with torch.inference_mode():
         encoder = create_backbone("vmamba-t", image_size=(32, 32), kernels="torch")
         blocks = sum(isinstance(module, SS2D) for module in encoder.modules())

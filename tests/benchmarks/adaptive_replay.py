@@ -1,13 +1,13 @@
-"""The adaptive rule against the paper's fixed 100 + 100, on the same simulated streams of Figure 4's cells.
+"""Compare the adaptive rule with the paper's fixed 100 + 100, on simulated streams of Figure 4's cells.
 
-Each published point becomes two streams of samples, vision and LLM, around its published mean: a warm-up
-that decays, noise that remembers its last value, rare outliers, and for one cell in ten a drift. Both
-protocols draw from the same streams; the adaptive one takes the LLM once per resolution and shares it.
-How near a second hundred of the fixed protocol comes to the first says how near anything can.
+Each published point becomes two streams of samples, vision and LLM, around its published mean: a decaying
+warm-up, autocorrelated noise, rare outliers, and a drift in one cell of ten. Both protocols draw from the
+same streams; the adaptive one measures the LLM once per resolution and shares it. The difference between two
+hundreds of the fixed protocol shows how close any protocol can come.
 
     python tests/benchmarks/adaptive_replay.py [--noise 0.005] [--start-up 3] [--figures 6]
 
-`--start-up` is what a cell costs beside its iterations (process, model, first call), in seconds.
+`--start-up` is the time per cell in addition to its iterations (process, model, first call), in seconds.
 
     vlmprof sweep ... --warm-up 0 --iterations 200 --out RUN
     python tests/benchmarks/adaptive_replay.py --run RUN
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 import vlmprof
+from vlmprof.measure.samples import Samples
 from vlmprof.measure.statistics import median_interval
 from vlmprof.measure.stopping import Adaptive, Settling
 
@@ -64,7 +65,7 @@ def stream(
     return mean_s * values / values[100:200].mean()
 
 
-def adaptive(streams: dict[str, Stream]) -> tuple[dict[str, Stream], float, bool]:
+def adaptive(streams: dict[str, Stream]) -> tuple[Samples, float, bool]:
     """What the adaptive rule takes: samples by column, seconds spent, and whether it met its target."""
     whole = np.sum(list(streams.values()), axis=0)
     settling = Settling()
@@ -76,10 +77,8 @@ def adaptive(streams: dict[str, Stream]) -> tuple[dict[str, Stream], float, bool
     return taken, float(whole[: first + n].sum()), not rule.unmet(taken)
 
 
-def _taken(streams: dict[str, Stream], whole: Stream, first: int, n: int) -> dict[str, Stream]:
-    return {name: values[first : first + n] for name, values in streams.items()} | {
-        "end_to_end_s": whole[first : first + n]
-    }
+def _taken(streams: dict[str, Stream], whole: Stream, first: int, n: int) -> Samples:
+    return _part(streams | {"end_to_end_s": whole}, first, n)
 
 
 def main() -> None:
@@ -101,11 +100,15 @@ def replay_run(folder: str) -> None:
     """Both protocols on each cell's recorded stream: means, medians with intervals, iterations and time."""
     run = vlmprof.load(folder)
     print("cell                      latency              fixed, mean   adaptive, median and interval")
-    for row in run.frame[run.frame["status"] == "ok"].itertuples():
-        recorded = {name: np.asarray(values) for name, values in run.samples[row.cell_id].items()}
+    measured = run.frame[run.frame["status"] == "ok"]
+    for cell_id, backbone, resolution in zip(
+        measured["cell_id"], measured["backbone"], measured["resolution"], strict=True
+    ):
+        cell = f"{backbone} @ {resolution}"
+        recorded = {name: np.asarray(values) for name, values in run.samples[cell_id].items()}
         whole = recorded["end_to_end_s"]
         if whole.size < 200:
-            raise SystemExit(f"{row.backbone} @ {row.resolution} has {whole.size} samples; record 200")
+            raise SystemExit(f"{cell} has {whole.size} samples; record 200")
         clock = "gpu" if "gpu_vision_s" in recorded else "host"
         watched = (f"{clock}_vision_s", f"{clock}_prefill_s", "end_to_end_s")
         settling = Settling()
@@ -119,7 +122,7 @@ def replay_run(folder: str) -> None:
             found = float(np.median(taken[name]))
             width = f"± {interval.relative_half_width:.1%}" if interval else "no interval"
             print(
-                f"{row.backbone + ' @ ' + str(row.resolution):25} {name:18} {fixed_s * 1e3:12.2f} ms "
+                f"{cell:25} {name:18} {fixed_s * 1e3:12.2f} ms "
                 f"{found * 1e3:15.2f} ms {width:8} ({found / fixed_s - 1:+.1%})"
             )
         spent_s = float(whole[: first + n].sum())
@@ -129,8 +132,8 @@ def replay_run(folder: str) -> None:
         )
 
 
-def _part(columns: dict[str, Stream], first: int, n: int) -> dict[str, Stream]:
-    return {name: values[first : first + n] for name, values in columns.items()}
+def _part(columns: dict[str, Stream], first: int, n: int) -> Samples:
+    return Samples({name: values[first : first + n].tolist() for name, values in columns.items()})
 
 
 def simulate(options: argparse.Namespace) -> None:
@@ -164,7 +167,7 @@ class Figure:
     met: int = 0
     covered: int = 0
     judged: int = 0
-    shared: dict[int, tuple[Stream, Stream]] = field(default_factory=dict)
+    shared: dict[int, tuple[list[float], Stream]] = field(default_factory=dict)
     """By resolution, what was taken of the LLM and the stream it was taken of."""
 
     def measure(
@@ -208,11 +211,11 @@ class Nearness:
             "a second fixed mean, fixed mean": [],
         }
 
-    def add(self, taken: Stream, whole: Stream) -> None:
+    def add(self, taken: list[float], whole: Stream) -> None:
         first, second = whole[100:200], whole[300:400]
         pairs = (
             (np.median(taken), first.mean()),
-            (taken.mean(), first.mean()),
+            (np.mean(taken), first.mean()),
             (np.median(taken), np.median(first)),
             (second.mean(), first.mean()),
         )

@@ -1,11 +1,12 @@
-"""What torch's elementwise functions take on a CPU, in units of a matrix product of the same run.
+"""Measure torch's elementwise functions on a CPU, in units of a matrix product in the same run.
 
-Run it by hand or in CI: `python tests/benchmarks/elementwise.py [--repeats 12]`, about 15 s. One thread,
-float32, the least processor time of a few calls, so that other work on the machine matters little.
+Run it by hand or in CI: `python tests/benchmarks/elementwise.py [--repeats 12]`, about 15 s. It uses one
+thread and float32, and reports the shortest CPU time of a few calls, so that other load on the machine
+matters little.
 
-The unit is the time of one multiply-add of a 512³ product; VMamba-T at 224² is given in 10⁹ of them.
-A function is loud, and the exit code 1, when it takes `LIMIT` times what `EXPECTED` says: such a release
-of torch makes our CPU figures worse, and wants another function in the kernel that calls it.
+The unit is the time of one multiply-add of a 512³ product; VMamba-T at 224² is given in 10⁹ of them. A
+function is flagged, and the exit code is 1, if it takes `LIMIT` times the value in `EXPECTED`: such a release
+of torch slows our CPU kernels down, and the kernel should call another function.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Every family beside another implementation with the same weights, in float32, as a table.
+"""Compare every family with another implementation with the same weights, in float32, and print a table.
 
 Run it by hand, with timm installed: `python tests/benchmarks/equality.py > reports/equality.md`. An error is
-the largest deviation of any compared value, over the standard deviation of the other's output. Golden values
-(tests/golden) are outputs of the authors' own code; timm and transformers run here.
+the largest deviation of any compared value, divided by the standard deviation of the other output. Golden
+values (tests/golden) are outputs of the authors' code; timm and transformers run here.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 import transformers
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "backbones"))
-from golden import golden_image, golden_weight, load, load_golden_weights, relative_error
-from test_vit import fresh, transformers_state
-
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.helpers.encoders import after_down_sampling, feature_maps, logits, wrapped
+from tests.helpers.golden import golden_image, golden_weight, load, load_golden_weights, relative_error
+from tests.helpers.vit_weights import fresh, transformers_state
 from vlmprof.backbones import create_backbone, facts
 from vlmprof.backbones.vitdet import official_names
 
@@ -58,23 +58,10 @@ def golden(file: str, name: str, outputs: Callable[..., list[Tensor]], key: str)
         images = golden_image(*size)
         pairs = list(zip(outputs(module, images), case[key], strict=True))
         if "logits" in case:
-            pairs.append((module.logits(images), case["logits"]))
+            pairs.append((logits(module, images), case["logits"]))
         return max(relative_error(ours, theirs) for ours, theirs in pairs)
 
     return Comparison(name, "its authors' outputs", tuple(cases), error)
-
-
-def levels(module: torch.nn.Module, images: Tensor) -> list[Tensor]:
-    return module.feature_maps(images)
-
-
-def after_down_sampling(module: torch.nn.Module, images: Tensor) -> list[Tensor]:
-    """MambaVision's record holds its patch embedding, then each level with its own down-sampling."""
-    sampled = [
-        level.downsample(features) if level.downsample else features
-        for level, features in zip(module.levels, module.feature_maps(images), strict=True)
-    ]
-    return [module.patch_embed(images), *sampled]
 
 
 def vitdet_golden() -> Comparison:
@@ -119,7 +106,10 @@ def maxvit_timm(size: Size) -> float:
 
     ours = create_backbone("maxvit-t", image_size=size)
     theirs = timm.create_model("maxvit_tiny_tf_224", img_size=size).eval()
-    renamed = {name.replace("stages_", "stages."): tensor for name, tensor in ours.model.state_dict().items()}
+    renamed = {
+        name.replace("stages_", "stages."): tensor
+        for name, tensor in ours.get_submodule("model").state_dict().items()
+    }
     theirs.load_state_dict(renamed, strict=False)
     x = theirs.stem(golden_image(*size))
     for stage in theirs.stages[:3]:
@@ -136,7 +126,7 @@ def plain(name: str, *sizes: Size) -> Comparison:
     def error(size: Size) -> float:
         ours = create_backbone(name, image_size=size)
         theirs = transformers.AutoModel.from_config(own_config(name)).eval()
-        lacking = theirs.load_state_dict(ours.model.state_dict(), strict=False)
+        lacking = theirs.load_state_dict(wrapped(ours).state_dict(), strict=False)
         assert not lacking.unexpected_keys
         assert all(key.startswith("head.") for key in lacking.missing_keys)
         arguments = {"interpolate_pos_encoding": True} if name.startswith(("clip", "siglip")) else {}
@@ -149,8 +139,10 @@ def plain(name: str, *sizes: Size) -> Comparison:
 
 def vitdet_transformers(size: Size) -> float:
     ours = create_backbone("vitdet-b", image_size=size)
-    theirs = transformers.VitDetModel(ours.model.config).eval()
-    theirs.load_state_dict(ours.model.state_dict(), strict=True)
+    config = wrapped(ours).config
+    assert isinstance(config, transformers.VitDetConfig)
+    theirs = transformers.VitDetModel(config).eval()
+    theirs.load_state_dict(wrapped(ours).state_dict(), strict=True)
     images = golden_image(*size)
     return deviation(ours(images), theirs(images).last_hidden_state.flatten(2).transpose(1, 2))
 
@@ -163,7 +155,7 @@ def siglip2(size: Size) -> float:
     patches = size[0] * size[1] // 256
     processor = transformers.Siglip2ImageProcessorPil(max_num_patches=patches, patch_size=16)
     inputs = processor(pixels.permute(1, 2, 0).numpy(), return_tensors="pt")
-    theirs = ours.model(**inputs).last_hidden_state
+    theirs = wrapped(ours)(**inputs).last_hidden_state
     return deviation(ours(pixels[None].float() / 127.5 - 1), theirs)
 
 
@@ -173,7 +165,7 @@ def hierarchical(name: str, *sizes: Size) -> Comparison:
         config = own_config(name)
         config.set_output_features_output_indices(out_features=["stage3"], out_indices=None)
         theirs = transformers.AutoBackbone.from_config(config).eval()
-        theirs.load_state_dict(ours.model.state_dict())
+        theirs.load_state_dict(wrapped(ours).state_dict())
         images = golden_image(*size)
         (tapped,) = theirs(images).feature_maps
         return deviation(ours(images), tapped.flatten(2).transpose(1, 2))
@@ -187,14 +179,14 @@ def comparisons() -> Iterator[Comparison]:
     yield Comparison("vit-s", "transformers", by_sixteen, vit_transformers)
     for file in ("vmamba_t.json", "vmamba_t_v0.json", "vmamba_variants.json"):
         for name in load(file):
-            yield golden(file, name, levels, "stages_channel_first")
+            yield golden(file, name, feature_maps, "stages_channel_first")
     yield vitdet_golden()
     yield Comparison("vitdet-b", "transformers", ((224, 224), (272, 448)), vitdet_transformers)
     yield golden("mambavision_t.json", "mambavision-t", after_down_sampling, "levels")
     for name in load("mambavision_odd.json"):
         yield golden("mambavision_odd.json", name, after_down_sampling, "levels")
     yield Comparison("maxvit-t", "timm", ((224, 224), (64, 96)), maxvit_timm)
-    yield golden("vit_adapter.json", "vit-adapter-deit-b", levels, "levels")
+    yield golden("vit_adapter.json", "vit-adapter-deit-b", feature_maps, "levels")
     yield plain("clip-b", (224, 224), (64, 96))
     yield plain("siglip-b", (224, 224), (96, 48))
     yield Comparison("siglip2-b", "transformers", ((224, 224), (48, 80)), siglip2)
@@ -215,7 +207,7 @@ def versions() -> str:
 
 
 def main() -> None:
-    print("# Every family beside another implementation\n")
+    print("# Every family compared with another implementation\n")
     print(f"Made by `python tests/benchmarks/equality.py` with {versions()}, on a CPU in float32.\n")
     print((__doc__ or "").rsplit("An error is", 1)[-1].join(("An error is", "")).replace("\n", " ").strip())
     print(f"Every error must be below {LIMIT:g}.\n")
@@ -231,13 +223,13 @@ def main() -> None:
                 shown = f"not run: {problem}"
             family = facts(one.model).family
             print(f"| {family} | {one.model} | {one.against} | {size[0]} × {size[1]} | {shown} |", flush=True)
-    print(f"\nLargest of all: {worst:.1e}.")
+    print(f"\nLargest error: {worst:.1e}.")
     print(
-        "\nPlain families take multiples of their patch, and MaxViT and ViT-Adapter of 32: they have no odd "
-        "sizes. VMamba's first version was recorded at even sizes, for its authors' code pads odd ones by "
-        "half the image. CLIP, SigLIP, DINOv2, DINOv3, Swin and ConvNeXt V2 are built from transformers' "
-        "classes; what is compared is the backbone made of them (its positions at the image's size, its tap, "
-        "what it drops) with a plain use of the same classes."
+        "\nPlain families accept multiples of their patch size, and MaxViT and ViT-Adapter multiples of 32, "
+        "so odd sizes are not compared. VMamba's first version was recorded at even sizes, because its "
+        "authors' code pads odd sizes by half the image. CLIP, SigLIP, DINOv2, DINOv3, Swin and ConvNeXt V2 "
+        "are built from transformers' classes; the comparison is between our backbone (with positions for "
+        "the image size, its tap, and without unused parts) and plain use of the same classes."
     )
     if worst >= LIMIT:
         raise SystemExit(1)

@@ -1,6 +1,6 @@
-"""What the instrumentation itself costs, and what `vlmprof --help` costs beside a bare interpreter.
+"""Measure the overhead of the instrumentation, and of `vlmprof --help` compared with a bare interpreter.
 
-Run it by hand: `python tests/benchmarks/instrumentation.py`. Aims: under 20 µs of host time per stage and
+Run it by hand: `python tests/benchmarks/instrumentation.py`. Goals: under 20 µs of host time per stage and
 iteration; `--help` under 0.5 s.
 """
 

@@ -1,4 +1,4 @@
-"""What launching an encoder takes of the host, apart from what a driver takes for it.
+"""Measure the host time of launching an encoder, without that of the driver.
 
 python tests/simulated_gpu/simulate.py python tests/benchmarks/launching.py [BACKBONE…]
 """

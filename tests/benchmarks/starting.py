@@ -1,7 +1,7 @@
-"""What starting a cell costs beside its own work: a backbone that does nothing, measured as a sweep does.
+"""Measure the start of a cell without its work: a backbone that does nothing, measured as in a sweep.
 
-Run it by hand: `python tests/benchmarks/starting.py [CELLS]`. Aim: at most 0.15 s per cell. Beside it
-stands a process of the fork server that does nothing at all.
+Run it by hand: `python tests/benchmarks/starting.py [CELLS]`. Goal: at most 0.15 s per cell. For comparison,
+it also measures a process of the fork server that does nothing at all.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How long commands keep a user waiting, as whole processes: imports, work and output.
+"""Measure how long users wait for commands, as whole processes: imports, work and output.
 
 python tests/benchmarks/waiting.py [COMMAND…]
 
-Elapsed and processor seconds of each; `inspect` first with nothing kept. First words of the table's names
-choose some of them.
+Prints elapsed and CPU seconds of each; `inspect` runs first without its cache. Arguments select commands by
+the first words of their names.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from vlmprof.backbones import create_backbone, facts, names
 from vlmprof.cost import Kind, count_module
 from vlmprof.cost.count import count
 from vlmprof.errors import UserError
+from vlmprof.settings import Stage
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.llm_catalog import facts as llm_facts
@@ -25,9 +26,9 @@ META = torch.device("meta")
 ONE_OF_EACH_FAMILY = list({facts(name).family: name for name in reversed(names())}.values())
 
 
-def torch_counts(call: object, *inputs: Tensor) -> int:
+def torch_counts(call: Callable[..., object], *inputs: Tensor) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call(*inputs)  # type: ignore[operator]
+        call(*inputs)
     return counter.get_total_flops()
 
 
@@ -141,6 +142,14 @@ def test_a_convolution_keeps_channels_last() -> None:
     assert count_module(layer, images, call=convolve).kernels == 1
 
 
+@pytest.mark.parametrize(("mode", "dims"), [("bicubic", 2), ("bilinear", 2), ("linear", 1), ("nearest", 2)])
+def test_a_resize_is_one_kernel(mode: str, dims: int) -> None:
+    images = torch.empty(1, 3, *(8,) * dims, device=META)
+    cost = count_module(nn.Identity(), images, call=lambda x: F.interpolate(x, scale_factor=2.0, mode=mode))
+    assert cost.kernels == 1
+    assert cost.moved_bytes == 4 * 3 * (8**dims + 16**dims)
+
+
 def test_views_and_allocations_launch_nothing() -> None:
     def look(x: Tensor) -> Tensor:
         torch.empty_like(x)
@@ -171,7 +180,7 @@ def test_a_large_model_is_counted_without_its_weights() -> None:
 
 
 def test_decoding_reads_every_weight_and_the_cache_for_each_token() -> None:
-    stages = ("vision", "connector", "prefill", "decode")
+    stages: tuple[Stage, ...] = ("vision", "connector", "prefill", "decode")
     cost = count(
         Workload(
             "vit-t", "llama-23m", 224, 224, dtype="float32", stages=stages, prompt_tokens=60, new_tokens=5

@@ -14,6 +14,7 @@ from vlmprof.backbones import create_backbone
 from vlmprof.cost import count_module
 from vlmprof.cost.count import count
 from vlmprof.cost.liveness import LiveMemory, in_blocks
+from vlmprof.settings import Outputs
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.workload import Workload
 
@@ -45,11 +46,11 @@ def traced_peak_bytes(call: Callable[..., Tensor], *inputs: Tensor) -> int:
     [
         ("vit-t", 224, 320, 0.001),
         ("vit-s", 384, 384, 0.001),
-        ("vitdet-b", 256, 256, 0.001),
+        pytest.param("vitdet-b", 256, 256, 0.001, marks=pytest.mark.slow),
         # the scan's own temporaries are counted by a formula
         ("vmamba-t", 224, 224, 0.06),
         ("vmamba-t", 320, 416, 0.03),
-        ("vmamba-t-v0", 224, 224, 0.05),
+        pytest.param("vmamba-t-v0", 224, 224, 0.05, marks=pytest.mark.slow),
         ("mambavision-t", 224, 224, 0.12),
     ],
 )
@@ -134,5 +135,5 @@ def test_the_output_of_the_iteration_before_is_held_where_it_is_kept() -> None:
 
 
 @pytest.mark.parametrize("outputs", ["freed", "kept"])
-def test_preprocessing_alone_has_nothing_to_count(outputs: str) -> None:
+def test_preprocessing_alone_has_nothing_to_count(outputs: Outputs) -> None:
     assert not count(Workload("vit-t", "llama-23m", 64, 64, stages=("preprocess",), outputs=outputs)).stages

@@ -94,7 +94,9 @@ def test_a_selective_scan_of_its_own() -> None:
     u, delta = (torch.empty(batch, d_inner, length, device=META) for _ in range(2))
     A = torch.empty(d_inner, d_state, device=META)
     B, C = (torch.empty(batch, 1, d_state, length, device=META) for _ in range(2))
-    cost = cost_of(lambda *x: selective_scan(*x, delta_softplus=True), u, delta, A, B, C)
+    cost = cost_of(
+        lambda u, delta, A, B, C: selective_scan(u, delta, A, B, C, delta_softplus=True), u, delta, A, B, C
+    )
     positions = batch * d_inner * length
     assert cost.special_functions == positions * (d_state + 2)
     assert cost.flops == positions * (7 * d_state + 6)

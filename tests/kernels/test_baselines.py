@@ -1,4 +1,4 @@
-"""Other implementations of SS2D, found on the path: right, or missing with a reason of one line."""
+"""Other implementations of SS2D found on the path: correct, or missing with a one-line reason."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from tests.helpers.checks import known
 from vlmprof.kernels import ss2d
 from vlmprof.kernels.tools.baselines import find_baselines
 from vlmprof.kernels.tools.cases import ss2d_case
@@ -78,20 +79,29 @@ def selective_scan_fn(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus
 """
 
 COMPARED = """
-import json, sys, torch
+import json, os, sys, torch, torch._dynamo, torch._inductor.config
 from pathlib import Path
 from vlmprof.kernels.tools.baselines import find_baselines
 from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.ss2d.reference import ss2d_reference
 from vlmprof.kernels.tools.cases import ss2d_case
-found, missing = find_baselines(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
 x, *parameters = ss2d_case("any", (2, 5, 7, 6), 3, 1, torch.float32, torch.device("cpu")).arguments
 truth = ss2d_reference(x.double(), Parameters(*(p.double() for p in parameters)))
-errors = {}
-for name in found.keys() - {"compiled"}:
-    with torch.inference_mode():
-        errors[name] = float((found[name](x, *parameters).double() - truth).norm() / truth.norm())
-print(json.dumps([errors, missing]))
+def compare(build, checkout):
+    sys.path.insert(0, build)
+    found, missing = find_baselines(Path(checkout) if checkout else None)
+    errors = {}
+    for name in found.keys() - {"compiled"}:
+        with torch.inference_mode():
+            errors[name] = float((found[name](x, *parameters).double() - truth).norm() / truth.norm())
+    print(json.dumps([errors, missing]), flush=True)
+
+for build, checkout in json.loads(sys.argv[1]):
+    child = os.fork()  # a process of its own for each build, and torch imported once
+    if not child:
+        compare(build, checkout)
+        os._exit(0)
+    os.waitpid(child, 0)
 """
 
 
@@ -109,21 +119,48 @@ def write_mamba(folder: Path, more: str = "") -> Path:
     return folder
 
 
-def compared(path: Path, *arguments: object) -> tuple[dict[str, float], dict[str, str]]:
-    """Relative errors of the peers that a process with `path` on its PYTHONPATH finds, and what it misses."""
-    paths = os.pathsep.join([str(path), *filter(None, [os.environ.get("PYTHONPATH")])])
+BROKEN = {
+    "undefined symbol": (
+        "selective_scan_cuda.py", "raise ImportError('undefined symbol: _ZN3c10\\nmore')",
+    ),
+    "OSError: libcudart": ("selective_scan_cuda.py", "raise OSError('libcudart.so.12: no such file')"),
+    "selective_scan_fn": ("mamba_ssm/ops/selective_scan_interface.py", ""),
+}  # fmt: skip
+"""A file of a build that is broken, by a word of the reason."""
+
+Compared = tuple[dict[str, float], dict[str, str]]
+"""Relative errors of the peers that are found, and why others are missing."""
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Compared]:
+    """What is found of every build here, each looked at by a process of its own."""
+    folder = tmp_path_factory.mktemp("builds")
+    models = folder / "checkout" / "classification" / "models"
+    models.mkdir(parents=True)
+    (models / "csm_triton.py").write_text(PUBLIC_LAYOUT)
+    (models / "csms6s.py").write_text(PUBLIC_SCANS)
+    given: dict[str, tuple[Path, Path | None]] = {"whole": (write_mamba(folder / "whole"), None)}
+    for more in ("", ", cu_seqlens"):
+        given[f"public{more}"] = (write_mamba(folder / f"public{len(more)}", more), folder / "checkout")
+    for words, (file, content) in BROKEN.items():
+        build = write_mamba(folder / f"broken{len(given)}")
+        (build / file).write_text(content)
+        given[words] = (build, None)
+    pairs = [[str(build), checkout and str(checkout)] for build, checkout in given.values()]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", COMPARED, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, "-W", "ignore", "-c", COMPARED, json.dumps(pairs)],
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    errors, missing = json.loads(done.stdout.splitlines()[-1])
-    return errors, missing
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[{")]
+    assert len(answers) == len(given), done.stderr[-2000:]
+    return {name: (errors, missing) for name, (errors, missing) in zip(given, answers, strict=True)}
 
 
 @pytest.mark.slow
-def test_a_build_outside_is_found_and_computes_ss2d(tmp_path: Path) -> None:
-    errors, missing = compared(write_mamba(tmp_path))
+def test_a_build_outside_is_found_and_computes_ss2d(compared: dict[str, Compared]) -> None:
+    errors, missing = compared["whole"]
     assert errors.keys() == {"mamba_ssm"}
     assert errors["mamba_ssm"] < 1e-6
     assert missing == {}
@@ -131,12 +168,8 @@ def test_a_build_outside_is_found_and_computes_ss2d(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", ["", ", cu_seqlens"])
-def test_the_public_code_runs_on_any_build_of_that_scan(more: str, tmp_path: Path) -> None:
-    models = tmp_path / "checkout" / "classification" / "models"
-    models.mkdir(parents=True)
-    (models / "csm_triton.py").write_text(PUBLIC_LAYOUT)
-    (models / "csms6s.py").write_text(PUBLIC_SCANS)
-    errors, _ = compared(write_mamba(tmp_path / "build", more), tmp_path / "checkout")
+def test_the_public_code_runs_on_any_build_of_that_scan(more: str, compared: dict[str, Compared]) -> None:
+    errors, _ = compared[f"public{more}"]
     assert errors["vmamba"] < 1e-6
 
 
@@ -152,29 +185,15 @@ def test_a_public_code_without_a_compiled_scan_is_told_from_one_with_it() -> Non
         scans(),
         scans(WITH_SELECTIVESCAN_OFLEX=False, WITH_SELECTIVESCAN_CORE=False, selective_scan_cuda_core=1),
     ):
-        assert "selective_scan_cuda_oflex or selective_scan_cuda on PYTHONPATH" in str(
+        assert "selective_scan_cuda_oflex or selective_scan_cuda to PYTHONPATH" in str(
             why_no_compiled_scan(found)
         )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("file", "content", "words"),
-    [
-        (
-            "selective_scan_cuda.py",
-            "raise ImportError('undefined symbol: _ZN3c10\\nmore')",
-            "undefined symbol",
-        ),
-        ("selective_scan_cuda.py", "raise OSError('libcudart.so.12: no such file')", "OSError: libcudart"),
-        ("mamba_ssm/ops/selective_scan_interface.py", "", "selective_scan_fn"),
-    ],
-)
-def test_a_broken_build_is_a_line_and_leaves_the_others(
-    file: str, content: str, words: str, tmp_path: Path
-) -> None:
-    (write_mamba(tmp_path) / file).write_text(content)
-    errors, missing = compared(tmp_path)
+@pytest.mark.parametrize("words", BROKEN)
+def test_a_broken_build_is_a_line_and_leaves_the_others(words: str, compared: dict[str, Compared]) -> None:
+    errors, missing = compared[words]
     assert errors == {}
     assert words in missing["mamba_ssm"]
     assert "\n" not in missing["mamba_ssm"]
@@ -209,7 +228,8 @@ def test_the_command_says_what_is_missing_and_times_the_rest(tmp_path: Path) -> 
     assert "mamba_ssm " in there
     assert "is not timed" not in there
     assert (
-        "mamba_ssm is not timed: no mamba_ssm here; put the folder that holds it on PYTHONPATH\n" in not_there
+        "mamba_ssm is not timed: mamba_ssm is not installed; add its parent folder to PYTHONPATH\n"
+        in not_there
     )
 
 
@@ -223,7 +243,8 @@ def test_the_compiled_peer_compiles_in_its_own_process(monkeypatch: pytest.Monke
     assert inductor.compile_threads == 1
     case = ss2d_case("any", (1, 4, 5, 4), 2, 1, torch.float32, torch.device("cpu"))
     with torch.inference_mode():
-        assert torch.allclose(compiled(*case.arguments), ss2d(*case.arguments), rtol=1e-4, atol=1e-5)
+        arguments = [known(argument) for argument in case.arguments]
+        assert torch.allclose(compiled(*arguments), ss2d(*arguments), rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(inductor, "compile_threads", 4)
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "4")
     find_baselines()

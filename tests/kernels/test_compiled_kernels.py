@@ -1,4 +1,4 @@
-"""What the assembler makes of the kernels, without a GPU."""
+"""Machine code of the kernels, without a GPU."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the compiled kernels compute, against float64, without a GPU: their PTX is run on the CPU.
+"""Results of the compiled kernels against float64, without a GPU: their PTX runs on the CPU.
 
-The interpreter runs the kernels' source. This runs what Triton makes of it for an H200, specialised for
-the arguments as it is there: layouts, alignment, inline assembly, tensor-core fragments, the products of four
-warps at once and what lies ready for them in shared memory. The branches of GELU's error function are not
+The interpreter runs the kernels' source. This test runs the code that Triton generates for an H200,
+specialized for the arguments as on the GPU: layouts, alignment, inline assembly, tensor-core fragments, and
+matrix products of four warps with operands in shared memory. The branches of GELU's error function are not
 emulated.
 """
 
@@ -20,11 +20,11 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
 
-from emulated_gpu import EmulatedGpu, remember_ptx
-from ptx_memory import Memory
 from triton import knobs
 from triton.runtime import driver
 
+from tests.kernels.ptx.emulated_gpu import EmulatedGpu, remember_ptx
+from tests.kernels.ptx.memory import Memory
 from vlmprof.kernels.block.fused_linear import LARGE, WIDE, tile_for
 from vlmprof.kernels.common import backends
 from vlmprof.kernels.ss2d import chunks

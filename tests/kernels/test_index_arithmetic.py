@@ -1,4 +1,4 @@
-"""Addresses at 8192 pixels, worked out without allocating: bases need 64 bits, offsets in a tile 32."""
+"""Addresses at 8192 pixels, computed without allocation: bases need 64 bits, offsets in a tile 32."""
 
 from __future__ import annotations
 

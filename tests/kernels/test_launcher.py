@@ -1,4 +1,4 @@
-"""Launching again: what is kept, and what is asked anew, on a GPU that the CPU emulates."""
+"""Repeated launches: what is cached and what is computed again, on a GPU emulated by the CPU."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 import triton
 import triton.language as tl
-from emulated_gpu import EmulatedGpu, remember_ptx
 from triton import knobs
 from triton.runtime import driver
 
+from tests.kernels.ptx.emulated_gpu import EmulatedGpu, remember_ptx
 from vlmprof.kernels.common.launcher import Launcher
 
 BLOCK = 32
@@ -44,7 +44,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(knobs.runtime, "kernel_load_end_hook", remember_ptx)
     launches: list[str] = []
     run = scale_kernel.run
-    monkeypatch.setattr(scale_kernel, "run", lambda *a, **k: launches.append("asked") or run(*a, **k))
+
+    def counted(*arguments: object, **options: object) -> object:
+        launches.append("asked")
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(scale_kernel, "run", counted)
     return launches
 
 

@@ -1,4 +1,4 @@
-"""What is made of parameters: once, again when they change, and gone when they are."""
+"""Values derived from parameters: cached, updated if the parameters change, and dropped with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public functions: what they refuse, what they register, what they promise about their results."""
+"""The public functions: rejected arguments, registration, and guarantees about results."""
 
 from __future__ import annotations
 

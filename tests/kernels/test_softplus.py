@@ -1,4 +1,4 @@
-"""The softplus of the `torch` backend against float64, over every magnitude that float32 has."""
+"""The softplus of the `torch` backend against float64, for all magnitudes of float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tuning of launches: explicit, bounded, kept on disk, and harmless where the file is not."""
+"""Tuning of launches: explicit, bounded, stored on disk, and harmless without a valid file."""
 
 from __future__ import annotations
 

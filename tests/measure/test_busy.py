@@ -22,12 +22,12 @@ from vlmprof.measure.busy import BusyTimes, device_spans, union_length
         ([(1, 2), (1, 2), (1, 2)], 1),
     ],
 )
-def test_overlapping_records_count_once(spans, length):
+def test_overlapping_records_count_once(spans: list[tuple[float, float]], length: int) -> None:
     assert union_length(spans) == length
 
 
-def test_only_work_on_the_device_counts_not_the_regions_around_it():
-    def event(start, end, kind="CUDA", region=False):
+def test_only_work_on_the_device_counts_not_the_regions_around_it() -> None:
+    def event(start: int, end: int, kind: str = "CUDA", region: bool = False) -> SimpleNamespace:
         return SimpleNamespace(
             time_range=SimpleNamespace(start=start, end=end),
             device_type=SimpleNamespace(name=kind),
@@ -38,13 +38,13 @@ def test_only_work_on_the_device_counts_not_the_regions_around_it():
     assert device_spans(events) == [(1, 3), (80, 90)]
 
 
-def test_a_profiler_that_saw_nothing_says_nothing():
+def test_a_profiler_that_saw_nothing_says_nothing() -> None:
     assert BusyTimes({"vision": 0.0, "prefill": 0.0}).known() == {}
     assert BusyTimes({"preprocess": 0.0, "vision": 0.5}).known() == {"preprocess": 0.0, "vision": 0.5}
 
 
 @pytest.mark.gpu
-def test_a_large_product_is_busy_and_many_tiny_ones_are_not():
+def test_a_large_product_is_busy_and_many_tiny_ones_are_not() -> None:
     a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     tiny = torch.ones(8, device="cuda")
     times = BusyTimes()

@@ -12,11 +12,11 @@ from vlmprof.measure.timeline import Stage, Timeline
 CPU = torch.device("cpu")
 
 
-def test_the_cache_has_a_plausible_size():
+def test_the_cache_has_a_plausible_size() -> None:
     assert 2**20 <= last_level_cache_bytes(CPU) <= 2**31
 
 
-def test_a_flush_writes_more_than_the_cache_holds():
+def test_a_flush_writes_more_than_the_cache_holds() -> None:
     flush = CacheFlush(CPU)
     flush.filler.fill_(7)
     flush()
@@ -24,20 +24,20 @@ def test_a_flush_writes_more_than_the_cache_holds():
     assert not flush.filler.any()
 
 
-def test_every_iteration_is_flushed_before_its_clocks_start():
+def test_every_iteration_is_flushed_before_its_clocks_start() -> None:
     order = []
 
     class Clock:
-        def synchronize(self):
+        def synchronize(self) -> None:
             order.append("sync")
 
-        def start(self, i):
+        def start(self, i: int) -> None:
             order.append("start")
 
-        def stop(self, i):
+        def stop(self, i: int) -> None:
             order.append("stop")
 
-        def elapsed_s(self, i):
+        def elapsed_s(self, i: int) -> None:
             return None
 
     line = Timeline(
@@ -47,6 +47,6 @@ def test_every_iteration_is_flushed_before_its_clocks_start():
     assert order == ["flush", "sync", "start", "stop", "sync"] * 2
 
 
-def test_nothing_is_flushed_when_hot():
+def test_nothing_is_flushed_when_hot() -> None:
     line = Timeline([Stage("vision", lambda value: value)], device_clock(CPU, 1), 3)
     assert line.iterate()[1] == 3

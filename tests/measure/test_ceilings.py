@@ -1,4 +1,4 @@
-"""Ceilings of rows: long enough, and after the clocks have risen."""
+"""Ceilings of rows: measured long enough, and after the clocks have risen."""
 
 from __future__ import annotations
 

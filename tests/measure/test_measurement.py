@@ -7,10 +7,12 @@ import logging
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 
+from tests.helpers.checks import known
 from vlmprof.measure import measurement as module
 from vlmprof.measure import timeline
 from vlmprof.measure.measurement import MeasurementProtocol, measure, measure_in_steps
@@ -25,31 +27,38 @@ CPU = torch.device("cpu")
 class Diary:
     """An observer that remembers what it was told."""
 
-    def __init__(self):
-        self.told = []
+    def __init__(self) -> None:
+        self.told: list[object] = []
 
-    def enter(self, phase, place, iterations=0):
+    def enter(self, phase: Phase, place: str, iterations: int = 0) -> None:
         self.told.append((phase, place, iterations))
 
-    def count(self, iteration):
+    def count(self, iteration: int) -> None:
         self.told.append(iteration)
 
-    def stage_marker(self, stages):
+    def stage_marker(self, stages: Sequence[str]) -> Callable[[int], None]:
         return lambda i: self.told.append(stages[i])
 
 
-def test_the_example_holds():
+def test_the_example_holds() -> None:
     assert doctest.testmod(module).failed == 0
     assert doctest.testmod(module).attempted > 3
 
 
-def test_calls_by_name_are_run_one_after_another_and_timed_apart():
-    calls = {
-        "short": lambda x: time.sleep(0.005) or x + 1,
-        "long": lambda x: time.sleep(0.02) or seen.append(x),
-    }
-    seen = []
-    found = measure(calls, MeasurementProtocol(warm_up=2, stopping=FixedCount(4)), first_input=6)
+def test_calls_by_name_are_run_one_after_another_and_timed_apart() -> None:
+    seen: list[int] = []
+
+    def short(x: int) -> int:
+        time.sleep(0.005)
+        return x + 1
+
+    def long(x: int) -> None:
+        time.sleep(0.02)
+        seen.append(x)
+
+    found = measure(
+        {"short": short, "long": long}, MeasurementProtocol(warm_up=2, stopping=FixedCount(4)), first_input=6
+    )
     # two to warm up, four measured, and one for each stage's memory where the system can tell
     assert set(seen) == {7}
     assert len(seen) in (6, 7)
@@ -59,13 +68,13 @@ def test_calls_by_name_are_run_one_after_another_and_timed_apart():
     assert found.samples.gpu_s == {}
     parts = zip(*found.samples.host_s.values(), strict=True)
     assert all(sum(part) <= whole for part, whole in zip(parts, found.samples.end_to_end_s, strict=True))
-    assert found.first_iteration_s >= 0.025
-    assert found.peaks.peak_rss_bytes > 2**20
+    assert known(found.first_iteration_s) >= 0.025
+    assert known(found.peaks.peak_rss_bytes) > 2**20
     assert found.warnings == ()
 
 
-def test_a_group_of_stages_is_measured_like_stages_of_their_own():
-    def both(value, begin, end):
+def test_a_group_of_stages_is_measured_like_stages_of_their_own() -> None:
+    def both(value: int, begin: Callable[[str], None], end: Callable[[str], None]) -> None:
         begin("vision")
         time.sleep(0.002)
         end("vision")
@@ -79,17 +88,17 @@ def test_a_group_of_stages_is_measured_like_stages_of_their_own():
     assert min(found.samples.host_s["prefill"]) >= 0.004
 
 
-def test_without_a_protocol_it_warms_up_and_samples_until_the_median_is_known():
+def test_without_a_protocol_it_warms_up_and_samples_until_the_median_is_known() -> None:
     found = measure({"wait": lambda _: time.sleep(0.02)})
     assert found.warm_up_iterations >= 6
     assert sum(found.samples.end_to_end_s) >= 0.5
 
 
-def test_what_does_not_settle_is_a_warning(monkeypatch):
+def test_what_does_not_settle_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     clock_ns, lasts_ns = [0], [1_000_000]
     monkeypatch.setattr(timeline, "perf_counter_ns", lambda: clock_ns[0])
 
-    def restless(_):
+    def restless(_: object) -> None:
         lasts_ns[0] += lasts_ns[0] // 2
         clock_ns[0] += lasts_ns[0]
 
@@ -99,10 +108,10 @@ def test_what_does_not_settle_is_a_warning(monkeypatch):
     assert found.warnings == ("still not settled after 9 warm-up iterations in 0.111 s",)
 
 
-def test_the_measurement_is_there_before_a_pass_that_adds_to_it_and_an_error_there_is_a_warning():
-    calls = []
+def test_the_measurement_is_there_before_a_pass_that_adds_to_it_and_an_error_there_is_a_warning() -> None:
+    calls: list[None] = []
 
-    def fails_late(_):
+    def fails_late(_: object) -> None:
         calls.append(None)
         if len(calls) > 4:
             raise MemoryError("no more")
@@ -119,12 +128,12 @@ def test_the_measurement_is_there_before_a_pass_that_adds_to_it_and_an_error_the
     assert last.warnings == ("measured, but the pass for each stage's memory ran out of memory: no more",)
 
 
-def test_what_a_call_raises_while_it_is_measured_is_raised():
+def test_what_a_call_raises_while_it_is_measured_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         measure({"divide": lambda x: 1 / x}, FIXED, first_input=0)
 
 
-def test_an_observer_hears_of_phases_iterations_and_stages_in_order():
+def test_an_observer_hears_of_phases_iterations_and_stages_in_order() -> None:
     diary = Diary()
     protocol = MeasurementProtocol(warm_up=1, stopping=FixedCount(2), stage_memory=False, profile=False)
     (found,) = measure_in_steps(
@@ -137,7 +146,7 @@ def test_an_observer_hears_of_phases_iterations_and_stages_in_order():
     ]  # fmt: skip
 
 
-def test_nothing_is_logged_unless_the_program_asks(caplog):
+def test_nothing_is_logged_unless_the_program_asks(caplog: pytest.LogCaptureFixture) -> None:
     code = (
         "from vlmprof.measure.measurement import MeasurementProtocol, measure\n"
         "from vlmprof.measure.stopping import FixedCount\n"

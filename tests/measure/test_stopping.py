@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
+from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
+import pytest
+from numpy.random import Generator
+
+from tests.helpers.checks import known
 from vlmprof.measure.statistics import distribution_warnings, effective_count, median_interval
-from vlmprof.measure.stopping import Adaptive, FixedCount, Settling
+from vlmprof.measure.stopping import Adaptive, FixedCount, Settling, StoppingRule
 
 RUNS = 400
+Stream = npt.NDArray[np.float64]
 
 
-def steady(rng, n, level=0.05, noise=0.02):
+def steady(rng: Generator, n: int, level: float = 0.05, noise: float = 0.02) -> Stream:
     return level * np.exp(noise * rng.standard_normal(n))
 
 
-def skewed(rng, n, level=0.05):
+def skewed(rng: Generator, n: int, level: float = 0.05) -> Stream:
     """What a shared machine gives: a floor, and a long tail above it. Median `level`."""
     tail = rng.gamma(1.0, 1.0, n)
     return level * (1 + 0.03 * (tail - np.log(2)))
 
 
-def correlated(rng, n, level=0.05, rho=0.7, noise=0.02):
+def correlated(rng: Generator, n: int, level: float = 0.05, rho: float = 0.7, noise: float = 0.02) -> Stream:
     x = np.empty(n)
     x[0] = rng.standard_normal()
     for i in range(1, n):
@@ -29,13 +35,13 @@ def correlated(rng, n, level=0.05, rho=0.7, noise=0.02):
     return level * np.exp(noise * x)
 
 
-def with_outliers(rng, n, level=0.05):
+def with_outliers(rng: Generator, n: int, level: float = 0.05) -> Stream:
     values = steady(rng, n, level, 0.01)
     values[rng.random(n) < 0.03] *= 5
     return values
 
 
-def run_rule(rule, stream):
+def run_rule(rule: StoppingRule, stream: Stream | list[float]) -> Stream:
     """The samples a rule takes of a stream."""
     for n in range(1, len(stream) + 1):
         taken = list(stream[:n])
@@ -46,7 +52,7 @@ def run_rule(rule, stream):
 
 @pytest.mark.parametrize("stream", [steady, skewed, correlated])
 @pytest.mark.parametrize("n", [12, 40, 150])
-def test_intervals_cover_the_median_as_often_as_they_say(stream, n):
+def test_intervals_cover_the_median_as_often_as_they_say(stream: Callable[..., Stream], n: int) -> None:
     rng = np.random.default_rng(n)
     found = [interval for _ in range(RUNS) if (interval := median_interval(stream(rng, n)))]
     covered = np.mean([interval.low <= 0.05 <= interval.high for interval in found])
@@ -55,26 +61,26 @@ def test_intervals_cover_the_median_as_often_as_they_say(stream, n):
     assert len(found) >= (0.3 if stream is correlated else 0.85) * RUNS
 
 
-def test_too_few_samples_have_no_interval():
+def test_too_few_samples_have_no_interval() -> None:
     assert median_interval([1.0] * 5) is None
-    six = median_interval([3.0, 1.0, 2.0, 6.0, 5.0, 4.0])
+    six = known(median_interval([3.0, 1.0, 2.0, 6.0, 5.0, 4.0]))
     assert (six.low, six.median, six.high) == (1.0, 3.5, 6.0)
 
 
-def test_correlation_counts_against_the_number_of_samples():
+def test_correlation_counts_against_the_number_of_samples() -> None:
     rng = np.random.default_rng(0)
     assert effective_count(correlated(rng, 4000)) == pytest.approx(4000 * 0.3 / 1.7, rel=0.25)
     assert np.mean([effective_count(steady(rng, 100)) for _ in range(100)]) > 90
 
 
 @pytest.mark.parametrize("stream", [steady, skewed, with_outliers])
-def test_the_adaptive_rule_stops_early_and_still_covers_the_truth(stream):
+def test_the_adaptive_rule_stops_early_and_still_covers_the_truth(stream: Callable[..., Stream]) -> None:
     rng = np.random.default_rng(3)
     rule = Adaptive(watched=("end_to_end_s",), target=0.01, budget_s=1e9)
     errors, counts, covered = [], [], []
     for _ in range(RUNS):
         taken = run_rule(rule, stream(rng, 1000))
-        interval = median_interval(taken)
+        interval = known(median_interval(taken))
         assert interval.relative_half_width <= 0.01
         errors.append(abs(interval.median / 0.05 - 1))
         counts.append(len(taken))
@@ -84,7 +90,7 @@ def test_the_adaptive_rule_stops_early_and_still_covers_the_truth(stream):
     assert np.median(counts) < 100
 
 
-def test_the_adaptive_rule_agrees_with_a_hundred_samples_of_the_same_stream():
+def test_the_adaptive_rule_agrees_with_a_hundred_samples_of_the_same_stream() -> None:
     rng = np.random.default_rng(4)
     rule = Adaptive(watched=("end_to_end_s",), budget_s=1e9)
     ratios = []
@@ -94,7 +100,7 @@ def test_the_adaptive_rule_agrees_with_a_hundred_samples_of_the_same_stream():
     assert np.quantile(np.abs(np.array(ratios) - 1), 0.99) < 0.01
 
 
-def test_the_budget_ends_it_and_the_unmet_target_is_said():
+def test_the_budget_ends_it_and_the_unmet_target_is_said() -> None:
     rng = np.random.default_rng(5)
     rule = Adaptive(watched=("host_vision_s",), target=0.001, budget_s=2.0)
     taken = list(run_rule(rule, steady(rng, 1000)))
@@ -105,7 +111,7 @@ def test_the_budget_ends_it_and_the_unmet_target_is_said():
     assert len(run_rule(Adaptive(watched=("end_to_end_s",), budget_s=1.0), [30.0] * 50)) == 6
 
 
-def test_short_iterations_are_sampled_for_half_a_second_and_long_ones_until_the_target():
+def test_short_iterations_are_sampled_for_half_a_second_and_long_ones_until_the_target() -> None:
     rng = np.random.default_rng(9)
     rule = Adaptive(watched=("end_to_end_s",), budget_s=1e9)
     short = run_rule(rule, steady(rng, 1000, level=0.005, noise=0.001))
@@ -114,12 +120,12 @@ def test_short_iterations_are_sampled_for_half_a_second_and_long_ones_until_the_
     assert run_rule(Adaptive(watched=("end_to_end_s",), budget_s=0.1), short).sum() < 0.12
 
 
-def test_a_met_target_says_nothing():
+def test_a_met_target_says_nothing() -> None:
     taken = [0.05] * 12
     assert Adaptive(watched=("end_to_end_s",)).unmet({"end_to_end_s": taken}) == []
 
 
-def test_warming_up_ends_when_the_latencies_have_settled():
+def test_warming_up_ends_when_the_latencies_have_settled() -> None:
     rng = np.random.default_rng(6)
     counts = []
     for _ in range(100):
@@ -132,20 +138,20 @@ def test_warming_up_ends_when_the_latencies_have_settled():
     assert np.median(counts) < 80
 
 
-def test_warming_up_a_steady_model_takes_little():
+def test_warming_up_a_steady_model_takes_little() -> None:
     rng = np.random.default_rng(7)
     stream = steady(rng, 100, level=2.0)
     assert next(n for n in range(1, 100) if Settling().enough(list(stream[:n]))) <= 8
     assert not Settling().enough([5.0])
 
 
-def test_warming_up_never_outlasts_its_budget():
+def test_warming_up_never_outlasts_its_budget() -> None:
     falling = [1.0 / (1 + 0.1 * n) for n in range(1000)]
     n = next(n for n in range(1, 1000) if Settling(budget_s=5.0).enough(falling[:n]))
     assert 5.0 <= sum(falling[1:n]) < 6.0
 
 
-def test_a_first_iteration_that_compiles_does_not_spend_the_budget_of_warming_up():
+def test_a_first_iteration_that_compiles_does_not_spend_the_budget_of_warming_up() -> None:
     decay = 0.05 * (1 + 0.8 * np.exp(-np.arange(300) / 12))
     compiled_s = [90.0, *decay[1:]]
     n = next(n for n in range(1, 300) if Settling().enough(compiled_s[:n]))
@@ -154,7 +160,7 @@ def test_a_first_iteration_that_compiles_does_not_spend_the_budget_of_warming_up
 
 
 @pytest.mark.parametrize("budget_s", [0.2, 2 / 3, 5.0])
-def test_a_shorter_budget_settles_sooner_and_bounds_what_never_settles(budget_s):
+def test_a_shorter_budget_settles_sooner_and_bounds_what_never_settles(budget_s: float) -> None:
     steady_s = list(0.005 * (1 + 0.001 * np.random.default_rng(3).standard_normal(2000)))
     n = next(n for n in range(1, 2000) if Settling(budget_s=budget_s).enough(steady_s[:n]))
     # two windows, each no longer than a quarter of the budget
@@ -165,7 +171,7 @@ def test_a_shorter_budget_settles_sooner_and_bounds_what_never_settles(budget_s)
     assert not Settling(budget_s=budget_s).settled(growing_s[:n])
 
 
-def test_odd_streams_are_named_and_plain_ones_are_not():
+def test_odd_streams_are_named_and_plain_ones_are_not() -> None:
     rng = np.random.default_rng(8)
     plain = [
         distribution_warnings(stream(rng, n))

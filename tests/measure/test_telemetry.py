@@ -1,4 +1,4 @@
-"""Telemetry against a GPU that the test plays, and against a real load on this machine's processor."""
+"""Telemetry against a fake GPU, and against a real load on this machine's CPU."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
-from vlmprof.measure.telemetry import GpuReading, Telemetry, nvml_probe
+from tests.helpers.checks import known
+from vlmprof.measure.telemetry import GpuReading, MachineState, Telemetry, nvml_probe
 
 CALM = GpuReading(clock_mhz=1980, temperature_c=50, power_w=400, energy_j=0, throttled=(), other_processes=0)
 
 
-def played(readings, seconds_apart=0.5):
+def played(readings: Sequence[GpuReading], seconds_apart: float = 0.5) -> MachineState:
     """The summary of a Telemetry that saw these readings at iterations 0, 10, 20, …"""
     queue, now = list(readings), [0.0]
     telemetry = Telemetry(read_gpu=lambda pid: queue.pop(0), clock_s=lambda: now[0])
@@ -25,18 +29,18 @@ def played(readings, seconds_apart=0.5):
     return telemetry.summary()
 
 
-def change(reading, **values):
-    return GpuReading(**{**reading.__dict__, **values})
+def change(reading: GpuReading, **values: Any) -> GpuReading:
+    return replace(reading, **values)
 
 
-def test_energy_is_counted_over_the_whole_window():
+def test_energy_is_counted_over_the_whole_window() -> None:
     machine = played([change(CALM, energy_j=100.0 * n) for n in range(5)])
     assert machine.energy_per_iteration_j == pytest.approx(10.0)
     assert machine.gpu_power_mean_w == 400
     assert not [w for w in machine.warnings if "GPU" in w]
 
 
-def test_a_window_too_short_for_the_counter_has_no_energy():
+def test_a_window_too_short_for_the_counter_has_no_energy() -> None:
     assert played([change(CALM, energy_j=float(n)) for n in range(4)], 0.1).energy_per_iteration_j is None
 
 
@@ -44,27 +48,27 @@ def test_a_window_too_short_for_the_counter_has_no_energy():
     ("changes", "words"),
     [
         ({"throttled": ("power cap",)}, "throttled (power cap) 25% of the time"),
-        ({"clock_mhz": 1500}, "clock moved between 1500 and 1980 MHz"),
-        ({"other_processes": 1}, "another process was on the GPU"),
+        ({"clock_mhz": 1500}, "clock varied between 1500 and 1980 MHz"),
+        ({"other_processes": 1}, "another process was using the GPU"),
     ],
 )
-def test_what_would_spoil_a_number_is_flagged(changes, words):
+def test_what_would_spoil_a_number_is_flagged(changes: dict[str, object], words: str) -> None:
     machine = played([CALM, CALM, change(CALM, **changes), CALM])
     assert words in " ".join(machine.warnings)
 
 
-def test_one_poll_says_nothing():
+def test_one_poll_says_nothing() -> None:
     assert played([CALM]).gpu_clock_mean_mhz is None
 
 
-def _burn(seconds):
+def _burn(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
 
 
 @pytest.mark.slow
-def test_another_process_that_loads_the_machine_is_seen():
+def test_another_process_that_loads_the_machine_is_seen() -> None:
     telemetry = Telemetry()
     telemetry.poll(os.getpid(), 0)
     process = multiprocessing.get_context("fork").Process(target=_burn, args=(1.6,))
@@ -74,31 +78,31 @@ def test_another_process_that_loads_the_machine_is_seen():
         telemetry.poll(os.getpid(), n)
     process.kill()
     machine = telemetry.summary()
-    assert machine.other_load_cores > 0.4
+    assert known(machine.other_load_cores) > 0.4
     assert "other processes took" in machine.warnings[0]
 
 
 @pytest.mark.slow
-def test_the_measured_process_itself_is_not_another():
+def test_the_measured_process_itself_is_not_another() -> None:
     telemetry = Telemetry()
     process = multiprocessing.get_context("fork").Process(target=_burn, args=(5,))
     process.start()
     shares = []
     for n in range(4):
-        telemetry.poll(process.pid, n)
+        telemetry.poll(known(process.pid), n)
         before = time.process_time()
         time.sleep(0.3)
         shares.append(time.process_time() - before)
-    with_it = telemetry.summary().other_load_cores
+    with_it = known(telemetry.summary().other_load_cores)
     ignoring_it = Telemetry()
     for n in range(4):
         ignoring_it.poll(os.getpid(), n)
         time.sleep(0.3)
     process.kill()
-    assert ignoring_it.summary().other_load_cores - with_it > 0.3
+    assert known(ignoring_it.summary().other_load_cores) - with_it > 0.3
 
 
-def test_without_a_gpu_there_is_no_probe():
+def test_without_a_gpu_there_is_no_probe() -> None:
     assert nvml_probe(None) is None
     assert nvml_probe("GPU-00000000-0000-0000-0000-000000000000") is None
 
@@ -111,7 +115,7 @@ class Driver(ModuleType):
     class NVMLError(Exception):
         pass
 
-    def __init__(self, lacks=()):
+    def __init__(self, lacks: Sequence[str] = ()) -> None:
         super().__init__("pynvml")
         told = {
             "nvmlInit": lambda: None,
@@ -128,24 +132,27 @@ class Driver(ModuleType):
                 setattr(self, name, function)
 
 
-def test_the_drivers_units_become_ours(monkeypatch):
+def test_the_drivers_units_become_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Driver())
-    assert nvml_probe("GPU-1")(7) == GpuReading(1980.0, 41.0, 312.5, 5.0, ("power cap",), 1)
+    assert known(nvml_probe("GPU-1"))(7) == GpuReading(1980.0, 41.0, 312.5, 5.0, ("power cap",), 1)
 
 
-def test_the_memorys_clock_is_read_beside_the_multiprocessors(monkeypatch):
+def test_the_memorys_clock_is_read_beside_the_multiprocessors(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver()
-    driver.NVML_CLOCK_MEM = object()
-    driver.nvmlDeviceGetClockInfo = lambda handle, kind: 3201 if kind is driver.NVML_CLOCK_MEM else 1980
+    memory = object()
+    vars(driver).update(
+        NVML_CLOCK_MEM=memory,
+        nvmlDeviceGetClockInfo=lambda handle, kind: 3201 if kind is memory else 1980,
+    )
     monkeypatch.setitem(sys.modules, "pynvml", driver)
-    reading = nvml_probe("GPU-1")(7)
+    reading = known(known(nvml_probe("GPU-1"))(7))
     assert (reading.clock_mhz, reading.memory_clock_mhz) == (1980.0, 3201.0)
 
 
-def test_what_a_driver_does_not_tell_is_unknown_and_not_zero(monkeypatch):
+def test_what_a_driver_does_not_tell_is_unknown_and_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     lacks = ("nvmlDeviceGetTemperature", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption")
     monkeypatch.setitem(sys.modules, "pynvml", Driver(lacks))
-    reading = nvml_probe("GPU-1")(7)
+    reading = known(known(nvml_probe("GPU-1"))(7))
     assert (reading.temperature_c, reading.power_w, reading.energy_j) == (None, None, None)
     telemetry = Telemetry(read_gpu=lambda pid: reading)
     for iteration in (0, 50):

@@ -1,4 +1,4 @@
-"""The measuring loop against clocks that the test winds itself, and against torch's own timer."""
+"""The measuring loop against fake clocks and against torch's timer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import statistics
 import time
 import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -19,46 +20,48 @@ from vlmprof.measure.timeline import Stage, Timeline
 class World:
     """A host and an asynchronous device with one hand-wound clock each, in nanoseconds."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.host_ns = 1_000
         self.device_ns = 1_000
-        self.marks = {}
-        self.log = []
+        self.starts: dict[int, int] = {}
+        self.stops: dict[int, int] = {}
+        self.log: list[str] = []
 
-    def perf_counter_ns(self):
+    def perf_counter_ns(self) -> int:
         return self.host_ns
 
-    def launch(self, host_ns, device_ns):
+    def launch(self, host_ns: int, device_ns: int) -> None:
         """Work that costs the host `host_ns` to launch and the device `device_ns` to do."""
         self.host_ns += host_ns
         self.device_ns = max(self.device_ns, self.host_ns) + device_ns
 
-    def synchronize(self):
+    def synchronize(self) -> None:
         self.log.append("sync")
         self.host_ns = self.device_ns = max(self.host_ns, self.device_ns)
 
-    def start(self, i):
+    def start(self, i: int) -> None:
         self.log.append(f"start {i}")
-        self.marks[i] = [max(self.device_ns, self.host_ns), None]
+        self.starts[i] = max(self.device_ns, self.host_ns)
+        self.stops.pop(i, None)
 
-    def stop(self, i):
+    def stop(self, i: int) -> None:
         self.log.append(f"stop {i}")
-        self.marks[i][1] = self.device_ns
+        self.stops[i] = self.device_ns
 
-    def elapsed_s(self, i):
-        return (self.marks[i][1] - self.marks[i][0]) * 1e-9
+    def elapsed_s(self, i: int) -> float:
+        return (self.stops[i] - self.starts[i]) * 1e-9
 
 
 @pytest.fixture
-def world(monkeypatch):
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(timeline, "perf_counter_ns", world.perf_counter_ns)
     return world
 
 
-def test_host_gpu_and_end_to_end_are_three_different_things(world):
-    def stage(host_ns, device_ns):
-        def run(value):
+def test_host_gpu_and_end_to_end_are_three_different_things(world: World) -> None:
+    def stage(host_ns: int, device_ns: int) -> Callable[[str], str]:
+        def run(value: str) -> str:
             world.launch(host_ns, device_ns)
             return value
 
@@ -73,26 +76,27 @@ def test_host_gpu_and_end_to_end_are_three_different_things(world):
     assert samples.end_to_end_s == pytest.approx([14_100e-9] * 3)
 
 
-def test_nothing_waits_inside_an_iteration(world):
+def test_nothing_waits_inside_an_iteration(world: World) -> None:
     stages = [Stage("vision", lambda value: value), Stage("prefill", lambda value: value)]
     Timeline(stages, world).iterate()
     assert world.log == ["sync", "start 0", "stop 0", "start 1", "stop 1", "sync"]
 
 
-def test_each_stage_gets_what_the_one_before_returned():
+def test_each_stage_gets_what_the_one_before_returned() -> None:
     stages = [Stage("vision", lambda x: x + 1), Stage("connector", lambda x: x * 10)]
     _, value = Timeline(stages, device_clock(torch.device("cpu"), 2), 4).iterate()
     assert value == 50
 
 
-def test_an_output_lives_through_the_next_iteration_only_where_it_is_kept():
+def test_an_output_lives_through_the_next_iteration_only_where_it_is_kept() -> None:
     class Output:
         pass
 
-    def alive_in_each(keep):
-        made, alive = [], []
+    def alive_in_each(keep: bool) -> list[int]:
+        made: list[weakref.ref[Output]] = []
+        alive: list[int] = []
 
-        def run(_):
+        def run(_: object) -> Output:
             alive.append(sum(ref() is not None for ref in made))
             output = Output()
             made.append(weakref.ref(output))
@@ -106,24 +110,24 @@ def test_an_output_lives_through_the_next_iteration_only_where_it_is_kept():
     assert alive_in_each(keep=True) == [0, 1, 1, 1]
 
 
-def test_columns_are_the_rows_columns_and_a_cpu_has_no_gpu_column():
+def test_columns_are_the_rows_columns_and_a_cpu_has_no_gpu_column() -> None:
     stages = [Stage("vision", lambda x: x)]
     columns = Timeline(stages, device_clock(torch.device("cpu"), 1)).sample(FixedCount(4))
     assert set(columns) == {"host_vision_s", "end_to_end_s"}
     assert all(len(values) == 4 for values in columns.values())
 
 
-def test_the_stage_is_marked_before_it_runs():
-    seen = []
+def test_the_stage_is_marked_before_it_runs() -> None:
+    seen: list[object] = []
     stages = [Stage("a", lambda _: seen.append("run a")), Stage("b", lambda _: seen.append("run b"))]
     Timeline(stages, device_clock(torch.device("cpu"), 2), on_stage=seen.append).iterate()
     assert seen == [0, "run a", 1, "run b"]
 
 
-def test_the_garbage_collector_rests_and_is_woken_even_after_a_failure():
+def test_the_garbage_collector_rests_and_is_woken_even_after_a_failure() -> None:
     states = []
 
-    def fails(_):
+    def fails(_: object) -> None:
         states.append(gc.isenabled())
         raise MemoryError
 
@@ -133,23 +137,27 @@ def test_the_garbage_collector_rests_and_is_woken_even_after_a_failure():
     assert gc.isenabled()
 
 
-def test_the_memory_pass_goes_around_each_stage_in_turn():
+def test_the_memory_pass_goes_around_each_stage_in_turn() -> None:
     from contextlib import contextmanager
 
     seen = []
 
     @contextmanager
-    def around(name):
+    def around(name: str) -> Iterator[None]:
         seen.append(f"before {name}")
         yield
         seen.append(f"after {name}")
 
-    stages = [Stage("a", lambda x: seen.append("a") or 1), Stage("b", lambda x: seen.append(f"b {x}"))]
+    def first(_: object) -> int:
+        seen.append("a")
+        return 1
+
+    stages = [Stage("a", first), Stage("b", lambda x: seen.append(f"b {x}"))]
     Timeline(stages, device_clock(torch.device("cpu"), 2)).each_stage(around)
     assert seen == ["before a", "a", "after a", "before b", "b 1", "after b"]
 
 
-def test_a_known_wait_is_measured_as_long_as_it_is():
+def test_a_known_wait_is_measured_as_long_as_it_is() -> None:
     stages = [Stage("vision", lambda _: time.sleep(0.02))]
     samples = Timeline(stages, device_clock(torch.device("cpu"), 1)).sample(FixedCount(5))
     assert min(samples.host_s["vision"]) >= 0.02
@@ -157,7 +165,7 @@ def test_a_known_wait_is_measured_as_long_as_it_is():
 
 
 @pytest.mark.gpu
-def test_gpu_latency_agrees_with_torchs_own_timer():
+def test_gpu_latency_agrees_with_torchs_own_timer() -> None:
     from torch.utils.benchmark import Timer
 
     a = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16)

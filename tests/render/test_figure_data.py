@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from synthetic_runs import GIB, cell, frame, samples, sweep
 
+from tests.helpers.checks import known
+from tests.helpers.drawn import error_bars, xs, ys
+from tests.helpers.synthetic_runs import GIB, cell, frame, samples, sweep
 from vlmprof.analysis import estimates
 from vlmprof.analysis.frames import Statistic
 from vlmprof.analysis.runs import Run
+from vlmprof.analysis.series import FigureData
 from vlmprof.records import Status
 from vlmprof.render import report
 from vlmprof.render.figures.six_panel import draw_six_panel, six_panel
@@ -30,14 +35,17 @@ def test_the_report_and_the_figure_show_the_same_numbers(
     statistic: Statistic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures: list[Figure] = []
-    monkeypatch.setattr(
-        report, "draw_six_panel", lambda data: figures.append(draw_six_panel(data)) or figures[-1]
-    )
+
+    def kept(data: FigureData) -> Figure:
+        figures.append(draw_six_panel(data))
+        return figures[-1]
+
+    monkeypatch.setattr(report, "draw_six_panel", kept)
     sampling = "adaptive" if statistic == "median" else "fixed"
     run = Run("run", frame(ROWS), samples(ROWS), {"spec": {"fixed": {"sampling": sampling}}})
     report.write_report([run], tmp_path, ["html"])
     html = (tmp_path / "report.html").read_text()
-    charts = json.loads(re.search(r'id="data">(.*?)</script>', html, re.S)[1])["charts"]
+    charts = json.loads(known(re.search(r'id="data">(.*?)</script>', html, re.S))[1])["charts"]
     labels = [line["label"] for line in charts["lines"]]
     assert sorted(labels) == sorted(LABELS)
     assert labels != list(LABELS), "the report's lines are by family, the figure's as in the frame"
@@ -46,18 +54,18 @@ def test_the_report_and_the_figure_show_the_same_numbers(
         unit = UNITS[axes.get_ylabel().split("(")[1].rstrip(")")]
         traces = dict(zip(labels, panel["traces"], strict=True))
         lines = [line for line in axes.lines if line.get_gid() == "measured"]
-        crosses = [line.get_xdata()[0] for line in axes.lines if line.get_gid() == "oom"]
+        crosses = [xs(line)[0] for line in axes.lines if line.get_gid() == "oom"]
         for label, line in zip(LABELS, lines, strict=True):
             joined = np.array(traces[label]["joined"])
             pixels, values = (np.array(traces[label][name], dtype=float) for name in ("pixels", "values"))
-            assert line.get_xdata().tolist() == pixels[joined].tolist()
-            np.testing.assert_allclose(line.get_ydata() * unit, values[joined])
-        bars = [container.lines[2][0].get_segments() for container in axes.containers]
+            assert xs(line).tolist() == pixels[joined].tolist()
+            np.testing.assert_allclose(ys(line) * unit, values[joined])
+        bars = error_bars(axes)
         assert len(bars) == (0 if panel["kind"] == "bytes" else 3)
         for label, segments in zip(LABELS, bars, strict=False):
             low, high = (np.array(traces[label][end], dtype=float) for end in ("low", "high"))
             ends = np.column_stack([low, high])[np.isfinite(low)]
-            np.testing.assert_allclose([segment[:, 1] * unit for segment in segments], ends)
+            np.testing.assert_allclose([segment * unit for segment in segments], ends)
         assert crosses == [traces[label]["oom_pixels"] for label in ("VMamba-T", "ViT-S")]
 
 
@@ -66,7 +74,13 @@ def test_an_interval_is_computed_once(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("column_intervals", "column_medians"):
         original = getattr(estimates, name)
 
-        def counted(rows, column, raw, name=name, original=original):  # type: ignore[no-untyped-def]
+        def counted(
+            rows: pd.DataFrame,
+            column: str,
+            raw: object,
+            name: str = name,
+            original: Callable[..., object] = original,
+        ) -> object:
             asked[name, column] += len(rows)
             return original(rows, column, raw)
 

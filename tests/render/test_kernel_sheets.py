@@ -1,4 +1,4 @@
-"""Kept benchmark rows as tables: what stands beside what, and when the paper is a rival."""
+"""Tables of stored benchmark rows: their columns, and when they are compared with the paper."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -16,7 +17,7 @@ from vlmprof.render.tables.kernels import encoder_sheet, operation_sheet
 from vlmprof.render.tables.sheet import Sheet
 
 
-def encoder(mode: str, median_s: float | None, resolution: int = 1024, **more: object) -> dict:
+def encoder(mode: str, median_s: float | None, resolution: int = 1024, **more: object) -> dict[str, Any]:
     return {
         "backbone": "vmamba-t", "resolution": resolution, "dtype": "bfloat16", "levels": "all",
         "device": "cuda", "device_name": "NVIDIA H200", "mode": mode, "status": "ok", "message": "",
@@ -24,7 +25,7 @@ def encoder(mode: str, median_s: float | None, resolution: int = 1024, **more: o
     } | more  # fmt: skip
 
 
-def operation(shape: str, **more: object) -> dict:
+def operation(shape: str, **more: object) -> dict[str, Any]:
     return {
         "op": "ss2d", "shape": shape, "dtype": "bfloat16", "backend": "triton", "launch": "4 tiles by tuning",
         "median_s": 2e-4, "quartile_low_s": 1.9e-4, "quartile_high_s": 2.1e-4, "bytes_per_s": 2.4e12,
@@ -46,7 +47,7 @@ ROWS = [
 ]
 
 
-def test_modes_stand_side_by_side_with_the_paper_and_the_public_code():
+def test_modes_stand_side_by_side_with_the_paper_and_the_public_code() -> None:
     sheet = encoder_sheet(ROWS)
     at_224, at_1024 = as_dicts(sheet)
     assert [column.title for column in sheet.columns[2:6]] == ["eager", "fused", "fused graphs", "public"]
@@ -63,7 +64,7 @@ def test_modes_stand_side_by_side_with_the_paper_and_the_public_code():
 
 
 @pytest.mark.parametrize("rows", [[encoder("fused", 0.1, device_name="NVIDIA H100 80GB HBM3")], ROWS])
-def test_the_paper_is_a_rival_on_its_own_card_alone(rows):
+def test_the_paper_is_a_rival_on_its_own_card_alone(rows: list[dict[str, Any]]) -> None:
     sheet = encoder_sheet(rows)
     titles = [column.title for column in sheet.columns]
     assert "paper (H200)" in titles
@@ -71,12 +72,12 @@ def test_the_paper_is_a_rival_on_its_own_card_alone(rows):
     assert rows[0]["device_name"] in sheet.note
 
 
-def test_what_differs_between_encoders_has_a_column():
+def test_what_differs_between_encoders_has_a_column() -> None:
     rows = [encoder("fused", 0.1), encoder("fused", 0.2, levels="through-tap")]
     assert [row["levels"] for row in as_dicts(encoder_sheet(rows))] == ["all", "through-tap"]
 
 
-def test_operations_have_their_shares_of_the_ceilings():
+def test_operations_have_their_shares_of_the_ceilings() -> None:
     (row,) = as_dicts(operation_sheet([operation("vmamba-t 1024 level 1")]))
     assert row["time"] == "200 (190 to 210) µs"
     assert (row["GB/s"], row["of copy"], row["of matrix product"]) == ("2,400", "60.0 %", "1.00 %")
@@ -88,7 +89,7 @@ def kept(folder: Path, stem: str, rows: object) -> Path:
     return folder
 
 
-def test_the_command_joins_what_several_folders_keep(tmp_path):
+def test_the_command_joins_what_several_folders_keep(tmp_path: Path) -> None:
     folders = [
         kept(tmp_path / "encoders", "backbones", ROWS),
         kept(tmp_path / "t", "bench", [operation("vmamba-t 1024 level 1")]),
@@ -103,7 +104,7 @@ def test_the_command_joins_what_several_folders_keep(tmp_path):
     assert float(row["time (s)"]) == 2e-4
 
 
-def test_files_with_the_former_names_of_modes_are_read(tmp_path):
+def test_files_with_the_former_names_of_modes_are_read(tmp_path: Path) -> None:
     names = {"eager": "eager", "compiled": "compile", "graphed": "graphs", "fused graphed": "fused graphs"}
     folder = kept(tmp_path / "old", "backbones", [encoder(name, 0.1) for name in names])
     done = CliRunner().invoke(app, ["kernels", "tables", str(folder), "--format", "csv"])
@@ -116,11 +117,13 @@ def test_files_with_the_former_names_of_modes_are_read(tmp_path):
     [
         (None, (), "no backbones.json or bench.json"),
         ([{"op": "ss2d"}], (), "rows of another kind"),
-        ({"op": "ss2d"}, (), "no list of rows"),
+        ({"op": "ss2d"}, (), "not a list of rows"),
         ([operation("x")], ("--format", "html"), "html"),
     ],
 )
-def test_what_is_no_benchmark_is_said(tmp_path, rows, options, words):
+def test_what_is_no_benchmark_is_said(
+    tmp_path: Path, rows: object, options: tuple[str, ...], words: str
+) -> None:
     folder = kept(tmp_path / "run", "bench" if rows else "nothing", rows)
     done = CliRunner().invoke(app, ["kernels", "tables", str(folder), *options])
     assert isinstance(done.exception, UserError)

@@ -1,4 +1,4 @@
-"""The drawn Pareto front."""
+"""The figure of the Pareto front."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
-from synthetic_runs import cell, frame, sweep
 
+from tests.helpers.drawn import xs, ys
+from tests.helpers.synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.advice import Limits, advise, load_scores
 from vlmprof.analysis.reference import load_reference
 from vlmprof.errors import UserError
@@ -22,14 +23,14 @@ def test_the_front_is_joined_and_the_limits_are_drawn() -> None:
     assert latency.get_xlabel() == "TTFT (ms)"
     assert memory.get_xlabel() == "memory (GiB)"
     (front,) = [line for line in latency.get_lines() if line.get_gid() == "front"]
-    x, y = front.get_data()
+    x, y = xs(front), ys(front)
     assert (np.diff(x) > 0).all()
     assert (np.diff(y) > 0).all()
     assert max(x) <= 20
     (line,) = [line for line in latency.get_lines() if line.get_gid() == "limit"]
-    assert list(line.get_xdata()) == pytest.approx([20, 20])
+    assert xs(line).tolist() == pytest.approx([20, 20])
     shown = [line for line in latency.get_lines() if line.get_gid() == "cells"]
-    assert sum(len(line.get_xdata()) for line in shown) == 18
+    assert sum(len(xs(line)) for line in shown) == 18
 
 
 @pytest.mark.parametrize("width", ["one-column", "two-column"])

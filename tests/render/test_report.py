@@ -1,4 +1,4 @@
-"""The report's pages: what they hold, that text is escaped, that nothing is loaded, and odd runs."""
+"""The report's pages: contents, escaping, no external resources, and unusual runs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from scipy.stats import binom
-from synthetic_runs import cell, frame, samples, sweep
 
+from tests.helpers.checks import known
+from tests.helpers.drawn import xs, ys
+from tests.helpers.synthetic_runs import cell, frame, samples, sweep
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError
@@ -23,7 +26,7 @@ from vlmprof.render.report import write_report
 from vlmprof.render.report.content import gather
 from vlmprof.render.tables.export import latex_escape, markdown_escape, to_latex
 from vlmprof.render.tables.scaling import cell_sheets
-from vlmprof.render.tables.sheet import Kind, show
+from vlmprof.render.tables.sheet import Kind, Value, show
 
 HOSTILE = '</script><script>alert("x")</script> <img src=x onerror=alert(1)> | **b** `c` & \\evil{} $\\frac{$'
 
@@ -53,8 +56,9 @@ def make(rows: list[Row], folder: Path, name: str = "run", command: str = "vlmpr
     return (folder / "report.html").read_text(), (folder / "report.md").read_text()
 
 
-def data_of(html: str) -> dict:
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])
+def data_of(html: str) -> dict[str, Any]:
+    found = known(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S))
+    return json.loads(found[1])
 
 
 @pytest.mark.slow
@@ -67,7 +71,7 @@ def test_the_page_holds_the_rows_and_loads_nothing(tmp_path: Path) -> None:
     charts = data_of(html)["charts"]
     panel = charts["panels"][2]
     drawn = [value for trace in panel["traces"] for value in trace["values"] if value is not None]
-    assert sorted(drawn) == sorted(row.end_to_end_s for row in rows if row.status is Status.OK)
+    assert sorted(drawn) == sorted(known(row.end_to_end_s) for row in rows if row.status is Status.OK)
     oom = [
         (line["label"], trace["oom_pixels"])
         for line, trace in zip(charts["lines"], panel["traces"], strict=True)
@@ -95,7 +99,7 @@ def test_means_and_medians_have_their_own_intervals(tmp_path: Path) -> None:
     table = markdown.split("### Vision")[1].split("###")[0]
     head, _, values = (line.split(" | ") for line in table.splitlines() if line.startswith("|"))
     assert values[head.index("Median")] == f"{median:.0f} ({low:.0f} to {high:.0f}) µs"
-    assert values[head.index("GPU")].startswith(f"{row.stages['vision'].gpu_s * 1e6:.0f} (")
+    assert values[head.index("GPU")].startswith(f"{known(row.stages['vision'].gpu_s) * 1e6:.0f} (")
     assert "End-to-end median" in markdown
 
 
@@ -168,23 +172,25 @@ def test_pictures_are_drawn_from_the_rows(tmp_path: Path) -> None:
     rows = sweep(("vit-t", "vmamba-t"), oom_from={"vmamba-t": 1024})
     pictures = drawn(rows)
     ok = [row for row in rows if row.status is Status.OK]
-    for axes, name in zip(pictures["stages"].axes, ("vit-t", "vmamba-t"), strict=True):
+    for axes, name in zip(known(pictures["stages"]).axes, ("vit-t", "vmamba-t"), strict=True):
         mine = [row for row in ok if row.axes["backbone"] == name]
         boxes = {c.get_gid(): [path.get_extents() for path in c.get_paths()] for c in axes.collections}
         stacked = {stage: [box.height for box in boxes.get(stage, ())] for stage in STAGES}
         for stage in ("vision", "prefill"):
-            assert stacked[stage] == pytest.approx([1e3 * row.stages[stage].gpu_s for row in mine])
+            assert stacked[stage] == pytest.approx([1e3 * known(row.stages[stage].gpu_s) for row in mine])
         tops = [box.y1 for box in boxes["prefill"]]
         assert tops == pytest.approx(
             [v + p for v, p in zip(stacked["vision"], stacked["prefill"], strict=True)]
         )
-    shares = [line.get_ydata() for axes in pictures["launch"].axes for line in axes.lines]
+    shares = [ys(line) for axes in known(pictures["launch"]).axes for line in axes.lines]
     assert np.nanmax(np.abs(np.concatenate(shares) - 100 / 1.2)) < 1e-6
-    end_to_end = next(axes for axes in pictures["fits"].axes if axes.get_title() == "End-to-end")
-    points = [line.get_ydata() for line in end_to_end.lines if line.get_gid() == "fitted"]
-    assert sorted(np.concatenate(points)) == pytest.approx(sorted(1e3 * row.end_to_end_s for row in ok))
-    (axes,) = pictures["frontier"].axes
-    assert [list(line.get_xdata()) for line in axes.lines if line.get_gid() == "oom"] == [[1024**2]]
+    end_to_end = next(axes for axes in known(pictures["fits"]).axes if axes.get_title() == "End-to-end")
+    points = [ys(line) for line in end_to_end.lines if line.get_gid() == "fitted"]
+    assert sorted(np.concatenate(points)) == pytest.approx(
+        sorted(1e3 * known(row.end_to_end_s) for row in ok)
+    )
+    (axes,) = known(pictures["frontier"]).axes
+    assert [xs(line).tolist() for line in axes.lines if line.get_gid() == "oom"] == [[1024**2]]
     _, markdown = make(rows, tmp_path)
     linked = set(re.findall(r"!\[[^\]]*\]\(([^)]*)\)", markdown))
     assert linked == {path.name for path in tmp_path.glob("*.png")}
@@ -241,7 +247,7 @@ def test_many_rows_are_all_in_the_page_and_charts_say_what_they_leave_out(tmp_pa
         (Kind.SECONDS, None, ""),
     ],
 )
-def test_values_for_people(kind: Kind, value: object, words: str) -> None:
+def test_values_for_people(kind: Kind, value: Value, words: str) -> None:
     assert show(kind, value) == words
 
 

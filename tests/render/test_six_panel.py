@@ -1,8 +1,10 @@
-"""The scaling figure, by what its artists say when they are drawn."""
+"""The scaling figure, checked through its artists after drawing."""
 
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,9 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from scipy.stats import binom
-from synthetic_runs import GIB, cell, frame, samples, sweep
 
+from tests.helpers.checks import known
+from tests.helpers.drawn import error_bars, points_of, xs, ys
+from tests.helpers.synthetic_runs import GIB, cell, frame, samples, sweep
 from vlmprof.analysis.frames import split_lines
 from vlmprof.analysis.reference import load_reference
 from vlmprof.errors import UserError
@@ -37,7 +42,7 @@ def panels(figure: Figure) -> dict[str, Axes]:
     return {axes.get_title()[1]: axes for axes in figure.axes}
 
 
-def drawn(axes: Axes, gid: str) -> list:
+def drawn(axes: Axes, gid: str) -> list[Line2D]:
     return [line for line in axes.get_lines() if line.get_gid() == gid]
 
 
@@ -58,7 +63,7 @@ def legend_texts(figure: Figure) -> list[str]:
 def test_every_number_drawn_is_the_rows_number(log: bool) -> None:
     rows = sweep()
     for letter, axes in panels(six_panel(frame(rows), samples(rows), log=log)).items():
-        shown = np.concatenate([line.get_xydata() for line in drawn(axes, "measured")])
+        shown = np.concatenate([points_of(line) for line in drawn(axes, "measured")])
         flat = [row.to_flat() for row in rows]
         expected = [(r["height_px"] * r["width_px"], r[COLUMNS[letter]] / unit(axes)) for r in flat]
         np.testing.assert_allclose(sorted(map(tuple, shown)), sorted(expected))
@@ -66,7 +71,7 @@ def test_every_number_drawn_is_the_rows_number(log: bool) -> None:
 
 def test_x_positions_are_proportional_to_pixels() -> None:
     axes = panels(six_panel(frame(sweep(resolutions=(224, 448, "1333x800")))))["a"]
-    (small, large, wide) = drawn(axes, "measured")[0].get_xdata()
+    small, large, wide = xs(drawn(axes, "measured")[0])
     assert (large / small, wide / small) == (4.0, pytest.approx(1333 * 800 / 224**2))
     assert axes.get_xscale() == "linear"
     assert axes.get_xlim()[0] == 0
@@ -76,13 +81,13 @@ def test_a_cross_at_the_top_marks_the_first_resolution_out_of_memory() -> None:
     figure = six_panel(frame(sweep(oom_from={"vmamba-t": 768})))
     for axes in panels(figure).values():
         (cross,) = drawn(axes, "oom")
-        x, y = cross.get_transform().transform(cross.get_xydata()[0])
+        x, y = cross.get_transform().transform(points_of(cross)[0])
         assert y == pytest.approx(axes.get_window_extent().y1, abs=0.5)
         assert axes.transData.inverted().transform((x, y))[0] == pytest.approx(768**2)
         (way,) = [patch for patch in axes.patches if patch.get_gid() == "oom-way"]
         vmamba = next(line for line in drawn(axes, "measured") if line.get_color() == cross.get_color())
         ends = way.get_transform().transform(way.get_path().vertices)
-        points = vmamba.get_xydata()
+        points = points_of(vmamba)
         last = points[np.isfinite(points[:, 1])][-1]
         np.testing.assert_allclose(ends[0], axes.transData.transform(last), atol=0.5)
         np.testing.assert_allclose(ends[-1], (x, y), atol=0.5)
@@ -92,12 +97,12 @@ def test_a_cross_at_the_top_marks_the_first_resolution_out_of_memory() -> None:
 def test_crosses_of_one_resolution_are_stacked_and_stay_above_the_data() -> None:
     rows = sweep(oom_from={"vmamba-t": 1024, "vit-s": 1024, "vit-t": 1024})
     for axes in panels(six_panel(frame(rows))).values():
-        ends = [line.get_transform().transform(line.get_xydata()[0]) for line in drawn(axes, "oom")]
+        ends = [line.get_transform().transform(points_of(line)[0]) for line in drawn(axes, "oom")]
         heights = sorted((y for _, y in ends), reverse=True)
         assert len(heights) == 3
         assert all(above - below > 4 for above, below in itertools.pairwise(heights))
         highest = max(
-            np.nanmax(axes.transData.transform(line.get_xydata())[:, 1]) for line in drawn(axes, "measured")
+            np.nanmax(axes.transData.transform(points_of(line))[:, 1]) for line in drawn(axes, "measured")
         )
         assert heights[-1] > highest
 
@@ -121,7 +126,7 @@ def test_a_failed_cell_leaves_a_gap_and_a_note() -> None:
     rows[1] = cell("vit-t", 384, status=Status.ERROR)
     figure = six_panel(frame(rows))
     (line,) = drawn(panels(figure)["a"], "measured")
-    assert np.isnan(line.get_ydata()).tolist() == [False, True, False, False]
+    assert np.isnan(ys(line)).tolist() == [False, True, False, False]
     assert "1 failed" in figure.legends[0].get_title().get_text()
 
 
@@ -132,16 +137,16 @@ def test_without_a_gpu_clock_the_panels_say_so_and_memory_is_resident_with_weigh
         assert words(found[letter]) == "no GPU clock on this device"
         assert not found[letter].get_lines()
     assert "resident" in found["f"].get_title()
-    levels = {float(y) for line in drawn(found["f"], "level") for y in line.get_ydata()}
+    levels = {float(y) for line in drawn(found["f"], "level") for y in ys(line)}
     assert levels == {0.5}
-    top = max(line.get_ydata().max() for line in drawn(found["f"], "measured"))
+    top = max(ys(line).max() for line in drawn(found["f"], "measured"))
     assert top == pytest.approx(max(row.peak_rss_bytes or 0 for row in rows) / GIB)
 
 
 def test_intervals_are_drawn_around_the_mean_when_samples_are_given() -> None:
     rows = sweep(("vit-t",), (224, 512))
     axes = panels(six_panel(frame(rows), samples(rows)))["c"]
-    bars = [segment[:, 1] for bar in axes.containers for segment in bar.lines[2][0].get_segments()]
+    bars = [bar for line in error_bars(axes) for bar in line]
     means = [(row.end_to_end_s or 0) / unit(axes) for row in rows]
     assert len(bars) == 2
     assert all(low < mean < high for (low, high), mean in zip(bars, means, strict=True))
@@ -155,9 +160,13 @@ def test_medians_are_drawn_where_there_are_samples_and_are_asked_for() -> None:
     figure = six_panel(frame(rows), raw, statistic="median")
     axes = panels(figure)["c"]
     (line,) = drawn(axes, "measured")
-    expected = [np.median(raw[row.cell_id].get("end_to_end_s", row.end_to_end_s)) for row in rows]
-    assert line.get_ydata() * unit(axes) == pytest.approx(expected)
-    bars = [segment[:, 1] for bar in axes.containers for segment in bar.lines[2][0].get_segments()]
+    means = [[known(row.end_to_end_s)] for row in rows]
+    expected = [
+        float(np.median(raw[row.cell_id].get("end_to_end_s", mean)))
+        for row, mean in zip(rows, means, strict=True)
+    ]
+    assert ys(line) * unit(axes) == pytest.approx(expected)
+    bars = [bar for line in error_bars(axes) for bar in line]
     assert len(bars) == 2
     for (low, high), middle, row in zip(bars, np.delete(expected, 1), (rows[0], rows[2]), strict=True):
         ordered = np.sort(raw[row.cell_id]["end_to_end_s"])
@@ -187,7 +196,7 @@ def test_every_axis_carries_its_unit() -> None:
 def test_tick_labels_never_overlap(width: str, log: bool, resolutions: tuple[int | str, ...]) -> None:
     figure = six_panel(frame(sweep(resolutions=resolutions)), width=width, log=log)
     for shrink in (1.0, 0.6):
-        figure.set_size_inches(figure.get_size_inches() * shrink)
+        figure.set_size_inches(*(figure.get_size_inches() * shrink))
         for axes in panels(figure).values():
             labels = [text for text in axes.get_xticklabels() if text.get_text()]
             boxes = sorted((text.get_window_extent() for text in labels), key=lambda box: box.x0)
@@ -231,7 +240,7 @@ def test_twenty_backbones_keep_their_legend_on_the_page_and_off_the_panels(width
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
     assert box.y0 >= 0
-    assert all(axes.get_tightbbox().y0 >= box.y1 for axes in found.values())
+    assert all(known(axes.get_tightbbox()).y0 >= box.y1 for axes in found.values())
     assert len([text for text in legend_texts(figure) if text.strip()]) == 21
 
 
@@ -249,9 +258,9 @@ def test_reference_points_lie_pale_behind_ours() -> None:
     assert len(pale) == 3
     assert max(line.get_zorder() for line in pale) < min(line.get_zorder() for line in ours)
     assert {line.get_color() for line in pale} == {line.get_color() for line in ours}
-    assert all(line.get_alpha() < 0.5 for line in pale)
+    assert all(known(line.get_alpha()) < 0.5 for line in pale)
     paper = load_reference("kuo2026").query("backbone == 'vit-t' and resolution == '512'").iloc[0]
-    values = [y * unit(axes) for line in pale for x, y in line.get_xydata() if x == 512**2]
+    values = [y * unit(axes) for line in pale for x, y in points_of(line) if x == 512**2]
     assert any(value == pytest.approx(paper["host_vision_s"]) for value in values)
     assert "Kuo & Cascante-Bonilla 2026" in figure.legends[0].get_title().get_text()
 
@@ -260,13 +269,14 @@ def test_the_published_figure_from_its_points() -> None:
     found = panels(draw_reference("kuo2026"))
     assert all(len(drawn(axes, "measured")) == 10 for axes in found.values())
     for axes in found.values():
-        assert sorted(line.get_xdata()[0] for line in drawn(axes, "oom")) == [3072**2] * 3
-    highest = max(np.nanmax(line.get_ydata()) for line in drawn(found["f"], "measured"))
+        assert sorted(xs(line)[0] for line in drawn(axes, "oom")) == [3072**2] * 3
+    highest = max(np.nanmax(ys(line)) for line in drawn(found["f"], "measured"))
     assert highest == pytest.approx(55.44656)
     assert to_hex(drawn(found["a"], "oom")[0].get_color()) == "#009e73"
 
 
-def test_files_are_written_and_the_same_rows_give_the_same_bytes(tmp_path) -> None:
+@pytest.mark.slow
+def test_files_are_written_and_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     rows = sweep(("vit-t", "vmamba-t"), (224, 512))
     first = save_six_panel(frame(rows), tmp_path / "a", samples(rows), formats=("png", "pdf", "svg"))
     second = save_six_panel(frame(rows), tmp_path / "b", samples(rows), formats=("png", "pdf", "svg"))
@@ -287,15 +297,15 @@ def test_drawing_leaves_no_global_state() -> None:
     [
         ({"width": "three-column"}, [cell()], "unknown figure width"),
         ({"reference": "kuo2025"}, [cell()], "kuo2026"),
-        ({}, [], "not a run's rows"),
+        ({}, [], "not rows of a run"),
     ],
 )
-def test_mistakes_are_one_clear_line(options: dict[str, str], rows: list[Row], says: str) -> None:
+def test_mistakes_are_one_clear_line(options: dict[str, Any], rows: list[Row], says: str) -> None:
     with pytest.raises(UserError, match=says):
         six_panel(frame(rows), **options)
 
 
-def test_an_unknown_format_or_an_unwritable_folder_is_one_clear_line(tmp_path) -> None:
+def test_an_unknown_format_or_an_unwritable_folder_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean"):
         save_six_panel(frame([cell()]), tmp_path, formats=("pngg",))
     (tmp_path / "file").write_text("")

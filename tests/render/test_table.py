@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from rich.console import Console
 from scipy.stats import binom
-from synthetic_runs import cell, frame, samples, sweep
 
+from tests.helpers.synthetic_runs import cell, frame, samples, sweep
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.records import Status
+from vlmprof.records import Row, Status
 from vlmprof.render.tables.cells import run_sheet
 from vlmprof.render.tables.row_warnings import warning_lines
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 from vlmprof.render.tables.terminal import print_sheet
 
 
-def text(rows, with_samples: bool = True, width: int = 200) -> str:
+def text(rows: Sequence[Row], with_samples: bool = True, width: int = 200) -> str:
     out = io.StringIO()
     estimates = Estimates(frame(rows), samples(rows) if with_samples else None)
     print_sheet(Console(file=out, width=width), run_sheet(estimates))

@@ -1,7 +1,7 @@
 """Run a command as if this machine had GPUs: python tests/simulated_gpu/simulate.py COMMAND…
 
-The host's side is real: torch's allocator and dispatcher, Triton's compiler and launches, streams, events,
-graphs, NVML. Kernels compute nothing, and take the time that a setting says. See README.md beside this.
+The host side is real: torch's allocator and dispatcher, Triton's compiler and launches, streams, events,
+graphs, NVML. Kernels compute nothing and take a configurable time. See README.md in this folder.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def _named(pattern: bytes, text: bytes) -> set[str]:
 
 def _soname(libraries: list[Path], name: str) -> str:
     needed = _run("readelf", "-d", *map(str, libraries))
-    return re.search(rf"\[({re.escape(name)}\.\d+)\]", needed)[1]  # type: ignore[index]
+    found = re.search(rf"\[({re.escape(name)}\.\d+)\]", needed)
+    assert found, f"nothing needs {name}"
+    return found[1]
 
 
 def _headers() -> Path:

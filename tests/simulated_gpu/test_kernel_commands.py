@@ -1,4 +1,4 @@
-"""`vlmprof kernels` from beginning to end in processes of its own; never results, which nothing computes."""
+"""`vlmprof kernels` from start to end in separate processes, without results, which are not computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from simulate import environment, why_not
+
+from tests.simulated_gpu.simulate import environment, why_not
 
 if torch.cuda.is_available():
     pytest.skip("there is a real one", allow_module_level=True)

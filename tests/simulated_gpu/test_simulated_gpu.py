@@ -1,4 +1,4 @@
-"""The host's side of a GPU where there is none: launches, graphs, telemetry, memory; never results."""
+"""The host side of a GPU without a GPU: launches, graphs, telemetry, memory, but no results."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from simulate import environment, why_not
 
+from tests.simulated_gpu.simulate import environment, why_not
 from vlmprof.analysis.reference import load_reference
 from vlmprof.cost.count import count_cell
 from vlmprof.cost.devices import sheet
@@ -35,7 +36,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, **environment(tmp_path_factory.mktemp("gpu")), "SIMULATED_GPUS": "2"}
 
 
-def sweep(machine: dict[str, str], folder: Path, *options: str) -> list[dict]:
+def sweep(machine: dict[str, str], folder: Path, *options: str) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "vlmprof", "sweep", "quick", "--dtype", "bfloat16", "--out", "run"]
     ended = subprocess.run(
         [*command, *options], cwd=folder, env=machine, capture_output=True, text=True, timeout=500
@@ -45,7 +46,7 @@ def sweep(machine: dict[str, str], folder: Path, *options: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_every_mode_launches_and_is_watched(device, machine, tmp_path):
+def test_every_mode_launches_and_is_watched(device: str, machine: dict[str, str], tmp_path: Path) -> None:
     chosen = ("--backbone", "vit-t", "--backbone", "vmamba-t", "--resolution", "224", "--device", device)
     modes = ("--mode", "eager", "--mode", "compile", "--mode", "graphs", "--cache", "hot", "--cache", "cold")
     rows = sweep(machine, tmp_path, *chosen, *modes, "--warm-up", "3", "--iterations", "40")
@@ -57,7 +58,9 @@ def test_every_mode_launches_and_is_watched(device, machine, tmp_path):
             assert set(row["backends"].values()) == {"triton"}
 
 
-def test_energy_is_of_one_image_and_takes_a_window_that_its_counter_can_see(machine, tmp_path):
+def test_energy_is_of_one_image_and_takes_a_window_that_its_counter_can_see(
+    machine: dict[str, str], tmp_path: Path
+) -> None:
     chosen = ("--backbone", "vit-t", "--resolution", "224", "--batch-size", "2", "--device", "cuda")
     found = []
     for least in ("2s", "0.1s"):
@@ -71,7 +74,9 @@ def test_energy_is_of_one_image_and_takes_a_window_that_its_counter_can_see(mach
     assert short["energy_per_image_j"] is None
 
 
-def test_running_out_of_memory_is_a_row_and_the_next_cell_runs(machine, tmp_path):
+def test_running_out_of_memory_is_a_row_and_the_next_cell_runs(
+    machine: dict[str, str], tmp_path: Path
+) -> None:
     sizes = ("--resolution", "224", "--resolution", "6144", "--resolution", "256", "--run-after-oom")
     chosen = ("--backbone", "vitdet-b", "--stages", "vision", "--warm-up", "1", "--iterations", "2")
     rows = sweep(machine, tmp_path, "--device", "cuda", *chosen, *sizes, "--memory-limit", "2GiB")
@@ -79,7 +84,9 @@ def test_running_out_of_memory_is_a_row_and_the_next_cell_runs(machine, tmp_path
     assert found == {"224": "ok", "6144": "oom", "256": "ok"}
 
 
-def test_the_published_memory_is_reached_by_the_settings_it_tells_of(machine, tmp_path):
+def test_the_published_memory_is_reached_by_the_settings_it_tells_of(
+    machine: dict[str, str], tmp_path: Path
+) -> None:
     backbones = ("vit-t", "vit-l", "vitdet-b", "vmamba-t")
     chosen = [option for name in backbones for option in ("--backbone", name)]
     sizes = ("--resolution", "224", "--resolution", "2048", "--resolution", "3072")
@@ -97,7 +104,7 @@ def test_the_published_memory_is_reached_by_the_settings_it_tells_of(machine, tm
             assert row["peak_allocated_bytes"] == pytest.approx(wanted, rel=0.04), row["cell_id"]
 
 
-def test_counted_peaks_are_the_allocators(machine, tmp_path):
+def test_counted_peaks_are_the_allocators(machine: dict[str, str], tmp_path: Path) -> None:
     backbones = ("vmamba-t", "vmamba-b", "vmamba-t-v0", "mambavision-t", "vit-b", "swin-t")
     chosen = [option for name in backbones for option in ("--backbone", name)]
     sizes = ("--resolution", "224", "--resolution", "448", "--resolution", "1024")
@@ -112,7 +119,7 @@ def test_counted_peaks_are_the_allocators(machine, tmp_path):
         assert counted == pytest.approx(row["peak_allocated_bytes"], rel=0.05), row["cell_id"]
 
 
-def test_sharing_the_llm_changes_no_peak_and_no_oom(machine, tmp_path):
+def test_sharing_the_llm_changes_no_peak_and_no_oom(machine: dict[str, str], tmp_path: Path) -> None:
     backbones = (
         "--backbone",
         "vit-t",

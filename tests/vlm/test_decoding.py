@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vlmprof.settings import Logits
 from vlmprof.vlm.decoding import decode, prefill_cached
 from vlmprof.vlm.model import create_vlm
 from vlmprof.vlm.workload import Workload
 
 
 @pytest.mark.parametrize(("batch", "prompt_tokens", "logits"), [(1, 0, "all"), (2, 5, "last")])
-def test_cached_tokens_are_those_of_plain_forward_passes(batch, prompt_tokens, logits):
+def test_cached_tokens_are_those_of_plain_forward_passes(
+    batch: int, prompt_tokens: int, logits: Logits
+) -> None:
     vlm = create_vlm(
         Workload(
             "vit-t", "llama-23m", 32, 48, dtype="float32", prompt_tokens=prompt_tokens, logits=logits, seed=3
@@ -32,7 +35,7 @@ def test_cached_tokens_are_those_of_plain_forward_passes(batch, prompt_tokens, l
     assert torch.equal(torch.cat(cached, 1), torch.cat(plain, 1))
 
 
-def test_the_caches_bytes_are_layers_by_heads_by_positions():
+def test_the_caches_bytes_are_layers_by_heads_by_positions() -> None:
     vlm = create_vlm(Workload("vit-t", "llama-23m", 64, 64, dtype="float32", prompt_tokens=3))
     context = prefill_cached(vlm, vlm.project(vlm.encode_image(torch.randn(1, 3, 64, 64))))
     layers, hidden, both, float32 = 6, 384, 2, 4

@@ -14,12 +14,13 @@ from vlmprof.errors import UserError
 from vlmprof.vlm.image_file import read_rgb, read_rgb_file
 from vlmprof.vlm.preprocess import Preprocess
 
+Color = float | tuple[int, ...]
 RED, BLUE, WHITE, BLACK = (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
 
-def halves(left: object, right: object, mode: str = "RGB", size: tuple[int, int] = (8, 4)) -> Image.Image:
-    picture = Image.new(mode, size, left)  # type: ignore[arg-type]
-    picture.paste(right, (size[0] // 2, 0, *size))  # type: ignore[arg-type]
+def halves(left: Color, right: Color, mode: str = "RGB", size: tuple[int, int] = (8, 4)) -> Image.Image:
+    picture = Image.new(mode, size, left)
+    picture.paste(right, (size[0] // 2, 0, *size))
     return picture
 
 
@@ -29,11 +30,14 @@ def written(picture: Image.Image, format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def corners(data: bytes) -> tuple[object, object]:
+def corners(data: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The colors at the top left and at the bottom right."""
     picture = read_rgb(data, "picture")
     assert picture.mode == "RGB"
-    return picture.getpixel((0, 0)), picture.getpixel((picture.width - 1, picture.height - 1))
+    first, last = picture.getpixel((0, 0)), picture.getpixel((picture.width - 1, picture.height - 1))
+    assert isinstance(first, tuple)
+    assert isinstance(last, tuple)
+    return first, last
 
 
 UPRIGHT: dict[int, Callable[[Image.Image], Image.Image]] = {
@@ -125,8 +129,8 @@ def test_a_jpeg_in_cmyk() -> None:
     left, right = corners(
         written(halves((0, 255, 255, 0), (255, 255, 0, 0), "CMYK", (32, 32)), "JPEG", quality=98)
     )
-    assert np.abs(np.subtract(left, RED)).max() <= 3  # type: ignore[call-overload]
-    assert np.abs(np.subtract(right, BLUE)).max() <= 3  # type: ignore[call-overload]
+    assert np.abs(np.subtract(left, RED)).max() <= 3
+    assert np.abs(np.subtract(right, BLUE)).max() <= 3
 
 
 def test_the_lab_color_space() -> None:
@@ -135,8 +139,8 @@ def test_the_lab_color_space() -> None:
     picture = ImageCms.profileToProfile(halves(teal, brown), srgb, lab, outputMode="LAB")
     assert picture is not None
     left, right = corners(written(picture, "TIFF"))
-    assert np.abs(np.subtract(left, teal)).max() <= 3  # type: ignore[call-overload]
-    assert np.abs(np.subtract(right, brown)).max() <= 3  # type: ignore[call-overload]
+    assert np.abs(np.subtract(left, teal)).max() <= 3
+    assert np.abs(np.subtract(right, brown)).max() <= 3
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n cut off"])

@@ -1,6 +1,8 @@
 """Language models: exact architectures, and weights that exist once, where they were asked for."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +16,11 @@ from vlmprof.vlm.llm_catalog import facts, names
 class LargestFloat32(TorchDispatchMode):
     """Watches every tensor that comes into being."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.elements = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in torch.utils._pytree.tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32:
@@ -27,21 +29,21 @@ class LargestFloat32(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", names())
-def test_parameters_are_the_published_ones(name):
+def test_parameters_are_the_published_ones(name: str) -> None:
     model = create_llm(name, device="meta", dtype=torch.bfloat16)
     known = facts(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == known.parameters
     assert model.get_input_embeddings().weight.shape == (known.vocab_size, known.hidden_size)
 
 
-def test_no_float32_copy_is_ever_made():
+def test_no_float32_copy_is_ever_made() -> None:
     with LargestFloat32() as watch:
         model = create_llm("llama-23m", dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert watch.elements < min(p.numel() for p in model.parameters() if p.ndim == 2)
 
 
-def test_small_model_is_sane_and_tied():
+def test_small_model_is_sane_and_tied() -> None:
     model = create_llm("llama-23m", dtype=torch.bfloat16)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     with torch.inference_mode():
@@ -50,7 +52,7 @@ def test_small_model_is_sane_and_tied():
     assert logits.isfinite().all()
 
 
-def test_seed_decides_the_weights():
+def test_seed_decides_the_weights() -> None:
     first, again, other = (create_llm("llama-23m", seed=seed).model.norm for seed in (0, 0, 1))
     assert torch.equal(first.weight, again.weight)
     one, two, three = (
@@ -61,7 +63,7 @@ def test_seed_decides_the_weights():
     assert other.weight.shape == first.weight.shape
 
 
-def test_any_causal_lm_from_a_config_file(tmp_path):
+def test_any_causal_lm_from_a_config_file(tmp_path: Path) -> None:
     config = {
         "model_type": "qwen2",
         "hidden_size": 64,
@@ -92,7 +94,7 @@ def test_any_causal_lm_from_a_config_file(tmp_path):
         ),
     ],
 )
-def test_a_bad_config_file_gets_one_line(tmp_path, content, said):
+def test_a_bad_config_file_gets_one_line(tmp_path: Path, content: str | None, said: str) -> None:
     path = tmp_path / "config.json"
     if content is not None:
         path.write_text(content)
@@ -102,6 +104,6 @@ def test_a_bad_config_file_gets_one_line(tmp_path, content, said):
     assert "\n" not in str(problem.value)
 
 
-def test_an_unknown_name_is_told_the_nearest():
+def test_an_unknown_name_is_told_the_nearest() -> None:
     with pytest.raises(UserError, match="vicuna-7b"):
         facts("vicuna7b")

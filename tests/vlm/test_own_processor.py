@@ -12,8 +12,8 @@ import sys
 import pytest
 import torch
 from PIL import Image
-from tiny_vlms import tiny_config
 
+from tests.helpers.tiny_vlms import tiny_config
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
 from vlmprof.vlm.hf_vlm.model import create_hf_vlm

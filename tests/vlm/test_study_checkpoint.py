@@ -1,6 +1,7 @@
 """The study's own checkpoints: connector and LLM in one file."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,14 +22,14 @@ CONFIG = {
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path: Path) -> str:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(CONFIG))
     return str(path)
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp2", "mlp3"])
-def test_both_parts_are_loaded(config, name, tmp_path):
+def test_both_parts_are_loaded(config: str, name: str, tmp_path: Path) -> None:
     connector, llm = create_connector(name, 48, 64, seed=5), create_llm(config, seed=5)
     llm.resize_token_embeddings(128, mean_resizing=False)
     projector = connector.state_dict()
@@ -48,7 +49,7 @@ def test_both_parts_are_loaded(config, name, tmp_path):
     torch.testing.assert_close(answer, expected)
 
 
-def test_another_connector_or_file_is_refused(config, tmp_path):
+def test_another_connector_or_file_is_refused(config: str, tmp_path: Path) -> None:
     path = str(tmp_path / "latest-checkpoint.pt")
     connector, llm = create_connector("mlp2", 48, 64), create_llm(config)
     torch.save({"model": {"projector": {"projector.weight": torch.ones(64, 48)}, "llm_backbone": {}}}, path)

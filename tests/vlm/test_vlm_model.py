@@ -23,14 +23,14 @@ def small_vlm(backbone: str, height: int, width: int, **rest: Any) -> VLM:
 
 
 @pytest.mark.parametrize("name", connector_names())
-def test_connectors(name):
+def test_connectors(name: str) -> None:
     connector = create_connector(name, 48, 64, dtype=torch.bfloat16)
     assert sum(p.numel() for p in connector.parameters()) == connector_facts(name).parameters(48, 64)
     assert connector(torch.randn(2, 9, 48).bfloat16()).shape == (2, 9, 64)
 
 
 @pytest.mark.parametrize(("logits", "positions"), [("all", 6 + 5), ("last", 1)])
-def test_stages(logits, positions):
+def test_stages(logits: str, positions: int) -> None:
     vlm = small_vlm("vmamba-t", 32, 48, prompt_tokens=5, logits=logits)
     tokens = vlm.encode_image(torch.randn(2, 3, 32, 48))
     embeddings = vlm.project(tokens)
@@ -44,7 +44,7 @@ def test_stages(logits, positions):
     assert set(vlm.backends.values()) == {"torch"}
 
 
-def test_last_logits_are_the_last_of_all():
+def test_last_logits_are_the_last_of_all() -> None:
     every, last = (small_vlm("vit-t", 32, 32, prompt_tokens=3, logits=logits) for logits in ("all", "last"))
     tokens = torch.randn(1, 4, 192)
     torch.testing.assert_close(
@@ -52,12 +52,12 @@ def test_last_logits_are_the_last_of_all():
     )
 
 
-def test_without_a_prompt_there_are_only_visual_tokens():
+def test_without_a_prompt_there_are_only_visual_tokens() -> None:
     vlm = small_vlm("vit-t", 32, 48)
     assert vlm.prefill(vlm.project(vlm.encode_image(torch.randn(1, 3, 32, 48)))).shape == (1, 6, 32000)
 
 
-def test_weight_bytes_are_told_by_stage():
+def test_weight_bytes_are_told_by_stage() -> None:
     vlm = small_vlm("vit-t", 32, 32, connector="mlp2", dtype="bfloat16")
     weights = vlm.weight_bytes()
     assert weights["connector"] == 2 * connector_facts("mlp2").parameters(192, 384)
@@ -65,7 +65,7 @@ def test_weight_bytes_are_told_by_stage():
     assert weights["prefill"] == pytest.approx(2 * 22_909_824, abs=1000)
 
 
-def test_unknown_logits_are_refused():
+def test_unknown_logits_are_refused() -> None:
     with pytest.raises(UserError, match="last"):
         small_vlm("vit-t", 32, 32, logits="lost")
 
@@ -92,14 +92,14 @@ except (RuntimeError, MemoryError) as problem:
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits a process's data")
 @pytest.mark.parametrize(("side", "ends"), [(256, "fits"), (2048, "out of memory")])
-def test_the_small_vlm_fits_512_mib_at_256_and_not_at_2048(side, ends):
+def test_the_small_vlm_fits_512_mib_at_256_and_not_at_2048(side: int, ends: str) -> None:
     assert resource.RLIMIT_DATA
     done = subprocess.run([sys.executable, "-c", LIMITED, str(side)], capture_output=True, text=True)
     assert done.stdout.strip() == ends, done.stderr
 
 
 @pytest.mark.slow
-def test_preloading_touches_no_gpu():
+def test_preloading_touches_no_gpu() -> None:
     code = (
         "import importlib, vlmprof.vlm as v; [importlib.import_module(m) for m in v.PRELOAD]; "
         "import torch; assert not torch.cuda.is_initialized()"
@@ -109,7 +109,7 @@ def test_preloading_touches_no_gpu():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["vit-t", "vitdet-b", "vmamba-t", "vmamba-t-v0", "mambavision-t"])
-def test_autocast_computes_in_16_bits_what_float32_does(backbone):
+def test_autocast_computes_in_16_bits_what_float32_does(backbone: str) -> None:
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     exact = small_vlm(backbone, 64, 64, stages=("vision", "connector"))
     narrow = small_vlm(backbone, 64, 64, dtype="bfloat16", autocast=True, stages=("vision", "connector"))

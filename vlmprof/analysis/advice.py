@@ -1,4 +1,4 @@
-"""Which backbone at which resolution: cells within limits, the Pareto front, scores and costs."""
+"""Choice of backbone and resolution: cells within limits, the Pareto front, scores and costs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pandas as pd
 
 from vlmprof.analysis.frames import numbers
 from vlmprof.analysis.reference import study_scores
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, first_line, unknown
 from vlmprof.records import Status
 from vlmprof.units import show_bytes, show_seconds
 
 STUDY = "kuo2026"
-"""The name under which the study's released scores are shipped."""
+"""The name of the study whose released scores are shipped."""
 
 _NO_SCORES = frozenset({"visual_tokens", "parameters_million"})
 _WORKED_OUT = ("pixels", "memory_bytes", "cost_per_thousand_images", "fits", "on_front")
@@ -26,7 +26,7 @@ _GPU_MEMORY = ("nvml_process_bytes", "peak_reserved_bytes", "peak_allocated_byte
 
 @dataclass(frozen=True)
 class Limits:
-    """What a deployment allows; None is no limit."""
+    """The limits of a deployment. None means no limit."""
 
     memory_bytes: int | None = None
     ttft_s: float | None = None
@@ -34,39 +34,39 @@ class Limits:
 
 @dataclass(frozen=True)
 class Advice:
-    """The cells that were measured, what each costs, and which are worth choosing."""
+    """The measured cells, their costs, and which of them are worth choosing."""
 
     candidates: pd.DataFrame
     """The `ok` rows with `pixels`, `ttft_s`, `memory_bytes` and, where known, `energy_per_image_j`,
-    `cost_per_thousand_images` and the score columns; `fits` and `on_front` say which are within the
-    limits and which of those no other beats in every respect."""
+    `cost_per_thousand_images` and the score columns. `fits` marks the cells within the limits, and
+    `on_front` those on the Pareto front among them."""
     quality: str
-    """The column that is to be large: a score, or `pixels`."""
+    """The column to maximize: a score, or `pixels`."""
     costs: Sequence[str]
-    """The columns that are to be small."""
+    """The columns to minimize."""
     scores: Sequence[str]
     correlation: pd.DataFrame | None
-    """Spearman's rank correlation of scores and costs over the scored cells; None for fewer than three."""
+    """Spearman's rank correlation of scores and costs over the scored cells; None for fewer than 3 cells."""
 
     @property
     def cells(self) -> pd.DataFrame:
-        """The candidates as a run's rows, without what was worked out for them."""
+        """The candidates as rows of a run, without the derived columns."""
         return self.candidates.drop(columns=[*_WORKED_OUT, *self.scores], errors="ignore")
 
     @property
     def chosen(self) -> pd.DataFrame:
-        """The front, best quality first, cheaper first among equals."""
+        """The Pareto front, best quality first, and the fastest first for equal quality."""
         front = self.candidates[self.candidates["on_front"]]
         return front.sort_values([self.quality, "ttft_s"], ascending=[False, True])
 
     @property
     def nearest_miss(self) -> str:
-        """What to say when no cell is within the limits: the least that any cell needs."""
+        """The message for when no cell is within the limits: the lowest requirements of any cell."""
         least_memory = show_bytes(float(self.candidates["memory_bytes"].min()))
         least_ttft = show_seconds(float(self.candidates["ttft_s"].min()))
         return (
-            f"no measured cell is within the limits; the least memory any needs is {least_memory}, "
-            f"the shortest time to first token {least_ttft}"
+            f"no measured cell is within the limits; the lowest memory of any cell is {least_memory}, "
+            f"the shortest time to first token is {least_ttft}"
         )
 
 
@@ -82,13 +82,13 @@ def advise(
 
     Args:
         frame: the rows of a run.
-        limits: memory, and time to first token.
-        scores: quality of (backbone, resolution) pairs, as `load_scores` gives them; cells without a
-            score are left out. Without it a larger image counts as better.
-        score: the score that the front is made for; the overall one, or the last, by default.
-        price_per_hour: of the device, in any currency, for the cost per thousand images.
+        limits: limits on memory and time to first token.
+        scores: quality of (backbone, resolution) pairs, from `load_scores`; cells without a score are left
+            out. Without scores, a larger image counts as better.
+        score: the score to maximize; by default the overall one, or else the last.
+        price_per_hour: price of the device in any currency, for the cost per thousand images.
 
-    Raises `UserError` when no cell is `ok`, no measured cell has a score, or there is no such score.
+    Raises `UserError` if no cell is `ok`, no measured cell has a score, or `score` is unknown.
     """
     candidates = _candidates(frame, price_per_hour)
     names: list[str] = []
@@ -107,7 +107,7 @@ def advise(
         fits &= (candidates["memory_bytes"] <= limits.memory_bytes).to_numpy()
     if limits.ttft_s is not None:
         fits &= (candidates["ttft_s"] <= limits.ttft_s).to_numpy()
-    # a cost that only some cells know cannot choose between them; cells that share an LLM know no energy
+    # a cost that is missing for some cells cannot rank them; cells that share an LLM have no energy
     judged = [c for c in costs if c != "cost_per_thousand_images" and candidates[c].notna().all()]
     on_front = np.zeros(len(candidates), dtype=bool)
     table = np.column_stack([-numbers(candidates, quality), *(numbers(candidates, c) for c in judged)])
@@ -120,9 +120,9 @@ def advise(
 
 
 def pareto_front(costs: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which points, shape (points, costs), no other point beats: nowhere dearer and somewhere cheaper.
+    """Return a mask of the points, shape (points, costs), that no other point dominates.
 
-    A cost that was not measured (NaN) counts as the dearest.
+    A point dominates another if no cost is higher and at least one is lower. NaN counts as the highest cost.
     """
     known = np.where(np.isnan(costs), np.inf, costs)
     on_front = np.ones(len(known), dtype=bool)
@@ -133,26 +133,26 @@ def pareto_front(costs: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 
 def load_scores(source: str | Path) -> pd.DataFrame:
-    """Scores by `backbone` and `resolution` from a CSV file, or the study's by the name `kuo2026`.
+    """Load scores by `backbone` and `resolution` from a CSV file, or the study's by the name `kuo2026`.
 
-    Raises `UserError` for a file that cannot be read or lacks those columns or any score.
+    Raises `UserError` if the file cannot be read or lacks those columns or a score.
     """
     if str(source) == STUDY:
         return study_scores()
     try:
         table = pd.read_csv(source, dtype={"resolution": str})
     except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or str(problem).split("\n")[0]
-        raise UserError(f"scores {source} cannot be read: {reason}; give a CSV file or {STUDY}") from None
+        reason = getattr(problem, "strerror", None) or first_line(str(problem))
+        raise UserError(f"scores {source} cannot be read: {reason}; pass a CSV file or {STUDY}") from None
     missing = {"backbone", "resolution"} - set(table.columns)
     if missing or not score_columns(table):
-        lacks = ", ".join(sorted(missing)) or "column of numbers"
-        raise UserError(f"scores {source} has no {lacks}; write backbone,resolution,accuracy as its head")
+        lacks = ", ".join(sorted(missing)) or "numeric column"
+        raise UserError(f"scores {source} has no {lacks}; write a header like backbone,resolution,accuracy")
     return table
 
 
 def score_columns(scores: pd.DataFrame) -> list[str]:
-    """The columns of a score table that hold scores: numbers other than sizes and counts."""
+    """Return the columns of a table that are scores: all numeric columns except sizes and counts."""
     numeric = scores.select_dtypes("number").columns
     return [str(column) for column in numeric if column not in _NO_SCORES | {"resolution"}]
 
@@ -168,7 +168,7 @@ def _pick_score(names: Sequence[str], wanted: str | None) -> str:
 def _candidates(frame: pd.DataFrame, price_per_hour: float | None) -> pd.DataFrame:
     rows = frame[frame["status"] == Status.OK].reset_index(drop=True)
     if rows.empty:
-        raise UserError("no cell of this run is ok, so there is nothing to recommend")
+        raise UserError("nothing to recommend: no cell of this run has status ok")
     batch = np.nan_to_num(numbers(rows, "batch_size"), nan=1.0)
     added: dict[str, npt.NDArray[np.float64]] = {
         "pixels": numbers(rows, "height_px") * numbers(rows, "width_px"),
@@ -182,14 +182,14 @@ def _candidates(frame: pd.DataFrame, price_per_hour: float | None) -> pd.DataFra
 
 
 def time_to_first_token(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Seconds from image and prompt to the first token: `ttft_s`, or end-to-end where nothing was decoded."""
+    """Return each row's time to first token in seconds: `ttft_s`, or end-to-end latency without decoding."""
     ttft = numbers(rows, "ttft_s")
     nothing_decoded = np.isnan(numbers(rows, "host_decode_s"))
     return np.where(np.isnan(ttft) & nothing_decoded, numbers(rows, "end_to_end_s"), ttft)
 
 
 def memory_needed(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Bytes that the device must have: the largest of the GPU's figures, on a CPU the peak resident size."""
+    """Return each row's memory in bytes: the largest of the GPU's figures, or peak resident size on a CPU."""
     gpu = np.column_stack([numbers(rows, column) for column in _GPU_MEMORY])
     largest = np.where(np.isnan(gpu), -np.inf, gpu).max(axis=1)
     return np.where(np.isfinite(largest), largest, numbers(rows, "peak_rss_bytes"))
@@ -204,7 +204,7 @@ def _with_scores(candidates: pd.DataFrame, scores: pd.DataFrame, names: Sequence
     )
     if joined.empty:
         scored = _pairs(keyed)
-        raise UserError(f"no measured cell has a score; scored are {scored}")
+        raise UserError(f"no measured cell has a score; there are scores for {scored}")
     return joined
 
 

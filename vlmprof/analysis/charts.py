@@ -1,4 +1,4 @@
-"""What a report draws in addition to the scaling figure: stacked stages, launch-bound shares, fits."""
+"""The data of a report's other figures: stacked stages, launch-bound shares, fits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 LaunchMeasure = Literal["GPU waiting for launches", "host over GPU latency"]
 
 _CURVE_POINTS = 16
-"""Points of a fitted curve that are evenly spaced, and as many in the logarithm: smooth on either axis."""
+"""Points of a fitted curve with linear spacing, and as many with logarithmic: smooth on both axes."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,22 @@ class StackedLine:
     line: Line
     latency_s: Floats
     launch_bound: Floats
-    """The launch-bound share of each stage, 1.0 being all of it."""
+    """The launch-bound share of each stage, from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class StageStacks:
-    """Stage latencies by resolution, by the GPU's clock where there is one."""
+    """Stage latencies by resolution, from the GPU's clock if there is one."""
 
     clock: Literal["host", "gpu"]
     stages: Sequence[str]
     launch_measure: LaunchMeasure
-    """What `launch_bound` is: the first where a profiled pass saw when the GPU was busy."""
+    """The meaning of `launch_bound`: the first choice if a profiler pass recorded GPU busy times."""
     lines: Sequence[StackedLine]
 
 
 def stage_stacks(frame: pd.DataFrame, lines: Sequence[Line]) -> StageStacks:
-    """Stage latencies and launch-bound shares of each line of a frame."""
+    """Return stage latencies and launch-bound shares for each line of a frame."""
     clock: Literal["host", "gpu"] = (
         "gpu" if any(any_measured(frame, f"gpu_{stage}_s") for stage in STAGES) else "host"
     )
@@ -70,18 +70,18 @@ def _per_stage(values: Sequence[Floats], line: Line) -> Floats:
 
 
 def host_over_gpu(frame: pd.DataFrame, stage: str) -> Floats:
-    """Host over GPU latency of a stage, per row."""
+    """Return a stage's host latency divided by its GPU latency, per row."""
     return numbers(frame, f"host_{stage}_s") / numbers(frame, f"gpu_{stage}_s")
 
 
 def gpu_waiting(frame: pd.DataFrame, stage: str) -> Floats:
-    """The share of a stage's GPU latency in which no kernel ran, per row."""
+    """Return the share of a stage's GPU latency without a running kernel, per row."""
     return np.maximum(1 - numbers(frame, f"gpu_busy_{stage}_s") / numbers(frame, f"gpu_{stage}_s"), 0.0)
 
 
 @dataclass(frozen=True)
 class FittedCurve:
-    """A fitted curve with the ends of its 95 % interval, arrays of shape (points,), in the panel's unit."""
+    """A fitted curve with its 95 % interval: arrays of shape (points,) in the panel's unit."""
 
     tokens: Floats
     values: Floats
@@ -91,7 +91,7 @@ class FittedCurve:
 
 @dataclass(frozen=True)
 class FittedLine:
-    """The measured cells of one line over their visual tokens, shape (cells,), and the fit to them."""
+    """The measured cells of one line against visual tokens, shape (cells,), with their fit."""
 
     line: Line
     fit: Fit
@@ -101,7 +101,7 @@ class FittedLine:
 
     @cached_property
     def curve(self) -> FittedCurve:
-        """The fit over the range of token counts that was fitted."""
+        """The fitted curve over the measured range of token counts."""
         ends = self.fit.tokens_low, self.fit.tokens_high
         spaced = [space(*ends, _CURVE_POINTS) for space in (np.geomspace, np.linspace)]
         tokens = np.unique(np.concatenate(spaced))
@@ -112,16 +112,16 @@ class FittedLine:
 
 @dataclass(frozen=True)
 class FittedPanel:
-    """One column of a run over visual tokens."""
+    """One column of a run against visual tokens."""
 
     column: str
     unit: Unit
     lines: Sequence[FittedLine | None]
-    """For each line of the figure, None where it has too few points for a fit."""
+    """One entry for each line of the figure; None if a line has too few points for a fit."""
 
 
 def fitted_panels(lines: Sequence[Line], columns: Iterable[str]) -> list[FittedPanel]:
-    """A panel for each of the columns (latencies in seconds, memory in bytes), every line fitted once."""
+    """Fit every line in each of the columns (latencies in seconds, memory in bytes); one panel per column."""
     return [
         FittedPanel(column, unit_of(column), [_fitted(line, column) for line in lines]) for column in columns
     ]
@@ -139,7 +139,7 @@ def _fitted(line: Line, column: str) -> FittedLine | None:
 
 @dataclass(frozen=True)
 class Charts:
-    """Everything that a report draws."""
+    """The data of all figures of a report."""
 
     scaling: FigureData
     stacks: StageStacks

@@ -1,21 +1,20 @@
-"""Comparing two runs cell by cell: ratios with intervals, verdicts by a stated test, and a guard.
+"""Comparison of two runs cell by cell: ratios with intervals, verdicts from a documented test, and a guard.
 
 The test. For a cell and a latency, r = mean of B / mean of A. The 95 % interval of r is Welch's t on
 log r (delta method; effective sample counts as in `intervals`). With a margin m (2 % by default):
 
-    same     the 90 % interval lies within 1 / (1 + m) … 1 + m: two one-sided tests of size 5 %
-             (Schuirmann 1987) both say that a difference as large as the margin is refuted
-    faster   else, the 95 % interval lies below 1
-    slower   else, the 95 % interval lies above 1
-    unclear  else, or where samples are missing on both sides
+    same     the 90 % interval is within 1 / (1 + m) … 1 + m: two one-sided tests of size 5 %
+             (Schuirmann 1987) reject a difference as large as the margin
+    faster   otherwise, the 95 % interval is below 1
+    slower   otherwise, the 95 % interval is above 1
+    unclear  otherwise, or if both runs lack samples
 
-Only the spread within a run is in the samples. Two runs of the same code also differ by what holds
-still within one run (clocks, placement in memory, other load): compare a run with its own repetition to see
-how much.
+The samples show only the spread within a run. Two runs of the same code also differ in what is constant
+within a run (clocks, memory placement, other load); compare a run with a repetition of it to see by how much.
 
-The guard. `regressions` lists what is slower than allowed: one-sided Welch tests of r ≤ 1 + allowed,
-corrected over all tested cells by Holm (1979), so that a harmless change is held back in at most 5 %
-of comparisons however many cells there are; and every cell that ran in A and does not run in B.
+The guard. `regressions` lists the cells that are slower than allowed, by one-sided Welch tests of
+r ≤ 1 + allowed with Holm's correction (1979) over all tested cells: a harmless change is rejected in at most
+5 % of comparisons, however many cells there are. `lost` lists the cells that ran in A but not in B.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ LATENCIES = (*(f"{clock}_{stage}_s" for stage in STAGES for clock in ("host", "g
 MEMORIES = ("peak_allocated_bytes", "peak_rss_bytes")
 MARGIN = 0.02
 LEVEL_AXES = ("level", "levels")
-"""Axes that mean something only to a backbone with feature levels."""
+"""Axes that apply only to backbones with feature levels."""
 _SIZE = 0.05
 
 
 class Verdict(StrEnum):
-    """What the test says of B compared with A."""
+    """The result of the test of B against A."""
 
     FASTER = "faster"
     SLOWER = "slower"
@@ -55,17 +54,17 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class CellRatio:
-    """One figure of one cell in both runs. `ratio` is B / A; below one, B is faster (or smaller)."""
+    """One figure of one cell in both runs. `ratio` is B / A; below 1, B is faster (or smaller)."""
 
     cell: Mapping[str, str]
-    """The axes that name the cell."""
+    """The axes that identify the cell."""
     column: str
     a: float
     b: float
     ratio: Interval | None
-    """None where neither run has samples of it."""
+    """None if neither run has samples of it."""
     verdict: Verdict | None
-    """None for memory, which is counted and not sampled."""
+    """None for memory, which is not sampled."""
     log_error: float = 0.0
     """Standard error of log(B / A)."""
     degrees_of_freedom: float = math.inf
@@ -76,7 +75,7 @@ class CellRatio:
         return self.b / self.a
 
     def probability_if_at_most(self, allowed: float) -> float:
-        """One-sided p value of B / A ≤ `allowed`; one without samples."""
+        """Return the one-sided p value of B / A ≤ `allowed`; 1 without samples."""
         excess = math.log(self.value / allowed)
         if self.ratio is None:
             return 1.0
@@ -87,18 +86,18 @@ class CellRatio:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs side by side."""
+    """The comparison of two runs."""
 
     ratios: Sequence[CellRatio]
     lost: Sequence[Mapping[str, str]]
-    """Cells that are `ok` in A and ran out of memory, failed or timed out in B."""
+    """Cells that are `ok` in A but ran out of memory, failed or timed out in B."""
     gained: Sequence[Mapping[str, str]]
-    """Cells that did not run in A and are `ok` in B."""
+    """Cells that are `ok` in B but did not run in A."""
     only_a: int
     only_b: int
     margin: float = MARGIN
     no_verdict: str | None = None
-    """Why the ratios say nothing of what was measured, where they do not."""
+    """The reason why the ratios have no verdicts; None if they do."""
 
 
 def compare(
@@ -110,19 +109,19 @@ def compare(
     margin: float = MARGIN,
     ignore: Sequence[str] = (),
 ) -> Comparison:
-    """Compare the cells that both frames hold, matched by the axes that both have, except those to ignore.
+    """Compare the cells that two frames have in common, matched by their common axes except `ignore`.
 
     Args:
-        a: the rows of the run to compare with.
-        b: the rows of the run that is judged.
-        samples_a: raw values of `a` by cell id and column, in seconds; without any there is no verdict.
-        samples_b: those of `b`.
-        margin: differences below this share count as the same.
+        a: the rows of the baseline run.
+        b: the rows of the run to judge.
+        samples_a: raw values of `a` by cell id and column, in seconds; without samples there is no verdict.
+        samples_b: raw values of `b`.
+        margin: relative differences below this count as the same.
         ignore: axes that may differ.
 
-    An axis that means nothing to a backbone, such as `levels` to one without levels, is not matched on.
-    Raises `UserError` when no cell is in both, when the shared axes do not tell cells apart, or for an axis
-    to ignore that neither frame has.
+    Axes that do not apply to a backbone, such as `levels` for one without levels, are not matched.
+    Raises `UserError` if no cell is in both frames, if the common axes do not identify a cell, or if an axis
+    to ignore is in neither frame.
 
     >>> import vlmprof
     >>> from vlmprof.analysis.compare import compare
@@ -140,7 +139,7 @@ def compare(
     rows_a, rows_b = _by_axes(a, axes, "the first run"), _by_axes(b, axes, "the second run")
     shared = [key for key in rows_a if key in rows_b]
     if not shared:
-        raise UserError(f"the two runs share no cell: {_why_none_is_shared(a, b, axes)}")
+        raise UserError(f"the two runs have no cell in common: {_why_none_is_shared(a, b, axes)}")
     values_a, values_b = _values(a), _values(b)
     ratios, lost, gained = [], [], []
     for key in shared:
@@ -168,7 +167,7 @@ def compare(
 
 
 def without_verdict(comparison: Comparison, why: str) -> Comparison:
-    """The same ratios without a verdict on any, for the reason `why`: two kinds of device, for instance."""
+    """Remove the verdicts from a comparison and record the reason `why`, such as two kinds of device."""
     ratios = [replace(ratio, verdict=None) for ratio in comparison.ratios]
     return replace(comparison, ratios=ratios, no_verdict=why)
 
@@ -176,7 +175,7 @@ def without_verdict(comparison: Comparison, why: str) -> Comparison:
 def regressions(
     comparison: Comparison, allowed: float, columns: Sequence[str] = ("end_to_end_s",)
 ) -> list[CellRatio]:
-    """The ratios in these columns that are beyond doubt above 1 + `allowed`, after Holm's correction."""
+    """Return the ratios in these columns significantly above 1 + `allowed`, after Holm's correction."""
     tested = [ratio for ratio in comparison.ratios if ratio.column in columns and ratio.ratio is not None]
     ordered = sorted(tested, key=lambda ratio: ratio.probability_if_at_most(1 + allowed))
     found = []
@@ -188,7 +187,7 @@ def regressions(
 
 
 def select(comparison: Comparison, columns: Sequence[str] | None) -> Comparison:
-    """The comparison of some columns only; of all for None. Raises `UserError` for one that is not there."""
+    """Restrict a comparison to some columns; None keeps all. Raises `UserError` for an unknown column."""
     if columns is None:
         return comparison
     present = {ratio.column for ratio in comparison.ratios}
@@ -199,14 +198,14 @@ def select(comparison: Comparison, columns: Sequence[str] | None) -> Comparison:
 
 
 def guard(comparison: Comparison, allowed: float, columns: Sequence[str]) -> list[CellRatio]:
-    """`regressions`, for a guard: raises `UserError` when there was nothing that could have been tested."""
+    """Return `regressions`, but raise `UserError` if no cell could be tested."""
     if not any(ratio.column in columns and ratio.ratio is not None for ratio in comparison.ratios):
-        raise UserError(f"nothing to guard: no shared cell has samples of {', '.join(columns)} in either run")
+        raise UserError(f"nothing to guard: no common cell has samples of {', '.join(columns)} in either run")
     return regressions(comparison, allowed, columns)
 
 
 def _keys(frame: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, ...]]:
-    """For each row, the values that it is matched by."""
+    """Return the values by which each row is matched."""
     flat = [not has_feature_levels(str(name)) for name in frame["backbone"]]
     columns = []
     for axis in axes:
@@ -218,7 +217,7 @@ def _keys(frame: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _why_none_is_shared(a: pd.DataFrame, b: pd.DataFrame, axes: Sequence[str]) -> str:
-    """The axes that keep all cells apart, with the values of both sides and the option that ignores them."""
+    """Describe the axes in which all cells differ, with both sides' values and the option to ignore them."""
 
     def values(frame: pd.DataFrame, axis: str) -> str:
         words = list(dict.fromkeys(frame[axis].map(str)))
@@ -236,7 +235,7 @@ def _why_none_is_shared(a: pd.DataFrame, b: pd.DataFrame, axes: Sequence[str]) -
     )
     ignorable = [axis for axis in blocking if axis not in ("backbone", "resolution")]
     hint = " ".join(f"--ignore {axis}" for axis in ignorable)
-    return f"{differences}{f'; {hint} compares them nevertheless' if hint else ''}"
+    return f"{differences}{f'; {hint} compares them anyway' if hint else ''}"
 
 
 def _by_axes(frame: pd.DataFrame, axes: Sequence[str], which: str) -> dict[tuple[str, ...], int]:

@@ -1,4 +1,4 @@
-"""Where one line becomes cheaper than another, with an interval.
+"""Crossovers: the image size at which one line becomes cheaper than another, with an interval.
 
                 d = log(A / B)
         A cheaper below        │      ╱ B cheaper above
@@ -7,16 +7,16 @@
                              ╱ │
                           ╱    crossover
 
-The logarithm of the ratio is interpolated linearly in log(pixels) between the resolutions that both
-lines measured. The interval holds every size at which a ratio of one cannot be refused: where |d| is
-within the reach of two errors,
+The logarithm of the ratio is interpolated linearly in log(pixels) between the resolutions measured for both
+lines. The interval contains every size at which a ratio of 1 cannot be rejected, because |d| does not exceed
+the sum of two errors:
 
-* sampling: the t interval of the interpolated d, from the samples of the four means (this is Fieller's
-  set, E. C. Fieller 1954);
+* sampling: the t interval of the interpolated d, from the samples of the four means (Fieller's set,
+  E. C. Fieller 1954);
 * interpolation: at most ½ |d″| (x − xᵢ)(xᵢ₊₁ − x), with |d″| the largest second divided difference of
-  the neighbouring points. Where there is no neighbour to tell the curvature, the whole gap counts.
+  the neighbouring points. Without a neighbour to estimate the curvature, the interval spans the whole gap.
 
-An interval that reaches the end of the measured sizes says so; beyond it nothing was measured.
+An interval that reaches the smallest or largest measured size is marked as open.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Crossover:
     low_pixels: float
     high_pixels: float
     open_below: bool
-    """The interval reaches the smallest size that both lines measured."""
+    """Whether the interval reaches the smallest size measured for both lines."""
     open_above: bool
 
 
@@ -61,12 +61,12 @@ class _LogRatio:
     d: Floats
     """log(A / B)."""
     variance: Floats
-    """Of d, from the samples; zero where there are none."""
+    """Variance of d, from the samples; 0 without samples."""
     freedom: Floats
 
 
 def find_crossovers(a: Line, b: Line, column: str, samples: Samples | None = None) -> list[Crossover]:
-    """Every crossover of two lines in one column, by size. Only resolutions that both measured count."""
+    """Find the crossovers of two lines in one column, by size, using the resolutions measured for both."""
     return _between(a, b, column, _log_ratio(_points(a, column, samples), _points(b, column, samples)))
 
 
@@ -95,7 +95,7 @@ def _between(a: Line, b: Line, column: str, ratio: _LogRatio) -> list[Crossover]
 
 
 def all_crossovers(lines: Sequence[Line], column: str, samples: Samples | None = None) -> list[Crossover]:
-    """The crossovers of every pair of lines that differ in their backbone and in nothing else."""
+    """Find the crossovers of every pair of lines that differ only in their backbone."""
     points = {line.key: _points(line, column, samples) for line in lines}
     return [
         crossover
@@ -120,7 +120,7 @@ def _log_ratio(ours: Mapping[float, _Point], theirs: Mapping[float, _Point]) -> 
 class _Point:
     value: float
     variance: float
-    """Of the logarithm of the value."""
+    """Variance of the logarithm of the value."""
     freedom: float
 
 
@@ -140,7 +140,7 @@ def _points(line: Line, column: str, samples: Samples | None) -> dict[float, _Po
 
 
 def _undecided(ratio: _LogRatio, at: float) -> tuple[float, float]:
-    """The connected set of x around a crossing in which d = 0 cannot be refused."""
+    """Return the ends of the connected set of x around a crossing in which d = 0 cannot be rejected."""
     gaps = zip(ratio.x[:-1], ratio.x[1:], strict=True)
     grid = np.unique(np.concatenate([[at], *(np.linspace(p, q, _STEPS + 1) for p, q in gaps)]))
     refused = np.flatnonzero(~_cannot_refuse(ratio, grid))
@@ -152,7 +152,7 @@ def _undecided(ratio: _LogRatio, at: float) -> tuple[float, float]:
 
 
 def _cannot_refuse(ratio: _LogRatio, x: Floats) -> npt.NDArray[np.bool_]:
-    """For each x, whether |d| is within the reach of sampling and interpolation errors."""
+    """Return for each x whether |d| is within the sampling and interpolation errors."""
     i = np.clip(np.searchsorted(ratio.x, x, side="right") - 1, 0, ratio.x.size - 2)
     gap = ratio.x[i + 1] - ratio.x[i]
     w = (x - ratio.x[i]) / gap
@@ -165,7 +165,7 @@ def _cannot_refuse(ratio: _LogRatio, x: Floats) -> npt.NDArray[np.bool_]:
 
 
 def _curvatures(ratio: _LogRatio) -> Floats:
-    """For each gap the largest |d″| that the points around it show; infinite where no third point is near."""
+    """Return for each gap the largest |d″| of the surrounding points; infinite without a third point."""
     slopes = np.diff(ratio.d) / np.diff(ratio.x)
     seconds = 2 * np.abs(np.diff(slopes)) / (ratio.x[2:] - ratio.x[:-2])
     padded = np.concatenate([[-np.inf], seconds, [-np.inf]])

@@ -17,11 +17,11 @@ Floats = npt.NDArray[np.float64]
 
 
 class Estimates:
-    """The estimates of a frame's columns, shared by every table and figure that is made of it.
+    """The estimates of a frame's columns, shared by all tables and figures of a run.
 
     Args:
         frame: the rows of a run.
-        samples: raw values by cell id and column name. Without them nothing has an interval.
+        samples: raw values by cell id and column name. Without them there are no intervals.
     """
 
     def __init__(self, frame: pd.DataFrame, samples: Samples | None = None) -> None:
@@ -31,22 +31,22 @@ class Estimates:
         self._medians: dict[str, Floats] = {}
 
     def mean_ends(self, column: str) -> Floats:
-        """Low and high end of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
+        """Return the ends of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
         if column not in self._ends:
             self._ends[column] = column_intervals(self.frame, column, self.samples)
         return self._ends[column]
 
     def medians(self, column: str) -> Floats:
-        """Each row's median with the ends of its 95 % interval, shape (rows, 3); NaN without samples."""
+        """Return each row's median and the ends of its 95 % interval, (rows, 3); NaN without samples."""
         if column not in self._medians:
             self._medians[column] = column_medians(self.frame, column, self.samples)
         return self._medians[column]
 
     def points(self, column: str, statistic: Statistic) -> Floats:
-        """What is drawn for each row, with low and high end of its 95 % interval, shape (rows, 3).
+        """Return the value to draw for each row and the ends of its 95 % interval, shape (rows, 3).
 
-        NaN where nothing was measured. A row without samples has its mean, whatever `statistic` is, and no
-        ends.
+        NaN where nothing was measured. Rows without samples have their mean, whatever `statistic` is, and NaN
+        for both ends.
         """
         means = numbers(self.frame, column)
         means[(self.frame["status"] != Status.OK).to_numpy()] = np.nan
@@ -61,7 +61,7 @@ class Estimates:
 
 
 def column_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) -> Floats:
-    """Low and high end of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
+    """Return the ends of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
     ends = interval_ends(_streams(frame, column, samples))
     for i, own in _summed(frame, column, samples):
         ends[i] = sum_ends(own)
@@ -69,7 +69,7 @@ def column_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) 
 
 
 def column_medians(frame: pd.DataFrame, column: str, samples: Samples | None) -> Floats:
-    """Each row's median with low and high end of its 95 % interval, shape (rows, 3); NaN without samples."""
+    """Return each row's median and the ends of its 95 % interval, shape (rows, 3); NaN without samples."""
     medians = medians_with_ends(_streams(frame, column, samples))
     for i, own in _summed(frame, column, samples):
         medians[i] = sum_of_medians(own)
@@ -84,7 +84,7 @@ def _streams(frame: pd.DataFrame, column: str, samples: Samples | None) -> list[
 def _summed(
     frame: pd.DataFrame, column: str, samples: Samples | None
 ) -> Iterator[tuple[int, Mapping[str, Sequence[float]]]]:
-    """Rows, with their samples, of which this column is a sum of two measurements."""
+    """Yield the position and samples of each row whose column is the sum of two measurements."""
     if samples and column == SUMMED:
         for i, cell in enumerate(frame["cell_id"].tolist()):
             if in_parts(own := samples.get(cell, {})):

@@ -1,6 +1,6 @@
-"""Reading a run's DataFrame: columns as numbers, axes, and the lines of a scaling figure.
+"""A run's DataFrame: columns as numbers, axes, and the lines of a scaling figure.
 
-A line is a set of cells that differ in resolution and in nothing else.
+A line is a set of cells that differ only in resolution.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vlmprof.errors import UserError
 from vlmprof.records import STAGES, Row, StageFigures, Status, stage_column
 
 Statistic = Literal["mean", "median"]
-"""What stands for a cell's samples in a figure. A row holds means; medians are taken from the samples."""
+"""The statistic of a cell's samples that figures show. Rows hold means; medians come from the samples."""
 
 Samples = Mapping[str, Mapping[str, Sequence[float]]]
 """Raw values by cell id and column name: `samples["a1b2"]["host_vision_s"]`."""
@@ -27,12 +27,12 @@ _ROW_FIELDS = frozenset(f.name for f in fields(Row)) - {"axes", "stages"}
 _STAGE_COLUMNS = frozenset(stage_column(f.name, stage) for f in fields(StageFigures) for stage in STAGES)
 
 _VLM_AXES = ("vlm", "llm", "connector")
-"""Axes of a VLM that was measured as published; its name is on the axis `backbone`."""
+"""Axes that describe a VLM from transformers, whose name is on the `backbone` axis."""
 
 
 @dataclass(frozen=True)
 class LineName:
-    """What distinguishes a line from the others of its figure. Its label and its style are made from this."""
+    """The properties that distinguish a line in its figure. They determine its label and style."""
 
     backbone: str
     setting: Mapping[str, str]
@@ -40,29 +40,29 @@ class LineName:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The same as one value, for a dict."""
+        """The same properties as one hashable value."""
         return (self.backbone, *self.setting.values())
 
 
 @dataclass(frozen=True)
 class FirstOom:
-    """The smallest image of a line for which memory ran out."""
+    """The smallest image of a line that ran out of memory."""
 
     pixels: float
     resolution: str
     """As written: `2048`, `1333x800`."""
     stage: str | None
-    """Where memory ran out, if the row says so."""
+    """The stage that ran out of memory, if known."""
 
 
 @dataclass(frozen=True)
 class Line(LineName):
-    """The cells of one model in one setting, by resolution."""
+    """The cells of one model in one configuration, by resolution."""
 
     rows: pd.DataFrame
     """The line's rows in order of pixel count, with a `pixels` column."""
     places: npt.NDArray[np.int_]
-    """Where each of the rows is in the frame that was split."""
+    """The position of each row in the frame that was split."""
 
     @cached_property
     def pixels(self) -> npt.NDArray[np.float64]:
@@ -71,7 +71,7 @@ class Line(LineName):
 
     @cached_property
     def resolutions(self) -> tuple[str, ...]:
-        """The resolution of each row for people: `512²`."""
+        """The formatted resolution of each row: `512²`."""
         return tuple(show_resolution(resolution) for resolution in self.rows["resolution"])
 
     @cached_property
@@ -81,12 +81,12 @@ class Line(LineName):
 
     @cached_property
     def tried(self) -> npt.NDArray[np.bool_]:
-        """Which rows were not skipped. Drawn lines join these: a failed cell leaves a gap."""
+        """Which rows were not skipped. Drawn lines connect these, so that a failed cell leaves a gap."""
         return np.array([status != Status.SKIPPED for status in self.rows["status"]], dtype=bool)
 
     @cached_property
     def first_oom(self) -> FirstOom | None:
-        """The smallest image for which memory ran out; None where it never did."""
+        """The smallest image that ran out of memory; None if none did."""
         out = self.rows[self.rows["status"] == Status.OOM]
         if out.empty:
             return None
@@ -97,18 +97,18 @@ class Line(LineName):
 
     @property
     def first_oom_pixels(self) -> float | None:
-        """`first_oom`, as pixels alone."""
+        """The number of pixels of `first_oom`."""
         return None if self.first_oom is None else self.first_oom.pixels
 
     def measured(self, column: str) -> npt.NDArray[np.float64]:
-        """The column of every row, NaN where the row is not `ok` or holds no number."""
+        """Return a column, shape (rows,), with NaN for rows that are not `ok` or have no value."""
         values = numbers(self.rows, column)
         values[~self.ok] = np.nan
         return values
 
 
 def numbers(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
-    """A column as float64, NaN for null. A column that the frame lacks is all NaN."""
+    """Return a column as float64, with NaN for null. A missing column is all NaN."""
     if column not in frame:
         return np.full(len(frame), np.nan)
     values = pd.to_numeric(frame[column], errors="coerce")
@@ -116,7 +116,7 @@ def numbers(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
 
 
 def why_nothing_measured(frame: pd.DataFrame) -> str | None:
-    """In words, how the cells of a run without a single measured one ended; None where one was measured."""
+    """Describe how the cells ended if none of them was measured; None if at least one was."""
     counts = frame["status"].value_counts()
     if counts.get(Status.OK, 0):
         return None
@@ -125,20 +125,20 @@ def why_nothing_measured(frame: pd.DataFrame) -> str | None:
 
 
 def any_measured(frame: pd.DataFrame, column: str) -> bool:
-    """Whether any `ok` row holds a number in this column."""
+    """Return whether any `ok` row has a value in this column."""
     return bool(np.isfinite(numbers(frame[frame["status"] == Status.OK], column)).any())
 
 
 def axis_columns(frame: pd.DataFrame) -> list[str]:
-    """The axes of a sweep: the columns that are neither a row's own field nor a stage's figure."""
+    """Return the axes of a sweep: the columns that are neither fields of a row nor figures of a stage."""
     own = _ROW_FIELDS | _STAGE_COLUMNS | {"pixels"}
     return [column for column in frame.columns if column not in own]
 
 
 def varying_axes(frame: pd.DataFrame) -> list[str]:
-    """The axes other than backbone and resolution that take more than one value in this frame.
+    """Return the axes other than backbone and resolution with more than one value in this frame.
 
-    Where every row is of a VLM as published, its parts are no axes: its name says it all.
+    If every row is of a VLM from transformers, its parts are left out, because its name implies them.
     """
     others = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
     if "vlm" in frame and frame["vlm"].notna().all():
@@ -148,18 +148,18 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
 
 
 def _word(value: object) -> str:
-    """An axis value as a word; a row from before the axis existed has none."""
+    """Format an axis value; empty for rows written before the axis existed."""
     return "none" if value is None or value != value else str(value)
 
 
 def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
-    """The lines of a frame, in the order in which they first appear, `most` of them at most.
+    """Split a frame into at most `most` lines, in the order of their first rows.
 
-    Raises `UserError` when the frame has no rows or lacks a column that every row has.
+    Raises `UserError` if the frame has no rows or lacks a required column.
     """
     missing = {"cell_id", "backbone", "resolution", "height_px", "width_px", "status"} - set(frame.columns)
     if missing:
-        raise UserError(f"these rows have no column {', '.join(sorted(missing))}; they are not a run's rows")
+        raise UserError(f"these are not rows of a run: there is no column {', '.join(sorted(missing))}")
     if frame.empty:
         raise UserError("the run has no rows yet; run the sweep first")
     axes = varying_axes(frame)
@@ -176,17 +176,17 @@ def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
 
 
 def count_lines(frame: pd.DataFrame) -> int:
-    """How many lines `split_lines` would find."""
+    """Return the number of lines that `split_lines` would find."""
     return int(_line_numbers(frame, varying_axes(frame)).max()) + 1 if len(frame) else 0
 
 
 def _line_numbers(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[int]:
-    """For each row the number of its line, counted from zero in the order in which lines first appear."""
+    """Return the line number of each row, counted from 0 in the order of first appearance."""
     keys = [frame[axis].map(_word) for axis in ("backbone", *axes)]
     return frame.groupby(keys, sort=False).ngroup()
 
 
 def show_resolution(resolution: object) -> str:
-    """A resolution for people: `512²`, `1333×800` (width by height, in pixels)."""
+    """Format a resolution: `512²`, `1333×800` (width by height, in pixels)."""
     width, _, height = str(resolution).partition("x")
     return f"{width}×{height}" if height and height != width else f"{width}²"

@@ -1,17 +1,16 @@
-"""Intervals of means and medians, from the raw samples of a cell.
+"""Confidence intervals of means and medians, from the raw samples of a cell.
 
-A median's is that of `measure.statistics`, by which the sampling rule stops.
+Intervals of medians come from `measure.statistics`, which the stopping rule uses too.
 
-Latency samples are few, skewed to the right and correlated in time, and each of these makes the
-textbook interval of a mean too narrow. Three corrections are made, in closed form, so that the same samples
-always give the same interval:
+Latency samples are few, skewed to the right and correlated in time, and each of these makes the textbook
+interval of a mean too narrow. Three closed-form corrections keep the result deterministic:
 
 * few: Student's t instead of the normal distribution;
 * skewed: Hall's transformation, which removes the skewness of the t statistic (P. Hall, "On the
   removal of skewness by transformation", J. R. Stat. Soc. B 54 (1992) 221–228, the cubic g);
 * correlated: n is replaced by the effective count of `measure.statistics`.
 
-What no interval of one run can hold is how much a second run of the same cell would differ.
+An interval from one run does not cover the variation between runs.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from vlmprof.measure.statistics import effective_counts, median_intervals
 Floats = npt.NDArray[np.float64]
 
 FEWEST = 3
-"""With fewer samples no interval is given: their spread says next to nothing."""
+"""Fewest samples for an interval: the spread of fewer says next to nothing."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the ends of its confidence interval, all in the unit of the samples."""
+    """An estimate with the ends of its confidence interval, in the unit of the samples."""
 
     value: float
     low: float
@@ -44,7 +43,7 @@ class Interval:
         return self.low <= value <= self.high
 
     def scaled(self, factor: float) -> Interval:
-        """The same interval in another unit, for a positive factor."""
+        """Scale the interval by a positive factor, to change its unit."""
         return Interval(self.value * factor, self.low * factor, self.high * factor, self.confidence)
 
 
@@ -56,51 +55,51 @@ class Mean:
     standard_error: float
     degrees_of_freedom: float
     skewness: float = 0.0
-    """Skewness of the mean itself: that of the samples over the root of their effective count."""
+    """Skewness of the mean: that of the samples divided by the square root of their effective count."""
 
 
 def describe_mean(samples: Sequence[float] | Floats) -> Mean | None:
-    """Mean, standard error and degrees of freedom of one cell's samples, in the order they were taken.
+    """Compute the mean, standard error and degrees of freedom of one cell's samples, in measured order.
 
-    None for fewer than `FEWEST` samples. Raises `ValueError` for a sample that is not finite.
+    Returns None for fewer than `FEWEST` samples. Raises `ValueError` if a sample is not finite.
     """
     values = np.asarray(samples, dtype=np.float64)
     return None if values.size < FEWEST else Mean(*_describe(values[None, :])[:, 0].tolist())
 
 
 def mean_ends(mean: Mean, confidence: float = 0.95) -> tuple[float, float]:
-    """Low and high end of the interval of a mean."""
+    """Return the low and high end of the interval of a mean."""
     described = np.array([[mean.value], [mean.standard_error], [mean.degrees_of_freedom], [mean.skewness]])
     low, high = _ends(described, confidence)[0].tolist()
     return low, high
 
 
 def mean_interval(samples: Sequence[float] | Floats, confidence: float = 0.95) -> Interval | None:
-    """The mean of one cell's samples and its interval, or None for fewer than `FEWEST` samples."""
+    """Return the mean of one cell's samples with its interval; None for fewer than `FEWEST` samples."""
     mean = describe_mean(samples)
     low, high = interval_ends([samples], confidence)[0].tolist()
     return None if mean is None else Interval(mean.value, low, high, confidence)
 
 
 def interval_ends(cells: Sequence[Sequence[float] | Floats], confidence: float = 0.95) -> Floats:
-    """Low and high end of the interval of each cell's mean, shape (cells, 2).
+    """Return the ends of the interval of each cell's mean, shape (cells, 2).
 
-    NaN for a cell with fewer than `FEWEST` samples. Raises `ValueError` for a sample that is not finite.
+    NaN for a cell with fewer than `FEWEST` samples. Raises `ValueError` if a sample is not finite.
     """
     ends = np.full((len(cells), 2), np.nan)
     for members, values in _by_count(cells):
         if values.shape[1] >= FEWEST:
             ends[members] = _ends(_describe(values), confidence)
-            # the mean of what cannot be negative is not negative either
+            # the mean of non-negative samples is not negative
             positive = np.array(members)[values.min(axis=1) >= 0]
             ends[positive, 0] = np.maximum(ends[positive, 0], 0.0)
     return ends
 
 
 def medians_with_ends(cells: Sequence[Sequence[float] | Floats]) -> Floats:
-    """Each cell's median and the ends of its 95 % interval, shape (cells, 3).
+    """Return each cell's median and the ends of its 95 % interval, shape (cells, 3).
 
-    The ends are NaN where the samples are too few for an interval, and all is where there are none.
+    The ends are NaN for too few samples; all values are NaN without samples.
     """
     found = np.full((len(cells), 3), np.nan)
     for members, values in _by_count(cells):
@@ -110,7 +109,7 @@ def medians_with_ends(cells: Sequence[Sequence[float] | Floats]) -> Floats:
 
 
 def _by_count(cells: Sequence[Sequence[float] | Floats]) -> Iterator[tuple[list[int], Floats]]:
-    """Cells with equally many samples: their places, and their samples of shape (cells, count)."""
+    """Group cells by sample count: yield their positions, and their samples of shape (cells, count)."""
     places: dict[int, list[int]] = {}
     for i, samples in enumerate(cells):
         places.setdefault(len(samples), []).append(i)
@@ -119,7 +118,7 @@ def _by_count(cells: Sequence[Sequence[float] | Floats]) -> Iterator[tuple[list[
 
 
 def _describe(values: Floats) -> Floats:
-    """The fields of `Mean`, shape (4, cells), of samples of shape (cells, count)."""
+    """Compute the fields of `Mean`, shape (4, cells), from samples of shape (cells, count)."""
     if not np.isfinite(values).all():
         raise ValueError("samples must be finite numbers")
     means = values.mean(axis=1)
@@ -132,7 +131,7 @@ def _describe(values: Floats) -> Floats:
 
 
 def _ends(described: Floats, confidence: float) -> Floats:
-    """Ends of the intervals, shape (cells, 2), from the fields of `Mean`, shape (4, cells)."""
+    """Compute the ends of the intervals, shape (cells, 2), from the fields of `Mean`, shape (4, cells)."""
     means, errors, freedom, skewness = described
     t = stdtrit(freedom, (1 + confidence) / 2)
     low = means - errors * _unskewed(t, skewness)
@@ -141,7 +140,7 @@ def _ends(described: Floats, confidence: float) -> Floats:
 
 
 def _unskewed(t: Floats, skewness: Floats) -> Floats:
-    """Hall's g⁻¹: the quantiles of t statistics whose means have these skewnesses."""
+    """Apply Hall's g⁻¹: the quantiles of t statistics whose means have these skewnesses."""
     even = np.abs(skewness) < 1e-6
     safe = np.where(even, 1.0, skewness)
     return np.where(even, t, 3 / safe * (np.cbrt(1 + safe * (t - safe / 6)) - 1))

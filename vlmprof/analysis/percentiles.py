@@ -1,4 +1,4 @@
-"""High percentiles of samples, where there are enough of them to say anything."""
+"""High percentiles, for sample counts that support them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ CONFIDENCE = 0.95
 
 
 def supported_percentile(samples: Sequence[float], percent: int) -> float | None:
-    """The `percent`-th percentile of `samples` (their order statistic of rank ⌈n·percent/100⌉), or None.
+    """Return the `percent`-th percentile of `samples` (the order statistic of rank ⌈n·percent/100⌉), or None.
 
-    It is given only where the samples hold an upper bound for it: the largest of n lies above it with
-    probability 1 - qⁿ, which has to be 95 % (David & Nagaraja, Order Statistics, 2003, section 7.1). So p90
-    takes 29 samples, p95 59 and p99 299.
+    The samples must contain an upper bound for it: the largest of n samples exceeds the q-quantile with
+    probability 1 - qⁿ, which must be at least 95 % (David & Nagaraja, Order Statistics, 2003, section 7.1).
+    p90 needs 29 samples, p95 needs 59 and p99 needs 299.
     """
     n, q = len(samples), percent / 100
     if 1 - q**n < CONFIDENCE:

@@ -1,6 +1,6 @@
-"""Published results as frames with the columns of a run, so that everything that reads a run reads them.
+"""Published results as frames with the columns of a run, so that code for runs also works on them.
 
-What each file holds and where it comes from is said in `data/README.md`.
+`data/README.md` documents the contents and source of each file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _read(name: str) -> pd.DataFrame:
 
 
 def _kuo2026() -> pd.DataFrame:
-    """Kuo & Cascante-Bonilla 2026 (arXiv 2603.19209), Figure 4; the paper's LLM stage is our `prefill`."""
+    """Read Figure 4 of Kuo & Cascante-Bonilla 2026 (arXiv 2603.19209), whose LLM stage is our `prefill`."""
     rows = [_kuo2026_row(dict(point)) for _, point in _read("kuo2026_fig4.csv").iterrows()]
     out_of_memory = [
         _kuo2026_row({"backbone": name, "resolution": 3072}, Status.OOM)
@@ -68,31 +68,31 @@ _REFERENCES: dict[str, tuple[str, Callable[[], pd.DataFrame]]] = {
 }
 
 _DEVICES = {"kuo2026": "NVIDIA H200"}
-"""What each was measured on, as the driver names it."""
+"""The device of each reference, as the driver names it."""
 
 
 def reference_title(name: str) -> str:
-    """The reference as a legend names it. Raises `UserError` for an unknown name."""
+    """Return the legend title of a reference. Raises `UserError` for an unknown name."""
     if name not in _REFERENCES:
         raise unknown("reference", name, _REFERENCES)
     return _REFERENCES[name][0]
 
 
 def another_device(name: str, device_name: str | None) -> str | None:
-    """In words, that a device is none of the kind that the reference was measured on; None if it is one.
+    """Describe how a device differs from the reference's device; None if it is the same model.
 
-    A variant of the card counts as the card, and a slice of one does not.
+    A variant of the card counts as the same model; a MIG slice does not.
     """
     reference_title(name)
     wanted, given = _DEVICES[name].split(), (device_name or "").split()
     if given[: len(wanted)] == wanted and "MIG" not in given:
         return None
-    here = f"this is {device_name}" if device_name else "where this was measured is not known"
-    return f"the numbers of {name} are of an {_DEVICES[name]}, and {here}"
+    here = f"this is {device_name}" if device_name else "the device of this run is unknown"
+    return f"the numbers of {name} are from an {_DEVICES[name]}, but {here}"
 
 
 def another_device_in(name: str, frame: pd.DataFrame) -> str | None:
-    """`another_device` of the first row of a run that was measured on one; None if there is none."""
+    """Return `another_device` for the first row of a run that is on another device; None if there is none."""
     devices = frame.get("device", [None])
     for device in dict.fromkeys(str(device) if isinstance(device, str) else None for device in devices):
         elsewhere = another_device(name, device)
@@ -102,14 +102,14 @@ def another_device_in(name: str, frame: pd.DataFrame) -> str | None:
 
 
 def load_reference(name: str) -> pd.DataFrame:
-    """Published points as rows of a run: latencies in seconds, memory in bytes.
+    """Load published points as rows of a run: latencies in seconds, memory in bytes.
 
-    Where the source is silent the value is null. Raises `UserError` for an unknown name.
+    Values that the source does not give are null. Raises `UserError` for an unknown name.
     """
     reference_title(name)
     return _REFERENCES[name][1]()
 
 
 def study_scores() -> pd.DataFrame:
-    """Scores, in percent, of the eight models released with Kuo & Cascante-Bonilla 2026."""
+    """Return the scores, in percent, of the eight models released with Kuo & Cascante-Bonilla 2026."""
     return _read("study_scores.csv")

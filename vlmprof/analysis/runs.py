@@ -24,13 +24,13 @@ class Run:
 
     @property
     def statistic(self) -> Statistic:
-        """What its protocol makes precise: medians of an adaptive run, means of counted iterations."""
+        """The statistic that suits the sampling: the median if adaptive, the mean for fixed iterations."""
         fixed = self.manifest.get("spec", {}).get("fixed", {})
         return "median" if fixed.get("sampling") == "adaptive" else "mean"
 
 
 def load(run: Path | str) -> Run:
-    """A run folder, read. Raises `UserError` when it is none or has no rows yet."""
+    """Load a run folder. Raises `UserError` if it is not one or has no rows yet."""
     from vlmprof import store
 
     path = Path(run)
@@ -40,9 +40,9 @@ def load(run: Path | str) -> Run:
 
 
 def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, Samples]:
-    """The rows and samples of several runs as one, with the run's name as one more axis.
+    """Join the rows and samples of several runs, with the run's name as an additional axis.
 
-    A single run is returned as it is.
+    A single run is returned unchanged.
     """
     if len(runs) == 1:
         return runs[0].frame, runs[0].samples
@@ -56,12 +56,12 @@ def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, Samples]:
 
 
 def joint_statistic(runs: Sequence[Run]) -> Statistic:
-    """What several runs are drawn by: medians if that is what all of them make precise."""
+    """Return the statistic to draw for several runs: the median if it suits all of them."""
     return "median" if all(run.statistic == "median" for run in runs) else "mean"
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """The names, those that repeat numbered."""
+    """Number the names that repeat."""
     return [
         f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name
         for i, name in enumerate(names)

@@ -1,10 +1,10 @@
-"""How a latency or a memory grows with the visual tokens: fixed, linear and quadratic parts.
+"""Growth of latency or memory with the visual tokens: fixed, linear and quadratic parts.
 
 The model is y(n) = fixed + linear · n + quadratic · n², fitted by least squares of relative residuals,
-because a sweep spans orders of magnitude and the noise of a latency grows with it: the weights are
-1 / y², taken first from the values and then, twice, from the fit itself. Intervals are Student's t on
-the fit's own residuals, so what the model cannot follow (a launch-bound plateau, a change of algorithm)
-widens them. No sign is forced: a part whose interval holds zero cannot be distinguished from zero.
+because a sweep spans orders of magnitude and the noise of a latency grows with it. The weights are
+1 / y², with y from the values first and from the fit in two further passes. Intervals are Student's t on
+the residuals of the fit, so features that the model cannot represent (a launch-bound plateau, a change of
+algorithm) widen them. Signs are unconstrained: a part whose interval contains 0 is not significant.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ from vlmprof.analysis.intervals import Interval
 Floats = npt.NDArray[np.float64]
 
 FEWEST_POINTS = 3
-"""Distinct token counts below which nothing is fitted; with exactly this many there is no quadratic part."""
+"""Fewest distinct token counts for a fit; with exactly this many there is no quadratic part."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted y(n). The parts have the unit of y, per token and per token squared."""
+    """A fitted y(n). The parts have the unit of y, of y per token, and of y per token squared."""
 
     coefficients: Floats
-    """Fixed, linear and (from four points on) quadratic part, shape (2,) or (3,)."""
+    """Fixed, linear and (with four or more points) quadratic part, shape (2,) or (3,)."""
     covariance: Floats
     degrees_of_freedom: int
     relative_rms: float
-    """Root mean square of the relative residuals: how well the model follows the points."""
+    """Root mean square of the relative residuals."""
     tokens_low: float
     tokens_high: float
-    """The range of token counts that was fitted."""
+    """The fitted range of token counts."""
 
     @property
     def fixed(self) -> Interval:
-        """What no token causes."""
+        """The part that does not depend on the number of tokens."""
         return self._along(np.array([1.0, 0.0, 0.0]))
 
     @property
     def linear(self) -> Interval:
-        """Per token."""
+        """The part per token."""
         return self._along(np.array([0.0, 1.0, 0.0]))
 
     @property
     def quadratic(self) -> Interval | None:
-        """Per token squared; None where there were too few points for it."""
+        """The part per token squared; None with too few points."""
         return self._along(np.array([0.0, 0.0, 1.0])) if self.coefficients.size == 3 else None
 
     def at(self, tokens: float) -> Interval:
-        """The fitted value for a token count."""
+        """Return the fitted value at a token count."""
         return self._along(np.array([1.0, tokens, tokens**2]))
 
     def marginal(self, tokens: float) -> Interval:
-        """What one more token costs at this token count: linear + 2 · quadratic · n."""
+        """Return the cost of one more token at this token count: linear + 2 · quadratic · n."""
         return self._along(np.array([0.0, 1.0, 2 * tokens]))
 
     def _along(self, direction: Floats, confidence: float = 0.95) -> Interval:
@@ -72,9 +72,9 @@ class Fit:
 
 
 def fit_tokens(tokens: Sequence[float] | Floats, values: Sequence[float] | Floats) -> Fit | None:
-    """Fit positive values against token counts, both of shape (points,); NaN points are passed over.
+    """Fit positive values against token counts, both of shape (points,), ignoring NaN.
 
-    None for fewer than `FEWEST_POINTS` distinct token counts.
+    Returns None for fewer than `FEWEST_POINTS` distinct token counts.
     """
     n, y = np.asarray(tokens, dtype=np.float64), np.asarray(values, dtype=np.float64)
     usable = np.isfinite(n) & np.isfinite(y) & (y > 0)

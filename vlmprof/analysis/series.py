@@ -1,4 +1,4 @@
-"""The data of the scaling figure, computed once: matplotlib and the report's script draw the same object."""
+"""The data of the scaling figure, computed once and drawn by both matplotlib and the report's script."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Series:
     """One line in one panel: a value for each cell of the line, shape (cells,), in the panel's unit."""
 
     line: Line
-    """Image sizes, the first out of memory, and what label and style are made from."""
+    """Image sizes, the first out of memory, and the properties that determine label and style."""
     values: Floats
     """Means or medians; NaN where nothing was measured."""
     low: Floats
     high: Floats
     """Ends of the 95 % interval; NaN without samples."""
     weight_bytes: Floats | None = None
-    """The part of a memory that is weights, where the panel shows it."""
+    """The part of memory that is weights, if the panel shows it."""
 
     @property
     def measured(self) -> bool:
@@ -47,17 +47,17 @@ class PanelData:
     letter: str
     title: str
     unit: Unit
-    """Of every value in the panel."""
+    """Unit of all values in the panel."""
     series: Sequence[Series]
     reference: Sequence[Series]
-    """Published points, to be drawn pale behind the others."""
+    """Published points, drawn pale in the background."""
     message: str | None
-    """What the panel says in words because no cell of the run was measured; None where one was."""
+    """The text shown if no cell of the run was measured; None otherwise."""
     shows_oom: bool
 
     @property
     def quantity(self) -> str:
-        """What the y axis is labelled."""
+        """The label of the y axis."""
         return "Memory" if self.unit == "bytes" else "Latency"
 
 
@@ -72,7 +72,7 @@ class FigureData:
     statistic: Statistic
     has_intervals: bool
     sums_two_measurements: bool
-    """Whether some end-to-end latency is a sum, because cells share an LLM."""
+    """Whether any end-to-end latency is a sum because cells share an LLM."""
     failed_cells: int
     timed_out_cells: int
     reference_title: str | None
@@ -82,14 +82,14 @@ class FigureData:
 def scaling_figure(
     estimates: Estimates, lines: Sequence[Line], statistic: Statistic, reference: str | None = None
 ) -> FigureData:
-    """The scaling figure of a run.
+    """Compute the scaling figure of a run.
 
     Args:
-        estimates: of the run's frame.
-        lines: those of the frame to draw.
-        statistic: `mean`, or `median` where there are samples.
-        reference: published points to draw behind, by name (`kuo2026`): those of the run's own backbones (of
-            all, where the run has none of them) up to its largest image.
+        estimates: estimates of the run's frame.
+        lines: the lines of the frame to draw.
+        statistic: `mean`, or `median` for rows with samples.
+        reference: published points to draw in the background, by name (`kuo2026`): those of the run's
+            backbones (or of all, if the run has none of them) up to its largest image.
 
     Raises `UserError` for an unknown reference.
     """
@@ -116,15 +116,15 @@ def scaling_figure(
 def run_figure(
     frame: pd.DataFrame, samples: Samples | None, statistic: Statistic, reference: str | None = None
 ) -> FigureData:
-    """The scaling figure of all lines of a run, from its rows and raw samples.
+    """Compute the scaling figure of all lines of a run from its rows and raw samples.
 
-    Raises `UserError` for a frame without rows and for an unknown reference.
+    Raises `UserError` for a frame without rows or an unknown reference.
     """
     return scaling_figure(Estimates(frame, samples), split_lines(frame), statistic, reference)
 
 
 def resolution_labels(lines: Iterable[Line]) -> dict[float, str]:
-    """Tick labels by pixel count, ascending; of several shapes with one count, the first met is named."""
+    """Return tick labels by pixel count, ascending; the first of several shapes with the same count."""
     labels: dict[float, str] = {}
     for line in lines:
         for pixels, label in zip(line.pixels.tolist(), line.resolutions, strict=True):
@@ -133,7 +133,7 @@ def resolution_labels(lines: Iterable[Line]) -> dict[float, str]:
 
 
 def _panels_for(frame: pd.DataFrame) -> list[tuple[str, str, str, str]]:
-    """Letter, title, column, and what to say without a value: six panels in the order of the paper."""
+    """Return letter, title, column and empty-panel text of the six panels, in the paper's order."""
     no_gpu, nothing = "no GPU clock on this device", "not measured"
     memory = ("f", "Peak allocated", "peak_allocated_bytes", nothing)
     if any_measured(frame, "peak_rss_bytes") and not any_measured(frame, "peak_allocated_bytes"):
@@ -192,5 +192,5 @@ def _reference_lines(name: str, ours: Sequence[Line]) -> list[Line]:
 
 
 def unit_of(column: str) -> Unit:
-    """The unit in which a column of a run is stored, by its name."""
+    """Return the unit of a run's column, from its name."""
     return "bytes" if column.endswith("_bytes") else "s"

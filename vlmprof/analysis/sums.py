@@ -1,7 +1,7 @@
-"""A cell that shares its LLM has an end-to-end latency made of two measurements, and samples of each.
+"""Sums of two measurements: the end-to-end latency of a cell that shares its LLM.
 
-Their means and medians add up. The variances of the means do too, with the degrees of freedom of Welch and
-Satterthwaite; the ends of the medians' intervals are joined as independent errors are, in quadrature.
+Means, medians and the variances of the means add up. Degrees of freedom are those of Welch and Satterthwaite;
+the half-widths of the medians' intervals, as independent errors, add in quadrature.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ SUMMED = "end_to_end_s"
 
 
 def in_parts(own: CellSamples) -> bool:
-    """Whether the cell's end-to-end latency was sampled in parts."""
+    """Return whether the cell's end-to-end latency was sampled in two parts."""
     return SUMMED not in own and all(part in own for part in END_TO_END_PARTS)
 
 
 def cell_mean(own: CellSamples, column: str) -> Mean | None:
-    """The mean of a column of a cell, sampled as it is or in parts; None without enough samples."""
+    """Return the mean of a column of a cell, sampled whole or in parts; None with too few samples."""
     if column != SUMMED or not in_parts(own):
         return describe_mean(list(own.get(column, ())))
     first, second = (describe_mean(list(own[part])) for part in END_TO_END_PARTS)
@@ -37,7 +37,7 @@ def cell_mean(own: CellSamples, column: str) -> Mean | None:
 
 
 def add_means(first: Mean, second: Mean) -> Mean:
-    """The sum of two independent means."""
+    """Return the sum of two independent means."""
     variances = first.standard_error**2, second.standard_error**2
     error = sum(variances) ** 0.5
     spread = variances[0] ** 2 / first.degrees_of_freedom + variances[1] ** 2 / second.degrees_of_freedom
@@ -47,13 +47,13 @@ def add_means(first: Mean, second: Mean) -> Mean:
 
 
 def sum_ends(own: CellSamples) -> Floats:
-    """Low and high end of the 95 % interval of the sum of the parts' means; NaN for too few samples."""
+    """Return the ends of the 95 % interval of the sum of the parts' means; NaN with too few samples."""
     mean = cell_mean(own, SUMMED)
     return np.full(2, np.nan) if mean is None else np.array(mean_ends(mean))
 
 
 def sum_of_medians(own: CellSamples) -> Floats:
-    """The sum of the parts' medians with low and high end of its 95 % interval; NaN for too few samples."""
+    """Return the sum of the parts' medians and the ends of its 95 % interval; NaN with too few samples."""
     first, second = medians_with_ends([own[part] for part in END_TO_END_PARTS])
     middle = first[0] + second[0]
     below, above = (np.hypot(first[0] - first[i], second[0] - second[i]) for i in (1, 2))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 
 from vlmprof.backbones.catalog import facts, names
 from vlmprof.backbones.facts import DEFAULT_LEVEL, BackboneFacts, BuildOptions
-from vlmprof.errors import unknown
+from vlmprof.errors import UserError, unknown
 from vlmprof.settings import KernelBackend, LevelsRun
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from vlmprof.backbones.interface import Backbone
 
-__all__ = ["BackboneFacts", "BuildOptions", "backbone", "create_backbone", "facts", "names"]
+__all__ = ["BackboneFacts", "BuildOptions", "backbone", "check_promise", "create_backbone", "facts", "names"]
+
+LARGEST = 1 << 20
+"""What a declared size may be; beyond it, it is a slip."""
 
 Factory = TypeVar("Factory", bound=Callable[..., object])
 
@@ -46,7 +49,7 @@ def backbone(
     `forward((batch, 3, height, width))` gives (batch, tokens, embed_dim), with one token per
     `stride` × `stride` pixels. It is called with the target device and dtype as torch's defaults.
     Sides must be at least `min_size` and a multiple of `multiple` pixels; `parameters` are those of the
-    published model, where there is one.
+    published model, where there is one. Raises `UserError` for sizes that cannot be.
 
     >>> import torch
     >>> @backbone(embed_dim=48, stride=32, multiple=32)
@@ -58,6 +61,12 @@ def backbone(
 
     def decorate(factory: Factory) -> Factory:
         name = getattr(factory, "__name__", "backbone")
+        declared = {"embed_dim": embed_dim, "stride": stride, "min_size": min_size, "multiple": multiple}
+        for what, value in declared.items():
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
+                raise UserError(
+                    f"backbone {name!r}: {what} must be a whole number from 1 to {LARGEST:,}, not {value!r}"
+                )
         factory.facts = BackboneFacts(  # type: ignore[attr-defined]
             name=name,
             family=family or name,
@@ -129,3 +138,24 @@ def create_backbone(
         if image_size is not None:
             encoder.prepare(*image_size)
     return encoder
+
+
+def check_promise(name: str, level: int, levels: str, height: int, width: int) -> None:
+    """Compare the facts of a backbone with what it gives, built without data, for this size in pixels.
+
+    Raises `UserError` in one line for a difference, and for a model that does not run. Loads torch.
+    """
+    import torch
+
+    from vlmprof.backbones.dry_run import images, reason
+
+    known = facts(name, level)
+    try:
+        encoder = create_backbone(name, level=level, levels=levels, image_size=(height, width), device="meta")
+        with torch.inference_mode():
+            tokens = encoder(images(height, width))
+    except UserError:
+        raise
+    except Exception as problem:
+        raise UserError(f"backbone {name!r} cannot encode {width}x{height} ({reason(problem)})") from problem
+    known.check_output(tuple(tokens.shape), 1, height, width)

@@ -12,7 +12,7 @@ from typing import Any
 from vlmprof.backbones import families, families_transformers
 from vlmprof.backbones.facts import DEFAULT_LEVEL, BackboneFacts
 from vlmprof.backbones.users_module import import_users_module
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, first_line, unknown
 
 ENTRIES: dict[str, BackboneFacts] = {
     facts.name: facts
@@ -20,6 +20,8 @@ ENTRIES: dict[str, BackboneFacts] = {
     for facts in family()
 }
 """Every published variant of every family."""
+LIBRARIES = ("hf:", "timm:")
+"""Prefixes of names that a library of models is asked for."""
 
 
 def names() -> list[str]:
@@ -65,11 +67,17 @@ def users_factory(name: str) -> Any:
     """
     module_name, _, function_name = name.partition(":")
     try:
-        factory = getattr(import_users_module(module_name), function_name)
+        module = import_users_module(module_name)
+    except UserError:
+        raise
     except (ImportError, ValueError) as problem:
         raise UserError(f"backbone {name!r}: cannot import module {module_name!r} ({problem})") from problem
-    except AttributeError as problem:
-        raise UserError(f"backbone {name!r}: module {module_name!r} has no {function_name!r}") from problem
+    except Exception as problem:
+        said = f"{type(problem).__name__}: {first_line(str(problem))}"
+        raise UserError(f"backbone {name!r}: cannot import module {module_name!r} ({said})") from problem
+    factory = getattr(module, function_name, None)
+    if factory is None:
+        raise UserError(f"backbone {name!r}: module {module_name!r} has no {function_name!r}")
     if not isinstance(getattr(factory, "facts", None), BackboneFacts):
         raise UserError(
             f"backbone {name!r} has no facts; put @vlmprof.backbones.backbone(embed_dim=..., stride=...) "

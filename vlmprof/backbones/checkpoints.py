@@ -199,7 +199,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def _read_shards(index: Path) -> dict[str, object]:
     try:
-        places = json.loads(index.read_text())["weight_map"]
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted(set(places.values()))
         outside = [shard for shard in shards if Path(shard).name != shard or shard.endswith(INDEX_SUFFIX)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:

@@ -43,6 +43,8 @@ class BackboneFacts:
     """The optional extra that has to be installed, if any."""
     level_dims: tuple[int, ...] = ()
     """Channels of every feature level of a hierarchical backbone; empty for a plain one."""
+    level_strides: tuple[int, ...] = ()
+    """Pixels per token of every feature level, where each is not twice the one before."""
     level: int | None = None
     """The tapped feature level, counted from 1; `None` for a plain backbone."""
     pretrained: str | None = None
@@ -51,6 +53,8 @@ class BackboneFacts:
     """Which way a side that the stride does not divide is rounded: `up` or `down`."""
     square: bool = False
     """Whether only square images can be encoded."""
+    fixed_size: tuple[int, int] | None = None
+    """(height, width) in pixels of the only images that can be encoded, where there is but one size."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of visual tokens of an image in pixels."""
@@ -65,6 +69,8 @@ class BackboneFacts:
 
     def accepts(self, height: int, width: int) -> bool:
         """Whether an image of this size in pixels can be encoded."""
+        if self.fixed_size is not None:
+            return (height, width) == self.fixed_size
         fits = all(side >= self.min_size and side % self.multiple == 0 for side in (height, width))
         return fits and (height == width or not self.square)
 
@@ -76,13 +82,21 @@ class BackboneFacts:
 
     def nearest(self, height: int, width: int) -> list[tuple[int, int]]:
         """The nearest sizes that can be encoded, (height, width) in pixels: below and above."""
+        if self.fixed_size is not None:
+            return [self.fixed_size]
         shorter = min(height, width)
         below = (shorter, shorter) if self.square else (height, width)
         rows, columns = (max(self.min_size, side // self.multiple * self.multiple) for side in below)
         return sorted({(rows, columns), self.padded(height, width)})
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest size that can be encoded and holds the image, (height, width) in pixels."""
+        """The smallest size that can be encoded and holds the image, (height, width) in pixels.
+
+        An image that a backbone of one size cannot hold keeps its own.
+        """
+        if self.fixed_size is not None:
+            holds = height <= self.fixed_size[0] and width <= self.fixed_size[1]
+            return self.fixed_size if holds else (height, width)
         longer = max(height, width)
         above = (longer, longer) if self.square else (height, width)
         rows, columns = (max(self.min_size, -(-side // self.multiple) * self.multiple) for side in above)
@@ -100,7 +114,17 @@ class BackboneFacts:
                 f"{self.name} has feature levels 1 to {len(self.level_dims)}; level {level} is none of them"
             )
         finest = self.stride >> ((self.level or 1) - 1)
-        return replace(self, level=level, embed_dim=self.level_dims[level - 1], stride=finest << (level - 1))
+        stride = self.level_strides[level - 1] if self.level_strides else finest << (level - 1)
+        return replace(self, level=level, embed_dim=self.level_dims[level - 1], stride=stride)
+
+    def check_output(self, shape: tuple[int, ...], batch: int, height: int, width: int) -> None:
+        """Raise `UserError` unless `shape` is what these facts say of `batch` images of this size."""
+        expected = (batch, self.num_tokens(height, width), self.embed_dim)
+        if shape != expected:
+            raise UserError(
+                f"backbone {self.name!r} gave {shape} for an image of {width}x{height}; "
+                f"its facts promise (batch, tokens, d_model) = {expected}"
+            )
 
 
 @dataclass(frozen=True)

@@ -2,49 +2,137 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vlmprof.backbones.dry_run import built_without_data, images, reason
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
+from vlmprof.backbones.geometry import Geometry, NoGridError, Seen, find_geometry
 from vlmprof.backbones.interface import Backbone
+from vlmprof.backbones.token_layout import TokenLayout, find_layout, layout_of
 from vlmprof.errors import UserError, unknown
 
 
 def facts_of(name: str) -> BackboneFacts:
-    """What timm says of `timm:NAME`, from a model without weights. Raises `UserError` for no such model.
+    """What the model itself gives, built and run without data.
 
-    A hierarchical model's sides must be multiples of its coarsest stride: what it does at other sizes
-    (round up, round down or fail) is its own.
+    Raises `UserError` for no such model, and for one that gives no grid of tokens.
     """
     timm = import_timm(name)
     model_name = name.removeprefix("timm:")
     if not timm.is_model(model_name):
         raise unknown("timm model", model_name, timm.list_models())
-    with torch.device("meta"):
-        model = timm.create_model(model_name, pretrained=False)
-    finest_first = {entry["reduction"]: entry["num_chs"] for entry in model.feature_info}
-    levels = {stride: channels for stride, channels in sorted(finest_first.items()) if stride >= 4}
-    coarsest = max(levels)
-    hierarchical = len(levels) > 1
-    stride = min(levels) if hierarchical else coarsest
-    return BackboneFacts(
-        name=name,
+    try:
+        return replace(_facts(model_name), name=name)
+    except UserError as problem:
+        raise UserError(f"backbone {name!r}: {problem}") from problem
+
+
+@lru_cache(maxsize=64)
+def _facts(model_name: str) -> BackboneFacts:
+    """The facts of a model, named by timm's name. Raises `UserError` with the reason alone."""
+    draft = BackboneFacts(
+        name=model_name,
         family=model_name.split("_")[0],
         size="",
-        embed_dim=levels[stride],
-        stride=stride,
-        min_size=coarsest,
-        multiple=coarsest,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        embed_dim=0,
+        stride=1,
+        min_size=1,
+        multiple=1,
+        parameters=None,
         module="vlmprof.backbones.timm_models",
         config={"timm_name": model_name},
         extra="timm",
-        level_dims=tuple(levels.values()) if hierarchical else (),
-        level=1 if hierarchical else None,
     )
+    try:
+        model = built_without_data(lambda: _create(draft, BuildOptions()))
+        native = tuple(model.pretrained_cfg["input_size"][1:])
+    except Exception as problem:
+        raise UserError(f"timm cannot build it ({reason(problem)})") from problem
+    draft = replace(draft, parameters=sum(parameter.numel() for parameter in model.parameters()))
+    reductions = sorted({entry["reduction"] for entry in getattr(model, "feature_info", ())})
+    reductions = [reduction for reduction in reductions if reduction >= 4]
+    found = _pyramid(draft, native, reductions) if len(reductions) > 1 else None
+    return found or _plain(draft, native, reductions[-1] if reductions else None)
+
+
+def _pyramid(draft: BackboneFacts, native: tuple[int, int], reductions: list[int]) -> BackboneFacts | None:
+    """The facts of a model from which timm can take several feature maps, else None."""
+    config = {**draft.config, "reductions": tuple(reductions)}
+    draft = replace(draft, config=config, level=1, level_dims=(0,) * len(reductions))
+    run = _runs_at(lambda size: TimmLevels(draft, BuildOptions(image_size=size, levels="all")))
+    try:
+        layouts = tuple(layout_of(level, native, None) for level in run(*native))
+    except Exception:
+        # timm refuses feature extraction in as many ways as it has families
+        return None
+
+    def attempt(height: int, width: int) -> Sequence[Seen] | None:
+        try:
+            maps = run(height, width)
+        except Exception:
+            return None
+        return [layout.seen(level) for layout, level in zip(layouts, maps, strict=True)]
+
+    seen = attempt(*native)
+    assert seen is not None
+    geometry = find_geometry(attempt, native, patch=None, least_step=1)
+    channels = tuple(level.channels for level in seen)
+    facts = replace(draft, config={**config, "layout": layouts}, level_dims=channels)
+    return _with_geometry(replace(facts, embed_dim=channels[0], level_strides=geometry.strides), geometry)
+
+
+def _plain(draft: BackboneFacts, native: tuple[int, int], patch: int | None) -> BackboneFacts:
+    run = _runs_at(lambda size: TimmPlain(draft, BuildOptions(image_size=size)), lambda model: model.raw)
+    try:
+        layout = find_layout(lambda: run(*native), native, patch)
+    except NoGridError:
+        raise
+    except Exception as problem:
+        raise UserError(f"it cannot encode an image ({reason(problem)})") from problem
+
+    def attempt(height: int, width: int) -> Sequence[Seen] | None:
+        try:
+            return (layout.seen(run(height, width)),)
+        except Exception:
+            return None
+
+    (seen,) = attempt(*native) or ()
+    least_step = patch if patch and seen.grid is None else 1
+    geometry = find_geometry(attempt, native, patch=patch, least_step=least_step)
+    facts = replace(draft, config={**draft.config, "layout": layout}, embed_dim=seen.channels)
+    return _with_geometry(facts, geometry)
+
+
+def _with_geometry(facts: BackboneFacts, geometry: Geometry) -> BackboneFacts:
+    return replace(
+        facts,
+        stride=geometry.strides[0],
+        min_size=geometry.min_size,
+        multiple=geometry.multiple,
+        rounding=geometry.rounding,
+        square=geometry.square,
+        fixed_size=geometry.fixed_size,
+    )
+
+
+def _runs_at(
+    make: Callable[[tuple[int, int]], Any], call: Callable[[Any], Any] = lambda model: model.feature_maps
+) -> Callable[[int, int], Any]:
+    """What the encoder that `make` builds for a size gives for an image of that size, without data."""
+
+    def run(height: int, width: int) -> Any:
+        model = built_without_data(lambda: make((height, width)))
+        with torch.inference_mode():
+            return call(model)(images(height, width))
+
+    return run
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
@@ -61,11 +149,17 @@ class TimmPlain(Backbone):
         super().__init__()
         self.model = _create(facts, options, num_classes=0)
         self.unused = (r"model\.(head|fc_norm)\.",)
+        self.layout: TokenLayout | None = facts.config.get("layout")
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
-        tokens: Tensor = self.model.forward_features(images)
-        return tokens[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        assert self.layout is not None
+        return self.layout.tokens(self.raw(images))
+
+    def raw(self, images: Tensor) -> Tensor:
+        """What the model returns before its head, with whatever else it adds to the image's tokens."""
+        features: Tensor = self.model.forward_features(images)
+        return features
 
     def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """timm's names, which the wrapped model has."""
@@ -85,25 +179,32 @@ class TimmLevels(Backbone):
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
         super().__init__()
         assert facts.level is not None
+        count = len(facts.level_dims)
         finest = facts.stride >> (facts.level - 1)
-        all_levels = options.levels == "all"
-        self.strides = [finest << i for i in range(len(facts.level_dims))] if all_levels else [facts.stride]
-        self.channels = list(facts.level_dims) if all_levels else [facts.embed_dim]
-        self.tap = self.strides.index(facts.stride)
+        strides = facts.config.get("reductions") or tuple(finest << i for i in range(count))
+        kept = range(count) if options.levels == "all" else [facts.level - 1]
+        self.tap = list(kept).index(facts.level - 1)
+        self.channels = [facts.level_dims[i] for i in kept]
+        layouts: Sequence[TokenLayout] = facts.config.get("layout", ())
+        self.layouts = [layouts[i] for i in kept] if layouts else None
         with torch.device("meta"):
             reductions = [entry["reduction"] for entry in _create(facts, options).feature_info]
         last_of = {reduction: i for i, reduction in enumerate(reductions)}
-        indices = [last_of[stride] for stride in self.strides]
+        indices = [last_of[strides[i]] for i in kept]
         self.model = _create(facts, options, features_only=True, out_indices=indices)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to the tapped level's tokens (batch, rows·columns, channels)."""
+        if self.layouts is not None:
+            return self.layouts[self.tap].tokens(self.model(images)[self.tap])
         return self.feature_maps(images)[self.tap].flatten(2).transpose(1, 2)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """(batch, 3, height, width) to every kept level's output, each (batch, channels, height, width):
         all levels when built with all of them, else the tapped one."""
-        maps = self.model(images)
+        maps: list[Tensor] = self.model(images)
+        if not any(self.channels):
+            return maps
         return [
             level if level.shape[1] == channels else level.permute(0, 3, 1, 2)
             for level, channels in zip(maps, self.channels, strict=True)

@@ -33,13 +33,12 @@ class UsersBackbone(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, tokens, d_model); `UserError` for any other shape."""
-        tokens = self.module(images)
+        tokens: Tensor = self.module(images)
         batch, _, height, width = images.shape
-        promised = (batch, self.promised.num_tokens(height, width), self.promised.embed_dim)
-        shape = tuple(getattr(tokens, "shape", ()))
-        if shape != promised:
+        if not isinstance(tokens, Tensor):
             raise UserError(
-                f"backbone {self.promised.name!r} gave {shape or type(tokens).__name__} for an image of "
-                f"{width}x{height}; its facts promise (batch, tokens, d_model) = {promised}"
+                f"backbone {self.promised.name!r} gave {type(tokens).__name__}; it must give a tensor "
+                "(batch, tokens, d_model)"
             )
+        self.promised.check_output(tuple(tokens.shape), batch, height, width)
         return tokens

@@ -1,29 +1,44 @@
-"""The command line: each command parses, calls and shows. Nothing heavy is imported before it is needed."""
+"""The command line: each command parses, calls and shows. Heavy modules are imported on first use."""
 
 from __future__ import annotations
 
 import sys
 
+from vlmprof.cli.stopping import Stopped, stoppable
+
 
 def main() -> None:
-    """Entry point of `vlmprof`. A user's mistake is one line on standard error and exit code 2."""
-    from vlmprof.activity import narrated
-    from vlmprof.cli.app import app
-    from vlmprof.cli.encoding import print_any_text
+    """Run the `vlmprof` command line.
+
+    A user mistake prints one line to standard error and exits with code 2. A signal to stop prints one line
+    and exits with 128 plus its number: 130 after Ctrl-C.
+    """
     from vlmprof.errors import UserError
 
-    print_any_text()
     try:
-        with narrated(_starting(sys.argv[1:])):
-            app()
+        with stoppable():
+            _run(sys.argv[1:])
     except UserError as error:
         print(f"vlmprof: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Stopped as stop:
+        print(f"vlmprof: {stop.line()}", file=sys.stderr)
+        raise SystemExit(stop.exit_code) from None
+
+
+def _run(words: list[str]) -> None:
+    from vlmprof.activity import narrated
+    from vlmprof.cli.app import app
+    from vlmprof.cli.encoding import print_any_text
+
+    print_any_text()
+    with narrated(_starting(words)):
+        app()
 
 
 def _starting(words: list[str]) -> str | None:
-    """What to say until the command says more: its name. A sweep says nothing before it has begun, so that
-    a mistake is all there is to read."""
+    """Return the activity to show until the command sets one. A sweep shows none before it starts, so that
+    a usage error stands alone."""
     named = [word for word in words[:2] if word.isalpha()]
     if not named or named[0] == "sweep":
         return None

@@ -1,10 +1,9 @@
-"""The Typer application: the main job's commands here (sweep, plan, plot), the others in their own files."""
+"""The Typer application with the main commands (sweep, plan, plot); the others are in files of their own."""
 
 from __future__ import annotations
 
 import logging
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from vlmprof.cli.kernels_tables import tables
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
+from vlmprof.cli.stopping import Stopped
 from vlmprof.cli.tables import SaveOption
 from vlmprof.cli.trace import trace
 from vlmprof.cli.vlms import vlms
@@ -28,16 +28,17 @@ from vlmprof.errors import UserError
 from vlmprof.logs import log_to_stderr
 
 app = typer.Typer(
-    help="What a vision encoder costs inside a vision-language model, measured.",
+    help="Measure the cost of vision encoders inside vision-language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
-
 SpecArgument = Annotated[
-    str | None, typer.Argument(help="A TOML file or a shipped name; by default the one for this machine.")
+    str | None,
+    typer.Argument(
+        help="A TOML file or a shipped specification: kuo2026-fig4 (default on a GPU) or quick (on a CPU)."
+    ),
 ]
 
 
@@ -59,7 +60,7 @@ def _root(
             "-v",
             count=True,
             show_default=False,
-            help="Log cells and devices to standard error; -vv processes too.",
+            help="Log cells and devices to standard error; -vv also logs processes.",
         ),
     ] = 0,
 ) -> None:
@@ -72,25 +73,28 @@ def _root(
 def sweep(
     overrides: dict[str, Any],
     spec: SpecArgument = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
-    retry: Annotated[list[str] | None, typer.Option(help="Run cells with this status again.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME).")] = None,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option(help="Rerun cells with this status: oom, error or timeout. Repeatable."),
+    ] = None,
     devices: Annotated[
         list[str] | None,
-        typer.Option(help="One cell at a time on each of these; repeatable, such as cuda:0."),
+        typer.Option(help="Device to run cells on, such as cuda:0, one cell at a time. Repeatable."),
     ] = None,
     ray: Annotated[
-        str | None, typer.Option(help="Run on the Ray cluster at this address; local starts one here.")
+        str | None, typer.Option(help="Address of a Ray cluster to run on; local starts one on this machine.")
     ] = None,
 ) -> None:
-    """Measure every cell of a sweep; leave rows, samples and the six-panel figure in a run folder.
+    """Measure every cell of a sweep and write rows, samples and the six-panel figure to a run folder.
 
-    The same command continues a sweep that was interrupted.
+    To resume an interrupted sweep, run the same command again.
 
     Exit codes:
     0    every cell was measured, ran out of memory or was skipped
-    1    a cell ended in an error or a time-out
-    2    a mistake in the command or the specification
-    130  interrupted
+    1    a cell failed or timed out
+    2    invalid command or specification
+    130  interrupted (143 terminated, 129 hung up)
     """
     from vlmprof.cli import show
     from vlmprof.execution.progress import choose_progress
@@ -100,15 +104,13 @@ def sweep(
     checked = _load(spec, overrides)
     folder = out or Path("runs") / (f"{checked.name}-{checked.digest()}" if overrides else checked.name)
     statuses = [_status(word, Status) for word in retry or ()]
-    for stop in STOPS:
-        signal.signal(stop, _interrupt)
     try:
         run_sweep(
             checked, folder, _command(), choose_progress(), retry=statuses, devices=devices or (), cluster=ray
         )
-    except KeyboardInterrupt:
-        print(f"interrupted; finished cells are in {folder}, the same command goes on", file=sys.stderr)
-        raise typer.Exit(130) from None
+    except Stopped as stop:
+        stop.add_note(f"finished cells are in {folder}, and the same command resumes")
+        raise
     if show.run(folder):
         raise typer.Exit(1)
 
@@ -118,13 +120,13 @@ def sweep(
 def plan(
     overrides: dict[str, Any],
     spec: SpecArgument = None,
-    ids: Annotated[bool, typer.Option("--ids", help="Show each cell's id.")] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="Show cell ids.")] = False,
     every_cell: Annotated[
-        bool, typer.Option("--all", help="Print every cell of a plan too long for a terminal.")
+        bool, typer.Option("--all", help="Print every cell, even if the plan is too long for the terminal.")
     ] = False,
     save_tables: SaveOption = None,
 ) -> None:
-    """Print the cells of a sweep with their visual tokens, and why any is skipped. Measures nothing."""
+    """Print the cells of a sweep with their visual tokens and the reasons for skipping. Measures nothing."""
     from vlmprof.cli import show
     from vlmprof.plan import make_plan
 
@@ -135,20 +137,26 @@ def plan(
 @app.command()
 def plot(
     run: Annotated[
-        Path | None, typer.Argument(help="A run folder; without one the reference alone is drawn.")
+        Path | None, typer.Argument(help="A run folder. Without one, only the reference is drawn.")
     ] = None,
     log: Annotated[bool, typer.Option(help="Logarithmic axes.")] = False,
-    reference: Annotated[str | None, typer.Option(help="Published points to draw behind: kuo2026.")] = None,
-    format: Annotated[list[str] | None, typer.Option(help="png, pdf or svg; repeatable.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the figure; by default the run's own, or this one.")
+    reference: Annotated[
+        str | None, typer.Option(help="Published points to draw in the background: kuo2026.")
     ] = None,
-    width: Annotated[str, typer.Option(help="one-column or two-column.")] = "two-column",
+    format: Annotated[
+        list[str] | None, typer.Option(help="png, pdf or svg (default: png and pdf). Repeatable.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the figure (default: the run folder, or the current folder)."),
+    ] = None,
+    width: Annotated[str, typer.Option(help="Width: one-column or two-column.")] = "two-column",
     statistic: Annotated[
-        str | None, typer.Option(help="mean or median; by default what the run's sampling makes precise.")
+        str | None,
+        typer.Option(help="mean or median (default: median with adaptive sampling, mean with fixed)."),
     ] = None,
 ) -> None:
-    """Draw the six-panel figure of a run again from its rows, or a published one from its points."""
+    """Redraw the six-panel figure of a run, or draw the published one."""
     from vlmprof.store import check_runs
 
     check_runs(run)
@@ -160,7 +168,7 @@ def plot(
     elif reference is not None:
         paths = show.published_figure(reference, out or Path(), log, formats, width)
     else:
-        raise UserError("name a run folder, or --reference kuo2026 to draw the published figure alone")
+        raise UserError("pass a run folder, or --reference kuo2026 to draw only the published figure")
     for path in paths:
         print(path)
 
@@ -190,16 +198,9 @@ def _load(spec: str | None, overrides: dict[str, Any]) -> Any:
 
 def _status(word: str, known: Any) -> Any:
     if word not in {"oom", "error", "timeout"}:
-        raise UserError(f"--retry {word!r}: write oom, error or timeout")
+        raise UserError(f"--retry: {word!r} is not one of oom, error, timeout")
     return known(word)
 
 
 def _command() -> str:
     return shlex.join(["vlmprof", *sys.argv[1:]])
-
-
-def _interrupt(signum: int, frame: Any) -> None:
-    # once is enough: an impatient second one must not cut the clean end short
-    for stop in STOPS:
-        signal.signal(stop, signal.SIG_IGN)
-    raise KeyboardInterrupt

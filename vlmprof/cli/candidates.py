@@ -1,4 +1,4 @@
-"""The specification of a search: a sweep's, with every size to choose from on the axis that is searched."""
+"""The specification of a search: that of a sweep, with every candidate on the searched axis."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from vlmprof.errors import UserError, unknown
 from vlmprof.spec import SweepSpec, build_spec, load_spec
 
 SEARCHED = {"resolution": 8192, "batch_size": 256}
-"""Axes that can be searched, and the largest value by default."""
+"""Axes that can be searched, with the default largest value."""
 
 
 def spec(
     source: str | None, overrides: Mapping[str, Any], axis: str, largest: int | None, step: int
 ) -> SweepSpec:
-    """A checked specification whose `axis` holds the candidates: those given by name, or all multiples of
-    `step` pixels up to `largest` that some backbone can take, or all batches up to `largest`.
+    """Build a validated specification with the candidates on `axis`: the values given, or all multiples of
+    `step` pixels up to `largest` that a backbone accepts, or all batch sizes up to `largest`.
 
-    Raises `UserError` for another axis, or when nothing is left to search.
+    Raises `UserError` for any other axis, or if there are no candidates.
     """
     if axis not in SEARCHED:
         raise unknown("axis to search", axis, SEARCHED)
@@ -32,13 +32,13 @@ def spec(
     if axis == "batch_size":
         wanted.setdefault(axis, list(range(1, most + 1)))
     elif axis not in wanted:
-        # the backbones have to be known before their sizes can be
+        # the accepted sizes depend on the backbones
         first = _build(source, {**wanted, axis: [step]})
         facts = [catalog.facts(name) for name in first.axes["backbone"]]
         sides = range(step, most + 1, step)
         wanted[axis] = [side for side in sides if any(known.accepts(side, side) for known in facts)]
         if not wanted[axis]:
-            raise UserError(f"no multiple of {step} up to {most} is a size that these backbones take")
+            raise UserError(f"these backbones accept no multiple of {step} up to {most}")
     return _build(source, wanted)
 
 
@@ -46,6 +46,6 @@ def _build(source: str | None, overrides: Mapping[str, Any]) -> SweepSpec:
     built = build_spec({}, overrides, "search") if source is None else load_spec(source, overrides)
     if "vlm" in built.axes:
         raise UserError(
-            "vlm: a search starts from counted costs, which are not available for a VLM of its own (--vlm)"
+            "vlm: a search starts from counted costs, which are not available for a VLM from transformers"
         )
     return built

@@ -1,4 +1,4 @@
-"""`vlmprof compare`: two runs, or a run and published points, cell by cell."""
+"""`vlmprof compare`: compare two runs, or a run with published points, cell by cell."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from vlmprof.errors import UserError
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="The run to compare with; with --reference, the run itself.")],
-    b: Annotated[Path | None, typer.Argument(help="The run that is judged.")] = None,
-    reference: Annotated[str | None, typer.Option(help="Published points in place of A: kuo2026.")] = None,
+    a: Annotated[Path, typer.Argument(help="The baseline run; with --reference, the run to judge.")],
+    b: Annotated[Path | None, typer.Argument(help="The run to judge.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Published points as the baseline: kuo2026.")] = None,
     fail_slower: Annotated[
         str | None,
         typer.Option(
-            help="Exit with code 1 if a cell is slower by more than this, such as 5%, or no longer runs."
+            help="Exit with code 1 if a cell is slower by more than this (such as 5%) or no longer runs."
         ),
     ] = None,
     margin: Annotated[str, typer.Option(help="Differences below this count as the same.")] = "2%",
-    ignore: Annotated[list[str] | None, typer.Option(help="An axis that may differ; repeatable.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Axis that may differ. Repeatable.")] = None,
     figure: Annotated[
-        list[str] | None, typer.Option(help="Columns to show and guard, such as gpu_vision_s; repeatable.")
+        list[str] | None, typer.Option(help="Column to show and guard, such as gpu_vision_s. Repeatable.")
     ] = None,
     save_tables: SaveOption = None,
 ) -> None:
     """Compare two runs: ratios with intervals per cell and stage, verdicts, and a guard for commits.
 
-    Beside published points of another device there are ratios only, and no verdict.
+    Published points from another device are compared by ratios only, without verdicts.
     """
     from vlmprof.store import check_runs
 
@@ -64,9 +64,7 @@ def compare(
         return
     allowed = _percent(fail_slower, "--fail-slower")
     if found.no_verdict:
-        screen.print(
-            "Nothing is guarded: --fail-slower compares what ran on one kind of device.", markup=False
-        )
+        screen.print("--fail-slower has no effect: the two ran on different kinds of device.", markup=False)
         return
     guarded = comparing.guard(found, allowed, figure or ("end_to_end_s",))
     for ratio in guarded:

@@ -1,4 +1,4 @@
-"""Standard output and error in an encoding that lacks some of our characters: similar ones stand in."""
+"""Similar characters for output encodings that lack some of ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ERRORS = "vlmprof.similar"
 
 
 def print_any_text() -> None:
-    """Let both streams take any text; what their encoding lacks is written as something similar."""
+    """Make standard output and error accept any text, replacing unsupported characters by similar ones."""
     codecs.register_error(ERRORS, _similar)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -1,4 +1,4 @@
-"""`vlmprof estimate`: what a sweep would cost, with nothing run."""
+"""`vlmprof estimate`: predict the cost of a sweep without running it."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from vlmprof.cli.tables import SaveOption
 @spec_options
 def estimate(
     overrides: dict[str, Any],
-    spec: Annotated[str, typer.Argument(help="A TOML file or a shipped name.")] = "kuo2026-fig4",
+    spec: Annotated[str, typer.Argument(help="A TOML file or a shipped specification.")] = "kuo2026-fig4",
     gpu: Annotated[
         list[str] | None,
-        typer.Option(
-            help="h200, h100, a100-80, l40s, rtx4090, …; here for this CPU. Repeatable; h200 by default."
-        ),
+        typer.Option(help="h200 (default), h100, a100-80, l40s, rtx4090, …; here for this CPU. Repeatable."),
     ] = None,
-    memory: Annotated[str | None, typer.Option(help="A smaller budget, such as 24GiB.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Smaller memory limit, such as 24GiB.")] = None,
     kernels: Annotated[
         str | None,
         typer.Option(
-            help="Whose scans: triton (ours), torch (ours, for a CPU) or published (VMamba's own code). "
-            "By default what runs there, or what ran in --against.",
+            help="Scan implementation: triton, torch (for a CPU) or published (VMamba's code); "
+            "by default, that of the device or of --against.",
             show_default=False,
         ),
     ] = None,
-    against: Annotated[str | None, typer.Option(help="A run folder, or kuo2026: say how far off.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Run folder, or kuo2026, to compare the predictions with.")
+    ] = None,
     rates: Annotated[
-        bool, typer.Option(help="Show the FLOP/s and GB/s that the measurements of --against reached.")
+        bool, typer.Option(help="Show the FLOP/s and GB/s reached by the measurements of --against.")
     ] = False,
     costs: Annotated[
-        bool, typer.Option(help="Show what is counted per stage: FLOPs, bytes, weights, activations, cache.")
+        bool, typer.Option(help="Show the counts per stage: FLOPs, bytes, weights, activations, cache.")
     ] = False,
-    refit: Annotated[bool, typer.Option(help="Fit the constants to --against first.")] = False,
+    refit: Annotated[bool, typer.Option(help="First fit the constants to --against.")] = False,
     save_tables: SaveOption = None,
 ) -> None:
     """Predict latencies, peak memory and the first resolution that does not fit. Runs nothing.
 
-    Costs are counted on tensors without data; a data sheet and a few constants turn them into time.
+    Costs are counted on meta tensors, and converted to time with a data sheet and a few constants.
     """
     from vlmprof.activity import say
 

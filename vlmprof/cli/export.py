@@ -1,4 +1,4 @@
-"""`vlmprof export`: rows, tables and the figure of a run for other programs."""
+"""`vlmprof export`: export the rows, tables and figure of a run for other programs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import typer
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     format: Annotated[
-        list[str], typer.Option(help="csv, parquet, latex, markdown, png, pdf or svg; repeatable.")
+        list[str], typer.Option(help="csv, parquet, latex, markdown, png, pdf or svg. Repeatable.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; RUN/export by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder (default: RUN/export).")] = None,
     table: Annotated[
-        list[str] | None, typer.Option(help="Tables to write, such as cells; all by default.")
+        list[str] | None, typer.Option(help="Table to write, such as cells (default: all). Repeatable.")
     ] = None,
-    width: Annotated[str, typer.Option(help="Of the figure: one-column or two-column.")] = "two-column",
+    width: Annotated[str, typer.Option(help="Width of the figure: one-column or two-column.")] = "two-column",
 ) -> None:
     """Write a run's rows (CSV, Parquet), tables (CSV, LaTeX, Markdown) and figure (PNG, PDF, SVG)."""
     from vlmprof.store import check_runs

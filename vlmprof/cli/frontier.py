@@ -1,4 +1,4 @@
-"""`vlmprof frontier`: the largest image, or batch, that fits each memory budget."""
+"""`vlmprof frontier`: find the largest image, or batch, that fits each memory limit."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from vlmprof.cli.tables import SaveOption, show_sheet
 @spec_options
 def frontier(
     overrides: dict[str, Any],
-    memory: Annotated[list[str], typer.Option(help="A budget, such as 24GiB. Repeatable.")],
-    spec: Annotated[str | None, typer.Argument(help="A TOML file or a shipped name to start from.")] = None,
-    axis: Annotated[str, typer.Option(help="What grows: resolution or batch_size.")] = "resolution",
-    largest: Annotated[int | None, typer.Option(help="Largest side in pixels, or batch, to try.")] = None,
-    step: Annotated[int, typer.Option(help="Sides are multiples of so many pixels.")] = 32,
-    out: Annotated[Path | None, typer.Option(help="The run folder; runs/frontier-… by default.")] = None,
+    memory: Annotated[list[str], typer.Option(help="Memory limit, such as 24GiB. Repeatable.")],
+    spec: Annotated[
+        str | None, typer.Argument(help="A TOML file or a shipped specification to start from.")
+    ] = None,
+    axis: Annotated[str, typer.Option(help="Axis to search: resolution or batch_size.")] = "resolution",
+    largest: Annotated[
+        int | None, typer.Option(help="Largest side in pixels (default: 8192) or batch size (256) to try.")
+    ] = None,
+    step: Annotated[int, typer.Option(help="Step between image sides in pixels.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/frontier-…).")] = None,
     save_tables: SaveOption = None,
 ) -> None:
-    """Find by bisection what fits the memory, each probe in its own process; write rows, table and plot.
+    """Find the largest image or batch that fits in memory, by bisection; write rows, a table and a plot.
 
-    The same command continues a search that was interrupted. By default each probe is
-    one warm-up and one iteration: latencies are not what is searched for.
+    Each probe runs in a new process, by default with one warm-up and one
+    measured iteration. To resume a search, run the same command again.
     """
     from rich.console import Console
 

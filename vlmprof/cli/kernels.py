@@ -19,12 +19,19 @@ app = typer.Typer(help="Verify, time and inspect the SS2D kernels.", no_args_is_
 DTYPES = ("float32", "bfloat16", "float16")
 
 DeviceOption = Annotated[
-    str | None, typer.Option(help="cuda, cuda:1 or cpu; a GPU by default if there is one.")
+    str | None, typer.Option(help="Device: cuda, cuda:1 or cpu (default: a GPU if there is one).")
 ]
-DtypesOption = Annotated[list[str] | None, typer.Option("--dtype", help="Repeatable.")]
-BackendsOption = Annotated[list[str] | None, typer.Option("--backend", help="Repeatable.")]
-OpsOption = Annotated[list[str] | None, typer.Option("--op", help="Only these operations; repeatable.")]
-ModelOption = Annotated[str, typer.Option(help="Whose shapes: vmamba-t, vmamba-s or vmamba-b.")]
+DtypesOption = Annotated[
+    list[str] | None, typer.Option("--dtype", help=f"Data type: {', '.join(DTYPES)}. Repeatable.")
+]
+BackendsOption = Annotated[
+    list[str] | None,
+    typer.Option("--backend", help="Backend, such as torch or triton (default: all available). Repeatable."),
+]
+OpsOption = Annotated[
+    list[str] | None, typer.Option("--op", help="Operation to run (default: all). Repeatable.")
+]
+ModelOption = Annotated[str, typer.Option(help="Model whose shapes to use: vmamba-t, vmamba-s or vmamba-b.")]
 TimeoutOption = Annotated[
     str, typer.Option("--row-timeout", help="Time limit per row, compilation included, such as 60s.")
 ]
@@ -32,7 +39,7 @@ IsolateOption = Annotated[
     bool,
     typer.Option(
         "--isolate/--no-isolate",
-        help="Run each operation in its own process; --no-isolate runs all in this one, for a profiler.",
+        help="Run each operation in a separate process, or all of them in this one, for a profiler.",
     ),
 ]
 
@@ -49,8 +56,9 @@ def verify(
 ) -> None:
     """Compare every operation with a float64 reference.
 
-    Exits with code 1 if an error is larger than the plain code's own error allows. Each operation runs in its
-    own process; a crash or a hang becomes a row that says so.
+    Exits with code 1 if an error exceeds its limit, a small multiple of the
+    error of plain PyTorch code. Each operation runs in a separate process, so
+    that a crash or a hang becomes a row.
     """
     dtypes = _dtypes(dtype) or DTYPES
     run = _open(device, backend, isolate, row_timeout)
@@ -80,22 +88,30 @@ def bench(
     dtype: DtypesOption = None,
     backend: BackendsOption = None,
     model: ModelOption = "vmamba-t",
-    resolution: Annotated[list[int] | None, typer.Option(help="Pixels; repeatable. 224 by default.")] = None,
-    level: Annotated[list[int] | None, typer.Option(help="1 to 4; repeatable. 1 to 3 by default.")] = None,
+    resolution: Annotated[
+        list[int] | None, typer.Option(help="Image side in pixels (default: 224). Repeatable.")
+    ] = None,
+    level: Annotated[
+        list[int] | None, typer.Option(help="Feature level, 1 to 4 (default: 1 to 3). Repeatable.")
+    ] = None,
     op: OpsOption = None,
     seconds: Annotated[float, typer.Option(help="Measuring time per row, in seconds.")] = 0.5,
     peers: Annotated[bool, typer.Option(help="Also time other implementations of SS2D.")] = False,
-    public: Annotated[Path | None, typer.Option(help="Also time a checkout of MzeroMiko/VMamba.")] = None,
+    public: Annotated[
+        Path | None, typer.Option(help="Also time the VMamba code in this checkout of MzeroMiko/VMamba.")
+    ] = None,
     backbones: Annotated[
         list[str] | None,
-        typer.Option(help="Time backbones instead of operations, next to the paper: vmamba-t,vmamba-b."),
+        typer.Option(
+            help="Time backbones instead of operations and compare with the paper, such as vmamba-t,vmamba-b."
+        ),
     ] = None,
     levels: Annotated[
-        str, typer.Option(help="Levels of --backbones: all, as in the paper, or through-tap.")
+        str, typer.Option(help="Levels of --backbones to run: all (as in the paper) or through-tap.")
     ] = "all",
     mode: Annotated[
         list[str] | None,
-        typer.Option(help="Modes of --backbones: eager, compile, graphs, fused, …; repeatable."),
+        typer.Option(help="Mode of --backbones: eager, compile, graphs, fused, …. Repeatable."),
     ] = None,
     row_timeout: TimeoutOption = "300s",
     isolate: IsolateOption = True,
@@ -103,8 +119,8 @@ def bench(
 ) -> None:
     """Time the operations at VMamba's shapes, next to a large copy and a large matrix product.
 
-    Each operation, or each backbone at one resolution, runs in its own process. Exits with code 1 if one
-    failed.
+    Each operation, or each backbone at one resolution, runs in a separate
+    process. Exits with code 1 if one fails.
     """
     dtypes = _dtypes(dtype)
     sizes = tuple(resolution or [224])
@@ -135,15 +151,19 @@ def bench(
 def tune(
     dtype: DtypesOption = None,
     model: ModelOption = "vmamba-t",
-    resolution: Annotated[list[int] | None, typer.Option(help="Pixels; repeatable. 224 by default.")] = None,
-    level: Annotated[list[int] | None, typer.Option(help="1 to 4; repeatable. All by default.")] = None,
+    resolution: Annotated[
+        list[int] | None, typer.Option(help="Image side in pixels (default: 224). Repeatable.")
+    ] = None,
+    level: Annotated[
+        list[int] | None, typer.Option(help="Feature level, 1 to 4 (default: all). Repeatable.")
+    ] = None,
     row_timeout: TimeoutOption = "180s",
     isolate: IsolateOption = True,
 ) -> None:
-    """Find the best launch parameters of ss2d on this GPU and store them. No other command tunes.
+    """Find and store the best launch parameters of ss2d on this GPU. No other command tunes.
 
-    They are stored in the file named by VLMPROF_TUNING_CACHE, or in vlmprof/ss2d-tuning.json in the user's
-    cache.
+    The parameters are stored in the file named by VLMPROF_TUNING_CACHE, or in
+    vlmprof/ss2d-tuning.json in the user's cache folder.
     """
     from vlmprof.execution.kernel_jobs import TuneJob
 
@@ -169,14 +189,16 @@ def tune(
 
 @app.command()
 def inspect(
-    arch: Annotated[list[str] | None, typer.Option(help="sm_80, sm_90 or sm_100; repeatable.")] = None,
+    arch: Annotated[
+        list[str] | None, typer.Option(help="Architecture: sm_80, sm_90 or sm_100. Repeatable.")
+    ] = None,
     kernel: Annotated[str, typer.Option(help="Only kernels whose name contains this.")] = "",
     mix: Annotated[bool, typer.Option(help="Also print the instruction mix of each kernel.")] = False,
 ) -> None:
     """Compile the kernels without a GPU and print their registers, spills and instructions.
 
-    Exits with code 1 if a d_state 1 kernel spills or a kernel does not compile. Results are cached; a kernel
-    is compiled again only after a change.
+    Exits with code 1 if a kernel for d_state 1 spills, or if any kernel fails
+    to compile. Results are cached until a kernel changes.
     """
     from vlmprof.cli.kernels_inspect import inspect_kernels
 

@@ -1,4 +1,4 @@
-"""`vlmprof kernels bench --backbones`: encoders next to the published GPU vision latency."""
+"""`vlmprof kernels bench --backbones`: compare encoders with the published GPU vision latency."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def bench_backbones(
 ) -> int:
     """Time each backbone in every mode, or in `modes`, print a line for each, and write the rows to `out`.
 
-    Returns how many of our own failed. Rows that `out` already has are not timed again. With a checkout of
-    the `public` code its backbones are timed too, always with all levels.
+    Returns the number of our own rows that failed. Rows already in `out` are not timed again. With a checkout
+    of the `public` code, its backbones are timed too, always with all levels.
     """
     from vlmprof.analysis.reference import another_device, reference_title
     from vlmprof.execution.kernel_jobs import EncoderJob
@@ -49,7 +49,7 @@ def bench_backbones(
     )
     elsewhere = another_device(PAPER, device_name)
     if elsewhere:
-        print(f"{elsewhere}, so nothing here is a verdict on the paper's numbers", flush=True)
+        print(f"{elsewhere}, so the two cannot be compared directly", flush=True)
     for name in names:
         for side in resolutions:
             here = (name, side, dtype, levels, run.device)
@@ -87,9 +87,9 @@ def bench_backbones(
 def _row(
     outcome: Outcome, known: Mapping[str, Any], paper_s: float | None, environment: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One line of the table: what ran where, how long it took, and what the paper says.
+    """Build one row: the configuration, the device, the latency and the paper's latency.
 
-    `paper_gpu_vision_s` is of Kuo & Cascante-Bonilla 2026, Fig. 4 (H200, bfloat16, all levels); None where it
+    `paper_gpu_vision_s` is from Kuo & Cascante-Bonilla 2026, Fig. 4 (H200, bfloat16, all levels); None if it
     has no such point.
     """
     figures = outcome.figures or {"status": str(outcome.status), "message": outcome.message}
@@ -108,7 +108,7 @@ def _row(
 
 
 def backbone_names(given: Sequence[str]) -> list[str]:
-    """Names from options that may each hold several, separated by commas. Raises `UserError` for none."""
+    """Split options at commas into names. Raises `UserError` if there are none."""
     found = [name.strip() for text in given for name in text.split(",") if name.strip()]
     if not found:
         raise UserError("--backbones needs a name, such as vmamba-t or vmamba-t,vmamba-s,vmamba-b")
@@ -116,7 +116,7 @@ def backbone_names(given: Sequence[str]) -> list[str]:
 
 
 def _paper_latencies() -> dict[tuple[str, str], float]:
-    """(backbone, resolution) to seconds."""
+    """Return the paper's latencies in seconds by (backbone, resolution)."""
     from vlmprof.analysis.reference import load_reference
 
     points = load_reference(PAPER).dropna(subset=["gpu_vision_s"])

@@ -1,4 +1,4 @@
-"""`vlmprof kernels inspect`: a line for each compiled kernel."""
+"""`vlmprof kernels inspect`: print a line for each compiled kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlmprof.activity import say
 from vlmprof.errors import UserError
 
 PATIENCE_S = 0.5
-"""How long a kernel may compile before a line says so."""
+"""Compilation time after which a line reports that a kernel is being compiled."""
 
 if TYPE_CHECKING:
     from vlmprof.kernels.tools.inspect import Compiled
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> None:
     """Compile the kernels whose name contains `kernel`, or read the cached results, and print them.
 
-    Raises `UserError` if kernels cannot be compiled here, and `typer.Exit` with code 1 if one spills or does
-    not compile.
+    Raises `UserError` if kernels cannot be compiled on this machine, and `typer.Exit` with code 1 if one
+    spills or fails to compile.
     """
     say("loading torch and Triton")
     from vlmprof.kernels.common.checks import first_line
@@ -55,7 +55,7 @@ def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> Non
 
 
 class _Compiling:
-    """Reports which kernel is being compiled, from whichever thread."""
+    """Reports which kernel is being compiled; thread-safe."""
 
     def __init__(self, architecture: str, kernels: int) -> None:
         self._where = f"of {kernels} for {architecture}"

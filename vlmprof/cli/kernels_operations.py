@@ -1,4 +1,4 @@
-"""`vlmprof kernels bench` of single operations."""
+"""`vlmprof kernels bench`: time single operations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be timed."""
+    """The requested measurements."""
 
     operations: tuple[str, ...]
     model: str
@@ -29,12 +29,12 @@ class Asked:
 def bench_operations(run: KernelRun, asked: Asked, out: Path | None) -> int:
     """Time each operation on each backend, print a line for each, and write the rows to `out`.
 
-    Returns how many of our own failed.
+    Returns the number of our own rows that failed.
     """
     from vlmprof.execution.kernel_jobs import BenchJob
 
     if out is not None:
-        kernels_rows.read(out, "bench", run.environment["device_name"])  # may not be another device's
+        kernels_rows.read(out, "bench", run.environment["device_name"])  # refuses rows of another device
     baselines = _baselines(run, asked) if asked.with_baselines or asked.public is not None else []
     ceilings = {dtype: found for dtype in asked.dtypes if (found := _ceilings(run, dtype)) is not None}
     rows: list[dict[str, Any]] = []
@@ -71,12 +71,12 @@ def _ceilings(run: KernelRun, dtype: str) -> Any:
     try:
         return run.call("ceilings", run.device, dtype)
     except RuntimeError as error:
-        print(f"no ceilings in {dtype}, so no shares of them: {error}", flush=True)
+        print(f"ceilings in {dtype} cannot be measured, so shares of them are omitted: {error}", flush=True)
         return None
 
 
 def _baselines(run: KernelRun, asked: Asked) -> list[str]:
-    """The names of the available baselines. Prints a line for each that is not."""
+    """Return the names of the available baselines, and print a line for each unavailable one."""
     if "ss2d" not in asked.operations:
         return []
     try:

@@ -1,4 +1,4 @@
-"""The rows of `vlmprof kernels`, for operations and encoders: printed, written and read again."""
+"""Printing, writing and reading the rows of `vlmprof kernels`, for operations and encoders."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ FORMER_MODES = {
     "compiled": "compile", "graphed": "graphs",
     "fused graphed": "fused graphs", "public graphed": "public graphs",
 }  # fmt: skip
-"""The names of modes in earlier files, and their names now."""
+"""Current names of modes by their names in older files."""
 
 
 def reason(outcome: Outcome) -> str:
-    """Why a row has no numbers, on one line."""
+    """Return one line that explains why a row has no numbers."""
     words = {"oom": "out of memory", "error": "failed", "timeout": "timed out", "skipped": "skipped"}
     return f"{words[outcome.status]}: {outcome.message}"
 
 
 def passed(outcome: Outcome) -> bool:
-    """Whether a comparison with float64 was made and passed."""
+    """Return whether a comparison with float64 ran and passed."""
     return outcome.status == "ok" and bool(outcome.figures["passed"])
 
 
 def verdict_row(outcome: Outcome, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a comparison."""
+    """Build the row of a comparison."""
     figures = {k: v for k, v in outcome.figures.items() if k != "failure"}
     return {**_state(outcome), "passed": False, **_finite(figures), **environment}
 
 
 def print_verdict(outcome: Outcome) -> None:
-    """Print what was compared, the errors and the verdict, on one line."""
+    """Print the operation, its errors and the verdict on one line."""
     label, figures = outcome.labels, outcome.figures
     said = "ok" if passed(outcome) else "FAILED"
     if outcome.status != "ok":
@@ -56,7 +56,7 @@ def print_verdict(outcome: Outcome) -> None:
 
 
 def print_tuned(outcome: Outcome) -> None:
-    """Print the choice for a shape and the time of each candidate, on one line."""
+    """Print the choice for a shape and the time of each candidate on one line."""
     if outcome.status != "ok":
         print(f"{outcome.labels.get('shape', '')}: {reason(outcome)}", flush=True)
         return
@@ -66,12 +66,12 @@ def print_tuned(outcome: Outcome) -> None:
 
 
 def bench_row(outcome: Outcome, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a timed operation, or of one that failed."""
+    """Build the row of a timed or failed operation."""
     return {**_state(outcome), **outcome.figures, **environment, **outcome.clocks()}
 
 
 def print_row(row: Mapping[str, Any]) -> None:
-    """Print latency and spread, rates and their shares of the ceilings, on one line."""
+    """Print latency and spread, rates and their shares of the ceilings on one line."""
     spread = (row["quartile_high_s"] - row["quartile_low_s"]) / row["median_s"]
     shares = [
         "" if row[name] is None else f" ({row[name]:4.0%})"
@@ -87,14 +87,14 @@ def print_row(row: Mapping[str, Any]) -> None:
 
 
 def speed_ups(latencies: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    """For each slower name, how many times as fast the fastest is."""
+    """Yield each slower name with the speed-up of the fastest over it."""
     if latencies:
         least = min(latencies.values())
         yield from ((name, s / least) for name, s in latencies.items() if s > least)
 
 
 def print_speed_ups(where: str, latencies: Mapping[str, float]) -> None:
-    """Print how many times as fast the fastest is as each slower one, in this run."""
+    """Print the speed-up of the fastest over each slower one in this run."""
     for name, ratio in speed_ups(latencies):
         fastest = min(latencies, key=latencies.__getitem__)
         print(f"{where}: {fastest} is {ratio:.2f}× as fast as {name}")
@@ -111,10 +111,10 @@ def print_ratios(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Draw the roofline of the rows that compute something, and print what was written to `folder`."""
+    """Draw the roofline of the rows with FLOPs, and print the names of the files in `folder`."""
     from vlmprof.render.figures.roofline import draw_roofline
 
-    # a copy has no place under a roofline, and without ceilings there is none
+    # a roofline needs FLOPs and ceilings, which copies do not have
     computing = [row for row in rows if row["counted_flops"] and row["matmul_ceiling_flops_per_s"]]
     if computing:
         draw_roofline(computing, folder / "roofline.png")
@@ -122,18 +122,18 @@ def draw(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
 
 
 def load(path: Path) -> list[dict[str, Any]]:
-    """The rows in a JSON file of `write`, with today's names of modes; none if there is no such file.
+    """Load the rows in a JSON file from `write`, with current mode names; empty if there is no such file.
 
-    Raises `UserError` for a file that is no list of rows.
+    Raises `UserError` if the file is not a list of rows.
     """
     if not path.exists():
         return []
     try:
-        rows = json.loads(path.read_text())
+        rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path} is no list of rows")
+        raise UserError(f"{path} is not a list of rows")
     for row in rows:
         if row.get("mode") in FORMER_MODES:
             row["mode"] = FORMER_MODES[row["mode"]]
@@ -141,24 +141,24 @@ def load(path: Path) -> list[dict[str, Any]]:
 
 
 def read(folder: Path, stem: str, device_name: str) -> list[dict[str, Any]]:
-    """The rows that an earlier run wrote to `folder`; none if there is no such file.
+    """Load the rows that an earlier run wrote to `folder`; empty if there is no such file.
 
-    Raises `UserError` for a file that `write` did not write, or of another device.
+    Raises `UserError` if the file is not from `write`, or if it is from another device.
     """
     path = folder / f"{stem}.json"
     try:
         rows = load(path)
     except UserError as error:
-        raise UserError(f"cannot continue: {error}; name another --out or move it away") from None
+        raise UserError(f"cannot continue: {error}; choose another --out or move the file away") from None
     for name in dict.fromkeys(row.get("device_name") for row in rows):
         if name != device_name:
-            there = f"is of {name}" if name else "does not say which device it is of"
-            raise UserError(f"{path} {there}, and this is {device_name}; name another --out")
+            there = f"is from {name}" if name else "does not record its device"
+            raise UserError(f"{path} {there}, but this is {device_name}; choose another --out")
     return rows
 
 
 def write(rows: Sequence[Mapping[str, Any]], folder: Path, stem: str) -> None:
-    """Write all rows so far as `stem`.csv and `stem`.json, so that an interrupted run loses none."""
+    """Write all rows so far to `stem`.csv and `stem`.json, so that an interruption loses none."""
     folder.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     partial = folder / f"{stem}.json.part"
@@ -176,7 +176,7 @@ def _state(outcome: Outcome) -> dict[str, Any]:
 
 
 def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures without NaN and infinity, which JSON does not have."""
+    """Remove NaN and infinity, which JSON does not support."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in figures.items()

@@ -1,4 +1,4 @@
-"""`vlmprof kernels tables`: the rows of `vlmprof kernels bench --out` as tables."""
+"""`vlmprof kernels tables`: print the rows of `vlmprof kernels bench --out` as tables."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vlmprof.errors import UserError, unknown
 
 def tables(
     folders: Annotated[list[Path], typer.Argument(help="Folders written by `kernels bench --out`.")],
-    format: Annotated[str, typer.Option(help="markdown, latex or csv.")] = "markdown",
+    format: Annotated[str, typer.Option(help="Format: markdown, latex or csv.")] = "markdown",
 ) -> None:
-    """Print the rows in the folders as one table of encoders and one of operations."""
+    """Print the rows in these folders as one table of encoders and one of operations."""
     from vlmprof.render.tables.export import SHEET_WRITERS
     from vlmprof.render.tables.kernels import encoder_sheet, operation_sheet
 

@@ -1,4 +1,4 @@
-"""Command-line options for every field of a specification, made from the specification's own tables."""
+"""Command-line options for every field of a specification, generated from the tables in `fields`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vlmprof.fields import AXES, SETTINGS, Field, option
 
 
 def spec_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each axis and setting.
+    """Add an option for each axis and setting to a command.
 
-    What the user wrote reaches the command as `overrides`, from field name to words; the rest is absent.
+    The command receives the options that were used as `overrides`, a mapping from field name to arguments.
     """
     own = inspect.signature(command, eval_str=True)
     added = {f.name: _parameter(f, f.name in AXES or f.many) for f in (*AXES.values(), *SETTINGS.values())}
@@ -37,11 +37,27 @@ def spec_options(command: Callable[..., None]) -> Callable[..., None]:
 def _parameter(field: Field, many: bool) -> inspect.Parameter:
     kind: Any = list[str] | None if many else str | None
     names = [option(field.name)]
+    panel = "Axes" if field.name in AXES else "Fixed for every cell"
+    metavar: str | None = "VALUE"
     if isinstance(field.default, bool):
         kind, names = bool | None, [f"{option(field.name)}/--no-{field.name.replace('_', '-')}"]
-    hint = f"{field.help} Repeatable." if many else field.help
-    panel = "Axes" if field.name in AXES else "Fixed for every cell"
+        panel, metavar = "Switches for every cell", None  # narrow terminals have no room for --no-… above
+    hint = f"{_described(field)} Repeatable." if many else _described(field)
     annotation: Any = Annotated[
-        kind, typer.Option(*names, help=hint, rich_help_panel=panel, show_default=False)
+        kind, typer.Option(*names, help=hint, rich_help_panel=panel, show_default=False, metavar=metavar)
     ]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _described(field: Field) -> str:
+    """Return a field's help with its choices and its default."""
+    default = field.shown_default
+    if field.choices and default is None:
+        words = (f"{word} (default)" if word == field.default else word for word in field.choices)
+        return f"{field.help} One of {', '.join(words)}."
+    if isinstance(field.default, bool):
+        default = "on" if field.default else "off"
+    elif default is None and field.default is not None:
+        default = str(field.default)
+    text = f"{field.help} One of {', '.join(field.choices)}." if field.choices else field.help
+    return text if default is None else f"{text.removesuffix('.')} (default: {default})."

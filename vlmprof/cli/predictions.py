@@ -1,4 +1,4 @@
-"""What `vlmprof estimate` prints: for each device the predictions, and how far off they were."""
+"""The output of `vlmprof estimate`: predictions for each device, and their errors."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STUDIES = ("kuo2026",)
-"""References that ran the published scan kernels."""
+"""References measured with the published scan kernels."""
 
 LEAST_PREFILL_TOKENS = {"kuo2026": 4096}
-"""Below so many tokens the study's LLM stage holds some 25 ms in which the device idles, more than all its
-launches take and the same at 196 tokens and at 1,024; no counted cost explains it, so no constant is fitted
-to it. The errors are printed all the same."""
+"""Fewest prefill tokens for a fit. Below, the study's LLM stage includes about 25 ms of idle device time:
+more than all its launches take, and the same at 196 and at 1,024 tokens. No counted cost explains this, so no
+constant is fitted to it. The errors are still printed."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What predictions are compared with."""
+    """The measurements that predictions are compared with."""
 
     name: str
-    """A run folder, or a reference."""
+    """A run folder or the name of a reference."""
     rows: pd.DataFrame
 
     @classmethod
     def load(cls, name: str) -> Measured:
-        """Read it. Raises `UserError` when it is neither."""
+        """Load a run folder or reference. Raises `UserError` if `name` is neither."""
         return cls(name, load_frame(name) if Path(name).is_dir() else load_reference(name))
 
 
@@ -61,16 +61,16 @@ def show(
     costs: bool,
     save_to: Path | None = None,
 ) -> None:
-    """Estimate every cell of `spec` on each GPU, print the tables, and compare with what was measured, if
-    asked to. Estimates and costs are also written to the folder `save_to`.
+    """Estimate every cell of `spec` on each GPU, print the tables, and compare with the measurements of
+    `against`, if given. Estimates and costs are also written to the folder `save_to`.
 
-    Raises `UserError` for an unknown GPU, implementation or run, and if `against` measured none of the cells.
+    Raises `UserError` for an unknown GPU, implementation or run, and if `against` has none of the cells.
     """
     if (refit or rates) and against is None:
         needy = "--refit" if refit else "--rates"
         raise UserError(f"{needy} needs --against: a run folder or kuo2026")
     if kernels not in (None, *KERNELS):
-        raise unknown("implementation of the scans", str(kernels), KERNELS)
+        raise unknown("scan implementation", str(kernels), KERNELS)
     measured = Measured.load(against) if against else None
     devices = [_device(gpu, spec) for gpu in dict.fromkeys(gpus)]
     limit = spec.settings.memory_limit_bytes
@@ -79,6 +79,8 @@ def show(
         chosen = cast(Kernels, kernels or _kernels_on(device, against))
         if chosen not in counted:
             counted[chosen] = _counted(spec, chosen)
+            for words in tables.assumption_lines(counted[chosen]):
+                _print(words)
             if costs:
                 _show_costs(counted[chosen], chosen, save_to)
         predictions = predict(counted[chosen], device, efficiency, limit)
@@ -90,7 +92,7 @@ def show(
             _show_errors(predictions, measured, device if rates else None)
     if measured is None:
         for name in _measured_already(spec):
-            _print(f"--against {name} says how far off that is")
+            _print(f"use --against {name} to see the errors")
 
 
 def _print(words: str) -> None:
@@ -102,7 +104,7 @@ def _device(gpu: str, spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
         return sheet(gpu), Efficiency()
     from vlmprof.execution.this_cpu import measure_this_cpu
 
-    say("measuring what this CPU reaches")
+    say("measuring the ceilings of this CPU")
     return measure_this_cpu(spec.axes["dtype"])
 
 
@@ -118,7 +120,7 @@ def _counted(spec: SweepSpec, kernels: Kernels) -> list[Counted]:
 
 
 def _show_costs(counted: Sequence[Counted], kernels: Kernels, save_to: Path | None) -> None:
-    words = "counted, not measured (1 MAC = 2 FLOPs; bytes as if nothing stayed in a cache)"
+    words = "counted, not measured (1 MAC = 2 FLOPs; bytes assume no cache hits)"
     _print(f"{words}, {kernels} scan kernels")
     show_sheet(tables.cost_sheet(counted, kernels), save_to)
 
@@ -126,17 +128,17 @@ def _show_costs(counted: Sequence[Counted], kernels: Kernels, save_to: Path | No
 def _show_predictions(
     predictions: Sequence[Prediction], device: DeviceSheet, kernels: Kernels, save_to: Path | None
 ) -> None:
-    _print(f"{device.title}, estimated from counted costs, {kernels} scan kernels; nothing was run")
+    _print(f"{device.title}, estimated from counted costs with {kernels} scan kernels; nothing was run")
     show_sheet(tables.prediction_sheet(predictions, device.name), save_to)
     for line in tables.memory_lines(predictions, list(first_oom(predictions).values())):
         _print(line)
 
 
 def _show_errors(predictions: Sequence[Prediction], measured: Measured, device: DeviceSheet | None) -> None:
-    """How far off the predictions were, and with `device` what the measurements reached of its ceilings."""
+    """Print the errors of the predictions and, with `device`, the share of its ceilings that was reached."""
     found = misses(predictions, measured.rows)
     if not found:
-        raise UserError(f"{measured.name} measured none of these cells; name its own specification")
+        raise UserError(f"{measured.name} has none of these cells; pass the specification of that run")
     devices = measured.rows.get("device")
     names = "" if devices is None else ", ".join(sorted(devices.dropna().unique()))
     _print(f"against {measured.name}{f', measured on {names}' if names else ''}")
@@ -148,11 +150,11 @@ def _show_errors(predictions: Sequence[Prediction], measured: Measured, device: 
 def _refit(
     predictions: Sequence[Prediction], measured: Measured, device: DeviceSheet, efficiency: Efficiency
 ) -> Efficiency:
-    """The constants fitted to what was measured, printed with their errors on groups left out."""
+    """Fit the constants to the measurements, and print them with their cross-validation errors."""
     least = LEAST_PREFILL_TOKENS.get(measured.name, 0)
     points = calibration_points(predictions, measured.rows, lambda name: backbone_words(name)[0], least)
     if not points:
-        raise UserError(f"{measured.name} measured none of these cells; there is nothing to fit to")
+        raise UserError(f"{measured.name} has none of these cells, so there is nothing to fit")
     say("fitting the constants")
     fitted = fit(points, device, efficiency)
     _print(f"fitted to {measured.name}: {fitted}")
@@ -161,7 +163,7 @@ def _refit(
 
 
 def _measured_already(spec: SweepSpec) -> list[str]:
-    """What may have measured these cells: run folders as a sweep names them, and the study it is of."""
+    """Return runs that may contain these cells: the default run folder of the sweep, and its study."""
     folders = [Path("runs") / name for name in (f"{spec.name}-{spec.digest()}", spec.name)]
     runs = [str(folder) for folder in folders if (folder / "rows.jsonl").is_file()]
     return [*runs, *(name for name in STUDIES if spec.name.startswith(name))]

@@ -1,4 +1,4 @@
-"""`vlmprof recommend`: which backbone at which resolution."""
+"""`vlmprof recommend`: choose a backbone and a resolution."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from vlmprof.cli.tables import SaveOption, show_sheet
 
 def recommend(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    max_memory: Annotated[str | None, typer.Option(help="What the device has, such as 24GiB.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Memory of the device, such as 24GiB.")] = None,
     max_ttft: Annotated[str | None, typer.Option(help="Longest time to first token, such as 200ms.")] = None,
     scores: Annotated[
-        str | None, typer.Option(help="CSV with backbone, resolution and scores; or kuo2026, the study's.")
+        str | None, typer.Option(help="CSV file with backbone, resolution and scores, or kuo2026.")
     ] = None,
-    score: Annotated[str | None, typer.Option(help="The score to choose by.")] = None,
+    score: Annotated[str | None, typer.Option(help="Score to maximize (default: the overall one).")] = None,
     price_per_hour: Annotated[
-        float | None, typer.Option(min=0, help="Of the device, for the cost per thousand images.")
+        float | None, typer.Option(min=0, help="Price of the device, for the cost per thousand images.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the figure; the run's own by default.")] = None,
-    format: Annotated[list[str] | None, typer.Option(help="png, pdf or svg; repeatable.")] = None,
-    width: Annotated[str, typer.Option(help="one-column or two-column.")] = "two-column",
+    out: Annotated[Path | None, typer.Option(help="Folder for the figure (default: the run folder).")] = None,
+    format: Annotated[
+        list[str] | None, typer.Option(help="png, pdf or svg (default: png and pdf). Repeatable.")
+    ] = None,
+    width: Annotated[str, typer.Option(help="Width: one-column or two-column.")] = "two-column",
     save_tables: SaveOption = None,
 ) -> None:
-    """Choose among measured cells within limits; print and draw the Pareto front."""
+    """Choose among the measured cells within limits; print and draw the Pareto front."""
     from vlmprof.store import check_runs
 
     check_runs(run)

@@ -1,4 +1,4 @@
-"""`vlmprof report`: runs as one HTML file and as Markdown."""
+"""`vlmprof report`: write runs as an HTML file and as Markdown."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import typer
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One or more run folders.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; the first run's by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder (default: the first run folder).")] = None,
     format: Annotated[
-        list[str] | None, typer.Option(help="html or markdown; repeatable, both by default.")
+        list[str] | None, typer.Option(help="html or markdown (default: both). Repeatable.")
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Published points behind the Markdown's figure: kuo2026.")
+        str | None, typer.Option(help="Published points to draw in the Markdown's figure: kuo2026.")
     ] = None,
 ) -> None:
-    """Write a report: figure, tables per stage, where the time goes, scaling, crossovers, environment."""
+    """Write a report: figures, tables per stage, launch-bound shares, scaling, crossovers, environment."""
     from vlmprof.store import check_runs
 
     check_runs(*runs)

@@ -1,4 +1,4 @@
-"""What the main commands print and draw."""
+"""The output of the main commands."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool, every_cell: bool, save_to: Path | None) -> None:
-    """Print the cells of a plan; axes with one value are said once, above. Many are summarised on a terminal
-    unless `every_cell` or their `ids` are asked for."""
+    """Print the cells of a plan, with constant axes once above the table. On a terminal, a long plan is
+    summarized unless `every_cell` or `ids` is set."""
     screen = console()
     screen.print(plans.head_line(spec, cells), markup=False)
     short = screen.is_terminal and len(cells) > plans.LONG and not (every_cell or ids)
@@ -41,9 +41,9 @@ def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool, every_cell: bool, sa
 
 
 def run(folder: Path) -> int:
-    """Print a finished run's table and draw its figure; returns how many of its cells failed.
+    """Print a finished run's table and draw its figure; return the number of failed cells.
 
-    Without a measured cell the reason stands in the place of the figure.
+    If no cell was measured, the reason is printed instead of the figure.
     """
     from vlmprof.analysis.estimates import Estimates
     from vlmprof.analysis.frames import why_nothing_measured
@@ -89,7 +89,7 @@ def figure(
     width: str,
     statistic: str | None,
 ) -> list[Path]:
-    """Draw a run's six panels; returns the files written. Raises `UserError` for an unknown statistic."""
+    """Draw a run's six panels and return the files. Raises `UserError` for an unknown statistic."""
     from vlmprof.analysis.runs import load
     from vlmprof.render.figures.six_panel import save_six_panel
 
@@ -105,7 +105,7 @@ def figure(
 
 
 def published_figure(name: str, out: Path, log: bool, formats: Sequence[str], width: str) -> list[Path]:
-    """Draw a reference by itself, under its own name; returns the files written."""
+    """Draw a reference on its own, under its name, and return the files."""
     from vlmprof.render.figures.files import save_figure
     from vlmprof.render.figures.six_panel import draw_reference
 

@@ -1,4 +1,4 @@
-"""Tables of a command: printed, and written to files where that is asked for."""
+"""Printing the tables of a command, and optionally writing them to files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SaveOption = Annotated[
 
 
 def show_sheet(sheet: Sheet, save_to: Path | None = None) -> None:
-    """Print a table, and write it to a folder in every format. Raises `UserError` if that cannot be done."""
+    """Print a table and, with `save_to`, write it in every format. Raises `UserError` if that fails."""
     from vlmprof.render.tables.terminal import console, print_sheet
 
     print_sheet(console(), sheet)

@@ -1,4 +1,4 @@
-"""`vlmprof trace`: where a cell's time goes, operator by operator."""
+"""`vlmprof trace`: trace a cell operator by operator."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vlmprof.errors import UserError
 @spec_options
 def trace(
     overrides: dict[str, Any],
-    spec: Annotated[str, typer.Argument(help="A TOML file or a shipped name.")] = "quick",
-    cell: Annotated[str | None, typer.Option(help="Trace this cell alone, by its id.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("traces"),
+    spec: Annotated[str, typer.Argument(help="A TOML file or a shipped specification.")] = "quick",
+    cell: Annotated[str | None, typer.Option(help="Id of the only cell to trace.")] = None,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("traces"),
     top: Annotated[int, typer.Option(help="Operators to print per stage.")] = 8,
 ) -> None:
     """Trace one iteration of each cell for TensorBoard (torch-tb-profiler) and Perfetto. Measures nothing.
 
-    Look at it with `tensorboard --logdir FOLDER`, or open a .pt.trace.json in Perfetto.
+    View the traces with `tensorboard --logdir FOLDER`, or open a .pt.trace.json file in Perfetto.
     """
     from vlmprof.activity import say
     from vlmprof.execution.kernel_table import longest, write_csv
@@ -53,7 +53,7 @@ def trace(
         )
         if ended.value is None:
             failed = True
-            why = ended.error or ended.user_error or f"its process ended with code {ended.exit_code}"
+            why = ended.error or ended.user_error or f"its process exited with code {ended.exit_code}"
             print(f"vlmprof: {planned.label}: {why}; see {log}", file=sys.stderr)
             continue
         log.unlink(missing_ok=True)

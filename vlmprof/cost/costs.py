@@ -50,6 +50,10 @@ class OpCost:
     """Results of exp, log, rsqrt, … ; GPUs have few units for them."""
     kernels: int = 1
     """Launches on the device."""
+    unread_bytes: int = 0
+    """Of the weights given to it, what it does not read: experts that no token is sent to."""
+    assumed: str = ""
+    """What had to be assumed to count it, for a person to read."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class StageCost:
     ops: Mapping[OpCost, int] = field(default_factory=dict)
     weight_bytes: int = 0
     """Parameters and buffers."""
+    unread_weight_bytes: int = 0
+    """Of them, experts that one forward pass sends no token to."""
     resident_bytes: int = 0
     """Weights as an allocator holds them, in blocks, with what the module prepared for this size."""
     input_bytes: int = 0
@@ -94,8 +100,8 @@ class StageCost:
 
     @property
     def least_bytes(self) -> int:
-        """What any implementation moves: weights and inputs once in, outputs once out."""
-        return self.weight_bytes + self.input_bytes + self.output_bytes
+        """What any implementation moves: weights that are read and inputs once in, outputs once out."""
+        return self.weight_bytes - self.unread_weight_bytes + self.input_bytes + self.output_bytes
 
     @property
     def special_functions(self) -> int:
@@ -106,6 +112,11 @@ class StageCost:
     def kernels(self) -> int:
         """Launches on the device, one by one."""
         return sum(op.kernels * n for op, n in self.ops.items())
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What had to be assumed of its operations, each once."""
+        return tuple(dict.fromkeys(op.assumed for op in self.ops if op.assumed))
 
     def by_kind(self) -> dict[Kind, StageCost]:
         """The operations of each kind as a cost of their own."""
@@ -135,6 +146,13 @@ class CellCost:
     def resident_bytes(self) -> int:
         """Weights as an allocator holds them."""
         return sum(cost.resident_bytes for name, cost in self.stages.items() if name != "decode")
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What had to be assumed, by stage, for a person to read."""
+        return tuple(
+            f"counted {name}: {assumed}" for name, cost in self.stages.items() for assumed in cost.assumptions
+        )
 
     def stage_peak_bytes(self, stage: str) -> int:
         """Most bytes allocated while a stage runs, the weights of all stages included."""

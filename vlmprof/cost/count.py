@@ -20,11 +20,12 @@ from vlmprof.cost.costs import CellCost, StageCost
 from vlmprof.cost.dispatch_counter import Attention, count_call, count_module
 from vlmprof.cost.liveness import in_blocks
 from vlmprof.cost.scans import Kernels
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, first_line
 from vlmprof.plan import Cell
 from vlmprof.settings import Dtype, Settings
+from vlmprof.vlm import llm_catalog
+from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.decoding import decode_step, prefill_cached
-from vlmprof.vlm.llm_catalog import facts as llm_facts
 from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, torch_dtype
 from vlmprof.vlm.workload import Workload
 
@@ -52,6 +53,11 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
     """
     if workload.autocast:
         raise UserError("autocast: only running shows which tensors it makes float32; costs are not counted")
+    llm_catalog.check(workload.llm, workload.stages, workload.logits, workload.attention)
+    known = backbone_facts(workload.backbone, workload.level)
+    if workload.attention != "auto" and "vision" in workload.stages and known.module not in BUILT_ONCE:
+        vision = build_vision(workload, META, (workload.height_px, workload.width_px))
+        check_attention(workload.backbone, vision, workload.attention)
     # what stands in a user's own file may be another backbone the next time
     remembered = not in_full and workload.backbone in names()
     vision_costs = _vision_costs if remembered else _vision_costs.__wrapped__
@@ -153,6 +159,7 @@ def _vision_costs(
     cost, tokens = count_call(
         vision, images, kernels=kernels, attention=_attention(workload), in_full=in_full
     )
+    known.check_output(tuple(tokens.shape), workload.batch_size, height, width)
     return cost, tokens, images.numel() * images.element_size()
 
 
@@ -165,6 +172,17 @@ def _encoder(workload: Workload) -> Backbone:
 @lru_cache(maxsize=256)
 def _language_costs(workload: Workload, visual_tokens: int, in_full: bool) -> dict[str, StageCost]:
     """`prefill` and, if there are new tokens, `decode`; backbones with as many visual tokens share them."""
+    try:
+        return _counted_language(workload, visual_tokens, in_full)
+    except UserError:
+        raise
+    except Exception as problem:  # what a model of transformers raises is its own affair
+        raise UserError(
+            f"language model {workload.llm!r}: its cost cannot be counted ({first_line(str(problem))})"
+        ) from problem
+
+
+def _counted_language(workload: Workload, visual_tokens: int, in_full: bool) -> dict[str, StageCost]:
     model = _language_model(workload.llm, workload.dtype)
     attention = _attention(workload)
     prompt = torch.empty(workload.prompt_tokens, device=META, dtype=torch.long)
@@ -172,7 +190,7 @@ def _language_costs(workload: Workload, visual_tokens: int, in_full: bool) -> di
     embeddings = torch.empty(
         workload.batch_size,
         visual_tokens,
-        llm_facts(workload.llm).hidden_size,
+        llm_catalog.facts(workload.llm).hidden_size,
         device=META,
         dtype=torch_dtype(workload.dtype),
     )

@@ -10,34 +10,46 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch._C import DispatchKey
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlmprof.cost.costs import OpCost, StageCost
+from vlmprof.cost.experts import TOP_K, Routing, grouped_cost, grouped_output, is_grouped_product, routing_of
 from vlmprof.cost.formulas import attention_workspace_bytes, op_cost, tensors_in
 from vlmprof.cost.liveness import LiveMemory, in_blocks, module_tensors
 from vlmprof.cost.packed_parameters import PackedParameters
 from vlmprof.cost.repeats import MOST_OUTCOMES, Call, known_outcomes, outcome
 from vlmprof.cost.scans import Kernels, is_project_op, project_op
-from vlmprof.errors import UserError
+from vlmprof.cost.values import ReadsValues, assumed_values, is_read, together
 
 Attention = Literal["fused", "math"]
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 _CONVOLUTION = torch.ops.aten.convolution.default
-_READ_VALUE = torch.ops.aten._local_scalar_dense.default
 _COMPOSITE = "CompositeImplicitAutograd"
 FUSED_HEAD_DIM = 256
 """The widest head that torch's flash and memory-efficient kernels take."""
 
+_LOOPS_OVER_EXPERTS: WeakSet[nn.Module] = WeakSet()
+"""Models that were found to read which experts were chosen."""
+
 
 class CostCounter(TorchDispatchMode):
-    """While open, counts every operation and every live byte. Use it inside `torch.inference_mode()`."""
+    """While open, counts every operation and every live byte. Use it inside `torch.inference_mode()`.
+
+    With `routes` the choices of routers have values, so that a loop over the chosen experts can be counted.
+    """
 
     def __init__(
-        self, kernels: Kernels = "triton", attention: Attention = "fused", in_full: bool = False
+        self,
+        kernels: Kernels = "triton",
+        attention: Attention = "fused",
+        in_full: bool = False,
+        routes: bool = False,
     ) -> None:
         super().__init__()
         self.memory = LiveMemory()
@@ -47,6 +59,9 @@ class CostCounter(TorchDispatchMode):
         # a layer norm, say, is the same wherever it is met; torch's default dtype is what promotes integers
         self._outcomes = known_outcomes(kernels, attention, torch.get_default_dtype())
         self._in_full = in_full
+        self._routes = routes
+        self._routings: list[Routing] = []
+        """What `topk` decided so far."""
         self._costs: list[OpCost] = []
         """Of the operation that is being counted, or of all, in order."""
 
@@ -59,8 +74,15 @@ class CostCounter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        # which of several operations unfused attention becomes is for torch's settings to say
-        if self._in_full or (func is _ATTENTION and not self._fuses(args[0])):
+        if self._routes:
+            args, kwargs = together(func, args, kwargs)
+        if func is TOP_K:
+            self._routings.append(routing_of(args[0], args[1]))
+        # which of several operations unfused attention becomes is for torch's settings to say, and which
+        # experts are read for the router before
+        unfused = func is _ATTENTION and not self._fuses(args[0])
+        chooses = func is TOP_K and self._routes
+        if self._in_full or unfused or chooses or is_grouped_product(func) or is_read(func, args, kwargs):
             return self._counted(func, args, kwargs)
         call = Call(func, args, kwargs, self.memory)
         if call.key is None:
@@ -108,17 +130,22 @@ class CostCounter(TorchDispatchMode):
 
     def _counted(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call and count what it does."""
-        if func is _READ_VALUE and args[0].is_meta:
-            return _assumed_value(args[0])
+        if is_read(func, args, kwargs):
+            return assumed_values(func, args[0], self._routings if self._routes else ())
         fused = func is _ATTENTION and self._fuses(args[0])
         if not fused and _is_composite(func):
             with self:
-                output = func.decompose(*args, **kwargs)
+                # as torch's library does it, not as its compiler would: that makes one resize 160 operations
+                output = func._op_dk(DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
             if output is not NotImplemented:
                 return output
+        if is_grouped_product(func):
+            return self._grouped(func, args, kwargs)
         output = _attended(*args[:3]) if fused and args[0].is_meta else func(*args, **kwargs)
         if func is _CONVOLUTION and args[0].is_meta:
             output = _laid_out_like(output, args[0])
+        if func is TOP_K and self._routes and args[0].is_meta:
+            output = output[0], self._routings[-1].choices(output[1].shape)
         workspace_bytes = 0
         cost: OpCost | None
         if is_project_op(func):
@@ -133,6 +160,14 @@ class CostCounter(TorchDispatchMode):
             self._costs.append(cost)
         self.memory.hold(tensors_in(output))
         self.memory.reach(workspace_bytes)
+        return output
+
+    def _grouped(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Make a product of experts and count it."""
+        a, b = args[:2]
+        output: Tensor = grouped_output(*args[:3], **kwargs) if a.is_meta else func(*args, **kwargs)
+        self._costs.append(grouped_cost(output, a, b, self._routings))
+        self.memory.hold([output])
         return output
 
     def _fuses(self, q: Tensor) -> bool:
@@ -175,20 +210,33 @@ def count_call(
         for tensor in (*part._parameters.values(), *part._buffers.values())
         if tensor is not None
     }.values()
-    with torch.inference_mode(), CostCounter(kernels, attention, in_full) as counter:
-        memory = counter.memory
-        memory.hold(module_tensors(module))
-        resident_bytes = memory.live_bytes
-        memory.hold(given)
-        memory.peak_bytes = memory.live_bytes
-        output = (call or module)(*given)
+
+    def counted(routes: bool) -> tuple[CostCounter, int, Any]:
+        with torch.inference_mode(), CostCounter(kernels, attention, in_full, routes) as counter:
+            memory = counter.memory
+            memory.hold(module_tensors(module))
+            resident_bytes = memory.live_bytes
+            memory.hold(given)
+            memory.peak_bytes = memory.live_bytes
+            return counter, resident_bytes, (call or module)(*given)
+
+    loops = module in _LOOPS_OVER_EXPERTS
+    try:
+        counter, resident_bytes, output = counted(routes=loops)
+    except ReadsValues:
+        if loops:
+            raise
+        counter, resident_bytes, output = counted(routes=True)
+        _LOOPS_OVER_EXPERTS.add(module)
+    ops = counter.ops()
     cost = StageCost(
-        ops=counter.ops(),
+        ops=ops,
+        unread_weight_bytes=sum(op.unread_bytes * n for op, n in ops.items()),
         weight_bytes=sum(t.numel() * t.element_size() for t in weights),
         resident_bytes=resident_bytes + counter.packed.size_bytes,
         input_bytes=sum(t.numel() * t.element_size() for t in given),
         output_bytes=sum(t.numel() * t.element_size() for t in tensors_in(output)),
-        peak_activation_bytes=memory.peak_bytes - resident_bytes,
+        peak_activation_bytes=counter.memory.peak_bytes - resident_bytes,
     )
     return cost, output
 
@@ -214,14 +262,3 @@ def _laid_out_like(output: Tensor, images: Tensor) -> Tensor:
     if output.dim() == 4 and images.is_contiguous(memory_format=last):
         return output.contiguous(memory_format=last)
     return output
-
-
-def _assumed_value(asked: Tensor) -> bool:
-    """The answer to a question of yes or no put to values that are not there.
-
-    transformers asks `(positions == 0).all()` and `mask.all()` to find that no mask is needed, which is so
-    for one unpadded sequence; a module that asks for more than yes or no cannot be counted.
-    """
-    if asked.dtype != torch.bool:
-        raise UserError("this model reads values from its tensors as it runs; its cost cannot be counted")
-    return True

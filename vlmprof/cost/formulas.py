@@ -1,7 +1,8 @@
 """FLOPs, bytes and special functions of each operation that torch dispatches, from its shapes alone.
 
-What has a formula of its own is registered under its operator; everything else is elementwise: one FLOP
-per element of the larger side. Operations that only view or allocate cost nothing.
+What has a formula of its own is registered under its operator; everything else is taken to be elementwise,
+one FLOP per element of the larger side, and says so where torch does not. Operations that only view or allocate
+cost nothing.
 """
 
 from __future__ import annotations
@@ -55,8 +56,31 @@ COPIES = frozenset(
 )
 """Operations that move or make values without computing any."""
 
+ONE_PASS = frozenset((
+    *("sum", "mean", "amax", "amin", "aminmax", "max", "min", "argmax", "argmin", "any", "all", "_is_all_true"),
+    *("prod", "norm", "linalg_vector_norm", "var", "std", "var_mean", "std_mean", "logsumexp", "histc"),
+    *("bincount", "count_nonzero", "equal", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "diff"),
+    *("_log_softmax", "_fused_dropout", "native_dropout", "log_sigmoid_forward", "polar", "floor_divide"),
+    *("sort", "topk", "argsort", "searchsorted", "bucketize", "isin", "nonzero", "_unique2", "tril", "triu"),
+    *("index_add", "index_put", "_unsafe_index", "_index_put_impl", "scatter", "scatter_add", "scatter_reduce"),
+    *("index_copy", "index_fill", "masked_select", "masked_scatter", "take", "repeat_interleave", "detach"),
+    *("uniform", "normal", "random", "bernoulli", "exponential", "rand", "randn", "randint", "randperm"),
+    *("linspace", "logspace", "eye", "one_hot", "tril_indices", "triu_indices", "copy", "set", "resize"),
+    *("avg_pool2d", "avg_pool1d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d"),
+    *("adaptive_max_pool2d", "max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool1d"),
+    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d"),
+    *("upsample_linear1d", "upsample_trilinear3d", "_upsample_bilinear2d_aa", "grid_sampler_2d"),
+    *("replication_pad1d", "replication_pad2d", "reflection_pad1d", "channel_shuffle", "native_channel_shuffle"),
+    *("view_as_complex", "view_as_real", "complex", "real", "imag", "alias_copy", "split_with_sizes_copy"),
+    *("_conj_physical", "_assert_async", "_assert_tensor_metadata", "_functional_assert_async"),
+))  # fmt: skip
+"""Operations that read each element once, or nearly, and do a few FLOPs with it, though torch does not call
+them pointwise."""
+
 GATHERS = frozenset(("embedding", "index", "index_select", "gather"))
 """Operations that read as much of their first input as they write, not all of it."""
+
+NO_FORMULA = "{name} has no formula: counted as if elementwise"
 
 ALLOCATIONS = frozenset(
     ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "_local_scalar_dense")
@@ -96,7 +120,15 @@ def op_cost(func: Any, args: Sequence[Any], kwargs: dict[str, Any], output: Any)
         flops=0 if copies else elements * FLOPS_PER_ELEMENT.get(base, 1),
         moved_bytes=read + touched_bytes(outputs),
         special_functions=outputs[0].numel() * SPECIAL_FUNCTIONS.get(base, 0),
+        assumed="" if _touches_each_once(func, base) else NO_FORMULA.format(name=f"{func.namespace}.{name}"),
     )
+
+
+def _touches_each_once(func: Any, base: str) -> bool:
+    """Whether an operation is known to cost what an elementwise one does."""
+    if func.namespace == "aten" and (base in ONE_PASS or base in COPIES or base in SPECIAL_FUNCTIONS):
+        return True
+    return base in FLOPS_PER_ELEMENT or bool({torch.Tag.pointwise, torch.Tag.reduction} & {*func.tags})
 
 
 def tensors_in(values: Any) -> list[Tensor]:
@@ -157,6 +189,42 @@ def _bmm(output: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
 @formula(aten.baddbmm)
 def _baddbmm(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
     return _product(Kind.MATMUL, 2 * output.numel() * a.shape[2], output, bias, a, b)
+
+
+@formula(aten.mv)
+def _mv(output: Tensor, a: Tensor, x: Tensor, **_: Any) -> OpCost:
+    return _product(Kind.MATMUL, 2 * a.numel(), output, a, x)
+
+
+@formula(aten.addmv)
+def _addmv(output: Tensor, bias: Tensor, a: Tensor, x: Tensor, **_: Any) -> OpCost:
+    return _product(Kind.MATMUL, 2 * a.numel(), output, bias, a, x)
+
+
+@formula(aten.dot, aten.vdot)
+def _dot(output: Tensor, a: Tensor, b: Tensor) -> OpCost:
+    return _product(Kind.MATMUL, 2 * a.numel(), output, a, b)
+
+
+@formula(aten.addbmm)
+def _addbmm(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
+    return _product(Kind.MATMUL, 2 * a.numel() * b.shape[-1], output, bias, a, b)
+
+
+@formula(aten.linalg_solve_triangular)
+def _solve_triangular(output: Tensor, a: Tensor, b: Tensor, *, left: bool = True, **_: Any) -> OpCost:
+    """n²·m FLOPs for a triangle of n × n and m right-hand sides, on no matrix unit."""
+    return _product(Kind.ELEMENTWISE, a.shape[-1] * output.numel(), output, a, b)
+
+
+@formula(aten._fft_r2c, aten._fft_c2c, aten._fft_c2r)
+def _fft(output: Tensor, x: Tensor, dim: Sequence[int], *_: Any, **__: Any) -> OpCost:
+    """5·N·log2 N for N complex points, half of that where one side is real (Cooley and Tukey's count)."""
+    larger = output if output.numel() > x.numel() else x
+    length = math.prod(larger.shape[d] for d in dim)
+    halves = 2 if output.is_complex() and x.is_complex() else 1
+    flops = int(2.5 * halves * larger.numel() * math.log2(max(length, 2)))
+    return _product(Kind.ELEMENTWISE, flops, output, x)
 
 
 @formula(aten.convolution)

@@ -1,5 +1,5 @@
-"""Drives a plan: one process per cell, memory limits, time-outs, resuming.
+"""Execution of a plan: one process per cell, memory limits, timeouts, resuming.
 
 sweep ──▶ launchers ──▶ supervisor ──▶ processes ┊ worker ──▶ pipelines ──▶ measure ──▶ Row
-free of torch, one process per sweep             ┊ one process per cell
+one process per sweep, without torch             ┊ one process per cell
 """

@@ -1,4 +1,4 @@
-"""Counts the costs of many cells on several cores: each process takes the next line when it is free."""
+"""Counting of costs on several cores: each process takes the next line of cells when it is free."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from vlmprof.cost.scans import Kernels
 
 CELLS_PER_PROCESS = 40
-"""Fewer are counted before another process has loaded its libraries."""
+"""Cells that justify another process; fewer are counted before it has loaded its libraries."""
 PRELOAD = "vlmprof.execution.preload_counting"
 COLLECT_AFTER = 1_000_000
-"""Objects made before the first collection. At Python's usual pace, collections take a quarter of the time
-that torch and transformers take to load, and find nothing: all that is made then stays."""
+"""Objects allocated before the first collection. With Python's default, collections account for a quarter of
+the import time of torch and transformers and find no garbage, because imports keep their objects."""
 
 
 def get_ready_to_count(cells: Sequence[Cell]) -> None:
-    """Let the other processes load their libraries while this one loads its own.
+    """Start loading libraries in the other processes, so that this process can load its own meanwhile.
 
-    From now on this process collects garbage less often.
+    Also makes this process collect garbage less often.
     """
     gc.set_threshold(COLLECT_AFTER)
     if worth_starting(cells):
@@ -35,7 +35,7 @@ def get_ready_to_count(cells: Sequence[Cell]) -> None:
 
 
 def worth_starting(cells: Sequence[Cell]) -> int:
-    """The number of processes beside this one that are worth starting to count these cells."""
+    """Return the number of additional processes that are worth starting to count these cells."""
     lines = {cell.line for cell in cells if cell.skip_reason is None}
     return max(0, min((os.cpu_count() or 1) - 1, len(lines) - 1, len(cells) // CELLS_PER_PROCESS - 1))
 
@@ -46,9 +46,9 @@ def count_on_all_cores(
     kernels: Kernels,
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> list[Counted]:
-    """As `cost.count.count_cells`, to the same result, in this process and in as many as are worth it.
+    """Count costs as `cost.count.count_cells` does, in this process and as many others as are worth it.
 
-    `on_cell` hears of the cells that this process counts.
+    `on_cell` is called for the cells that this process counts.
     """
     lines: dict[object, list[Cell]] = {}
     for cell in cells:
@@ -60,7 +60,7 @@ def count_on_all_cores(
     if not others:
         return count_cells(cells, settings, kernels, on_cell)
     waiting = context().SimpleQueue()
-    # specifications go from small models to large ones, and the longest work is best begun first
+    # specifications list models from small to large, and the longest work should start first
     for line in (*reversed(lines.values()), *([None] * (others + 1))):
         waiting.put(line)
     found: dict[str, Counted] = {}
@@ -75,7 +75,7 @@ def count_on_all_cores(
     found |= {cell.cell_id: (cell, cost) for cell, cost in count_waiting(waiting, settings, kernels, on_cell)}
     for thread in threads:
         thread.join()
-    # what another process could not count is counted here, or says here why it cannot be
+    # cells that failed in another process are counted again here, where an error is raised
     missing = [cell for line in lines.values() for cell in line if cell.cell_id not in found]
     found |= {cell.cell_id: (cell, cost) for cell, cost in count_cells(missing, settings, kernels, on_cell)}
     return [found[cell.cell_id] for cell in cells if cell.skip_reason is None]
@@ -87,7 +87,7 @@ def count_waiting(
     kernels: Kernels,
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> list[Counted]:
-    """Count lines of cells from a queue until it gives None."""
+    """Count lines of cells from a queue until it yields None."""
     from vlmprof.cost.count import count_cells
 
     counted: list[Counted] = []

@@ -1,15 +1,15 @@
 """The out-of-memory frontier: the largest image, or the largest batch, that fits each memory budget.
 
-For every line of cells the candidates are sorted by size. The cost model makes the first guess, corrected by
-what smaller budgets showed of memory that it cannot count. From there the search doubles its step until it
-has a size that fits and one that does not, then bisects:
+The candidates of every line are sorted by size. The cost model makes the first guess, corrected for memory
+that it does not count by the results of smaller budgets. From there, the search doubles its step until it has
+a size that fits and one that does not, then bisects:
 
     fits     fits         fits fits | out     out                out
     o--------o------------o----o----|x--------x------------------x
                           ^ guess
 
-Each probe is a cell in its own process and a row of the run folder, with the budget as one more axis. What is
-on disk is never probed again, and what fits a budget fits every larger one.
+Each probe is a cell in a separate process and a row of the run folder, with the budget as an additional axis.
+Probes on disk are never repeated, and a size that fits one budget fits every larger budget.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder
 
 COUNTED = 12
-"""Cells of a line whose peaks are counted; those between are interpolated."""
+"""Cells per line whose peaks are counted; the others are interpolated."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,22 @@ class Frontier:
     """The frontier of one line under one budget."""
 
     line: Mapping[str, AxisValue]
-    """The axes that do not vary."""
+    """The fixed axes."""
     axis: str
-    """The axis that does."""
+    """The searched axis."""
     memory_limit_bytes: int
     fits: Cell | None
-    """The largest candidate that fits; None when not even the smallest does."""
+    """The largest candidate that fits; None if even the smallest does not."""
     fails: Cell | None
-    """The smallest candidate that does not; None when even the largest fits."""
+    """The smallest candidate that does not fit; None if even the largest does."""
     oom_stage: str | None
-    """The stage in which memory ran out at `fails`."""
+    """The stage that ran out of memory at `fails`."""
     guess: Cell | None
-    """The largest candidate that fits by the cost model; None when none does."""
+    """The largest candidate that fits according to the cost model; None if none does."""
     probes: int
-    """Cells that this call ran for it."""
+    """The number of cells that this call ran."""
     trouble: str | None = None
-    """Why the search ended early; None if it did not."""
+    """The reason why the search ended early; None if it did not."""
 
 
 class _UndecidedError(Exception):
@@ -68,9 +68,9 @@ def find_frontiers(
 ) -> list[Frontier]:
     """Search along `axis` (`resolution` or `batch_size`) for every line of `spec` and every budget.
 
-    The candidates are the spec's values of that axis, `memory_limits` the budgets in bytes. The same call on
-    the same folder goes on where an earlier one stopped. Raises `UserError`, before anything runs, for a
-    budget that this device cannot enforce.
+    The candidates are the spec's values on that axis; `memory_limits` are the budgets in bytes. Calling this
+    again on the same folder resumes the search. Raises `UserError` before anything runs if the device cannot
+    enforce a budget.
     """
     lines = candidate_lines(spec, axis)
     machine = describe_machine(spec.settings.device)
@@ -97,7 +97,7 @@ def find_frontiers(
 
 
 def candidate_lines(spec: SweepSpec, axis: str) -> list[list[Cell]]:
-    """The cells of each line, sorted by size along `axis`, without those that a backbone cannot take."""
+    """Return the cells of each line, sorted by size along `axis`, without sizes that a backbone rejects."""
     lines: dict[tuple[tuple[str, AxisValue], ...], list[Cell]] = {}
     for cell in make_plan(spec):
         if cell.skip_reason is None:
@@ -109,10 +109,10 @@ def candidate_lines(spec: SweepSpec, axis: str) -> list[list[Cell]]:
 def largest_fitting(
     candidates: int, fits: Callable[[int], bool], guess: int, known: int = -1
 ) -> tuple[int, int]:
-    """Find the largest number below `candidates` for which `fits` is true, and the next, for which it is not.
+    """Find the largest index below `candidates` for which `fits` is true; return it and the next one.
 
-    The result is (−1, 0) when nothing fits and (candidates − 1, candidates) when everything does. `known`
-    certainly fits and is not asked about. Near a good guess two questions are enough.
+    The result is (−1, 0) if nothing fits and (candidates − 1, candidates) if everything does. `known` is
+    known to fit and is not tried. With a good guess, two calls of `fits` are enough.
     """
     low, high = known, candidates
     at, step = guess, 1
@@ -131,10 +131,10 @@ def largest_fitting(
 
 
 def counted_peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
-    """Estimate the peak of every cell in bytes with the cost model. Imports torch.
+    """Estimate the peak memory of every cell in bytes with the cost model. Imports torch.
 
-    A few are counted; between them the logarithm is interpolated over that of pixels times batch. Scans are
-    counted as they run here: `triton` on a GPU, `torch` elsewhere.
+    A few cells are counted; the others are interpolated logarithmically over pixels times batch size. Scans
+    are counted for the backend of this machine: `triton` on a GPU, `torch` elsewhere.
     """
     import numpy as np
 
@@ -150,7 +150,7 @@ def counted_peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
 
 @dataclass
 class _Probing:
-    """Runs the probes of one line of cells, or finds them on disk."""
+    """Runs the probes of one line of cells, or reads them from disk."""
 
     cells: Sequence[Cell]
     folder: RunFolder
@@ -159,7 +159,7 @@ class _Probing:
     progress: Progress
 
     def search(self, axis: str, budget: int, guess: int, known: int) -> Frontier:
-        """Search one budget; `known` is the largest cell that fits a smaller one, or −1."""
+        """Search one budget; `known` is the largest cell that fits a smaller budget, or −1."""
         rows: dict[int, Row] = {}
         ran = 0
 
@@ -194,7 +194,7 @@ class _Probing:
         )
 
     def _row(self, i: int, budget: int) -> tuple[Row, bool]:
-        """The row of a candidate under a budget, and whether it had to be run."""
+        """Return the row of a candidate under a budget, and whether it had to run."""
         axes = replace(self.cells[i].axes, memory_limit_bytes=budget)
         cell = replace(self.cells[i], axes=axes, cell_id=cell_id(axes))
         row = self.folder.rows().get(cell.cell_id)
@@ -211,7 +211,7 @@ class _Probing:
 
 
 def _peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
-    """`counted_peaks` in a process of its own, so that this one stays free of torch.
+    """Call `counted_peaks` in a separate process, to keep torch out of this one.
 
     A model that cannot be counted is searched from its smallest cell.
     """
@@ -220,10 +220,10 @@ def _peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
 
 
 def _countable(budget: int, seen: Sequence[tuple[float, float]]) -> float:
-    """The counted peak that should fill a budget.
+    """Return the counted peak that is expected to fill a budget.
 
-    It lies on the line through the last two frontiers (counted peak, budget): libraries and fragments take
-    what cannot be counted.
+    It is extrapolated from the last two frontiers (counted peak, budget), because libraries and fragmentation
+    use memory that is not counted.
     """
     if len(seen) < 2:
         return budget

@@ -1,4 +1,4 @@
-"""The jobs of `kernel_worker`. Importing this loads no torch."""
+"""The jobs of `kernel_worker`, without torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class BenchJob:
     dtypes: tuple[str, ...]
     backends: tuple[str, ...]
     baselines: tuple[str, ...]
-    """Other implementations of `ss2d` to be timed."""
+    """Other implementations of `ss2d` to time."""
     public: Path | None
     seconds: float
     ceilings: Mapping[str, Ceilings]
-    """By dtype, but for those that could not be measured."""
+    """Ceilings by dtype, where they could be measured."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""Runs the kernel commands in child processes; every attempt has an outcome, however its process ends.
+"""Execution of kernel commands in child processes. Every attempt has an outcome, however its process ends.
 
     process 1   attempt 0 ok   attempt 1 ok   attempt 2 crashes
     process 2                                                  attempt 3 ok   attempt 4 hangs, stopped
 
-A process is replaced when it dies or reports that its device no longer works. One that hangs is not: the
-cause is still there, and waiting for every further attempt would take too long.
+A process is replaced if it dies or reports that its device no longer works. A process that hangs is not,
+because later attempts would likely hang too, and waiting for each would take too long.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ WORKER = "vlmprof.execution.kernel_worker"
 PRELOAD = "vlmprof.execution.preload_kernels"
 
 MOST_REPLACED = 3
-"""How often the process of one operation is replaced before the rest is given up."""
+"""How often the process of an operation is replaced before its remaining attempts are skipped."""
 
 SHORTEST_CALL_S = 60.0
-"""The least time limit of calls that are not attempts, such as querying the device or its ceilings."""
+"""Shortest time limit for calls other than attempts, such as querying the device or its ceilings."""
 
 
 @dataclass(frozen=True)
 class Begun:
-    """An attempt begins in a process."""
+    """The start of an attempt in a process."""
 
     labels: Mapping[str, Any]
     is_last: bool
@@ -45,23 +45,23 @@ class Begun:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended."""
+    """The outcome of an attempt."""
 
     labels: Mapping[str, Any]
-    """What was tried: the operation, its case or shape, dtype, backend or mode."""
+    """The attempt: operation, case or shape, dtype, backend or mode."""
     status: Status
     message: str = ""
     kind: str = ""
-    """The type of the exception, where there was one."""
+    """The type of the exception, if any."""
     figures: Mapping[str, Any] = field(default_factory=dict)
     gpu_clock_mean_mhz: float | None = None
-    """Of the multiprocessors, while the attempt ran, if the driver reports it."""
+    """Mean SM clock during the attempt, if the driver reports it."""
     gpu_memory_clock_mean_mhz: float | None = None
     gpu_throttled: str | None = None
-    """Why clocks were lowered meanwhile; empty if they were not."""
+    """Reasons for throttling during the attempt; empty if there was none."""
 
     def clocks(self) -> dict[str, Any]:
-        """The columns on clocks."""
+        """Return the clock columns."""
         return {
             name: getattr(self, name)
             for name in ("gpu_clock_mean_mhz", "gpu_memory_clock_mean_mhz", "gpu_throttled")
@@ -70,11 +70,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class KernelRun:
-    """A device, and how the attempts on it are run."""
+    """A device, and the settings for running attempts on it."""
 
     device: str
     environment: Mapping[str, Any]
-    """The columns on the machine that every row has: names, versions, commit."""
+    """The machine columns of every row: names, versions, commit."""
     backends: tuple[str, ...]
     why_not_triton: str | None
     operations: tuple[str, ...]
@@ -90,16 +90,16 @@ class KernelRun:
         about: Mapping[str, Any],
         on_outcome: Callable[[Outcome], None],
     ) -> None:
-        """Run a generator of `kernel_worker` to its end, in as many processes as that takes.
+        """Run a generator of `kernel_worker` to its end, in as many processes as needed.
 
-        `about` are the labels of what belongs to no single attempt.
+        `about` are the labels for outcomes that belong to no single attempt.
         """
         watch = _Clocks(self.device_uuid, about)
         if not self.isolate:
             messages = _function(target)(self.device, *args, 0)
             ended = processes.drained(messages, lambda message: watch.take(message, on_outcome))
             if not ended and not watch.is_last:
-                on_outcome(Outcome(about, Status.SKIPPED, "the rest was not run, since the device is lost"))
+                on_outcome(Outcome(about, Status.SKIPPED, "not run, because the device was lost"))
             return
         replaced, begun = 0, -1
         while (fate := self._one_process(target, args, watch, on_outcome)) is not None:
@@ -109,14 +109,14 @@ class KernelRun:
             if fate is not Status.TIMEOUT and replaced <= MOST_REPLACED and watch.begun > begun:
                 begun = watch.begun
                 continue
-            why = "it hung" if fate is Status.TIMEOUT else f"{replaced} of its processes were lost"
-            on_outcome(Outcome(about, Status.SKIPPED, f"the rest was not run, since {why}"))
+            why = "an attempt hung" if fate is Status.TIMEOUT else f"{replaced} processes were lost"
+            on_outcome(Outcome(about, Status.SKIPPED, f"remaining attempts not run, because {why}"))
             return
 
     def _one_process(
         self, target: str, args: tuple[Any, ...], watch: _Clocks, on_outcome: Callable[[Outcome], None]
     ) -> Status | None:
-        """None when all attempts have ended, else how the process was lost."""
+        """Run attempts in one process; return how it was lost, or None if all attempts ended."""
         kills_before = oom.system_oom_kills()
         watch.rest()
         with tempfile.TemporaryDirectory() as folder:
@@ -134,14 +134,14 @@ class KernelRun:
             raise UserError(ended.user_error)
         if ended.value is True:
             return None
-        if ended.value is False:  # it has said itself what broke its device
+        if ended.value is False:  # it has already reported what broke its device
             return Status.ERROR
         status, message = how_it_ended(ended, "", kills_before, self.item_timeout_s)
         on_outcome(watch.seen(Outcome(watch.labels, status, message)))
         return status
 
     def call(self, target: str, *args: Any) -> Any:
-        """What a function of `kernel_worker` returns. Raises `UserError` as it does, else RuntimeError."""
+        """Call a function of `kernel_worker`. Passes on its `UserError`; other failures are RuntimeErrors."""
         return _call(target, args, self.isolate, self.item_timeout_s)
 
 
@@ -156,7 +156,7 @@ def open_run(
     except RuntimeError as error:
         raise UserError(f"device {device or 'auto'!r} cannot be used: {error}") from None
     host = host_facts()
-    drivers = [gpu["driver"] for gpu in host["gpus"]]  # one for all of a machine
+    drivers = [gpu["driver"] for gpu in host["gpus"]]  # the same for all GPUs of a machine
     environment = {
         "device_name": found["device_name"],
         "driver": drivers[0] if drivers and found["device_uuid"] else None,
@@ -193,7 +193,7 @@ def _function(target: str) -> Any:
 def _show(log: Path) -> None:
     """Forward what a process printed, such as warnings, to stderr."""
     try:
-        text = log.read_text(errors="replace")
+        text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
     if text:
@@ -202,7 +202,7 @@ def _show(log: Path) -> None:
 
 
 class _Clocks:
-    """Follows the attempts of one operation and reads the GPU's clocks meanwhile."""
+    """Reads the GPU's clocks during the attempts of one operation."""
 
     def __init__(self, device_uuid: str | None, about: Mapping[str, Any]) -> None:
         self._read = nvml_probe(device_uuid)
@@ -211,7 +211,7 @@ class _Clocks:
         self.begun = 0
         self.is_last = False
         self.labels = about
-        """Of the attempt that is running, or of the operation between two."""
+        """Labels of the running attempt, or of the operation between two attempts."""
 
     def take(self, message: Begun | Outcome, on_outcome: Callable[[Outcome], None]) -> None:
         if isinstance(message, Begun):
@@ -223,7 +223,7 @@ class _Clocks:
         self.rest()
 
     def rest(self) -> None:
-        """No attempt is running."""
+        """Mark that no attempt is running."""
         self.labels, self._readings = self._about, []
 
     def poll(self, pid: int) -> None:

@@ -1,4 +1,4 @@
-"""Which operators a traced stage spent its time in."""
+"""The time of each operator in a traced stage."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class OperatorTime:
     operator: str
     calls: int
     host_s: float
-    """Host time in the operator itself, without what it calls."""
+    """Host time in the operator itself, without the operators it calls."""
     gpu_s: float
-    """Time of the kernels it launched; 0 without a GPU."""
+    """GPU time of the kernels it launched; 0 without a GPU."""
 
 
 def write_csv(operators: Sequence[OperatorTime], path: Path) -> None:
-    """The table as CSV, one operator per line."""
+    """Write the table as CSV, one operator per line."""
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, [f.name for f in fields(OperatorTime)])
         writer.writeheader()
@@ -30,7 +30,7 @@ def write_csv(operators: Sequence[OperatorTime], path: Path) -> None:
 
 
 def longest(operators: Sequence[OperatorTime], stage: str, count: int) -> list[OperatorTime]:
-    """The operators of a stage that took longest, on the GPU where there is one."""
+    """Return the `count` longest operators of a stage, by GPU time if there is a GPU."""
     mine = [operator for operator in operators if operator.stage == stage]
     on_gpu = any(operator.gpu_s for operator in mine)
     return sorted(mine, key=lambda o: -(o.gpu_s if on_gpu else o.host_s))[:count]

@@ -1,7 +1,7 @@
-"""What the kernel commands run in a child process: one operation or encoder each.
+"""The work of the kernel commands in a child process: one operation or encoder each.
 
-Each generator makes its attempts in a fixed order, beginning with number `start`, so that a lost process can
-be replaced by one that continues after the attempt in which it was lost.
+Each generator makes its attempts in a fixed order from number `start`, so that the replacement of a lost
+process can continue after the attempt that killed it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from vlmprof.measure.oom import is_out_of_memory
 from vlmprof.records import Status
 
 Attempt = tuple[Mapping[str, Any], Callable[[], dict[str, Any]]]
-"""The labels of an attempt, and the function that makes it and returns its figures."""
+"""The labels of an attempt, and the function that runs it and returns its figures."""
 
 Messages = Generator[Begun | Outcome, None, bool]
-"""What a process sends. It returns whether it completed; otherwise it must be replaced."""
+"""The messages of a process. The return value is whether it completed; if not, it must be replaced."""
 
 
 def facts(device: str | None, backends: Sequence[str]) -> dict[str, Any]:
-    """The `accelerator_facts` of `device`, by default a GPU if there is one, and what can run there.
+    """Return the `accelerator_facts` of `device` (default: a GPU if there is one) and its backends.
 
-    `backends` are those requested, or all that run there; `why_not_triton` says why the `triton` backend does
-    not. Raises `UserError` for a missing device and for a backend that cannot run on it.
+    `backends` are the requested ones, or all that run on the device; `why_not_triton` is the reason why
+    `triton` does not. Raises `UserError` for a missing device or a backend that does not run on it.
     """
     where = _device(device)
     try:
@@ -56,9 +56,9 @@ def facts(device: str | None, backends: Sequence[str]) -> dict[str, Any]:
 
 
 def known_baselines(public: Path | None) -> tuple[list[str], dict[str, str]]:
-    """The names of the available baselines, and for each other one the reason.
+    """Return the names of the available baselines, and the reason for each unavailable one.
 
-    Raises `UserError` for a `public` that is no checkout of MzeroMiko/VMamba.
+    Raises `UserError` if `public` is not a checkout of MzeroMiko/VMamba.
     """
     from vlmprof.kernels.tools.baselines import find_baselines
 
@@ -70,7 +70,7 @@ def known_baselines(public: Path | None) -> tuple[list[str], dict[str, str]]:
 
 
 def encoder_modes(asked: Sequence[str], names: Sequence[str], levels: str, public: Path | None) -> list[str]:
-    """The modes to time: the requested ones, or all. Raises `UserError` for one that is not available."""
+    """Return the modes to time: the requested ones, or all. Raises `UserError` for an unavailable mode."""
     from vlmprof.kernels.tools import bench_encoder as encoders
     from vlmprof.kernels.tools.official_vmamba import check_checkout
 
@@ -82,7 +82,7 @@ def encoder_modes(asked: Sequence[str], names: Sequence[str], levels: str, publi
             raise UserError(f"unknown mode {mode!r}; known: {', '.join(known)}")
     chosen = list(dict.fromkeys(asked or known))
     if public is not None and levels != "all" and any(mode in encoders.PUBLIC_MODES for mode in chosen):
-        raise UserError("--public times all levels of a backbone; leave --levels through-tap out")
+        raise UserError("--public times all levels of a backbone; remove --levels through-tap")
     if public is not None:
         try:
             check_checkout(public, names)
@@ -92,14 +92,14 @@ def encoder_modes(asked: Sequence[str], names: Sequence[str], levels: str, publi
 
 
 def ceilings(device: str, dtype: str) -> bench_ops.Ceilings:
-    """What the device reaches in this dtype."""
-    # on a CPU the two products come from different libraries, and either may be the faster one
+    """Measure the ceilings of the device in this dtype."""
+    # on a CPU the two products come from different libraries, and either may be faster
     products = (torch.matmul, partial(linear, backend="torch"))
     return bench_ops.Ceilings(**device_ceilings(str(_device(device)), [dtype], products)[dtype])
 
 
 def verify(device: str, op: str, dtypes: Sequence[str], backends: Sequence[str], start: int) -> Messages:
-    """Every comparison of one operation with float64."""
+    """Run every comparison of one operation with float64."""
     where = _device(device)
     todo = checks.comparisons(where, backends, [getattr(torch, dtype) for dtype in dtypes], op)
 
@@ -112,7 +112,7 @@ def verify(device: str, op: str, dtypes: Sequence[str], backends: Sequence[str],
 
 
 def bench_operation(device: str, job: BenchJob, start: int) -> Messages:
-    """Every row of one operation."""
+    """Measure every row of one operation."""
     where = _device(device)
     return _attempted(_bench_attempts(where, job), start, where)
 
@@ -163,14 +163,14 @@ def _tune_attempts(where: torch.device, job: TuneJob) -> Iterator[Attempt]:
 
 
 def tuning_path() -> Path:
-    """The file in which `tune` stores its choices."""
+    """Return the path of the file in which `tune` stores its choices."""
     from vlmprof.kernels.common.tuning_cache import cache_path
 
     return cache_path()
 
 
 def bench_encoder(device: str, job: EncoderJob, start: int) -> Messages:
-    """Every mode of one encoder at one resolution."""
+    """Measure every mode of one encoder at one resolution."""
     from vlmprof.backbones import create_backbone
     from vlmprof.kernels.tools.bench_encoder import Encoder, encoder_latency
     from vlmprof.kernels.tools.official_vmamba import public_encoder
@@ -186,7 +186,7 @@ def bench_encoder(device: str, job: EncoderJob, start: int) -> Messages:
         )  # fmt: skip
 
     def timed(mode: str) -> dict[str, Any]:
-        # the generator is the CPU's, so that every device sees the same image
+        # a CPU generator, so that every device gets the same image
         images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
         return asdict(encoder_latency(build, images.to(where, kind), mode, job.seconds))
 
@@ -213,14 +213,14 @@ def _tried(labels: Mapping[str, Any], attempt: Callable[[], dict[str, Any]]) -> 
         return Outcome(labels, Status.OK, figures=attempt())
     except UserError:
         raise
-    except Exception as error:  # one that fails says nothing of the others
+    except Exception as error:  # one failure does not affect the others
         status = Status.OOM if is_out_of_memory(error) else Status.ERROR
         kind = type(error).__name__
         return Outcome(labels, status, first_line(str(error)) or kind, kind)
 
 
 def _still_works(device: torch.device) -> bool:
-    """Whether the device is still usable in this process: after some errors every later call fails too."""
+    """Return whether the device is still usable in this process; after some errors every call fails."""
     gc.collect()
     if device.type != "cuda":
         return True
@@ -233,7 +233,7 @@ def _still_works(device: torch.device) -> bool:
 
 
 def _device(name: str | None) -> torch.device:
-    """The device of that name, made the current one. Raises `UserError` if there is none."""
+    """Make the device of this name current and return it. Raises `UserError` if there is none."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -241,8 +241,9 @@ def _device(name: str | None) -> torch.device:
     except RuntimeError:
         raise UserError(f"unknown device {name!r}; use cuda or cpu") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("there is no CUDA device here; use --device cpu")
+        raise UserError("this machine has no CUDA device; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {name!r} was asked for; there are {torch.cuda.device_count()}")
+        count = torch.cuda.device_count()
+        raise UserError(f"device {name!r} does not exist; this machine has {count}, counted from 0")
     make_current(device)
     return device

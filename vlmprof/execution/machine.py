@@ -1,4 +1,4 @@
-"""The machine of a run, looked at from a process of its own."""
+"""The machine of a run, queried from a separate process."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ logger = logging.getLogger(__name__)
 
 
 def describe_machine(device: str, dtypes: Collection[str] = ()) -> Machine:
-    """Describe `device`, and the ceilings that it reaches in each of `dtypes`.
+    """Describe `device`, with its ceilings in each of `dtypes`.
 
-    This process stays free of torch, and the fork server free of any device. Where ceilings cannot be
-    measured, the facts say why. Raises `UserError` when `device` is not there.
+    This process does not import torch, and the fork server does not touch a device. If ceilings cannot be
+    measured, the facts state why. Raises `UserError` if there is no such device.
     """
     ended = call_in_process("vlmprof.environment:accelerator_facts", (device,))
     if ended.user_error:
         raise UserError(ended.user_error)
     if ended.value is None:
-        why = ended.error or f"the process that looked at it ended with code {ended.exit_code}"
+        why = ended.error or f"the process that queried it exited with code {ended.exit_code}"
         raise UserError(f"device {device!r} cannot be used: {why}")
     found: Accelerator = ended.value
     machine = Machine(

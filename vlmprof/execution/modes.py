@@ -1,4 +1,4 @@
-"""How a stage's call runs: as written, compiled, or replayed from a CUDA graph; and by which attention."""
+"""Execution modes of a stage (eager, compiled, or replayed from a CUDA graph) and attention backends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ATTENTION = {
 }
 
 NO_ATTENTION = ("No available kernel", "No viable backend for scaled_dot_product_attention")
-"""How torch says that the backends it may choose from do not take the tensors, on a GPU and on a CPU."""
+"""torch's errors on a GPU and on a CPU if no permitted backend supports the tensors."""
 
 
 def _eager(device: torch.device) -> Callable[[Call], Call]:
@@ -35,7 +35,7 @@ def _eager(device: torch.device) -> Callable[[Call], Call]:
 
 
 def _compiled(device: torch.device) -> Callable[[Call], Call]:
-    # a cell has one shape, so there is nothing to generalise over
+    # a cell has a single shape, so dynamic shapes are not needed
     return lambda call: torch.compile(call, dynamic=False)
 
 
@@ -50,14 +50,14 @@ MODES: dict[Mode, Callable[[torch.device], Callable[[Call], Call]]] = {
     "compile": _compiled,
     "graphs": _graphed,
 }
-"""By name, a function from a device to what wraps a call."""
+"""By name, a function from a device to a wrapper of a stage's call."""
 
 
 @contextmanager
 def attention_backend(axes: Axes, device: torch.device | str) -> Iterator[None]:
-    """Run scaled-dot-product attention on the cell's backend in this context; `auto` leaves torch its choice.
+    """Use the cell's backend for scaled-dot-product attention in this context; with `auto`, torch chooses.
 
-    Raises `UserError` where that backend does not take the model's tensors; torch warns of the reasons.
+    Raises `UserError` if the backend does not support the model's tensors; torch warns with the reasons.
     """
     name = axes.attention
     try:
@@ -67,13 +67,13 @@ def attention_backend(axes: Axes, device: torch.device | str) -> Iterator[None]:
         if name == "auto" or not any(words in str(error) for words in NO_ATTENTION):
             raise
         raise UserError(
-            f"attention {name} does not take this model's tensors in {axes.dtype} on {device}; "
-            "auto takes whichever does"
+            f"attention {name} does not support this model's tensors in {axes.dtype} on {device}; "
+            "use auto for a backend that does"
         ) from error
 
 
 def quiet_autograd(mode: Mode) -> AbstractContextManager[object]:
-    """A context without autograd's bookkeeping. The compiler cannot trace in inference mode."""
+    """Return a context without autograd overhead. The compiler cannot trace in inference mode."""
     return torch.no_grad() if mode == "compile" else torch.inference_mode()
 
 
@@ -98,7 +98,7 @@ class CompileTime:
             self._handler().remove_end_callback(self._end)
 
     def _handler(self) -> Any:
-        # importing the compiler takes a second, which no other mode should pay
+        # importing the compiler takes a second, so other modes skip it
         from torch._dynamo.callback import callback_handler
 
         return callback_handler
@@ -111,7 +111,7 @@ class CompileTime:
 
 
 class StageGraph(Graphed):
-    """A stage as a CUDA graph. One graph's output is the next one's input, so nothing is copied between."""
+    """A stage as a CUDA graph. Its output is the input of the next graph, so nothing is copied in between."""
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> None:
         try:
@@ -119,5 +119,5 @@ class StageGraph(Graphed):
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            message = f"a CUDA graph cannot hold this stage: {first_line(str(error))}"
+            message = f"this stage cannot be captured in a CUDA graph: {first_line(str(error))}"
             raise RuntimeError(message) from error

@@ -1,4 +1,4 @@
-"""Shows a search for the frontier as it runs: what is probed, and the result."""
+"""Progress of a frontier search: the probes and their results."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vlmprof.units import show_bytes
 
 
 class ProbeProgress:
-    """A line per probe, and on a terminal the status of the running one. How many follow is not known."""
+    """Prints a line per probe and, on a terminal, the status of the running one, without a total."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._status = console.status("looking at the device")
+        self._status = console.status("querying the device")
 
     def __enter__(self) -> ProbeProgress:
         self._status.start()

@@ -1,7 +1,7 @@
-"""Runs one call in a fresh process: started cheaply, watched, ended with its parent.
+"""Calls in fresh processes that start fast, are watched, and end with their parent.
 
-A fork server imports the libraries once (`preload`) and never touches a device; each call runs in a
-fork of it, which costs milliseconds and begins with an untouched accelerator.
+A fork server imports the libraries once (`preload`) and never touches a device. Each call runs in a fork of
+it, which starts within milliseconds and without an initialized accelerator.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -18,12 +19,13 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from vlmprof.errors import UserError, first_line
+from vlmprof.execution.fork_server import GROUP_SIGNALS
 from vlmprof.execution.status_board import StatusBoard
 from vlmprof.logs import PACKAGE, log_to_stderr
 
@@ -31,32 +33,32 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
 PRELOAD = "vlmprof.execution.preload"
-"""What the fork server imports for cells."""
+"""The module that the fork server imports for cells."""
 GRACE_S = 5.0
-"""A process that has answered may take this long to end."""
+"""Time for a process to exit after it has answered."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a call in a process of its own ended: with a value, an exception's text, or neither."""
+    """The end of a call in a separate process: a value, the text of an exception, or neither."""
 
     value: Any = None
     error: str | None = None
     user_error: str | None = None
     exit_code: int | None = None
-    """Set when the process died without an answer; negative for a signal's number."""
+    """Set if the process died without an answer; a negative signal number if it was killed by a signal."""
     timed_out: bool = False
     last_words: str = ""
-    """The end of what it printed."""
+    """The end of its output."""
 
 
 class StoppedError(Exception):
-    """A call in a process of its own was stopped before it had a result."""
+    """A call in a separate process was stopped before it had a result."""
 
 
 @cache
 def context() -> Any:
-    """The multiprocessing context of all cells: a fork server where the system has one."""
+    """Return the multiprocessing context of all cells: a fork server, if the system supports it."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
@@ -65,13 +67,13 @@ def context() -> Any:
 
 
 def start_fork_server(preload: str = PRELOAD) -> None:
-    """Start the fork server, which imports `preload` meanwhile.
+    """Start the fork server, which imports `preload` in the background.
 
-    Without effect if it already runs, or where the system has none.
+    Has no effect if it is already running, or if the system does not support it.
     """
     if context().get_start_method() == "forkserver":
         context().set_forkserver_preload([preload])
-        with _same_search_path():
+        with _as_a_fork_server():
             forkserver.ensure_running()
 
 
@@ -79,11 +81,12 @@ _starting = threading.Lock()
 
 
 @contextmanager
-def _same_search_path() -> Iterator[None]:
-    """Let a Python that starts within this context search for modules where this one does, in the same order.
+def _as_a_fork_server() -> Iterator[None]:
+    """Give Python processes started in this context the same module search path, and shield them from Ctrl-C.
 
-    By itself the fork server would search the current folder first, and import from there: the source tree
-    that vlmprof was installed from, or a user's `torch.py`.
+    Otherwise the fork server would search the current folder first and import from there, such as the source
+    tree that vlmprof was installed from, or a user's `torch.py`. Signals to the process group stay blocked
+    until `fork_server.import_once` ignores them.
     """
     entries = [*filter(None, sys.path), *([os.getcwd()] if "" in sys.path else [])]
     path = os.pathsep.join(entry for entry in entries if os.pathsep not in entry)
@@ -91,9 +94,14 @@ def _same_search_path() -> Iterator[None]:
     with _starting:
         before = {name: os.environ.get(name) for name in handed}
         os.environ.update(handed)
+        # start the tracker first, because its start would unblock the signals
+        resource_tracker.ensure_running()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS) if GROUP_SIGNALS else None
         try:
             yield
         finally:
+            if blocked is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             for name, value in before.items():
                 if value is None:
                     del os.environ[name]
@@ -112,18 +120,18 @@ def call_in_process(
     on_item: Callable[[Any], None] = lambda item: None,
     stop: threading.Event | None = None,
 ) -> Ended:
-    """Run a function in a process of its own and wait for it.
+    """Run a function in a separate process and wait for it.
 
-    If this process is interrupted or dies, so does the other.
+    The other process ends if this one is interrupted or dies.
 
     Args:
-        target: The function, written `module:function`; the module is imported in the other process alone.
+        target: The function as `module:function`; the module is imported only in the other process.
         args: Its arguments.
-        log: Receives what the process prints and logs.
-        timeout_s: The process is killed after so many seconds.
-        item_timeout_s: It is also killed after so many seconds without an item or an end.
-        on_poll: Called with the process's id a few times a second.
-        on_item: Called with each item, if the function is a generator; its value is what it returns.
+        log: Receives the output and log of the process.
+        timeout_s: Time after which the process is killed.
+        item_timeout_s: Time without an item or a result after which the process is killed.
+        on_poll: Called with the process id a few times a second.
+        on_item: Called with each item of a generator function, whose return value is the result.
         stop: Ends the process and raises `StoppedError` when set.
     """
     spawn = context()
@@ -131,7 +139,7 @@ def call_in_process(
     lifeline, held = spawn.Pipe(duplex=False)
     level = min(PACKAGE.getEffectiveLevel(), logging.WARNING)
     process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log, level))
-    with _same_search_path():
+    with _as_a_fork_server():
         process.start()
     logger.debug("process %d started: %s", process.pid, target)
     begun_s = heard_s = time.monotonic()
@@ -159,12 +167,12 @@ def call_in_process(
             process.join()
             logger.debug("process %d died, exit code %s", process.pid, process.exitcode)
             return Ended(exit_code=process.exitcode, last_words=_tail(log))
-        # what it opened besides, such as a compiler's workers and locks, is its own to close
+        # other resources of the process, such as compiler workers and locks, are for it to close
         process.join(GRACE_S)
         logger.debug("process %d answered (%s), exit code %s", process.pid, kind, process.exitcode)
         return Ended(**{kind: content}, last_words=_tail(log))
     finally:
-        # whatever happened, nothing of this call is left running
+        # whatever happened, leave nothing of this call running
         process.kill()
         process.join()
         process.close()
@@ -177,7 +185,7 @@ def _later(elapsed_s: float, timeout_s: float | None) -> bool:
 
 
 def _answer(answers: Connection) -> tuple[str, Any]:
-    """What the process sent; `died` if it ended before it could."""
+    """Return the message of the process, or `died` if it ended without one."""
     try:
         return answers.recv() if answers.poll() else ("died", None)
     except (EOFError, OSError):
@@ -192,7 +200,9 @@ def _serve(
     log: Path | None,
     level: int,
 ) -> None:
-    """The other process's side."""
+    """Run the call in the other process and send the result."""
+    if lifeline.poll():  # already closed: the caller was interrupted while this process started
+        os._exit(1)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     if log is not None:
         _print_to(log)
@@ -205,17 +215,18 @@ def _serve(
         reply: tuple[str, Any] = ("value", value)
     except UserError as error:
         reply = ("user_error", str(error))
-    except Exception as error:  # whatever a model raises is this cell's result, not the sweep's end
+    except Exception as error:  # whatever a model raises is the result of its cell and must not end the sweep
         traceback.print_exc()
         reply = ("error", f"{type(error).__name__}: {first_line(str(error))}")
-    answer.send(reply)
+    with suppress(BrokenPipeError):  # the caller is gone
+        answer.send(reply)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
 
 
 def drained(items: Generator[Any, None, Any], send: Callable[[Any], None]) -> Any:
-    """Send each item of a generator; return its value."""
+    """Send each item of a generator and return its return value."""
     while True:
         try:
             item = next(items)
@@ -250,5 +261,5 @@ def _tail(log: Path | None) -> str:
 
 
 def status_board() -> StatusBoard:
-    """A new board that a process of `call_in_process` can be given."""
+    """Create a status board that can be passed to `call_in_process`."""
     return StatusBoard.shared(context())

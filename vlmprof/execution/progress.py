@@ -1,4 +1,4 @@
-"""Shows a sweep as it runs: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a sweep: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from vlmprof.units import show_duration, show_seconds
 
 RECENT = 4
 LONG_CELL_S = 10.0
-"""Where only a line per cell is printed, a cell that runs for longer is shown while it runs."""
+"""Runtime after which plain progress also prints a line for the running cell."""
 STYLES = {Status.OK: "green", Status.OOM: "yellow", Status.SKIPPED: "dim", Status.TIMEOUT: "magenta"}
 
 
 class Progress(Protocol):
-    """Is told how a sweep goes."""
+    """Receives the events of a sweep."""
 
     def __enter__(self) -> Progress: ...
 
@@ -36,20 +36,20 @@ class Progress(Protocol):
     ) -> None: ...
 
     def begin(self, todo: Sequence[Cell], kept: int) -> None:
-        """The cells to run, and how many were done before."""
+        """Start with the cells to run and the number of cells that were done before."""
 
     def tick(self, cell: Cell, reading: Reading) -> None:
-        """`cell` is running; `reading` is its status."""
+        """Show that `cell` is running with status `reading`."""
 
     def finished(self, cell: Cell, row: Row) -> None:
-        """`cell` has ended with `row`."""
+        """Show that `cell` has ended with `row`."""
 
 
 class TimeLeft:
-    """Estimates the rest of a sweep from the cells done, weighing a cell by its tokens.
+    """Estimates the remaining time of a sweep.
 
-    A cell's time is taken as a start-up plus something in proportion to its tokens; both are fitted
-    by least squares to the cells measured so far.
+    The time of a cell is modelled as a constant plus a term proportional to its tokens, both fitted by least
+    squares to the cells measured so far.
     """
 
     def __init__(self, todo: Sequence[Cell]) -> None:
@@ -57,13 +57,13 @@ class TimeLeft:
         self._done: list[tuple[int, float]] = []
 
     def finished(self, cell: Cell, seconds: float, ran: bool) -> None:
-        """Count a cell that ended after some seconds; `ran` is False for a skipped one."""
+        """Record a cell that ended after `seconds`; `ran` is False for a skipped cell."""
         self._left.pop(cell.cell_id, None)
         if ran:
             self._done.append((_tokens(cell), seconds))
 
     def seconds(self, running_s: float = 0.0) -> float | None:
-        """Seconds to go, or None before there is anything to judge by."""
+        """Return the remaining seconds, or None before any cell was measured."""
         if not self._done:
             return None
         n = len(self._done)
@@ -77,7 +77,7 @@ class TimeLeft:
 
 
 class LiveProgress:
-    """For a terminal: the last cells, the running cell with its stage, a bar and the time left."""
+    """Progress for a terminal: the last cells, the running cell with its stage, a bar and the time left."""
 
     def __init__(self, console: Console) -> None:
         self._bar = Bar(
@@ -120,7 +120,7 @@ class LiveProgress:
 
 
 class PlainProgress:
-    """For files and pipes: a line per cell."""
+    """Progress for files and pipes: a line per cell."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -161,7 +161,7 @@ class PlainProgress:
 
 
 def describe(cell: Cell, row: Row) -> str:
-    """A finished cell in a line: `vit-s @ 224: ok, 58.1 ms`."""
+    """Describe a finished cell in a line: `vit-s @ 224: ok, 58.1 ms end to end`."""
     if row.status is Status.OK:
         return f"{cell.label}: ok, {show_seconds(row.end_to_end_s or 0.0)} end to end"
     where = f" in {row.oom_stage}" if row.oom_stage else ""
@@ -169,7 +169,7 @@ def describe(cell: Cell, row: Row) -> str:
 
 
 def choose_progress() -> Progress:
-    """Live on a terminal, plain lines otherwise, on standard error either way."""
+    """Return live progress on a terminal and plain lines otherwise, both on standard error."""
     console = Console(stderr=True)
     return LiveProgress(console) if sys.stderr.isatty() and console.is_terminal else PlainProgress(console)
 

@@ -1,4 +1,4 @@
-"""The row of a cell before it has any numbers."""
+"""Rows without measurements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vlmprof.records import Row, Status
 def unmeasured_row(
     cell: Cell, device_name: str, status: Status = Status.OK, message: str | None = None
 ) -> Row:
-    """A row without numbers: the cell, where and when it began, how it ended and why."""
+    """Build a row without numbers: the cell, its device and start time, its status and the reason."""
     return Row(
         cell_id=cell.cell_id,
         axes=cell.axes.named,

@@ -1,9 +1,8 @@
-"""Measuring the LLM once for all backbones that hand it the same shape.
+"""Sharing of LLM measurements between backbones with the same LLM input shape.
 
-The language model does not know which encoder its tokens came from: with the same LLM, dtype, batch and
-token count it does the same work. The first cell of a shape is measured completely. The others are measured
-up to the connector, and their LLM stages are taken from the first, the source row, which they name in
-`llm_shared_from`.
+The work of the language model does not depend on the encoder: it is the same for the same LLM, dtype, batch
+and token count. The first cell of each shape, the source row, is measured completely. Other cells are
+measured up to the connector and copy their LLM stages from the source row, named in `llm_shared_from`.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class SharedLLM:
-    """The rows whose LLM stages others may share."""
+    """The rows whose LLM stages can be shared."""
 
     def __init__(self, enabled: bool, rows: Iterable[Row]) -> None:
         self._enabled = enabled
@@ -35,20 +34,20 @@ class SharedLLM:
             self.offer(row)
 
     def offer(self, row: Row) -> None:
-        """Add a finished row; only one measured completely is shared."""
+        """Add a finished row, if it was measured completely."""
         if self._enabled and row.status is Status.OK and "prefill" in row.stages and not row.llm_shared_from:
             self._source_rows.setdefault(_shape(row.axes, row.visual_tokens), row)
 
     def source_row(self, cell: Cell) -> Row | None:
-        """The row that `cell` may take its LLM stages from; None before its shape was measured."""
+        """Return the row that `cell` can share; None if its shape has not been measured yet."""
         return self._source_rows.get(_shape(cell.axes.named, cell.visual_tokens))
 
 
 def omitted_llm_bytes(cell: Cell, settings: Settings, source_row: Row) -> int:
-    """Bytes that the LLM would hold while `cell`, which shares it, encodes.
+    """Return the bytes that the LLM would hold while `cell`, which shares it, encodes.
 
-    These are its weights and, where outputs are kept, what it returned before, less the embeddings that the
-    cell keeps instead.
+    These are its weights and, if outputs are kept, its previous output minus the embeddings that the cell
+    keeps instead.
     """
     weight_bytes = source_row.stages["prefill"].weight_bytes or 0
     if settings.outputs != "kept":
@@ -64,7 +63,7 @@ def omitted_llm_bytes(cell: Cell, settings: Settings, source_row: Row) -> int:
 
 
 def without_llm(settings: Settings, room_bytes: int | None, omitted_bytes: int) -> Settings:
-    """The settings of a cell that shares an LLM: it may use what the LLM leaves of `room_bytes`."""
+    """Return the settings of a cell that shares an LLM, limited to what the LLM leaves of `room_bytes`."""
     stages = tuple(stage for stage in settings.stages if stage in BEFORE_LLM)
     return replace(
         settings, stages=stages, memory_limit_bytes=room_bytes and max(room_bytes - omitted_bytes, 1)
@@ -76,16 +75,16 @@ def complete(
 ) -> tuple[Row, Samples]:
     """Add the LLM stages of `source_row` to the row and samples of a cell measured up to the connector.
 
-    End-to-end and TTFT are the cell's own part plus what the source row took after its own such part. Energy
-    is not known, since no counter ran through both. Peaks are the larger of two: of the encoder with the
-    `omitted_bytes` of the LLM also resident, and of the LLM with this encoder's weights instead of the
-    source's. Warnings about the source's LLM stages are taken over. A cell that ran out of memory says
-    how much of the LLM was counted as resident.
+    End-to-end latency and TTFT are the cell's own part plus the LLM part of the source row. Energy is
+    unknown, because no counter covered both parts. Peaks are the larger of two: the encoder's peak plus the
+    `omitted_bytes` of the LLM, and the source row's peak with this encoder's weights instead of its own.
+    Warnings about the LLM stages of the source row are copied. A cell that ran out of memory reports how much
+    of the LLM counted as resident.
     """
     if row.status is not Status.OK:
-        beside = f" (beside {show_bytes(omitted_bytes)} of the LLM)" if row.status is Status.OOM else ""
-        return replace(row, message=f"{row.message or ''}{beside}" or None), samples
-    # how much longer the encoder's part takes than the source's
+        llm = f" (with {show_bytes(omitted_bytes)} of the LLM resident)" if row.status is Status.OOM else ""
+        return replace(row, message=f"{row.message or ''}{llm}" or None), samples
+    # how much longer the encoder part takes than that of the source row
     longer_s = (row.end_to_end_s or 0.0) - sum(_device_s(source_row, stage) for stage in BEFORE_LLM)
     taken = {stage: source_row.stages[stage] for stage in FROM_LLM if stage in source_row.stages}
     own_weight_bytes, llm_weight_bytes = row.weight_bytes or 0, taken["prefill"].weight_bytes or 0
@@ -104,10 +103,10 @@ def complete(
         tpot_s=source_row.tpot_s,
         decode_tokens_per_s=source_row.decode_tokens_per_s,
         new_tokens=source_row.new_tokens,
-        # the counter saw the encoder alone
+        # the counter covered only the encoder
         energy_per_image_j=None,
         llm_shared_from=source_row.cell_id,
-        warnings=(*row.warnings, *(f"its LLM's cell: {warning}" for warning in _llm_warnings(source_row))),
+        warnings=(*row.warnings, *(f"shared LLM: {warning}" for warning in _llm_warnings(source_row))),
         **peaks,  # type: ignore[arg-type]
     )
     columns = [f"{clock}_{stage}_s" for clock in ("host", "gpu") for stage in taken]
@@ -121,7 +120,7 @@ def complete(
 
 
 def _after_encoder_s(source_samples: Samples) -> list[float]:
-    """Seconds of each source iteration beyond its stages before the LLM, by the GPU's clock if it has one."""
+    """Return the seconds of each source iteration from the LLM on, by the GPU's clock if it has one."""
     clock = "gpu" if "gpu_prefill_s" in source_samples else "host"
     stages = [source_samples.get(f"{clock}_{stage}_s") for stage in BEFORE_LLM]
     columns = [stage for stage in stages if stage]
@@ -130,7 +129,7 @@ def _after_encoder_s(source_samples: Samples) -> list[float]:
 
 
 def _llm_warnings(source_row: Row) -> list[str]:
-    """The warnings and disturbances of a source row, but for those about latencies that are not shared."""
+    """Return the warnings and disturbances of a source row, except those about latencies not shared."""
     found = []
     for warning in (*source_row.warnings, *source_row.disturbances):
         latencies = re.findall(r"\b(?:host|gpu)_\w+_s\b|\bend_to_end_s\b", warning)
@@ -140,7 +139,7 @@ def _llm_warnings(source_row: Row) -> list[str]:
 
 
 def _shape(axes: Mapping[str, AxisValue], visual_tokens: int | None) -> tuple[Any, ...]:
-    """What decides the LLM's work: every axis that is not the encoder's, and the tokens it gets."""
+    """Return what determines the LLM's work: the axes other than the encoder's, and its input tokens."""
     others = (
         item
         for item in axes.items()

@@ -1,6 +1,6 @@
-"""What a cell's process is doing, in a few integers that it shares with the sweep's process.
+"""The status of a cell's process, in a few integers shared with the sweep's process.
 
-Writing one costs some tens of nanoseconds, so a stage can, and it is read even if the writer is killed.
+A write takes tens of nanoseconds, so it is possible in every stage, and the value survives its writer.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from vlmprof.measure.observer import Phase
 from vlmprof.records import STAGES
 
 PLACES = ("load", "build", *STAGES)
-"""Where a process can be when memory runs out: starting, building the model, or in a stage."""
+"""Places where a process can run out of memory: loading libraries, building the model, or a stage."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The status at one moment."""
+    """The status at one point in time."""
 
     phase: Phase
     place: str
@@ -42,15 +42,15 @@ class StatusBoard:
 
     @classmethod
     def shared(cls, context: Any) -> StatusBoard:
-        """A new board in memory that processes of a multiprocessing context can share."""
+        """Create a board in shared memory of a multiprocessing context."""
         return cls(context.RawArray(c_int64, 4))
 
     def enter(self, phase: Phase, place: str, iterations: int = 0) -> None:
-        """A phase of `iterations` iterations, 0 if not known, begins in `place`, one of `PLACES`."""
+        """Start a phase of `iterations` iterations (0 if unknown) in `place`, one of `PLACES`."""
         self._cells[:] = [phase, PLACES.index(place), 0, iterations]
 
     def stage_marker(self, stages: Sequence[str]) -> Callable[[int], None]:
-        """A function that marks stage `i` as running."""
+        """Return a function that marks stage `i` as running."""
         cells, places = self._cells, [PLACES.index(stage) for stage in stages]
 
         def mark(i: int) -> None:
@@ -59,10 +59,10 @@ class StatusBoard:
         return mark
 
     def count(self, iteration: int) -> None:
-        """Iteration number `iteration`, from 0, begins."""
+        """Start iteration number `iteration`, counted from 0."""
         self._cells[2] = iteration + 1
 
     def read(self) -> Reading:
-        """The status now."""
+        """Return the current status."""
         phase, place, iteration, iterations = self._cells
         return Reading(Phase(phase), PLACES[place], iteration, iterations)

@@ -1,4 +1,4 @@
-"""One cell from outside: its process started, watched and, however it ends, explained in a row."""
+"""Supervision of one cell: start its process, watch it, and turn any outcome into a row."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def measure_cell(
     on_reading: Callable[[Reading], None] = lambda reading: None,
     stop: threading.Event | None = None,
 ) -> tuple[Row, Samples]:
-    """Measure `cell` on `settings.device` in a process of its own and return its row and samples.
+    """Measure `cell` on `settings.device` in a separate process and return its row and samples.
 
     Args:
-        machine: What `describe_machine` says of that device.
-        log: Receives what the process prints, and is removed when all went well.
-        on_reading: Called a few times a second with what the process is doing.
+        machine: The result of `describe_machine` for that device.
+        log: Receives the output of the process, and is removed if the cell is `ok`.
+        on_reading: Called a few times a second with the status of the process.
         stop: Ends the process with `processes.StoppedError` when set.
     """
     logger.info("%s begins on %s", cell.label, settings.device)
@@ -69,7 +69,7 @@ def measure_cell(
         last = board.read()
         status, why = how_it_ended(ended, f" while {last}", kills_before, settings.cell_timeout_s)
         if early:  # lost in a pass that only adds to the measurement
-            row = replace(row, warnings=(*row.warnings, f"measured, but then: {why}"))
+            row = replace(row, warnings=(*row.warnings, f"failed after the measurement: {why}"))
         else:
             oom_stage = last.place if status is Status.OOM else None
             row = replace(row, status=status, message=why, oom_stage=oom_stage)
@@ -80,7 +80,7 @@ def measure_cell(
 
 
 def _with_machine(row: Row, telemetry: Telemetry, machine: Machine, cell: Cell) -> Row:
-    """Add what the machine did while the cell was measured, and what it can reach."""
+    """Add the machine's state during the measurement, and its ceilings."""
     seen = asdict(telemetry.summary())
     energy_j = seen.pop("energy_per_iteration_j")
     return replace(

@@ -1,4 +1,4 @@
-"""Drives a plan cell by cell: runs, skips, records, resumes."""
+"""Execution of a plan cell by cell: run, skip, record, resume."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """What a call of `run_sweep` did, in cells."""
+    """The number of cells by outcome in a call of `run_sweep`."""
 
     measured: int
     kept: int
-    """Cells that an earlier call had already finished."""
+    """Cells finished by an earlier call."""
 
 
 def run_sweep(
@@ -45,16 +45,16 @@ def run_sweep(
     devices: Sequence[str] = (),
     cluster: str | None = None,
 ) -> SweepOutcome:
-    """Run every cell of `spec` that the run folder `out` has no row of yet.
+    """Run every cell of `spec` that has no row in the run folder `out` yet.
 
     Args:
-        command: What the manifest says made the run.
-        retry: Rows with such a status count as none.
-        devices: Run one cell at a time on each of these, instead of on the device of the settings.
-        cluster: Run on the Ray cluster at this address; `local` starts one here.
+        command: The command to record in the manifest.
+        retry: Statuses of rows to run again.
+        devices: Devices to run on, one cell at a time on each, instead of the device of the settings.
+        cluster: Address of a Ray cluster to run on; `local` starts one on this machine.
 
-    Raises `UserError` before anything is measured if the specification cannot be run here, and
-    `KeyboardInterrupt` when interrupted, with every finished cell on disk.
+    Raises `UserError` before anything is measured if the specification cannot be run here. If an exception
+    such as `KeyboardInterrupt` ends it, every finished cell is on disk.
     """
     cells = in_order(make_plan(spec), spec.settings.order, spec.settings.seed)
     check_can_hold_a_run(out)
@@ -78,11 +78,24 @@ def _local_launcher(
     spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
 ) -> tuple[Launcher, Machine]:
     dtypes = [str(dtype) for dtype in spec.axes["dtype"]]
-    machines = [describe_machine(device, dtypes) for device in devices or [spec.settings.device]]
+    machines = _distinct_machines(devices or [spec.settings.device], dtypes)
     names = sorted({machine.device_name for machine in machines})
     if len(names) > 1:
-        raise UserError(f"--devices are of different kinds ({', '.join(names)}); one run is of one kind")
+        raise UserError(f"--devices must all be of the same kind, but they are {', '.join(names)}")
     return LocalLauncher(machines, progress), machines[0]
+
+
+def _distinct_machines(devices: Sequence[str], dtypes: Sequence[str]) -> list[Machine]:
+    """Describe each of `devices`. Refuses two names of one device, whose cells would slow each other down."""
+    machines: dict[str, Machine] = {}
+    names: dict[str, str] = {}
+    for device in devices:
+        machine = describe_machine(device, dtypes)
+        identity = machine.kind if machine.kind == "cpu" else machine.device_uuid or machine.device
+        if identity in names:
+            raise UserError(f"--devices {names[identity]} and {device} are the same device; pass it once")
+        names[identity], machines[identity] = device, machine
+    return list(machines.values())
 
 
 def _cluster_launcher(
@@ -101,7 +114,7 @@ class _SharedFrom:
 
 
 class _Run:
-    """One pass over the cells still to do: what to run, what to skip, what a result means for the rest."""
+    """One pass over the remaining cells: runs or skips each, depending on earlier results."""
 
     def __init__(
         self,
@@ -122,11 +135,11 @@ class _Run:
         self._too_large = _smallest_oom(done)
         self._llms = sharing.SharedLLM(settings.share_llm and "prefill" in settings.stages, done)
         self._running: dict[str, _SharedFrom | None] = {}
-        """By cell id: where its LLM stages come from, if they are not its own."""
+        """Running cells by id, with the source of their LLM stages if these are shared."""
         self._repeated: set[str] = set()
 
     def finish(self, todo: Sequence[Cell]) -> None:
-        """Run or skip every cell; returns when the last row is on disk."""
+        """Run or skip every cell; return when the last row is on disk."""
         pending = deque(todo)
         while pending or self._running:
             while pending and self._launcher.has_room():
@@ -138,7 +151,7 @@ class _Run:
         reason = cell.skip_reason
         smallest = self._too_large.get(cell.line)
         if smallest and not self._settings.run_after_oom and _area(cell) > smallest[0]:
-            reason = f"out of memory at {smallest[1]} already"
+            reason = f"already out of memory at {smallest[1]}"
         if reason is not None:
             logger.debug("%s skipped: %s", cell.label, reason)
             self._record(cell, unmeasured_row(cell, self._device_name, Status.SKIPPED, reason), Samples())
@@ -176,7 +189,7 @@ class _Run:
 
 
 def _smallest_oom(rows: Collection[Row]) -> dict[Any, tuple[int, str]]:
-    """For each line, the smallest image (pixels, resolution as written) that did not fit."""
+    """Return for each line the smallest image (pixels, resolution as written) that did not fit."""
     smallest: dict[Any, tuple[int, str]] = {}
     for row in rows:
         if row.status is Status.OOM:

@@ -1,4 +1,4 @@
-"""This CPU as a device sheet, from what it reaches now."""
+"""A device sheet for this CPU, from measured ceilings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from vlmprof.measure.ceilings import cpu_ceilings
 
 
 def measure_this_cpu(dtypes: Iterable[str]) -> tuple[DeviceSheet, Efficiency]:
-    """Measure what simple operations reach in each dtype (as torch names them), in a few seconds."""
-    # models in 16 bits compute some things in float32
+    """Measure the ceilings in each dtype (torch names) within a few seconds; return sheet and efficiency."""
+    # 16-bit models compute some operations in float32
     reached = [cpu_ceilings(getattr(torch, dtype)) for dtype in sorted({"float32", *dtypes})]
     return measured_device(
         cpu_name(),

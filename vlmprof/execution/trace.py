@@ -1,7 +1,7 @@
-"""Traces one iteration of a cell: a timeline for TensorBoard and Perfetto, and its operators by stage.
+"""Traces of one iteration of a cell: a timeline for TensorBoard and Perfetto, and its operators by stage.
 
-The profiler slows down what it watches, so traced iterations are never measured. Stages and the modules of
-the vision backbone are annotated by name, so a timeline reads `vision > layers.0 > blocks.1`.
+The profiler slows execution down, so traced iterations are never measured. Stages and the modules of the
+vision backbone are annotated by name, so that a timeline reads `vision > layers.0 > blocks.1`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vlmprof.settings import Settings
 
 WARM_UP = 3
 DEEPEST = 3
-"""Most dots in an annotated module's name: `layers.0.blocks.1` has three."""
+"""Largest number of dots in the name of an annotated module: `layers.0.blocks.1` has three."""
 
 
 def trace_cell(cell: Cell, settings: Settings, folder: Path, board: StatusBoard) -> list[OperatorTime]:
@@ -54,7 +54,7 @@ def trace_cell(cell: Cell, settings: Settings, folder: Path, board: StatusBoard)
             board.count(n)
             timeline.iterate()
         board.enter(Phase.PROFILING, names[0])
-        # hooks would break a compiled or captured module in two, and cross those of a VLM of transformers
+        # hooks would break compiled or captured graphs, and overlap with the hooks of a VLM from transformers
         alone = mode == "eager" and cell.axes.vlm is None
         annotate = _annotated_modules(pipeline.vision) if alone else nullcontext()
         activities = supported_activities() & {
@@ -73,7 +73,7 @@ def trace_cell(cell: Cell, settings: Settings, folder: Path, board: StatusBoard)
 
 
 def _annotated_stages(stage: Stage | StageGroup) -> StageGroup:
-    """The same stages, each under its name in a trace."""
+    """Wrap the stages so that each is annotated with its name in a trace."""
     stages = single_stage(stage) if isinstance(stage, Stage) else stage
     scopes: dict[str, Any] = {}
 
@@ -94,7 +94,7 @@ def _annotated_stages(stage: Stage | StageGroup) -> StageGroup:
 
 @contextmanager
 def _annotated_modules(module: nn.Module) -> Iterator[None]:
-    """Annotate the module's parts with their names in a trace within this context."""
+    """Annotate the submodules with their names in traces taken in this context."""
     handles, open_ranges = [], []
 
     def enter(name: str) -> Any:
@@ -120,7 +120,7 @@ def _annotated_modules(module: nn.Module) -> Iterator[None]:
 
 
 def _by_stage(events: Any, stages: Sequence[str]) -> list[OperatorTime]:
-    """Operators below each stage's annotation with their own time on the host and their kernels' time."""
+    """Return the operators below each stage's annotation, with own host time and kernel time."""
     found: list[OperatorTime] = []
     for stage in stages:
         host_us: defaultdict[str, float] = defaultdict(float)

@@ -1,4 +1,4 @@
-"""One cell, in its own process: build its pipeline, measure it, make a row of the measurement.
+"""Measurement of one cell in its own process: build the pipeline, measure it, turn the result into a row.
 
 Axes, Settings -> Pipeline -> Measurement -> Row
 """
@@ -35,7 +35,10 @@ from vlmprof.vlm.decoding import Context
 logger = logging.getLogger(__name__)
 
 SETTLING_SHARE = 1 / 3
-"""Warming up takes no more than this share of the measuring budget, and no more than `Settling` allows."""
+"""Largest share of the measuring budget for warm-up, which `Settling` limits too."""
+
+ELEMENTS_AT_ONCE = 1 << 22
+"""Elements checked at once for NaN and infinity, so that the check does not raise the peak memory."""
 
 Measured = tuple[Row, Samples]
 
@@ -43,9 +46,9 @@ Measured = tuple[Row, Samples]
 def run_cell(
     cell: Cell, settings: Settings, device_name: str, board: StatusBoard
 ) -> Generator[Measured, None, Measured]:
-    """Measure `cell` on `settings.device`; yield row and samples as soon as there are any, return them whole.
+    """Measure `cell` on `settings.device`; yield row and samples after each step and return the final ones.
 
-    Running out of memory is a row; anything else that the model raises is raised.
+    Running out of memory results in a row; all other errors of the model propagate.
     """
     begun_s = time.perf_counter()
     row = replace(unmeasured_row(cell, device_name), prompt_tokens=settings.prompt_tokens)
@@ -66,7 +69,7 @@ def run_cell(
 def _measured_rows(
     row: Row, cell: Cell, settings: Settings, board: StatusBoard
 ) -> Generator[Measured, None, Measured]:
-    """Yield the row after each step of its measurement, for the next may end this process."""
+    """Yield the row after each step of its measurement, because the next step may kill this process."""
     device = torch.device(settings.device)
     make_current(device)
     row = replace(row, baseline_rss_bytes=rss_bytes())
@@ -88,18 +91,19 @@ def _measured_rows(
             yield row_from(row, cell, settings, pipeline, measurement), measurement.samples
     counted: Mapping[str, StageFigures] = {}
     try:
-        counted = _counted(cell, settings, pipeline, device)
-    except Exception as error:  # what is measured counts, whatever counting raises
+        counted, assumed = _counted(cell, settings, pipeline, device)
+        measurement = replace(measurement, warnings=(*measurement.warnings, *assumed))
+    except Exception as error:  # whatever counting raises, the measurement is valid
         failed = failed_pass("counting its costs", error)
         measurement = replace(measurement, warnings=(*measurement.warnings, failed))
     return row_from(row, cell, settings, pipeline, measurement, counted), measurement.samples
 
 
 def protocol_of(axes: Axes, settings: Settings) -> MeasurementProtocol:
-    """How the settings of a sweep want a cell with these axes measured."""
+    """Return the protocol for a cell with these axes and settings."""
     watched = watched_columns(settings)
     if settings.sampling == "fixed":
-        assert settings.iterations is not None  # `spec` fills in what a fixed protocol leaves open
+        assert settings.iterations is not None  # filled in by `spec` for fixed sampling
         stopping: FixedCount | Adaptive = FixedCount(settings.iterations)
     else:
         stopping = Adaptive(
@@ -113,14 +117,14 @@ def protocol_of(axes: Axes, settings: Settings) -> MeasurementProtocol:
         judged=watched,
         cold_cache=axes.cache == "cold",
         keep_output=settings.outputs == "kept",
-        # a graph took its memory while it was captured, and a replay shows none of it
+        # a graph allocates its memory during capture, so a replay shows none of it
         stage_memory=axes.mode != "graphs",
         profile=settings.profile,
     )
 
 
 def watched_columns(settings: Settings) -> tuple[str, ...]:
-    """The latencies that a figure shows, by the GPU's clock if there is one: sampling makes these precise."""
+    """Return the latency columns that sampling makes precise: those that figures show, of the GPU if any."""
     clock = "host" if settings.device.startswith("cpu") else "gpu"
     shown = [name for name in ("vision", "prefill", "decode") if name in settings.stages]
     return (*(f"{clock}_{name}_s" for name in shown), "end_to_end_s")
@@ -128,18 +132,23 @@ def watched_columns(settings: Settings) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class OutputFacts:
-    """What a row says of an iteration's output."""
+    """The facts about an iteration's output that a row records."""
 
     cache_bytes: int | None
-    """Of the key–value cache, if there is one."""
+    """Size of the key–value cache, if there is one."""
     is_finite: bool
 
 
 def inspect_output(output: Any) -> OutputFacts:
-    """Look at what the last stage returned."""
-    # the last position is enough: through causal attention it has seen all others
-    finite = not isinstance(output, torch.Tensor) or bool(torch.isfinite(output[:, -1]).all())
-    return OutputFacts(output.state_bytes() if isinstance(output, Context) else None, finite)
+    """Inspect the output of the last stage."""
+    if isinstance(output, Context):
+        return OutputFacts(output.state_bytes(), output.logits is None or is_finite(output.logits))
+    return OutputFacts(None, not isinstance(output, torch.Tensor) or is_finite(output))
+
+
+def is_finite(values: torch.Tensor) -> bool:
+    """Return whether `values`, of any shape, are all finite, using little additional memory."""
+    return all(bool(part.isfinite().all()) for part in values.flatten().split(ELEMENTS_AT_ONCE))
 
 
 def row_from(
@@ -150,9 +159,9 @@ def row_from(
     measurement: Measurement,
     counted: Mapping[str, StageFigures] = {},
 ) -> Row:
-    """Complete a cell's row with what was measured of its pipeline and counted of its stages."""
+    """Complete a cell's row with the measurement of its pipeline and the counts of its stages."""
     output: OutputFacts = measurement.first_output or OutputFacts(cache_bytes=None, is_finite=True)
-    not_finite = () if output.is_finite else ("the output holds values that are not finite",)
+    not_finite = () if output.is_finite else ("the output contains NaN or infinity",)
     stages: dict[str, StageFigures] = {
         name: _stage_figures(name, pipeline, measurement, counted.get(name, StageFigures()))
         for name in settings.stages
@@ -204,7 +213,7 @@ def _stage_figures(
 
 
 def _with_token_times(row: Row, samples: Samples, new_tokens: int, batch_size: int) -> Row:
-    """Add TTFT, TPOT and tokens per second, by the device's clock if it has one."""
+    """Add TTFT, TPOT and tokens per second, from the device's clock if it has one."""
     column = "gpu_decode_s" if "gpu_decode_s" in samples else "host_decode_s"
     decode_s = samples.mean_s(column)
     if not decode_s or row.end_to_end_s is None:
@@ -221,15 +230,16 @@ def _with_token_times(row: Row, samples: Samples, new_tokens: int, batch_size: i
 
 def _counted(
     cell: Cell, settings: Settings, pipeline: Pipeline, device: torch.device
-) -> dict[str, StageFigures]:
-    """Each stage's FLOPs and bytes by counting; nothing for a VLM of transformers."""
+) -> tuple[dict[str, StageFigures], tuple[str, ...]]:
+    """Count each stage's FLOPs and bytes, and list assumptions; empty for a VLM from transformers."""
     if cell.axes.vlm is not None:
-        return {}
+        return {}, ()
     costs = count_cell(cell, settings, "triton" if pipeline.backends.get("ss2d") == "triton" else "torch")
-    return {
+    figures = {
         name: StageFigures(
             counted_flops=cost.flops - cost.skipped_flops,
             counted_bytes=cost.moved_bytes + (cost.slab_bytes if device.type != "cpu" else 0),
         )
         for name, cost in costs.stages.items()
     }
+    return figures, costs.assumptions

@@ -1,1 +1,1 @@
-"""Measurement of callables: clocks, memory and statistics. Knows no model."""
+"""Measurement of callables: clocks, memory and statistics. Independent of models."""

@@ -1,7 +1,7 @@
-"""Time with a kernel running in each stage, from the profiler's records, in a pass of its own.
+"""GPU busy time of each stage, from a separate pass under the profiler.
 
-The profiler slows the host down, so its pass is never timed. The rest of a stage's GPU latency is waiting,
-mostly for the host to launch: its share says how launch-bound the stage is.
+The profiler slows the host down, so this pass is never timed. For the rest of a stage's GPU latency, the GPU
+is idle, mostly waiting for launches: the idle share shows how launch-bound the stage is.
 """
 
 from __future__ import annotations
@@ -17,32 +17,31 @@ from torch.profiler import ProfilerActivity, profile
 
 @dataclass
 class BusyTimes:
-    """Seconds of GPU work by stage."""
+    """GPU busy time in seconds by stage."""
 
     busy_s: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def around(self, stage: str) -> Iterator[None]:
-        """Profile what runs inside, which must have ended on the device too when the context is left."""
+        """Profile the body of the context, which must synchronize with the device before it ends."""
         with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as records:
             yield
         self.busy_s[stage] = union_length(device_spans(records.events())) * 1e-6
 
     def known(self) -> dict[str, float]:
-        """`busy_s`, or nothing where the profiler recorded no work at all: it lacked the permission."""
+        """Return `busy_s`, or nothing if the profiler recorded no work because it lacks permission."""
         return self.busy_s if any(self.busy_s.values()) else {}
 
 
 def can_read_busy_times(device: torch.device) -> bool:
-    """Whether the profiler records this device's kernels."""
+    """Return whether the profiler records this device's kernels."""
     return device.type == "cuda" and ProfilerActivity.CUDA in torch.profiler.supported_activities()
 
 
 def device_spans(events: Iterable[Any]) -> list[tuple[float, float]]:
-    """(start, end) in µs of the profiler's records of work on the GPU.
+    """Return (start, end) in µs of the GPU work that the profiler recorded.
 
-    Named regions are recorded there too, from their first kernel to their last, waiting included:
-    compiled code opens some.
+    Named regions are excluded: compiled code opens some, and they span idle time between their kernels.
     """
     return [
         (event.time_range.start, event.time_range.end)
@@ -52,7 +51,7 @@ def device_spans(events: Iterable[Any]) -> list[tuple[float, float]]:
 
 
 def union_length(spans: Iterable[tuple[float, float]]) -> float:
-    """The length that intervals (start, end) cover together; overlaps count once."""
+    """Return the total length of a union of (start, end) intervals."""
     covered, reached = 0.0, float("-inf")
     for start, end in sorted(spans):
         if end > reached:

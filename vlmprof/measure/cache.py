@@ -1,4 +1,4 @@
-"""Flushes the device's caches, so that an iteration begins cold."""
+"""Flushing of the device's caches, for iterations with a cold cache."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 DEFAULT_CPU_BYTES = 64 * 2**20
-"""Assumed last-level cache where the system does not say its size."""
+"""Assumed last-level cache size if the system does not report it."""
 
 DEFAULT_DEVICE_BYTES = 128 * 2**20
-"""The same for an accelerator; an H200 has 60 MB, the largest of today 126 MB."""
+"""The same for an accelerator: an H200 has 60 MB, the largest current GPU 126 MB."""
 
 
 def last_level_cache_bytes(device: torch.device) -> int:
-    """The size of the largest cache between the device's cores and its memory."""
+    """Return the size of the largest cache between the device's cores and its memory."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).L2_cache_size)
     if device.type != "cpu":
@@ -29,7 +29,7 @@ def last_level_cache_bytes(device: torch.device) -> int:
 
 
 class CacheFlush:
-    """Fills the device's caches with something else when called: it writes twice their size."""
+    """Evicts the device's caches when called, by writing twice their size."""
 
     def __init__(self, device: torch.device) -> None:
         self.filler = torch.empty(2 * last_level_cache_bytes(device), dtype=torch.uint8, device=device)

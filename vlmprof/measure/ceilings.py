@@ -1,7 +1,7 @@
-"""What this machine reaches on the simplest work of each kind: a copy, a matrix product, attention, exp.
+"""Ceilings of this machine: the rates of a copy, a matrix product, attention and exp.
 
-`device_ceilings` are what rows are held against; `cpu_ceilings` serve estimates on a device that no data
-sheet describes. Rates are the best of a few tries, as a ceiling should be.
+`device_ceilings` are the rates that rows are compared with; `cpu_ceilings` are for estimates on a CPU, which
+has no data sheet. Rates are the best of several repetitions.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from vlmprof.measure.clocks import make_current
 from vlmprof.measure.stopping import Settling
 
 SETTLE_S = 0.3
-"""Work before an accelerator's ceiling is measured: one that idled raises its clocks in such a time."""
+"""Shortest warm-up before an accelerator's ceiling is measured, because idle clocks are low."""
 LONGEST_SETTLE_S = 2.0
 MEASURE_S = 0.3
 TRIES = 7
 LONGEST_S = 0.2
-"""After so long a kind of work is not tried again: a CPU may emulate a dtype slowly."""
+"""Duration of a call after which it is not repeated: a CPU may emulate a dtype slowly."""
 COPY_BYTES = 1 << 27
 CACHED_BYTES = 1 << 22
-"""As much as a working tensor of the scans."""
+"""The size of a working tensor of the scans."""
 SIDE = 1024
 ACCELERATOR_COPY_BYTES = 1 << 30
 ACCELERATOR_SIDE = 8192
 ATTENDED = (1, 8, 1024, 64)
-"""(batch, heads, tokens, head size) of the attention that is timed."""
+"""(batch, heads, tokens, head size) of the timed attention."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Ceilings:
 
     dtype: str
     bandwidth_bytes_per_s: float
-    """Read and written together."""
+    """Reads and writes together."""
     cache_bytes_per_s: float
-    """The same for tensors that stay in the last-level cache."""
+    """The same for tensors that fit in the last-level cache."""
     matmul_flops_per_s: float
     attention_flops_per_s: float
     special_functions_per_s: float
     call_s: float
-    """Of an operation on one element: what a call costs that does nothing."""
+    """Time of an operation on one element: the overhead of a call."""
 
 
 Product = Callable[[Tensor, Tensor], object]
@@ -57,10 +57,10 @@ Product = Callable[[Tensor, Tensor], object]
 def device_ceilings(
     device: str, dtypes: Sequence[str], products: Sequence[Product] = (torch.matmul,)
 ) -> dict[str, dict[str, float]]:
-    """By dtype, a row's `copy_ceiling_bytes_per_s` and `matmul_ceiling_flops_per_s` on `device`.
+    """Measure `copy_ceiling_bytes_per_s` and `matmul_ceiling_flops_per_s` of `device`, by dtype.
 
-    The second is the best of `products`, each of two square matrices. Needs 2 GiB on an accelerator and
-    256 MiB on a CPU; raises what torch raises where they are not there.
+    The latter is the best of `products`, each of two square matrices. Needs 2 GiB on an accelerator or
+    256 MiB on a CPU; raises torch's out-of-memory error if there is less.
     """
     where = torch.device(device)
     make_current(where)
@@ -86,7 +86,7 @@ def device_ceilings(
 
 @torch.inference_mode()
 def cpu_ceilings(dtype: torch.dtype) -> Ceilings:
-    """The ceilings of the CPU with the threads that torch is set to."""
+    """Measure the ceilings of the CPU with torch's current number of threads."""
     source = torch.ones(COPY_BYTES // 4, dtype=torch.float32)
     target = torch.empty_like(source)
     small = torch.empty(CACHED_BYTES // 4, dtype=torch.float32)
@@ -108,8 +108,8 @@ def cpu_ceilings(dtype: torch.dtype) -> Ceilings:
 
 
 def sustained_s(work: Callable[[], object], settle: bool) -> float:
-    """The shortest of `MEASURE_S` of calls; with `settle` they begin when calls no longer change, which takes
-    `SETTLE_S` at least and `LONGEST_SETTLE_S` at most."""
+    """Return the shortest call within `MEASURE_S`; with `settle`, first warm up until calls are stable, for
+    between `SETTLE_S` and `LONGEST_SETTLE_S`."""
     times = [_call_s(work)]
     if settle:
         settling = Settling(budget_s=LONGEST_SETTLE_S)

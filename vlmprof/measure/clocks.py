@@ -1,4 +1,4 @@
-"""The device's clock: a pair of events per stage, where the device has events."""
+"""The device clock: a pair of events per stage, if the device has events."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import torch
 
 
 def make_current(device: torch.device) -> None:
-    """Make `device` the one whose events, streams and waits this process uses."""
+    """Make `device` the current device of this process, for events, streams and synchronization."""
     if device.type != "cpu" and device.index is not None:
         torch.accelerator.set_device_index(device.index)
 
 
 class DeviceClock(Protocol):
-    """What the measuring loop needs of a device; `i` is the number of a stage within the iteration."""
+    """The device operations that the measuring loop needs; `i` is the index of a stage in the iteration."""
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that was given to it."""
+        """Wait until the device has finished all queued work."""
 
     def start(self, i: int) -> None:
-        """Mark the beginning of stage `i` in the device's queue; does not wait."""
+        """Mark the start of stage `i` in the device's queue, without waiting."""
 
     def stop(self, i: int) -> None:
-        """Mark the end of stage `i` in the device's queue; does not wait."""
+        """Mark the end of stage `i` in the device's queue, without waiting."""
 
     def elapsed_s(self, i: int) -> float | None:
-        """Seconds between the two marks of stage `i`, after `synchronize`; None without such a clock."""
+        """Return the seconds between both marks of stage `i`, after `synchronize`; None without a clock."""
 
 
 class EventClock:
-    """An accelerator's timing events, made once and recorded anew in every iteration."""
+    """Timing events of an accelerator, created once and recorded in every iteration."""
 
     def __init__(self, device: torch.device, stages: int) -> None:
         self._device = device
@@ -54,7 +54,7 @@ class EventClock:
 
 
 class NoDeviceClock:
-    """A CPU works synchronously and has no clock beside the host's."""
+    """No clock: a CPU works synchronously and has only the host clock."""
 
     def synchronize(self) -> None:
         pass
@@ -70,5 +70,5 @@ class NoDeviceClock:
 
 
 def device_clock(device: torch.device, stages: int) -> DeviceClock:
-    """The clock of a device for iterations of `stages` stages."""
+    """Return a device's clock for iterations of `stages` stages."""
     return NoDeviceClock() if device.type == "cpu" else EventClock(device, stages)

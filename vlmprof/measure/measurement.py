@@ -1,10 +1,10 @@
-"""Measures a pipeline of callables.
+"""Measurement of a pipeline of callables.
 
 first iteration   warm-up     | measured iterations       | memory pass       profiler pass
 compiles, tunes   discarded   | samples, high-water marks | peaks by stage    GPU busy times
 
-What one iteration looks like is drawn in `timeline`. The passes iterate once more each; they add to a
-measurement and cost it nothing: one that fails is a warning.
+`timeline` shows a single iteration. Each pass runs one more iteration after the measurement and cannot spoil
+it: a pass that fails becomes a warning.
 """
 
 from __future__ import annotations
@@ -34,52 +34,53 @@ from vlmprof.measure.timeline import Stage, StageGroup, Timeline, stage_names
 logger = logging.getLogger(__name__)
 
 Callables = Mapping[str, Callable[[Any], Any]] | Sequence[Stage | StageGroup]
-"""A pipeline: calls by stage name, or stages. Each gets what the one before returned."""
+"""A pipeline: callables by stage name, or stages. Each receives the output of the previous one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementProtocol:
-    """How a pipeline is measured."""
+    """Protocol for measuring a pipeline."""
 
     warm_up: int | Settling = field(default_factory=Settling)
-    """Discarded iterations: a number, or until latencies have settled."""
+    """Discarded iterations: a number, or until latencies settle. At least one is discarded, because the first
+    may compile and tune."""
     stopping: StoppingRule = field(default_factory=lambda: Adaptive(watched=("end_to_end_s",)))
     judged: tuple[str, ...] = ("end_to_end_s",)
-    """Columns of samples whose drift, modes and jitter become warnings."""
+    """Sample columns to check for drift, bimodality and jitter."""
     cold_cache: bool = False
-    """Whether the device's caches are flushed before every iteration."""
+    """Whether to flush the device's caches before every iteration."""
     keep_output: bool = False
-    """Whether what an iteration returned lives until the end of the next one."""
+    """Whether to keep the output of an iteration alive until the end of the next one."""
     stage_memory: bool = True
-    """Whether a further iteration reads each stage's memory."""
+    """Whether to read each stage's peak memory in an additional iteration."""
     profile: bool = True
-    """Whether a further iteration runs under the profiler, where it can see the device."""
+    """Whether to run an additional iteration under the profiler, if it supports the device."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was seen of a pipeline."""
+    """The result of measuring a pipeline."""
 
     samples: Samples
     """Raw latencies in seconds."""
     warm_up_iterations: int
-    first_iteration_s: float | None
-    """End-to-end of the first warm-up iteration, compiling included; None without one."""
+    first_iteration_s: float
+    """End-to-end latency of the first warm-up iteration, including compilation."""
     first_output: Any
-    """What `inspect` made of the output of that iteration."""
+    """The result of `inspect` on the output of that iteration."""
     peaks: Peaks = NO_PEAKS
-    """Highest memory of all iterations."""
+    """Peak memory over all iterations."""
     nvml_process_bytes: int | None = None
-    """What the NVIDIA driver counts for the process."""
+    """Memory of the process as reported by the NVIDIA driver."""
     stage_peaks: Mapping[str, Peaks] = field(default_factory=dict)
-    """Highest memory while each stage ran; empty where no such pass can be."""
+    """Peak memory during each stage; empty if the system cannot measure it."""
     gpu_busy_s: Mapping[str, float] = field(default_factory=dict)
-    """Seconds with a kernel running, by stage, of the profiled iteration; empty where there is none."""
+    """Seconds with a kernel running in the profiled iteration, by stage; empty without one."""
     warnings: tuple[str, ...] = ()
 
     @property
     def iterations(self) -> int:
-        """Measured iterations."""
+        """The number of measured iterations."""
         return len(self.samples.end_to_end_s)
 
 
@@ -92,16 +93,16 @@ def measure(
 ) -> Measurement:
     """Measure a pipeline of callables in this process.
 
-    Autograd stays as the caller has set it: wrap the call in `torch.inference_mode()` to time inference.
+    The autograd mode is left unchanged: wrap the call in `torch.inference_mode()` to time inference.
 
     Args:
-        pipeline: Calls by stage name, run one after another; each gets what the one before returned.
-        protocol: When to begin, when to stop, and what else to look at; by default until the end-to-end
+        pipeline: Callables by stage name, run in order; each receives the output of the previous one.
+        protocol: When to start, when to stop, and what else to measure; by default, until the end-to-end
             median is known to within 1 %.
         first_input: Argument of the first stage in every iteration.
-        device: Where the calls run; it decides which clocks and memory marks are read.
+        device: The device that the callables run on, which determines the clocks and memory figures.
 
-    Raises whatever a call raises.
+    Errors raised by the callables propagate.
 
     >>> protocol = MeasurementProtocol(warm_up=2, stopping=FixedCount(5))
     >>> calls = {"square": lambda x: x @ x, "sum": torch.sum}
@@ -125,10 +126,10 @@ def measure_in_steps(
     observer: Observer = Unobserved(),
     inspect: Callable[[Any], Any] = lambda output: None,
 ) -> Iterator[Measurement]:
-    """As `measure`, but yield the measurement before each pass that only adds to it, and at the end.
+    """Measure as in `measure`, but yield the measurement before each additional pass and at the end.
 
-    A pass may end the process, and must not take the measurement along. `observer` is told what is running;
-    `inspect` gets what the first warm-up iteration returned.
+    A pass may kill the process, and the measurement must survive that. `observer` is notified of what is
+    running; `inspect` receives the output of the first warm-up iteration.
     """
     device = torch.device(device)
     stages = [Stage(*each) for each in pipeline.items()] if isinstance(pipeline, Mapping) else pipeline
@@ -147,7 +148,7 @@ def measure_in_steps(
     measurement = replace(measurement, peaks=meter.peaks(), nvml_process_bytes=nvml_process_bytes(device))
     yield measurement
     passes: list[tuple[Phase, str, Callable[[Measurement], Measurement]]] = []
-    if protocol.stage_memory and meter.tells_stages_apart:
+    if protocol.stage_memory and meter.resets_between_stages:
         read = partial(_with_stage_peaks, timeline=timeline, meter=meter)
         passes.append((Phase.READING_MEMORY, "the pass for each stage's memory", read))
     if protocol.profile and can_read_busy_times(device):
@@ -156,13 +157,13 @@ def measure_in_steps(
         observer.enter(phase, names[0])
         try:
             measurement = look(measurement)
-        except Exception as error:  # whatever a call or a profiler raises, the latencies still count
+        except Exception as error:  # whatever a pass raises, the latencies are valid
             measurement = replace(measurement, warnings=(*measurement.warnings, failed_pass(name, error)))
         yield measurement
 
 
 def failed_pass(name: str, error: Exception) -> str:
-    """The warning that a pass after the measurement raised `error`."""
+    """Return the warning for a pass after the measurement that raised `error`."""
     logger.warning("%s failed", name, exc_info=error)
     failed = "ran out of memory" if is_out_of_memory(error) else "failed"
     return f"measured, but {name} {failed}: {first_line(str(error)) or type(error).__name__}"
@@ -175,18 +176,22 @@ def _measured(
     first_stage: str,
     inspect: Callable[[Any], Any],
 ) -> Measurement:
-    """The measurement without memory."""
+    """Warm up and sample; the result has no memory figures yet."""
     warm_up, stopping = protocol.warm_up, protocol.stopping
     observer.enter(Phase.WARMING_UP, first_stage, warm_up if isinstance(warm_up, int) else 0)
     warm_up_s: list[float] = []
     first_output, warnings = None, []
-    while not _is_warm(warm_up, warm_up_s):
+    while not warm_up_s or not _is_warm(warm_up, warm_up_s):
         observer.count(len(warm_up_s))
         elapsed_s, output = timeline.iterate()
         if not warm_up_s:
             first_output = inspect(output)
         del output
         warm_up_s.append(elapsed_s)
+    if warm_up == 0:
+        warnings.append(
+            "a first iteration was discarded despite warm_up 0, since it may compile and allocate"
+        )
     if isinstance(warm_up, Settling) and not warm_up.settled(warm_up_s):
         spent_s = sum(warm_up_s[1:])
         warnings.append(f"still not settled after {len(warm_up_s)} warm-up iterations in {spent_s:.3g} s")
@@ -202,7 +207,7 @@ def _measured(
     return Measurement(
         samples=samples,
         warm_up_iterations=len(warm_up_s),
-        first_iteration_s=warm_up_s[0] if warm_up_s else None,
+        first_iteration_s=warm_up_s[0],
         first_output=first_output,
         warnings=tuple(warnings),
     )
@@ -213,7 +218,7 @@ def _is_warm(warm_up: int | Settling, warm_up_s: Sequence[float]) -> bool:
 
 
 def _with_stage_peaks(measurement: Measurement, timeline: Timeline, meter: MemoryMeter) -> Measurement:
-    """Read high-water marks that are lowered before each stage of one iteration."""
+    """Run an iteration that resets and reads the high-water marks around each stage."""
     stage_peaks = {}
 
     @contextmanager
@@ -228,7 +233,7 @@ def _with_stage_peaks(measurement: Measurement, timeline: Timeline, meter: Memor
 
 
 def _with_busy_times(measurement: Measurement, timeline: Timeline) -> Measurement:
-    """Profile one iteration."""
+    """Run an iteration under the profiler."""
     busy = BusyTimes()
     timeline.each_stage(busy.around)
     return replace(measurement, gpu_busy_s=busy.known())

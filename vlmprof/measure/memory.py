@@ -1,4 +1,4 @@
-"""Peak memory: the caching allocator's two figures, the process's resident size, the driver's figure."""
+"""Peak memory: allocated and reserved by the caching allocator, resident size, and the driver's figure."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import torch
 
 @dataclass(frozen=True)
 class Peaks:
-    """The highest figures since the last `MemoryMeter.reset`, or since the process began."""
+    """Peak memory since the last `MemoryMeter.reset`, or since the process started."""
 
     peak_allocated_bytes: int | None
     peak_reserved_bytes: int | None
     peak_rss_bytes: int | None
 
     def __or__(self, other: Peaks) -> Peaks:
-        """The higher of each."""
+        """Return the larger value of each field."""
         return Peaks(
             _higher(self.peak_allocated_bytes, other.peak_allocated_bytes),
             _higher(self.peak_reserved_bytes, other.peak_reserved_bytes),
@@ -35,23 +35,23 @@ NO_PEAKS = Peaks(None, None, None)
 
 
 class MemoryMeter:
-    """Reads and resets the high-water marks of this process and of its device."""
+    """Reads and resets the high-water marks of this process and its device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = None if device.type == "cpu" else device
         self._resets_rss = _reset_peak_rss()
-        self.tells_stages_apart = self._resets_rss or self._device is not None
-        """Whether any mark can be lowered between stages."""
+        self.resets_between_stages = self._resets_rss or self._device is not None
+        """Whether any high-water mark can be reset between stages."""
 
     def reset(self) -> None:
-        """Lower the marks to what is in use now, freed memory given back to the system first."""
+        """Return freed memory to the system, then reset the marks to current use."""
         if self._device is not None:
             torch.accelerator.reset_peak_memory_stats(self._device)
         _give_back_freed()
         _reset_peak_rss()
 
     def peaks(self) -> Peaks:
-        """The marks as they stand."""
+        """Return the current marks."""
         if self._device is None:
             return Peaks(None, None, peak_rss_bytes())
         return Peaks(
@@ -61,20 +61,20 @@ class MemoryMeter:
         )
 
     def stage_peaks(self) -> Peaks:
-        """The marks since `reset`, without those that this system cannot lower."""
+        """Return the marks since `reset`, without those that this system cannot reset."""
         reached = self.peaks()
         return reached if self._resets_rss else replace(reached, peak_rss_bytes=None)
 
 
 def rss_bytes() -> int:
-    """Resident size of this process now."""
+    """Return the current resident size of this process."""
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_rss_bytes() -> int | None:
-    """Highest resident size of this process since the last reset (Linux) or its start; None if unknown."""
+    """Return the peak resident size since the last reset (Linux) or since the start; None if unknown."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     with contextlib.suppress(ImportError):
         import resource
@@ -86,9 +86,9 @@ def peak_rss_bytes() -> int | None:
 
 
 def nvml_process_bytes(device: torch.device) -> int | None:
-    """What the NVIDIA driver counts for this process: allocator, context and libraries together.
+    """Return this process's memory as the NVIDIA driver reports it: allocator, context and libraries.
 
-    None where there is no NVIDIA driver, or where a container hides which process is which.
+    None without an NVIDIA driver, or if a container hides process ids.
     """
     if device.type != "cuda" or torch.version.cuda is None:
         return None
@@ -106,7 +106,7 @@ def nvml_process_bytes(device: torch.device) -> int | None:
 
 
 def _give_back_freed() -> None:
-    # glibc keeps what was freed; other C libraries have no such call and no such habit
+    # only glibc caches freed memory and has this call
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -114,7 +114,7 @@ def _give_back_freed() -> None:
 def _reset_peak_rss() -> bool:
     # proc(5): writing 5 resets the high-water mark of the resident set
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Who follows a measurement while it runs, such as another process through shared memory."""
+"""The observer of a running measurement, such as another process through shared memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Phase(IntEnum):
-    """What a measuring process is doing."""
+    """The phase of a measuring process."""
 
     STARTING = 0
     BUILDING = 1
@@ -19,20 +19,20 @@ class Phase(IntEnum):
 
 
 class Observer(Protocol):
-    """Is called from inside the measuring loop, so every method must cost next to nothing."""
+    """Receives calls from inside the measuring loop, so every method must have negligible cost."""
 
     def enter(self, phase: Phase, place: str, iterations: int = 0) -> None:
-        """A phase of `iterations` iterations, 0 if not known, begins in stage `place`."""
+        """Start a phase of `iterations` iterations (0 if unknown) in stage `place`."""
 
     def count(self, iteration: int) -> None:
-        """Iteration number `iteration`, from 0, begins."""
+        """Start iteration number `iteration`, counted from 0."""
 
     def stage_marker(self, stages: Sequence[str]) -> Callable[[int], None]:
-        """A function that is called with `i` before stage `i` of an iteration runs."""
+        """Return a function to call with `i` before stage `i` of an iteration runs."""
 
 
 class Unobserved:
-    """An observer that ignores what it is told."""
+    """An observer that does nothing."""
 
     def enter(self, phase: Phase, place: str, iterations: int = 0) -> None:
         pass

@@ -1,26 +1,33 @@
-"""Telling that memory ran out, wherever it ran out."""
+"""Detection of out-of-memory errors from any library."""
 
 from __future__ import annotations
 
 import errno
+import re
 from contextlib import suppress
 from pathlib import Path
 
-SIGNS = (
-    "out of memory",  # CUDA's allocator, a launch, a library's own workspace
-    "can't allocate memory",  # torch's CPU allocator
-    "cannot allocate memory",  # the C library's words for ENOMEM
-    "not enough memory",  # torch's CPU allocator on Windows
-    "std::bad_alloc",
-    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED
-    "failed to allocate",
-    "could not allocate",
-    "could not create a memory",  # oneDNN
+_ENDS = r"(?=\s*$|\s*[.,:;!?()\]'\"`]|\s*\n| (?:trying|tried|while|when|at|on|in|during|for|to)\b)"
+"""What may follow such a phrase: not the `-mapped` of memory-mapped, nor the next word of a longer name."""
+SIGNS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"(?<![-\w])out of memory{_ENDS}",  # CUDA's allocator, a launch, a library's own workspace
+        rf"(?:can't|cannot|could not|failed to|unable to) allocate memory{_ENDS}",  # torch on a CPU, ENOMEM
+        r"(?:cannot|could not|failed to|unable to) allocate (?:\S+ ){0,3}?[\d.]+ ?(?:bytes|[KMGT]i?B)\b",
+        rf"not enough memory{_ENDS}",  # torch's CPU allocator on Windows
+        r"\bstd::bad_alloc\b",
+        r"_ALLOC_FAILED\b",  # CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED
+        r"could not create a memory(?: object|\s*$)",  # oneDNN
+    )
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, or one that caused it, says that memory ran out on the device or the host."""
+    """Return whether an exception, or an exception it was raised `from`, reports out of memory.
+
+    An implicit `__context__` does not count.
+    """
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -31,20 +38,19 @@ def is_out_of_memory(error: BaseException) -> bool:
             return True
         if isinstance(current, RuntimeError) and says_out_of_memory(str(current)):
             return True
-        current = current.__cause__ or current.__context__
+        current = current.__cause__
     return False
 
 
 def says_out_of_memory(text: str) -> bool:
-    """Whether a message, or the last words of a process, speak of memory running out."""
-    lowered = text.lower()
-    return any(sign in lowered for sign in SIGNS)
+    """Return whether a message, or the last output of a process, reports out of memory."""
+    return any(sign.search(text) for sign in SIGNS)
 
 
 def system_oom_kills() -> int | None:
-    """How many processes the kernel has killed for memory so far, here or in this control group.
+    """Return how many processes the kernel's OOM killer has ended so far, system-wide or in this cgroup.
 
-    None where the system does not say.
+    None if the system does not report it.
     """
     counts = []
     for source in (Path("/proc/vmstat"), _cgroup_events()):
@@ -57,6 +63,6 @@ def system_oom_kills() -> int | None:
 def _cgroup_events() -> Path:
     group = ""
     with suppress(OSError, IndexError):
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
         group = next((line.split(":", 2)[2] for line in lines if line.startswith("0::")), "")
     return Path("/sys/fs/cgroup") / group.strip("/") / "memory.events"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 class Samples(dict[str, list[float]]):
     """Raw values in seconds by row column, one per measured iteration.
 
-    Columns are `host_<stage>_s`, where the device has a clock `gpu_<stage>_s`, and `end_to_end_s`.
+    Columns are `host_<stage>_s`, `gpu_<stage>_s` if the device has a clock, and `end_to_end_s`.
     """
 
     @property
@@ -26,7 +26,7 @@ class Samples(dict[str, list[float]]):
         return self._by_stage("gpu_")
 
     def mean_s(self, column: str) -> float | None:
-        """Mean of a column; None where there is no such column."""
+        """Return the mean of a column; None if there is no such column."""
         return mean(self.get(column, ()))
 
     def _by_stage(self, clock: str) -> dict[str, list[float]]:
@@ -38,5 +38,5 @@ class Samples(dict[str, list[float]]):
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """Mean of some values; None of none."""
+    """Return the mean of the values; None if there are none."""
     return sum(values) / len(values) if values else None

@@ -1,6 +1,6 @@
-"""What samples support: an interval for their median, and warnings about their distribution.
+"""Statistics of samples: a confidence interval for the median, and warnings about the distribution.
 
-No sample is ever dropped: a median is robust against outliers.
+No sample is ever dropped; the median is robust against outliers.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ import numpy as np
 import numpy.typing as npt
 
 FEWEST = 6
-"""With fewer samples even the smallest and the largest do not enclose the median with 95 %: 1 - 2/2⁵."""
+"""Fewest samples for an interval: of five, even the extremes enclose the median with only 1 - 2/2⁵ < 95 %."""
 
 FEWEST_TO_JUDGE = 18
-"""With fewer samples every shape can be chance."""
+"""Fewest samples for warnings: with fewer, any shape may be due to chance."""
 
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
 
 MAD_TO_SIGMA = 1.4826
-"""Standard deviation over median absolute deviation, of a normal distribution."""
+"""Ratio of standard deviation to median absolute deviation for a normal distribution."""
 
 MEDIAN_TO_MEAN_ERROR = 1.2533
-"""Standard error of a median over that of a mean, √(π/2), of a normal distribution."""
+"""Ratio of the standard errors of median and mean for a normal distribution: √(π/2)."""
 
 MOST_CORRELATED = 0.95
-"""The rank correlation of neighbours is taken to be no higher."""
+"""Upper bound on the rank correlation of neighbours."""
 
 DRIFT_SHARE, DRIFT_ERRORS = 0.02, 5.0
-"""The least drift that is reported: as a share of the median, and in standard errors."""
+"""Smallest reported drift, as a share of the median and in standard errors."""
 
 MODES_APART, LEAST_ASHMAN_D, EMPTY_SHARE = 0.03, 4.0, 0.5
-"""Two modes are at least this share of the median apart, by this D, with this share of the gap empty."""
+"""Thresholds for two modes: distance as a share of the median, Ashman's D, and empty share of the gap."""
 
 SMALLEST_MODE = 5
-"""The smaller mode holds at least one sample in this many."""
+"""The smaller mode has at least one in this many samples."""
 
 JITTER_SHARE = 0.1
-"""The interquartile range, as a share of the median, from which samples are called jittered."""
+"""Interquartile range, as a share of the median, above which samples count as jittered."""
 
 Values = Sequence[float] | npt.NDArray[np.float64]
 
@@ -55,15 +55,15 @@ class MedianInterval:
 
     @property
     def relative_half_width(self) -> float:
-        """Half the interval's width as a share of the median."""
+        """Half the width of the interval as a share of the median."""
         return (self.high - self.low) / 2 / self.median if self.median else math.inf
 
 
 def median_interval(samples: Values) -> MedianInterval | None:
-    """The median with its 95 % interval from order statistics, or None for too few samples.
+    """Return the median with its 95 % interval from order statistics, or None for too few samples.
 
     The ranks are n/2 ± z √n/2 of the binomial distribution (David & Nagaraja, Order Statistics, 2003,
-    section 7.1), with n the effective number where neighbours resemble each other; any distribution will do.
+    section 7.1), with n the effective count for correlated samples. The interval is distribution-free.
     """
     if not len(samples):
         return None
@@ -72,9 +72,9 @@ def median_interval(samples: Values) -> MedianInterval | None:
 
 
 def median_intervals(streams: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """`median_interval` of each of several streams of equal length: (streams, n) -> (streams, 3).
+    """Compute `median_interval` for several streams of equal length: (streams, n) -> (streams, 3).
 
-    A row holds median, low and high end; both ends are NaN where there are too few samples.
+    Columns are median, low end and high end; both ends are NaN for too few samples.
     """
     n = streams.shape[1]
     effective = effective_counts(streams)
@@ -87,17 +87,17 @@ def median_intervals(streams: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
 
 
 def effective_count(samples: Values) -> float:
-    """How many independent samples say as much as these, which were taken one after another.
+    """Return the number of independent samples equivalent to these consecutive, correlated ones.
 
-    n (1 - ρ) / (1 + ρ) of a first-order autoregression, with ρ the rank correlation of neighbours, so
-    that one outlier does not hide it, its bias -(1 + 3ρ) / n (Marriott & Pope 1954) taken back. A ρ
-    within chance, 1 / √n, counts as none.
+    The count is n (1 - ρ) / (1 + ρ) of a first-order autoregression. ρ is the rank correlation of neighbours,
+    which is robust against outliers, corrected for its bias -(1 + 3ρ) / n (Marriott & Pope 1954). A ρ within
+    chance, 1 / √n, counts as 0.
     """
     return float(effective_counts(np.asarray(samples, dtype=np.float64)[None, :])[0])
 
 
 def effective_counts(streams: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """`effective_count` of each of several streams of equal length: (streams, n) -> (streams,)."""
+    """Compute `effective_count` for several streams of equal length: (streams, n) -> (streams,)."""
     n = streams.shape[1]
     if n < FEWEST:
         return np.full(len(streams), float(n))
@@ -109,7 +109,7 @@ def effective_counts(streams: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
 
 
 def distribution_warnings(samples: Values) -> list[str]:
-    """What a reader of the median should know: `drifted`, `bimodal` or `jittered`, each with its size."""
+    """Return warnings that qualify the median: `drifted`, `bimodal` or `jittered`, each with its size."""
     values = np.asarray(samples, dtype=np.float64)
     if values.size < FEWEST_TO_JUDGE:
         return []
@@ -123,12 +123,12 @@ def distribution_warnings(samples: Values) -> list[str]:
         found.append(f"bimodal, with modes {modes[0]:.3g} s and {modes[1]:.3g} s")
     spread = float(np.subtract(*np.quantile(values, [0.75, 0.25]))) / median
     if modes is None and drift is None and spread > JITTER_SHARE:
-        found.append(f"jittered: its middle half spreads over {spread:.0%} of its median")
+        found.append(f"jittered: its interquartile range is {spread:.0%} of its median")
     return found
 
 
 def _drift(values: npt.NDArray[np.float64]) -> float | None:
-    """The relative change between the medians of the outer thirds, if it is large and not by chance."""
+    """Return the relative change between the medians of the outer thirds, if large and significant."""
     third = values.size // 3
     first, last = values[:third], values[-third:]
     before, after = float(np.median(first)), float(np.median(last))
@@ -139,10 +139,10 @@ def _drift(values: npt.NDArray[np.float64]) -> float | None:
 
 
 def _two_modes(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
-    """The two levels that samples keep to, if Ashman's D of the best split in two exceeds 4.
+    """Return the medians of two modes, if Ashman's D of the best split in two exceeds 4.
 
-    D = √2 |μ₁ - μ₂| / √(σ₁² + σ₂²) (Ashman, Bird & Zepf 1994). Each side must hold a fifth of the samples,
-    the levels must be 3 % apart, and half of the way between them empty, which a long tail does not leave.
+    D = √2 |μ₁ - μ₂| / √(σ₁² + σ₂²) (Ashman, Bird & Zepf 1994). Each mode must have a fifth of the samples,
+    the modes must be 3 % apart, and half of the gap between them must be empty, which rules out a long tail.
     """
     ordered = np.sort(values)
     n, least = ordered.size, max(ordered.size // SMALLEST_MODE, 3)

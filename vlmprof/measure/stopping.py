@@ -1,8 +1,8 @@
-"""When to begin measuring and when to stop.
+"""Rules for when to start measuring and when to stop.
 
-fixed      a number of discarded iterations, then a number of measured ones (the paper's protocol: 100 + 100)
-adaptive   discard until settled, then measure until every watched median is known to within the
-           target, or the budget is spent; a warning says what was not reached
+fixed      discard a number of iterations, then measure a number of iterations (the paper: 100 + 100)
+adaptive   discard until latencies settle, then measure until every watched median is known to within the
+           target, or the budget is spent; a warning reports what was not reached
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ Raw = Mapping[str, Sequence[float]]
 """Latencies in seconds by column, such as `samples.Samples`."""
 
 WINDOW_S = 0.25
-"""Length of a window of warm-up iterations that is compared with the one before."""
+"""Duration of a window of warm-up iterations."""
 LEAST_WINDOW = 3
-"""Iterations of a window at least."""
+"""Fewest iterations in a window."""
 SETTLED_SHARE = 0.01
-"""Neighbouring windows that differ by no more than this share have settled, whatever their scatter."""
+"""Latencies have settled if the medians of neighbouring windows differ by at most this share,"""
 SETTLED_ERRORS = 2.0
-"""Or by no more than this many standard errors of their difference."""
+"""or by at most this many standard errors of their difference."""
 
 
 class StoppingRule(Protocol):
-    """Decides after every measured iteration, outside the clocks."""
+    """Decides after every measured iteration whether to stop, outside the timed region."""
 
     def enough(self, samples: Raw) -> bool:
-        """Whether these samples are enough to stop."""
+        """Return whether these samples are enough to stop."""
 
     def unmet(self, samples: Raw) -> list[str]:
-        """What the rule asked for and the samples do not give, in words."""
+        """Describe the requirements of the rule that the samples do not meet."""
 
 
 @dataclass(frozen=True)
 class FixedCount:
-    """A fixed number of iterations, whatever they show."""
+    """Stop after a fixed number of iterations."""
 
     iterations: int
 
@@ -54,16 +54,16 @@ class FixedCount:
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptive:
-    """Until each watched median's 95 % interval is within ± `target` of it, or the budget ends.
+    """Stop when each watched median's 95 % interval is within ± `target`, or when the budget is spent.
 
-    The intervals are looked at a few times only, at counts that grow by a quarter: a rule that looks
-    after every sample stops at the first lucky one, and its intervals would cover less than they say.
-    Short iterations go on for `least_s` all the same: that costs less than starting their process did, and
-    a handful of samples shows nothing of how often an outlier comes.
+    The intervals are checked at only a few sample counts, each a quarter larger than the last. A rule that
+    checks after every sample stops at the first lucky one, so its intervals cover less than 95 %.
+    Short iterations run for at least `least_s`: that is cheaper than starting their process, and a handful of
+    samples does not show how often outliers occur.
     """
 
     watched: tuple[str, ...]
-    """Columns whose medians matter."""
+    """Columns whose medians must be precise."""
     target: float = 0.01
     budget_s: float = 15.0
     least_s: float = 0.5
@@ -72,7 +72,7 @@ class Adaptive:
     def enough(self, samples: Raw) -> bool:
         end_to_end_s = samples["end_to_end_s"]
         n, spent_s = len(end_to_end_s), sum(end_to_end_s)
-        # the budget may cut the samples down to the fewest that have an interval, but no further
+        # the budget never stops before there are enough samples for an interval
         if n >= self.most or (n >= FEWEST and spent_s >= self.budget_s):
             return True
         return self._looks_at(n) and spent_s >= self.least_s and not self._wide(samples)
@@ -106,26 +106,26 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class Settling:
-    """Whether a warming-up pipeline has settled: its last iterations are no different from those before.
+    """Warm up until latencies settle: the last iterations no longer differ from the ones before.
 
-    Two neighbouring windows of end-to-end latencies are compared by their medians; they may differ by
-    1 % or by what their scatter explains. A window is a quarter of a second of iterations, or of the budget
-    where that is shorter, and at least three. The first iteration compiles and tunes: it is in neither
-    window and does not spend the budget.
+    The medians of two neighbouring windows of end-to-end latencies may differ by 1 % or by what their scatter
+    explains. A window lasts a quarter of a second, or a quarter of the budget if that is shorter, and has at
+    least three iterations. The first iteration, which compiles and tunes, is in neither window and does not
+    count towards the budget.
     """
 
     budget_s: float = 5.0
     most: int = 500
 
     def enough(self, end_to_end_s: Sequence[float]) -> bool:
-        """Whether to begin measuring after these discarded iterations."""
+        """Return whether to start measuring after these discarded iterations."""
         n, spent_s = len(end_to_end_s), sum(end_to_end_s[1:])
         if n < 2:
             return False
         return spent_s >= self.budget_s or n >= self.most or self.settled(end_to_end_s)
 
     def settled(self, end_to_end_s: Sequence[float]) -> bool:
-        """Whether the last two windows agree."""
+        """Return whether the last two windows agree."""
         values = np.asarray(end_to_end_s[1:], dtype=np.float64)
         if values.size < 2:
             return False
@@ -135,7 +135,7 @@ class Settling:
             return False
         last = values[-2 * window :]
         before, after = float(np.median(last[:window])), float(np.median(last[window:]))
-        # neighbours' differences show the scatter without the trend that is looked for
+        # differences between neighbours show the scatter without the trend
         scatter = MAD_TO_SIGMA * float(np.median(np.abs(np.diff(last)))) / math.sqrt(2)
         error = MEDIAN_TO_MEAN_ERROR * scatter * math.sqrt(2 / window)
         return abs(after - before) <= max(SETTLED_SHARE * before, SETTLED_ERRORS * error)

@@ -1,7 +1,7 @@
-"""The state of the machine while a pipeline is measured, read from another process than the measured one.
+"""The state of the machine during a measurement, polled from outside the measured process.
 
-Polling a few times a second from there touches neither the measured stream nor its interpreter lock. The
-energy counter moves every 20–100 ms, so it is read over the whole measuring window and divided by the
+Polling a few times a second from there affects neither the measured stream nor its interpreter lock. The
+energy counter is updated every 20–100 ms, so it is read over the whole measuring window and divided by the
 iterations in it, never per iteration.
 """
 
@@ -19,10 +19,10 @@ import psutil
 from vlmprof.measure.samples import mean
 
 SHORTEST_WINDOW_S = 1.0
-"""Energy over less than this says more about the counter than about the model."""
+"""Shortest window for energy: below, the counter's resolution dominates."""
 
 BUSY_CORES = 0.15
-"""Other processes' use of the processor, in cores, from which a cell is flagged."""
+"""CPU use of other processes, in cores, above which a cell is flagged."""
 
 THROTTLING = {
     0x4: "power cap",
@@ -31,12 +31,12 @@ THROTTLING = {
     0x40: "hardware thermal limit",
     0x80: "power brake",
 }
-"""NVML's clock event reasons that mean slower clocks than asked for (nvml.h); idling is not among them."""
+"""NVML's clock event reasons for throttling (nvml.h); idling is not among them."""
 
 
 @dataclass(frozen=True)
 class MachineState:
-    """What the machine did while a pipeline was measured; None where it cannot be read here."""
+    """The state of the machine while a pipeline was measured. None means not readable on this system."""
 
     gpu_clock_mean_mhz: float | None = None
     gpu_clock_min_mhz: float | None = None
@@ -46,13 +46,13 @@ class MachineState:
     energy_per_iteration_j: float | None = None
     cpu_clock_mean_mhz: float | None = None
     other_load_cores: float | None = None
-    """Processor time that other processes took, per second of measuring."""
+    """CPU time of other processes per second of measurement."""
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class GpuReading:
-    """One reading of the GPU; None where the driver does not say."""
+    """One reading of the GPU. None means not reported by the driver."""
 
     clock_mhz: float
     temperature_c: float | None
@@ -82,7 +82,7 @@ class Telemetry:
     _cpu_mhz: list[float] = field(default_factory=list)
 
     def poll(self, pid: int, iteration: int) -> None:
-        """Read the machine's state while process `pid` measures its iteration number `iteration`."""
+        """Read the machine's state while process `pid` runs iteration number `iteration`."""
         try:
             own = psutil.Process(pid).cpu_times()
         except psutil.Error:
@@ -90,7 +90,7 @@ class Telemetry:
         self._times_s.append(self.clock_s())
         self._busy_s.append(_busy_s())
         self._own_s.append(own.user + own.system)
-        # psutil has no clock to read on some systems, and says so in these ways
+        # psutil cannot read clocks on some systems, and fails in these ways
         with suppress(NotImplementedError, AttributeError, OSError):
             frequency = psutil.cpu_freq()
             if frequency and frequency.current:
@@ -106,7 +106,7 @@ class Telemetry:
             return MachineState()
         window_s = self._times_s[-1] - self._times_s[0]
         other = self._busy_s[-1] - self._busy_s[0] - (self._own_s[-1] - self._own_s[0])
-        # the counters tick in hundredths of a second
+        # the counters have a resolution of 10 ms
         other_cores = max(0.0, round(other / window_s, 3)) if window_s > 0 else None
         warnings = []
         if other_cores is not None and other_cores > BUSY_CORES and window_s >= SHORTEST_WINDOW_S:
@@ -146,14 +146,14 @@ def _gpu_warnings(readings: list[GpuReading]) -> list[str]:
         warnings.append(f"the GPU throttled ({', '.join(reasons)}) {share:.0%} of the time")
     low, high = min(r.clock_mhz for r in readings), max(r.clock_mhz for r in readings)
     if low < 0.95 * high:
-        warnings.append(f"the GPU's clock moved between {low:.0f} and {high:.0f} MHz")
+        warnings.append(f"the GPU clock varied between {low:.0f} and {high:.0f} MHz")
     if any(reading.other_processes for reading in readings):
-        warnings.append("another process was on the GPU")
+        warnings.append("another process was using the GPU")
     return warnings
 
 
 def nvml_probe(uuid: str | None) -> GpuProbe | None:
-    """A reader of the NVIDIA GPU with this UUID, or None where there is no such GPU or driver."""
+    """Return a reader of the NVIDIA GPU with this UUID, or None if there is no such GPU or driver."""
     if uuid is None:
         return None
     try:
@@ -161,11 +161,11 @@ def nvml_probe(uuid: str | None) -> GpuProbe | None:
 
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-    except Exception:  # an optional driver that fails in any way is not there
+    except Exception:  # the driver is optional: any failure means there is none
         return None
 
     def optional(name: str, *args: Any) -> Any:
-        # an older binding, or an older driver, may lack a function
+        # older bindings or drivers may lack a function
         try:
             return getattr(pynvml, name)(*args)
         except (pynvml.NVMLError, AttributeError):
@@ -178,7 +178,7 @@ def nvml_probe(uuid: str | None) -> GpuProbe | None:
         reasons = optional("nvmlDeviceGetCurrentClocksEventReasons", handle) or 0
         energy_mj = optional("nvmlDeviceGetTotalEnergyConsumption", handle)
         processes = optional("nvmlDeviceGetComputeRunningProcesses", handle) or []
-        # in a container the driver may show ours under another number, so one process is taken to be ours
+        # in a container the driver may report another pid for ours, so a single process counts as ours
         others = [p for p in processes if p.pid != pid] if len(processes) > 1 else []
         temperature_c = optional("nvmlDeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU)
         memory = getattr(pynvml, "NVML_CLOCK_MEM", None)
@@ -198,7 +198,7 @@ def nvml_probe(uuid: str | None) -> GpuProbe | None:
 
 
 def _busy_s() -> float:
-    """Processor seconds that all processes of this machine have used so far, waiting excluded."""
+    """Return the CPU seconds used by all processes of this machine so far, excluding waiting."""
     times = psutil.cpu_times()
     guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "steal", 0.0)

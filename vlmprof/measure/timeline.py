@@ -1,10 +1,10 @@
-"""The measuring loop: what is read when in one iteration.
+"""The measuring loop: which clocks are read when in an iteration.
 
 host    |sync|t0  [e0|h.. stage 0 ..h|e1]  [e0|h.. stage 1 ..h|e1]  …  |sync|t1
 device       |     e0=====work=====e1       e0=======work=======e1      |
              |<------------------ end-to-end: t1 - t0 ----------------->|
 
-host latency  h to h    perf_counter_ns around the call, nothing in between waits for the device
+host latency  h to h    perf_counter_ns around the call, without synchronization in between
 GPU latency   e0 to e1  events in the device's queue before and after the stage's work
 """
 
@@ -24,7 +24,7 @@ from vlmprof.measure.stopping import StoppingRule
 
 @dataclass(frozen=True)
 class Stage:
-    """A timed unit: `run` gets what the stage before it returned."""
+    """A timed unit. `run` receives the output of the previous stage."""
 
     name: str
     run: Callable[[Any], Any]
@@ -37,8 +37,8 @@ Mark = Callable[[str], None]
 class StageGroup:
     """Several stages inside one call.
 
-    `run(value, begin, end)` calls `begin(name)` and `end(name)` around each stage. What it does between
-    stages counts towards the end-to-end latency alone.
+    `run(value, begin, end)` calls `begin(name)` and `end(name)` around each stage. Work between stages counts
+    only towards the end-to-end latency.
     """
 
     names: tuple[str, ...]
@@ -46,7 +46,7 @@ class StageGroup:
 
 
 def stage_names(stages: Sequence[Stage | StageGroup]) -> list[str]:
-    """Names of all stages, in the order in which they run."""
+    """Return the names of all stages in running order."""
     return [name for stage in stages for name in ((stage.name,) if isinstance(stage, Stage) else stage.names)]
 
 
@@ -62,15 +62,15 @@ class Timeline:
         before_iteration: Callable[[], None] = lambda: None,
         keep_output: bool = False,
     ) -> None:
-        """Join stages, each of which gets what the one before returned.
+        """Join stages, each of which receives the output of the previous one.
 
         Args:
-            clock: The device's clock, for as many stages as there are names.
+            clock: The device's clock, for all of the stages.
             first_input: Argument of the first stage in every iteration.
-            on_stage: Called with `i` before stage `i`, outside its host latency but inside end-to-end, so it
-                must cost next to nothing.
+            on_stage: Called with `i` before stage `i`, outside its host latency but inside end-to-end
+                latency, so its cost must be negligible.
             before_iteration: Called before the clocks start, to flush caches.
-            keep_output: Whether what an iteration returned lives until the end of the next one.
+            keep_output: Whether to keep the output of an iteration alive until the end of the next one.
         """
         calls = [single_stage(stage) if isinstance(stage, Stage) else stage for stage in stages]
         self._calls = [call.run for call in calls]
@@ -86,7 +86,7 @@ class Timeline:
         self._begun_ns = 0
 
     def iterate(self) -> tuple[float, Any]:
-        """Run one iteration; return its end-to-end latency in seconds and what the last stage returned."""
+        """Run one iteration; return its end-to-end latency in seconds and the output of the last stage."""
         clock, begin_stage, end_stage = self._clock, self._begin, self._end
         value = self._first_input
         self._before_iteration()
@@ -101,10 +101,10 @@ class Timeline:
         return elapsed_s, value
 
     def sample(self, rule: StoppingRule, on_iteration: Callable[[int], None] = lambda n: None) -> Samples:
-        """Measure iterations until `rule` has enough, at least one; every sample is kept.
+        """Measure at least one iteration, until `rule` has enough samples; return all of them.
 
-        The cyclic garbage collector is off while the clocks run: its pauses belong to the process's
-        history, not to the stage that they happen to hit.
+        The cyclic garbage collector is off while the clocks run: its pauses depend on the history of the
+        process, not on the stage in which they occur.
         """
         samples = Samples({f"host_{name}_s": [] for name in self._names}, end_to_end_s=[])
         collecting = gc.isenabled()
@@ -127,7 +127,7 @@ class Timeline:
         return samples
 
     def each_stage(self, around: Callable[[str], AbstractContextManager[object]]) -> None:
-        """Run one iteration without clocks, each within `around(stage)` until the device is done."""
+        """Run one iteration without clocks, with each stage in `around(stage)` until the device is done."""
         value = self._first_input
         with ExitStack() as opened:
 
@@ -156,7 +156,7 @@ class Timeline:
 
 
 def single_stage(stage: Stage) -> StageGroup:
-    """The group that holds one stage alone."""
+    """Wrap a single stage in a group."""
     name, work = stage.name, stage.run
 
     def run(value: Any, begin: Mark, end: Mark) -> Any:

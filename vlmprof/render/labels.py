@@ -1,4 +1,4 @@
-"""What people read in the place of a backbone's name, a line of a figure, a cell."""
+"""Readable labels for backbones, lines of a figure and cells."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from vlmprof.analysis.frames import LineName
 from vlmprof.analysis.series import FigureData
 
 SIZE_LETTERS = ("t", "s", "b", "l", "h", "g", "xl")
-"""Sizes of a family, from small to large, as the last word of a backbone's name."""
+"""Sizes of a family from small to large: the last part of a backbone's name."""
 
 _PROPER_NAMES = {"vit": "ViT", "vitdet": "ViTDet", "vmamba": "VMamba", "vit-adapter": "ViT-Adapter"}
 SIZE_WORDS = frozenset({"nano", "tiny", "small", "base", "large", "huge", "giant", *SIZE_LETTERS})
 
 
 def backbone_words(name: str) -> tuple[str, str]:
-    """(family, size) of a backbone as a legend writes them: `vmamba-t` is (`VMamba`, `T`).
+    """Return (family, size) of a backbone as legends show them: (`VMamba`, `T`) for `vmamba-t`.
 
-    Names that the catalog does not know are split at their last dash when what follows is a size.
+    Names that are not in the catalog are split at the last dash if a size follows.
     """
     from vlmprof.backbones import catalog
 
@@ -29,26 +29,26 @@ def backbone_words(name: str) -> tuple[str, str]:
 
 
 def backbone_label(name: str) -> str:
-    """A backbone as a legend writes it: `VMamba-T`."""
+    """Return the label of a backbone in a legend: `VMamba-T`."""
     return "-".join(filter(None, backbone_words(name)))
 
 
 def line_label(line: LineName) -> str:
-    """A line as a legend writes it, with what sets it apart: `VMamba-T · float16 · batch 4`."""
+    """Return the label of a line in a legend, with its other axes: `VMamba-T · float16 · batch 4`."""
     words = [f"batch {value}" if axis == "batch_size" else value for axis, value in line.setting.items()]
     return " · ".join([backbone_label(line.backbone), *words])
 
 
 def point_note(figure: FigureData) -> str:
-    """What points and bars of the scaling figure are, in words."""
+    """Explain the points and bars of the scaling figure."""
     words = "Bars: 95 % interval of the mean."
     if figure.statistic == "median":
         words = "Points: medians. Bars: their 95 % intervals."
     if figure.sums_two_measurements:
-        return f"{words} End-to-end of cells that share an LLM: sums of two measurements."
+        return f"{words} End-to-end latencies of cells that share an LLM are sums of two measurements."
     return words
 
 
 def oom_words(stage: object) -> str:
-    """That memory ran out, and in which stage if that is known: `out of memory in vision`."""
+    """Describe an out-of-memory status, with its stage if known: `out of memory in vision`."""
     return f"out of memory in {stage}" if isinstance(stage, str) and stage else "out of memory"

@@ -6,15 +6,13 @@ embeddings ──prefill_cached──▶ Context ──decode_step──▶ Cont
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from vlmprof.vlm.llm_config import state_of
 from vlmprof.vlm.model import VLM
-
-STATES = ("past_key_values", "cache_params")
-"""What transformers calls the state: attention's key–value cache, or a state-space model's own."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,9 @@ class Context:
     token: Tensor
     """The next token of each sequence, (batch, 1)."""
     state: Mapping[str, Any]
-    """The cache under its name in `STATES`."""
+    """The cache under transformers' name for it."""
+    logits: Tensor | None = None
+    """Of the step that chose the token, (batch, 1, vocabulary); None after prefill, which may have many."""
 
     def state_bytes(self) -> int:
         """Bytes of all tensors in the state: for attention, the key–value cache."""
@@ -37,14 +37,15 @@ def prefill_cached(vlm: VLM, embeddings: Tensor) -> Context:
     output = vlm.language(
         inputs_embeds=vlm.with_prompt(embeddings),
         use_cache=True,
-        logits_to_keep=1 if vlm.logits == "last" else 0,
+        **vlm.logits_kept,
     )
     return _context(output)
 
 
 def decode_step(vlm: VLM, context: Context) -> Context:
     """One further token, chosen greedily on the device."""
-    return _context(vlm.language(input_ids=context.token, use_cache=True, **context.state))
+    output = vlm.language(input_ids=context.token, use_cache=True, **context.state)
+    return replace(_context(output), logits=output.logits)
 
 
 def decode(vlm: VLM, context: Context, new_tokens: int) -> Context:
@@ -55,8 +56,8 @@ def decode(vlm: VLM, context: Context, new_tokens: int) -> Context:
 
 
 def _context(output: Any) -> Context:
-    state = {name: output[name] for name in STATES if output.get(name) is not None}
-    return Context(output.logits[:, -1:].argmax(-1), state)
+    name = state_of(output)
+    return Context(output.logits[:, -1:].argmax(-1), {} if name is None else {name: output[name]})
 
 
 def _tensor_bytes(value: object, seen: set[int]) -> int:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, masking_utils
+from transformers import PreTrainedModel, masking_utils
 
 from vlmprof.backbones.random_weights import fill, uninitialised
-from vlmprof.errors import UserError
 from vlmprof.vlm.llm_catalog import LLMFacts, facts
+from vlmprof.vlm.llm_config import build_config, build_model
 
 
 def create_llm(
@@ -29,14 +29,8 @@ def create_llm(
     known = facts(name)
     config = configuration(known)
     _assume_one_sequence_per_row()
-    attends = hasattr(config, "num_attention_heads")
-    choice = {"attn_implementation": "sdpa"} if attends else {}
-    try:
-        with uninitialised(device, dtype):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **choice)
-    except (ValueError, KeyError, ImportError) as problem:
-        reason = str(problem).strip().splitlines()[0]
-        raise UserError(f"language model {name!r}: transformers cannot build it ({reason})") from problem
+    with uninitialised(device, dtype):
+        model: PreTrainedModel = build_model(name, config, dtype=dtype)
     fill(model, seed)
     return model
 
@@ -66,13 +60,5 @@ def _not_packed(position_ids: Tensor) -> None:
 
 
 def configuration(known: LLMFacts) -> Any:
-    """The transformers configuration of these facts."""
-    try:
-        config = AutoConfig.for_model(known.model_type, **known.config)
-    except (ValueError, TypeError, KeyError) as problem:
-        reason = str(problem).strip().splitlines()[0]
-        raise UserError(
-            f"language model {known.name!r}: transformers does not take its configuration ({reason})"
-        ) from problem
-    config.use_cache = False
-    return config
+    """The transformers configuration of these facts. Raises `UserError` as `build_config` does."""
+    return build_config(known.name, known.model_type, known.config)

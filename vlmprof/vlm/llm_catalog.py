@@ -1,4 +1,4 @@
-"""What is known of every language model without building it, and without torch.
+"""What is known of every language model without building it; of those known by name, without torch.
 
 A name is one of `names()`, a path to a transformers `config.json` (or its folder), or `hf:NAME` for a
 named hub model, the only one that may use the network.
@@ -7,12 +7,13 @@ named hub model, the only one that may use the network.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vlmprof.errors import UserError, unknown
+from vlmprof.vlm.llm_config import built_facts
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,20 @@ class LLMFacts:
     hidden_size: int
     """Channels of each token embedding: what a connector must produce."""
     vocab_size: int
-    layers: int
+    layers: int | None
+    """`None` when its configuration does not count them."""
     parameters: int | None
-    """Parameters as published, tied matrices counted once; `None` when nobody said."""
+    """Tied matrices counted once: as published, or as built of a configuration."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the architecture's transformers configuration."""
     source: str = ""
     """Where the architecture is published, or what it is instead."""
+    decodes: bool = True
+    """Whether it keeps a state that further tokens go on from."""
+    keeps_last_logits: bool = True
+    """Whether it can be asked for the logits of the last position alone."""
+    attention: str | None = "sdpa"
+    """How it attends, as transformers names it: `sdpa`, `eager`, …; None if it does not."""
     hub_name: str | None = None
     """The hub model whose configuration has to be fetched, for `hf:NAME`."""
 
@@ -55,6 +63,22 @@ def facts(name: str) -> LLMFacts:
     if path.suffix == ".json" or "/" in name or path.is_dir():
         return _from_file(name, path / "config.json" if path.is_dir() else path)
     raise unknown("language model", name, _ENTRIES)
+
+
+def check(name: str, stages: Sequence[str], logits: str = "all", attention: str = "auto") -> None:
+    """Raise `UserError` for an unknown language model, or one that does not do what is asked of it."""
+    known = facts(name)
+    if not {"prefill", "decode"} & {*stages}:
+        return
+    if "decode" in stages and not known.decodes:
+        raise UserError(f"language model {name!r}: {known.model_type} keeps no state, so it cannot decode")
+    if logits == "last" and not known.keeps_last_logits:
+        raise UserError(f"language model {name!r}: {known.model_type} gives all logits; use logits all")
+    if attention != "auto" and known.attention not in (None, "sdpa"):
+        raise UserError(
+            f"attention {attention}: {name} attends by transformers' {known.attention} code, which has no "
+            "backends to choose from; use auto"
+        )
 
 
 def _from_file(name: str, path: Path) -> LLMFacts:
@@ -83,19 +107,19 @@ def _hub(name: str) -> LLMFacts:
 
 
 def _from_config(name: str, config: Mapping[str, Any], source: str, hub_name: str | None = None) -> LLMFacts:
-    sizes = {key: config.get(key) for key in ("hidden_size", "vocab_size")}
-    sizes["num_hidden_layers"] = config.get("num_hidden_layers") or config.get("n_layer")
-    missing = [key for key, value in sizes.items() if not isinstance(value, int)]
-    if missing:
-        raise UserError(f"language model {name!r}: its configuration gives no {' and no '.join(missing)}")
+    values = {key: value for key, value in config.items() if key not in ("model_type", "dtype")}
+    built = built_facts(name, config["model_type"], values)
     return LLMFacts(
         name=name,
         model_type=config["model_type"],
-        hidden_size=config["hidden_size"],
-        vocab_size=config["vocab_size"],
-        layers=sizes["num_hidden_layers"] or 0,
-        parameters=None,
-        config={key: value for key, value in config.items() if key not in ("model_type", "dtype")},
+        hidden_size=built.hidden_size,
+        vocab_size=built.vocab_size,
+        layers=built.layers,
+        parameters=built.parameters,
+        decodes=built.decodes,
+        keeps_last_logits=built.keeps_last_logits,
+        attention=built.attention,
+        config=values,
         source=source,
         hub_name=hub_name,
     )

@@ -21,6 +21,7 @@ from vlmprof.backbones.interface import Backbone
 from vlmprof.errors import unknown
 from vlmprof.settings import Dtype, Logits
 from vlmprof.vlm import llm_catalog
+from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.study_checkpoint import load_study_checkpoint
@@ -85,12 +86,16 @@ class VLM:
         every position for `all`, as the study did, the last one for `last`.
         """
         output = self.language(
-            inputs_embeds=self.with_prompt(embeddings),
-            use_cache=False,
-            logits_to_keep=1 if self.logits == "last" else 0,
+            inputs_embeds=self.with_prompt(embeddings), use_cache=False, **self.logits_kept
         )
         logits: Tensor = output.logits
         return logits
+
+    @property
+    def logits_kept(self) -> dict[str, int]:
+        """What tells the LLM of which positions to give logits; nothing for all, which not every model can
+        be told."""
+        return {"logits_to_keep": 1} if self.logits == "last" else {}
 
     def _precision(self, given: Tensor) -> AbstractContextManager[object]:
         if self.autocast is None:
@@ -127,7 +132,9 @@ def create_vlm(workload: Workload, device: torch.device | str = "cpu") -> VLM:
     and compute in `dtype`. The prompt is `prompt_tokens` random token ids. The language model is left out
     where no stage needs it. Raises `UserError` for names, options and sizes that cannot be.
     """
+    llm_catalog.check(workload.llm, workload.stages, workload.logits, workload.attention)
     vision = build_vision(workload, device, (workload.height_px, workload.width_px))
+    check_attention(workload.backbone, vision, workload.attention)
     connector = build_connector(workload, device)
     language = build_llm(workload, device) if {"prefill", "decode"} & {*workload.stages} else None
     if workload.study_checkpoint is not None and language is not None:

@@ -1,4 +1,4 @@
-"""Where cells run: `local` on this machine's devices, `ray` on a cluster's. What the sweep asks of either."""
+"""Launchers run cells: `local` on this machine's devices, `ray` on those of a cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlmprof.settings import Settings
 
 @dataclass(frozen=True)
 class Job:
-    """A cell to run with its settings, and the file for what its process prints."""
+    """A cell to run with its settings, and the log file for its process."""
 
     cell: Cell
     settings: Settings
@@ -24,17 +24,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Finished:
-    """A job that has ended, always with a row."""
+    """A finished job, always with a row."""
 
     job: Job
     row: Row
     samples: Samples
     place: Any
-    """Where it ran, for `Launcher.repeat`."""
+    """The place where it ran, for `Launcher.repeat`."""
 
 
 class Launcher(Protocol):
-    """Runs jobs, each on a device of its own. Leaving the context ends whatever still runs."""
+    """Runs jobs, one per device. Leaving the context ends all running jobs."""
 
     def __enter__(self) -> Launcher: ...
 
@@ -43,15 +43,15 @@ class Launcher(Protocol):
     ) -> None: ...
 
     def has_room(self) -> bool:
-        """Whether another job can start now."""
+        """Return whether another job can start now."""
 
     def start(self, job: Job) -> None:
-        """Start a job; call it only when there is room."""
+        """Start a job. Requires `has_room`."""
 
     def repeat(self, finished: Finished, rest_s: float) -> None:
-        """Run a job again where it ran, after that device has rested for `rest_s` seconds.
+        """Run a job again in the same place, after its device has been idle for `rest_s` seconds.
 
-        Call it before any other job is started. The other devices go on meanwhile.
+        Must be called before any other job is started. The other devices continue meanwhile.
         """
 
     def wait(self) -> Finished:

@@ -1,4 +1,4 @@
-"""Cells on this machine's devices, one at a time on each."""
+"""A launcher for this machine's devices, with one cell at a time on each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vlmprof.settings import Machine
 
 
 class LocalLauncher:
-    """A thread per device, which waits for the process of its cell."""
+    """Runs cells with a thread per device, which waits for the process of its cell."""
 
     def __init__(self, machines: Sequence[Machine], progress: Progress) -> None:
-        """`machines` is what `describe_machine` says of each device."""
+        """Create a launcher for the devices described by `machines`, from `describe_machine`."""
         self._progress = progress
         self._free = deque(machines)
         self._finished: queue.SimpleQueue[Future[Finished]] = queue.SimpleQueue()
@@ -49,12 +49,12 @@ class LocalLauncher:
 
     def wait(self) -> Finished:
         while True:
-            # a wait without an end would not be interrupted by Ctrl-C on every system
+            # on some systems Ctrl-C does not interrupt a wait without a timeout
             try:
                 finished = self._finished.get(timeout=POLL_S).result()
             except queue.Empty:
                 continue
-            # not before, so that nothing else has started there when the job is to be repeated
+            # not earlier, so that no other job has started there if this one must be repeated
             self._free.append(finished.place)
             return finished
 

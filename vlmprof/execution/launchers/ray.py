@@ -1,7 +1,7 @@
-"""Cells on a Ray cluster: a task with a whole GPU each (on CPU clusters, a whole node).
+"""A launcher for a Ray cluster: each cell is a task with a whole GPU (on CPU clusters, a whole node).
 
-Only nodes with one and the same kind of device take part, so that no line of a figure mixes them. A cell
-whose worker or node is lost is sent to another node; rows come back to the one store.
+Only nodes with the same kind of device take part, so that no line of a figure mixes devices. A cell whose
+worker or node is lost is sent to another node. All rows return to the same run folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vlmprof.records import Row, Status
 from vlmprof.settings import Machine, Settings
 
 ATTEMPTS = 3
-"""Starts of a cell before losing its worker is an error."""
+"""How often a cell is started before the loss of its worker is an error."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Slot:
 
 
 def connect(address: str, device: str, dtypes: Collection[str]) -> tuple[RayLauncher, Machine]:
-    """A launcher on the cluster at `address` (`local` starts one on this machine), and its machine
-    with what it reaches in each of `dtypes`.
+    """Connect to the cluster at `address` (`local` starts one on this machine); return a launcher and its
+    machine, with ceilings in each of `dtypes`.
 
-    Raises `UserError` when Ray is not installed, there is no such cluster, or none of its nodes has `device`.
+    Raises `UserError` if Ray is not installed, there is no such cluster, or none of its nodes has `device`.
     """
     try:
         import ray
@@ -64,7 +64,7 @@ def connect(address: str, device: str, dtypes: Collection[str]) -> tuple[RayLaun
 
 
 def _slots(node: Mapping[str, Any], device: str, dtypes: Collection[str]) -> list[Slot]:
-    """The places of one node: one per GPU, or the node itself where there is none."""
+    """Return the slots of a node: one per GPU, or one for the node if it has no GPU."""
     import ray
 
     gpus = int(node["Resources"].get("GPU", 0)) if device != "cpu" else 0
@@ -77,7 +77,7 @@ def _slots(node: Mapping[str, Any], device: str, dtypes: Collection[str]) -> lis
 
 
 def _on_node(node_id: str, share: Mapping[str, float], function: Any) -> Any:
-    """`function` as a task that runs on one node with `share` of it, and that Ray does not retry."""
+    """Wrap `function` as a task that runs on one node with a `share` of it, without retries by Ray."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -93,10 +93,10 @@ def _describe(device: str, dtypes: Collection[str]) -> Machine | None:
 
 
 def _measure(cell: Cell, settings: Settings, machine: Machine, rest_s: float) -> tuple[Row, Samples, str]:
-    """Measure a cell on its node after a rest; what its process printed comes back with the row."""
+    """Measure a cell on its node after a rest; return row, samples and the output of its process."""
     time.sleep(rest_s)
     if machine.device_uuid is not None:
-        # a node's GPUs are described by one of them; this task was given its own
+        # `machine` describes one of the node's GPUs, which may not be this task's
         machine = replace(machine, device_uuid=visible_gpu_uuid())
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
@@ -133,7 +133,7 @@ class RayLauncher:
         self._send()
 
     def repeat(self, finished: Finished, rest_s: float) -> None:
-        # of a node with several GPUs, Ray hands out the one that has just become free
+        # on a node with several GPUs, Ray assigns the one that has just become free
         self._free.remove(finished.place)
         self._run(finished.job, finished.place, rest_s)
 
@@ -143,8 +143,8 @@ class RayLauncher:
         while True:
             self._send()
             if not self._running:
-                # every node is gone, so what waits cannot run anywhere
-                return self._given_up(self._waiting.popleft(), "no node of the cluster is left")
+                # all nodes are lost, so waiting jobs cannot run
+                return self._given_up(self._waiting.popleft(), "all nodes of the cluster are lost")
             done, _ = ray.wait(list(self._running), num_returns=1, timeout=1.0)
             for task in done:
                 job, slot = self._running.pop(task)
@@ -176,7 +176,7 @@ class RayLauncher:
         self._running[task.remote(job.cell, job.settings, slot.machine, rest_s)] = (job, slot)
 
     def _recover(self, slot: Slot) -> None:
-        """A slot whose worker was lost is used again if its node is still there."""
+        """Reuse a slot whose worker was lost, if its node is still alive."""
         import ray
 
         if any(node["NodeID"] == slot.node_id and node["Alive"] for node in ray.nodes()):

@@ -7,22 +7,27 @@ from typing import Any
 
 import torch
 
+from vlmprof.backbones.interface import Backbone
 from vlmprof.execution.modes import MODES
 from vlmprof.execution.pipelines.pipeline import Pipeline, image_source
 from vlmprof.measure.timeline import Stage
 from vlmprof.settings import Axes, Settings
+from vlmprof.vlm.attention import SDPA, attention_path
 from vlmprof.vlm.decoding import decode, prefill_cached
 from vlmprof.vlm.llm import masks_traced_prefill
-from vlmprof.vlm.model import create_vlm
+from vlmprof.vlm.model import VLM, create_vlm
 from vlmprof.vlm.workload import Workload
 
-LEFT_EAGER = "before a decode stage prefill keeps a cache: both run eager, mode {mode} holds for the rest"
+LEFT_EAGER = "prefill and decode share a cache and run eager; mode {mode} applies to the other stages"
 
-MASKED = "compiled or captured, prefill attends by a mask of positions × positions before transformers 5.18"
+MASKED = "before transformers 5.18, compiled or captured prefill uses a positions × positions attention mask"
+
+
+NOT_FUSED = "{name} uses transformers' {path} attention: it does not support scaled-dot-product attention"
 
 
 def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Pipeline:
-    """Build the backbone, connector and LLM of a cell. Raises as `build_pipeline` does."""
+    """Build the backbone, connector and LLM of a cell. Raises the same errors as `build_pipeline`."""
     names = settings.stages
     vlm = create_vlm(Workload.of(axes, settings, *size), device)
     preprocess = image_source(axes, size, settings, device)
@@ -30,13 +35,13 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
     decodes = "decode" in names
     calls: dict[str, Callable[[Any], Any]] = {
         "preprocess": lambda _: preprocess(),
-        "vision": in_mode(vlm.encode_image),
+        "vision": _checked_once(in_mode(vlm.encode_image), vlm.vision, axes.batch_size, size),
         "connector": in_mode(vlm.project),
-        # a cache grows with each step, so what keeps one cannot be replayed from a graph
+        # the cache grows with each step, so stages that use it cannot be replayed from a graph
         "prefill": (lambda x: prefill_cached(vlm, x)) if decodes else in_mode(vlm.prefill),
         "decode": lambda context: decode(vlm, context, settings.new_tokens),
     }
-    warnings = []
+    backends, warnings = attention_run(axes, vlm)
     if axes.mode != "eager" and decodes:
         warnings.append(LEFT_EAGER.format(mode=axes.mode))
     elif axes.mode != "eager" and "prefill" in names and masks_traced_prefill():
@@ -46,6 +51,34 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
         first_input=None if "preprocess" in names else preprocess(),
         vision=vlm.vision,
         weight_bytes=vlm.weight_bytes(),
-        backends=vlm.backends,
+        backends={**vlm.backends, **backends},
         warnings=tuple(warnings),
     )
+
+
+def attention_run(axes: Axes, vlm: VLM) -> tuple[dict[str, str], list[str]]:
+    """Return the backends and warnings of models without scaled-dot-product attention."""
+    parts = {"vision": (axes.backbone, vlm.vision), "llm": (axes.llm, vlm.llm)}
+    paths = {part: (name, attention_path(module)) for part, (name, module) in parts.items()}
+    others = {part: (name, path) for part, (name, path) in paths.items() if path not in (None, SDPA)}
+    return (
+        {f"{part}_attention": str(path) for part, (_, path) in others.items()},
+        [NOT_FUSED.format(name=name, path=path) for name, path in others.values()],
+    )
+
+
+def _checked_once(
+    encode: Callable[[Any], Any], vision: torch.nn.Module, batch_size: int, size: tuple[int, int]
+) -> Callable[[Any], Any]:
+    """Wrap `encode` to compare the shape of its first output with the facts of the backbone."""
+    if not isinstance(vision, Backbone):
+        return encode
+    unchecked = [vision.facts]
+
+    def encode_and_check(images: Any) -> Any:
+        tokens = encode(images)
+        if unchecked:
+            unchecked.pop().check_output(tuple(tokens.shape), batch_size, *size)
+        return tokens
+
+    return encode_and_check

@@ -1,4 +1,4 @@
-"""The pipeline of a VLM of transformers: its forward pass is one call, in which hooks mark the stages."""
+"""The pipeline of a VLM from transformers: its forward pass is one call, with hooks around the stages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlmprof.vlm.hf_vlm.own import own_photo
 def build_hf_vlm(
     name: str, axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device
 ) -> Pipeline:
-    """Build the VLM called `name`, and try whether it takes images of `size` (height, width) in pixels.
+    """Build the VLM `name`, and check that it accepts images of `size` (height, width) in pixels.
 
     `preprocess` is its own processor at work on a decoded photo, and the copy to the device; in one piece,
     reading and resizing an image, and what a processor does after that. Raises `UserError` for what cannot be
@@ -81,7 +81,7 @@ def _taken(work: Callable[[], Any], vlm: HfVLM, name: str, size: tuple[int, int]
     try:
         with torch.inference_mode():
             return work()
-    except Exception as problem:  # what a model raises for a size that it does not take is its own affair
+    except Exception as problem:  # models raise different errors for unsupported sizes
         if is_out_of_memory(problem):
             raise
         height, width = size
@@ -89,11 +89,11 @@ def _taken(work: Callable[[], Any], vlm: HfVLM, name: str, size: tuple[int, int]
         trained = getattr(getattr(vlm.model.config, "vision_config", None), "image_size", None)
         sides = "x".join(map(str, trained)) if isinstance(trained, list | tuple) else trained
         made_for = f"; its configuration is for {sides}" if trained else ""
-        raise UserError(f"vlm {name!r} cannot take {width}x{height}{made_for} ({reason})") from problem
+        raise UserError(f"vlm {name!r} does not accept {width}x{height}{made_for} ({reason})") from problem
 
 
 class _Marked:
-    """A model whose hooks are registered once and call the marks of whoever runs it."""
+    """A model whose hooks are registered once and call the marks of the current caller."""
 
     def __init__(self, vlm: HfVLM) -> None:
         self._vlm = vlm

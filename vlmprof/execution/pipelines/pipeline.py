@@ -1,4 +1,4 @@
-"""What every pipeline is, and where its images come from."""
+"""The pipeline type, and the source of its images."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class Pipeline:
 
     stages: tuple[Stage | StageGroup, ...]
     first_input: Any
-    """The images, where preprocessing is no stage of the iteration."""
+    """The images, if preprocessing is not a stage of the iteration."""
     vision: nn.Module
     weight_bytes: Mapping[str, int]
-    """By stage."""
+    """Weight bytes by stage."""
     backends: Mapping[str, str]
-    """The implementation chosen for each replaceable part, such as `{"ss2d": "torch"}`."""
+    """The implementation used for each replaceable part, such as `{"ss2d": "torch"}`."""
     visual_tokens: int | None = None
-    """Where only the built model has the number."""
+    """The number of visual tokens, if only the built model knows it."""
     encoder_tokens: int | None = None
     tiles: int | None = None
     encoder_size: tuple[int, int] | None = None
     """What a VLM's own processor and its encoder make of an image; (height, width) in pixels of a tile."""
     warnings: tuple[str, ...] = ()
-    """What differs from the cell's axes."""
+    """Deviations from the cell's axes."""
 
 
 def image_source(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Preprocess:
-    """What makes a cell's images of `size` (height, width) in pixels: its resolution, or that padded."""
+    """Return the source of a cell's images; `size` is (height, width) in pixels after padding."""
     image = Path(settings.image) if settings.image else None
     dtype = torch.float32 if settings.autocast else getattr(torch, axes.dtype)
     return Preprocess(

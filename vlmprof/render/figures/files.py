@@ -1,4 +1,4 @@
-"""Figures as files: the same figure gives the same bytes."""
+"""Writing figures to files, reproducibly byte for byte."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FORMATS = ("png", "pdf", "svg")
 def save_figure(
     figure: Figure, folder: Path, stem: str, formats: Sequence[str], dpi: int = 300
 ) -> list[Path]:
-    """Write a figure in each format, with embedded fonts and no date; the paths written.
+    """Write a figure in each format, with embedded fonts and no date; return the paths.
 
-    Raises `UserError` for an unknown format or a folder that cannot be written.
+    Raises `UserError` for an unknown format or a folder that is not writable.
     """
     for name in formats:
         if name not in FORMATS:

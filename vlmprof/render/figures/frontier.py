@@ -1,4 +1,4 @@
-"""Where a search found that memory runs out, drawn over the budgets."""
+"""The figure of an out-of-memory frontier: the largest size that fits against the memory budget."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FONT_PT = 7
 
 
 def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Draw the largest size over the budget, one curve per line, as `frontier.*`; returns the files.
+    """Draw the largest size against the budget, one curve per line, as `frontier.*`; return the files.
 
-    An arrow upwards: the largest candidate fitted, so the frontier lies above.
+    An upward arrow marks a budget that fits the largest candidate, so that the frontier is above it.
     """
     figure = Figure(figsize=(3.5, 2.6), layout="constrained")
     axes = figure.add_subplot()

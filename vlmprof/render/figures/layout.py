@@ -1,4 +1,4 @@
-"""The printed page: widths and type sizes, and a legend and notes that fit under the panels."""
+"""Layout for print: widths, font sizes, and a legend and notes that fit under the panels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Page:
 
     @property
     def width_pt(self) -> float:
-        """The width of text under the panels."""
+        """The width of the text under the panels, in points."""
         return self.width_in * 72 - self.font_pt
 
 
@@ -39,18 +39,18 @@ PAGES = {
     "one-column": Page(3.5, 1.3, 5.5, 0.8, 2.2),
     "two-column": Page(7.16, 1.75, 7.5, 1.1, 3.4),
 }
-"""Figure widths by name: those of a column and a text width of an IEEE page."""
+"""Figure widths by name: one column, and the text width of an IEEE page."""
 
 
 def page_of(width: str) -> Page:
-    """The page of a figure width. Raises `UserError` for an unknown one."""
+    """Return the page for a figure width. Raises `UserError` if it is unknown."""
     if width not in PAGES:
         raise unknown("figure width", width, PAGES)
     return PAGES[width]
 
 
 def family_entries(lines: Sequence[LineName], line_pt: float, marker_pt: float) -> list[list[Line2D]]:
-    """A legend entry for each line, by family; without a line between the markers for `line_pt` 0."""
+    """Return a legend entry for each line, by family; with `line_pt` 0, entries show markers only."""
     styles = line_styles(lines)
     return [
         [
@@ -71,10 +71,10 @@ def panel_grid(
     pad_in: float = 0.03,
     spacing: float = 0.02,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels, `across` to a row, with a legend and notes under them; and the panels.
+    """Create a figure with `across` panels per row, and a legend and notes below; return it with its panels.
 
-    `row_in` is the height of a row, `pad_in` the space around a panel, both in inches; `spacing` is the space
-    between panels as a share of their size.
+    `row_in` is the height of a row and `pad_in` the space around a panel, both in inches; `spacing` is the
+    space between panels as a share of their size.
     """
     engine = ConstrainedLayoutEngine(w_pad=pad_in, h_pad=pad_in, wspace=spacing, hspace=spacing)
     figure = Figure(dpi=200, facecolor="white", layout=engine)
@@ -92,7 +92,7 @@ def panel_grid(
 
 
 def _add_legend(figure: Figure, groups: Sequence[list[Line2D]], notes: Sequence[str], page: Page) -> int:
-    """Put notes and legend under the panels, one group to a column where that fits; rows of text taken."""
+    """Add notes and legend below the panels, if possible one group per column; return the rows of text."""
     labels = [str(entry.get_label()) for group in groups for entry in group]
     fitting = max(1, min(len(labels), int(page.width_pt / _entry_pt(labels, page))))
     entries, columns = _in_columns(groups, fitting)
@@ -109,7 +109,7 @@ def _add_legend(figure: Figure, groups: Sequence[list[Line2D]], notes: Sequence[
 
 
 def _in_columns(groups: Sequence[list[Line2D]], columns: int) -> tuple[list[Line2D], int]:
-    """Entries and the number of columns, at most `columns`, that keep groups together in the legend."""
+    """Arrange entries in at most `columns` columns that keep groups together; return both."""
     merged = [list(group) for group in groups]
     while len(merged) > columns:
         at = min(range(len(merged) - 1), key=lambda i: len(merged[i]) + len(merged[i + 1]))
@@ -124,13 +124,13 @@ def _in_columns(groups: Sequence[list[Line2D]], columns: int) -> tuple[list[Line
 
 
 def _entry_pt(labels: Sequence[str], page: Page) -> float:
-    """Width of a legend column for the widest of these labels, in points."""
+    """Return the width of a legend column for the widest of these labels, in points."""
     widest = max(text_width_pt(label, page.font_pt) for label in labels)
     return widest + (_HANDLE_EM + 0.5 + _COLUMN_GAP_EM) * page.font_pt
 
 
 def _wrap(notes: Sequence[str], page: Page) -> str:
-    """The notes side by side in as few lines as the page's width allows."""
+    """Join the notes into as few lines as the page width allows."""
     lines: list[str] = []
     for note in notes:
         longer = f"{lines[-1]}  {note}" if lines else note

@@ -1,9 +1,9 @@
-"""One panel of the scaling figure: how its lines, intervals and out-of-memory marks are drawn.
+"""One panel of the scaling figure: lines, intervals and out-of-memory marks.
 
-                 ×        first resolution out of memory, at the top whatever the scale
+                 ×        first resolution out of memory, at the top on any scale
                ∙´
          ┬   ∙´
-    ┬──●─┴─●              mean or median, with its 95 % interval where samples are at hand
+    ┬──●─┴─●              mean or median, with its 95 % interval if there are samples
  ●──┴
 ─┴──┴──────┴────┴──
 512² 1024² 2048² 3072²    positions proportional to the number of pixels
@@ -30,26 +30,26 @@ _CROSS_STEP_PT = 4.5
 _CROSS_BAND_PT = 20.0
 _PALE = 0.35
 _ONE_LINE = 20
-"""Characters of a message that fit a panel side by side."""
+"""Characters of a message that fit on one line of a panel."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How every panel of a figure is drawn."""
+    """The style shared by all panels of a figure."""
 
     styles: Mapping[tuple[str, ...], LineStyle]
-    """By the lines' keys."""
+    """Line styles by the lines' keys."""
     page: Page
     log: bool
 
 
 def panel_unit(panel: PanelData, largest: float) -> tuple[str, float]:
-    """The unit of a panel's y axis for values up to `largest` (s or bytes), and its size."""
+    """Return the unit of a panel's y axis for values up to `largest` (s or bytes), and its size."""
     return ("GiB", float(GIB)) if panel.unit == "bytes" else seconds_unit(largest)
 
 
 def draw_panel(axes: Axes, panel: PanelData, look: Look) -> None:
-    """Draw a panel into empty axes, and label its y axis with its unit."""
+    """Draw a panel into empty axes and label the y axis with its unit."""
     drawn = [series for series in panel.series if series.measured]
     behind = [series for series in panel.reference if series.measured]
     largest = max((float(np.nanmax(series.values)) for series in (*drawn, *behind)), default=1.0)
@@ -112,7 +112,7 @@ def _draw_line(axes: Axes, series: Series, size: float, look: Look) -> None:
 
 
 def _cross_heights(lines: Sequence[Line]) -> dict[tuple[str, ...], float]:
-    """By how many points each line's × hangs below the top: those that share an x are stacked."""
+    """Return the distance of each line's × from the top in points; marks at the same x are stacked."""
     stacks: dict[float, list[tuple[str, ...]]] = {}
     for line in lines:
         if line.first_oom is not None:
@@ -125,7 +125,7 @@ def _cross_heights(lines: Sequence[Line]) -> dict[tuple[str, ...], float]:
 
 
 def _leave_room(axes: Axes, log: bool, below_top_pt: float) -> None:
-    """Set y limits that keep the highest value under the stack of ×; linear axes start at zero."""
+    """Set y limits that keep the highest value below the stack of ×; linear axes start at 0."""
     height_pt = axes.get_window_extent().height * 72 / axes.figure.dpi
     share = min((below_top_pt + 6.0) / max(height_pt, 30.0), 0.5)
     low, high = axes.dataLim.intervaly
@@ -139,7 +139,7 @@ def _leave_room(axes: Axes, log: bool, below_top_pt: float) -> None:
 
 
 def _draw_oom(axes: Axes, series: Series, size: float, look: Look, below_top_pt: float) -> None:
-    """An × at the top over the first resolution out of memory, and a dotted way to it from the last point."""
+    """Draw an × at the top of the first resolution out of memory, with a dotted line from the last point."""
     line = series.line
     if line.first_oom is None:
         return

@@ -1,4 +1,4 @@
-"""The Pareto front of quality against each cost, drawn."""
+"""The figure of the Pareto front: quality against each cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlmprof.render.tables.sheet import unit_of_kind
 
 
 def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> Figure:
-    """Quality against each cost, a panel each: the front joined and named, cells beyond the limits pale.
+    """Draw a panel of quality against each cost: the front connected and labelled, cells over a limit pale.
 
     Raises `UserError` for an unknown width.
     """
@@ -43,9 +43,9 @@ def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> 
 
 
 def _notes(advice: Advice, limits: Limits) -> list[str]:
-    notes = ["Joined: the front within the limits."]
+    notes = ["Connected: Pareto front within the limits."]
     if not advice.candidates["fits"].all():
-        notes.append("Pale: beyond a limit.")
+        notes.append("Pale: over a limit.")
     if limits.ttft_s is not None or limits.memory_bytes is not None:
         notes.append("Dashed: limit.")
     return notes
@@ -54,7 +54,7 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
 def _draw(
     axes: Axes, advice: Advice, lines: Sequence[Line], limits: Limits, cost: str, page: Page
 ) -> list[Annotation]:
-    """Draw one panel; the names of its front, the best first."""
+    """Draw one panel; return the labels of its front, best first."""
     rows = advice.candidates
     title, kind = COST_WORDS[cost]
     x, y = numbers(rows, cost), numbers(rows, advice.quality)
@@ -92,7 +92,7 @@ def _draw(
 
 
 def _scale_costs(axes: Axes, x: npt.NDArray[np.float64], page: Page) -> None:
-    """A logarithmic cost axis, wider to the left, where the names of the front are written."""
+    """Make the cost axis logarithmic, with room on the left for the labels of the front."""
     known = np.log(x[np.isfinite(x) & (x > 0)])
     span = float(known.max() - known.min()) or 1.0
     panel_pt = page.width_pt / 2 - 6 * page.font_pt
@@ -104,7 +104,7 @@ def _scale_costs(axes: Axes, x: npt.NDArray[np.float64], page: Page) -> None:
 
 
 def _hide_overlaps(names: list[Annotation]) -> None:
-    """Keep of the names, best first, those that do not touch one that is kept."""
+    """Hide labels that overlap an earlier visible one."""
     kept: list[Annotation] = []
     for name in names:
         box = name.get_window_extent()

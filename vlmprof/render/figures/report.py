@@ -1,4 +1,4 @@
-"""The charts of a report as pictures, for pages that cannot draw: from the same numbers as the others."""
+"""Static versions of a report's charts, from the same data, for pages without scripts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from vlmprof.render.tables.scaling import SCALED
 from vlmprof.units import GIB, seconds_unit
 
 MOST_PANELS = 12
-"""Lines that get a panel of stacked stages; in a browser any line can be chosen."""
+"""Largest number of panels of stacked stages; in a browser, any line can be selected."""
 
 _PAGE = PAGES["two-column"]
 _ACROSS = 3
 
 
 def stages_picture(charts: Charts) -> Figure | None:
-    """Stacked stage latencies by resolution, a panel per line; None where no stage was measured."""
+    """Draw stacked stage latencies by resolution, a panel per line; None if no stage was measured."""
     stacks = charts.stacks
     ordered = [stacks.lines[i] for i in family_order(charts.scaling.lines)]
     drawn = [stacked for stacked in ordered if np.isfinite(stacked.latency_s).any()]
@@ -49,7 +49,7 @@ def stages_picture(charts: Charts) -> Figure | None:
 
 
 def launch_picture(charts: Charts) -> Figure | None:
-    """The launch-bound share of every stage against image size; None without a GPU's clock."""
+    """Draw the launch-bound share of every stage against image size; None without a GPU clock."""
     stacks = charts.stacks
     panels = [
         (s, stage)
@@ -74,7 +74,7 @@ def launch_picture(charts: Charts) -> Figure | None:
 
 
 def fits_picture(charts: Charts) -> Figure | None:
-    """Measured points and fitted curves over visual tokens, a panel per figure; None without a fit."""
+    """Draw measured points and fitted curves against visual tokens, a panel per column; None without fits."""
     fits = [panel for panel in charts.fits if any(panel.lines)]
     if not fits:
         return None
@@ -82,7 +82,7 @@ def fits_picture(charts: Charts) -> Figure | None:
     fitted = {line.line.key for panel in fits for line in panel.lines if line is not None}
     lines = [line for line in charts.scaling.lines if line.key in fitted]
     order = family_order(charts.scaling.lines)
-    notes = ["Points: measured. Curves: fits, with their 95 % intervals pale."]
+    notes = ["Points: measured. Curves: fits, with 95 % intervals (pale)."]
     figure, grid = _grid(len(fits), family_entries(lines, _PAGE.line_pt, _PAGE.marker_pt), notes)
     for axes, panel in zip(grid, fits, strict=True):
         _draw_fits(axes, panel, [panel.lines[i] for i in order], styles)
@@ -117,7 +117,7 @@ def _draw_fits(
 
 
 def frontier_picture(charts: Charts) -> Figure | None:
-    """For each line the sizes that ran and the first out of memory; None where memory never ran out."""
+    """Draw for each line the sizes that ran and the first out of memory; None if there was no OOM."""
     lines = [charts.scaling.lines[i] for i in family_order(charts.scaling.lines)]
     if all(line.first_oom is None for line in lines):
         return None
@@ -151,14 +151,14 @@ PICTURES: dict[str, Sequence[tuple[str, str, Callable[[Charts], Figure | None]]]
         ("stages", "Stacked stage latencies of each line", stages_picture),
         ("launch", "Launch-bound share of each stage", launch_picture),
     ),
-    "scaling": (("fits", "Measured points and fitted curves over visual tokens", fits_picture),),
+    "scaling": (("fits", "Measured points and fitted curves against visual tokens", fits_picture),),
     "frontier": (("frontier", "The largest image that ran and the first out of memory", frontier_picture),),
 }
-"""By section of the report: a word for the file, what the picture shows, and who draws it."""
+"""Pictures by section of the report: a word for the file name, a caption, and the function that draws it."""
 
 
 def _grid(panels: int, groups: Sequence[list[Line2D]], notes: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, three to a row, and a legend under them."""
+    """Create a figure with three panels per row and a legend below."""
     across = 2 if panels == 4 else min(panels, _ACROSS)
     figure, grid = panel_grid(panels, across, groups, notes, _PAGE, _PAGE.row_in, pad_in=0.04)
     for axes in grid:
@@ -168,7 +168,7 @@ def _grid(panels: int, groups: Sequence[list[Line2D]], notes: Sequence[str]) -> 
 
 
 def _stack(axes: Axes, stages: Sequence[str], stacked: StackedLine) -> None:
-    """One line's stages upon each other, a bar per resolution that was measured."""
+    """Draw one line's stages as stacked bars, one per measured resolution."""
     run = np.flatnonzero(np.isfinite(stacked.latency_s).any(axis=0))
     heights = np.nan_to_num(stacked.latency_s[:, run])
     unit, size = seconds_unit(float(heights.sum(axis=0).max()))

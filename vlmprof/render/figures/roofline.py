@@ -1,4 +1,4 @@
-"""The roofline plot of a kernel benchmark: FLOP/s over FLOPs per byte, under two measured ceilings."""
+"""The roofline plot of a kernel benchmark: FLOP/s against FLOPs per byte, with two measured ceilings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MARKERS = "osD^v<>P*X"
 
 
 def draw_roofline(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the rows of `bench.json`, all of one device, to `path`; one panel per dtype."""
+    """Draw the rows of `bench.json`, all from one device, to `path`, with one panel per dtype."""
     dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
     figure = Figure(figsize=(6.4 * len(dtypes), 4.6))
     axes = figure.subplots(1, len(dtypes), squeeze=False)
@@ -34,7 +34,7 @@ def draw_roofline(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 color=f"C{backends.index(row['backend']) % 10}",
                 linestyle="",
             )
-        axis.set(title=dtype, xlabel="FLOPs per byte, counted", ylabel="FLOP/s, reached")
+        axis.set(title=dtype, xlabel="FLOPs per byte (counted)", ylabel="FLOP/s (achieved)")
         axis.grid(alpha=0.3)
     handles = [Line2D([], [], color=f"C{i % 10}", marker="s", linestyle="") for i in range(len(backends))]
     shapes = [

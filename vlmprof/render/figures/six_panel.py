@@ -1,7 +1,7 @@
 """The scaling figure of a run: six panels against image size.
 
-It is drawn from `FigureData` alone, through matplotlib's object interface, so that it needs no display and
-leaves no global state behind.
+It is drawn only from `FigureData`, with matplotlib's object interface, so it needs no display and changes no
+global state.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def six_panel(
     reference: str | None = None,
     width: str = "two-column",
 ) -> Figure:
-    """The six-panel figure of a run.
+    """Draw the six-panel figure of a run.
 
     Args:
-        frame: the rows of a run, as `vlmprof.store.load_frame` gives them.
-        samples: raw values by cell and column; with them, every point carries its 95 % interval.
-        statistic: `mean`, or `median` where there are samples.
-        log: logarithmic axes, both of them; otherwise both are linear and y starts at zero.
-        reference: published points to draw pale behind the run's, by name (`kuo2026`): those of the
-            run's own backbones (of all, where the run has none of them) up to its largest image.
+        frame: the rows of a run, from `vlmprof.store.load_frame`.
+        samples: raw values by cell and column; with them, every point has its 95 % interval.
+        statistic: `mean`, or `median` for rows with samples.
+        log: make both axes logarithmic; otherwise both are linear and y starts at 0.
+        reference: published points to draw pale in the background, by name (`kuo2026`): those of the run's
+            backbones (or of all, if the run has none of them) up to its largest image.
         width: `one-column` (3.5 in) or `two-column` (7.16 in).
 
     Raises `UserError` for a frame without rows, an unknown reference or width.
@@ -54,7 +54,7 @@ def six_panel(
 
 
 def draw_reference(name: str = "kuo2026", *, log: bool = False, width: str = "two-column") -> Figure:
-    """The published figure itself, drawn from its points by the plotting of this package.
+    """Draw the published figure from its points, in the style of this package.
 
     Raises `UserError` for an unknown reference or width.
     """
@@ -65,7 +65,7 @@ def draw_reference(name: str = "kuo2026", *, log: bool = False, width: str = "tw
 def draw_six_panel(
     data: FigureData, *, log: bool = False, width: str = "two-column", note: str | None = None
 ) -> Figure:
-    """Draw the six panels; `note` is a sentence of the caller's above the legend, before the figure's own.
+    """Draw the six panels; `note` is an additional sentence above the legend, before the figure's own notes.
 
     Raises `UserError` for an unknown width.
     """
@@ -94,13 +94,13 @@ def save_six_panel(
     reference: str | None = None,
     width: str = "two-column",
 ) -> list[Path]:
-    """Draw the figure once and write it to `folder/stem.FORMAT` for each format; the paths written.
+    """Draw the figure once and write it to `folder/stem.FORMAT` for each format; return the paths.
 
-    The same rows give the same file, byte for byte. Raises `UserError` as `six_panel` does, for a frame
-    without a measured cell, an unknown format, or a folder that cannot be written.
+    The same rows give the same file, byte for byte. Raises `UserError` as `six_panel` does, and for a frame
+    without a measured cell, an unknown format, or a folder that is not writable.
     """
     if (why := why_nothing_measured(frame)) is not None:
-        raise UserError(f"there is no figure to draw of this run: {why}")
+        raise UserError(f"this run has nothing to draw: {why}")
     figure = six_panel(frame, samples, statistic=statistic, log=log, reference=reference, width=width)
     return save_figure(figure, Path(folder), stem, formats)
 
@@ -122,7 +122,7 @@ def _prepare(axes: Axes, ticks: Mapping[float, str], log: bool, page: Page) -> N
 
 
 def _legend_groups(data: FigureData, page: Page) -> list[list[Line2D]]:
-    """Legend entries by family, then those that explain the marks."""
+    """Return legend entries by family, then those that explain the marks."""
 
     def entry(label: str, **changed: object) -> Line2D:
         grey = LineStyle("0.3", (0, (1, 1.5)), "x", "full").line(page.line_pt, page.marker_pt)
@@ -138,7 +138,7 @@ def _legend_groups(data: FigureData, page: Page) -> list[list[Line2D]]:
 
 
 def _notes(data: FigureData) -> list[str]:
-    """What a reader of the figure has to know in words, a line each."""
+    """Return the notes that a reader of the figure needs."""
     notes = []
     if any(panel.reference for panel in data.panels):
         elsewhere = ", another device" if data.reference_on_another_device else ""

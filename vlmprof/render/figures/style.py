@@ -1,7 +1,7 @@
-"""How a line looks: colour and dash by family, marker by size, marker fill by whatever else differs.
+"""The style of a line: color and dashes by family, marker by size, marker fill by the other axes.
 
-The colours are those of Okabe & Ito (2008) and Tol's "muted" scheme, chosen to stay apart for every
-common colour blindness; dashes and markers tell the same story in grey. Dotted is kept for the way to OOM.
+Colors are those of Okabe & Ito (2008) and of Tol's "muted" scheme, which remain distinguishable with all
+common color vision deficiencies; dashes and markers do so in grayscale. Dotted lines are reserved for OOM.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FAMILY_SLOTS = {
         )
     )
 }  # fmt: skip
-"""Families keep their colour from figure to figure; one that is not listed takes a free slot."""
+"""Families have the same color in every figure; a family that is not listed takes a free slot."""
 
 _MARKERS = dict(zip(SIZE_LETTERS, "osD^vpP", strict=True))
 _OTHER_MARKERS = ("X", "<", ">", "h", "d", "*", "8")
@@ -39,15 +39,15 @@ STAGE_COLOURS = {
     "preprocess": "#999933", "vision": "#0072B2", "connector": "#CC79A7", "prefill": "#E69F00",
     "decode": "#009E73",
 }  # fmt: skip
-"""Colours of stacked stages."""
+"""Colors of stacked stages."""
 
 FILLS = ("full", "none", "left", "top", "right", "bottom")
-"""Marker fills in the order in which they are given to lines that differ in some other axis."""
+"""Marker fills, in order, for lines that differ in another axis."""
 
 
 @dataclass(frozen=True)
 class LineStyle:
-    """Everything that matplotlib needs to draw one line and its legend entry."""
+    """The matplotlib style of a line and its legend entry."""
 
     colour: str
     dash: Dash
@@ -55,7 +55,7 @@ class LineStyle:
     fill: str
 
     def line(self, line_pt: float, marker_pt: float) -> dict[str, Any]:
-        """Keyword arguments of `Axes.plot`, for a line width and marker size in points."""
+        """Return keyword arguments for `Axes.plot`; line width and marker size are in points."""
         return {
             "color": self.colour,
             "linestyle": self.dash,
@@ -69,7 +69,7 @@ class LineStyle:
 
 
 def by_family(lines: Sequence[Named]) -> list[list[Named]]:
-    """The lines of each family, from the smallest size to the largest."""
+    """Group lines by family, each from the smallest size to the largest."""
     families: dict[str, list[Named]] = {}
     for line in lines:
         families.setdefault(backbone_words(line.backbone)[0], []).append(line)
@@ -84,13 +84,13 @@ def by_family(lines: Sequence[Named]) -> list[list[Named]]:
 
 
 def family_order(lines: Sequence[LineName]) -> list[int]:
-    """The places of the lines in the order of `by_family`."""
+    """Return the indices of the lines in the order of `by_family`."""
     places = {line.key: i for i, line in enumerate(lines)}
     return [places[line.key] for family in by_family(lines) for line in family]
 
 
 def line_styles(lines: Sequence[LineName]) -> dict[tuple[str, ...], LineStyle]:
-    """A style for each line, by its `key`. Lines of one family share their colour, whatever else differs."""
+    """Return a style for each line, by its `key`. Lines of the same family share their color."""
     words = {line.backbone: backbone_words(line.backbone) for line in lines}
     slots = _slots(dict.fromkeys(family for family, _ in words.values()))
     markers = _markers(dict.fromkeys(words.values()))
@@ -101,7 +101,7 @@ def line_styles(lines: Sequence[LineName]) -> dict[tuple[str, ...], LineStyle]:
         slot = slots[family]
         styles[line.key] = LineStyle(
             colour=_COLOURS[slot % len(_COLOURS)],
-            # once round the colours, the next dash: no two of 80 families look the same
+            # after all colors, the next dash pattern: 80 families look different
             dash=_DASHES[(slot + slot // len(_COLOURS)) % len(_DASHES)],
             marker=markers[family, size],
             fill=FILLS[settings.index(tuple(line.setting.values())) % len(FILLS)],
@@ -119,7 +119,7 @@ def _slots(families: Mapping[str, None]) -> dict[str, int]:
 
 
 def _markers(words: Mapping[tuple[str, str], None]) -> dict[tuple[str, str], str]:
-    """A marker for each (family, size): the same for the same size, unless no known size is named."""
+    """Return a marker for each (family, size); known sizes have the same marker in all families."""
     markers: dict[tuple[str, str], str] = {}
     for family, size in words:
         known = _MARKERS.get(size[:1].lower() if size.lower() in SIZE_WORDS - {"xl"} else size.lower())

@@ -1,4 +1,4 @@
-"""How wide a text is, without a canvas to draw it on."""
+"""The width of text, without a canvas."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from matplotlib.textpath import TextPath
 
 @lru_cache(maxsize=4096)
 def text_width_pt(text: str, font_pt: float) -> float:
-    """Width of the text's outlines in points, in the default font; dollar signs are no mathematics."""
+    """Return the width of a text in points in the default font, without interpreting `$` as math."""
     plain = text.replace("$", r"\$")
     return float(TextPath((0, 0), plain, prop=FontProperties(size=font_pt)).get_extents().width)

@@ -1,4 +1,4 @@
-"""Resolution ticks that never overlap: which of them get a label is decided each time they are drawn."""
+"""Resolution ticks whose labels never overlap, selected on every draw."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, 
 from vlmprof.render.figures.text_width import text_width_pt
 
 _GAP_PT = 3.0
-"""Least space between neighbouring labels, in points."""
+"""Smallest space between neighbouring labels, in points."""
 
 _MOST_TICKS = 30
 
 
 class ResolutionLocator(Locator):
-    """Of the given positions (pixel counts), those whose labels fit side by side at the present size.
+    """Selects the positions (pixel counts) whose labels fit at the current size without overlap.
 
-    The largest position is always kept, then every next smaller one that leaves room. Widths are those
-    of the labels' own outlines, so the choice is the same on every canvas.
+    The largest position is always selected, then every next smaller one that fits. Widths are computed from
+    the outlines of the labels, so the selection is the same on every canvas.
     """
 
     def __init__(self, labels: Mapping[float, str], font_pt: float) -> None:
@@ -44,13 +44,13 @@ class ResolutionLocator(Locator):
         return kept[::-1]
 
     def tick_values(self, vmin: float, vmax: float) -> list[float]:
-        """The kept positions between two pixel counts."""
+        """Return the selected positions between two pixel counts."""
         return [position for position in self() if vmin <= position <= vmax]
 
 
 def label_resolutions(axes: Axes, labels: Mapping[float, str], font_pt: float) -> None:
-    """Put labelled ticks at as many of these pixel counts as fit, and a small bare tick at each of them
-    as long as such ticks can be distinguished."""
+    """Add labelled ticks at as many of these pixel counts as fit, and a minor tick at each of them if these
+    remain distinguishable."""
     axis: XAxis = axes.xaxis
     axis.set_major_locator(ResolutionLocator(labels, font_pt))
     axis.set_major_formatter(FuncFormatter(lambda position, _: labels.get(position, "")))
@@ -59,7 +59,7 @@ def label_resolutions(axes: Axes, labels: Mapping[float, str], font_pt: float) -
 
 
 class _RoundLogLocator(LogLocator):
-    """Powers of ten, or 1-2-5 steps where the axis spans fewer than two of them."""
+    """Places ticks at powers of ten, or in 1-2-5 steps if the axis spans fewer than two of them."""
 
     def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
         few = np.log10(max(vmax, 1e-300) / max(vmin, 1e-300)) < 2
@@ -68,7 +68,7 @@ class _RoundLogLocator(LogLocator):
 
 
 def plain_log_labels(axis: Axis) -> None:
-    """Label a logarithmic axis with plain numbers: `0.1`, `20`, not powers and products of ten."""
+    """Label a logarithmic axis with plain numbers such as `0.1` and `20` instead of powers of ten."""
     axis.set_major_locator(_RoundLogLocator(base=10, numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -1,4 +1,4 @@
-"""The report of one or several runs: one self-contained HTML file, and the same as Markdown."""
+"""The report of one or more runs, as a self-contained HTML file and as Markdown."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _DPI = 160
 def write_report(
     runs: Sequence[Run], folder: Path, formats: Sequence[str] = FORMATS, reference: str | None = None
 ) -> list[Path]:
-    """Write `report.html`, and `report.md` with its pictures, into a folder; the files written.
+    """Write `report.html`, and `report.md` with its pictures, to a folder; return the paths.
 
-    Raises `UserError` when there is nothing to report or the folder cannot be written.
+    Raises `UserError` if there is nothing to report or the folder is not writable.
     """
     content = gather(runs, reference)
     written, figure_png, figure_name = [], b"", ""
@@ -50,7 +50,7 @@ def write_report(
 
 
 def _save_pictures(content: Content, folder: Path) -> dict[str, list[Picture]]:
-    """Draw what the sections of `content` have to show; the pictures by section."""
+    """Draw and save the pictures of `content`; return them by section."""
     saved: dict[str, list[Picture]] = {}
     for section in content.sections:
         for word, caption, draw in PICTURES.get(section.anchor, ()):

@@ -1,4 +1,4 @@
-"""The numbers and looks of a report's charts, as JSON that `report.js` draws with plotly."""
+"""The data and styles of a report's charts, as JSON that `report.js` draws with plotly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SYMBOLS = {
 
 
 def chart_data(charts: Charts) -> dict[str, Any]:
-    """The charts as the script reads them, their lines by family."""
+    """Convert charts to the JSON structure of the script, with lines grouped by family."""
     figure = charts.scaling
     places = family_order(figure.lines)
     styles = line_styles(figure.lines)
@@ -114,5 +114,5 @@ def _fitted(line: FittedLine | None) -> dict[str, Any] | None:
 
 
 def _short(numbers: Sequence[float]) -> list[float]:
-    """Five digits, more than a chart can show, so that the page stays small."""
+    """Round to five digits, more than a chart can show, to keep the page small."""
     return [float(f"{number:.5g}") for number in numbers]

@@ -1,4 +1,4 @@
-"""What a report holds, independent of how it is rendered."""
+"""The content of a report, independent of its format."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from vlmprof.render.tables.row_warnings import has_message, row_warnings
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 
 MOST_LINES = 24
-"""Lines that are drawn and fitted: more cannot be distinguished. The tables of cells hold every row."""
+"""Largest number of lines in charts and fits, since more cannot be distinguished. Tables have every row."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: a heading, tables, and the chart above them, if any."""
+    """A section of the report: a heading, tables, and the chart above them, if any."""
 
     anchor: str
     title: str
@@ -37,7 +37,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Facts:
-    """How one run was made: command, environment, specification."""
+    """The provenance of a run: command, environment, specification."""
 
     name: str
     command: str
@@ -47,14 +47,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that a report holds."""
+    """The content of a report."""
 
     title: str
     summary: str
     notice: str
-    """What was left out of charts and fits, in a sentence; empty when nothing was."""
+    """A sentence about lines omitted from charts and fits; empty if there are none."""
     no_figure: str
-    """Why there is no scaling figure, in a sentence; empty when there is one."""
+    """The reason why there is no scaling figure; empty if there is one."""
     charts: Charts
     sections: Sequence[Section]
     warnings: Sequence[str]
@@ -62,12 +62,12 @@ class Content:
 
 
 def gather(runs: Sequence[Run], reference: str | None = None) -> Content:
-    """Everything that a report of these runs holds, with a reference behind its figure.
+    """Collect the content of a report on these runs, with a reference in the background of the figure.
 
-    Raises `UserError` when there is no run or no row, and for an unknown reference.
+    Raises `UserError` if there is no run or no row, or if the reference is unknown.
     """
     if not runs:
-        raise UserError("name at least one run folder to report on")
+        raise UserError("pass at least one run folder to report on")
     frame, samples = join(runs)
     estimates, lines = Estimates(frame, samples), split_lines(frame, most=MOST_LINES)
     charts = Charts(
@@ -121,13 +121,13 @@ def _notice(drawn: int, every: int) -> str:
     if drawn == every:
         return ""
     return (
-        f"Charts, fits and crossovers are of the first {drawn} of {every:,} lines; the tables of cells and "
-        "stages hold every row."
+        f"Charts, fits and crossovers cover the first {drawn} of {every:,} lines; the tables of cells and "
+        "stages contain every row."
     )
 
 
 def _warnings(frame: pd.DataFrame) -> list[str]:
-    """Warnings and messages of the cells, each once with the cells it concerns."""
+    """Return the distinct warnings and messages, each with the cells it concerns."""
     cells: dict[str, list[str]] = {}
     for row in frame[has_message(frame)].to_dict("records"):
         message = row.get("message")
@@ -164,7 +164,7 @@ def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def environment_sheet(facts: Facts) -> Sheet:
-    """The environment of a run as a table."""
+    """Return the environment of a run as a table."""
     return Sheet(
         "environment",
         "Environment",

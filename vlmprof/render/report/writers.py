@@ -1,8 +1,8 @@
-"""The pages themselves: HTML with everything it needs inside it, and Markdown.
+"""The pages of a report: self-contained HTML, and Markdown.
 
-Whatever text comes from a run is escaped: by jinja in HTML, by `markdown_escape` in Markdown, in JSON by
-writing `<` as an escape so that no string can end its script element; `report.js` sets text, never markup.
-The page's own content security policy forbids it to load anything.
+All text from a run is escaped: by jinja in HTML, by `markdown_escape` in Markdown, and in JSON by escaping
+`<`, so that no string can end its script element. `report.js` sets text, never markup. The content security
+policy of the page forbids loading anything.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from vlmprof.render.tables.sheet import Sheet
 from vlmprof.version import __version__
 
 ROWS_PER_PAGE = 25
-"""Rows of a table that are in the page itself; the script shows the others from the page's data."""
+"""Rows of a table in the HTML itself; the script shows the others from the embedded data."""
 
 _MARKDOWN_ROWS = 100
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file that the Markdown links to, and what it shows."""
+    """A picture file that the Markdown links to, with its caption."""
 
     file: str
     caption: str
 
 
 def html_page(content: Content, figure_png: bytes) -> str:
-    """The report as one HTML file; `figure_png` is what a browser without scripts shows of the charts."""
+    """Render the report as one HTML file; without scripts, it shows `figure_png` instead of the charts."""
     template = _environment(autoescape=True).get_template("report.html.j2")
     sheets = [sheet for section in content.sections for sheet in section.sheets]
     return template.render(
@@ -60,7 +60,7 @@ def html_page(content: Content, figure_png: bytes) -> str:
 def markdown_page(
     content: Content, figure_name: str, pictures: Mapping[str, Sequence[Picture]] | None = None
 ) -> str:
-    """The report as Markdown, linking to its figure and to the `pictures` of each section (by anchor)."""
+    """Render the report as Markdown with links to its figure and to the `pictures` by section anchor."""
     template = _environment(autoescape=False).get_template("report.md.j2")
     return template.render(
         content=content,
@@ -91,7 +91,7 @@ def _text(name: str) -> str:
 
 
 def _plotly() -> str:
-    """plotly.js as the plotly package ships it; importing that package itself would be slow."""
+    """Return plotly.js from the plotly package, without the slow import of that package."""
     return resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
 
 

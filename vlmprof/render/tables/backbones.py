@@ -1,4 +1,4 @@
-"""Backbones as tables: all of them by name, and what is known of one."""
+"""Tables of backbones: a list of all, and the details of one."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Built:
-    """A backbone as it was built without data, and what it costs by counting."""
+    """A backbone built on the meta device, with its counted costs."""
 
     parameters: int
     levels: str
-    """Which feature levels it computes: `through-tap` or `all`."""
+    """The feature levels that it computes: `through-tap` or `all`."""
     dtype: str
     height_px: int
     width_px: int
     padded: bool
-    """Whether that is more than what was asked for."""
+    """Whether that is larger than the requested size."""
     cost: StageCost
 
 
 def backbones_sheet(known: Sequence[BackboneFacts], resolution: str, height_px: int, width_px: int) -> Sheet:
-    """Every backbone: parameters, visual tokens at a resolution, and the extra that it needs."""
+    """List every backbone with its parameters, visual tokens at a resolution, and required extra."""
     given = [facts.padded(height_px, width_px) for facts in known]
     tokens = [
         f"{facts.num_tokens(*size):,}" + ("" if size == (height_px, width_px) else f" ({size[1]}x{size[0]})")
         for facts, size in zip(known, given, strict=True)
     ]
-    padded = "In brackets: what an image is padded to (--fit pad) where a backbone does not take it."
+    padded = "In brackets: the padded size (--fit pad) if a backbone does not accept the resolution."
     all_take_it = all(facts.accepts(height_px, width_px) for facts in known)
     return Sheet("backbones", "Backbones", "" if all_take_it else padded, [
         Column("backbone", Kind.TEXT, [facts.name for facts in known]),
@@ -49,7 +49,7 @@ def backbones_sheet(known: Sequence[BackboneFacts], resolution: str, height_px: 
 
 
 def backbone_sheet(facts: BackboneFacts, built: Built) -> Sheet:
-    """One backbone: its sizes, the shapes of its levels, FLOPs and bytes."""
+    """Describe one backbone: its sizes, the shapes of its levels, FLOPs and bytes."""
     size, cost = (built.height_px, built.width_px), built.cost
     tap = (
         f"level {facts.level} of {len(facts.level_dims)}, {built.levels}" if facts.level else "the last layer"
@@ -58,8 +58,8 @@ def backbone_sheet(facts: BackboneFacts, built: Built) -> Sheet:
         "family": f"{facts.family} {facts.size}".strip(),
         "published parameters": f"{facts.parameters:,}" if facts.parameters else "unknown",
         "parameters built here": f"{built.parameters:,}",
-        "official weights": facts.pretrained or "none that can be loaded safely",
-        "needs": f"pip install 'vlmprof[{facts.extra}]'" if facts.extra else "nothing more",
+        "official weights": facts.pretrained or "none in a safe format",
+        "requires": f"pip install 'vlmprof[{facts.extra}]'" if facts.extra else "nothing else",
         "image": f"{size[1]} x {size[0]} pixels{', padded' if built.padded else ''}, {built.dtype}",
         "tapped": tap,
         "visual tokens": f"{facts.num_tokens(*size):,} of {facts.embed_dim} channels, stride {facts.stride}",

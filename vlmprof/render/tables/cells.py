@@ -1,4 +1,4 @@
-"""A run's rows as the table that a sweep prints, and how a cell ended, in words."""
+"""The table of cells that a sweep prints, and descriptions of their status."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import any_measured, axis_columns, numbers
+from vlmprof.errors import first_line
 from vlmprof.records import Status
 from vlmprof.render.labels import oom_words
 from vlmprof.render.tables.row_warnings import row_warnings
@@ -23,18 +24,18 @@ _LATENCIES = (
     ("gpu_vision_s", "GPU vision", 3),
     ("gpu_prefill_s", "GPU LLM", 3),
 )
-"""Columns with their titles and ranks: end-to-end latency, memory and status are what is read first."""
+"""Columns with titles and ranks. End-to-end latency, memory and status matter most."""
 
 _DECODING = (("ttft_s", "TTFT", 2), ("tpot_s", "TPOT", 2))
 _MEMORY = {"peak_allocated_bytes": "peak allocated", "peak_rss_bytes": "peak resident"}
 
 
 def run_sheet(estimates: Estimates) -> Sheet:
-    """The rows of a run as a sweep prints them when it ends.
+    """Build the table of a run that a sweep prints at its end.
 
-    Columns that hold nothing are left out; axes with one value are said once, above. With samples, the mean
-    end-to-end latency and its median have half the widths of their 95 % intervals. Warnings of `ok` rows are
-    in `warning_lines`, to be printed below.
+    Empty columns are omitted, and axes with one value are shown once above the table. With samples, mean and
+    median end-to-end latency have the half-widths of their 95 % intervals. Warnings of `ok` rows are left to
+    `warning_lines`, printed below the table.
     """
     frame = estimates.frame
     columns = name_columns(frame)
@@ -66,15 +67,15 @@ def _latency_columns(frame: pd.DataFrame, wanted: tuple[tuple[str, str, int], ..
 
 
 def _status(row: Mapping[Any, Any]) -> str:
-    """As `status_words`, without what would make a low row high."""
+    """Return `status_words`, but keep the row on one line."""
     return "ok, see below" if Status(row["status"]) is Status.OK and row_warnings(row) else status_words(row)
 
 
 def status_words(row: Mapping[Any, Any]) -> str:
-    """How a cell ended, in words: `ok`, `out of memory in vision`, `failed: …`, `skipped: …`."""
+    """Describe the status of a cell: `ok`, `out of memory in vision`, `failed: …`, `skipped: …`."""
     status = Status(row["status"])
     message = row.get("message")
-    message = message.strip().split("\n")[0] if isinstance(message, str) else ""
+    message = first_line(message) if isinstance(message, str) else ""
     if status is Status.OOM:
         return oom_words(row.get("oom_stage"))
     if status is Status.OK:

@@ -1,4 +1,4 @@
-"""Tables for decisions: two runs compared, and which cells are worth choosing."""
+"""Tables for decisions: comparisons of two runs, and cells worth choosing."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ COST_WORDS: dict[str, tuple[str, Kind]] = {
     "energy_per_image_j": ("energy per image (J)", Kind.NUMBER),
     "cost_per_thousand_images": ("cost per 1,000 images", Kind.NUMBER),
 }
-"""The costs of a candidate, as tables and figures name them."""
+"""Titles of a candidate's costs in tables and figures."""
 
 
 def column_words(column: str) -> tuple[str, Kind]:
-    """A column of a run for people: `gpu_vision_s` is (`GPU vision`, seconds)."""
+    """Return the title and kind of a run's column: (`GPU vision`, seconds) for `gpu_vision_s`."""
     if column in SCALED:
         return SCALED[column]
     clock, _, stage = column.removesuffix("_s").partition("_")
@@ -33,13 +33,13 @@ def column_words(column: str) -> tuple[str, Kind]:
 
 
 def comparison_sheet(comparison: Comparison) -> Sheet:
-    """Every figure of every cell that both runs measured, with its ratio and verdict."""
+    """Return a table of every figure of every common cell, with its ratio and verdict."""
     ratios = comparison.ratios
     margin = f"{100 * comparison.margin:g} %"
     note = (
-        "B / A, with the 95 % Welch interval on its logarithm. Same: the 90 % interval lies within "
-        f"{margin} of one; else faster or slower: the 95 % interval lies below or above one; else "
-        "unclear. The intervals hold the spread within each run, not between runs."
+        "B / A, with the 95 % Welch interval of its logarithm. Same: the 90 % interval is within "
+        f"{margin} of 1. Otherwise, faster or slower: the 95 % interval is below or above 1. Otherwise "
+        "unclear. The intervals cover the spread within each run, not between runs."
     )
     words = {ratio.column: column_words(ratio.column) for ratio in ratios}
     return Sheet(
@@ -58,15 +58,15 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
 
 
 def comparison_words(comparison: Comparison) -> list[str]:
-    """What a comparison says in sentences: verdicts on end-to-end, lost, gained and unmatched cells."""
+    """Summarize a comparison in sentences: verdicts on end-to-end latency; lost, gained, unmatched cells."""
     verdicts = Counter(r.verdict for r in comparison.ratios if r.column == "end_to_end_s")
     counts = [f"{verdicts[verdict]} {verdict}" for verdict in Verdict if verdicts[verdict]]
     sentences = [f"End-to-end, B against A: {', '.join(counts)}."] if counts else []
     if comparison.no_verdict:
         sentences.append(f"No verdict on any cell: {comparison.no_verdict}.")
     for cells, words in (
-        (comparison.lost, "ran in A and no longer in B"),
-        (comparison.gained, "run only in B"),
+        (comparison.lost, "ran in A but not in B"),
+        (comparison.gained, "ran only in B"),
     ):
         sentences += [f"{_cell_name(cell)} {words}." for cell in cells]
     if comparison.only_a or comparison.only_b:
@@ -75,16 +75,16 @@ def comparison_words(comparison: Comparison) -> list[str]:
 
 
 def ratio_name(ratio: CellRatio) -> str:
-    """A ratio in words: `ViT-T at 512², end-to-end: 1.08× (1.06 to 1.10)`."""
+    """Describe a ratio: `ViT-T at 512², end-to-end: 1.08× (1.06 to 1.10)`."""
     shown = show(Kind.RATIO, interval_values(ratio.ratio) or ratio.value)
     return f"{_cell_name(ratio.cell)}, {column_words(ratio.column)[0]}: {shown}"
 
 
 def advice_sheet(advice: Advice) -> Sheet:
-    """The front within the limits, best first."""
+    """Return a table of the Pareto front within the limits, best first."""
     chosen = advice.chosen
     quality = "a larger image" if advice.quality == "pixels" else f"a higher {advice.quality}"
-    note = f"The Pareto front within the limits: {quality} is to be had only at a higher cost than here."
+    note = f"The Pareto front within the limits: {quality} is available only at a higher cost."
     return Sheet("recommended", "Recommended", note, [
         *_named(advice.cells.loc[chosen.index]),
         *(Column(name, Kind.NUMBER, column_values(numbers(chosen, name))) for name in advice.scores),
@@ -93,7 +93,7 @@ def advice_sheet(advice: Advice) -> Sheet:
 
 
 def correlation_sheet(advice: Advice) -> Sheet | None:
-    """Rank correlation of scores and costs, None where there are too few cells."""
+    """Return a table of rank correlations of scores and costs; None with too few cells."""
     matrix = advice.correlation
     if matrix is None:
         return None
@@ -130,7 +130,7 @@ def _cell_columns(ratios: Sequence[CellRatio]) -> list[Column]:
 
 
 def _shown(ratios: Sequence[CellRatio], values: Sequence[float]) -> list[Value]:
-    """Latency and memory share a column, so each value carries its unit."""
+    """Format values with their units, because latency and memory share a column."""
     return [show(column_words(r.column)[1], value) for r, value in zip(ratios, values, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Predictions as tables: what was counted and estimated, and how far off it was."""
+"""Tables of predictions: counts, estimates and their errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
-    """One row per cell: latencies of each stage, end to end, peak memory, and whether it fits."""
+    """Return one row per cell: latencies of each stage and end to end, peak memory, and whether it fits."""
     estimates = [p.estimate for p in predictions]
     stages = list(estimates[0].stages) if estimates else []
     vision = [p.cost.stages.get("vision") for p in predictions]
@@ -30,13 +30,13 @@ def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
         *(Column(name, Kind.SECONDS, [e.stages[name].latency_s for e in estimates], 2) for name in stages),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
         Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1),
-        Column("", Kind.TEXT, [_comment(p) for p in predictions]),
+        Column("note", Kind.TEXT, [_comment(p) for p in predictions]),
     ])  # fmt: skip
 
 
 def memory_lines(predictions: Sequence[Prediction], first_oom: Sequence[Prediction | None]) -> list[str]:
-    """A sentence on the memory, then one for each line of cells with its first out of memory, None where all
-    of them fit."""
+    """Return a sentence on the memory, then one for each line; `first_oom` is None for a line that fits
+    completely."""
     limits = sorted({p.estimate.memory_bytes for p in predictions})
     lines: dict[object, list[Prediction]] = {}
     for prediction in predictions:
@@ -48,7 +48,7 @@ def memory_lines(predictions: Sequence[Prediction], first_oom: Sequence[Predicti
         name = " ".join([backbone_label(axes.backbone), *(str(axes.named[axis]) for axis in varied)])
         if first is None:
             largest = show_resolution(own[-1].cell.axes.resolution)
-            words.append(f"{name}: fits up to {largest}, the largest asked for")
+            words.append(f"{name}: fits up to {largest}, the largest in the specification")
         else:
             size, need = show_resolution(first.cell.axes.resolution), first.estimate.peak_allocated_bytes
             where = f"{size} in {first.estimate.oom_stage} ({show_bytes(need)})"
@@ -56,8 +56,17 @@ def memory_lines(predictions: Sequence[Prediction], first_oom: Sequence[Predicti
     return words
 
 
+def assumption_lines(counted: Sequence[Counted]) -> list[str]:
+    """Return the distinct assumptions made in counting these cells, each with the first cell it concerns."""
+    first: dict[str, Cell] = {}
+    for cell, cost in counted:
+        for words in cost.assumptions:
+            first.setdefault(words, cell)
+    return [f"{cell.label}: {words}" for words, cell in first.items()]
+
+
 def cost_sheet(counted: Sequence[Counted], kernels: str) -> Sheet:
-    """One row per cell and stage: what it computes, moves and keeps, by counting."""
+    """Return one row per cell and stage with its counted FLOPs, bytes and memory."""
     rows = [(cell, name, stage) for cell, cost in counted for name, stage in cost.stages.items()]
     stages = [stage for *_, stage in rows]
     return Sheet(f"costs-{kernels}", f"Counted costs, {kernels} scan kernels", "", [
@@ -74,7 +83,7 @@ def cost_sheet(counted: Sequence[Counted], kernels: str) -> Sheet:
 
 
 def miss_sheet(found: Sequence[Miss]) -> Sheet:
-    """How far predictions were off, by backbone and figure."""
+    """Return the errors of predictions by backbone and figure."""
     worst = [f"{m.worst_ratio:.2f} at {show_resolution(m.worst_resolution)}" for m in found]
     return Sheet("errors", "Errors of the estimates", "", [
         Column("backbone", Kind.TEXT, [backbone_label(m.backbone) for m in found]),
@@ -87,7 +96,7 @@ def miss_sheet(found: Sequence[Miss]) -> Sheet:
 
 
 def achieved_sheet(reached: Sequence[Achieved]) -> Sheet:
-    """What each measured stage reached of its device's ceilings."""
+    """Return the rates of measured stages, with their shares of the device's ceilings."""
     return Sheet("rates", "Rates reached", "", [
         *_cell_columns([one.cell for one in reached]),
         Column("stage", Kind.TEXT, [one.stage for one in reached]),
@@ -100,7 +109,7 @@ def achieved_sheet(reached: Sequence[Achieved]) -> Sheet:
 
 
 def group_sheet(errors: Sequence[GroupError]) -> Sheet:
-    """The fit's error on each group, in the fit and left out of it."""
+    """Return the fit's error on each group, included in the fit and left out."""
     return Sheet("fit-errors", "Errors of the fit", "", [
         Column("group", Kind.TEXT, [error.group for error in errors]),
         Column("stages", Kind.COUNT, [error.points for error in errors]),
@@ -118,7 +127,7 @@ def _comment(prediction: Prediction) -> str:
 
 
 def _cell_columns(cells: Sequence[Cell]) -> list[Column]:
-    """What identifies cells: backbone, resolution, and every other axis that varies."""
+    """Return the columns that identify cells: backbone, resolution, and every other axis that varies."""
     varied = [
         axis for axis in (varied_axes(cells) if cells else []) if axis not in ("backbone", "resolution")
     ]

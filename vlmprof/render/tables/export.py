@@ -1,10 +1,11 @@
-"""Writing a run's rows and tables to files that other programs read: CSV, Parquet, LaTeX and Markdown."""
+"""Export of a run's rows and tables to CSV, Parquet, LaTeX and Markdown."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -31,7 +32,8 @@ from vlmprof.render.tables.sheet import Sheet, sheet_records
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "`": r"\textasciigrave{}",
+    "[": "{[}", "*": "{*}", "-": "-{}",
     "²": r"\textsuperscript{2}", "×": r"$\times$", "±": r"$\pm$", "µ": r"\textmu{}", "·": r"$\cdot$",
     "°": r"\textdegree{}",
     "…": r"\ldots{}", "−": "$-$", "–": "--", "∞": r"$\infty$",
@@ -42,19 +44,32 @@ _MARKDOWN = str.maketrans({
 })  # fmt: skip
 
 
+_UNKNOWN_LETTERS = frozenset("ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ")
+"""Letters below U+0180 that LaTeX's default font encoding lacks."""
+
+
 def latex_escape(text: str) -> str:
-    """Text that LaTeX prints as it is; characters outside ASCII that it may not know become `?`."""
-    safe = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
-    return "".join(c if c.isascii() or (c.isalpha() and ord(c) < 0x250) else "?" for c in safe)
+    """Escape a text for LaTeX with its default encodings. Unsupported letters lose their accent; other
+    unsupported characters become `?`."""
+    return "".join(_LATEX.get(character) or _plain(character) for character in " ".join(text.split()))
+
+
+def _plain(character: str) -> str:
+    if character.isascii() or (
+        character.isalpha() and character < "\u0180" and character not in _UNKNOWN_LETTERS
+    ):
+        return character
+    base = unicodedata.normalize("NFKD", character)[0]
+    return base if base.isascii() and base.isalnum() else "?"
 
 
 def markdown_escape(text: str) -> str:
-    """Text that Markdown and the HTML within it show as it is, on one line."""
+    """Escape a text for Markdown and HTML within it, on one line."""
     return text.translate(_MARKDOWN)
 
 
 def to_latex(sheet: Sheet) -> str:
-    """A `table` for `\\usepackage{booktabs}`: numbers to the right, the note under it as the caption."""
+    """Render a `table` for `\\usepackage{booktabs}`: numbers right-aligned, the note below as the caption."""
     columns = "".join("r" if numeric else "l" for numeric in sheet.numeric)
     head = " & ".join(latex_escape(_capital(column.title)) for column in sheet.columns)
     body = "\n".join(
@@ -70,7 +85,7 @@ def to_latex(sheet: Sheet) -> str:
 
 
 def to_markdown(sheet: Sheet, most: int | None = None) -> str:
-    """A pipe table; with `most`, that many rows and a line that says how many were left out."""
+    """Render a pipe table; with `most`, at most that many rows and a line about the omitted ones."""
     head = "| " + " | ".join(markdown_escape(_capital(column.title)) for column in sheet.columns) + " |"
     rule = "| " + " | ".join("---:" if numeric else "---" for numeric in sheet.numeric) + " |"
     rows = ["| " + " | ".join(markdown_escape(text) for text in row) + " |" for row in sheet.text_rows(most)]
@@ -80,7 +95,7 @@ def to_markdown(sheet: Sheet, most: int | None = None) -> str:
 
 
 def to_csv(sheet: Sheet) -> str:
-    """Raw numbers with their unit in the head, an interval as three columns."""
+    """Render raw numbers with units in the header; intervals take three columns."""
     records = sheet_records(sheet)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(records[0]) if records else [], lineterminator="\n")
@@ -94,16 +109,16 @@ SHEET_WRITERS: dict[str, tuple[str, Callable[[Sheet], str]]] = {
     "latex": ("tex", to_latex),
     "markdown": ("md", to_markdown),
 }
-"""File suffix and writer of each format that a table can be exported to."""
+"""File suffix and writer of each table format."""
 
 ROW_FORMATS = ("csv", "parquet")
-"""Formats for a run's rows as they are, every column."""
+"""Formats for the rows of a run with all columns."""
 
 
 def write_rows(frame: pd.DataFrame, path: Path, kind: str) -> Path:
-    """Write every column of every row; lists and objects as JSON text in CSV.
+    """Write all columns of all rows. In CSV, lists and objects are JSON text.
 
-    Raises `UserError` for an unknown format, a missing Parquet library, or a file that cannot be written.
+    Raises `UserError` for an unknown format, a missing Parquet library, or a file that is not writable.
     """
     if kind not in ROW_FORMATS:
         raise unknown("format", kind, ROW_FORMATS)
@@ -112,7 +127,7 @@ def write_rows(frame: pd.DataFrame, path: Path, kind: str) -> Path:
         if column in plain:
             plain[column] = plain[column].map(lambda value: json.dumps(value, sort_keys=True))
     if kind == "parquet":
-        # a column of nulls alone has no type of its own
+        # a column with only nulls has no type
         plain = plain.astype({c: "float64" for c in plain if plain[c].isna().all()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +143,7 @@ def write_rows(frame: pd.DataFrame, path: Path, kind: str) -> Path:
 
 
 def write_sheet(sheet: Sheet, folder: Path, kind: str) -> Path:
-    """Write a table to `folder/NAME.SUFFIX`. Raises `UserError` if it cannot."""
+    """Write a table to `folder/NAME.SUFFIX`. Raises `UserError` if that fails."""
     if kind not in SHEET_WRITERS:
         raise unknown("format", kind, SHEET_WRITERS)
     suffix, writer = SHEET_WRITERS[kind]
@@ -148,9 +163,9 @@ def _capital(title: str) -> str:
 def export_run(
     run: Run, folder: Path, formats: Sequence[str], tables: Sequence[str] | None, width: str
 ) -> list[Path]:
-    """Write a run's rows, tables and figure in each format; the files written.
+    """Write a run's rows, tables and figure in each format; return the paths.
 
-    Raises `UserError` for an unknown format, table or figure width, or a folder that cannot be written.
+    Raises `UserError` for an unknown format, table or figure width, or a folder that is not writable.
     """
     known = (*ROW_FORMATS, *SHEET_WRITERS, *FORMATS)
     for name in formats:
@@ -175,7 +190,7 @@ def export_run(
 
 
 def run_sheets(frame: pd.DataFrame, samples: Samples) -> list[Sheet]:
-    """Every table of a run that has rows."""
+    """Return every non-empty table of a run."""
     lines, columns = split_lines(frame), scaled_columns(frame)
     fits = fitted_panels(lines, columns)
     sheets = [

@@ -1,4 +1,4 @@
-"""The result of a search for the largest image or batch that fits, as a table."""
+"""The table of a search for the largest image or batch that fits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def search_sheet(found: Sequence[Frontier]) -> Sheet:
-    """One row per line and memory budget: what fits, what does not, and what the cost model had predicted."""
+    """Return one row per line and memory budget: what fits, what does not, and the predicted size."""
     axes = [Column("backbone", Kind.TEXT, [backbone_label(str(one.line["backbone"])) for one in found])]
     axes += [
         Column(axis.replace("_", " "), Kind.TEXT, [str(one.line[axis]) for one in found])
@@ -24,7 +24,7 @@ def search_sheet(found: Sequence[Frontier]) -> Sheet:
     return Sheet(
         "frontier",
         "Out-of-memory frontier",
-        "Counted: the largest that the cost model expected to fit. Probes: cells that were run to decide.",
+        "Counted: the largest size that fits according to the cost model. Probes: cells that ran.",
         [
             *axes,
             Column("memory", Kind.BYTES, [one.memory_limit_bytes for one in found]),
@@ -42,7 +42,7 @@ def search_sheet(found: Sequence[Frontier]) -> Sheet:
 
 
 def varied_axes(found: Sequence[Frontier]) -> list[str]:
-    """The axes, other than the backbone, in which the lines of a search differ."""
+    """Return the axes, other than the backbone, in which the lines of a search differ."""
     axes = [axis for axis in found[0].line if axis != "backbone"]
     return [axis for axis in axes if len({str(one.line[axis]) for one in found}) > 1]
 
@@ -57,7 +57,7 @@ def _ending(one: Frontier) -> str:
     if one.trouble is not None:
         return f"undecided: {one.trouble}"
     if one.fails is None:
-        return "the largest asked for"
+        return "the largest tried"
     where = f" in {one.oom_stage}" if one.oom_stage else ""
     return f"out of memory at {_show(one.fails, one.axis)}{where}"
 

@@ -1,4 +1,4 @@
-"""Tables of the rows of `vlmprof kernels bench`: encoders next to the paper, and single operations."""
+"""Tables of the rows of `vlmprof kernels bench`: encoders compared with the paper, and single operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value
 
 PAPERS_CARD = "NVIDIA H200"
 MODES = ("eager", "graphs", "compile", "fused", "fused graphs")
-"""Modes of this project's own encoders, the one expected to be the fastest last."""
+"""Modes of this project's encoders, with the one expected to be the fastest last."""
 
 PLACE = ("backbone", "resolution", "dtype", "levels")
 
@@ -18,9 +18,9 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def encoder_sheet(rows: Rows) -> Sheet:
-    """The rows of `backbones.json`: one line per encoder and resolution, with a median per mode.
+    """Return a table of `backbones.json`: one line per encoder and resolution, with a median per mode.
 
-    The paper's latency is shown on every card, the ratio to it only on the paper's own card.
+    The paper's latency is shown for every card, the ratio to it only for the paper's card.
     """
     present = list(dict.fromkeys(row["mode"] for row in rows))
     modes = sorted(present, key=lambda mode: MODES.index(mode) if mode in MODES else len(MODES))
@@ -62,23 +62,23 @@ def encoder_sheet(rows: Rows) -> Sheet:
         peaks = values(best, "peak_allocated_bytes")
         columns.append(Column(f"peak, {best}", Kind.BYTES, peaks))
     note = (
-        f"Medians of single calls on {_cards(rows)}, batch 1; fused: this "
-        "project's Triton kernels; graphs: captured once as a CUDA graph, so without the cost of launching."
+        f"Medians of single calls on {_cards(rows)}, batch size 1. Fused: this project's Triton kernels. "
+        "Graphs: replays of a CUDA graph, without launch overhead."
     )
     return Sheet("encoders", "Vision encoders", note, columns)
 
 
 def operation_sheet(rows: Rows) -> Sheet:
-    """The rows of `bench.json`, one line each, with their shares of the ceilings measured in the same run."""
+    """Return a table of `bench.json`, with shares of the ceilings measured in the same run."""
 
     def column(title: str, kind: Kind, name: str) -> Column:
         return Column(title, kind, [row[name] for row in rows])
 
     times: list[Value] = [[row["median_s"], row["quartile_low_s"], row["quartile_high_s"]] for row in rows]
     note = (
-        f"Medians, with quartiles in parentheses, on {_cards(rows)}. Bytes and operations are counted: each "
-        "input read once, each output written once. Shares are of a large copy and a large matrix product in "
-        "the same run."
+        f"Medians, with quartiles in parentheses, on {_cards(rows)}. Bytes and FLOPs are counted, with each "
+        "input read once and each output written once. Shares are relative to a large copy and a large "
+        "matrix product in the same run."
     )
     columns = [
         column("operation", Kind.TEXT, "op"),

@@ -1,4 +1,4 @@
-"""The longest operators of a traced cell, as a table."""
+"""The table of the longest operators of a traced cell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def operator_sheet(label: str, operators: Sequence[OperatorTime]) -> Sheet:
-    """One row per operator, in the order given; `label` names the cell."""
+    """Return one row per operator, in the given order; `label` is the name of the cell."""
     return Sheet("operators", "Operators", "", [
         Column("stage", Kind.TEXT, [o.stage for o in operators]),
         Column("operator", Kind.TEXT, [o.operator for o in operators]),

@@ -1,4 +1,4 @@
-"""A plan as tables: every cell, or a summary of many."""
+"""Tables of a plan: all cells, or a summary."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value
 from vlmprof.spec import SweepSpec
 
 LONG = 200
-"""A plan of more cells is summarised on a terminal: that is some four screens."""
+"""Number of cells above which a plan is summarized on a terminal, about four screens."""
 
 
 def head_line(spec: SweepSpec, cells: Sequence[Cell]) -> str:
-    """What is the same for all cells, and how they are sampled."""
+    """Return the constant axes and the sampling protocol in one line."""
     varied = _named(cells)
     fixed = [f"{axis} {value}" for axis, value in cells[0].axes.named.items() if axis not in varied]
     protocol = "sampled until the medians are known"
@@ -23,7 +23,7 @@ def head_line(spec: SweepSpec, cells: Sequence[Cell]) -> str:
 
 
 def plan_sheet(cells: Sequence[Cell], ids: bool = False) -> Sheet:
-    """One row per cell; axes with one value are left to the head line."""
+    """Return one row per cell; constant axes are left to the head line."""
     columns = [Column("cell", Kind.TEXT, [cell.cell_id for cell in cells])] if ids else []
     columns += [
         Column(name.replace("_", " "), Kind.TEXT, [str(cell.axes.named[name]) for cell in cells])
@@ -37,7 +37,7 @@ def plan_sheet(cells: Sequence[Cell], ids: bool = False) -> Sheet:
 
 
 def summary_sheets(cells: Sequence[Cell]) -> list[Sheet]:
-    """What is varied, what each backbone runs and what is skipped, whatever the number of cells."""
+    """Return short tables of the varied axes, the cells of each backbone, and the skipped cells."""
     varied = {
         axis: list(dict.fromkeys(str(c.axes.named[axis]) for c in cells)) for axis in varied_axes(cells)
     }
@@ -81,11 +81,11 @@ def _backbones_sheet(by_backbone: Mapping[str, Sequence[Cell]]) -> Sheet:
 
 
 def _skipped_sheet(by_backbone: Mapping[str, Sequence[Cell]]) -> Sheet:
-    """For each backbone the first of its reasons, and the other resolutions that it skips."""
+    """Return for each backbone the first reason for skipping, and all other skipped resolutions."""
     reasons: list[Value] = []
     for skipped in by_backbone.values():
         _, *others = dict.fromkeys(cell.axes.resolution for cell in skipped)
-        more = f"; nor {', '.join(others)}" if others else ""
+        more = f"; also skipped: {', '.join(others)}" if others else ""
         reasons.append(f"{skipped[0].skip_reason}{more}")
     return Sheet("skipped", "Skipped", "", [
         Column("skipped", Kind.COUNT, [len(skipped) for skipped in by_backbone.values()]),
@@ -94,12 +94,12 @@ def _skipped_sheet(by_backbone: Mapping[str, Sequence[Cell]]) -> Sheet:
 
 
 def _range(values: Sequence[str]) -> str:
-    """The first and the last of sorted values; nothing for none."""
+    """Return the first and last of sorted values; empty without values."""
     if not values:
         return ""
     return values[0] if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
 
 
 def _named(cells: Sequence[Cell]) -> list[str]:
-    """The axes that each cell has a column for."""
+    """Return the axes that have a column."""
     return list(dict.fromkeys(("backbone", "resolution", *varied_axes(cells))))

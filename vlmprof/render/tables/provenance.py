@@ -26,7 +26,7 @@ _NUMBERS = (
 
 
 def conduct_sheet(frame: pd.DataFrame) -> Sheet:
-    """How the `ok` rows of `frame` were measured; empty where none was."""
+    """Return a table of how the `ok` rows of `frame` were measured; empty if there are none."""
     rows = frame[frame["status"] == Status.OK].reset_index(drop=True)
     columns = name_columns(rows)
     columns += [
@@ -42,7 +42,7 @@ def conduct_sheet(frame: pd.DataFrame) -> Sheet:
         words = [", ".join(map(" ".join, parts.items())) for parts in chosen]
         columns.append(Column("kernels", Kind.TEXT, words))
     note = (
-        "First iteration: includes compiling, tuning and first allocations; it is never among the "
-        "measured ones. Other load: processor time that other processes took per second."
+        "First iteration: includes compilation, tuning and first allocations; it is never measured. "
+        "Other load: CPU time of other processes per second."
     )
     return Sheet("conduct", "How it was measured", note, columns if len(rows) else ())

@@ -1,4 +1,4 @@
-"""Warnings of rows: about their samples, and about what disturbed the machine during the measurement."""
+"""Warnings of rows: about their samples, and about disturbances during the measurement."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vlmprof.render.labels import backbone_label
 
 
 def row_warnings(row: Mapping[Any, Any]) -> list[str]:
-    """The warnings about a row's samples, and what disturbed the machine during its measurement."""
+    """Return the warnings about a row's samples and the disturbances during its measurement."""
     lists = (row.get(name) for name in ("warnings", "disturbances"))
     return [str(words) for found in lists if isinstance(found, list | tuple) for words in found]
 
 
 def has_message(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Which rows carry a message, a warning or a disturbance."""
+    """Return which rows have a message, a warning or a disturbance."""
     found = np.zeros(len(frame), dtype=bool)
     for name in ("message", "warnings", "disturbances"):
         if name in frame:
@@ -32,7 +32,7 @@ def has_message(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
 
 
 def warning_lines(frame: pd.DataFrame) -> list[str]:
-    """A line for each `ok` row that says something: `ViT-T 224² compile: host_vision_s drifted by +3%`."""
+    """Return a line for each `ok` row with warnings: `ViT-T 224² compile: host_vision_s drifted by +3%`."""
     axes = varying_axes(frame)
     lines = []
     for row in frame[has_message(frame)].to_dict("records"):

@@ -30,7 +30,7 @@ SCALED = {
     "peak_allocated_bytes": ("peak allocated", Kind.BYTES),
     "peak_rss_bytes": ("peak resident", Kind.BYTES),
 }
-"""The figures of a run that grow with the image, as tables name them."""
+"""Titles of the columns that scale with the image size."""
 
 _BESIDE = (
     ("decode_tokens_per_s", "tokens/s", Kind.NUMBER),
@@ -38,7 +38,7 @@ _BESIDE = (
     ("weight_bytes", "weights", Kind.BYTES),
     ("energy_per_image_j", "energy per image (J)", Kind.NUMBER),
 )
-"""Figures of a cell that no fit is made to."""
+"""Further columns of a cell, without a fit."""
 
 MARGINAL_AT = (196, 1024, 4096, 16_384, 65_536)
 """Token counts at which marginal costs are shown: those of 224², 512², 1024², 2048² and 4096²."""
@@ -47,8 +47,8 @@ _KILO = 1000.0
 
 
 def scaled_columns(frame: pd.DataFrame) -> dict[str, tuple[str, Kind]]:
-    """The measured ones of `SCALED`; resident memory only where there is no allocator to ask, and TTFT
-    only where decoding makes it differ from end-to-end."""
+    """Return the measured columns of `SCALED`: resident memory only without a caching allocator, and TTFT
+    only if decoding makes it differ from end-to-end latency."""
     found = {column: words for column, words in SCALED.items() if any_measured(frame, column)}
     if "tpot_s" not in found:
         found.pop("ttft_s", None)
@@ -58,7 +58,7 @@ def scaled_columns(frame: pd.DataFrame) -> dict[str, tuple[str, Kind]]:
 
 
 def cell_sheets(estimates: Estimates) -> list[Sheet]:
-    """A table of all cells with their figures and how they ended, then one for each measured stage."""
+    """Return a table of all cells with their figures and status, then one for each measured stage."""
     frame = estimates.frame
     latencies = [
         str(column)
@@ -84,14 +84,12 @@ def _cells_sheet(estimates: Estimates, shown: Mapping[str, list[Value]]) -> Shee
         if any_measured(frame, name):
             columns.append(Column(title, kind, column_values(numbers(frame, name))))
     columns.append(Column("status", Kind.TEXT, _status_column(frame)))
-    note = (
-        "Means over the measured iterations, and medians where it says so; parentheses hold 95 % intervals."
-    )
+    note = "Means over the measured iterations, and medians where marked, with 95 % intervals in parentheses."
     return Sheet("cells", "Cells", note, columns)
 
 
 def fits_sheets(panels: Sequence[FittedPanel]) -> list[Sheet]:
-    """Fixed, linear and quadratic parts of every line: a table of latencies and one of memory."""
+    """Return the fixed, linear and quadratic parts of every line: a table of latencies and one of memory."""
     sheets = []
     for kind, unit, word in ((Kind.SECONDS, "s", "latency"), (Kind.BYTES, "bytes", "memory")):
         chosen = [panel for panel in panels if panel.unit == unit]
@@ -110,8 +108,8 @@ def fits_sheets(panels: Sequence[FittedPanel]) -> list[Sheet]:
 def _fits_sheet(fits: Sequence[tuple[str, str, Fit]], kind: Kind, word: str) -> Sheet:
     note = (
         "y = fixed + linear · n + quadratic · n² in visual tokens n, by relative least squares, with 95 % "
-        "intervals; a part whose interval holds zero cannot be distinguished from zero. Misfit: root mean "
-        "square of the relative residuals; a large one says that this model does not describe the line."
+        "intervals. A part whose interval contains 0 is not significant. Misfit: root mean square of the "
+        "relative residuals; if it is large, the model does not describe the line."
     )
     quadratics = [fit.quadratic for *_, fit in fits]
     columns = [
@@ -132,7 +130,7 @@ def _fits_sheet(fits: Sequence[tuple[str, str, Fit]], kind: Kind, word: str) -> 
 
 
 def marginal_sheet(panels: Sequence[FittedPanel]) -> Sheet:
-    """What one more visual token costs in the encoder and in prefill, at several token counts."""
+    """Return the cost of one more visual token in the encoder and in prefill, at several token counts."""
     fitted = {panel.column: panel.lines for panel in panels}
     clocked = "gpu" if "gpu_vision_s" in fitted or "gpu_prefill_s" in fitted else "host"
     stages = [
@@ -150,7 +148,7 @@ def marginal_sheet(panels: Sequence[FittedPanel]) -> Sheet:
     return Sheet(
         "marginal",
         "Marginal cost per visual token",
-        f"The slope of the scaling fit of the {'GPU' if clocked == 'gpu' else 'host'} latency, with its 95 % "
+        f"Slope of the scaling fit of the {'GPU' if clocked == 'gpu' else 'host'} latency, with its 95 % "
         "interval, at token counts within the measured range.",
         [
             Column("line", Kind.TEXT, [label for label, *_ in rows]),
@@ -173,7 +171,7 @@ def marginal_sheet(panels: Sequence[FittedPanel]) -> Sheet:
 def crossovers_sheet(
     lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]], samples: Samples | None
 ) -> Sheet:
-    """Where one backbone becomes cheaper than another."""
+    """Return a table of the sizes at which one backbone becomes cheaper than another."""
     found = [
         (crossover, title)
         for column, (title, _) in columns.items()
@@ -183,13 +181,13 @@ def crossovers_sheet(
 
     def words(open_below: bool, open_above: bool) -> str:
         ends = [word for word, is_open in (("below", open_below), ("above", open_above)) if is_open]
-        return f"may lie {' or '.join(ends)} the measured sizes" if ends else ""
+        return f"may be {' or '.join(ends)} the measured sizes" if ends else ""
 
     return Sheet(
         "crossovers",
         "Crossovers",
-        "The square image from which the second backbone is cheaper than the first. The 95 % interval holds "
-        "the samples' noise and what interpolation between measured sizes cannot know.",
+        "The square image size above which the second backbone is cheaper than the first. The 95 % interval "
+        "covers sampling noise and the error of interpolation between measured sizes.",
         [
             Column("figure", Kind.TEXT, [title for _, title in found]),
             Column("cheaper below", Kind.TEXT, [line_label(c.cheaper_below) for c, _ in found]),
@@ -201,7 +199,7 @@ def crossovers_sheet(
 
 
 def frontier_sheet(lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]]) -> Sheet:
-    """For each line the largest image that ran, and the first that ran out of memory and where."""
+    """Return for each line the largest image that ran and the first that ran out of memory."""
     memory = next((name for name in ("peak_allocated_bytes", "peak_rss_bytes") if name in columns), None)
     last = [int(np.flatnonzero(line.ok)[-1]) if line.ok.any() else None for line in lines]
     first = [line.first_oom for line in lines]
@@ -215,7 +213,7 @@ def frontier_sheet(lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]
     return Sheet(
         "frontier",
         "Out-of-memory frontier",
-        "The largest image that ran on each line, its peak memory, and the first that ran out of memory.",
+        "The largest image of each line that ran, its peak memory, and the first that ran out of memory.",
         [
             Column("line", Kind.TEXT, [line_label(line) for line in lines]),
             Column("largest that ran", Kind.TEXT, largest),

@@ -1,6 +1,6 @@
-"""Tables as data: typed columns that HTML, Markdown, LaTeX, CSV and the terminal each show in their way.
+"""Tables as data: typed columns that are rendered as HTML, Markdown, LaTeX, CSV or on a terminal.
 
-A figure with an interval is a list `[value, low, high]`, so that it survives JSON; what is unknown is null.
+A value with an interval is a list `[value, low, high]`, to be valid JSON; unknown values are null.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Value = str | int | float | list[float] | None
 
 
 class Kind(StrEnum):
-    """What a column holds, which decides how it is shown and sorted."""
+    """The kind of a column's values, which determines formatting and sorting."""
 
     TEXT = "text"
     COUNT = "count"
@@ -40,9 +40,9 @@ class Column:
     kind: Kind
     values: Sequence[Value]
     rank: int = 0
-    """Which columns a narrow terminal leaves out first: the highest; those of rank 0 are always there."""
+    """Narrow terminals omit columns with the highest rank first; those with rank 0 are always shown."""
     half_width: bool = False
-    """Intervals are shown as `12.3 ms ± 2.1 %`, half their width, and not by their ends."""
+    """Whether to show intervals by their half-width, `12.3 ms ± 2.1 %`, instead of their ends."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,24 @@ class Sheet:
     """One table."""
 
     name: str
-    """A word for files and anchors."""
+    """A word for file names and anchors."""
     title: str
     note: str
-    """What a reader has to know to read it, in a sentence or two."""
+    """A sentence or two that explain the table."""
     columns: Sequence[Column] = field(default_factory=tuple)
     head: str = ""
-    """What is the same in every row, said once above a printed table."""
+    """Values that are the same in every row, shown once above a printed table."""
 
     def __len__(self) -> int:
         return len(self.columns[0].values) if self.columns else 0
 
     @property
     def numeric(self) -> list[bool]:
-        """For each column, whether it holds numbers."""
+        """Return for each column whether it is numeric."""
         return [column.kind is not Kind.TEXT for column in self.columns]
 
     def text_rows(self, most: int | None = None) -> list[list[str]]:
-        """The cells as people read them, row by row, `most` rows at most."""
+        """Return the formatted cells of at most `most` rows."""
         shown = [
             [(show_half_width if column.half_width else show)(column.kind, v) for v in column.values[:most]]
             for column in self.columns
@@ -76,7 +76,7 @@ class Sheet:
 
 
 def show(kind: Kind, value: Value) -> str:
-    """A value for people, with its unit; with an interval, `12.3 (12.1 to 12.6) ms`. Null shows nothing."""
+    """Format a value with its unit and its interval, if any: `12.3 (12.1 to 12.6) ms`. Null is empty."""
     if value is None or isinstance(value, str):
         return value or ""
     numbers = [float(v) for v in (value if isinstance(value, list) else [value])]
@@ -92,27 +92,27 @@ def show(kind: Kind, value: Value) -> str:
 
 
 def show_half_width(kind: Kind, value: Value) -> str:
-    """A value for people, an interval as half its width: `12.3 ms ± 2.1 %`."""
+    """Format a value with the half-width of its interval: `12.3 ms ± 2.1 %`."""
     if not isinstance(value, list):
         return show(kind, value)
     middle, low, high = value
     if middle <= 0:
         return show(kind, middle)
     percent = 100 * (high - low) / 2 / middle
-    # how much over 100 % says nothing more
+    # beyond 100 %, the exact value does not matter
     width = "over 100" if percent > 100 else f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
     return f"{show(kind, middle)} ± {width} %"
 
 
 def interval_values(interval: Interval | None) -> list[float] | None:
-    """An interval as a sheet keeps it."""
+    """Convert an interval to the form used in sheets."""
     return None if interval is None else [interval.value, interval.low, interval.high]
 
 
 def column_values(
     numbers: npt.NDArray[np.float64], ends: npt.NDArray[np.float64] | None = None
 ) -> list[Value]:
-    """An array as a sheet keeps it: null where it is NaN, with an interval where `ends`, (n, 2), has one."""
+    """Convert an array to the form used in sheets: null for NaN, with intervals from `ends`, shape (n, 2)."""
     values: list[Value] = [None if value != value else value for value in numbers.tolist()]
     if ends is not None:
         for i in np.flatnonzero(np.isfinite(ends[:, 0]) & np.isfinite(numbers)).tolist():
@@ -121,7 +121,7 @@ def column_values(
 
 
 def unit_of_kind(kind: Kind, largest: float) -> tuple[str, float]:
-    """The unit in which values of a kind up to `largest` read best, and its size; plain numbers have none."""
+    """Return the best unit for values of a kind up to `largest`, and its size; plain numbers have no unit."""
     if kind is Kind.SECONDS:
         return seconds_unit(largest)
     return bytes_unit(largest) if kind is Kind.BYTES else ("", 1.0)
@@ -135,7 +135,7 @@ def _unit(kind: Kind, numbers: Iterable[float]) -> tuple[str, float]:
 
 
 def _digits(value: float) -> str:
-    """Three significant digits, without an exponent where a reader can do without."""
+    """Format three significant digits, avoiding an exponent if possible."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         decimals = 2 if value == 0 else max(0, 2 - int(np.floor(np.log10(float(f"{abs(value):.2e}")))))
         return f"{value:,.{decimals}f}"
@@ -143,7 +143,7 @@ def _digits(value: float) -> str:
 
 
 def sheet_records(sheet: Sheet) -> list[dict[str, Any]]:
-    """The sheet as plain rows for CSV: raw numbers, an interval as three columns."""
+    """Convert the sheet to plain rows for CSV: raw numbers, with intervals in three columns."""
     records: list[dict[str, Any]] = [{} for _ in range(len(sheet))]
     for column in sheet.columns:
         unit = {Kind.SECONDS: " (s)", Kind.BYTES: " (bytes)", Kind.PIXELS: " (pixels)"}.get(column.kind, "")

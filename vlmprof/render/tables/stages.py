@@ -1,4 +1,4 @@
-"""The table of one stage of a run: its latencies, percentiles, rates and share of the whole."""
+"""The table of one stage of a run: latencies, percentiles, rates and share of end-to-end latency."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_value
 
 
 def name_columns(frame: pd.DataFrame) -> list[Column]:
-    """What identifies the rows of a run: backbone, resolution, and every other axis that varies."""
+    """Return the columns that identify rows: backbone, resolution, and every other axis that varies."""
     labels = {name: backbone_label(str(name)) for name in frame["backbone"].unique()}
     resolutions = {name: show_resolution(name) for name in frame["resolution"].unique()}
     return [
@@ -32,7 +32,7 @@ def name_columns(frame: pd.DataFrame) -> list[Column]:
 
 
 def stage_sheet(estimates: Estimates, stage: str, shown: Mapping[str, list[Value]]) -> Sheet:
-    """The table of one stage, of the `ok` rows; `shown` holds their latencies with intervals by column."""
+    """Return the table of one stage for the `ok` rows; `shown` has latencies with intervals by column."""
     places = ok_places(estimates.frame)
     ok = estimates.frame.iloc[places].reset_index(drop=True)
     columns = [
@@ -40,24 +40,24 @@ def stage_sheet(estimates: Estimates, stage: str, shown: Mapping[str, list[Value
         Column("visual tokens", Kind.COUNT, column_values(numbers(ok, "visual_tokens"))),
     ]
     host, gpu = f"host_{stage}_s", f"gpu_{stage}_s"
-    note = "Host: the CPU's time in the call."
+    note = "Host: CPU time of the call."
     if host in shown:
         columns.append(Column("host", Kind.SECONDS, shown[host]))
     if gpu in shown:
         columns.append(Column("GPU", Kind.SECONDS, shown[gpu]))
         columns.append(Column("host / GPU", Kind.PERCENT, column_values(host_over_gpu(ok, stage))))
-        note += " GPU: between two device events. Where host / GPU is near 100 %, launching sets the pace."
+        note += " GPU: time between two device events. A host / GPU near 100 % means launch-bound."
     if f"gpu_busy_{stage}_s" in shown:
         columns.append(Column("GPU waiting", Kind.PERCENT, column_values(gpu_waiting(ok, stage))))
-        note += " GPU waiting: the share of the GPU latency in which no kernel ran."
+        note += " GPU waiting: share of GPU latency without a running kernel."
     clocked = gpu if gpu in shown else host
     columns += median_column(estimates.medians(clocked)[places], "median")
     columns += _percentile_columns(ok, clocked, estimates.samples)
     rates = _rate_columns(ok, stage)
     if rates:
         columns += rates
-        note += " Rates: counted work over measured time, and their share of what a large matrix product"
-        note += " and a large copy reached; bytes are counted as if nothing stayed in a cache."
+        note += " Rates: counted work per measured time, and their shares of the rates of a large matrix"
+        note += " product and a large copy. Counted bytes assume no cache hits."
     share = numbers(ok, clocked) / numbers(ok, "end_to_end_s")
     columns.append(Column("of end-to-end", Kind.PERCENT, column_values(share)))
     for name, title in (("peak_allocated", "peak allocated"), ("peak_rss", "peak resident")):
@@ -69,19 +69,19 @@ def stage_sheet(estimates: Estimates, stage: str, shown: Mapping[str, list[Value
 
 
 def median_column(medians: npt.NDArray[np.float64], title: str) -> list[Column]:
-    """A column of medians with their intervals, (rows, 3); none where no row has samples."""
+    """Return a column of medians with intervals, shape (rows, 3), or none if no row has samples."""
     if not np.isfinite(medians[:, 0]).any():
         return []
     return [Column(title, Kind.SECONDS, column_values(medians[:, 0], medians[:, 1:]))]
 
 
 def ok_places(frame: pd.DataFrame) -> npt.NDArray[np.int_]:
-    """Where the `ok` rows of a frame are."""
+    """Return the positions of the `ok` rows of a frame."""
     return np.flatnonzero((frame["status"] == Status.OK).to_numpy())
 
 
 def _percentile_columns(ok: pd.DataFrame, latency: str, samples: Samples) -> list[Column]:
-    """The high percentiles of a latency that the counts of samples support, for the rows where they do."""
+    """Return columns of the high percentiles of a latency that the sample counts support."""
     if not samples:
         return []
     streams = [samples.get(cell, {}).get(latency, ()) for cell in ok["cell_id"].tolist()]
@@ -94,7 +94,7 @@ def _percentile_columns(ok: pd.DataFrame, latency: str, samples: Samples) -> lis
 
 
 def _rate_columns(ok: pd.DataFrame, stage: str) -> list[Column]:
-    """FLOP/s and bytes per second of a stage, and their shares of the device's ceilings if known."""
+    """Return a stage's FLOP/s and bytes per second, with their shares of the device's ceilings if known."""
     found = []
     for work, title, size, ceiling, rival in (
         ("flops", "TFLOP/s", 1e12, "matmul_ceiling_flops_per_s", "matrix product"),

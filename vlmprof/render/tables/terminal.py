@@ -1,4 +1,4 @@
-"""Sheets on a terminal: as many columns as fit, plain text where there is no terminal."""
+"""Sheets on a terminal: as many columns as fit; plain text in files and pipes."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from rich.text import Text
 from vlmprof.render.tables.sheet import Sheet
 
 PIPE_COLUMNS = 200
-"""Width of what goes to a file or a pipe, whatever the terminal's."""
+"""Width of output to a file or a pipe."""
 
 _GAP = 2
 _LONG, _LEAST = 30, 24
-"""A column of texts longer than the first may be folded, to no less than the second."""
+"""Text columns wider than the first may be wrapped, but not below the second."""
 _STYLES = {
     "faster": "green", "slower": "red", "unclear": "dim", "out of memory": "red", "failed": "red",
     "timed out": "yellow", "skipped": "dim",
 }  # fmt: skip
-"""The style of a row by how its last column begins."""
+"""The style of a row by the start of its last column."""
 
 
 def console() -> Console:
-    """Where commands print: tables in files and pipes keep their columns whatever a terminal's width."""
+    """Return the console of commands; in files and pipes, tables keep all columns."""
     return Console(highlight=False) if sys.stdout.isatty() else Console(width=PIPE_COLUMNS, highlight=False)
 
 
 def print_sheet(screen: Console, sheet: Sheet) -> None:
-    """Print a sheet: what is the same everywhere, its rows, its note.
+    """Print the head, the rows and the note of a sheet.
 
-    On a narrow screen columns with one value move above the table, then those of the highest rank are left
-    out, and a line says which. Columns of rank 0 stay.
+    On a narrow terminal, columns with one value move above the table; then columns with the highest ranks are
+    omitted and listed below. Columns with rank 0 always stay.
     """
     fitted = _fit(sheet, screen.width)
     same = ", ".join(filter(None, [sheet.head, *fitted.same]))
@@ -56,7 +56,7 @@ def print_sheet(screen: Console, sheet: Sheet) -> None:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """The columns of a sheet that are printed, as texts."""
+    """The printed columns of a sheet, formatted."""
 
     titles: Sequence[str]
     numeric: Sequence[bool]
@@ -100,7 +100,7 @@ def _fit(sheet: Sheet, columns: int) -> _Fitted:
 
 
 def _print_lines(screen: Console, fitted: _Fitted) -> None:
-    """What a table of these columns looks like when nothing is folded, in a fraction of its time."""
+    """Print the table without rich's layout, which is much faster when nothing is wrapped."""
 
     def line(words: Sequence[str]) -> str:
         padded = [

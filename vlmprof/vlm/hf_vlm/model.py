@@ -6,6 +6,7 @@ processor makes of a photo (`photo.py`), or images that already have their size,
 
 from __future__ import annotations
 
+import copy
 import inspect
 from functools import cached_property
 from pathlib import Path
@@ -144,7 +145,10 @@ def create_hf_vlm(
         if weights == PRETRAINED:
             model: Any = _with_attention(
                 lambda **attention: AutoModelForImageTextToText.from_pretrained(
-                    source(name) if folder is None else str(folder), config=config, dtype=dtype, **attention
+                    source(name) if folder is None else str(folder),
+                    config=copy.deepcopy(config),
+                    dtype=dtype,
+                    **attention,
                 )
             )
             model.requires_grad_(False).to(device).eval()
@@ -152,7 +156,7 @@ def create_hf_vlm(
             with uninitialised(device, dtype):
                 model = _with_attention(
                     lambda **attention: AutoModelForImageTextToText.from_config(
-                        config, dtype=dtype, **attention
+                        copy.deepcopy(config), dtype=dtype, **attention
                     )
                 )
             fill(model, seed)

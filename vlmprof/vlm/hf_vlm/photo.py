@@ -104,7 +104,9 @@ def check_photo(name: str, work: Callable[[], Any], size: tuple[int, int]) -> An
         if isinstance(problem, RuntimeError) and "out of memory" in str(problem):
             raise
         reason = first_line(str(problem)) or type(problem).__name__
-        raise UserError(f"vlm {name!r} cannot take a photo of {size[1]}x{size[0]} ({reason})") from problem
+        raise UserError(
+            f"vlm {name!r} does not accept a photo of {size[1]}x{size[0]} ({reason})"
+        ) from problem
 
 
 def _on(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:

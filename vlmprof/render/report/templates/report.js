@@ -35,7 +35,7 @@
     });
     return (words.length > 1 ? `${words[0]} (${words[1]} to ${words[2]})` : words[0]) + unit;
   }
-  // plotly reads a little markup in its texts
+  // plotly interprets some markup in texts
   const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
   // ---- theme -------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@
       if (t.oom_pixels !== null && panel.show_oom) {
         const before = keep.filter((k) => t.values[k] !== null && t.pixels[k] < t.oom_pixels).pop();
         const start = before === undefined ? [] : [[t.pixels[before], t.values[before] / size]];
-        // wholly inside the panel, where the mouse is heard; those that share a resolution hang below each other
+        // inside the panel, to receive mouse events; marks at the same resolution are stacked
         const place = crosses.get(t.oom_pixels) || 0;
         crosses.set(t.oom_pixels, place + 1);
         const part = 1 - Math.min(0.3, (6 + place * 10) / height);
@@ -297,7 +297,7 @@
 
   // ---- tables ------------------------------------------------------------------------------------
   const PER_PAGE = 25;
-  const LONG = 60; // characters of a text that are shown whole
+  const LONG = 60; // longest text that is never clipped, in characters
 
   function liveTable(holder) {
     const { kinds, columns } = data.sheets[holder.dataset.sheet];
@@ -328,7 +328,7 @@
           if (kind !== "text") cell.className = "number";
           if (text.length <= LONG) {
             cell.textContent = text;
-          } else { // three lines of it: the whole stands under the pointer, and under Warnings
+          } else { // clipped to three lines; the full text is in the tooltip and under Warnings
             const cut = cell.appendChild(document.createElement("span"));
             cut.className = "long";
             cut.textContent = cut.title = text;

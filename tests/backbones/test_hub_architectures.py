@@ -1,0 +1,117 @@
+"""Every vision architecture of transformers at its default widths and two layers: right, or refused alike."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import CONFIG_MAPPING
+from transformers.models.auto import modeling_auto
+from typer.testing import CliRunner
+
+from vlmprof.backbones import create_backbone, facts
+from vlmprof.backbones.facts import BackboneFacts
+from vlmprof.cli.backbones import app
+from vlmprof.errors import UserError
+from vlmprof.plan import Cell, make_plan
+from vlmprof.spec import build_spec
+
+pytestmark = pytest.mark.slow
+
+MAPPINGS = (modeling_auto.MODEL_MAPPING_NAMES, modeling_auto.MODEL_FOR_BACKBONE_MAPPING_NAMES)
+RIGHT = {
+    "aimv2_vision_model", "beit", "bit", "chinese_clip_vision_model", "clip_vision_model", "convnext",
+    "convnextv2", "cvt", "data2vec-vision", "deit", "dinov2", "dinov2_with_registers", "dinov3_convnext",
+    "dinov3_vit", "donut-swin", "dpt", "efficientnet", "focalnet", "glpn", "hgnet_v2", "hiera",
+    "idefics3_vision", "ijepa", "internvl_vision", "levit", "maskformer-swin", "mlcd_vision_model",
+    "mobilenet_v1", "mobilenet_v2", "mobilevit", "mobilevitv2", "pixtral", "poolformer", "pvt", "pvt_v2",
+    "regnet", "resnet", "rf_detr_dinov2", "rt_detr_resnet", "sam2_hiera_det_model", "sam2_vision_model",
+    "sam_hq_vision_model", "sam_vision_model", "segformer", "siglip2_vision_model",
+    "siglip_vision_model", "smolvlm_vision", "swiftformer", "swin", "swin2sr", "swinv2", "textnet",
+    "vit", "vit_mae", "vit_msn", "vitdet", "vitpose_backbone", "yolos",
+}  # fmt: skip
+"""Those that must not be refused, where transformers has them."""
+REFUSALS = (
+    "cannot be built",
+    "cannot encode an image by itself",
+    "has no grid of tokens",
+    "needs more than an image",
+    "is no image encoder",
+)
+LARGEST_RUN_PX = 512 * 512
+"""Larger images are encoded without data."""
+
+
+def model_class(model_type: str) -> Any:
+    name = next(mapping[model_type] for mapping in MAPPINGS if model_type in mapping)
+    return getattr(transformers, name if isinstance(name, str) else name[0], None)
+
+
+def takes_images_alone(model_type: str) -> bool:
+    try:
+        parameters = inspect.signature(model_class(model_type).forward).parameters
+    except (AttributeError, ImportError, TypeError):
+        return False
+    return "pixel_values" in parameters and not {"input_ids", "decoder_input_ids"} & parameters.keys()
+
+
+ARCHITECTURES = [name for name in sorted({*MAPPINGS[0], *MAPPINGS[1]}) if takes_images_alone(name)]
+
+
+def small_config(model_type: str, folder: Path) -> str:
+    config = CONFIG_MAPPING[model_type]()
+    if isinstance(getattr(config, "depths", None), list | tuple):
+        config.depths = [min(depth, 2) for depth in config.depths]
+    elif isinstance(getattr(config, "num_hidden_layers", None), int):
+        config.num_hidden_layers = min(config.num_hidden_layers, 2)
+    config.save_pretrained(folder)
+    return f"hf:{folder}"
+
+
+def plan_of(name: str, size: tuple[int, int]) -> list[Cell]:
+    axes = {"backbone": [name], "resolution": [f"{size[1]}x{size[0]}"], "llm": ["llama-23m"]}
+    return make_plan(build_spec({}, axes, "test"))
+
+
+def sizes_of(known: BackboneFacts) -> list[tuple[int, int]]:
+    """A size that the facts accept, not square where that is allowed."""
+    smallest = known.padded(96, 96)
+    if known.fixed_size is not None or known.square:
+        return [smallest]
+    return [known.padded(smallest[0], smallest[0] + max(known.multiple, known.stride))]
+
+
+def test_there_are_as_many_as_there_should_be() -> None:
+    assert len(ARCHITECTURES) > 60
+    assert {"swin", "resnet", "hiera", "yolos", "sam_vision_model"} <= {*ARCHITECTURES}
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_right_or_refused_in_one_line(model_type: str, tmp_path: Path) -> None:
+    try:
+        name = small_config(model_type, tmp_path)
+    except Exception as problem:
+        pytest.skip(f"transformers cannot make or save its default configuration ({type(problem).__name__})")
+    try:
+        known = facts(name)
+    except UserError as refused:
+        said = str(refused)
+        assert "\n" not in said
+        assert any(reason in said for reason in REFUSALS), said
+        assert model_type not in RIGHT, said
+        with pytest.raises(UserError) as planned:
+            plan_of(name, (224, 224))
+        shown = CliRunner().invoke(app, ["show", name, "--resolution", "224"])
+        assert str(planned.value) == str(shown.exception) == said
+        return
+    for size in sizes_of(known):
+        (cell,) = plan_of(name, size)
+        device = "cpu" if size[0] * size[1] <= LARGEST_RUN_PX else "meta"
+        encoder = create_backbone(name, image_size=size, device=device)
+        images = torch.ones(1, 3, *size, device=device)
+        with torch.inference_mode():
+            tokens = encoder(images)
+        assert cell.visual_tokens == tokens.shape[1]
+        assert tokens.shape == (1, known.num_tokens(*size), known.embed_dim)

@@ -1,0 +1,62 @@
+"""Output in encodings that lack some of our characters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.synthetic_runs import samples, sweep, write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    rows = sweep(("vit-t", "vmamba-t"), (224, 512))
+    for name in ("one", "two"):
+        write_run(folder / name, rows, samples(rows))
+    return folder
+
+
+def printed(folder: Path, encoding: str, *words: str) -> str:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "vlmprof", *words]
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr.decode(errors="replace")
+    assert b"Traceback" not in ended.stderr
+    return ended.stdout.decode(encoding)
+
+
+COMMANDS = [
+    ("compare", "one", "two"),
+    ("plan", "quick"),
+    ("plot", "one"),
+    ("recommend", "one"),
+    ("backbones",),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+def test_every_line_is_printed_in_any_encoding(folder: Path, encoding: str, words: tuple[str, ...]) -> None:
+    whole, plain = (printed(folder, each, *words) for each in ("utf-8", encoding))
+    assert len(plain.splitlines()) == len(whole.splitlines())
+    assert "?" not in plain.replace("?", "", whole.count("?"))
+
+
+def test_similar_characters_stand_in(folder: Path) -> None:
+    assert "224²" in printed(folder, "latin-1", "compare", "one", "two")
+    shown = printed(folder, "ascii", "compare", "one", "two")
+    assert "224^2" in shown
+    assert "1.00x" in shown
+
+
+def test_what_has_no_similar_character_is_a_question_mark(folder: Path) -> None:
+    code = "from vlmprof.cli.encoding import print_any_text as p; p(); print('Zoë, 雪, ½ × 2', '\\udc80')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert ended.stdout == b"Zoe, ?, ? x 2 ?\n"

@@ -1,0 +1,127 @@
+"""`vlmprof estimate` as a user sees it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from vlmprof.cli.estimate import estimate
+from vlmprof.errors import UserError
+from vlmprof.measure.samples import Samples
+from vlmprof.plan import make_plan
+from vlmprof.records import Row, StageFigures, Status
+from vlmprof.spec import load_spec
+from vlmprof.store import RunFolder
+
+SMALL = ["--backbone", "vit-t", "--resolution", "224", "--resolution", "448", "--resolution", "896"]
+
+
+def run(*words: str) -> str:
+    app = typer.Typer()
+    app.command()(estimate)
+    result = CliRunner().invoke(app, list(words))
+    if isinstance(result.exception, UserError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_it_predicts_every_cell_and_where_memory_ends() -> None:
+    shown = run("quick", *SMALL, "--gpu", "rtx4090", "--memory", "256MiB")
+    assert "NVIDIA GeForce RTX 4090" in shown
+    assert "nothing was run" in shown
+    assert "launch-bound: vision" in shown
+    assert "first out of memory at 896² in prefill" in shown
+    assert "fits up to 896²" in run("quick", *SMALL, "--gpu", "l4")
+
+
+def test_several_gpus_are_estimated_from_one_count() -> None:
+    shown = run("quick", *SMALL, "--gpu", "l4", "--gpu", "rtx4090", "--costs")
+    assert shown.count("estimated from counted costs") == 2
+    assert shown.count("counted, not measured") == 1
+    assert shown.index("NVIDIA L4") < shown.index("NVIDIA GeForce RTX 4090")
+
+
+def test_it_names_what_has_measured_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "--against" not in run("quick", *SMALL)
+    (tmp_path / "runs" / "quick").mkdir(parents=True)
+    (tmp_path / "runs" / "quick" / "rows.jsonl").touch()
+    assert "use --against runs/quick to see the errors" in run("quick", *SMALL)
+    assert "use --against kuo2026 to see the errors" in run("kuo2026-fig4", *SMALL)
+
+
+def test_costs_are_told_by_stage() -> None:
+    stages = [word for stage in ("vision", "connector", "prefill", "decode") for word in ("--stages", stage)]
+    shown = run(
+        "quick", "--backbone", "vit-t", "--resolution", "224", *stages, "--new-tokens", "3", "--costs"
+    )
+    rows = {words[2]: words[3:] for line in shown.splitlines() if len(words := line.split()) > 8}
+    # 6 layers of keys and values of 384 channels for 196 tokens in float32
+    assert rows["prefill"][-3:-1] == [f"{6 * 2 * 384 * 196 * 4 / 2**20:.2f}", "MiB"]
+    matrices = 6 * (4 * 384**2 + 3 * 384 * 1024) + 384 * 32000
+    assert float(rows["decode"][0]) == pytest.approx(3 * 2 * matrices / 1e9, rel=0.05)
+    # ViT-T without its head: 5.72 million parameters less 192 * 1000 + 1000, four bytes each
+    assert rows["vision"][5:7] == [f"{(5_717_416 - 193_000) * 4 / 2**20:.1f}", "MiB"]
+
+
+def test_this_cpu_is_estimated_in_sixteen_bits() -> None:
+    shown = run("quick", "--backbone", "vit-t", "--resolution", "64", "--dtype", "bfloat16", "--gpu", "here")
+    assert "fits up to 64²" in shown
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """A run folder with invented latencies for two of three cells."""
+    spec = load_spec("quick", {"backbone": ["vit-t"], "resolution": [224, 448, 896]})
+    manifest: dict[str, Any] = {
+        "spec": spec.to_json(),
+        "command": "",
+        "environment": {"device_name": "made up"},
+    }
+    with RunFolder(tmp_path / "run", manifest) as folder:
+        for cell, status in zip(make_plan(spec), (Status.OK, Status.OK, Status.OOM), strict=True):
+            figures = {s: StageFigures(host_s=0.5, gpu_s=0.25) for s in ("vision", "connector", "prefill")}
+            folder.append(
+                Row(
+                    cell_id=cell.cell_id, axes=cell.axes.named,
+                    height_px=cell.height_px, width_px=cell.width_px,
+                    status=status, stages=figures if status is Status.OK else {},
+                    end_to_end_s=1.0 if status is Status.OK else None,
+                    peak_rss_bytes=700 * 2**20, baseline_rss_bytes=300 * 2**20,
+                ),
+                Samples(),
+            )  # fmt: skip
+    return tmp_path / "run"
+
+
+def test_it_says_how_far_off_a_run_was(measured: Path) -> None:
+    assert json.loads((measured / "run.json").read_text())["spec"]["name"] == "quick"
+    shown = run("quick", *SMALL, "--gpu", "l40s", "--against", str(measured))
+    lines = [line.split() for line in shown.splitlines() if "gpu_vision_s" in line or "peak_rss" in line]
+    assert [line[2] for line in lines] == ["2", "2"], "out of memory is no latency"
+    rates = run("quick", *SMALL, "--gpu", "l40s", "--against", str(measured), "--rates")
+    prefill = [line.split() for line in rates.splitlines() if " prefill " in line and "250 ms" in line]
+    # 196 tokens through the six layers and the vocabulary of llama-23m, in 0.25 s
+    matrices = 6 * (4 * 384**2 + 3 * 384 * 1024) + 384 * 32000
+    attention = 6 * 4 * 384 * (196 * 197 // 2)
+    assert float(prefill[0][5]) == pytest.approx((2 * 196 * matrices + attention) / 0.25e12, rel=0.05)
+    fitted = run("quick", *SMALL, "--gpu", "l40s", "--against", str(measured), "--refit")
+    assert "fitted to" in fitted
+    assert "left out" in fitted
+
+
+def test_mistakes_are_one_line(measured: Path) -> None:
+    with pytest.raises(UserError, match="unknown GPU 'h2000'"):
+        run("quick", *SMALL, "--gpu", "h2000")
+    with pytest.raises(UserError, match="--refit needs --against"):
+        run("quick", *SMALL, "--refit")
+    with pytest.raises(UserError, match="published"):
+        run("quick", *SMALL, "--kernels", "theirs")
+    with pytest.raises(UserError, match="has none of these cells"):
+        run("quick", "--backbone", "vit-s", "--resolution", "224", "--against", str(measured))
