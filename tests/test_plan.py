@@ -115,7 +115,8 @@ def test_every_geometry_of_the_study_is_taken_with_padding(backbone: str) -> Non
 def whole(folder: Path, resolution: Sequence[object], **config: object) -> list[Cell]:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    return make_plan(build_spec({"axes": {"vlm": f"hf:{folder}", "resolution": resolution}}, {}, "test"))
+    axes = {"vlm": f"hf:{folder}", "resolution": resolution}
+    return make_plan(build_spec({"axes": axes, "fixed": {"processor": "one-piece"}}, {}, "test"))
 
 
 def test_a_whole_vlm_stands_on_the_axes_of_its_parts(tmp_path: Path) -> None:

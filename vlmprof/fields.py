@@ -24,6 +24,8 @@ from vlmprof.settings import (
     Mode,
     Order,
     Outputs,
+    Processor,
+    ProcessorBackend,
     Sampling,
     Stage,
 )
@@ -206,6 +208,10 @@ SETTINGS: dict[str, Field] = {
         Field("fit", "How images are fitted to the resolution. letterbox keeps the aspect ratio; pad resizes "
               "and then pads to the next size that the backbone accepts.",
               _choice(Fit), "resize"),
+        Field("processor", "Of a vlm: own, which tiles, pads and packs photos of the resolution; one-piece, "
+              "images of the resolution as they are.", _choice(Processor), "own"),
+        Field("processor_backend", "Of a vlm: pil, torchvision, or auto for torchvision where installed.",
+              _choice(ProcessorBackend), "auto"),
         Field("device", "Device: auto, cpu, cuda, or another accelerator known to torch.", _text, "auto"),
         Field("memory_limit", "Limit the memory to that of a smaller device, such as 24GiB.",
               _optional(parse_bytes), unit="bytes", shown_default="none"),

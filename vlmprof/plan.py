@@ -14,7 +14,7 @@ from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
-from vlmprof.settings import Axes, AxisValue
+from vlmprof.settings import Axes, AxisValue, ProcessorBackend
 from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
@@ -77,6 +77,8 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
         for line, facts in lines
         for resolution in resolutions
     ]
+    if "vlm" in spec.axes and spec.settings.processor == "own":
+        return [_of_a_photo(cell, spec.settings.processor_backend) for cell in cells]
     _check_promises(cells)
     return cells
 
@@ -128,7 +130,8 @@ def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
     for line in _combinations(spec):
         facts = known[line["vlm"]]
         axes = Axes(backbone=facts.label, llm=facts.llm, connector=hf_vlm_catalog.CONNECTOR, **line)
-        lines.append((axes, facts.geometry))
+        own = spec.settings.processor == "own"
+        lines.append((axes, None if own else facts.geometry))
     return lines
 
 
@@ -158,6 +161,20 @@ def _cell(
         skip_reason=None if facts is None or takes else _refusal({facts.name: facts}, axes.resolution),
         distinguished_by=distinguished_by,
     )
+
+
+def _of_a_photo(cell: Cell, backend: ProcessorBackend) -> Cell:
+    """The cell with the tokens of a photo of its size, by the VLM's own processor, or why it takes none."""
+    # transformers takes seconds to import, and only a VLM of transformers needs it to be planned
+    from vlmprof.vlm.hf_vlm.own import check_processor, photo_facts
+
+    name = str(cell.axes.vlm)
+    check_processor(name, backend)
+    try:
+        photo = photo_facts(name, (cell.height_px, cell.width_px), backend)
+    except UserError as problem:
+        return replace(cell, skip_reason=str(problem))
+    return replace(cell, visual_tokens=photo.visual_tokens)
 
 
 def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:

@@ -75,6 +75,12 @@ class Row:
     """Where the cell ran out of memory: a stage, `build` (the model) or `load` (the process)."""
     message: str | None = None
     visual_tokens: int | None = None
+    encoder_tokens: int | None = None
+    """What the encoder of a VLM of transformers gives for an image, before the connector."""
+    tiles: int | None = None
+    """Pictures that its own processor makes of a photo, and the size that the encoder sees of each."""
+    encoder_height_px: int | None = None
+    encoder_width_px: int | None = None
     prompt_tokens: int | None = None
     stages: Mapping[str, StageFigures] = field(default_factory=dict)
     end_to_end_s: float | None = None

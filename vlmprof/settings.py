@@ -25,6 +25,8 @@ Order = Literal["lines", "interleaved", "random"]
 Logits = Literal["all", "last"]
 Outputs = Literal["freed", "kept"]
 Fit = Literal["resize", "letterbox", "pad"]
+Processor = Literal["own", "one-piece"]
+ProcessorBackend = Literal["auto", "pil", "torchvision"]
 
 PARTS = ("backbone", "llm", "connector", "level", "levels", "kernel_backend")
 """Axes that do not apply to a VLM from transformers."""
@@ -112,6 +114,9 @@ class Settings:
     study_checkpoint: str | None
     image: str | None
     fit: Fit
+    processor: Processor
+    """Who prepares the images of a VLM of transformers."""
+    processor_backend: ProcessorBackend
     device: str
     memory_limit_bytes: int | None
     cell_timeout_s: float | None

@@ -29,6 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     (folder / "mine.toml").write_text(
         f'[axes]\nvlm = [{names}]\nresolution = [56, 112, "112x56"]\ndtype = "float32"\nbatch_size = 2\n'
         "[fixed]\nwarm_up = 1\niterations = 2\nprompt_tokens = 3\n"
+        'processor = "one-piece"\n'
     )
     ended = subprocess.run(
         [sys.executable, "-m", "vlmprof", "sweep", "mine.toml", "--out", "run"],

@@ -23,6 +23,7 @@ from vlmprof.cli.report import report
 from vlmprof.cli.stopping import Stopped
 from vlmprof.cli.tables import SaveOption
 from vlmprof.cli.trace import trace
+from vlmprof.cli.vlms import vlms
 from vlmprof.errors import UserError
 from vlmprof.logs import log_to_stderr
 
@@ -175,7 +176,7 @@ def plot(
 kernels.app.command()(tables)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(backbones.app, name="backbones")
-for command in (report, compare, recommend, export, estimate, frontier, trace):
+for command in (report, compare, recommend, export, estimate, frontier, trace, vlms):
     app.command()(command)
 
 

@@ -76,21 +76,28 @@ class Preprocess:
         return read_rgb_file(self._path) if self._path else read_rgb(self._generated, "that was generated")
 
     def _fitted(self, picture: Image.Image) -> Image.Image:
-        if self.fit == "resize":
-            return picture.resize((self.width, self.height), Image.Resampling.BICUBIC)
-        if self.fit == "pad":
-            canvas = Image.new("RGB", (self.width, self.height), BORDER)
-            canvas.paste(picture.resize(self.inner[::-1], Image.Resampling.BICUBIC))
-            return canvas
-        scale = min(self.width / picture.width, self.height / picture.height)
-        inner = (
-            min(self.width, max(1, round(picture.width * scale))),
-            min(self.height, max(1, round(picture.height * scale))),
-        )
-        canvas = Image.new("RGB", (self.width, self.height), BORDER)
-        corner = ((self.width - inner[0]) // 2, (self.height - inner[1]) // 2)
-        canvas.paste(picture.resize(inner, Image.Resampling.BICUBIC), corner)
+        return fitted(picture, (self.height, self.width), self.fit, self.inner)
+
+
+def fitted(
+    picture: Image.Image, size: tuple[int, int], fit: Fit, inner: tuple[int, int] | None = None
+) -> Image.Image:
+    """A picture brought to `size` (height, width) in pixels, as `Preprocess` says."""
+    height, width = size
+    if fit == "resize":
+        return picture.resize((width, height), Image.Resampling.BICUBIC)
+    canvas = Image.new("RGB", (width, height), BORDER)
+    if fit == "pad":
+        canvas.paste(picture.resize((inner or size)[::-1], Image.Resampling.BICUBIC))
         return canvas
+    scale = min(width / picture.width, height / picture.height)
+    within = (
+        min(width, max(1, round(picture.width * scale))),
+        min(height, max(1, round(picture.height * scale))),
+    )
+    corner = ((width - within[0]) // 2, (height - within[1]) // 2)
+    canvas.paste(picture.resize(within, Image.Resampling.BICUBIC), corner)
+    return canvas
 
 
 def generated_jpeg(seed: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from vlmprof.measure.oom import is_out_of_memory
 from vlmprof.measure.timeline import Mark, Stage, StageGroup
 from vlmprof.settings import Axes, Settings
 from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm
+from vlmprof.vlm.hf_vlm.own import own_photo
 
 
 def build_hf_vlm(
@@ -19,42 +21,72 @@ def build_hf_vlm(
 ) -> Pipeline:
     """Build the VLM `name`, and check that it accepts images of `size` (height, width) in pixels.
 
-    The work of its processor after resizing (cutting patches, placing tokens) is part of `preprocess`.
-    Raises `UserError` if the model cannot be built or does not accept this size.
+    `preprocess` is its own processor at work on a decoded photo, and the copy to the device; in one piece,
+    reading and resizing an image, and what a processor does after that. Raises `UserError` for what cannot be
+    built, and for a size that the model does not take.
     """
     vlm = create_hf_vlm(
         name, device=device, dtype=getattr(torch, axes.dtype),
         prompt_tokens=settings.prompt_tokens, logits=settings.logits, seed=settings.seed,
-        weights=settings.weights,
+        weights=settings.weights, one_piece=settings.processor == "one-piece",
     )  # fmt: skip
+    if settings.processor == "own":
+        return _with_own_processor(vlm, name, axes, size, settings, device)
     images = image_source(axes, size, settings, device)
-    visual_tokens = _visual_tokens(vlm, name, images())
+    first_images = images()
+    visual_tokens = _taken(lambda: vlm.visual_tokens(first_images), vlm, name, size)
+    inputs = vlm.inputs(first_images)
+    parts = _taken(lambda: vlm.tell_parts(inputs), vlm, name, size)
+    return _pipeline(
+        vlm, settings, lambda: vlm.inputs(images()), visual_tokens=visual_tokens,
+        encoder_tokens=parts.encoder_tokens // axes.batch_size, encoder_size=size,
+    )  # fmt: skip
 
-    def preprocess(_: Any) -> dict[str, Any]:
-        return vlm.inputs(images())
 
-    marked = StageGroup(("vision", "connector", "prefill"), _Marked(vlm).run)
+def _with_own_processor(
+    vlm: HfVLM, name: str, axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device
+) -> Pipeline:
+    photo = own_photo(
+        name, size, axes.dtype, prompt_tokens=settings.prompt_tokens, backend=settings.processor_backend,
+        batch_size=axes.batch_size, image=settings.image, fit=settings.fit, seed=settings.seed,
+    )  # fmt: skip
+    inputs = photo.inputs(device)
+    parts = _taken(lambda: vlm.tell_parts(inputs), vlm, name, size)
+    facts = photo.facts
+    return _pipeline(
+        vlm, settings, lambda: photo.inputs(device),
+        visual_tokens=facts.visual_tokens or parts.connector_tokens // axes.batch_size,
+        encoder_tokens=parts.encoder_tokens // axes.batch_size,
+        tiles=facts.tiles, encoder_size=facts.encoder_size,
+        backends={"processor": photo.backend}, warnings=(*photo.warnings, *parts.warnings),
+    )  # fmt: skip
+
+
+def _pipeline(
+    vlm: HfVLM, settings: Settings, make_inputs: Callable[[], dict[str, Any]], **found: Any
+) -> Pipeline:
+    marked = StageGroup(vlm.parts.stages, _Marked(vlm).run)
     first = "preprocess" in settings.stages
     return Pipeline(
-        stages=(Stage("preprocess", preprocess), marked) if first else (marked,),
-        first_input=None if first else preprocess(None),
-        vision=vlm.parts["vision"],
+        stages=(Stage("preprocess", lambda _: make_inputs()), marked) if first else (marked,),
+        first_input=None if first else make_inputs(),
+        vision=vlm.parts.vision,
         weight_bytes=vlm.weight_bytes(),
-        backends={},
-        visual_tokens=visual_tokens,
+        **{"backends": {}, **found},
     )
 
 
-def _visual_tokens(vlm: HfVLM, name: str, images: torch.Tensor) -> int:
+def _taken(work: Callable[[], Any], vlm: HfVLM, name: str, size: tuple[int, int]) -> Any:
+    """What `work` returns. Raises `UserError` in one line when the model does not take this size."""
     try:
         with torch.inference_mode():
-            return vlm.visual_tokens(images)
+            return work()
     except Exception as problem:  # models raise different errors for unsupported sizes
         if is_out_of_memory(problem):
             raise
-        height, width = images.shape[2:]
+        height, width = size
         reason = first_line(str(problem)) or type(problem).__name__
-        trained = getattr(vlm.model.config.vision_config, "image_size", None)
+        trained = getattr(getattr(vlm.model.config, "vision_config", None), "image_size", None)
         sides = "x".join(map(str, trained)) if isinstance(trained, list | tuple) else trained
         made_for = f"; its configuration is for {sides}" if trained else ""
         raise UserError(f"vlm {name!r} does not accept {width}x{height}{made_for} ({reason})") from problem

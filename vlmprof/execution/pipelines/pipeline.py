@@ -30,6 +30,10 @@ class Pipeline:
     """The implementation used for each replaceable part, such as `{"ss2d": "torch"}`."""
     visual_tokens: int | None = None
     """The number of visual tokens, if only the built model knows it."""
+    encoder_tokens: int | None = None
+    tiles: int | None = None
+    encoder_size: tuple[int, int] | None = None
+    """What a VLM's own processor and its encoder make of an image; (height, width) in pixels of a tile."""
     warnings: tuple[str, ...] = ()
     """Deviations from the cell's axes."""
 

@@ -32,3 +32,25 @@ def _packed_patches(vision: Any, images: Tensor) -> dict[str, Tensor]:
     squares = squares.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, frames, -1, -1)
     grid = torch.tensor([[1, rows, columns]], device=images.device).expand(batch, 3)
     return {"pixel_values": squares.reshape(batch * rows * columns, -1), "image_grid_thw": grid}
+
+
+BIDIRECTIONAL_PREFIX = ("paligemma",)
+"""Architectures whose token type 0 is the bidirectional prefix, image and prompt alike."""
+TOKEN_TYPES = {
+    "qwen2_vl": "mm_token_type_ids",
+    "qwen2_5_vl": "mm_token_type_ids",
+    "qwen3_vl": "mm_token_type_ids",
+    "gemma3": "token_type_ids",
+    "paligemma": "token_type_ids",
+}
+"""By architecture, the argument that says which positions hold an image."""
+
+
+def token_types(config: Any, ids: Tensor) -> dict[str, Tensor]:
+    """Which positions hold an image, for architectures that ask."""
+    argument = TOKEN_TYPES.get(config.model_type)
+    if argument is None:
+        return {}
+    if config.model_type in BIDIRECTIONAL_PREFIX:
+        return {argument: torch.zeros_like(ids)}
+    return {argument: (ids == config.image_token_id).to(torch.int32)}

@@ -1,17 +1,15 @@
 """A VLM as people download it, `hf:PATH-or-name`: any image-text-to-text model of transformers.
 
-Its forward pass stays one call; hooks on its vision tower, projector and language model mark the stages:
-
-    forward ─┬─ vision tower ─┬─ glue ─┬─ projector ─┬─ glue ─┬─ language model ─ output head ─┬─▶ logits
-             └──── vision ────┘        └─ connector ─┘        └─────────── prefill ────────────┘
-
-The glue between them (merging embeddings, masks) belongs to no stage, but to the end-to-end latency.
+Its forward pass stays one call, in which hooks mark the stages (`parts.py`). Its inputs are what its own
+processor makes of a photo (`photo.py`), or images that already have their size, in one piece (`inputs.py`).
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,26 +20,15 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedMode
 from vlmprof.backbones.random_weights import fill, uninitialised
 from vlmprof.backbones.transformers_plain import interpolate_once
 from vlmprof.backbones.weights import PRETRAINED
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, first_line
 from vlmprof.settings import Logits
+from vlmprof.vlm.hf_vlm.architectures import architecture, vision_config
 from vlmprof.vlm.hf_vlm.catalog import config_path, source
-from vlmprof.vlm.hf_vlm.inputs import image_inputs
+from vlmprof.vlm.hf_vlm.inputs import image_inputs, token_types
+from vlmprof.vlm.hf_vlm.parts import Mark, Parts, find_parts, mark_stages
 
-VISION = ("vision_tower", "vision_model", "visual", "image_tower", "vision_encoder")
-CONNECTOR = ("multi_modal_projector", "connector", "merger", "mm_projector", "aligner", "embed_vision")
-LANGUAGE = ("language_model", "text_model", "llm")
-"""What transformers calls the three parts, in the order in which a name is taken."""
-
-TOKEN_TYPES = {
-    "qwen2_vl": "mm_token_type_ids",
-    "qwen2_5_vl": "mm_token_type_ids",
-    "qwen3_vl": "mm_token_type_ids",
-    "gemma3": "token_type_ids",
-    "paligemma": "token_type_ids",
-}
-"""By architecture, the argument that says which positions hold an image."""
-
-Mark = Callable[[str], None]
+BLANK_SIDE = 112
+"""Pixels of the image on which the parts of a model are told apart, where its configuration names no size."""
 
 
 class HfVLM:
@@ -51,17 +38,15 @@ class HfVLM:
         self.model = model
         self.prompt = prompt
         self.logits = logits
-        self.parts = {
-            "vision": _part(model, VISION),
-            "connector": _part(model, CONNECTOR),
-            "prefill": _part(model, LANGUAGE),
-        }
         self._visual_tokens: dict[tuple[int, ...], int] = {}
-        _interpolate_positions(self.parts["vision"])
+        architecture(model.config.model_type).mend(model)
+        self._asked: dict[str, Any] = {"use_cache": False}
+        if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
+            self._asked["logits_to_keep"] = 1 if logits == "last" else 0
 
     def inputs(self, images: Tensor) -> dict[str, Any]:
-        """What the model's own processor makes of images (batch, 3, height, width) that have their size
-        already: pixels in the model's layout, and ids with one place for each visual token."""
+        """The model's inputs in one piece, of images (batch, 3, height, width) that have their size already:
+        pixels in the model's layout, and ids with one place for each visual token."""
         visual = torch.full(
             (images.shape[0], self.visual_tokens(images)),
             self.model.config.image_token_id,
@@ -72,18 +57,19 @@ class HfVLM:
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
             **image_inputs(self.model.config, images),
-            **self._token_types(ids),
+            **token_types(self.model.config, ids),
         }
 
     def forward(self, inputs: dict[str, Any]) -> Tensor:
         """What `inputs` made to logits (batch, positions, vocabulary), in one forward pass: every position
         for `all`, the last one for `last`. No key–value cache."""
-        output = self.model(**inputs, use_cache=False, logits_to_keep=1 if self.logits == "last" else 0)
-        logits: Tensor = output.logits
-        return logits
+        output = self.model(**inputs, **self._asked)
+        logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
+        return logits if "logits_to_keep" in self._asked or self.logits == "all" else logits[:, -1:]
 
     def visual_tokens(self, images: Tensor) -> int:
-        """Tokens that one of these images becomes, from a pass of the vision part for each new shape."""
+        """Tokens that one of these images becomes in one piece, from a pass of the vision part for each new
+        shape."""
         shape = tuple(images.shape[1:])
         if shape not in self._visual_tokens:
             features: Any = self.model.model.get_image_features(**image_inputs(self.model.config, images[:1]))
@@ -92,41 +78,48 @@ class HfVLM:
             self._visual_tokens[shape] = sum(tensor.numel() // tensor.shape[-1] for tensor in tensors)
         return self._visual_tokens[shape]
 
+    def tell_parts(self, inputs: dict[str, Any]) -> Parts:
+        """The model's parts, from a pass of these inputs up to the language model; kept as `parts`."""
+        self.__dict__["parts"] = find_parts(self.model, inputs)
+        return self.parts
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The model's parts, from a blank image in one piece if none was given before."""
+        side = getattr(vision_config(self.model.config), "image_size", None) or BLANK_SIDE
+        side = side[0] if isinstance(side, list | tuple) else side
+        images = torch.zeros(1, 3, side, side, device=self.model.device, dtype=self.model.dtype)
+        with torch.inference_mode():
+            return find_parts(self.model, self.inputs(images))
+
     def mark_stages(self, begin: Mark, end: Mark) -> list[RemovableHandle]:
         """Call `begin(stage)` and `end(stage)` around each part of every forward pass from now on.
 
-        A projector inside the vision tower ends the stage `vision` where it begins; `prefill` ends with
-        the whole model, output head included. Call `visual_tokens` first: it runs the vision part alone.
-        Remove the handles to stop.
+        A projector inside the encoder ends the stage `vision` where it begins; `prefill` ends with the whole
+        model, output head included. Remove the handles to stop.
         """
-        vision, connector, language = self.parts.values()
-        inside = any(module is connector for module in vision.modules())
-        handles = [vision.register_forward_pre_hook(lambda *_: begin("vision"))]
-        if inside:
-            handles.append(connector.register_forward_pre_hook(lambda *_: end("vision")))
-        else:
-            handles.append(vision.register_forward_hook(lambda *_: end("vision")))
-        handles += [
-            connector.register_forward_pre_hook(lambda *_: begin("connector")),
-            connector.register_forward_hook(lambda *_: end("connector")),
-            language.register_forward_pre_hook(lambda *_: begin("prefill")),
-            self.model.register_forward_hook(lambda *_: end("prefill")),
-        ]
-        return handles
+        return mark_stages(self.model, self.parts, begin, end)
 
     def weight_bytes(self) -> dict[str, int]:
         """Bytes of parameters and buffers of each stage; what is in no other part counts as `prefill`."""
-        total = _bytes(self.model, set())
-        connector = _bytes(self.parts["connector"], set())
-        vision = _bytes(self.parts["vision"], {id(t) for t in _tensors(self.parts["connector"])})
-        return {"vision": vision, "connector": connector, "prefill": total - vision - connector}
+        connectors = {id(t): t for module in self.parts.connector for t in _tensors(module)}
+        encoder = {id(t): t for t in _tensors(self.parts.vision) if id(t) not in connectors}
+        everything = {id(t): t for t in _tensors(self.model)}
+        rest = {key: t for key, t in everything.items() if key not in connectors and key not in encoder}
+        sizes = {"vision": _bytes(encoder), "connector": _bytes(connectors), "prefill": _bytes(rest)}
+        return {stage: size for stage, size in sizes.items() if size}
 
-    def _token_types(self, ids: Tensor) -> dict[str, Tensor]:
-        """Which positions hold an image, for architectures that ask."""
-        argument = TOKEN_TYPES.get(getattr(self.model.config, "model_type", ""))
-        if argument is None:
-            return {}
-        return {argument: (ids == self.model.config.image_token_id).to(torch.int32)}
+
+def read_config(name: str) -> tuple[Any, Path | None]:
+    """transformers' configuration of the VLM called `name`, and the folder that it is in, if any.
+
+    Raises `UserError` in one line when there is none.
+    """
+    path = config_path(name)
+    try:
+        return AutoConfig.from_pretrained(source(name) if path is None else str(path)), path and path.parent
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise _not_built(name, problem) from problem
 
 
 def create_hf_vlm(
@@ -138,42 +131,66 @@ def create_hf_vlm(
     logits: Logits = "all",
     seed: int = 0,
     weights: str | None = None,
+    one_piece: bool = True,
 ) -> HfVLM:
     """A frozen VLM from `hf:PATH-or-name`, with random weights made on `device` in `dtype`, or with
     its own for `weights="pretrained"`.
 
-    A path is a `config.json` or its folder, and stays offline; a hub name may fetch what it needs.
+    A path is a `config.json` or its folder, and stays offline; a hub name may fetch what it needs. With
+    `one_piece`, positions that were trained at one size are interpolated to that of the images.
     Raises `UserError` in one line when there is none, or transformers builds no such VLM from it.
     """
-    path = config_path(name)
-    place = source(name) if path is None else str(path.parent)
+    config, folder = read_config(name)
     try:
-        config = AutoConfig.from_pretrained(place if path is None else str(path))
         if weights == PRETRAINED:
-            model: Any = AutoModelForImageTextToText.from_pretrained(
-                place, config=config, dtype=dtype, attn_implementation="sdpa"
+            model: Any = _with_attention(
+                lambda **attention: AutoModelForImageTextToText.from_pretrained(
+                    source(name) if folder is None else str(folder),
+                    config=copy.deepcopy(config),
+                    dtype=dtype,
+                    **attention,
+                )
             )
             model.requires_grad_(False).to(device).eval()
         else:
             with uninitialised(device, dtype):
-                model = AutoModelForImageTextToText.from_config(
-                    config, dtype=dtype, attn_implementation="sdpa"
+                model = _with_attention(
+                    lambda **attention: AutoModelForImageTextToText.from_config(
+                        copy.deepcopy(config), dtype=dtype, **attention
+                    )
                 )
             fill(model, seed)
-    except (OSError, ValueError, KeyError) as problem:
-        reason = str(problem).strip().splitlines()[0]
-        raise UserError(f"vlm {name!r}: transformers cannot build it ({reason})") from problem
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as problem:
+        raise _not_built(name, problem) from problem
+    if not one_piece:
+        return HfVLM(model, torch.empty(1, 0, device=device, dtype=torch.long), logits)
     if not isinstance(getattr(config, "image_token_id", None), int):
         raise UserError(f"vlm {name!r}: its configuration names no image_token_id")
+    _interpolate_positions(model)
     generator = torch.Generator(device).manual_seed(seed)
     highest = min(config.get_text_config().vocab_size, config.image_token_id)
     prompt = torch.randint(highest, (1, prompt_tokens), generator=generator, device=device)
     return HfVLM(model, prompt, logits)
 
 
-def _interpolate_positions(vision: nn.Module) -> None:
+def _with_attention(build: Any) -> Any:
+    """Built with scaled-dot-product attention, or with what transformers chooses where a model has none."""
+    try:
+        return build(attn_implementation="sdpa")
+    except ValueError as problem:
+        if "attention" not in str(problem):
+            raise
+        return build()
+
+
+def _not_built(name: str, problem: Exception) -> UserError:
+    reason = first_line(str(problem)) or type(problem).__name__
+    return UserError(f"vlm {name!r}: transformers cannot build it ({reason})")
+
+
+def _interpolate_positions(model: nn.Module) -> None:
     """Let a tower that was trained at one size take others: its positions are interpolated, once a size."""
-    for module in vision.modules():
+    for module in model.modules():
         if not hasattr(module, "interpolate_pos_encoding"):
             continue
         interpolate_once(module)
@@ -184,18 +201,9 @@ def _interpolate_positions(vision: nn.Module) -> None:
             )
 
 
-def _part(model: PreTrainedModel, names: tuple[str, ...]) -> nn.Module:
-    """The outermost module of one of these names."""
-    for name in names:
-        found = [path for path, _ in model.named_modules() if path.rsplit(".", 1)[-1] == name]
-        if found:
-            return model.get_submodule(min(found, key=lambda path: path.count(".")))
-    raise UserError(f"vlm: {type(model).__name__} has no part called {' or '.join(names)}")
-
-
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _bytes(module: nn.Module, left_out: set[int]) -> int:
-    return sum(t.numel() * t.element_size() for t in _tensors(module) if id(t) not in left_out)
+def _bytes(tensors: dict[int, Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors.values())

@@ -1,0 +1,231 @@
+"""What single architectures of transformers need beyond the general rules."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+def _as_made(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
+    return inputs
+
+
+def _with_decoder(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
+    """With the token that a decoder beside an encoder starts from."""
+    return {**inputs, "decoder_input_ids": inputs["input_ids"].new_zeros(inputs["input_ids"].shape[0], 1)}
+
+
+def _left_alone(model: Any) -> None:
+    pass
+
+
+def _with_image_outputs(model: Any) -> None:
+    """5.24 asks the output of Llama 4's language model for image outputs, which it does not have."""
+
+    def add(module: Any, given: Any, output: Any) -> None:
+        if not hasattr(output, "image_outputs"):
+            output.image_outputs = None
+
+    model.language_model.register_forward_hook(add)
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The exceptions of one architecture."""
+
+    processor: str | None = None
+    """Its processor's class, where transformers' table has none."""
+    image_processor: Mapping[str, str] = field(default_factory=dict)
+    """Its image processor's classes by backend, likewise."""
+    placeholder: str | None = None
+    """What stands for an image in a text, where that is not the processor's `image_token`."""
+    text: str = "{image}{words}"
+    """A prompt."""
+    words: Mapping[str, str | int] = field(default_factory=dict)
+    """Words of the processor that are no attributes of it, with their ids in the configuration."""
+    unnamed: tuple[str, ...] = ()
+    """Tokens that its tokenizer must not know by name."""
+    processor_arguments: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    image_arguments: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    image_attributes: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    """Settings of the processor, of the image processor, and what is no argument of that, from the
+    configuration."""
+    dropped: tuple[str, ...] = ()
+    """What the processor returns and the forward pass does not take."""
+    nested: bool = False
+    """Whether images are one list per text."""
+    mend: Callable[[Any], None] = _left_alone
+    """Called with the model once it is built."""
+    repeated: int = 1
+    """How often the placeholder stands in the text, where the processor does not expand it."""
+    image_id: str = "image_token"
+    """Whose id counts as a visual token; empty where the language model attends to the image by itself."""
+    language: str | None = None
+    """The path of the language model, where `get_decoder` gives another."""
+    completed: Callable[[dict[str, Any], Any], dict[str, Any]] = _as_made
+    """From what the processor makes and the configuration to what the forward pass takes."""
+    prepare: Callable[[], None] = _nothing
+    """Called before the processor is made."""
+
+
+def architecture(model_type: str) -> Architecture:
+    """The exceptions of an architecture; none for most."""
+    return ARCHITECTURES.get(model_type, Architecture())
+
+
+def vision_config(config: Any) -> Any:
+    """The configuration of the encoder, where it is one of its own."""
+    for holder in (config, getattr(config, "encoder", None)):
+        if (found := getattr(holder, "vision_config", None)) is not None:
+            return found
+    return None
+
+
+def _timm_patch(config: Any) -> int:
+    """The side of a patch of timm's encoder, from its arguments or its name."""
+    vision = config.vision_config
+    given = (vision.model_args or {}).get("patch_size")
+    return int(given or re.findall(r"patch(\d+)", vision.architecture)[-1])
+
+
+def _side(config: Any) -> int:
+    """The side of the images that the encoder was made for, in pixels."""
+    size = config.vision_config.image_size
+    return int(size[0] if isinstance(size, list | tuple) else size)
+
+
+def _patches(config: Any) -> int:
+    """Patches of such an image."""
+    patch = config.vision_config.patch_size
+    return (_side(config) // (patch[0] if isinstance(patch, list | tuple) else int(patch))) ** 2
+
+
+def _square(side: int) -> dict[str, int]:
+    return {"height": side, "width": side}
+
+
+def _class_tokens(config: Any) -> int:
+    """Tokens of a CLIP tower that are no patches; SigLIP and Pixtral have none."""
+    return int("clip" in config.vision_config.model_type)
+
+
+def _without_num2words() -> None:
+    """SmolVLM's processor writes numbers of frames in words, and refuses to be made without the package."""
+    processing_smolvlm: Any = importlib.import_module("transformers.models.smolvlm.processing_smolvlm")
+
+    if not processing_smolvlm.num2words:
+        processing_smolvlm.num2words = str
+
+
+def _aria_queries(config: Any) -> dict[int, int]:
+    """Visual tokens by the side of a tile."""
+    queries = {int(patches): count for patches, count in config.projector_patch_to_query_dict.items()}
+    return {_side(config): queries[_patches(config)]} if _patches(config) in queries else {}
+
+
+def _family(name: str) -> dict[str, str]:
+    return {"torchvision": f"{name}ImageProcessor", "pil": f"{name}ImageProcessorPil"}
+
+
+LLAVA = Architecture(processor_arguments={"num_additional_image_tokens": _class_tokens})
+IDEFICS3: dict[str, Any] = {
+    "image_arguments": {
+        "max_image_size": lambda config: {"longest_edge": _side(config)},
+        "size": lambda config: {"longest_edge": 4 * _side(config)},
+    },
+    "processor_arguments": {
+        "image_seq_len": lambda config: _patches(config) // config.scale_factor**2,
+    },
+    "nested": True,
+}
+QWEN3: dict[str, Any] = {"processor": "Qwen3VLProcessor", "image_processor": _family("Qwen2VL")}
+QUERIES = Architecture(unnamed=("image_token",), words={"<image>": "image_token_index"}, placeholder="")
+IMAGE_TOKENS = Architecture(processor_arguments={"num_image_tokens": _patches})
+GEMMA3 = Architecture(words={"<image>": "image_token_index", "<boi>": 92})
+DAVIT_STRIDE = 32
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "aria": Architecture(
+        image_arguments={"max_image_size": _side},
+        processor_arguments={"size_conversion": _aria_queries},
+    ),
+    "blip": Architecture(placeholder=""),
+    "blip-2": QUERIES,
+    "instructblip": QUERIES,
+    "cosmos3_omni": Architecture(**QWEN3),
+    "deepseek_vl": IMAGE_TOKENS,
+    "deepseek_vl_hybrid": IMAGE_TOKENS,
+    "diffusion_gemma": Architecture(image_processor=_family("Gemma4")),
+    "fast_vlm": Architecture(
+        processor="LlavaProcessor",
+        image_processor=_family("CLIP"),
+        image_arguments={"size": lambda _: {"shortest_edge": 1024}, "crop_size": lambda _: _square(1024)},
+        processor_arguments={"patch_size": lambda _: 64, "num_additional_image_tokens": lambda _: 0},
+    ),
+    "florence2": Architecture(
+        placeholder="",
+        language="model.language_model.encoder",
+        image_arguments={"size": lambda _: _square(768), "crop_size": lambda _: _square(768)},
+        image_attributes={"image_seq_length": lambda _: (768 // DAVIT_STRIDE) ** 2 + 1},
+    ),
+    "fuyu": Architecture(placeholder="", words={"|SPEAKER|": "image_token_id", "|NEWLINE|": 5}),
+    "git": Architecture(placeholder="", language="git.encoder"),
+    "glm4v_moe": Architecture(image_processor=_family("Glm4v")),
+    "glm_ocr": Architecture(processor="Glm46VProcessor", image_processor=_family("Glm46V")),
+    "glmga": Architecture(processor="Glm46VProcessor"),
+    "hunyuan_vl": Architecture(text="<image_start>{image}<image_end>{words}"),
+    "idefics": Architecture(placeholder="", language="model.gated_cross_attn_layers.0"),
+    "idefics2": Architecture(nested=True),
+    "idefics3": Architecture(**IDEFICS3),
+    "smolvlm": Architecture(**IDEFICS3, prepare=_without_num2words),
+    "pp_chart2table": Architecture(
+        placeholder="<imgpad>", words={"<imgpad>": "image_token_index"}, repeated=256
+    ),
+    "kosmos-2": Architecture(processor="Kosmos2Processor"),
+    "kosmos-2.5": Architecture(processor="Kosmos2_5Processor"),
+    "cohere_compass": Architecture(
+        unnamed=("image_token", "video_token", "vision_start_token", "vision_end_token")
+    ),
+    "llama4": Architecture(
+        words={"<|patch|>": "image_token_index", "<|image|>": 92}, mend=_with_image_outputs
+    ),
+    "gemma3": GEMMA3,
+    "t5gemma2": replace(GEMMA3, language="model.encoder.text_model", completed=_with_decoder),
+    "shieldgemma2": replace(GEMMA3, processor="Gemma3Processor"),
+    "mllama": Architecture(image_id=""),
+    "perception_lm": Architecture(processor_arguments={"patch_size": _timm_patch}),
+    "llava": LLAVA,
+    "llava_next": LLAVA,
+    "llava_next_video": LLAVA,
+    "vipllava": Architecture(
+        processor_arguments={
+            "num_additional_image_tokens": _class_tokens,
+            "vision_feature_select_strategy": lambda _: "default",
+        }
+    ),
+    "llava_onevision": IMAGE_TOKENS,
+    "molmo2": Architecture(
+        words={
+            "<im_patch>": "image_patch_id", "<im_col>": 91, "<im_start>": "image_start_token_id",
+            "<low_res_im_start>": "low_res_image_start_token_id", "<im_end>": "image_end_token_id",
+            "<frame_start>": "frame_start_token_id", "<frame_end>": "frame_end_token_id",
+            "<im_low>": 90, "<|image|>": 92, "<|video|>": 93,
+        },
+        unnamed=("image_token", "video_token"),
+    ),
+    "ovis2": Architecture(words={"<IMG_ATOM>": "image_token_id", "<image>": 99}, placeholder="<image>"),
+    "paligemma": Architecture(image_attributes={"image_seq_length": _patches}),
+    "qianfan_ocr": Architecture(placeholder="<image>"),
+    "qwen2_5_omni_thinker": Architecture(
+        processor="Qwen2_5_VLProcessor", image_processor=_family("Qwen2VL")
+    ),
+    "qwen3_omni_moe_thinker": Architecture(**QWEN3),
+    "qwen3_vl_moe": Architecture(**QWEN3),
+}  # fmt: skip

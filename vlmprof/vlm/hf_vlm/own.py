@@ -1,0 +1,78 @@
+"""A photo of any size, through a VLM's own processor: what plans, estimates and sweeps ask of it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from vlmprof.settings import Fit, ProcessorBackend
+from vlmprof.vlm.hf_vlm.model import read_config
+from vlmprof.vlm.hf_vlm.photo import PhotoFacts, PhotoInputs, check_photo
+from vlmprof.vlm.hf_vlm.processors import OwnProcessor, make_processor
+from vlmprof.vlm.preprocess import fitted, generated_jpeg
+
+
+@dataclass(frozen=True)
+class OwnPhoto:
+    """Photos of one size, and the processor that takes them."""
+
+    photos: list[Image.Image]
+    make: PhotoInputs
+    facts: PhotoFacts
+    backend: str
+    """What resizes: `pil` or `torchvision`."""
+    warnings: tuple[str, ...]
+
+    def inputs(self, device: torch.device | str) -> dict[str, Any]:
+        """The model's inputs for the photos, made anew on `device`."""
+        return self.make(self.photos, device)
+
+
+def own_photo(
+    name: str,
+    size: tuple[int, int],
+    dtype: str,
+    *,
+    prompt_tokens: int = 0,
+    backend: ProcessorBackend = "auto",
+    batch_size: int = 1,
+    image: str | None = None,
+    fit: Fit = "resize",
+    seed: int = 0,
+) -> OwnPhoto:
+    """Photos of `size` (height, width) in pixels for the VLM called `name`: of a file, or generated.
+
+    Raises `UserError` in one line when there is no such VLM or processor, or it does not take the size.
+    """
+    config, own = _processor(name, backend)
+    source = Image.open(Path(image) if image else io.BytesIO(generated_jpeg(seed)))
+    photo = fitted(source.convert("RGB"), size, fit if fit == "letterbox" else "resize")
+    make = PhotoInputs(own, config, prompt_tokens, getattr(torch, dtype))
+    inputs = check_photo(name, lambda: make([photo] * batch_size), size)
+    return OwnPhoto([photo] * batch_size, make, make.facts(inputs, batch_size), own.backend, own.warnings)
+
+
+def check_processor(name: str, backend: ProcessorBackend = "auto") -> None:
+    """Raise `UserError` in one line when there is no such VLM, or no processor for it."""
+    _processor(name, backend)
+
+
+@lru_cache(maxsize=512)
+def photo_facts(name: str, size: tuple[int, int], backend: ProcessorBackend = "auto") -> PhotoFacts:
+    """What a photo of `size` (height, width) in pixels becomes. Raises `UserError` as `own_photo` does."""
+    config, own = _processor(name, backend)
+    make = PhotoInputs(own, config, 0, torch.float32)
+    inputs = check_photo(name, lambda: make([Image.new("RGB", (size[1], size[0]))]), size)
+    return make.facts(inputs)
+
+
+@lru_cache(maxsize=8)
+def _processor(name: str, backend: ProcessorBackend) -> tuple[Any, OwnProcessor]:
+    config, folder = read_config(name)
+    return config, make_processor(name, config, folder, None if backend == "auto" else backend)

@@ -1,0 +1,269 @@
+"""The parts of a VLM of transformers, found by what it calls, and marks around them in every forward pass.
+
+    forward ─┬─ encoder ─┬─ glue ─┬─ projector ─┬─ glue ─┬─ language model ─ output head ─┬─▶ logits
+             └─ vision ──┘        └─ connector ─┘        └─────────── prefill ────────────┘
+
+The glue between them (packing tiles, merging embeddings, masks) belongs to no stage, but to the end-to-end
+latency.
+
+`find_parts` watches one pass up to the language model. The encoder is what transformers calls so, or else the
+first module that runs; the connector is what runs between it and the language model, or, inside an encoder,
+what runs from the last change of the shape on, if that is to the language model's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from vlmprof.vlm.hf_vlm.architectures import architecture
+
+NOT_APART = "{stage} cannot be told apart in {model_type}: its time and weights are in {other}"
+
+ENCODERS = (
+    "vision_tower",
+    "vision_model",
+    "visual",
+    "image_tower",
+    "vision_encoder",
+    "vision",
+    "image_encoder",
+)
+"""What transformers calls the encoder, in the order in which a name is taken."""
+
+Mark = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model's parts by stage."""
+
+    vision: nn.Module
+    connector: tuple[nn.Module, ...]
+    """In the order in which they run; none where the encoder has no projector that can be told apart."""
+    language: nn.Module | None
+    encoder_tokens: int
+    """What the encoder gave for the images of the pass that was watched."""
+    connector_tokens: int
+    """What the language model was given of them."""
+    encoder_calls: int
+    connector_calls: int
+    """How often they were called: once for a batch, or once for each image or tile."""
+    warnings: tuple[str, ...]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that can be told apart."""
+        connector = ("connector",) if self.connector else ()
+        return ("vision", *connector, *(("prefill",) if self.language is not None else ()))
+
+
+@dataclass
+class _Call:
+    module: nn.Module
+    parent: _Call | None
+    given: Tensor | None
+    returned: Tensor | None = None
+    children: list[_Call] = field(default_factory=list)
+
+
+class _LanguageModelReachedError(Exception):
+    """Ends the pass that is watched."""
+
+
+def find_parts(model: PreTrainedModel, inputs: dict[str, Any]) -> Parts:
+    """Tell the parts apart, by a pass of `inputs` up to the language model. Raises what the model raises."""
+    language = _language(model)
+    top = _watched(model, inputs, language)
+    names = {id(module): name for name, module in model.named_modules()}
+    around = _ancestors(language, names, model)
+    outermost = [call for call in _outermost(top, around) if call.module is not model.get_input_embeddings()]
+    outermost = [call for call in outermost if any(True for _ in call.module.parameters())]
+    encoder = next(
+        (call for call in outermost if names[id(call.module)].rsplit(".", 1)[-1] in ENCODERS), None
+    )
+    encoder = encoder or (outermost[0] if outermost else top)
+    after = outermost[outermost.index(encoder) + 1 :] if encoder in outermost else []
+    after = [call for call in after if call.module is not encoder.module]
+    model_type = model.config.model_type
+    warnings = []
+    after = after or _projector(encoder, _width(model, language))
+    if not after:
+        warnings.append(NOT_APART.format(stage="connector", model_type=model_type, other="vision"))
+    if language is None:
+        warnings.append(NOT_APART.format(stage="prefill", model_type=model_type, other="the stage before it"))
+    connector = tuple(dict.fromkeys(call.module for call in after))
+    run = _all(top)
+    begun = next((i for i, call in enumerate(run) if call is encoder), 0)
+    encoders = [call for call in run if call.module is encoder.module]
+    # a projector may also embed the language model's own tokens, before any image
+    connectors = [call for call in run[begun:] if call.module in connector]
+    source = [call.given for call in connectors if call.module is connector[0]]
+    ends = [call.returned for call in connectors if call.module is connector[-1]]
+    return Parts(
+        encoder.module, connector, language,
+        encoder_tokens=_tokens(source or [call.returned for call in encoders]),
+        connector_tokens=_tokens(ends or [call.returned for call in encoders]),
+        encoder_calls=len(encoders), connector_calls=len(connectors), warnings=tuple(warnings),
+    )  # fmt: skip
+
+
+def mark_stages(model: PreTrainedModel, parts: Parts, begin: Mark, end: Mark) -> list[RemovableHandle]:
+    """Call `begin(stage)` and `end(stage)` once for each of `parts.stages` in every forward pass from now on.
+
+    The stage `vision` of an encoder with its projector inside ends where that begins; `prefill` ends with the
+    whole model. Remove the handles to stop.
+    """
+    marks = _Marks(parts.stages, begin, end)
+    handles = [
+        model.register_forward_pre_hook(lambda *_: marks.restart()),
+        parts.vision.register_forward_pre_hook(lambda *_: marks.enter("vision")),
+        parts.vision.register_forward_hook(lambda *_: marks.left("vision", parts.encoder_calls)),
+        model.register_forward_hook(lambda *_: marks.finish()),
+    ]
+    for module in parts.connector:
+        handles.append(module.register_forward_pre_hook(lambda *_: marks.enter("connector")))
+        handles.append(
+            module.register_forward_hook(lambda *_: marks.left("connector", parts.connector_calls))
+        )
+    if parts.language is not None:
+        handles.append(parts.language.register_forward_pre_hook(lambda *_: marks.enter("prefill")))
+    return handles
+
+
+class _Marks:
+    """Where in the stages a forward pass is."""
+
+    def __init__(self, stages: tuple[str, ...], begin: Mark, end: Mark) -> None:
+        self._stages = stages
+        self._begin = begin
+        self._end = end
+        self._at = -1
+        self._running = False
+        self._calls = 0
+
+    def restart(self) -> None:
+        self._at, self._running, self._calls = -1, False, 0
+
+    def enter(self, stage: str) -> None:
+        i = self._stages.index(stage)
+        if i <= self._at or (stage == "connector" and self._at < 0):
+            return
+        self.finish()
+        self._at, self._running, self._calls = i, True, 0
+        self._begin(stage)
+
+    def left(self, stage: str, calls: int) -> None:
+        """After `calls` calls of a stage's modules, what follows is glue and belongs to no stage."""
+        if self._running and self._stages[self._at] == stage:
+            self._calls += 1
+            if self._calls == calls:
+                self.finish()
+
+    def finish(self) -> None:
+        if self._running:
+            self._end(self._stages[self._at])
+            self._running = False
+
+
+def _language(model: PreTrainedModel) -> nn.Module | None:
+    path = architecture(model.config.model_type).language
+    found: Any = model.get_submodule(path) if path else model.get_decoder()
+    return None if found is model or found is model.base_model else found
+
+
+def _width(model: PreTrainedModel, language: nn.Module | None) -> int | None:
+    config = getattr(language, "config", None) or model.config.get_text_config()
+    return getattr(config, "hidden_size", None)
+
+
+def _watched(model: PreTrainedModel, inputs: dict[str, Any], language: nn.Module | None) -> _Call:
+    top = _Call(model, None, None)
+    stack = [top]
+
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if module is language:
+            raise _LanguageModelReachedError
+        call = _Call(module, stack[-1], _first_tensor((args, kwargs)))
+        stack[-1].children.append(call)
+        stack.append(call)
+
+    def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        stack.pop().returned = _first_tensor(output)
+
+    handles: list[RemovableHandle] = []
+    for module in model.modules():
+        if module is not model:
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(leave, with_kwargs=True))
+    try:
+        with torch.inference_mode():
+            model(**inputs, use_cache=False)
+    except _LanguageModelReachedError:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return top
+
+
+def _ancestors(language: nn.Module | None, names: dict[int, str], model: nn.Module) -> set[int]:
+    """The modules around the language model: they hold the parts, and are none."""
+    path = (
+        names.get(id(language), "") if language is not None else getattr(model, "base_model_prefix", "") + "."
+    )
+    around = {id(model)}
+    for end in (i for i, letter in enumerate(path) if letter == "."):
+        around.add(id(model.get_submodule(path[:end])))
+    return around
+
+
+def _outermost(call: _Call, around: set[int]) -> list[_Call]:
+    found = []
+    for child in call.children:
+        found += _outermost(child, around) if id(child.module) in around else [child]
+    return found
+
+
+def _projector(encoder: _Call, width: int | None) -> list[_Call]:
+    """What runs inside an encoder from its last change of the shape on, if that is to the width given."""
+    for i, call in reversed(list(enumerate(encoder.children))[1:]):
+        if call.given is None or call.returned is None or call.given.shape == call.returned.shape:
+            continue
+        return encoder.children[i:] if _channels(call.returned) == width else []
+    return []
+
+
+def _all(call: _Call) -> list[_Call]:
+    return [call, *(inner for child in call.children for inner in _all(child))]
+
+
+def _tokens(tensors: list[Tensor | None]) -> int:
+    """Vectors in tensors whose last axis is the channels, or in maps of channels × rows × columns."""
+    return sum(
+        tensor.numel() // _channels(tensor) for tensor in tensors if tensor is not None and tensor.ndim
+    )
+
+
+def _channels(tensor: Tensor) -> int:
+    return int(tensor.shape[1] if tensor.ndim == 4 else tensor.shape[-1])
+
+
+def _first_tensor(value: Any) -> Tensor | None:
+    """The first floating-point tensor in arguments or an output."""
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() and value.ndim > 1 else None
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for inner in value:
+            found = _first_tensor(inner)
+            if found is not None:
+                return found
+    return None

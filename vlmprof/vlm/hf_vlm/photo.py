@@ -1,0 +1,134 @@
+"""What a VLM's own processor makes of photos: the model's inputs, and what can be read from them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from vlmprof.errors import UserError, first_line
+from vlmprof.vlm.hf_vlm.architectures import architecture, vision_config
+from vlmprof.vlm.hf_vlm.placeholder_tokenizer import WORD
+from vlmprof.vlm.hf_vlm.processors import OwnProcessor, token_id
+
+DROPPED = ("labels",)
+PIXELS = ("pixel_values", "pixel_values_images", "flattened_patches", "image_patches")
+
+
+@dataclass(frozen=True)
+class PhotoFacts:
+    """What one photo becomes."""
+
+    visual_tokens: int | None
+    """Its placeholders; None where the language model has none and attends to the image by itself."""
+    sequence_tokens: int | None
+    """All tokens of the language model: placeholders, markers around tiles, the prompt."""
+    tiles: int | None
+    """Pictures that the encoder is given."""
+    encoder_size: tuple[int, int] | None
+    """(height, width) in pixels of such a picture, the largest where they differ."""
+
+
+class PhotoInputs:
+    """Makes a model's inputs of photos, as many as there are texts, each before the same words."""
+
+    def __init__(self, own: OwnProcessor, config: Any, prompt_tokens: int, dtype: torch.dtype) -> None:
+        self._own = own
+        self._config = config
+        self._known = architecture(config.model_type)
+        self._dtype = dtype
+        self._types = "mm_token_type_ids" in forward_arguments(config)
+        words = f" {WORD}" * prompt_tokens
+        self._text = self._known.text.format(
+            image=(own.image_token or "") * self._known.repeated, words=words
+        )
+
+    def __call__(self, photos: list[Image.Image], device: torch.device | str = "cpu") -> dict[str, Any]:
+        """What the processor makes of photos and prompt, on `device`. Raises what the processor raises."""
+        images = [[photo] for photo in photos] if self._known.nested else photos
+        asked = {"return_mm_token_type_ids": True} if self._types else {}
+        made = self._own.processor(
+            images=images, text=[self._text] * len(photos), return_tensors="pt", **asked
+        )
+        dropped = (*DROPPED, *self._known.dropped)
+        inputs = {
+            name: _on(value, device, self._dtype) for name, value in made.items() if name not in dropped
+        }
+        return self._known.completed(inputs, self._config)
+
+    def facts(self, inputs: dict[str, Any], batch_size: int = 1) -> PhotoFacts:
+        """What `inputs` hold for each photo."""
+        ids = inputs.get("input_ids")
+        tiles, size = _tiles(inputs, self._config)
+        placeholders = None
+        if ids is not None and (image_id := self._image_id()) is not None:
+            placeholders = int((ids == image_id).sum()) // batch_size or None
+        return PhotoFacts(
+            placeholders, None if ids is None else ids.shape[-1],
+            None if tiles is None else tiles // batch_size, size,
+        )  # fmt: skip
+
+    def _image_id(self) -> int | None:
+        """The id of a placeholder: the configuration's, or else the processor's."""
+        if not self._known.image_id:
+            return None
+        number = token_id(self._config, self._known.image_id)
+        return number if number is not None else getattr(self._own.processor, "image_token_id", None)
+
+
+def forward_arguments(config: Any) -> tuple[str, ...]:
+    """What the forward pass of this configuration's model takes, by name."""
+    made: Any = AutoModelForImageTextToText._model_mapping[type(config)]
+    return tuple(inspect.signature(made.forward).parameters)
+
+
+def check_photo(name: str, work: Callable[[], Any], size: tuple[int, int]) -> Any:
+    """What `work` returns. Raises `UserError` in one line for a photo that the processor does not take."""
+    try:
+        return work()
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        RuntimeError,
+        ImportError,
+    ) as problem:
+        if isinstance(problem, RuntimeError) and "out of memory" in str(problem):
+            raise
+        reason = first_line(str(problem)) or type(problem).__name__
+        raise UserError(
+            f"vlm {name!r} does not accept a photo of {size[1]}x{size[0]} ({reason})"
+        ) from problem
+
+
+def _on(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, dtype if value.is_floating_point() else None)
+    if isinstance(value, list) and value and isinstance(value[0], Tensor):
+        return [_on(inner, device, dtype) for inner in value]
+    return value
+
+
+def _tiles(inputs: dict[str, Any], config: Any) -> tuple[int | None, tuple[int, int] | None]:
+    """How many pictures the encoder is given, and the size of the largest."""
+    vision = vision_config(config)
+    patch = getattr(vision, "patch_size", None)
+    patch = patch[0] if isinstance(patch, list | tuple) else patch
+    for name in ("image_grid_thw", "image_grid_hws", "grid_thws", "spatial_shapes", "target_sizes"):
+        grid = inputs.get(name)
+        if isinstance(grid, Tensor) and isinstance(patch, int):
+            rows, columns = (int(grid[..., axis].max()) * patch for axis in (-2, -1))
+            return grid.reshape(-1, grid.shape[-1]).shape[0], (rows, columns)
+    for name in PIXELS:
+        pixels = inputs.get(name)
+        if isinstance(pixels, Tensor) and pixels.ndim >= 4 and pixels.shape[-3] == 3:
+            return pixels[..., 0, 0, 0].numel(), (pixels.shape[-2], pixels.shape[-1])
+    return None, None

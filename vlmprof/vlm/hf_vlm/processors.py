@@ -1,0 +1,309 @@
+"""A VLM's own processor: the one beside its configuration, or its architecture's default made to fit it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import transformers
+from transformers import AutoTokenizer
+from transformers.models.auto import image_processing_auto, processing_auto
+from transformers.utils.import_utils import is_torchvision_available
+
+from vlmprof.errors import UserError, first_line
+from vlmprof.vlm.hf_vlm.architectures import Architecture, architecture, vision_config
+from vlmprof.vlm.hf_vlm.placeholder_tokenizer import NAMED, placeholder_tokenizer
+
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "tekken.json")
+
+Backend = Literal["pil", "torchvision"]
+
+
+@dataclass(frozen=True)
+class OwnProcessor:
+    """A processor, and what of it was made on the spot."""
+
+    processor: Any
+    """A `ProcessorMixin` of transformers."""
+    backend: str
+    """What resizes: `pil` or `torchvision`."""
+    image_token: str | None
+    """The placeholder of an image in a text; None where the processor takes a text without one."""
+    warnings: tuple[str, ...] = ()
+
+
+def make_processor(name: str, config: Any, folder: Path | None, backend: Backend | None) -> OwnProcessor:
+    """The processor of the VLM called `name`: from the files in `folder` or of the hub model, or its
+    architecture's default.
+
+    Raises `UserError` in one line when there is none, or when `backend` cannot be had.
+    """
+    model_type = config.model_type
+    known = architecture(model_type)
+    image_processor_class, chosen = _image_processor_class(name, model_type, known, backend)
+    processor_name = known.processor or _table(processing_auto, "PROCESSOR_MAPPING_NAMES").get(model_type)
+    found = processing_auto.processor_class_from_name(processor_name) if processor_name else None
+    if found is None or getattr(found, "is_dummy", False):
+        raise UserError(
+            f"vlm {name!r}: transformers {transformers.__version__} has no processor for {model_type}"
+        )
+    lenient: Any = type(found.__name__, (found,), {"check_argument_for_proper_class": _lenient})
+    place = name.removeprefix("hf:") if folder is None else str(folder)
+    warnings = []
+    try:
+        image_processor = None
+        if folder is None or _has(folder, PROCESSOR_FILES):
+            image_processor = _from_files(image_processor_class, place)
+        if image_processor is None:
+            warnings.append(f"no preprocessor files: {model_type}'s default processor, fitted to config.json")
+            image_processor = image_processor_class(**_fitted(image_processor_class, config, known))
+            for attribute, value in known.image_attributes.items():
+                setattr(image_processor, attribute, value(config))
+        tokenizer = None
+        if folder is None or _has(folder, TOKENIZER_FILES):
+            tokenizer = _from_files(AutoTokenizer, place)
+        if tokenizer is not None:
+            settings = _processor_settings(found, place)
+            processor = _made(lenient, image_processor, tokenizer, config, known, settings)
+        else:
+            warnings.append("no tokenizer files: a placeholder tokenizer, one token for each word")
+            processor = _with_known_tokens(lenient, image_processor, config, known)
+    except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as problem:
+        reason = f"{type(problem).__name__}: {first_line(str(problem))}"
+        raise UserError(f"vlm {name!r}: its processor cannot be made ({reason})") from problem
+    token = getattr(processor, "image_token", None) if known.placeholder is None else known.placeholder
+    return OwnProcessor(processor, chosen, None if token is None else str(token), tuple(warnings))
+
+
+def _table(module: Any, name: str) -> dict[str, Any]:
+    """A table of transformers' classes by model type."""
+    found: dict[str, Any] = getattr(module, name)
+    return found
+
+
+def _has(folder: Path, names: tuple[str, ...]) -> bool:
+    return any((folder / name).is_file() for name in names)
+
+
+def _from_files(made: Any, place: str) -> Any:
+    """What is in the files of a folder or a hub model; None where they are not there."""
+    try:
+        return made.from_pretrained(place)
+    except OSError:
+        return None
+
+
+def _processor_settings(made: Any, place: str) -> dict[str, Any]:
+    """The arguments of a processor in its own file."""
+    try:
+        settings, _ = made.get_processor_dict(place)
+    except OSError:
+        return {}
+    return dict(settings)
+
+
+def _image_processor_class(
+    name: str, model_type: str, known: Architecture, backend: Backend | None
+) -> tuple[Any, str]:
+    names = known.image_processor or _table(image_processing_auto, "IMAGE_PROCESSOR_MAPPING_NAMES").get(
+        model_type
+    )
+    if not names:
+        raise UserError(
+            f"vlm {name!r}: transformers {transformers.__version__} has no image processor for {model_type}"
+        )
+    order = [backend] if backend else ["torchvision", "pil"]
+    for each in order:
+        if each in names and (each != "torchvision" or is_torchvision_available()):
+            found = image_processing_auto.get_image_processor_class_from_name(names[each])
+            # without torchvision, transformers hands out the other class under this name
+            if found is not None and not getattr(found, "is_dummy", False) and found.__name__ == names[each]:
+                return found, each
+    if backend and backend not in names:
+        raise UserError(
+            f"processor_backend: {model_type} has no {backend} processor, only {', '.join(names)}"
+        )
+    needs = "" if backend else f" of {model_type}"
+    raise UserError(
+        f"vlm {name!r}: the torchvision image processor{needs} needs torchvision, which is not installed"
+    )
+
+
+def _lenient(self: Any, argument_name: str, argument: Any) -> Any:
+    """No video or audio is processed here, so their processors may be absent."""
+
+
+def _made(
+    made: Any,
+    image_processor: Any,
+    tokenizer: Any,
+    config: Any,
+    known: Architecture,
+    settings: Mapping[str, Any] = {},
+) -> Any:
+    """A processor with the `settings` of its file, else those of the configuration."""
+    given: dict[str, Any] = {}
+    known.prepare()
+    for parameter in inspect.signature(made.__init__).parameters.values():
+        if parameter.name in ("image_processor", "image_processors"):
+            given[parameter.name] = image_processor
+        elif parameter.name.endswith("tokenizer"):
+            given[parameter.name] = tokenizer
+        elif parameter.name == "video_processor":
+            # some read settings that both have; no video ever comes
+            given[parameter.name] = image_processor
+        elif parameter.name in ("feature_extractor", "audio_processor"):
+            given[parameter.name] = None
+        elif parameter.name in settings:
+            given[parameter.name] = settings[parameter.name]
+        elif parameter.name in known.processor_arguments:
+            given[parameter.name] = known.processor_arguments[parameter.name](config)
+        elif (value := _setting(parameter.name, config)) is not None and parameter.default is not value:
+            given[parameter.name] = value
+    return made(**given)
+
+
+def _with_known_tokens(made: Any, image_processor: Any, config: Any, known: Architecture) -> Any:
+    """A processor whose words have the ids of the configuration.
+
+    Nobody lists these words, so it is made three times: the first says which words it knows; the second, with
+    an id for each, which of them it puts where an image is; the third has the configuration's ids.
+    """
+    fixed = {word: _id_of(config, where) for word, where in known.words.items()}
+    given = {word: number for word, number in fixed.items() if number is not None}
+    vocabulary = config.get_text_config().vocab_size
+
+    def with_ids(ids: Mapping[str, int]) -> Any:
+        tokenizer = placeholder_tokenizer(ids, vocabulary, known.unnamed)
+        return _made(made, image_processor, tokenizer, config, known)
+
+    first = with_ids(given)
+    named = {name: word for name, word in NAMED.items() if name not in known.unnamed}
+    words = {**named, **_words(first)}
+    taken = {*given.values(), *(n for n in (token_id(config, name) for name in words) if n is not None)}
+    free = (number for number in range(100, vocabulary) if number not in taken)
+    asked = {
+        word: given[word] if word in given else next(free)
+        for word in {**dict.fromkeys(named.values()), **dict.fromkeys(words.values())}
+    }
+    second = with_ids({**asked, **given})
+    by_id = {number: word for word, number in asked.items()}
+    final = dict(asked)
+    for name, word in words.items():
+        number = token_id(config, name)
+        if number is None or word in given:
+            continue
+        meant = by_id.get(getattr(second, f"{name}_id", None) or -1, word)
+        final[meant] = number
+    return with_ids({**final, **given})
+
+
+def _words(processor: Any) -> dict[str, str]:
+    """A processor's own words by attribute: `image_token` is `<image>`, say."""
+    found = {}
+    for name in dir(processor):
+        if name.endswith("_token") and not name.startswith("_"):
+            word = getattr(processor, name, None)
+            if isinstance(word, str) or hasattr(word, "content"):
+                found[name] = str(word)
+    return found
+
+
+def _id_of(config: Any, where: str | int) -> int | None:
+    if isinstance(where, int):
+        return where
+    value = getattr(config, where, None)
+    return value if isinstance(value, int) else None
+
+
+def token_id(config: Any, attribute: str) -> int | None:
+    """The id of `image_token`, say, in a configuration, under any of the names that are in use."""
+    for name in (f"{attribute}_id", f"{attribute}_index"):
+        value = getattr(config, name, None)
+        if isinstance(value, int):
+            return value
+    return None
+
+
+ALIASES = {
+    "merge_size": ("spatial_merge_size",),
+    "image_seq_length": ("mm_tokens_per_image",),
+    "tile_size": ("image_size",),
+    "max_image_tiles": ("max_num_tiles",),
+    "pooling_ratio": ("projector_pooling_ratio",),
+}
+"""What processors call by another name than configurations."""
+TOKENS = ("_token",)
+
+
+def _setting(parameter: str, config: Any) -> Any:
+    """A processor's argument, from the configuration or that of its vision part."""
+    if parameter.endswith(TOKENS) or parameter in ("chat_template", "kwargs", "args", "self"):
+        return None
+    for holder in _holders(config):
+        for name in (parameter, *ALIASES.get(parameter, ())):
+            value = getattr(holder, name, None)
+            if value is not None:
+                return value
+    return None
+
+
+def _holders(config: Any) -> Iterator[Any]:
+    yield config
+    if getattr(config, "encoder", None) is not None:
+        yield config.encoder
+    if (vision := vision_config(config)) is not None:
+        yield vision
+
+
+FITTED = (
+    "patch_size",
+    "merge_size",
+    "temporal_patch_size",
+    "image_grid_pinpoints",
+    "tile_size",
+    "max_image_tiles",
+)
+
+
+def _fitted(made: Any, config: Any, known: Architecture) -> dict[str, Any]:
+    """What an architecture's default image processor must be told of this configuration."""
+    given: dict[str, Any] = {}
+    for name in FITTED:
+        default = getattr(made, name, None)
+        if default is None and name not in made.valid_kwargs.__annotations__:
+            continue
+        value = _setting(name, config)
+        if value is None:
+            continue
+        if isinstance(value, (list, tuple)) and name.endswith("size"):
+            value = value[-1]
+        if isinstance(default, dict) and isinstance(value, int):
+            value = {"height": value, "width": value}
+        given[name] = value
+    given |= _sizes(made, config)
+    for name, make in known.image_arguments.items():
+        given[name] = make(config)
+    return given
+
+
+def _sizes(made: Any, config: Any) -> dict[str, Any]:
+    """The size that the encoder was made for, where the processor brings every image to one size."""
+    side = getattr(vision_config(config), "image_size", None)
+    if isinstance(side, (list, tuple)):
+        side = side[0]
+    size = getattr(made, "size", None)
+    if not isinstance(side, int) or not isinstance(size, Mapping):
+        return {}
+    found: dict[str, Any] = {}
+    if set(size) == {"height", "width"} and size["height"] == size["width"]:
+        found["size"] = {"height": side, "width": side}
+    elif set(size) == {"shortest_edge"}:
+        found["size"] = {"shortest_edge": side}
+    if isinstance(getattr(made, "crop_size", None), Mapping):
+        found["crop_size"] = {"height": side, "width": side}
+    return found
