@@ -70,7 +70,7 @@ def tiny_config(model_type: str) -> PreTrainedConfig:
     names: dict[int, int] = {}
 
     def moved(table: dict[str, Any]) -> dict[str, Any]:
-        made = {}
+        made: dict[str, Any] = {}
         for key, value in table.items():
             if isinstance(value, dict) and all(isinstance(name, str) for name in value):
                 made[key] = moved(value)

@@ -8,17 +8,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from tests.helpers.tiny_vlms import tiny_config
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
-from vlmprof.vlm.hf_vlm.model import create_hf_vlm
+from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm
 from vlmprof.vlm.hf_vlm.own import own_photo, photo_facts
 from vlmprof.vlm.hf_vlm.support import REFUSED, RUN, all_support
+
+Folder = Callable[[Mapping[str, Any]], str]
 
 TEXT = {
     "vocab_size": 1000, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
@@ -60,8 +66,8 @@ PALIGEMMA = {
 
 
 @pytest.fixture
-def folder(tmp_path):
-    def written(config):
+def folder(tmp_path: Path) -> Folder:
+    def written(config: Mapping[str, Any]) -> str:
         (tmp_path / "config.json").write_text(json.dumps(config))
         return f"hf:{tmp_path}"
 
@@ -81,12 +87,14 @@ def folder(tmp_path):
         (PALIGEMMA, "224x112", 64, 1, (112, 112)),
     ],
 )
-def test_tokens_and_tiles_of_a_photo(folder, config, resolution, tokens, tiles, tile):
+def test_tokens_and_tiles_of_a_photo(
+    folder: Folder, config: dict[str, Any], resolution: str, tokens: int, tiles: int, tile: tuple[int, int]
+) -> None:
     facts = photo_facts(folder(config), resolution_size(resolution), "pil")
     assert (facts.visual_tokens, facts.tiles, facts.encoder_size) == (tokens, tiles, tile)
 
 
-def test_the_prefix_of_paligemma_is_bidirectional(folder):
+def test_the_prefix_of_paligemma_is_bidirectional(folder: Folder) -> None:
     photo = own_photo(folder(PALIGEMMA), (112, 224), "float32", prompt_tokens=3, backend="pil")
     inputs = photo.inputs("cpu")
     assert inputs["token_type_ids"].eq(0).all()
@@ -94,14 +102,14 @@ def test_the_prefix_of_paligemma_is_bidirectional(folder):
     assert (inputs["input_ids"] == 990).sum() == 64
 
 
-def test_a_batch_is_counted_by_the_image(folder):
+def test_a_batch_is_counted_by_the_image(folder: Folder) -> None:
     photo = own_photo(folder(GLM4V), (112, 224), "float32", prompt_tokens=3, backend="pil", batch_size=2)
     assert (photo.facts.visual_tokens, photo.facts.tiles, photo.facts.sequence_tokens) == (32, 1, 35)
     assert photo.warnings[0].startswith("no preprocessor files")
     assert photo.warnings[1].startswith("no tokenizer files")
 
 
-def test_a_file_beside_the_configuration_is_taken(folder, tmp_path):
+def test_a_file_beside_the_configuration_is_taken(folder: Folder, tmp_path: Path) -> None:
     name = folder(PALIGEMMA)
     settings = {
         "image_processor_type": "SiglipImageProcessor", "size": {"height": 56, "width": 56},
@@ -113,12 +121,13 @@ def test_a_file_beside_the_configuration_is_taken(folder, tmp_path):
     assert not any("preprocessor" in words for words in photo.warnings)
 
 
-def test_a_type_without_a_processor_gets_one_line(folder):
+def test_a_type_without_a_processor_gets_one_line(folder: Folder) -> None:
     with pytest.raises(UserError, match="processor for mistral4"):
         photo_facts(folder({"model_type": "mistral4"}), (112, 112))
 
 
-def test_a_sweep_of_photos(folder, tmp_path):
+@pytest.mark.slow
+def test_a_sweep_of_photos(folder: Folder, tmp_path: Path) -> None:
     name = folder(GLM4V)
     ended = subprocess.run(
         [sys.executable, "-m", "vlmprof", "sweep", "--vlm", name, "--resolution", "224x112",
@@ -133,7 +142,7 @@ def test_a_sweep_of_photos(folder, tmp_path):
     assert all(row[f"host_{stage}_s"] > 0 for stage in ("preprocess", "vision", "connector", "prefill"))
 
 
-def test_every_type_of_transformers_is_in_the_table():
+def test_every_type_of_transformers_is_in_the_table() -> None:
     from transformers.models.auto import modeling_auto
 
     known = set(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
@@ -141,9 +150,9 @@ def test_every_type_of_transformers_is_in_the_table():
     assert set(RUN) & set(REFUSED) == set()
 
 
-def marked(vlm, inputs):
+def marked(vlm: HfVLM, inputs: dict[str, Any]) -> tuple[Tensor, list[tuple[str, str]]]:
     """Logits of a forward pass, and the marks of its stages."""
-    seen = []
+    seen: list[tuple[str, str]] = []
     handles = vlm.mark_stages(
         lambda stage: seen.append(("begin", stage)), lambda stage: seen.append(("end", stage))
     )
@@ -155,7 +164,7 @@ def marked(vlm, inputs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", RUN)
-def test_a_type_runs_as_its_processor_would_feed_it(model_type, tmp_path):
+def test_a_type_runs_as_its_processor_would_feed_it(model_type: str, tmp_path: Path) -> None:
     """Photos of two shapes: the logits are those of a plain forward pass of what the processor made, and the
     visual tokens are the placeholders of its own ids."""
     for package in RUN[model_type]:
