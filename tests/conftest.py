@@ -13,6 +13,14 @@ from vlmprof.environment import has_gpu
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
+EVERY = 8
+"""Without `--exhaustive`, an exhaustive test runs with one case in so many."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--exhaustive", action="store_true", help="run exhaustive tests with all their cases")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Run on all cores where pytest-xdist is installed and more is asked for than one file.
@@ -38,8 +46,26 @@ def _longest_first(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (-slow[item.path], -every[item.path]))
 
 
+def _leave_a_sample(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect most cases of tests that go over all that a library has, unless they are asked for by name."""
+    named = any("::" in argument for argument in config.args)
+    left_out = [
+        item
+        for item in items
+        if item.get_closest_marker("exhaustive")
+        and not named
+        and isinstance(item, pytest.Function)
+        and max(item.callspec.indices.values()) % EVERY
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
 @pytest.hookimpl(trylast=True)  # once those that are not asked for have gone
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.option.exhaustive:
+        _leave_a_sample(config, items)
     if hasattr(config, "workerinput"):
         _longest_first(items)
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]

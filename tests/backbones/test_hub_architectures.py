@@ -94,6 +94,7 @@ def test_there_are_as_many_as_there_should_be() -> None:
     assert {"swin", "resnet", "hiera", "yolos", "sam_vision_model"} <= {*ARCHITECTURES}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_right_or_refused_in_one_line(model_type: str, tmp_path: Path) -> None:
     try:

@@ -52,6 +52,7 @@ def plan_of(name: str, resolution: str, **axes: object) -> list[Cell]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "tokens", "d_model"),
     [
@@ -81,6 +82,7 @@ def test_what_is_planned_and_shown_is_what_comes_out(
     assert encoder(golden_image(112, 112)).shape == (1, tokens, d_model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [1, 2, 3, 4])
 @pytest.mark.parametrize("architecture", list(PYRAMIDS))
 def test_a_feature_level_is_transformers_own_stage(tmp_path: Path, architecture: str, level: int) -> None:
@@ -157,6 +159,7 @@ def test_an_encoder_of_one_size_says_so(tmp_path: Path) -> None:
     assert "it can encode 224x224" in str(shown.exception)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "said"),
     [

@@ -72,6 +72,7 @@ def test_there_are_two_hundred() -> None:
     assert len(NAMES) >= 200
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("part", range(PARTS))
 def test_right_or_refused_in_one_line(part: int) -> None:
     wrong = []

@@ -79,6 +79,7 @@ def test_a_vector_and_a_triangle() -> None:
     assert (solved.matrix_flops, solved.flops) == (0, 32 * 32 * 5)
 
 
+@pytest.mark.slow
 def test_estimate_and_the_row_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_encoder.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)

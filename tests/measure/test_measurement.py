@@ -146,6 +146,7 @@ def test_an_observer_hears_of_phases_iterations_and_stages_in_order() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_nothing_is_logged_unless_the_program_asks(caplog: pytest.LogCaptureFixture) -> None:
     code = (
         "from vlmprof.measure.measurement import MeasurementProtocol, measure\n"

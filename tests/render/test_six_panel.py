@@ -265,6 +265,7 @@ def test_reference_points_lie_pale_behind_ours() -> None:
     assert "Kuo & Cascante-Bonilla 2026" in figure.legends[0].get_title().get_text()
 
 
+@pytest.mark.slow
 def test_the_published_figure_from_its_points() -> None:
     found = panels(draw_reference("kuo2026"))
     assert all(len(drawn(axes, "measured")) == 10 for axes in found.values())

@@ -41,6 +41,7 @@ def test_gemma2_is_built_with_the_attention_that_transformers_chooses(gemma2: st
     assert attention_path(create_llm("mamba-2.8b", device="meta")) is None
 
 
+@pytest.mark.slow
 def test_the_row_says_which_ran(gemma2: str, tmp_path: Path) -> None:
     words = ["--backbone", "vit-t", "--resolution", "64", "--llm", gemma2, "--dtype", "float32"]
     words += ["--warm-up", "1", "--iterations", "2", "--out", str(tmp_path / "run")]

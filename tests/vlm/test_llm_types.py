@@ -89,6 +89,7 @@ def embeddings(vlm: VLM, llm: str, seed: int) -> Tensor:
     return torch.randn(1, TOKENS, facts(llm).hidden_size, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 def test_every_type_is_counted_right_or_refused(model_type: str, tmp_path: Path) -> None:

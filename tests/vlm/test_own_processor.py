@@ -162,6 +162,7 @@ def marked(vlm: HfVLM, inputs: dict[str, Any]) -> tuple[Tensor, list[tuple[str, 
     return logits, seen
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", RUN)
 def test_a_type_runs_as_its_processor_would_feed_it(model_type: str, tmp_path: Path) -> None:
