@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from vlmprof.settings import Fit, ProcessorBackend
 from vlmprof.vlm.hf_vlm.model import read_config
 from vlmprof.vlm.hf_vlm.photo import PhotoFacts, PhotoInputs, check_photo
 from vlmprof.vlm.hf_vlm.processors import OwnProcessor, make_processor
+from vlmprof.vlm.image_file import read_rgb, read_rgb_file
 from vlmprof.vlm.preprocess import fitted, generated_jpeg
 
 
@@ -51,8 +51,8 @@ def own_photo(
     Raises `UserError` in one line when there is no such VLM or processor, or it does not take the size.
     """
     config, own = _processor(name, backend)
-    source = Image.open(Path(image) if image else io.BytesIO(generated_jpeg(seed)))
-    photo = fitted(source.convert("RGB"), size, fit if fit == "letterbox" else "resize")
+    source = read_rgb_file(Path(image)) if image else read_rgb(generated_jpeg(seed), "that was generated")
+    photo = fitted(source, size, fit if fit == "letterbox" else "resize")
     make = PhotoInputs(own, config, prompt_tokens, getattr(torch, dtype))
     inputs = check_photo(name, lambda: make([photo] * batch_size), size)
     return OwnPhoto([photo] * batch_size, make, make.facts(inputs, batch_size), own.backend, own.warnings)
