@@ -91,7 +91,7 @@ def test_every_comparison_has_its_row_and_the_healthy_ones_pass(verified: Any) -
         ("ss2d", "one pixel", "oom", "CUDA out of memory"),
         ("ss2d", "d_state 3", "oom", "std::bad_alloc' (SIGABRT)"),
         ("ss2d", "13 × 17, d_state 16", "error", "exit code 3"),
-        ("norm_linear", "GELU, residual", "timeout", "longer than 8 s"),
+        ("norm_linear", "GELU, residual", "timeout", "stopped after 8 s"),
         ("norm_linear", None, "skipped", "remaining attempts not run, because an attempt hung"),
     ],
 )

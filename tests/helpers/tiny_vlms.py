@@ -96,7 +96,7 @@ def tiny_config(model_type: str) -> PreTrainedConfig:
 
 LAYERS = {
     "gemma4": 6, "gemma4_unified": 6, "diffusion_gemma": 6, "dots3_note": 4, "mllama": 4, "gemma3n": 6,
-    "vipllava": 12, "deepseek_vl_hybrid": 4, "molmo2": 4,
+    "vipllava": 12, "deepseek_vl_hybrid": 4, "molmo2": 4, "lfm2_vl": 4, "lfm3_vl": 4,
 }  # fmt: skip
 """Layers that a type needs, where two are too few."""
 

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.2
 PRELOAD = "vlmprof.execution.preload"
 """The module that the fork server imports for cells."""
+LONGEST_SOCKET_FOLDER = 70
+"""In bytes: a socket's path may have 107, and multiprocessing adds two names to the folder."""
 GRACE_S = 5.0
 """Time for a process to exit after it has answered."""
 
@@ -107,6 +111,21 @@ def _as_a_fork_server() -> Iterator[None]:
                     del os.environ[name]
                 else:
                     os.environ[name] = value
+
+
+def _choose_socket_folder() -> None:
+    """Put sockets where their paths are short enough, if `TMPDIR` is too long for them."""
+    chosen = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) <= LONGEST_SOCKET_FOLDER:
+        return
+    short = [folder for folder in ("/tmp", "/var/tmp") if os.access(folder, os.W_OK | os.X_OK)]
+    if not short:
+        raise UserError(f"TMPDIR is too long for a socket: {tempfile.gettempdir()}; name a shorter folder")
+    tempfile.tempdir = short[0]
+    try:
+        get_temp_dir()  # made once, and removed when this process exits
+    finally:
+        tempfile.tempdir = chosen
 
 
 def call_in_process(
