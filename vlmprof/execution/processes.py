@@ -98,6 +98,7 @@ def _as_a_fork_server() -> Iterator[None]:
     with _starting:
         before = {name: os.environ.get(name) for name in handed}
         os.environ.update(handed)
+        _choose_socket_folder()
         # start the tracker first, because its start would unblock the signals
         resource_tracker.ensure_running()
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS) if GROUP_SIGNALS else None
