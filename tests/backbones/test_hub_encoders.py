@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from packaging.version import Version
 from typer.testing import CliRunner
 
 from tests.helpers.encoders import wrapped
@@ -141,6 +142,10 @@ def test_no_patch_is_dropped_and_they_stay_in_order(tmp_path: Path) -> None:
     assert torch.equal(encoder(images), encoder(images))
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.24"),
+    reason="seen with 5.17 to read values of the mask, and with 5.24 not to",
+)
 def test_a_tower_without_padding_gives_what_it_gives_with_a_full_mask(tmp_path: Path) -> None:
     config = {"model_type": "smolvlm_vision", **PLAIN, "image_size": 64, "patch_size": 16}
     encoder = create_backbone(named(tmp_path, config))
