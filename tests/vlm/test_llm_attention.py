@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import transformers
+from packaging.version import Version
 from typer.testing import CliRunner
 
 from vlmprof.cli.app import app
@@ -33,6 +35,13 @@ def gemma2(tmp_path: Path) -> str:
     return str(tmp_path / "gemma2")
 
 
+without_fused_gemma2 = pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.24"),
+    reason="seen with 5.17 to give Gemma 2 a scaled-dot-product path, and with 5.24 not to",
+)
+
+
+@without_fused_gemma2
 def test_gemma2_is_built_with_the_attention_that_transformers_chooses(gemma2: str) -> None:
     model = create_llm(gemma2)
     assert sum(parameter.numel() for parameter in model.parameters()) == 2_488_576
@@ -41,6 +50,7 @@ def test_gemma2_is_built_with_the_attention_that_transformers_chooses(gemma2: st
     assert attention_path(create_llm("mamba-2.8b", device="meta")) is None
 
 
+@without_fused_gemma2
 @pytest.mark.slow
 def test_the_row_says_which_ran(gemma2: str, tmp_path: Path) -> None:
     words = ["--backbone", "vit-t", "--resolution", "64", "--llm", gemma2, "--dtype", "float32"]
@@ -52,6 +62,7 @@ def test_the_row_says_which_ran(gemma2: str, tmp_path: Path) -> None:
     assert any("eager attention" in warning for warning in row["warnings"])
 
 
+@without_fused_gemma2
 @pytest.mark.parametrize("asked", ["flash", "efficient", "math"])
 def test_a_backend_that_it_does_not_have_is_refused(gemma2: str, asked: str) -> None:
     axes = {"backbone": "vit-t", "resolution": 64, "llm": gemma2, "attention": asked}
