@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.synthetic_runs import samples, sweep, write_run
+from tests.helpers.terminal import read_to_end
 
 IMPATIENT = """
 import sys, time
@@ -141,13 +142,7 @@ def test_on_a_terminal_its_line_makes_way_and_is_gone_in_the_end() -> None:
     """
     with subprocess.Popen([sys.executable, "-c", script(work)], stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
-        shown = b""
-        try:
-            while part := os.read(ours, 65536):
-                shown += part
-        except OSError:  # Linux's way to say that the other end is closed
-            pass
-    os.close(ours)
+        shown = read_to_end(ours)
     assert process.returncode == 0
     line, erased = b"\r\x1b[2Kworking hard", b"\r\x1b[2K"
     assert shown.replace(b"\r\n", b"\n") == line + erased + b"a row\n" + line + erased

@@ -27,7 +27,7 @@ from vlmprof.settings import (
     Processor,
     ProcessorBackend,
     Sampling,
-    Stage,
+    StageName,
 )
 from vlmprof.units import parse_bytes, parse_seconds
 
@@ -190,7 +190,7 @@ SETTINGS: dict[str, Field] = {
               _choice(Order), "lines"),
         Field("share_llm", "Measure the LLM once per shape and share the result between backbones.",
               _flag, False),
-        Field("stages", "Stages of one iteration.", _choice(Stage), STAGES[:4], many=True,
+        Field("stages", "Stages of one iteration.", _choice(StageName), STAGES[:4], many=True,
               shown_default="all but decode"),
         Field("prompt_tokens", "Text tokens in addition to the visual ones.", _integer(0), 0),
         Field("new_tokens", "Tokens to generate in the decode stage.", _integer(1), 32),

@@ -19,7 +19,7 @@ Attention = Literal["auto", "flash", "efficient", "cudnn", "math"]
 KernelBackend = Literal["auto", "reference", "torch", "triton"]
 CacheState = Literal["hot", "cold"]
 LevelsRun = Literal["through-tap", "all"]
-Stage = Literal["preprocess", "vision", "connector", "prefill", "decode"]
+StageName = Literal["preprocess", "vision", "connector", "prefill", "decode"]
 Sampling = Literal["fixed", "adaptive"]
 Order = Literal["lines", "interleaved", "random"]
 Logits = Literal["all", "last"]
@@ -103,7 +103,7 @@ class Settings:
     profile: bool
     order: Order
     share_llm: bool
-    stages: tuple[Stage, ...]
+    stages: tuple[StageName, ...]
     prompt_tokens: int
     new_tokens: int
     logits: Logits

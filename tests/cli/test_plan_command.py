@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from tests.helpers.terminal import read_to_end
 from vlmprof.plan import Cell, make_plan
 from vlmprof.render.tables.plans import LONG, plan_sheet
 from vlmprof.render.tables.terminal import print_sheet
@@ -51,13 +52,7 @@ def on_a_terminal(folder: Path, *words: str, columns: int = 80) -> str:
     command = [sys.executable, "-m", "vlmprof", "plan", *words]
     with subprocess.Popen(command, cwd=folder, stdout=theirs, env=environment) as process:
         os.close(theirs)
-        shown = b""
-        try:
-            while part := os.read(ours, 65536):
-                shown += part
-        except OSError:  # Linux's way to say that the other end is closed
-            pass
-    os.close(ours)
+        shown = read_to_end(ours)
     assert process.returncode == 0
     return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).replace("\r\n", "\n")
 

@@ -16,7 +16,7 @@ from vlmprof.backbones import create_backbone, facts, names
 from vlmprof.cost import Kind, count_module
 from vlmprof.cost.count import count
 from vlmprof.errors import UserError
-from vlmprof.settings import Stage
+from vlmprof.settings import StageName
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.llm_catalog import facts as llm_facts
@@ -180,7 +180,7 @@ def test_a_large_model_is_counted_without_its_weights() -> None:
 
 
 def test_decoding_reads_every_weight_and_the_cache_for_each_token() -> None:
-    stages: tuple[Stage, ...] = ("vision", "connector", "prefill", "decode")
+    stages: tuple[StageName, ...] = ("vision", "connector", "prefill", "decode")
     cost = count(
         Workload(
             "vit-t", "llama-23m", 224, 224, dtype="float32", stages=stages, prompt_tokens=60, new_tokens=5

@@ -16,7 +16,7 @@ from tests.helpers.tiny_llms import tiny_config, write
 from vlmprof.cost.count import count
 from vlmprof.errors import UserError
 from vlmprof.plan import make_plan
-from vlmprof.settings import Stage
+from vlmprof.settings import StageName
 from vlmprof.spec import build_spec
 from vlmprof.vlm.decoding import decode, prefill_cached
 from vlmprof.vlm.llm_catalog import facts
@@ -24,7 +24,7 @@ from vlmprof.vlm.model import VLM, create_vlm
 from vlmprof.vlm.workload import Workload
 
 TOKENS = 16
-STAGES: tuple[Stage, ...] = ("vision", "connector", "prefill")
+STAGES: tuple[StageName, ...] = ("vision", "connector", "prefill")
 KNOWN = transformers.__version__.startswith("5.24.")
 REFUSED = frozenset(
     (
@@ -63,7 +63,7 @@ def flops_of(call: object, *inputs: object) -> int:
     return counter.get_total_flops()
 
 
-def workload(llm: str, *stages: Stage) -> Workload:
+def workload(llm: str, *stages: StageName) -> Workload:
     return Workload(
         "vit-t", llm, 64, 64, dtype="float32", prompt_tokens=1, new_tokens=1, stages=(*STAGES, *stages)
     )

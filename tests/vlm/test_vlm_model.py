@@ -10,7 +10,7 @@ import torch
 
 from vlmprof.cost.count import count
 from vlmprof.errors import UserError
-from vlmprof.settings import Stage
+from vlmprof.settings import StageName
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.connector_catalog import facts as connector_facts
 from vlmprof.vlm.connector_catalog import names as connector_names
@@ -123,7 +123,7 @@ def test_autocast_computes_in_16_bits_what_float32_does(backbone: str) -> None:
 
 @pytest.mark.parametrize("backbone", ["vit-t", "vmamba-t"])
 @pytest.mark.parametrize("stages", [("vision", "connector"), ("vision", "connector", "prefill", "decode")])
-def test_what_is_counted_is_what_is_built(backbone: str, stages: tuple[Stage, ...]) -> None:
+def test_what_is_counted_is_what_is_built(backbone: str, stages: tuple[StageName, ...]) -> None:
     workload = Workload(backbone, "llama-23m", 64, 96, stages=stages, prompt_tokens=3, batch_size=2)
     vlm = create_vlm(workload)
     counted = count(workload, kernels="torch")

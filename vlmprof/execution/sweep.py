@@ -77,8 +77,7 @@ def run_sweep(
 def _local_launcher(
     spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
 ) -> tuple[Launcher, Machine]:
-    dtypes = [str(dtype) for dtype in spec.axes["dtype"]]
-    machines = _distinct_machines(devices or [spec.settings.device], dtypes)
+    machines = _distinct_machines(devices or [spec.settings.device], spec.axes["dtype"])
     names = sorted({machine.device_name for machine in machines})
     if len(names) > 1:
         raise UserError(f"--devices must all be of the same kind, but they are {', '.join(names)}")
@@ -103,8 +102,7 @@ def _cluster_launcher(
 ) -> tuple[Launcher, Machine]:
     from vlmprof.execution.launchers.ray import connect
 
-    dtypes = [str(dtype) for dtype in spec.axes["dtype"]]
-    return connect(cluster or "", spec.settings.device, dtypes)
+    return connect(cluster or "", spec.settings.device, spec.axes["dtype"])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from vlmprof.settings import (
     Logits,
     Outputs,
     Settings,
-    Stage,
+    StageName,
 )
 
 
@@ -39,7 +39,7 @@ class Workload:
     levels: LevelsRun = "through-tap"
     kernel_backend: KernelBackend = "auto"
     attention: Attention = "auto"
-    stages: tuple[Stage, ...] = ("vision", "connector", "prefill")
+    stages: tuple[StageName, ...] = ("vision", "connector", "prefill")
     """Without `prefill` and `decode`, the LLM is not built."""
     prompt_tokens: int = 0
     new_tokens: int = 1
