@@ -12,7 +12,7 @@ def vlms_sheet(known: Sequence[Support]) -> Sheet:
     """One row for each type."""
     return Sheet("vlms", "VLMs of transformers", "", [
         Column("type", Kind.TEXT, [support.model_type for support in known]),
-        Column("runs", Kind.TEXT, ["yes" if support.runs else "no" for support in known]),
+        Column("runs", Kind.TEXT, [support.verdict for support in known]),
         Column("needs", Kind.TEXT, [", ".join(support.needs) for support in known]),
         Column("because", Kind.TEXT, [support.reason or "" for support in known]),
     ])  # fmt: skip

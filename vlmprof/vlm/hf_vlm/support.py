@@ -1,6 +1,7 @@
 """Which of transformers' image-text-to-text types run with their own processors, and why others do not.
 
-Each was built small by `tests/vlm/test_own_processor.py`, which holds this table to what it finds.
+`tests/vlm/test_own_processor.py` builds a type of `RUN` at a small size and runs it on two photos. Those of
+`REFUSED` are not tested; those whose reason is `NOT_SMALL` were not tried at all.
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ class Support:
     model_type: str
     runs: bool
     needs: tuple[str, ...] = ()
-    """Packages beside transformers and Pillow."""
+    """Packages required besides transformers and Pillow."""
     reason: str | None = None
-    """Why it does not run."""
+    """Why it does not run, or is not known to."""
+
+    @property
+    def verdict(self) -> str:
+        """`yes`, `no` or `not tried`."""
+        return "yes" if self.runs else "not tried" if self.reason == NOT_SMALL else "no"
 
 
 def all_support() -> list[Support]:
@@ -30,7 +36,7 @@ def all_support() -> list[Support]:
     return sorted(known, key=lambda support: support.model_type)
 
 
-NOT_SMALL = "its default configuration could not be made small, so it was not tried"
+NOT_SMALL = "its default configuration could not be made small enough to try"
 TORCHVISION = ("torchvision",)
 TIMM = ("timm",)
 NOTHING: tuple[str, ...] = ()
