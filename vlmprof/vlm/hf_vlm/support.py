@@ -1,6 +1,6 @@
 """Which of transformers' image-text-to-text types run with their own processors, and why others do not.
 
-`tests/vlm/test_own_processor.py` builds a type of `RUN` at a small size and runs it on two photos. Those of
+`tests/vlm/test_own_processor.py` builds the types of `RUN` small and runs each on two photos. Those of
 `REFUSED` are not tested; those whose reason is `NOT_SMALL` were not tried at all.
 """
 
