@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from vlmprof.backbones import create_backbone, facts
 from vlmprof.backbones.facts import BackboneFacts
-from vlmprof.cli.backbones import app
+from vlmprof.cli.app import app
 from vlmprof.errors import UserError
 from vlmprof.plan import Cell, make_plan
 from vlmprof.spec import build_spec
@@ -110,7 +110,7 @@ def test_right_or_refused_in_one_line(model_type: str, tmp_path: Path) -> None:
         assert model_type not in RIGHT, said
         with pytest.raises(UserError) as planned:
             plan_of(name, (224, 224))
-        shown = CliRunner().invoke(app, ["show", name, "--resolution", "224"])
+        shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "224"])
         assert str(planned.value) == str(shown.exception) == said
         return
     for size in sizes_of(known):

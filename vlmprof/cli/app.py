@@ -11,11 +11,13 @@ from typing import Annotated, Any
 import typer
 
 import vlmprof
-from vlmprof.cli import backbones, kernels
+from vlmprof.cli import kernels
+from vlmprof.cli.backbones import backbones
 from vlmprof.cli.compare import compare
 from vlmprof.cli.estimate import estimate
 from vlmprof.cli.export import export
 from vlmprof.cli.frontier import frontier
+from vlmprof.cli.json_output import json_option
 from vlmprof.cli.kernels_tables import tables
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.recommend import recommend
@@ -69,6 +71,7 @@ def _root(
 
 
 @app.command()
+@json_option("sweep", tables="cells, the rows of the run folder")
 @spec_options
 def sweep(
     overrides: dict[str, Any],
@@ -116,6 +119,7 @@ def sweep(
 
 
 @app.command()
+@json_option("plan", tables="plan")
 @spec_options
 def plan(
     overrides: dict[str, Any],
@@ -175,8 +179,7 @@ def plot(
 
 kernels.app.command()(tables)
 app.add_typer(kernels.app, name="kernels")
-app.add_typer(backbones.app, name="backbones")
-for command in (report, compare, recommend, export, estimate, frontier, trace, vlms):
+for command in (report, compare, recommend, export, estimate, frontier, trace, backbones, vlms):
     app.command()(command)
 
 

@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
+from vlmprof.cli.json_output import json_option, tell
 from vlmprof.cli.tables import SaveOption, show_sheet
 from vlmprof.errors import UserError
 
 
+@json_option("compare", tables="comparison")
 def compare(
     a: Annotated[Path, typer.Argument(help="The baseline run; with --reference, the run to judge.")],
     b: Annotated[Path | None, typer.Argument(help="The run to judge.")] = None,
@@ -41,7 +43,6 @@ def compare(
     from vlmprof.analysis.reference import another_device_in, load_reference
     from vlmprof.analysis.runs import Run, load
     from vlmprof.render.tables.decisions import comparison_sheet, comparison_words, ratio_name
-    from vlmprof.render.tables.terminal import console
 
     if (b is None) == (reference is None):
         raise UserError("compare takes two runs, or one run and --reference kuo2026")
@@ -56,19 +57,18 @@ def compare(
     found = comparing.select(found, figure)
     if reference is not None and (elsewhere := another_device_in(reference, judged.frame)):
         found = comparing.without_verdict(found, elsewhere)
-    screen = console()
     show_sheet(comparison_sheet(found), save_tables)
     for sentence in comparison_words(found):
-        screen.print(sentence, markup=False)
+        tell(sentence)
     if fail_slower is None:
         return
     allowed = _percent(fail_slower, "--fail-slower")
     if found.no_verdict:
-        screen.print("--fail-slower has no effect: the two ran on different kinds of device.", markup=False)
+        tell("--fail-slower has no effect: the two ran on different kinds of device.")
         return
     guarded = comparing.guard(found, allowed, figure or ("end_to_end_s",))
     for ratio in guarded:
-        screen.print(f"slower than allowed: {ratio_name(ratio)}", markup=False)
+        tell(f"slower than allowed: {ratio_name(ratio)}")
     if guarded or found.lost:
         raise typer.Exit(1)
 

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from vlmprof.cli.json_output import json_option, tell, tell_files
 from vlmprof.cli.tables import SaveOption, show_sheet
 
 
+@json_option("recommend", tables="recommended and, with scores, correlation")
 def recommend(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     max_memory: Annotated[str | None, typer.Option(help="Memory of the device, such as 24GiB.")] = None,
@@ -38,7 +40,6 @@ def recommend(
     from vlmprof.render.figures.files import save_figure
     from vlmprof.render.figures.pareto import pareto_figure
     from vlmprof.render.tables.decisions import advice_sheet, correlation_sheet
-    from vlmprof.render.tables.terminal import console
     from vlmprof.units import parse_bytes, parse_seconds
 
     limits = Limits(
@@ -50,14 +51,12 @@ def recommend(
         load(run).frame, limits, scores=load_scores(scores) if scores else None, score=score,
         price_per_hour=price_per_hour,
     )  # fmt: skip
-    screen = console()
     if advice.chosen.empty:
-        screen.print(advice.nearest_miss, markup=False)
+        tell(advice.nearest_miss)
     else:
         show_sheet(advice_sheet(advice), save_tables)
     if correlations := correlation_sheet(advice):
         show_sheet(correlations, save_tables)
     say("drawing the Pareto front")
     figure = pareto_figure(advice, limits, width)
-    for path in save_figure(figure, out or run, "recommend", format or ["png", "pdf"]):
-        print(path)
+    tell_files(save_figure(figure, out or run, "recommend", format or ["png", "pdf"]))

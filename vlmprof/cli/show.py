@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
+from vlmprof.cli.json_output import json_wanted, tell, tell_files
 from vlmprof.cli.tables import show_sheet
 from vlmprof.errors import unknown
 from vlmprof.plan import Cell
@@ -26,16 +27,16 @@ def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool, every_cell: bool, sa
     """Print the cells of a plan, with constant axes once above the table. On a terminal, a long plan is
     summarized unless `every_cell` or `ids` is set."""
     screen = console()
-    screen.print(plans.head_line(spec, cells), markup=False)
-    short = screen.is_terminal and len(cells) > plans.LONG and not (every_cell or ids)
+    tell(plans.head_line(spec, cells))
+    short = screen.is_terminal and len(cells) > plans.LONG and not (every_cell or ids or json_wanted())
     if short:
         for sheet in plans.summary_sheets(cells):
             screen.print()
             show_sheet(sheet, save_to)
     else:
-        show_sheet(plans.plan_sheet(cells, ids), save_to)
+        show_sheet(plans.plan_sheet(cells, ids), save_to, rows=map(plans.plan_row, cells))
     to_run = sum(cell.skip_reason is None for cell in cells)
-    screen.print(f"{to_run} cells to run, {len(cells) - to_run} skipped")
+    tell(f"{to_run} cells to run, {len(cells) - to_run} skipped")
     if short:
         screen.print("--all prints every cell")
 
@@ -53,15 +54,17 @@ def run(folder: Path) -> int:
     from vlmprof.render.tables.row_warnings import warning_lines
 
     say("drawing the figure")
-    finished, screen = load(folder), console()
-    show_sheet(run_sheet(Estimates(finished.frame, finished.samples)))
+    finished = load(folder)
+    known = finished.frame.dropna(axis="columns", how="all")
+    rows = ({str(name): value for name, value in row.items()} for row in known.to_dict("records"))
+    show_sheet(run_sheet(Estimates(finished.frame, finished.samples)), rows=rows)
     for line in warning_lines(finished.frame):
-        screen.print(line, markup=False)
+        tell(line)
     if (why := why_nothing_measured(finished.frame)) is not None:
-        print(f"no figure: {why}")
+        tell(f"no figure: {why}")
     else:
-        for path in save_six_panel(finished.frame, folder, finished.samples, statistic=finished.statistic):
-            print(path)
+        figure = save_six_panel(finished.frame, folder, finished.samples, statistic=finished.statistic)
+        tell_files(figure)
     return _say_failures(finished.frame, folder)
 
 

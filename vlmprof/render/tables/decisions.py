@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 
 from vlmprof.analysis.advice import Advice
 from vlmprof.analysis.compare import CellRatio, Comparison, Verdict
-from vlmprof.analysis.frames import numbers, show_resolution, varying_axes
+from vlmprof.analysis.frames import numbers, show_resolution
 from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.scaling import SCALED
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values, show
+from vlmprof.render.tables.stages import name_columns
 
 COST_WORDS: dict[str, tuple[str, Kind]] = {
     "ttft_s": ("TTFT", Kind.SECONDS),
@@ -48,10 +48,15 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
         note,
         [
             *_cell_columns(ratios),
-            Column("figure", Kind.TEXT, [words[ratio.column][0] for ratio in ratios]),
-            Column("A", Kind.TEXT, _shown(ratios, [ratio.a for ratio in ratios])),
-            Column("B", Kind.TEXT, _shown(ratios, [ratio.b for ratio in ratios])),
-            Column("B / A", Kind.RATIO, [interval_values(r.ratio) or r.value for r in ratios]),
+            Column(
+                "figure",
+                Kind.TEXT,
+                [words[ratio.column][0] for ratio in ratios],
+                raw=[ratio.column for ratio in ratios],
+            ),
+            Column("A", Kind.TEXT, _shown(ratios, [ratio.a for ratio in ratios]), raw=[r.a for r in ratios]),
+            Column("B", Kind.TEXT, _shown(ratios, [ratio.b for ratio in ratios]), raw=[r.b for r in ratios]),
+            Column("B / A", Kind.RATIO, [interval_values(r.ratio) or r.value for r in ratios], key="ratio"),
             Column("verdict", Kind.TEXT, [ratio.verdict and str(ratio.verdict) for ratio in ratios]),
         ],
     )
@@ -83,12 +88,16 @@ def ratio_name(ratio: CellRatio) -> str:
 def advice_sheet(advice: Advice) -> Sheet:
     """Return a table of the Pareto front within the limits, best first."""
     chosen = advice.chosen
+
+    def values(name: str) -> list[Value]:
+        return column_values(numbers(chosen, name))
+
     quality = "a larger image" if advice.quality == "pixels" else f"a higher {advice.quality}"
     note = f"The Pareto front within the limits: {quality} is available only at a higher cost."
     return Sheet("recommended", "Recommended", note, [
-        *_named(advice.cells.loc[chosen.index]),
-        *(Column(name, Kind.NUMBER, column_values(numbers(chosen, name))) for name in advice.scores),
-        *(Column(*COST_WORDS[cost], column_values(numbers(chosen, cost))) for cost in advice.costs),
+        *name_columns(advice.cells.loc[chosen.index]),
+        *(Column(name, Kind.NUMBER, values(name), key=name) for name in advice.scores),
+        *(Column(*COST_WORDS[cost], values(cost), key=cost) for cost in advice.costs),
     ])  # fmt: skip
 
 
@@ -101,20 +110,12 @@ def correlation_sheet(advice: Advice) -> Sheet | None:
     note = f"Spearman's rank correlation over the {len(advice.candidates)} scored cells."
     values = [column_values(np.asarray(matrix[name], dtype=np.float64)) for name in matrix.columns]
     return Sheet("correlation", "Scores and costs", note, [
-        Column("", Kind.TEXT, titles),
-        *(Column(title, Kind.NUMBER, column) for title, column in zip(titles, values, strict=True)),
-    ])  # fmt: skip
-
-
-def _named(rows: pd.DataFrame) -> list[Column]:
-    return [
-        Column("backbone", Kind.TEXT, [backbone_label(str(name)) for name in rows["backbone"]]),
-        Column("resolution", Kind.TEXT, [show_resolution(name) for name in rows["resolution"]]),
+        Column("", Kind.TEXT, titles, key="column", raw=list(matrix.columns)),
         *(
-            Column(axis.replace("_", " "), Kind.TEXT, [str(value) for value in rows[axis]])
-            for axis in varying_axes(rows)
+            Column(title, Kind.NUMBER, column, key=str(name))
+            for title, column, name in zip(titles, values, matrix.columns, strict=True)
         ),
-    ]
+    ])  # fmt: skip
 
 
 def _cell_columns(ratios: Sequence[CellRatio]) -> list[Column]:
@@ -125,7 +126,7 @@ def _cell_columns(ratios: Sequence[CellRatio]) -> list[Column]:
         values = [ratio.cell[axis] for ratio in ratios]
         if axis in shown or len(set(values)) > 1:
             words: list[Value] = [shown[axis](value) if axis in shown else value for value in values]
-            columns.append(Column(axis.replace("_", " "), Kind.TEXT, words))
+            columns.append(Column(axis.replace("_", " "), Kind.TEXT, words, raw=values))
     return columns
 
 
