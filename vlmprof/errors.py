@@ -18,6 +18,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}; {hint}")
 
 
+def one_line(text: str, limit: int = 1000) -> str:
+    """Return a message on one line. The middle of a very long one, such as a name, is left out."""
+    line = " ".join(text.split("\n")).strip()
+    return line if len(line) <= limit else f"{line[: limit // 2]} … {line[-limit // 2 :]}"
+
+
 def first_line(text: str, limit: int = 300) -> str:
     """Return the first non-empty line of a message, truncated to `limit` characters."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]

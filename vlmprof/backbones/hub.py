@@ -24,6 +24,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING_NAMES,
 )
 
+from vlmprof import files
 from vlmprof.backbones.dry_run import built_without_data, images, reason
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.backbones.geometry import Geometry, NoGridError, Seen, find_geometry
@@ -62,10 +63,11 @@ def vision_config(name: str) -> PreTrainedConfig:
     """The configuration of the image encoder: the named one, or the vision part of a larger model."""
     source = name.removeprefix("hf:")
     path = Path(source).expanduser()
-    if path.suffix == ".json" and not path.is_file():
+    if path.suffix == ".json" and not files.exists(path):
         raise UserError(f"backbone {name!r}: there is no file {path}")
     try:
-        config = AutoConfig.from_pretrained(str(path) if path.exists() else source)
+        files.check_regular(path)
+        config = AutoConfig.from_pretrained(str(path) if files.exists(path) else source)
     except (OSError, ValueError, KeyError) as problem:
         reason = str(problem).strip().splitlines()[0]
         raise UserError(

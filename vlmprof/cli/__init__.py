@@ -37,7 +37,9 @@ def main() -> None:
 
 
 def _complain(error: Exception) -> int:
-    print(f"vlmprof: {error}", file=sys.stderr)
+    from vlmprof.errors import one_line
+
+    print(f"vlmprof: {one_line(str(error))}", file=sys.stderr)
     return 2
 
 

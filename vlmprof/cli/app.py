@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import vlmprof
+from vlmprof import files
 from vlmprof.cli import kernels
 from vlmprof.cli.backbones import backbones
 from vlmprof.cli.compare import compare
@@ -192,9 +193,15 @@ def _load(spec: str | None, overrides: dict[str, Any]) -> Any:
         from vlmprof.vlm.image_file import read_rgb_file
 
         read_rgb_file(Path(checked.settings.image))
-    files = {"weights": checked.settings.weights, "study_checkpoint": checked.settings.study_checkpoint}
-    for setting, path in files.items():
-        if path not in (None, "pretrained") and not Path(path).expanduser().exists():
+    named = {"weights": checked.settings.weights, "study_checkpoint": checked.settings.study_checkpoint}
+    for setting, path in named.items():
+        if path in (None, "pretrained"):
+            continue
+        try:
+            files.check_regular(Path(path).expanduser())
+        except OSError as problem:
+            raise UserError(f"{setting}: {path} is {problem.strerror}") from None
+        if not files.exists(Path(path).expanduser()):
             raise UserError(f"{setting}: there is no file {path}")
     return checked
 

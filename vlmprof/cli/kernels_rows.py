@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmprof import files
 from vlmprof.errors import UserError
 
 if TYPE_CHECKING:
@@ -126,10 +127,10 @@ def load(path: Path) -> list[dict[str, Any]]:
 
     Raises `UserError` if the file is not a list of rows.
     """
-    if not path.exists():
+    if not files.exists(path):
         return []
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = files.read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -19,6 +19,7 @@ from vlmprof.cost.roofline import Efficiency
 from vlmprof.cost.scans import KERNELS, Kernels
 from vlmprof.errors import UserError, unknown
 from vlmprof.execution.counting import count_on_all_cores
+from vlmprof.files import is_folder
 from vlmprof.plan import make_plan
 from vlmprof.render.labels import backbone_words
 from vlmprof.render.tables import estimates as tables
@@ -48,7 +49,7 @@ class Measured:
     @classmethod
     def load(cls, name: str) -> Measured:
         """Load a run folder or reference. Raises `UserError` if `name` is neither."""
-        return cls(name, load_frame(name) if Path(name).is_dir() else load_reference(name))
+        return cls(name, load_frame(name) if is_folder(Path(name)) else load_reference(name))
 
 
 def show(

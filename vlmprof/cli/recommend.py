@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from vlmprof.cli.json_output import json_option, tell, tell_files
 from vlmprof.cli.tables import SaveOption, show_sheet
+from vlmprof.errors import UserError
 
 
 @json_option("recommend", tables="recommended and, with scores, correlation")
@@ -21,7 +23,7 @@ def recommend(
     ] = None,
     score: Annotated[str | None, typer.Option(help="Score to maximize (default: the overall one).")] = None,
     price_per_hour: Annotated[
-        float | None, typer.Option(min=0, help="Price of the device, for the cost per thousand images.")
+        float | None, typer.Option(help="Price of the device, for the cost per thousand images.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the figure (default: the run folder).")] = None,
     format: Annotated[
@@ -42,6 +44,8 @@ def recommend(
     from vlmprof.render.tables.decisions import advice_sheet, correlation_sheet
     from vlmprof.units import parse_bytes, parse_seconds
 
+    if price_per_hour is not None and not 0 < price_per_hour < math.inf:
+        raise UserError(f"--price-per-hour {price_per_hour:g} is not a price")
     limits = Limits(
         memory_bytes=parse_bytes(max_memory) if max_memory else None,
         ttft_s=parse_seconds(max_ttft) if max_ttft else None,
