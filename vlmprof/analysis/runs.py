@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from vlmprof.analysis.frames import Samples, Statistic
+from vlmprof.analysis.frames import RUN, Samples, Statistic, axis_columns
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,12 @@ def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, Samples]:
     frames: list[pd.DataFrame] = []
     samples: dict[str, Mapping[str, Sequence[float]]] = {}
     for name, run in zip(_distinct([run.name for run in runs]), runs, strict=True):
-        named = run.frame.assign(run=name, cell_id=[f"{name}/{cell}" for cell in run.frame["cell_id"]])
+        named = run.frame.assign(**{RUN: name}, cell_id=[f"{name}/{cell}" for cell in run.frame["cell_id"]])
         frames.append(named)
         samples |= {f"{name}/{cell}": values for cell, values in run.samples.items()}
-    return pd.concat(frames, ignore_index=True), samples
+    joined = pd.concat(frames, ignore_index=True)
+    joined.attrs["axes"] = list(dict.fromkeys(axis for frame in frames for axis in axis_columns(frame)))
+    return joined, samples
 
 
 def joint_statistic(runs: Sequence[Run]) -> Statistic:

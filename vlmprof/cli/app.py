@@ -20,6 +20,7 @@ from vlmprof.cli.kernels_tables import tables
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
+from vlmprof.cli.runs import runs
 from vlmprof.cli.stopping import Stopped
 from vlmprof.cli.tables import SaveOption
 from vlmprof.cli.trace import trace
@@ -137,7 +138,7 @@ def plan(
 @app.command()
 def plot(
     run: Annotated[
-        Path | None, typer.Argument(help="A run folder. Without one, only the reference is drawn.")
+        Path | None, typer.Argument(help="A run; without one, only the reference is drawn.")
     ] = None,
     log: Annotated[bool, typer.Option(help="Logarithmic axes.")] = False,
     reference: Annotated[
@@ -157,13 +158,12 @@ def plot(
     ] = None,
 ) -> None:
     """Redraw the six-panel figure of a run, or draw the published one."""
-    from vlmprof.store import check_runs
-
-    check_runs(run)
     from vlmprof.cli import show
+    from vlmprof.run_list import find_run
 
     formats = format or ["png", "pdf"]
     if run is not None:
+        run = find_run(run)
         paths = show.figure(run, out or run, log, reference, formats, width, statistic)
     elif reference is not None:
         paths = show.published_figure(reference, out or Path(), log, formats, width)
@@ -176,7 +176,7 @@ def plot(
 kernels.app.command()(tables)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(backbones.app, name="backbones")
-for command in (report, compare, recommend, export, estimate, frontier, trace, vlms):
+for command in (report, compare, recommend, export, runs, estimate, frontier, trace, vlms):
     app.command()(command)
 
 

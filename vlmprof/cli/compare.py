@@ -33,9 +33,9 @@ def compare(
 
     Published points from another device are compared by ratios only, without verdicts.
     """
-    from vlmprof.store import check_runs
+    from vlmprof.run_list import find_run
 
-    check_runs(a, b)
+    a, b = find_run(a), None if b is None else find_run(b)
     from vlmprof.activity import say
     from vlmprof.analysis import compare as comparing
     from vlmprof.analysis.reference import another_device_in, load_reference

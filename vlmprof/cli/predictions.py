@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
-from vlmprof.analysis.reference import load_reference
+from vlmprof.analysis.reference import load_reference, references
+from vlmprof.analysis.runs import load
 from vlmprof.cli.tables import show_sheet
 from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, first_oom, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
@@ -22,8 +23,8 @@ from vlmprof.plan import make_plan
 from vlmprof.render.labels import backbone_words
 from vlmprof.render.tables import estimates as tables
 from vlmprof.render.tables.terminal import console
+from vlmprof.run_list import find_run
 from vlmprof.spec import SweepSpec
-from vlmprof.store import load_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,8 +48,13 @@ class Measured:
 
     @classmethod
     def load(cls, name: str) -> Measured:
-        """Load a run folder or reference. Raises `UserError` if `name` is neither."""
-        return cls(name, load_frame(name) if Path(name).is_dir() else load_reference(name))
+        """Load a run or a reference. Raises `UserError` if `name` is neither."""
+        if name in references():
+            return cls(name, load_reference(name))
+        try:
+            return cls(name, load(find_run(Path(name))).frame)
+        except UserError as error:
+            raise UserError(f"--against: {error}; published points are {', '.join(references())}") from None
 
 
 def show(

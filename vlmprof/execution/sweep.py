@@ -16,6 +16,7 @@ from vlmprof.execution.launchers.local import LocalLauncher
 from vlmprof.execution.machine import describe_machine
 from vlmprof.execution.progress import Progress
 from vlmprof.execution.rows import unmeasured_row
+from vlmprof.manifest import new_manifest
 from vlmprof.measure.samples import Samples
 from vlmprof.plan import Cell, in_order, make_plan
 from vlmprof.records import Row, Status
@@ -63,7 +64,7 @@ def run_sweep(
     settings = replace(spec.settings, device=machine.device)
     if settings.memory_limit_bytes:
         limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
-    manifest = {"spec": spec.to_json(), "command": command, "environment": machine.to_json()}
+    manifest = new_manifest(spec.to_json(), command, machine.to_json())
     with RunFolder(out, manifest) as folder, progress, launcher:
         again = {Status.SKIPPED, *retry} if settings.run_after_oom else set(retry)
         done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
