@@ -71,6 +71,8 @@ class Row:
     height_px: int
     width_px: int
     status: Status
+    repeat: int = 1
+    """Which measurement of the cell this is, counted from 1. Each runs in a new process."""
     oom_stage: str | None = None
     """Where the cell ran out of memory: a stage, `build` (the model) or `load` (the process)."""
     message: str | None = None
@@ -169,6 +171,16 @@ class Row:
         return cls(axes={n: value for n, value in rest.items() if n in axes}, stages=stages, **own)
 
 
+def repeat_id(cell_id: str, repeat: int) -> str:
+    """Return the id under which a repeat of a cell is stored; the first has the cell's own."""
+    return cell_id if repeat == 1 else f"{cell_id}{_REPEAT}{repeat}"
+
+
+def cell_of_repeat(stored_id: str, repeat: int) -> str:
+    """Return the id of the cell whose repeat is stored under this id."""
+    return stored_id if repeat == 1 else stored_id.removesuffix(f"{_REPEAT}{repeat}")
+
+
 def completed(flat: dict[str, Any]) -> dict[str, Any]:
     """Add the columns that older versions did not write to a flat row. Faster than going through a `Row`.
 
@@ -192,6 +204,7 @@ def stage_column(figure: str, stage: str) -> str:
     return "_".join((head, stage, *unit))
 
 
+_REPEAT = "-repeat"
 # computed once, because a report may read a hundred thousand rows
 _NOTHING = StageFigures()
 _OWN_COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("cell_id", "axes", "stages"))

@@ -46,7 +46,7 @@ def find_run(run: Path) -> Path:
     if run.exists() or len(run.parts) != 1 or not (names := _names(RUNS)):
         why = "it has no run.json" if run.exists() else "there is no such folder"
         raise UserError(f"{run} is not a run folder: {why}")
-    raise UserError(f"{run} is not a run folder, and {unknown('run', str(run), names)}")
+    raise unknown("run (no such folder either)", str(run), names)
 
 
 def list_runs(folder: Path = RUNS) -> list[RunSummary]:
@@ -77,4 +77,5 @@ def _summary(folder: Path, name: str) -> RunSummary:
         machine=environment.get("device_name") or environment.get("cpu"),
         started_at=environment.get("started_at"),
         cells={status: counts[status] for status in Status if counts[status]},
+        repeats=max((row.repeat for row in rows.values()), default=1),
     )

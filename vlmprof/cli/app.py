@@ -75,6 +75,14 @@ def sweep(
     overrides: dict[str, Any],
     spec: SpecArgument = None,
     out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME).")] = None,
+    repeat: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Measure every cell this often, each time in a new process, one pass over all cells after "
+            "another. Intervals then cover the spread between repeats; a larger number adds to a run.",
+        ),
+    ] = 1,
     retry: Annotated[
         list[str] | None,
         typer.Option(help="Rerun cells with this status: oom, error or timeout. Repeatable."),
@@ -107,8 +115,9 @@ def sweep(
     statuses = [_status(word, Status) for word in retry or ()]
     try:
         run_sweep(
-            checked, folder, _command(), choose_progress(), retry=statuses, devices=devices or (), cluster=ray
-        )
+            checked, folder, _command(), choose_progress(),
+            repeats=repeat, retry=statuses, devices=devices or (), cluster=ray,
+        )  # fmt: skip
     except Stopped as stop:
         stop.add_note(f"finished cells are in {folder}, and the same command resumes")
         raise

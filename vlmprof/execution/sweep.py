@@ -18,7 +18,7 @@ from vlmprof.execution.progress import Progress
 from vlmprof.execution.rows import unmeasured_row
 from vlmprof.manifest import new_manifest
 from vlmprof.measure.samples import Samples
-from vlmprof.plan import Cell, in_order, make_plan
+from vlmprof.plan import Cell, make_plan, repeated
 from vlmprof.records import Row, Status
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
@@ -42,6 +42,7 @@ def run_sweep(
     command: str,
     progress: Progress,
     *,
+    repeats: int = 1,
     retry: Collection[Status] = (),
     devices: Sequence[str] = (),
     cluster: str | None = None,
@@ -50,6 +51,7 @@ def run_sweep(
 
     Args:
         command: The command to record in the manifest.
+        repeats: How often to measure each cell, each time in a new process.
         retry: Statuses of rows to run again.
         devices: Devices to run on, one cell at a time on each, instead of the device of the settings.
         cluster: Address of a Ray cluster to run on; `local` starts one on this machine.
@@ -57,7 +59,7 @@ def run_sweep(
     Raises `UserError` before anything is measured if the specification cannot be run here. If an exception
     such as `KeyboardInterrupt` ends it, every finished cell is on disk.
     """
-    cells = in_order(make_plan(spec), spec.settings.order, spec.settings.seed)
+    cells = repeated(make_plan(spec), repeats, spec.settings.order, spec.settings.seed)
     check_can_hold_a_run(out)
     prepare = _cluster_launcher if cluster is not None else _local_launcher
     launcher, machine = prepare(spec, progress, devices, cluster)
