@@ -1,4 +1,4 @@
-"""The exception for user mistakes, and helpers for error messages."""
+"""The exception for user mistakes, the warning about run folders, and helpers for messages."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """Invalid user input. The command line prints the message and exits with code 2."""
+
+
+class UnwrittenError(UserError):
+    """Rows that could not be written. The command line prints them to standard error, as JSON lines."""
+
+    def __init__(self, message: str, rows: Iterable[str]) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
+        """The rows, each as a line of JSON."""
+
+
+class RunWarning(UserWarning):
+    """Something in a run folder is ignored. The command line prints the message and goes on."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

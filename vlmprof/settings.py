@@ -83,7 +83,10 @@ class Axes:
         return values
 
 
-_AXES = tuple(axis.name for axis in fields(Axes) if axis.name not in ("vlm", "memory_limit_bytes"))
+AXIS_NAMES = tuple(axis.name for axis in fields(Axes))
+"""Every axis that a row may have."""
+
+_AXES = tuple(name for name in AXIS_NAMES if name not in ("vlm", "memory_limit_bytes"))
 _AXES_OF_A_VLM = ("vlm", *(name for name in _AXES if name not in ("level", "levels", "kernel_backend")))
 
 

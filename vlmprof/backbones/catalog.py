@@ -20,6 +20,8 @@ ENTRIES: dict[str, BackboneFacts] = {
     for facts in family()
 }
 """Every published variant of every family."""
+_WITH_KERNELS = (".vmamba", ".mambavision")
+"""Modules of backbones that are built with a kernel backend."""
 LIBRARIES = ("hf:", "timm:")
 """Prefixes of names that a library of models is asked for."""
 
@@ -55,9 +57,14 @@ def facts(name: str, level: int = DEFAULT_LEVEL) -> BackboneFacts:
     raise unknown("backbone", name, ENTRIES)
 
 
-def has_feature_levels(name: str) -> bool:
-    """Whether a backbone can be tapped at several levels; one that the catalog does not know by name may."""
-    return name not in ENTRIES or bool(ENTRIES[name].level_dims)
+def axis_applies(axis: str, name: str) -> bool:
+    """Whether an axis changes a backbone: `level` and `levels` only one with feature levels, and
+    `kernel_backend` only one with our kernels. Any axis may change a backbone that is not in the catalog."""
+    if name not in ENTRIES:
+        return True
+    if axis in ("level", "levels"):
+        return bool(ENTRIES[name].level_dims)
+    return axis != "kernel_backend" or ENTRIES[name].module.endswith(_WITH_KERNELS)
 
 
 def users_factory(name: str) -> Any:

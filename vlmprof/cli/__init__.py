@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from vlmprof.cli.stopping import Stopped, stoppable
 
@@ -37,8 +41,10 @@ def main() -> None:
 
 
 def _complain(error: Exception) -> int:
-    from vlmprof.errors import one_line
+    from vlmprof.errors import UnwrittenError, one_line
 
+    for row in error.rows if isinstance(error, UnwrittenError) else ():
+        print(row, file=sys.stderr)
     print(f"vlmprof: {one_line(str(error))}", file=sys.stderr)
     return 2
 
@@ -49,7 +55,7 @@ def _run(words: list[str]) -> int:
     from vlmprof.cli.app import app
     from vlmprof.errors import UserError
 
-    with narrated(_starting(words)):
+    with narrated(_starting(words)), _warnings_in_a_line():
         try:
             return app(prog_name="vlmprof", standalone_mode=False) or 0
         except Exception as error:
@@ -69,6 +75,25 @@ def _lower(sentence: str) -> str:
 def _help(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     return f"{context.command_path if context else 'vlmprof'} --help"
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Print each `RunWarning` once, as a line like those of errors."""
+    from vlmprof.errors import RunWarning
+
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+            if issubclass(category, RunWarning):
+                print(f"vlmprof: {message}", file=sys.stderr)
+            else:
+                shown(message, category, *rest, **named)
+
+        warnings.showwarning = show
+        warnings.simplefilter("default", RunWarning)
+        yield
 
 
 def _starting(words: list[str]) -> str | None:

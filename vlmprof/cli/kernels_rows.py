@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmprof import files
-from vlmprof.errors import UserError
+from vlmprof.errors import UnwrittenError, UserError
 
 if TYPE_CHECKING:
     from vlmprof.execution.kernel_runs import Outcome
@@ -159,17 +160,23 @@ def read(folder: Path, stem: str, device_name: str) -> list[dict[str, Any]]:
 
 
 def write(rows: Sequence[Mapping[str, Any]], folder: Path, stem: str) -> None:
-    """Write all rows so far to `stem`.csv and `stem`.json, so that an interruption loses none."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write all rows so far to `stem`.csv and `stem`.json, so that an interruption loses none.
+
+    Raises `UnwrittenError` with the rows if that fails.
+    """
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    partial = folder / f"{stem}.json.part"
     filled = [{name: row.get(name) for name in columns} for row in rows]
-    partial.write_text(json.dumps(filled, indent=1) + "\n")
-    partial.replace(folder / f"{stem}.json")
-    with (folder / f"{stem}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=columns)
-        writer.writeheader()
-        writer.writerows(filled)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=columns)
+    writer.writeheader()
+    writer.writerows(filled)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.replace_text(folder / f"{stem}.json", json.dumps(filled, indent=1) + "\n")
+        files.replace_text(folder / f"{stem}.csv", table.getvalue())
+    except OSError as error:
+        message = f"cannot write {folder}: {error.strerror or error}; its rows are above"
+        raise UnwrittenError(message, map(json.dumps, filled)) from None
 
 
 def _state(outcome: Outcome) -> dict[str, Any]:

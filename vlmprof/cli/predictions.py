@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
-from vlmprof.analysis.reference import load_reference
+from vlmprof.analysis.reference import load_reference, references
+from vlmprof.analysis.runs import load
 from vlmprof.cli.json_output import tell
 from vlmprof.cli.tables import show_sheet
 from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, first_oom, misses, predict
@@ -19,12 +20,11 @@ from vlmprof.cost.roofline import Efficiency
 from vlmprof.cost.scans import KERNELS, Kernels
 from vlmprof.errors import UserError, unknown
 from vlmprof.execution.counting import count_on_all_cores
-from vlmprof.files import is_folder
 from vlmprof.plan import make_plan
 from vlmprof.render.labels import backbone_words
 from vlmprof.render.tables import estimates as tables
+from vlmprof.run_list import find_run
 from vlmprof.spec import SweepSpec
-from vlmprof.store import load_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +48,13 @@ class Measured:
 
     @classmethod
     def load(cls, name: str) -> Measured:
-        """Load a run folder or reference. Raises `UserError` if `name` is neither."""
-        return cls(name, load_frame(name) if is_folder(Path(name)) else load_reference(name))
+        """Load a run or a reference. Raises `UserError` if `name` is neither."""
+        if name in references():
+            return cls(name, load_reference(name))
+        try:
+            return cls(name, load(find_run(Path(name))).frame)
+        except UserError as error:
+            raise UserError(f"--against: {error}; published points are {', '.join(references())}") from None
 
 
 def show(

@@ -15,7 +15,7 @@ from vlmprof.errors import UserError
 
 @json_option("recommend", tables="recommended and, with scores, correlation")
 def recommend(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or the name of a run in runs/.")],
     max_memory: Annotated[str | None, typer.Option(help="Memory of the device, such as 24GiB.")] = None,
     max_ttft: Annotated[str | None, typer.Option(help="Longest time to first token, such as 200ms.")] = None,
     scores: Annotated[
@@ -33,9 +33,9 @@ def recommend(
     save_tables: SaveOption = None,
 ) -> None:
     """Choose among the measured cells within limits; print and draw the Pareto front."""
-    from vlmprof.store import check_runs
+    from vlmprof.run_list import find_run
 
-    check_runs(run)
+    run = find_run(run)
     from vlmprof.activity import say
     from vlmprof.analysis.advice import Limits, advise, load_scores
     from vlmprof.analysis.runs import load

@@ -65,7 +65,7 @@ def run(folder: Path) -> int:
     else:
         figure = save_six_panel(finished.frame, folder, finished.samples, statistic=finished.statistic)
         tell_files(figure)
-    return _say_failures(finished.frame, folder)
+    return _say_failures(finished.rows, folder)
 
 
 def _say_failures(frame: pd.DataFrame, folder: Path) -> int:

@@ -36,11 +36,11 @@ class SharedLLM:
     def offer(self, row: Row) -> None:
         """Add a finished row, if it was measured completely."""
         if self._enabled and row.status is Status.OK and "prefill" in row.stages and not row.llm_shared_from:
-            self._source_rows.setdefault(_shape(row.axes, row.visual_tokens), row)
+            self._source_rows.setdefault(_shape(row.axes, row.visual_tokens, row.repeat), row)
 
     def source_row(self, cell: Cell) -> Row | None:
         """Return the row that `cell` can share; None if its shape has not been measured yet."""
-        return self._source_rows.get(_shape(cell.axes.named, cell.visual_tokens))
+        return self._source_rows.get(_shape(cell.axes.named, cell.visual_tokens, cell.repeat))
 
 
 def omitted_llm_bytes(cell: Cell, settings: Settings, source_row: Row) -> int:
@@ -138,14 +138,17 @@ def _llm_warnings(source_row: Row) -> list[str]:
     return found
 
 
-def _shape(axes: Mapping[str, AxisValue], visual_tokens: int | None) -> tuple[Any, ...]:
-    """Return what determines the LLM's work: the axes other than the encoder's, and its input tokens."""
+def _shape(axes: Mapping[str, AxisValue], visual_tokens: int | None, repeat: int) -> tuple[Any, ...]:
+    """Return what determines the LLM's work: the axes other than the encoder's, and its input tokens.
+
+    Each repeat measures the LLM again.
+    """
     others = (
         item
         for item in axes.items()
         if item[0] not in ("backbone", "resolution", "connector", "kernel_backend", "level", "levels")
     )
-    return (visual_tokens, *others)
+    return (visual_tokens, repeat, *others)
 
 
 def _device_s(row: Row, stage: str) -> float:

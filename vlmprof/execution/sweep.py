@@ -16,8 +16,9 @@ from vlmprof.execution.launchers.local import LocalLauncher
 from vlmprof.execution.machine import describe_machine
 from vlmprof.execution.progress import Progress
 from vlmprof.execution.rows import unmeasured_row
+from vlmprof.manifest import new_manifest
 from vlmprof.measure.samples import Samples
-from vlmprof.plan import Cell, in_order, make_plan
+from vlmprof.plan import Cell, make_plan, repeated
 from vlmprof.records import Row, Status
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
@@ -41,6 +42,7 @@ def run_sweep(
     command: str,
     progress: Progress,
     *,
+    repeats: int = 1,
     retry: Collection[Status] = (),
     devices: Sequence[str] = (),
     cluster: str | None = None,
@@ -49,6 +51,7 @@ def run_sweep(
 
     Args:
         command: The command to record in the manifest.
+        repeats: How often to measure each cell, each time in a new process.
         retry: Statuses of rows to run again.
         devices: Devices to run on, one cell at a time on each, instead of the device of the settings.
         cluster: Address of a Ray cluster to run on; `local` starts one on this machine.
@@ -56,14 +59,14 @@ def run_sweep(
     Raises `UserError` before anything is measured if the specification cannot be run here. If an exception
     such as `KeyboardInterrupt` ends it, every finished cell is on disk.
     """
-    cells = in_order(make_plan(spec), spec.settings.order, spec.settings.seed)
+    cells = repeated(make_plan(spec), repeats, spec.settings.order, spec.settings.seed)
     check_can_hold_a_run(out)
     prepare = _cluster_launcher if cluster is not None else _local_launcher
     launcher, machine = prepare(spec, progress, devices, cluster)
     settings = replace(spec.settings, device=machine.device)
     if settings.memory_limit_bytes:
         limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
-    manifest = {"spec": spec.to_json(), "command": command, "environment": machine.to_json()}
+    manifest = new_manifest(spec.to_json(), command, machine.to_json())
     with RunFolder(out, manifest) as folder, progress, launcher:
         again = {Status.SKIPPED, *retry} if settings.run_after_oom else set(retry)
         done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
