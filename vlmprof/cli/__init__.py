@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,6 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from vlmprof.cli.stopping import Stopped, stoppable
+
+MACHINE_FAULTS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
+"""Errors of the machine, such as a full or read-only disk, that a command does not explain itself."""
 
 BROKEN_PIPE = 141
 """The exit code after SIGPIPE: the reader of standard output has gone."""
@@ -34,6 +41,10 @@ def main() -> None:
         code = BROKEN_PIPE if error.reader_has_gone else _complain(error)
     except UserError as error:
         code = _complain(error)
+    except OSError as error:
+        if error.errno not in MACHINE_FAULTS:
+            raise
+        code = _complain(UserError(f"{error.strerror}: {error.filename or 'a file that the command needs'}"))
     except Stopped as stop:
         print(f"vlmprof: {stop.line()}", file=sys.stderr)
         code = stop.exit_code
