@@ -62,6 +62,10 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in folder.glob("*/run.json"))
 
 
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def _summary(folder: Path, name: str) -> RunSummary:
     try:
         manifest = read_manifest(folder / name) or {}
@@ -74,9 +78,9 @@ def _summary(folder: Path, name: str) -> RunSummary:
     counts = Counter(row.status for row in rows.values())
     return RunSummary(
         name=name,
-        specification=spec.get("name"),
-        machine=environment.get("device_name") or environment.get("cpu"),
-        started_at=environment.get("started_at"),
+        specification=_text(spec.get("name")),
+        machine=_text(environment.get("device_name")) or _text(environment.get("cpu")),
+        started_at=_text(environment.get("started_at")),
         cells={status: counts[status] for status in Status if counts[status]},
         repeats=max((row.repeat for row in rows.values()), default=1),
     )
