@@ -52,6 +52,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
             existing = read_manifest(path)
+            self._is_new = existing is None
             if existing is None:
                 if any(entry.name != LOCK for entry in path.iterdir()):
                     raise UserError(f"{path} is not empty and not a run folder; choose another with --out")
@@ -85,9 +86,7 @@ class RunFolder:
         try:
             if samples:
                 _write_whole(self.path / SAMPLES / f"{row.cell_id}.json", json.dumps(samples))
-            text = json.dumps(row.to_flat(), allow_nan=False, ensure_ascii=False)
-            # an unpaired surrogate, as in a badly encoded file name, becomes a question mark
-            line = memoryview(text.encode("utf-8", "replace") + b"\n")
+            line = memoryview(_line(row.to_flat()))
             while line:
                 line = line[self._rows.write(line) :]
             os.fsync(self._rows.fileno())
@@ -99,6 +98,31 @@ class RunFolder:
                 f"{why}: the row of {row.cell_id} was not written; earlier rows are safe, "
                 f"and the same command resumes once {self.path} is writable"
             ) from None
+
+    def revise(self, rows: Mapping[str, Row], environment: Mapping[str, Any]) -> None:
+        """Replace finished rows by cell id, and entries of the environment if this sweep made the folder.
+
+        Other lines, and columns that a row does not know, stay as they are. Raises `UserError` if the disk is
+        full; the earlier files stay intact.
+        """
+        try:
+            lines = (self.path / ROWS).read_bytes().splitlines(keepends=True)
+            last: dict[str, int] = {}
+            for i, line in enumerate(lines):
+                with suppress(ValueError, KeyError, TypeError):
+                    last[_loads(line)["cell_id"]] = i
+            for cell_id, row in rows.items():
+                i = last[cell_id]
+                lines[i] = _line({**_loads(lines[i]), **row.to_flat()})
+            _write_whole(self.path / ROWS, b"".join(lines))
+            self._rows.close()
+            self._rows = (self.path / ROWS).open("a+b", buffering=0)
+            manifest = read_manifest(self.path) or {}
+            if self._is_new:
+                manifest["environment"] = {**manifest.get("environment", {}), **environment}
+                _write_whole(self.path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write the run folder {self.path}: {error.strerror or error}") from None
 
     def rows(self) -> dict[str, Row]:
         """Return the rows so far by cell id. A later row of a cell replaces an earlier one."""
@@ -229,12 +253,18 @@ def _read_samples(path: Path) -> Samples | None:
     return Samples(values) if isinstance(values, dict) else None
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _line(flat: Mapping[str, Any]) -> bytes:
+    text = json.dumps(flat, allow_nan=False, ensure_ascii=False)
+    # an unpaired surrogate, as in a badly encoded file name, becomes a question mark
+    return text.encode("utf-8", "replace") + b"\n"
+
+
+def _write_whole(path: Path, content: str | bytes) -> None:
     """Write a file atomically."""
     draft = path.with_suffix(".part")
     try:
-        with draft.open("w", encoding="utf-8") as handle:
-            handle.write(text)
+        with draft.open("wb") as handle:
+            handle.write(content.encode("utf-8") if isinstance(content, str) else content)
             handle.flush()
             os.fsync(handle.fileno())
         draft.replace(path)

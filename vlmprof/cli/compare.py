@@ -16,10 +16,10 @@ def compare(
     a: Annotated[
         Path,
         typer.Argument(
-            help="The baseline, a run folder or the name of a run in runs/; with --reference, the run to judge."
+            help="The baseline: a run folder or a name in runs/. With --reference, the run to judge."
         ),
     ],
-    b: Annotated[Path | None, typer.Argument(help="The run to judge.")] = None,
+    b: Annotated[Path | None, typer.Argument(help="The run to judge: a folder or a name.")] = None,
     reference: Annotated[str | None, typer.Option(help="Published points as the baseline: kuo2026.")] = None,
     fail_slower: Annotated[
         str | None,

@@ -28,7 +28,10 @@ def recommend(
     width: Annotated[str, typer.Option(help="Width: one-column or two-column.")] = "two-column",
     save_tables: SaveOption = None,
 ) -> None:
-    """Choose among the measured cells within limits; print and draw the Pareto front."""
+    """Choose among the measured cells within limits; print and draw the Pareto front.
+
+    Exits with code 1 if no cell is within the limits.
+    """
     from vlmprof.run_list import find_run
 
     run = find_run(run)
@@ -61,3 +64,5 @@ def recommend(
     figure = pareto_figure(advice, limits, width)
     for path in save_figure(figure, out or run, "recommend", format or ["png", "pdf"]):
         print(path)
+    if advice.chosen.empty:
+        raise typer.Exit(1)

@@ -85,16 +85,6 @@ def predict(
     ]
 
 
-def first_oom(predictions: Sequence[Prediction]) -> dict[tuple[Any, ...], Prediction | None]:
-    """For each line of cells, the first that is predicted not to fit, or None."""
-    first: dict[tuple[Any, ...], Prediction | None] = {}
-    for prediction in predictions:
-        line = prediction.cell.line
-        if first.setdefault(line, None) is None and not prediction.estimate.fits:
-            first[line] = prediction
-    return first
-
-
 def misses(predictions: Sequence[Prediction], frame: pd.DataFrame) -> list[Miss]:
     """Per backbone and figure, predictions beside `ok` rows of the same cells; figures not measured are
     left out. On a CPU, where no allocator keeps count, `peak_rss_bytes` says how far the growth of the
