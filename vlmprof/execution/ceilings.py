@@ -31,7 +31,7 @@ def best_of(first: Ceilings, again: Ceilings) -> Ceilings:
 
 def with_ceilings(row: Row, ceilings: Ceilings) -> Row:
     """Return a row with the ceilings of its dtype, and a warning for each stage that exceeds them."""
-    rates: dict[str, Any] = dict(ceilings.get(str(row.axes["dtype"]), {}))
+    rates: dict[str, Any] = dict(ceilings.get(str(row.axes.get("dtype")), {}))
     row = replace(row, **rates)
     others = tuple(words for words in row.warnings if not is_about_ceilings(words))
     return replace(row, warnings=(*others, *_excesses(row)))
