@@ -82,7 +82,7 @@ def failure_words(found: Guarded, comparison: Comparison, allowed: str) -> list[
     few = list({tuple(r.cell.values()): r.cell for r in found.untested}.values())
     reasons: list[tuple[str, str, list[str]]] = [
         ("slower", "slower than allowed", [ratio_name(ratio, varied) for ratio in found.slower]),
-        ("no longer run", "no longer runs", [_cell_name(cell, varied) for cell in found.lost]),
+        ("no longer running", "no longer runs", [_cell_name(cell, varied) for cell in found.lost]),
         ("missing in B", "missing in B", [_cell_name(cell, varied) for cell in found.missing]),
         ("without enough samples", f"no verdict, {_needs(found.untested)}",
          [_cell_name(cell, varied) for cell in few]),
