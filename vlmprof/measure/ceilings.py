@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -23,8 +24,11 @@ SETTLE_S = 0.3
 LONGEST_SETTLE_S = 2.0
 """Longest warm-up; after as long as this in all, rounds are not repeated either."""
 MEASURE_S = 0.3
+"""Shortest time of all rounds together."""
+ESTIMATE_MEASURE_S = 0.15
+"""The same for the many ceilings of an estimate."""
 ROUNDS = 3
-"""Fewest rounds of calls, which take `MEASURE_S` together."""
+"""Fewest rounds of calls."""
 AGREE_SHARE = 0.02
 """The best calls of the two best rounds may differ by this share."""
 COPY_BYTES = 1 << 27
@@ -90,6 +94,7 @@ def device_ceilings(
 @torch.inference_mode()
 def cpu_ceilings(dtype: torch.dtype) -> Ceilings:
     """Measure the ceilings of the CPU with torch's current number of threads."""
+    best = partial(sustained_s, measure_s=ESTIMATE_MEASURE_S)
     source = torch.ones(COPY_BYTES // 4, dtype=torch.float32)
     target = torch.empty_like(source)
     small = torch.empty(CACHED_BYTES // 4, dtype=torch.float32)
@@ -100,17 +105,17 @@ def cpu_ceilings(dtype: torch.dtype) -> Ceilings:
     one = torch.ones(1)
     return Ceilings(
         dtype=str(dtype).removeprefix("torch."),
-        bandwidth_bytes_per_s=2 * COPY_BYTES / sustained_s(lambda: target.copy_(source)),
-        cache_bytes_per_s=2 * CACHED_BYTES / sustained_s(lambda: small.copy_(source[: CACHED_BYTES // 4])),
-        matmul_flops_per_s=2 * SIDE**3 / sustained_s(lambda: a @ b),
+        bandwidth_bytes_per_s=2 * COPY_BYTES / best(lambda: target.copy_(source)),
+        cache_bytes_per_s=2 * CACHED_BYTES / best(lambda: small.copy_(source[: CACHED_BYTES // 4])),
+        matmul_flops_per_s=2 * SIDE**3 / best(lambda: a @ b),
         attention_flops_per_s=4 * batch * heads * tokens**2 * head
-        / sustained_s(lambda: F.scaled_dot_product_attention(q, q, q)),
-        special_functions_per_s=values.numel() / sustained_s(lambda: values.exp()),
-        call_s=sustained_s(lambda: [one.add(1) for _ in range(1000)]) / 1000,
+        / best(lambda: F.scaled_dot_product_attention(q, q, q)),
+        special_functions_per_s=values.numel() / best(lambda: values.exp()),
+        call_s=best(lambda: [one.add(1) for _ in range(1000)]) / 1000,
     )  # fmt: skip
 
 
-def sustained_s(work: Callable[[], object], settle: bool = False) -> float:
+def sustained_s(work: Callable[[], object], settle: bool = False, measure_s: float = MEASURE_S) -> float:
     """Return the shortest call of at least `ROUNDS` rounds, of which the best two agree if time allows.
 
     With `settle`, first warm up until calls are stable, for between `SETTLE_S` and `LONGEST_SETTLE_S`.
@@ -122,9 +127,9 @@ def sustained_s(work: Callable[[], object], settle: bool = False) -> float:
             times.append(_call_s(work))
     spent_s, measured_s = sum(times[1:]), 0.0
     best: list[float] = []
-    while measured_s < MEASURE_S or not (_agree(best) or spent_s + measured_s >= LONGEST_SETTLE_S):
+    while measured_s < measure_s or not (_agree(best) or spent_s + measured_s >= LONGEST_SETTLE_S):
         times = []
-        while sum(times) < MEASURE_S / ROUNDS:
+        while sum(times) < measure_s / ROUNDS:
             times.append(_call_s(work))
         measured_s += sum(times)
         best.append(min(times))

@@ -70,7 +70,8 @@ def comparison_words(comparison: Comparison) -> list[str]:
     if comparison.only_a or comparison.only_b:
         apart = [one for one in comparison.mismatches if one.ignorable]
         why = f": {mismatch_words(apart)}" if apart else ""
-        sentences.append(f"Not matched: {comparison.only_a} cells of A, {comparison.only_b} of B{why}.")
+        only_a = f"{comparison.only_a} {_plural('cell', comparison.only_a)}"
+        sentences.append(f"Not matched: {only_a} of A, {comparison.only_b} of B{why}.")
     return sentences
 
 
