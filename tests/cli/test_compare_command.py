@@ -184,6 +184,8 @@ def test_the_table_says_whether_it_had_the_spread_between_repeats(run: Path, tmp
     assert "cover the spread between repeats, 3 in A and 2 in B." in said(three, two)
     assert "between the 3 repeats in A; B, measured once, is taken to vary as much." in said(three, one)
     assert "cover the spread within each run, not between runs" in said(one, one)
+    beside = invoke("compare", three, "--reference", "kuo2026", "--ignore", "llm", "--ignore", "dtype")
+    assert "cover the spread between the 3 repeats in B." in " ".join(beside.output.split())
 
 
 def test_compare_with_the_paper(tmp_path: Path) -> None:
@@ -233,6 +235,9 @@ def test_on_the_papers_card_the_guard_holds(device: str, tmp_path: Path) -> None
     assert result.exit_code == 1
     assert "1 slower" in result.output
     assert "slower than allowed" in result.output
+    rows = [cell("vit-b", 1024, axes=axes, end_to_end_s=0.179, device=device)]
+    same = write_run(tmp_path / "same", rows, samples(rows, spread=0.01))
+    assert invoke("compare", same, "--reference", "kuo2026", "--fail-slower", "5%").exit_code == 0
 
 
 def test_compare_refuses_what_it_cannot_do(run: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -70,6 +71,8 @@ def compare(
     found = comparing.select(found, figure)
     if reference is not None and (elsewhere := another_device_in(reference, judged.frame)):
         found = comparing.without_verdict(found, elsewhere)
+    if reference is not None:  # nobody has to measure all that was published
+        found = replace(found, missing=())
     failures: list[str] = []
     if allowed is not None and not found.no_verdict:
         guarded = comparing.guard(found, allowed, figure or ("end_to_end_s",), allow_missing)

@@ -119,17 +119,18 @@ def _needs(few: Sequence[CellRatio]) -> str:
 def _spread_words(ratios: Sequence[CellRatio]) -> str:
     """Say which spread the intervals cover: within a measurement, or between repeats."""
     kinds = Counter(ratio.repeats for ratio in ratios if ratio.ratio is not None)
-    if not kinds or set(kinds) == {(1, 1)}:
-        return "The intervals cover the spread within each run, not between runs (see sweep --repeat)."
-    a, b = kinds.most_common(1)[0][0]
-    words = f"The intervals cover the spread between repeats, {a} in A and {b} in B"
-    if 1 in (a, b):
-        many, single = ("A", "B") if a > 1 else ("B", "A")
-        words = (
-            f"The intervals cover the spread between the {max(a, b)} repeats in {many}; {single}, measured "
-        )
-        words += "once, is taken to vary as much"
-    return f"{words}{'.' if len(kinds) == 1 else ', if a cell has as many.'}"
+    a, b = max(kinds, key=kinds.__getitem__, default=(1, 1))
+    if max(a, b) < 2:
+        words = "the spread within each run, not between runs (see sweep --repeat)"
+    elif min(a, b) > 1:
+        words = f"the spread between repeats, {a} in A and {b} in B"
+    else:
+        many, single = ("A", "B") if a > b else ("B", "A")
+        words = f"the spread between the {max(a, b)} repeats in {many}"
+        if min(a, b):
+            words += f"; {single}, measured once, is taken to vary as much"
+    others = "" if len(kinds) < 2 else " Some cells have other numbers of repeats."
+    return f"The intervals cover {words}.{others}"
 
 
 def _varied(comparison: Comparison) -> list[str]:
