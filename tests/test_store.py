@@ -56,7 +56,7 @@ def test_every_number_carries_its_unit() -> None:
     assert stage_column("peak_allocated_bytes", "prefill") == "peak_allocated_prefill_bytes"
     assert stage_column("achieved_flops_per_s", "vision") == "achieved_vision_flops_per_s"
     units = ("_s", "_bytes", "_px", "_tokens")
-    plain = {"batch_size", "warm_up", "iterations"}
+    plain = {"batch_size", "warm_up", "iterations", "repeat"}
     for name, value in a_row(weight_bytes=1, visual_tokens=2, build_s=1.0).to_flat().items():
         if isinstance(value, int | float) and name not in plain:
             assert name.endswith(units), name

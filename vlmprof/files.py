@@ -75,10 +75,10 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def replace_text(path: Path, text: str, to_disk: bool = False) -> None:
-    """Write a UTF-8 file in the place of an old one; with `to_disk`, wait until it is there."""
-    with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as handle:
-        handle.write(text)
+def replace_file(path: Path, content: str | bytes, to_disk: bool = False) -> None:
+    """Write a file, as UTF-8, in the place of an old one; with `to_disk`, wait until it is there."""
+    with replacing(path) as draft, draft.open("wb") as handle:
+        handle.write(content.encode("utf-8") if isinstance(content, str) else content)
         handle.flush()
         if to_disk:
             os.fsync(handle.fileno())

@@ -154,9 +154,10 @@ class Row:
         """Build a row from the output of `to_flat`. Columns that are neither fields of a row nor in `axes`
         come from a newer version, and are ignored.
 
-        Raises `KeyError` or `ValueError` if a required column is missing or the status is unknown.
+        Raises `KeyError`, `ValueError` or `TypeError` if a required column is missing, the status is unknown,
+        or an id or an axis is not a plain value.
         """
-        rest = dict(flat)
+        rest = completed(dict(flat))
         stages = {}
         for stage in STAGES:
             figures = {name: rest.pop(column, None) for name, column in _STAGE_COLUMNS[stage]}
@@ -164,10 +165,7 @@ class Row:
                 stages[stage] = StageFigures(**figures)
         own = {name: rest.pop(name) for name in ("cell_id", *_OWN_COLUMNS) if name in rest}
         own["status"] = Status(own["status"])
-        own |= {name: tuple(own.get(name, ())) for name in ("warnings", "disturbances")}
-        missing = _REQUIRED - own.keys()
-        if missing:
-            raise KeyError(f"row without {', '.join(sorted(missing))}")
+        own |= {name: tuple(own[name]) for name in ("warnings", "disturbances")}
         return cls(axes={n: value for n, value in rest.items() if n in axes}, stages=stages, **own)
 
 
@@ -184,7 +182,7 @@ def cell_of_repeat(stored_id: str, repeat: int) -> str:
 def completed(flat: dict[str, Any]) -> dict[str, Any]:
     """Add the columns that older versions did not write to a flat row. Faster than going through a `Row`.
 
-    Raises the same errors as `Row.from_flat`, and `TypeError` for an id or an axis that is not a plain value.
+    Raises the same errors as `Row.from_flat`.
     """
     Status(flat["status"])
     if type(flat["cell_id"]) is not str or any(type(flat.get(axis)) in (list, dict) for axis in AXIS_NAMES):

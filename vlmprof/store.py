@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from vlmprof.errors import RunWarning, UnwrittenError, UserError
-from vlmprof.files import exists, read_json, replace_text
+from vlmprof.files import exists, read_json, replace_file
 from vlmprof.manifest import MANIFEST, declared_axes, newer_schema, read_manifest, resumed
 from vlmprof.measure.samples import Samples
 from vlmprof.records import Row, completed
@@ -53,14 +53,15 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
             existing = read_manifest(path)
+            self._is_new = existing is None
             if existing is None:
                 if any(entry.name != LOCK for entry in path.iterdir()):
                     raise UserError(f"{path} is not empty and not a run folder; choose another with --out")
-                replace_text(path / MANIFEST, json.dumps(manifest, indent=2) + "\n", to_disk=True)
+                self._write_manifest(manifest)
             else:
                 goes_on = resumed(path, existing, manifest)
                 if goes_on != existing:
-                    replace_text(path / MANIFEST, json.dumps(goes_on, indent=2) + "\n", to_disk=True)
+                    self._write_manifest(goes_on)
             for folder in (SAMPLES, LOGS):
                 (path / folder).mkdir(exist_ok=True)
             self._rows = (path / ROWS).open("a+b", buffering=0)
@@ -83,16 +84,16 @@ class RunFolder:
         Raises `UnwrittenError` if the disk is full or the folder is no longer there or writable; existing
         rows stay intact.
         """
-        text = json.dumps(row.to_flat(), allow_nan=False, ensure_ascii=False)
+        text = _line(row.to_flat()).decode().rstrip()
         if (elsewhere := self._where()) is not None:
             message = f"{self.path} {elsewhere}: the row of {row.cell_id}, above, was not written"
             raise UnwrittenError(message, [text])
         end = self._rows.seek(0, os.SEEK_END)
         try:
             if samples:
-                replace_text(self.path / SAMPLES / f"{row.cell_id}.json", json.dumps(samples), to_disk=True)
-            # an unpaired surrogate, as in a badly encoded file name, becomes a question mark
-            line = memoryview(text.encode("utf-8", "replace") + b"\n")
+                content = json.dumps(samples)
+                replace_file(self.path / SAMPLES / f"{row.cell_id}.json", content, to_disk=True)
+            line = memoryview(f"{text}\n".encode())
             while line:
                 line = line[self._rows.write(line) :]
             os.fsync(self._rows.fileno())
@@ -106,6 +107,9 @@ class RunFolder:
                 f"and the same command resumes once {self.path} is writable"
             )
             raise UnwrittenError(message, [text]) from None
+
+    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        replace_file(self.path / MANIFEST, json.dumps(manifest, indent=2) + "\n", to_disk=True)
 
     def _where(self) -> str | None:
         """Say what became of the folder if it is no longer where it was; None if it is."""
@@ -123,6 +127,31 @@ class RunFolder:
         except OSError:  # not on Linux
             return "was moved, with the earlier rows"
         return f"was moved to {place.parent}, with the earlier rows"
+
+    def revise(self, rows: Mapping[str, Row], environment: Mapping[str, Any]) -> None:
+        """Replace finished rows by cell id, and entries of the environment if this sweep made the folder.
+
+        Other lines, and columns that a row does not know, stay as they are. Raises `UserError` if the disk is
+        full; the earlier files stay intact.
+        """
+        try:
+            lines = (self.path / ROWS).read_bytes().splitlines(keepends=True)
+            last: dict[str, int] = {}
+            for i, line in enumerate(lines):
+                with suppress(ValueError, KeyError, TypeError):
+                    last[_loads(line)["cell_id"]] = i
+            for cell_id, row in rows.items():
+                i = last[cell_id]
+                lines[i] = _line({**_loads(lines[i]), **row.to_flat()})
+            replace_file(self.path / ROWS, b"".join(lines), to_disk=True)
+            self._rows.close()
+            self._rows = (self.path / ROWS).open("a+b", buffering=0)
+            manifest = read_manifest(self.path) or {}
+            if self._is_new:
+                manifest["environment"] = {**manifest.get("environment", {}), **environment}
+                self._write_manifest(manifest)
+        except OSError as error:
+            raise UserError(f"cannot write the run folder {self.path}: {error.strerror or error}") from None
 
     def rows(self) -> dict[str, Row]:
         """Return the rows so far by cell id. A later row of a cell replaces an earlier one."""
@@ -265,6 +294,12 @@ def _read_samples(path: Path) -> Samples | None:
 
 def _numbers(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) in (int, float) for value in values)
+
+
+def _line(flat: Mapping[str, Any]) -> bytes:
+    text = json.dumps(flat, allow_nan=False, ensure_ascii=False)
+    # an unpaired surrogate, as in a badly encoded file name, becomes a question mark
+    return text.encode("utf-8", "replace") + b"\n"
 
 
 def _locked(path: Path) -> IO[bytes]:

@@ -72,7 +72,8 @@ class CellRatio:
     """Standard error of log(B / A)."""
     degrees_of_freedom: float = math.inf
     repeats: tuple[int, int] = (1, 1)
-    """Repeats of the cell in A and B whose spread the interval covers; 1 for the spread within a process."""
+    """Repeats of the cell in A and B whose spread the interval covers; 1 for the spread within a process,
+    and 0 for an exact value."""
     too_few: Mapping[str, int] = field(default_factory=dict)
     """The number of iterations of each run, A or B, that has fewer than a verdict needs."""
 
@@ -273,7 +274,7 @@ def _latency_ratio(known: CellRatio, own: Sequence[CellSamples | None], margin: 
         verdict = Verdict.SLOWER
     else:
         verdict = Verdict.UNCLEAR
-    repeats = [1 if mean is None else mean.repeats for mean in means]
+    repeats = [0 if mean is None else mean.repeats for mean in means]
     return replace(
         known, ratio=wide, verdict=verdict, log_error=error, degrees_of_freedom=freedom,
         repeats=(repeats[0], repeats[1]),

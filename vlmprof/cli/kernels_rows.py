@@ -172,8 +172,8 @@ def write(rows: Sequence[Mapping[str, Any]], folder: Path, stem: str) -> None:
     writer.writerows(filled)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files.replace_text(folder / f"{stem}.json", json.dumps(filled, indent=1) + "\n")
-        files.replace_text(folder / f"{stem}.csv", table.getvalue())
+        files.replace_file(folder / f"{stem}.json", json.dumps(filled, indent=1) + "\n")
+        files.replace_file(folder / f"{stem}.csv", table.getvalue())
     except OSError as error:
         message = f"cannot write {folder}: {error.strerror or error}; its rows are above"
         raise UnwrittenError(message, map(json.dumps, filled)) from None

@@ -12,7 +12,7 @@ from vlmprof.analysis.reference import load_reference, references
 from vlmprof.analysis.runs import load
 from vlmprof.cli.json_output import tell
 from vlmprof.cli.tables import show_sheet
-from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, first_oom, misses, predict
+from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
 from vlmprof.cost.count import Counted
 from vlmprof.cost.devices import DeviceSheet, sheet
@@ -20,7 +20,7 @@ from vlmprof.cost.roofline import Efficiency
 from vlmprof.cost.scans import KERNELS, Kernels
 from vlmprof.errors import UserError, unknown
 from vlmprof.execution.counting import count_on_all_cores
-from vlmprof.plan import make_plan
+from vlmprof.plan import Cell, make_plan
 from vlmprof.render.labels import backbone_words
 from vlmprof.render.tables import estimates as tables
 from vlmprof.run_list import find_run
@@ -79,12 +79,12 @@ def show(
         raise unknown("scan implementation", str(kernels), KERNELS)
     measured = Measured.load(against) if against else None
     devices = [_device(gpu, spec) for gpu in dict.fromkeys(gpus)]
-    limit = spec.settings.memory_limit_bytes
+    limit, cells = spec.settings.memory_limit_bytes, make_plan(spec)
     counted: dict[Kernels, list[Counted]] = {}
     for device, efficiency in devices:
         chosen = cast(Kernels, kernels or _kernels_on(device, against))
         if chosen not in counted:
-            counted[chosen] = _counted(spec, chosen)
+            counted[chosen] = _counted(spec, cells, chosen)
             for words in tables.assumption_lines(counted[chosen]):
                 tell(words)
             if costs:
@@ -94,6 +94,8 @@ def show(
             efficiency = _refit(predictions, measured, device, efficiency)
             predictions = predict(counted[chosen], device, efficiency, limit)
         _show_predictions(predictions, device, chosen, save_to)
+        for line in (tables.memory_words(device, limit), *tables.memory_lines(predictions, cells)):
+            tell(line)
         if measured is not None:
             _show_errors(predictions, measured, device, rates)
     if measured is None:
@@ -116,8 +118,7 @@ def _kernels_on(device: DeviceSheet, against: str | None) -> str:
     return "torch" if device.synchronous else "triton"
 
 
-def _counted(spec: SweepSpec, kernels: Kernels) -> list[Counted]:
-    cells = make_plan(spec)
+def _counted(spec: SweepSpec, cells: Sequence[Cell], kernels: Kernels) -> list[Counted]:
     return count_on_all_cores(cells, spec.settings, kernels, lambda cell: say(f"counting {cell.label}"))
 
 
@@ -132,8 +133,6 @@ def _show_predictions(
 ) -> None:
     tell(f"{device.title}, estimated from counted costs with {kernels} scan kernels; nothing was run")
     show_sheet(tables.prediction_sheet(predictions, device.name), save_to)
-    for line in tables.memory_lines(predictions, list(first_oom(predictions).values())):
-        tell(line)
 
 
 def _show_errors(

@@ -32,7 +32,10 @@ def recommend(
     width: Annotated[str, typer.Option(help="Width: one-column or two-column.")] = "two-column",
     save_tables: SaveOption = None,
 ) -> None:
-    """Choose among the measured cells within limits; print and draw the Pareto front."""
+    """Choose among the measured cells within limits; print and draw the Pareto front.
+
+    Exits with code 1 if no cell is within the limits.
+    """
     from vlmprof.run_list import find_run
 
     run = find_run(run)
@@ -64,3 +67,5 @@ def recommend(
     say("drawing the Pareto front")
     figure = pareto_figure(advice, limits, width)
     tell_files(save_figure(figure, out or run, "recommend", format or ["png", "pdf"]))
+    if advice.chosen.empty:
+        raise typer.Exit(1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vlmprof.analysis.frames import axis_columns
+from vlmprof.backbones.catalog import axis_applies
 from vlmprof.cost.calibration import Point
 from vlmprof.cost.costs import CellCost
 from vlmprof.cost.count import Counted
@@ -83,16 +84,6 @@ def predict(
         Prediction(cell, cost, estimate(cost, device, efficiency, memory_limit_bytes, cell.axes.mode))
         for cell, cost in counted
     ]
-
-
-def first_oom(predictions: Sequence[Prediction]) -> dict[tuple[Any, ...], Prediction | None]:
-    """For each line of cells, the first that is predicted not to fit, or None."""
-    first: dict[tuple[Any, ...], Prediction | None] = {}
-    for prediction in predictions:
-        line = prediction.cell.line
-        if first.setdefault(line, None) is None and not prediction.estimate.fits:
-            first[line] = prediction
-    return first
 
 
 def misses(predictions: Sequence[Prediction], frame: pd.DataFrame) -> list[Miss]:
@@ -176,17 +167,17 @@ def calibration_points(
 def _matched(
     predictions: Sequence[Prediction], frame: pd.DataFrame
 ) -> Iterator[tuple[Prediction, dict[str, Any]]]:
-    """Predictions with the `ok` row whose axes, as far as both have them, are the same."""
+    """Predictions with the `ok` row whose axes, as far as both have them and they apply, are the same."""
     axes = [axis for axis in axis_columns(frame) if predictions and axis in predictions[0].cell.axes.named]
-    rows = {
-        tuple(str(row[axis]) for axis in axes): row
-        for row in frame.to_dict("records")
-        if row["status"] == Status.OK
-    }
+
+    def key(values: Mapping[Any, Any]) -> tuple[str, ...]:
+        return tuple(str(values[axis]) for axis in axes if axis_applies(axis, str(values["backbone"])))
+
+    rows = {key(row): row for row in frame.to_dict("records") if row["status"] == Status.OK}
     for prediction in predictions:
-        row = rows.get(tuple(str(prediction.cell.axes.named[axis]) for axis in axes))
+        row = rows.get(key(prediction.cell.axes.named))
         if row is not None:
-            yield prediction, {str(key): value for key, value in row.items()}
+            yield prediction, {str(column): value for column, value in row.items()}
 
 
 def _measured(row: Mapping[str, Any], figure: str) -> float | None:

@@ -42,6 +42,11 @@ class DeviceSheet:
     synchronous: bool = False
     """A CPU: an operation is done when its call returns."""
 
+    @property
+    def usable_bytes(self) -> int:
+        """What is left for the allocator."""
+        return self.memory_bytes - self.context_bytes
+
     def rate(self, dtype: str) -> float:
         """FLOP/s of matrix products in a dtype. Raises `UserError` when the sheet gives none."""
         if dtype not in self.flops_per_s:

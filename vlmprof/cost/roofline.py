@@ -99,11 +99,11 @@ def estimate(
 
     `mode` as in a sweep: with `graphs` a stage is one launch, decoding excepted; `compile` is estimated
     like `eager`, so what it would fuse comes out too slow. `memory_limit_bytes` is an allocator's budget,
-    as a sweep's `memory_limit`; by default what the card has less what the driver takes. Raises
+    as a sweep's `memory_limit`; by default, and at most, what the card has less what the driver takes. Raises
     `UserError` for a dtype that the data sheet does not know.
     """
     used = efficiency or Efficiency()
-    allowed = memory_limit_bytes or device.memory_bytes - device.context_bytes
+    allowed = min(memory_limit_bytes or device.usable_bytes, device.usable_bytes)
     return CellEstimate(
         device=device.name,
         stages={

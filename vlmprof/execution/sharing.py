@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from vlmprof.execution.ceilings import is_about_ceilings, with_ceilings
 from vlmprof.measure.samples import Samples
 from vlmprof.plan import Cell
 from vlmprof.records import END_TO_END_PARTS, Row, Status
@@ -116,7 +117,7 @@ def complete(
         joint[before] = samples["end_to_end_s"]
         joint[rest] = _after_encoder_s(source_samples)
     joint.update({column: source_samples[column] for column in columns if column in source_samples})
-    return completed, joint
+    return with_ceilings(completed, {}), joint
 
 
 def _after_encoder_s(source_samples: Samples) -> list[float]:
@@ -129,10 +130,13 @@ def _after_encoder_s(source_samples: Samples) -> list[float]:
 
 
 def _llm_warnings(source_row: Row) -> list[str]:
-    """Return the warnings and disturbances of a source row, except those about latencies not shared."""
+    """Return the warnings and disturbances of a source row, except those about latencies not shared and
+    about ceilings, which are compared again."""
     found = []
     for warning in (*source_row.warnings, *source_row.disturbances):
         latencies = re.findall(r"\b(?:host|gpu)_\w+_s\b|\bend_to_end_s\b", warning)
+        if is_about_ceilings(warning):
+            continue
         if not latencies or any(stage in latency for latency in latencies for stage in FROM_LLM):
             found.append(warning)
     return found

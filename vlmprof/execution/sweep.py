@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vlmprof.activity import say
 from vlmprof.errors import UserError
 from vlmprof.execution import limits, sharing
+from vlmprof.execution.ceilings import AGAIN_AFTER_S, best_of, is_about_ceilings, with_ceilings
 from vlmprof.execution.launchers import Finished, Job, Launcher
 from vlmprof.execution.launchers.local import LocalLauncher
 from vlmprof.execution.machine import describe_machine
@@ -73,7 +76,9 @@ def run_sweep(
         todo = [cell for cell in cells if cell.cell_id not in done]
         progress.begin(todo, kept=len(cells) - len(todo))
         logger.info("%d cells to run in %s, %d done before", len(todo), out, len(cells) - len(todo))
+        begun_s = time.monotonic()
         _Run(settings, machine, folder, progress, launcher, done.values()).finish(todo)
+        _revise_ceilings(folder, todo, machine, launcher, time.monotonic() - begun_s)
     return SweepOutcome(measured=len(todo), kept=len(cells) - len(todo))
 
 
@@ -106,6 +111,23 @@ def _cluster_launcher(
     from vlmprof.execution.launchers.ray import connect
 
     return connect(cluster or "", spec.settings.device, spec.axes["dtype"])
+
+
+def _revise_ceilings(
+    folder: RunFolder, cells: Sequence[Cell], machine: Machine, launcher: Launcher, lasted_s: float
+) -> None:
+    """Measure the ceilings again after a long sweep, or if a row is above them, and correct the rows."""
+    known = folder.rows()
+    rows = [row for cell in cells if (row := known[cell.cell_id]).status is Status.OK]
+    doubtful = any(is_about_ceilings(words) for row in rows for words in row.warnings)
+    if not rows or not machine.ceilings or not (doubtful or lasted_s > AGAIN_AFTER_S):
+        return
+    say("measuring the ceilings again")
+    best = best_of(machine.ceilings, launcher.ceilings(machine.ceilings))
+    changed = {row.cell_id: revised for row in rows if (revised := with_ceilings(row, best)) != row}
+    if changed:
+        logger.info("ceilings were higher after the sweep: %s", best)
+        folder.revise(changed, {"ceilings": best})
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ def comparison_words(comparison: Comparison) -> list[str]:
     if comparison.only_a or comparison.only_b:
         apart = [one for one in comparison.mismatches if one.ignorable]
         why = f": {mismatch_words(apart)}" if apart else ""
-        sentences.append(f"Not matched: {comparison.only_a} cells of A, {comparison.only_b} of B{why}.")
+        only_a = f"{comparison.only_a} {_plural('cell', comparison.only_a)}"
+        sentences.append(f"Not matched: {only_a} of A, {comparison.only_b} of B{why}.")
     return sentences
 
 
@@ -87,7 +88,7 @@ def failure_words(found: Guarded, comparison: Comparison, allowed: str) -> list[
     few = list({tuple(r.cell.values()): r.cell for r in found.untested}.values())
     reasons: list[tuple[str, str, list[str]]] = [
         ("slower", "slower than allowed", [ratio_name(ratio, varied) for ratio in found.slower]),
-        ("no longer run", "no longer runs", [_cell_name(cell, varied) for cell in found.lost]),
+        ("no longer running", "no longer runs", [_cell_name(cell, varied) for cell in found.lost]),
         ("missing in B", "missing in B", [_cell_name(cell, varied) for cell in found.missing]),
         ("without enough samples", f"no verdict, {_needs(found.untested)}",
          [_cell_name(cell, varied) for cell in few]),
@@ -123,17 +124,18 @@ def _needs(few: Sequence[CellRatio]) -> str:
 def _spread_words(ratios: Sequence[CellRatio]) -> str:
     """Say which spread the intervals cover: within a measurement, or between repeats."""
     kinds = Counter(ratio.repeats for ratio in ratios if ratio.ratio is not None)
-    if not kinds or set(kinds) == {(1, 1)}:
-        return "The intervals cover the spread within each run, not between runs (see sweep --repeat)."
-    a, b = kinds.most_common(1)[0][0]
-    words = f"The intervals cover the spread between repeats, {a} in A and {b} in B"
-    if 1 in (a, b):
-        many, single = ("A", "B") if a > 1 else ("B", "A")
-        words = (
-            f"The intervals cover the spread between the {max(a, b)} repeats in {many}; {single}, measured "
-        )
-        words += "once, is taken to vary as much"
-    return f"{words}{'.' if len(kinds) == 1 else ', if a cell has as many.'}"
+    a, b = max(kinds, key=kinds.__getitem__, default=(1, 1))
+    if max(a, b) < 2:
+        words = "the spread within each run, not between runs (see sweep --repeat)"
+    elif min(a, b) > 1:
+        words = f"the spread between repeats, {a} in A and {b} in B"
+    else:
+        many, single = ("A", "B") if a > b else ("B", "A")
+        words = f"the spread between the {max(a, b)} repeats in {many}"
+        if min(a, b):
+            words += f"; {single}, measured once, is taken to vary as much"
+    others = "" if len(kinds) < 2 else " Some cells have other numbers of repeats."
+    return f"The intervals cover {words}.{others}"
 
 
 def _varied(comparison: Comparison) -> list[str]:

@@ -16,7 +16,7 @@ from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import Samples, split_lines
 from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError, unknown
-from vlmprof.files import replace_text, replacing
+from vlmprof.files import replace_file, replacing
 from vlmprof.render.figures.files import FORMATS
 from vlmprof.render.figures.six_panel import save_six_panel
 from vlmprof.render.tables.provenance import conduct_sheet
@@ -152,7 +152,7 @@ def write_sheet(sheet: Sheet, folder: Path, kind: str) -> Path:
     path = folder / f"{sheet.name}.{suffix}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_text(path, writer(sheet))
+        replace_file(path, writer(sheet))
     except OSError as problem:
         raise UserError(f"cannot write {path}: {problem.strerror or problem}") from None
     return path
