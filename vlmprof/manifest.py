@@ -25,10 +25,24 @@ POLICY = {"run_after_oom", "cell_timeout_s", "cool_down_s", "order", "profile"}
 """Settings that may change on resuming: they decide which cells and passes run, not what the numbers mean."""
 
 
-def new_manifest(spec: Mapping[str, Any], command: str, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of `run.json` for a new run."""
+def new_manifest(
+    spec: Mapping[str, Any],
+    command: str,
+    environment: Mapping[str, Any],
+    backbones: Mapping[str, tuple[str, str]] | None = None,
+) -> dict[str, Any]:
+    """Return the content of `run.json` for a new run; `backbones` has (family, size) of users' backbones."""
     schema = {"schema_version": SCHEMA_VERSION, "axes": list(AXIS_NAMES)}
-    return {**schema, "spec": spec, "command": command, "environment": environment}
+    named = {name: {"family": family, "size": size} for name, (family, size) in (backbones or {}).items()}
+    return {**schema, "spec": spec, "command": command, "environment": environment, "backbones": named}
+
+
+def declared_backbones(manifest: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return (family, size) of the users' backbones in a run."""
+    found = manifest.get("backbones")
+    facts = found.items() if isinstance(found, dict) else ()
+    return {name: (str(fact.get("family", "")), str(fact.get("size", ""))) for name, fact in facts
+            if isinstance(fact, dict)}  # fmt: skip
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -61,7 +75,8 @@ def resumed(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, Any]) 
     specification or device, or to a newer version.
     """
     _refuse_other(path, existing, wanted)
-    goes_on = {**existing, **{key: wanted[key] for key in ("schema_version", "axes") if key in wanted}}
+    renewed = ("schema_version", "axes", "backbones")
+    goes_on = {**existing, **{key: wanted[key] for key in renewed if key in wanted}}
     if _section(existing, "axes") != _section(wanted, "axes"):
         goes_on |= {"spec": wanted["spec"], "command": wanted["command"]}
     return goes_on

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import gc
 import json
+import math
 import os
 import time
 import warnings
@@ -293,7 +294,7 @@ def _read_samples(path: Path) -> Samples | None:
 
 
 def _numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) in (int, float) for value in values)
+    return isinstance(values, list) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
 
 
 def _line(flat: Mapping[str, Any]) -> bytes:

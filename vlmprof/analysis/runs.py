@@ -11,6 +11,8 @@ import pandas as pd
 
 from vlmprof.analysis.frames import RUN, Samples, Statistic, axis_columns
 from vlmprof.analysis.repeats import pool
+from vlmprof.backbones import catalog
+from vlmprof.manifest import declared_backbones
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,10 @@ def load(run: Path | str) -> Run:
     stored = store.load_frame(path)
     frame, samples = pool(stored, store.load_samples(path))
     repeated = stored if frame is not stored else None
-    return Run(path.resolve().name, frame, samples, store.load_manifest(path), path, repeated)
+    manifest = store.load_manifest(path)
+    for name, (family, size) in declared_backbones(manifest).items():
+        catalog.declare(name, family, size)
+    return Run(path.resolve().name, frame, samples, manifest, path, repeated)
 
 
 def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, Samples]:

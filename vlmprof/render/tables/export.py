@@ -17,6 +17,7 @@ from vlmprof.analysis.frames import Samples, split_lines
 from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError, unknown
 from vlmprof.files import replace_file, replacing
+from vlmprof.records import INTEGERS
 from vlmprof.render.figures.files import FORMATS
 from vlmprof.render.figures.six_panel import save_six_panel
 from vlmprof.render.tables.provenance import conduct_sheet
@@ -127,6 +128,8 @@ def write_rows(frame: pd.DataFrame, path: Path, kind: str) -> Path:
     for column in ("backends", "warnings", "disturbances"):
         if column in plain:
             plain[column] = plain[column].map(lambda value: json.dumps(value, sort_keys=True))
+    whole = {name: "Int64" for name in plain if name in INTEGERS and plain[name].dtype == "float64"}
+    plain = plain.astype({name: kind for name, kind in whole.items() if not (plain[name] % 1).any()})
     if kind == "parquet":
         # a column with only nulls has no type
         plain = plain.astype({c: "float64" for c in plain if plain[c].isna().all()})
