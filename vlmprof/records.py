@@ -189,6 +189,10 @@ def completed(flat: dict[str, Any]) -> dict[str, Any]:
         raise TypeError("an id or an axis is not a plain value")
     if not flat.keys() >= _REQUIRED:
         raise KeyError(f"row without {', '.join(sorted(_REQUIRED - flat.keys()))}")
+    if not all(type(flat[side]) is int and 0 < flat[side] < 2**31 for side in ("height_px", "width_px")):
+        raise ValueError("a side of the image is not a number of pixels")
+    if not all(flat.get(axis, "unknown") for axis in ("backbone", "resolution")):
+        raise ValueError("the backbone or the resolution has no name")
     if flat.keys() >= _UNSAID.keys():
         return flat
     return flat | {name: _UNSAID[name] for name in _UNSAID.keys() - flat.keys()}
