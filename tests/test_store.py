@@ -86,6 +86,7 @@ def test_rows_samples_and_manifest_are_read_back(tmp_path: Path) -> None:
     assert load_manifest(tmp_path / "run") == MANIFEST
 
 
+@pytest.mark.filterwarnings("ignore::vlmprof.errors.RunWarning")
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
 def test_a_half_written_last_line_is_survived(tmp_path: Path, keep: float) -> None:
     run = tmp_path / "run"
@@ -101,6 +102,7 @@ def test_a_half_written_last_line_is_survived(tmp_path: Path, keep: float) -> No
     assert [row.cell_id for row in read_rows(run)] == ["a", "c"]
 
 
+@pytest.mark.filterwarnings("ignore::vlmprof.errors.RunWarning")
 def test_a_garbled_line_in_the_middle_costs_only_its_own_cell(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with RunFolder(run, MANIFEST) as folder:
