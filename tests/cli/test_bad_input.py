@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -123,10 +124,9 @@ def test_samples_of_wrong_types_are_as_if_absent(run: Path, text: str) -> None:
     for path in (run / "samples").iterdir():
         path.write_text(text)
     ended = vlmprof("compare", "good", "bad", "--json", folder=run.parent)
+    shutil.rmtree(run / "samples")
+    assert ended == vlmprof("compare", "good", "bad", "--json", folder=run.parent)
     assert ended.code == 0
-    rows = json.loads(ended.out)["tables"]["comparison"]
-    assert rows
-    assert [row for row in rows if row.get("ratio_low") is not None] == []
 
 
 @pytest.mark.parametrize("column", ["height_px", "backbone"])
