@@ -67,6 +67,52 @@ def test_a_size_that_no_backbone_takes_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
+    ("backbone", "connector", "resolution", "fit", "tokens", "size"),
+    [
+        ("vit-b", "pool2", "224", "resize", (196, 49), (224, 224)),
+        ("vit-b", "pixel-shuffle4", "256x512", "resize", (512, 32), (512, 256)),
+        ("vit-b", "pool4", "224", "pad", (256, 16), (256, 256)),
+        ("clip-l", "ldpv2", "336", "resize", (576, 144), (336, 336)),
+        ("vit-h", "pixel-shuffle2", "225", "pad", (324, 81), (252, 252)),
+        ("vmamba-t", "pool2", "250", "pad", (256, 64), (250, 250)),
+        ("vmamba-t", "pool2", "33x47", "pad", (16, 4), (64, 64)),
+        ("convnextv2-t", "pool2", "230", "resize", (196, 49), (230, 230)),
+        ("vmamba-t", "resampler-64", "33x47", "resize", (9, 64), (47, 33)),
+        ("vit-t", "c-abstractor", "512", "resize", (1024, 144), (512, 512)),
+    ],
+)
+def test_a_connector_changes_the_tokens_and_the_sizes(
+    backbone: str, connector: str, resolution: str, fit: str, tokens: tuple[int, int], size: tuple[int, int]
+) -> None:
+    axes = {"backbone": backbone, "connector": connector, "resolution": resolution, "llm": "llama-23m"}
+    (cell,) = make_plan(build_spec({"axes": axes, "fixed": {"fit": fit}}, {}, "test"))
+    assert (cell.encoder_tokens, cell.visual_tokens) == tokens
+    assert (cell.height_px, cell.width_px) == size
+
+
+@pytest.mark.parametrize(
+    ("backbone", "connector", "resolution", "words"),
+    [
+        ("vit-b", "pool4", "224", "vit-b with pool4 does not accept 224: its 14 x 14 tokens cannot be merged "
+         "4 x 4; the nearest accepted size is 192 or 256; or use fit pad"),
+        ("vmamba-t", "pool4", "1333x800", "its 84 x 50 tokens"),
+        ("vmamba-t", "pixel-shuffle2", "33x47", "its 3 x 3 tokens cannot be merged 2 x 2; the nearest accepted "
+         "size is 32 or 64"),
+        ("vit-h", "pixel-shuffle2", "224x98", "its 16 x 7 tokens cannot be merged 2 x 2; the nearest accepted "
+         "size is 224x84 or 224x112"),
+    ],
+)  # fmt: skip
+def test_a_grid_that_cannot_be_merged_is_refused_with_the_nearest(
+    backbone: str, connector: str, resolution: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        planned(backbone=backbone, connector=connector, resolution=resolution)
+    (other, skipped) = planned(backbone=backbone, connector=["mlp2", connector], resolution=resolution)
+    assert other.skip_reason is None
+    assert words in known(skipped.skip_reason)
+
+
+@pytest.mark.parametrize(
     ("axis", "value", "words"),
     [
         ("backbone", "vmanba-t", "unknown backbone 'vmanba-t'; did you mean vmamba-t"),

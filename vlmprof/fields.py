@@ -152,7 +152,9 @@ AXES: dict[str, Field] = {
         Field("backbone", "Vision backbone, such as vmamba-t or vit-b.", _text),
         Field("resolution", "Image size: 512, or 1333x800 for width by height.", parse_resolution),
         Field("llm", "Language model: a known name, a transformers config file, or hf:NAME.", _text),
-        Field("connector", "Projection from vision to language: linear, mlp2 or mlp3.", _text, "mlp2"),
+        Field("connector", "From vision to language: linear, mlp2 or mlp3; with fewer visual tokens: pool2, "
+              "pool4, pixel-shuffle2, pixel-shuffle4, resampler-64, -144 or -256, c-abstractor, ldpv2.",
+              _text, "mlp2"),
         Field("dtype", "Data type of all weights and activations.", _choice(Dtype), "bfloat16"),
         Field("batch_size", "Images per call.", _integer(1), 1),
         Field("mode", "Execution mode. compile uses torch.compile, graphs uses CUDA graphs.",

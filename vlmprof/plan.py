@@ -30,6 +30,8 @@ class Cell:
     width_px: int
     """Width of the backbone's input: that of the resolution, or of the padded image."""
     visual_tokens: int | None
+    encoder_tokens: int | None = None
+    """Tokens of an image before the connector; None if only a forward pass can tell."""
     skip_reason: str | None = None
     distinguished_by: tuple[str, ...] = ()
     """Axes other than backbone and resolution in which the cells of the plan differ."""
@@ -64,9 +66,9 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     lines = _hf_vlm_lines(spec) if "vlm" in spec.axes else _lines(spec)
     resolutions = sorted(spec.axes["resolution"], key=_area)
     pad = spec.settings.fit == "pad"
-    known = {facts.name: facts for _, facts in lines if facts is not None}
+    known = {_encoder(line): facts for line, facts in lines if facts is not None}
     for resolution in resolutions:
-        if not pad and len(known) == len({line.backbone for line, _ in lines}):
+        if not pad and all(facts is not None for _, facts in lines):
             _refuse_if_none_takes(resolution, known)
     distinguished_by = tuple(
         axis for axis in lines[0][0].named
@@ -113,14 +115,16 @@ Line = tuple[Axes, BackboneFacts | None]
 def _lines(spec: SweepSpec) -> list[Line]:
     for name, attention in itertools.product(spec.axes["llm"], spec.axes["attention"]):
         llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
-    for name in spec.axes["connector"]:
-        connector_catalog.facts(name)
+    merged = {name: connector_catalog.facts(name).merged for name in spec.axes["connector"]}
     for name in spec.axes["backbone"]:
         if name not in catalog.ENTRIES:
             say(f"loading torch to build {name} on the meta device")
         catalog.facts(name)
     lines = [Axes(**line) for line in _combinations(spec)]
-    return [(line, catalog.facts(line.backbone, line.level)) for line in lines]
+    return [
+        (line, replace(catalog.facts(line.backbone, line.level), grid_multiple=merged[line.connector]))
+        for line in lines
+    ]
 
 
 def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
@@ -152,13 +156,18 @@ def _cell(
     if pad and facts is not None:
         height, width = facts.padded(height, width)
     takes = facts is None or facts.accepts(height, width)
+    tokens = facts.num_tokens(height, width) if facts is not None and takes else None
+    visual_tokens = tokens
+    if facts is not None and tokens is not None and axes.vlm is None:
+        visual_tokens = connector_catalog.facts(axes.connector).visual_tokens(facts.grid(height, width))
     return Cell(
         cell_id=cell_id(axes),
         axes=axes,
         height_px=height,
         width_px=width,
-        visual_tokens=facts.num_tokens(height, width) if facts is not None and takes else None,
-        skip_reason=None if facts is None or takes else _refusal({facts.name: facts}, axes.resolution),
+        visual_tokens=visual_tokens,
+        encoder_tokens=tokens if axes.vlm is None else None,
+        skip_reason=None if facts is None or takes else _refusal({_encoder(axes): facts}, axes.resolution),
         distinguished_by=distinguished_by,
     )
 
@@ -198,11 +207,25 @@ def _area(resolution: str) -> int:
     return height * width
 
 
-def _refusal(facts: Mapping[str, BackboneFacts], resolution: str) -> str:
+def _encoder(axes: Axes) -> str:
+    """The backbone, with the connector if that restricts its sizes."""
+    merges = axes.vlm is None and connector_catalog.facts(axes.connector).merged > 1
+    return f"{axes.backbone} with {axes.connector}" if merges else axes.backbone
+
+
+def _refusal(known: Mapping[str, BackboneFacts], resolution: str) -> str:
     height, width = resolution_size(resolution)
-    nearest = sorted({size for known in facts.values() for size in known.nearest(height, width)})
+    facts = next(iter(known.values()))
+    reason = ""
+    if len(known) == 1 and replace(facts, grid_multiple=1).accepts(height, width):
+        rows, columns = facts.grid(height, width)
+        merged = facts.grid_multiple
+        reason = f": its {columns} x {rows} tokens cannot be merged {merged} x {merged}"
+    nearest = sorted({size for one in known.values() for size in one.nearest(height, width)})
+    if not nearest:
+        return f"{' and '.join(known)} does not accept {resolution}{reason}, and no other size works"
     sizes = " or ".join(str(w) if h == w else f"{w}x{h}" for h, w in nearest)
     return (
-        f"{' and '.join(facts)} does not accept {resolution}; the nearest accepted size is {sizes}; "
+        f"{' and '.join(known)} does not accept {resolution}{reason}; the nearest accepted size is {sizes}; "
         "or use fit pad"
     )

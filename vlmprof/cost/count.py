@@ -23,7 +23,7 @@ from vlmprof.cost.scans import Kernels
 from vlmprof.errors import UserError, first_line
 from vlmprof.plan import Cell
 from vlmprof.settings import Dtype, Settings
-from vlmprof.vlm import llm_catalog
+from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.decoding import decode_step, prefill_cached
 from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, torch_dtype
@@ -62,21 +62,25 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
     remembered = not in_full and workload.backbone in names()
     vision_costs = _vision_costs if remembered else _vision_costs.__wrapped__
     vision_cost, tokens, images_bytes = vision_costs(_until_tokens(workload), kernels, remembered, in_full)
+    grid = known.grid(workload.height_px, workload.width_px)
+    visual_tokens = connector_catalog.facts(workload.connector).visual_tokens(grid)
     held_images = 0 if "preprocess" in workload.stages else in_blocks(images_bytes)
     costs = {"vision": vision_cost}
     if "connector" in workload.stages:
         connector = build_connector(workload, META)
-        costs["connector"] = count_module(connector, tokens, kernels=kernels, in_full=in_full)
+        costs["connector"] = count_module(
+            connector, tokens, kernels=kernels, attention=_attention(workload), in_full=in_full
+        )
     if "prefill" in workload.stages:
         language_costs = _language_costs.__wrapped__ if in_full else _language_costs
         # a configuration file may say something else the next time
         content = repr(llm_catalog.facts(workload.llm))
-        costs |= language_costs(_from_embeddings(workload), content, tokens.shape[1], in_full)
+        costs |= language_costs(_from_embeddings(workload), content, visual_tokens, in_full)
     wanted: dict[str, StageCost] = {name: cost for name, cost in costs.items() if name in workload.stages}
     last = next(reversed(wanted.values()), None)
     kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if last and workload.outputs == "kept" else 0
     held = {name: kept + (held_images if name != "vision" else 0) for name in wanted}
-    return CellCost(wanted, visual_tokens=tokens.shape[1], held_bytes=held)
+    return CellCost(wanted, visual_tokens=visual_tokens, held_bytes=held)
 
 
 def count_cell(cell: Cell, settings: Settings, kernels: Kernels = "triton") -> CellCost:

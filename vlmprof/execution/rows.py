@@ -20,6 +20,7 @@ def unmeasured_row(
         status=status,
         message=message,
         visual_tokens=cell.visual_tokens,
+        encoder_tokens=cell.encoder_tokens,
         device=device_name,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -1,6 +1,6 @@
 """The VLM that is timed: a vision backbone, a connector and a language model, each its own stage.
 
-images ──encode_image──▶ visual tokens ──project──▶ embeddings ──prefill──▶ logits
+images ──encode_image──▶ encoder tokens ──project──▶ visual tokens ──prefill──▶ logits
 
 Decoding goes on from there: see `vlmprof.vlm.decoding`.
 """
@@ -68,13 +68,13 @@ class VLM:
         """Which implementation of each replaceable part runs, such as `{"ss2d": "torch"}`."""
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Stage `vision`: (batch, 3, height, width) to (batch, visual tokens, d_model)."""
+        """Stage `vision`: (batch, 3, height, width) to (batch, encoder tokens, d_model)."""
         with self._precision(images):
             tokens: Tensor = self.vision(images)
         return tokens
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Stage `connector`: (batch, visual tokens, d_model) to (batch, visual tokens, hidden size)."""
+        """Stage `connector`: (batch, encoder tokens, d_model) to (batch, visual tokens, hidden size)."""
         with self._precision(tokens):
             embeddings: Tensor = self.connector(tokens)
         return embeddings
@@ -174,12 +174,15 @@ def build_vision(
     )
 
 
-def build_connector(workload: Workload, device: torch.device | str) -> nn.Sequential:
-    """The connector from the backbone's channels to the LLM's."""
+def build_connector(workload: Workload, device: torch.device | str) -> nn.Module:
+    """The connector from encoder tokens to visual tokens. Raises `UserError` for a grid it cannot merge."""
+    backbone, llm = backbone_facts(workload.backbone, workload.level), llm_catalog.facts(workload.llm)
     return create_connector(
         workload.connector,
-        backbone_facts(workload.backbone, workload.level).embed_dim,
-        llm_catalog.facts(workload.llm).hidden_size,
+        backbone.embed_dim,
+        llm.hidden_size,
+        grid=backbone.grid(workload.height_px, workload.width_px),
+        mlp_size=llm.config.get("intermediate_size"),
         device=device,
         dtype=_before_llm(workload),
         seed=workload.seed,

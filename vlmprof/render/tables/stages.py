@@ -10,7 +10,15 @@ import pandas as pd
 
 from vlmprof.analysis.charts import gpu_waiting, host_over_gpu
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Samples, any_measured, numbers, show_resolution, varying_axes
+from vlmprof.analysis.frames import (
+    Samples,
+    any_measured,
+    encoder_tokens,
+    merges_tokens,
+    numbers,
+    show_resolution,
+    varying_axes,
+)
 from vlmprof.analysis.percentiles import PERCENTILES, supported_percentile
 from vlmprof.records import Status
 from vlmprof.render.labels import backbone_label
@@ -31,14 +39,20 @@ def name_columns(frame: pd.DataFrame) -> list[Column]:
     ]
 
 
+def token_columns(frame: pd.DataFrame, rank: int = 0) -> list[Column]:
+    """Return the visual tokens, after the encoder tokens if a connector changes their number."""
+    columns = [Column("visual tokens", Kind.COUNT, column_values(numbers(frame, "visual_tokens")), rank)]
+    if merges_tokens(frame):
+        encoded = column_values(encoder_tokens(frame))
+        columns.insert(0, Column("encoder tokens", Kind.COUNT, encoded, rank))
+    return columns
+
+
 def stage_sheet(estimates: Estimates, stage: str, shown: Mapping[str, list[Value]]) -> Sheet:
     """Return the table of one stage for the `ok` rows; `shown` has latencies with intervals by column."""
     places = ok_places(estimates.frame)
     ok = estimates.frame.iloc[places].reset_index(drop=True)
-    columns = [
-        *name_columns(ok),
-        Column("visual tokens", Kind.COUNT, column_values(numbers(ok, "visual_tokens"))),
-    ]
+    columns = [*name_columns(ok), *token_columns(ok)]
     host, gpu = f"host_{stage}_s", f"gpu_{stage}_s"
     note = "Host: CPU time of the call."
     if host in shown:

@@ -266,7 +266,7 @@
     const plainTicks = (log) => ({ type: kind, exponentformat: "none", dtick: log ? 1 : undefined });
     Plotly.react(div, traces, layout({
       title: { text: fit.title[0].toUpperCase() + fit.title.slice(1), font: { size: 13 } },
-      xaxis: axis({ ...plainTicks(state.fitsLog), range: counts.length ? across : undefined, separatethousands: true, title: { text: "Visual tokens", font: { size: 11 }, standoff: 6 } }),
+      xaxis: axis({ ...plainTicks(state.fitsLog), range: counts.length ? across : undefined, separatethousands: true, title: { text: fit.tokens, font: { size: 11 }, standoff: 6 } }),
       yaxis: axis({ ...plainTicks(state.fitsLog && top / bottom > 100), range, title: { text: `${fit.kind === "bytes" ? "Memory" : "Latency"} (${unit})`, font: { size: 11 }, standoff: 6 } }),
     }), config);
   }
