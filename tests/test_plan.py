@@ -96,10 +96,10 @@ def test_a_connector_changes_the_tokens_and_the_sizes(
         ("vit-b", "pool4", "224", "vit-b with pool4 does not accept 224: its 14 x 14 tokens cannot be merged "
          "4 x 4; the nearest accepted size is 192 or 256; or use fit pad"),
         ("vmamba-t", "pool4", "1333x800", "its 84 x 50 tokens"),
-        ("vmamba-t", "pixel-shuffle2", "33x47", "its 3 x 3 tokens cannot be merged 2 x 2; the nearest accepted "
-         "size is 32 or 64"),
-        ("vit-h", "pixel-shuffle2", "224x98", "its 16 x 7 tokens cannot be merged 2 x 2; the nearest accepted "
-         "size is 224x84 or 224x112"),
+        ("vmamba-t", "pixel-shuffle2", "33x47", "its 3 x 3 tokens cannot be merged 2 x 2; "
+         "the nearest accepted size is 32 or 64"),
+        ("vit-h", "pixel-shuffle2", "224x98", "its 16 x 7 tokens cannot be merged 2 x 2; "
+         "the nearest accepted size is 224x84 or 224x112"),
     ],
 )  # fmt: skip
 def test_a_grid_that_cannot_be_merged_is_refused_with_the_nearest(

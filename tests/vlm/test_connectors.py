@@ -21,6 +21,7 @@ from vlmprof.errors import UserError
 from vlmprof.vlm.c_abstractor import Block
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.connector_catalog import Grid, facts, names
+from vlmprof.vlm.model import create_vlm
 from vlmprof.vlm.workload import Workload
 
 V, H, MLP = 48, 64, 160
@@ -111,11 +112,24 @@ MATRIX_FLOPS: Mapping[str, Callable[[int, int, int, int], int]] = {
 @pytest.mark.parametrize("name", names())
 def test_flops_and_tokens_are_counted_exactly(name: str) -> None:
     """ViT-T (192 channels) at 256 × 384, 16 × 24 tokens, under llama-23m (384 channels, MLP of 1024)."""
-    cost = count(Workload("vit-t", "llama-23m", 256, 384, connector=name, batch_size=2))
+    workload = Workload("vit-t", "llama-23m", 256, 384, connector=name, batch_size=2)
+    cost = count(workload)
+    assert cost == count(workload, in_full=True)
     assert cost.stages["connector"].matrix_flops == 2 * MATRIX_FLOPS[name](384, 192, 384, 1024)
     tokens = facts(name).visual_tokens((16, 24))
     assert cost.visual_tokens == tokens
     assert cost.stages["connector"].output_bytes == cost.stages["prefill"].input_bytes == 2 * tokens * 384 * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resampler-64", "c-abstractor", "pixel-shuffle2"])
+def test_a_vlm_runs_with_a_connector_under_autocast(name: str) -> None:
+    workload = Workload("vit-t", "llama-23m", 64, 96, connector=name, autocast=True)
+    vlm = create_vlm(workload)
+    embeddings = vlm.project(vlm.encode_image(torch.randn(1, 3, 64, 96)))
+    tokens = facts(name).visual_tokens((4, 6))
+    assert (embeddings.dtype, embeddings.shape) == (torch.bfloat16, (1, tokens, 384))
+    assert vlm.prefill(embeddings).isfinite().all()
 
 
 @pytest.mark.parametrize("name", [name for name in names() if facts(name).merged > 1])

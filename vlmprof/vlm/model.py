@@ -77,7 +77,8 @@ class VLM:
         """Stage `connector`: (batch, encoder tokens, d_model) to (batch, visual tokens, hidden size)."""
         with self._precision(tokens):
             embeddings: Tensor = self.connector(tokens)
-        return embeddings
+        # autocast leaves a norm's output, the last of a resampler, in float32
+        return embeddings if self.autocast is None else embeddings.to(self.autocast)
 
     def prefill(self, embeddings: Tensor) -> Tensor:
         """Stage `prefill`: one forward pass of the LLM over visual and prompt tokens, no key–value cache.

@@ -58,7 +58,9 @@ class ResamplerLayer(nn.Module):
             projection(x).unflatten(-1, (-1, HEAD_DIM)).transpose(1, 2)  # (batch, heads, tokens, HEAD_DIM)
             for projection, x in ((self.queries, own), (self.keys, seen), (self.values, seen))
         )
-        attended = functional.scaled_dot_product_attention(queries, keys, values, enable_gqa=True)
+        # not every attention backend takes fewer heads of keys than of queries
+        keys, values = (x.repeat_interleave(HEADS // KEY_HEADS, dim=1) for x in (keys, values))
+        attended = functional.scaled_dot_product_attention(queries, keys, values)
         latents = latents + self.output(attended.transpose(1, 2).flatten(2))
         out: Tensor = latents + self.mlp(self.mlp_norm(latents))
         return out
