@@ -79,7 +79,7 @@ class Row:
     encoder_tokens: int | None = None
     """Tokens of an image before the connector; None in rows of versions without connectors that merge."""
     tiles: int | None = None
-    """Pictures that its own processor makes of a photo, and the size that the encoder sees of each."""
+    """Pictures that a photo is cut into, and the size that the encoder sees of each."""
     encoder_height_px: int | None = None
     encoder_width_px: int | None = None
     prompt_tokens: int | None = None

@@ -26,7 +26,7 @@ from vlmprof.settings import Dtype, Settings
 from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.decoding import decode_step, prefill_cached
-from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, torch_dtype
+from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, torch_dtype, with_tiles
 from vlmprof.vlm.workload import Workload
 
 META = torch.device("meta")
@@ -56,18 +56,17 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
     llm_catalog.check(workload.llm, workload.stages, workload.logits, workload.attention)
     known = backbone_facts(workload.backbone, workload.level)
     if workload.attention != "auto" and "vision" in workload.stages and known.module not in BUILT_ONCE:
-        vision = build_vision(workload, META, (workload.height_px, workload.width_px))
+        vision = build_vision(workload, META, workload.encoder_size)
         check_attention(workload.backbone, vision, workload.attention)
     # what stands in a user's own file may be another backbone the next time
     remembered = not in_full and workload.backbone in names()
     vision_costs = _vision_costs if remembered else _vision_costs.__wrapped__
     vision_cost, tokens, images_bytes = vision_costs(_until_tokens(workload), kernels, remembered, in_full)
-    grid = known.grid(workload.height_px, workload.width_px)
-    visual_tokens = connector_catalog.facts(workload.connector).visual_tokens(grid)
+    visual_tokens = _visual_tokens(workload)
     held_images = 0 if "preprocess" in workload.stages else in_blocks(images_bytes)
     costs = {"vision": vision_cost}
     if "connector" in workload.stages:
-        connector = build_connector(workload, META)
+        connector = with_tiles(build_connector(workload, META), workload, META)
         costs["connector"] = count_module(
             connector, tokens, kernels=kernels, attention=_attention(workload), in_full=in_full
         )
@@ -106,10 +105,26 @@ def count_cells(
     return counted
 
 
+def _visual_tokens(workload: Workload) -> int:
+    backbone, connector = (
+        backbone_facts(workload.backbone, workload.level),
+        connector_catalog.facts(workload.connector),
+    )
+    grid = backbone.grid(*workload.encoder_size)
+    if workload.tiling is None:
+        return connector.visual_tokens(grid)
+    return workload.tiling.visual_tokens(workload.height_px, workload.width_px, connector, grid)
+
+
 def _until_tokens(workload: Workload) -> Workload:
     """The workload with all that `vision` does not depend on left alike, so that others share its cost."""
+    height, width = workload.encoder_size
     return replace(
         _without_data(workload),
+        height_px=height,
+        width_px=width,
+        batch_size=workload.encoder_batch,
+        tiling=None,
         llm="",
         connector="",
         attention="math" if workload.attention == "math" else "auto",
@@ -129,6 +144,7 @@ def _from_embeddings(workload: Workload) -> Workload:
         connector="",
         height_px=0,
         width_px=0,
+        tiling=None,
         level=0,
         levels="through-tap",
         attention="math" if workload.attention == "math" else "auto",

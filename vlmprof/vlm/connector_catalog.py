@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isqrt
 from typing import Literal
 
+from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError, unknown
 
 Kind = Literal["mlp", "pool", "pixel-shuffle", "resampler", "c-abstractor", "ldpv2"]
@@ -35,6 +37,18 @@ class ConnectorFacts:
                 f"a grid of {columns} x {rows}"
             )
         return self.tokens or rows * columns // self.merged**2
+
+    def visual_grid(self, grid: Grid) -> Grid | None:
+        """Return the rows and columns of visual tokens of one image; None if they have no order."""
+        if self.kind == "resampler":
+            return None
+        if self.tokens is not None:
+            return isqrt(self.tokens), isqrt(self.tokens)
+        return grid[0] // self.merged, grid[1] // self.merged
+
+    def sizes_of(self, backbone: BackboneFacts) -> BackboneFacts:
+        """Return a backbone's facts, restricted to images whose grid this connector can merge."""
+        return replace(backbone, grid_multiple=self.merged)
 
 
 _INTERNVL = "InternVL 1.5, arXiv 2404.16821: norm and two linear layers after the shuffle"

@@ -23,8 +23,10 @@ from vlmprof.settings import Dtype, Logits
 from vlmprof.vlm import llm_catalog
 from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.connector import create_connector
+from vlmprof.vlm.connector_catalog import facts as connector_facts
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.study_checkpoint import load_study_checkpoint
+from vlmprof.vlm.tiled import TiledConnector
 from vlmprof.vlm.workload import Workload
 
 DTYPES: dict[Dtype, torch.dtype] = {
@@ -68,13 +70,13 @@ class VLM:
         """Which implementation of each replaceable part runs, such as `{"ss2d": "torch"}`."""
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Stage `vision`: (batch, 3, height, width) to (batch, encoder tokens, d_model)."""
+        """Stage `vision`: (batch or tiles, 3, height, width) to (batch or tiles, encoder tokens, d_model)."""
         with self._precision(images):
             tokens: Tensor = self.vision(images)
         return tokens
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Stage `connector`: (batch, encoder tokens, d_model) to (batch, visual tokens, hidden size)."""
+        """Stage `connector`: the output of `encode_image` to (batch, visual tokens, hidden size)."""
         with self._precision(tokens):
             embeddings: Tensor = self.connector(tokens)
         # autocast leaves a norm's output, the last of a resampler, in float32
@@ -134,12 +136,13 @@ def create_vlm(workload: Workload, device: torch.device | str = "cpu") -> VLM:
     where no stage needs it. Raises `UserError` for names, options and sizes that cannot be.
     """
     llm_catalog.check(workload.llm, workload.stages, workload.logits, workload.attention)
-    vision = build_vision(workload, device, (workload.height_px, workload.width_px))
+    vision = build_vision(workload, device, workload.encoder_size)
     check_attention(workload.backbone, vision, workload.attention)
     connector = build_connector(workload, device)
     language = build_llm(workload, device) if {"prefill", "decode"} & {*workload.stages} else None
     if workload.study_checkpoint is not None and language is not None:
         load_study_checkpoint(workload.study_checkpoint, connector, language)
+    connector = with_tiles(connector, workload, device)
     generator = torch.Generator(device).manual_seed(workload.seed)
     prompt = torch.randint(
         llm_catalog.facts(workload.llm).vocab_size,
@@ -182,11 +185,26 @@ def build_connector(workload: Workload, device: torch.device | str) -> nn.Module
         workload.connector,
         backbone.embed_dim,
         llm.hidden_size,
-        grid=backbone.grid(workload.height_px, workload.width_px),
+        grid=backbone.grid(*workload.encoder_size),
         mlp_size=llm.config.get("intermediate_size"),
         device=device,
         dtype=_before_llm(workload),
         seed=workload.seed,
+    )
+
+
+def with_tiles(connector: nn.Module, workload: Workload, device: torch.device | str) -> nn.Module:
+    """The connector, with what joins the tokens of tiles if the workload has any."""
+    if workload.tiling is None:
+        return connector
+    backbone, known = backbone_facts(workload.backbone, workload.level), connector_facts(workload.connector)
+    workload.tiling.check(known)
+    return TiledConnector(
+        connector,
+        workload.tiling,
+        (workload.height_px, workload.width_px),
+        known.visual_grid(backbone.grid(*workload.encoder_size)),
+        torch.zeros(llm_catalog.facts(workload.llm).hidden_size, device=device, dtype=_before_llm(workload)),
     )
 
 

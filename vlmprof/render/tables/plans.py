@@ -36,14 +36,16 @@ def plan_sheet(cells: Sequence[Cell], ids: bool = False) -> Sheet:
 
 
 def token_columns(cells: Sequence[Cell], rank: int = 0) -> list[Column]:
-    """Return the visual tokens, after the encoder tokens if a connector changes their number."""
-    counts = {"visual tokens": [cell.visual_tokens for cell in cells]}
+    """Return the visual tokens; before them the tiles, if any photo is cut, and the encoder tokens, if their
+    number differs."""
+    visual = [cell.visual_tokens or ("" if cell.skip_reason else "–") for cell in cells]
+    columns = [Column("visual tokens", Kind.COUNT, visual, rank)]
+    before = rank and rank + 1
     if any(cell.encoder_tokens not in (None, cell.visual_tokens) for cell in cells):
-        counts = {"encoder tokens": [cell.encoder_tokens for cell in cells], **counts}
-    columns = []
-    for title, own in counts.items():
-        shown = [n or ("" if cell.skip_reason else "–") for n, cell in zip(own, cells, strict=True)]
-        columns.append(Column(title, Kind.COUNT, shown, rank))
+        encoded = [cell.encoder_tokens for cell in cells]
+        columns.insert(0, Column("encoder tokens", Kind.COUNT, encoded, before))
+    if any(cell.tiles for cell in cells):
+        columns.insert(0, Column("tiles", Kind.COUNT, [cell.tiles for cell in cells], before))
     return columns
 
 

@@ -40,11 +40,16 @@ def name_columns(frame: pd.DataFrame) -> list[Column]:
 
 
 def token_columns(frame: pd.DataFrame, rank: int = 0) -> list[Column]:
-    """Return the visual tokens, after the encoder tokens if a connector changes their number."""
+    """Return the visual tokens; before them the tiles, if any photo is cut, and the encoder tokens, if their
+    number differs."""
     columns = [Column("visual tokens", Kind.COUNT, column_values(numbers(frame, "visual_tokens")), rank)]
+    before = rank and rank + 1
     if merges_tokens(frame):
         encoded = column_values(encoder_tokens(frame))
-        columns.insert(0, Column("encoder tokens", Kind.COUNT, encoded, rank))
+        columns.insert(0, Column("encoder tokens", Kind.COUNT, encoded, before))
+    tiles = numbers(frame, "tiles")
+    if (tiles > 1).any():
+        columns.insert(0, Column("tiles", Kind.COUNT, column_values(tiles), before))
     return columns
 
 
