@@ -112,6 +112,66 @@ def test_a_grid_that_cannot_be_merged_is_refused_with_the_nearest(
     assert words in known(skipped.skip_reason)
 
 
+def test_tiles_are_the_encoders_batch_and_the_resolution_is_the_photos() -> None:
+    """LLaVA-NeXT's and InternVL's token counts for photos of 1000 × 500 and 200 × 200."""
+    cells = planned(
+        backbone="clip-l", resolution=["1000x500", 200], connector=["mlp2", "pixel-shuffle2"],
+        tiling=["none", "anyres", "dynamic"],
+    )  # fmt: skip
+    found = {
+        (cell.axes.connector, cell.axes.named["tiling"], cell.axes.resolution): (
+            cell.tiles,
+            cell.encoder_tokens,
+            cell.visual_tokens,
+        )
+        for cell in cells
+        if cell.skip_reason is None
+    }
+    assert found == {
+        ("mlp2", "anyres-336-4", "1000x500"): (3, 3 * 576, 576 + 24 * 49),
+        ("mlp2", "anyres-336-4", "200"): (3, 3 * 576, 576 + 24 * 25),
+        ("pixel-shuffle2", "anyres-336-4", "1000x500"): (3, 3 * 576, 144 + 12 * 25),
+        ("pixel-shuffle2", "anyres-336-4", "200"): (3, 3 * 576, 144 + 12 * 13),
+        ("mlp2", "dynamic-448-12", "1000x500"): (3, 3 * 1024, 3 * 1024),
+        ("mlp2", "dynamic-448-12", "200"): (1, 1024, 1024),
+        ("pixel-shuffle2", "dynamic-448-12", "1000x500"): (3, 3 * 1024, 3 * 256),
+        ("pixel-shuffle2", "dynamic-448-12", "200"): (1, 1024, 256),
+    }
+    assert {(cell.height_px, cell.width_px) for cell in cells} == {(500, 1000), (200, 200)}
+
+
+def test_without_tiling_tile_sizes_make_no_further_cells_and_no_other_ids() -> None:
+    axes = {"backbone": "vit-t", "resolution": 224}
+    (plain,) = planned(**axes)
+    cells = planned(**axes, tiling=["none", "anyres"], tile_size=[224, 448], max_tiles=[4, 6])
+    assert [cell.axes.named["tiling"] for cell in cells] == [
+        "none", "anyres-224-4", "anyres-224-6", "anyres-448-4", "anyres-448-6",
+    ]  # fmt: skip
+    assert len({cell.cell_id for cell in cells}) == 5
+    # the id that this cell had before there was tiling
+    assert plain.cell_id == cells[0].cell_id == "vit-t-224-3ad13fbf"
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        (
+            {"tile_size": 100},
+            "vit-t does not accept tiles of 100; the nearest accepted tile_size is 96 or 112",
+        ),
+        ({"connector": "pool4"}, "its 21 x 21 tokens cannot be merged 4 x 4; the nearest accepted tile_size"),
+        ({"connector": "resampler-64"}, "have no order; use dynamic"),
+        ({"max_tiles": 2}, "at least 3, not 2"),
+    ],
+)
+def test_tiles_that_cannot_be_encoded_or_joined_are_refused(axes: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        planned(backbone="vit-t", resolution=[500, 1000], tiling="anyres", **axes)
+    cells = planned(backbone="vit-t", resolution=512, tiling=["none", "anyres"], **axes)
+    assert cells[0].skip_reason is None
+    assert words in known(cells[1].skip_reason)
+
+
 @pytest.mark.parametrize(
     ("axis", "value", "words"),
     [
