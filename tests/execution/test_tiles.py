@@ -12,7 +12,7 @@ import pytest
 
 @pytest.mark.slow
 def test_tiled_photos_are_measured_as_planned(tmp_path: Path) -> None:
-    """Photos of 128 × 64 in tiles of 64: two and the whole one; the same image in one piece has half as much."""
+    """Photos of 128 × 64 in tiles of 64: two, and one of the whole photo."""
     options = {
         "--backbone": ["vit-t"], "--resolution": ["128x64"], "--connector": ["mlp2", "pool2"],
         "--tiling": ["none", "anyres", "dynamic"], "--tile-size": ["64"], "--max-tiles": ["4"],

@@ -38,9 +38,9 @@ def spec(
         first = _build(source, {**wanted, axis: [step]})
         facts = [
             connector_catalog.facts(connector).sizes_of(catalog.facts(name))
-            for name, connector in itertools.product(first.axes["backbone"], first.axes["connector"])
+            for name, connector in itertools.product(first.axes.backbone, first.axes.connector)
         ]
-        tiled = set(first.axes["tiling"]) != {"none"}
+        tiled = set(first.axes.tiling) != {"none"}
         sides = range(step, most + 1, step)
         wanted[axis] = [side for side in sides if tiled or any(known.accepts(side, side) for known in facts)]
         if not wanted[axis]:
@@ -50,7 +50,7 @@ def spec(
 
 def _build(source: str | None, overrides: Mapping[str, Any]) -> SweepSpec:
     built = build_spec({}, overrides, "search") if source is None else load_spec(source, overrides)
-    if "vlm" in built.axes:
+    if built.axes.vlm:
         raise UserError(
             "vlm: a search starts from counted costs, which are not available for a VLM from transformers"
         )
