@@ -139,7 +139,7 @@ def plot(
     run: Annotated[
         Path | None, typer.Argument(help="A run folder. Without one, only the reference is drawn.")
     ] = None,
-    log: Annotated[bool, typer.Option(help="Logarithmic axes.")] = False,
+    log: Annotated[bool, typer.Option(help="Logarithmic axes of image sizes and latencies.")] = True,
     reference: Annotated[
         str | None, typer.Option(help="Published points to draw in the background: kuo2026.")
     ] = None,
