@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from vlmprof.analysis.frames import Statistic
+    from vlmprof.analysis.runs import Run
 
 
 def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool, every_cell: bool, save_to: Path | None) -> None:
@@ -57,12 +59,22 @@ def run(folder: Path) -> int:
     show_sheet(run_sheet(Estimates(finished.frame, finished.samples)))
     for line in warning_lines(finished.frame):
         screen.print(line, markup=False)
+    summary([finished])
     if (why := why_nothing_measured(finished.frame)) is not None:
         print(f"no figure: {why}")
     else:
         for path in save_six_panel(finished.frame, folder, finished.samples, statistic=finished.statistic):
             print(path)
     return _say_failures(finished.frame, folder)
+
+
+def summary(runs: Sequence[Run]) -> None:
+    """Print the summary of one or more runs in sentences."""
+    from vlmprof.render.report.findings import run_findings
+
+    width = console().width
+    for finding in run_findings(runs):
+        print(textwrap.fill(finding.text, width, initial_indent="- ", subsequent_indent="  "))
 
 
 def _say_failures(frame: pd.DataFrame, folder: Path) -> int:

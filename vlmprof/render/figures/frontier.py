@@ -57,8 +57,9 @@ def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str
     # below the panel, where a handle cannot be taken for a point
     handles = axes.get_legend_handles_labels()[0]
     if any(one.fits is not None and one.fails is None for one in found):
-        look = {"linestyle": "none", "marker": r"$\uparrow$", "color": "black", "markeredgewidth": 0.2}
-        handles.append(Line2D([], [], label="the largest tried fits", **look))
+        arrow = Line2D([], [], linestyle="none", marker=r"$\uparrow$", color="black", markeredgewidth=0.2)
+        arrow.set_label("the largest tried fits")
+        handles.append(arrow)
     columns = min(len(handles), 3)
     figure.legend(
         handles=handles, loc="outside lower center", ncols=columns, fontsize=FONT_PT - 1, frameon=False
