@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vlmprof.analysis.frames import Samples, Statistic, why_nothing_measured
+from vlmprof.analysis.frames import RunSamples, Statistic, why_nothing_measured
 from vlmprof.analysis.reference import load_reference, reference_title
 from vlmprof.analysis.series import FigureData, run_figure
 from vlmprof.errors import UserError
@@ -28,7 +28,7 @@ from vlmprof.render.labels import omitted_note, point_note
 
 def six_panel(
     frame: pd.DataFrame,
-    samples: Samples | None = None,
+    samples: RunSamples | None = None,
     *,
     statistic: Statistic = "mean",
     log: bool = True,
@@ -86,7 +86,7 @@ def draw_six_panel(
 def save_six_panel(
     frame: pd.DataFrame,
     folder: Path | str,
-    samples: Samples | None = None,
+    samples: RunSamples | None = None,
     *,
     formats: Sequence[str] = ("png", "pdf"),
     stem: str = "six_panel",

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from vlmprof.analysis.crossover import Crossover
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import show_resolution, split_lines
+from vlmprof.analysis.frames import split_lines
 from vlmprof.analysis.intervals import Interval
 from vlmprof.analysis.runs import Run, join
 from vlmprof.analysis.summary import Bound, Doubts, Limit, Measured, MemoryEnd, Ranking, Summary, summarize
 from vlmprof.render.labels import line_label, oom_words
 from vlmprof.render.tables.sheet import Kind, interval_values, show
+from vlmprof.units import show_resolution
 
 MOST_LINES = 24
 """Largest number of lines in charts, fits and summaries. Tables have every row."""
