@@ -14,7 +14,7 @@ from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
-from vlmprof.settings import Axes, AxisValue, ProcessorBackend
+from vlmprof.settings import Axes, AxisValue, ProcessorBackend, Settings
 from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
@@ -26,6 +26,10 @@ LineKey = tuple[tuple[str, AxisValue], ...]
 def line_key(axes: Mapping[str, AxisValue], along: str = "resolution") -> LineKey:
     """Return what identifies a line of cells that differ only in the axis `along`: all other axes."""
     return tuple((name, value) for name, value in axes.items() if name != along)
+
+
+WARM_UP_SHARE = 1 / 3
+"""Largest share of the measuring budget for adaptive warm-up."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,13 @@ def _of_a_photo(cell: Cell, backend: ProcessorBackend) -> Cell:
     except UserError as problem:
         return replace(cell, skip_reason=str(problem))
     return replace(cell, visual_tokens=photo.visual_tokens)
+
+
+def longest_sampling_s(settings: Settings) -> float | None:
+    """Return the longest time to sample a cell in seconds, with adaptive warm-up; None without a budget."""
+    if settings.sampling == "fixed":
+        return None
+    return settings.budget_s * (1 + WARM_UP_SHARE * (settings.warm_up is None))
 
 
 def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
