@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vlmprof.activity import say
 from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
@@ -97,7 +96,6 @@ def _check_promises(cells: Sequence[Cell]) -> None:
         and cell.axes.backbone.startswith(catalog.LIBRARIES)
     )
     for name, level, levels, height, width in asked:
-        say(f"building {name} on the meta device for {width}x{height}")
         check_promise(name, level, levels, height, width)
 
 
@@ -116,8 +114,6 @@ def _lines(spec: SweepSpec) -> list[Line]:
     for name in spec.axes["connector"]:
         connector_catalog.facts(name)
     for name in spec.axes["backbone"]:
-        if name not in catalog.ENTRIES:
-            say(f"loading torch to build {name} on the meta device")
         catalog.facts(name)
     lines = [Axes(**line) for line in _combinations(spec)]
     return [(line, catalog.facts(line.backbone, line.level)) for line in lines]

@@ -6,10 +6,12 @@ user's own file. The last three ask timm, transformers or that file, which load 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
-from vlmprof.backbones import families, families_transformers
+from vlmprof.activity import say
+from vlmprof.backbones import facts_cache, families, families_transformers
 from vlmprof.backbones.facts import DEFAULT_LEVEL, BackboneFacts
 from vlmprof.backbones.users_module import import_users_module
 from vlmprof.errors import UserError, first_line, unknown
@@ -42,17 +44,25 @@ def facts(name: str, level: int = DEFAULT_LEVEL) -> BackboneFacts:
     """
     if name in ENTRIES:
         return ENTRIES[name].at_level(level)
-    if name.startswith("timm:"):
-        from vlmprof.backbones import timm_models
-
-        return timm_models.facts_of(name).at_level(level)
-    if name.startswith("hf:"):
-        from vlmprof.backbones import hub
-
-        return hub.facts_of(name).at_level(level)
+    if name.startswith(LIBRARIES):
+        return _library_facts(name).at_level(level)
     if ":" in name:
         return users_factory(name).facts.at_level(level)  # type: ignore[attr-defined]
     raise unknown("backbone", name, ENTRIES)
+
+
+def _library_facts(name: str) -> BackboneFacts:
+    known = facts_cache.cached_facts(name)
+    if known is None:
+        say(f"loading torch to build {name} on the meta device")
+        if name.startswith("timm:"):
+            from vlmprof.backbones import timm_models as library
+        else:
+            from vlmprof.backbones import hub as library
+
+        known = library.facts_of(name)
+        facts_cache.keep_facts(name, known)
+    return known
 
 
 def has_feature_levels(name: str) -> bool:
@@ -66,6 +76,8 @@ def users_factory(name: str) -> Any:
     Raises `UserError` in one line when there is no such module or function, or it has no facts.
     """
     module_name, _, function_name = name.partition(":")
+    if module_name not in sys.modules:
+        say(f"importing {module_name}")
     try:
         module = import_users_module(module_name)
     except UserError:
