@@ -91,9 +91,7 @@ def _check_promises(cells: Sequence[Cell]) -> None:
     asked = dict.fromkeys(
         (cell.axes.backbone, cell.axes.level, cell.axes.levels, cell.height_px, cell.width_px)
         for cell in cells
-        if cell.skip_reason is None
-        and cell.axes.vlm is None
-        and cell.axes.backbone.startswith(catalog.LIBRARIES)
+        if cell.skip_reason is None and cell.axes.vlm is None and catalog.of_a_library(cell.axes.backbone)
     )
     for name, level, levels, height, width in asked:
         check_promise(name, level, levels, height, width)
@@ -113,8 +111,6 @@ def _lines(spec: SweepSpec) -> list[Line]:
         llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
     for name in spec.axes["connector"]:
         connector_catalog.facts(name)
-    for name in spec.axes["backbone"]:
-        catalog.facts(name)
     lines = [Axes(**line) for line in _combinations(spec)]
     return [(line, catalog.facts(line.backbone, line.level)) for line in lines]
 

@@ -111,8 +111,7 @@ def small_model_with_a_tower(model_type: str, folder: Path) -> str:
 
 def spec_of(name: str, size: tuple[int, int]) -> SweepSpec:
     axes = {"backbone": [name], "resolution": [f"{size[1]}x{size[0]}"], "llm": ["llama-23m"]}
-    settings = {"stages": ["vision"]}
-    return build_spec(settings, {**axes, "dtype": ["float32"]}, "test")
+    return build_spec({"fixed": {"stages": ["vision"]}}, {**axes, "dtype": ["float32"]}, "test")
 
 
 def plan_of(name: str, size: tuple[int, int]) -> list[Cell]:

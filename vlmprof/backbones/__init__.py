@@ -56,9 +56,12 @@ def backbone(
     published model, where there is one. Raises `UserError` for sizes that cannot be.
 
     >>> import torch
+    >>> class Patches(torch.nn.Conv2d):
+    ...     def forward(self, images):
+    ...         return super().forward(images).flatten(2).transpose(1, 2)
     >>> @backbone(embed_dim=48, stride=32, multiple=32)
     ... def patches():
-    ...     return torch.nn.Sequential(torch.nn.Conv2d(3, 48, 32, stride=32), torch.nn.Flatten(2))
+    ...     return Patches(3, 48, kernel_size=32, stride=32)
     >>> patches.facts.num_tokens(64, 96), patches.facts.accepts(64, 90)
     (6, False)
     """

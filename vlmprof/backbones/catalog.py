@@ -6,6 +6,7 @@ user's own file. The last three ask timm, transformers or that file, which load 
 
 from __future__ import annotations
 
+import importlib
 import sys
 from dataclasses import replace
 from typing import Any
@@ -22,8 +23,8 @@ ENTRIES: dict[str, BackboneFacts] = {
     for facts in family()
 }
 """Every published variant of every family."""
-LIBRARIES = ("hf:", "timm:")
-"""Prefixes of names that a library of models is asked for."""
+LIBRARIES = {"hf": "vlmprof.backbones.hub", "timm": "vlmprof.backbones.timm_models"}
+"""Prefixes of names that stand for a library's models, and the modules that know them; these load torch."""
 
 
 def names() -> list[str]:
@@ -44,7 +45,7 @@ def facts(name: str, level: int = DEFAULT_LEVEL) -> BackboneFacts:
     """
     if name in ENTRIES:
         return ENTRIES[name].at_level(level)
-    if name.startswith(LIBRARIES):
+    if of_a_library(name):
         return _library_facts(name).at_level(level)
     if ":" in name:
         return users_factory(name).facts.at_level(level)  # type: ignore[attr-defined]
@@ -55,14 +56,16 @@ def _library_facts(name: str) -> BackboneFacts:
     known = facts_cache.cached_facts(name)
     if known is None:
         say(f"loading torch to build {name} on the meta device")
-        if name.startswith("timm:"):
-            from vlmprof.backbones import timm_models as library
-        else:
-            from vlmprof.backbones import hub as library
-
-        known = library.facts_of(name)
+        known = importlib.import_module(LIBRARIES[name.partition(":")[0]]).facts_of(name)
+        assert isinstance(known, BackboneFacts)
         facts_cache.keep_facts(name, known)
     return known
+
+
+def of_a_library(name: str) -> bool:
+    """Whether a name is `hf:…` or `timm:…`."""
+    prefix, colon, _ = name.partition(":")
+    return bool(colon) and prefix in LIBRARIES
 
 
 def has_feature_levels(name: str) -> bool:

@@ -58,14 +58,21 @@ def find_geometry(attempt: Try, native: tuple[int, int], *, patch: int | None, l
     first = attempt(*native)
     assert first is not None
     choices = [_strides(seen, native, patch) for seen in first]
-    problem: NoGridError | None = None
+    found: list[Geometry] = []
+    problems: list[NoGridError] = []
     for strides in dict.fromkeys((tuple(c[0] for c in choices), tuple(c[-1] for c in choices))):
         try:
-            return _rule(attempt, native, strides, least_step)
-        except NoGridError as failed:
-            problem = problem or failed
-    assert problem is not None
-    raise problem
+            geometry = _rule(attempt, native, strides, least_step)
+        except NoGridError as problem:
+            problems.append(problem)
+            continue
+        if geometry.fixed_size is None and geometry.multiple <= least_step:
+            return geometry
+        found.append(geometry)
+    if not found:
+        raise problems[0]
+    # of two rules that agree with all that was seen, the one that accepts more sizes is not a coincidence
+    return min(found, key=lambda geometry: (geometry.fixed_size is not None, geometry.multiple))
 
 
 def _rule(attempt: Try, native: tuple[int, int], strides: tuple[int, ...], least_step: int) -> Geometry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -138,12 +139,12 @@ def _examine_plain(encoder: HubEncoder, settings: Settings) -> Examined:
 
 
 def _levels(settings: Settings) -> Examined | None:
-    """Examine a backbone whose stages differ in stride; None for one whose stages do not."""
+    """Examine a backbone whose stages differ in stride; None for one whose stages do not, or do not run."""
     try:
         stages = stage_names(configuration(settings))
         model = built_without_data(lambda: backbone_from(settings, stages))
-    except Exception as problem:
-        raise _cannot_build(settings, problem) from problem
+    except Exception:
+        return None
 
     def run(height: int, width: int) -> Sequence[Tensor]:
         with torch.inference_mode():
@@ -206,6 +207,12 @@ def _advice(settings: Settings) -> str:
 
 
 def _cannot_build(settings: Settings, problem: Exception) -> UserError:
+    missing = (
+        re.search(r"requires the (\w+) library", str(problem)) if isinstance(problem, ImportError) else None
+    )
+    if missing:
+        install = ": pip install 'vlmprof[timm]'" if missing[1] == "timm" else ", which is not installed"
+        return UserError(f"{_what(settings)} needs {missing[1]}{install}")
     return UserError(f"{_what(settings)} cannot be built ({reason(problem)})")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,8 @@ def spec(
     elif axis not in wanted:
         # the accepted sizes depend on the backbones
         first = _build(source, {**wanted, axis: [step]})
-        facts = [catalog.facts(name) for name in first.axes["backbone"]]
+        lines = itertools.product(first.axes["backbone"], first.axes["level"])
+        facts = [catalog.facts(name, level) for name, level in lines]
         sides = range(step, most + 1, step)
         wanted[axis] = [side for side in sides if any(known.accepts(side, side) for known in facts)]
         if not wanted[axis]:
