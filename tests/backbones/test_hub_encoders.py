@@ -220,10 +220,7 @@ def test_an_encoder_of_one_size_says_so(tmp_path: Path) -> None:
         ({"model_type": "qwen2_vl"}, "takes hidden_states and grid_thw.*measured as a whole, with --vlm"),
         ({"model_type": "vit", **PLAIN, "patch_size": [16, 8]}, "only square patches are supported"),
         ({"model_type": "vit", **PLAIN, "num_channels": 1}, "Expected 1 but got 3"),
-        (
-            {"model_type": "t5gemma", "encoder": {"num_hidden_layers": 1}},
-            "no configuration that transformers",
-        ),
+        ({"model_type": "swin", "depths": 3}, "no configuration that transformers can read"),
     ],
     ids=lambda value: value.get("model_type") if isinstance(value, dict) else None,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 from collections.abc import Iterator
@@ -61,7 +62,8 @@ def vision_part(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def configuration(settings: Settings) -> PreTrainedConfig:
     """Return transformers' configuration of these settings."""
-    given = {key: value for key, value in settings.items() if key != "model_type"}
+    # some configurations take entries out of the parts that they are given
+    given = copy.deepcopy({key: value for key, value in settings.items() if key != "model_type"})
     config: PreTrainedConfig = AutoConfig.for_model(settings["model_type"], **given)
     for key, value in vars(config).items():
         # some models add lists to their configuration's, whose own defaults may be tuples

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental import _config as fx_config
 from transformers import AutoBackbone, PreTrainedConfig, PreTrainedModel
 
 from vlmprof.backbones.dry_run import built_without_data
@@ -78,10 +80,18 @@ class HubEncoder(FromTransformers):
         down, across = sides(self.patch)
         parts: Any = self.model
         mask = torch.ones(batch, height // down, width // across, dtype=torch.bool, device=images.device)
-        embedded = parts.embeddings(pixel_values=images, patch_attention_mask=mask)
+        with _full_masks() if images.is_meta else nullcontext():
+            embedded = parts.embeddings(pixel_values=images, patch_attention_mask=mask)
         encoded = parts.encoder(inputs_embeds=embedded, attention_mask=None).last_hidden_state
         tokens: Tensor = parts.post_layernorm(encoded)
         return tokens
+
+
+def _full_masks() -> AbstractContextManager[object]:
+    """Tell torch that masks without data are full: before 5.24 transformers indexes by them."""
+    settings: Any = fx_config
+    patched: AbstractContextManager[object] = settings.patch(meta_nonzero_assume_all_nonzero=True)
+    return patched
 
 
 class HubLevels(FromTransformers):
