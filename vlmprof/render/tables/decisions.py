@@ -10,10 +10,11 @@ import pandas as pd
 
 from vlmprof.analysis.advice import Advice
 from vlmprof.analysis.compare import CellRatio, Comparison, Verdict
-from vlmprof.analysis.frames import numbers, show_resolution, varying_axes
+from vlmprof.analysis.frames import numbers, varying_axes
 from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.scaling import SCALED
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values, show
+from vlmprof.units import show_resolution
 
 COST_WORDS: dict[str, tuple[str, Kind]] = {
     "ttft_s": ("TTFT", Kind.SECONDS),
@@ -85,6 +86,8 @@ def advice_sheet(advice: Advice) -> Sheet:
     chosen = advice.chosen
     quality = "a larger image" if advice.quality == "pixels" else f"a higher {advice.quality}"
     note = f"The Pareto front within the limits: {quality} is available only at a higher cost."
+    if advice.tolerance:
+        note += f" Costs that differ by at most {100 * advice.tolerance:g} % count as equal."
     return Sheet("recommended", "Recommended", note, [
         *_named(advice.cells.loc[chosen.index]),
         *(Column(name, Kind.NUMBER, column_values(numbers(chosen, name))) for name in advice.scores),
