@@ -48,6 +48,8 @@ REFUSALS = (
     "cannot encode an image by itself",
     "has no grid of tokens",
     "needs more than an image",
+    "needs timm: pip install",
+    "which is not installed",
     "no configuration that transformers can read",
     "is no image encoder",
 )

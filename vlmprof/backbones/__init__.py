@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["BackboneFacts", "BuildOptions", "backbone", "check_promise", "create_backbone", "facts", "names"]
 
 LARGEST = 1 << 20
-"""What a declared size may be; beyond it, it is a slip."""
+"""The largest size that can be declared; anything above is a typing error."""
 
 Factory = TypeVar("Factory", bound=Callable[..., object])
 

@@ -1,7 +1,7 @@
-"""Every backbone by its name, without building it, and without torch.
+"""The facts of every backbone by its name, without building it and without torch.
 
 A name is one of `names()`, `timm:NAME`, `hf:NAME-or-path`, or `module:function` for a backbone in the
-user's own file. The last three ask timm, transformers or that file, which load torch.
+user's own file. The last three need timm, transformers or that file, which load torch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def names() -> list[str]:
 
 
 def facts(name: str, level: int = DEFAULT_LEVEL) -> BackboneFacts:
-    """What is known of a backbone, tapped at a feature level (counted from 1; a plain backbone ignores it).
+    """Return the facts of a backbone, tapped at a feature level, counted from 1; a plain one ignores it.
 
     Raises `UserError` for an unknown name or level, and for a user's module that cannot be imported.
 
@@ -63,18 +63,18 @@ def _library_facts(name: str) -> BackboneFacts:
 
 
 def of_a_library(name: str) -> bool:
-    """Whether a name is `hf:…` or `timm:…`."""
+    """Return whether a name is `hf:…` or `timm:…`."""
     prefix, colon, _ = name.partition(":")
     return bool(colon) and prefix in LIBRARIES
 
 
 def has_feature_levels(name: str) -> bool:
-    """Whether a backbone can be tapped at several levels; one that the catalog does not know by name may."""
+    """Return whether a backbone may have several feature levels to tap."""
     return name not in ENTRIES or bool(ENTRIES[name].level_dims)
 
 
 def users_factory(name: str) -> Any:
-    """The decorated function behind `module:function`; the module is the current folder's, or installed.
+    """Return the decorated function `module:function`, from the current folder or an installed package.
 
     Raises `UserError` in one line when there is no such module or function, or it has no facts.
     """

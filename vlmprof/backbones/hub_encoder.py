@@ -128,7 +128,7 @@ class HubLevels(FromTransformers):
 
 
 def backbone_from(settings: Settings, stages: list[str]) -> PreTrainedModel:
-    """The `AutoBackbone` of these settings that returns the maps of these stages."""
+    """Build the `AutoBackbone` that returns the maps of these stages."""
     config = configuration(settings)
     config.set_output_features_output_indices(out_features=stages, out_indices=None)
     model: PreTrainedModel = AutoBackbone.from_config(config)
@@ -136,26 +136,26 @@ def backbone_from(settings: Settings, stages: list[str]) -> PreTrainedModel:
 
 
 def stage_names(config: PreTrainedConfig) -> list[str]:
-    """The feature levels of a backbone's configuration, finest first; a stem is none."""
+    """Return the names of a backbone's feature levels, finest first, without the stem."""
     return [name for name in getattr(config, "stage_names", None) or () if name != "stem"]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A backbone's settings with fewer stages, which give the same map of the tapped one."""
+    """Settings with fewer stages that give the same map of the tapped stage."""
 
     settings: Settings
     left_out: frozenset[str]
-    """Names in the whole model's state that this one has not."""
+    """Names in the whole model's state that this model lacks."""
     idle: frozenset[str]
     """Its own names that the tapped map does not depend on, such as a last norm's."""
 
 
 def cut_after(settings: Settings, level: int, count: int, size: tuple[int, int]) -> Cut | None:
-    """The first `level` stages of `count` alone; None where no configuration gives them.
+    """Return settings with the first `level` of `count` stages, or None if no configuration gives them.
 
-    Every list with one value per stage is cut. The tapped map has to depend on the same parameters as the
-    whole model's, which is seen by differentiating both at a `size` in pixels that they take.
+    Every list with one value per stage is cut. The tapped map must depend on the same parameters as that of
+    the whole model, which is checked by differentiating both at a `size` in pixels that they accept.
     """
     fewer_settings = {
         key: value[:level] if isinstance(value, list) and len(value) == count else value
@@ -171,7 +171,7 @@ def cut_after(settings: Settings, level: int, count: int, size: tuple[int, int])
         )
         wanted, given = (_parameters_behind(model, size) for model in (whole, fewer))
     except Exception:
-        # a configuration that cannot be cut fails in as many ways as there are architectures
+        # each architecture fails in its own way if its configuration cannot be cut
         return None
     if wanted != given:
         return None
@@ -181,7 +181,7 @@ def cut_after(settings: Settings, level: int, count: int, size: tuple[int, int])
 
 
 def _parameters_behind(model: PreTrainedModel, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters that a backbone's one feature map depends on."""
+    """Return the names and shapes of the parameters that a backbone's only feature map depends on."""
     with torch.inference_mode(False), torch.enable_grad():
         (level,) = model(torch.empty(1, 3, *size, device="meta")).feature_maps
         level.sum().backward()
@@ -190,7 +190,7 @@ def _parameters_behind(model: PreTrainedModel, size: tuple[int, int]) -> dict[st
 
 
 def sides(size: Any, default: int = 1) -> tuple[int, int]:
-    """(height, width) of a configuration's size, which may be a number, a pair, or absent."""
+    """Return (height, width) of a size in a configuration, which may be a number, a pair, or absent."""
     if isinstance(size, int):
         return size, size
     if isinstance(size, list | tuple) and size and all(isinstance(side, int) for side in size):

@@ -20,7 +20,7 @@ from vlmprof.errors import UserError, unknown
 
 
 def facts_of(name: str) -> BackboneFacts:
-    """What the model itself gives, built and run without data.
+    """Return the facts of a model, from its output when it is built and run without data.
 
     Raises `UserError` for no such model, and for one that gives no grid of tokens.
     """
@@ -105,7 +105,7 @@ def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
 
 
 class TimmPlain(Backbone):
-    """All patch tokens after the final norm; class and register tokens are dropped."""
+    """All patch tokens after the final norm, without class and register tokens."""
 
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class TimmPlain(Backbone):
         return self.layout.tokens(self.raw(images))
 
     def raw(self, images: Tensor) -> Tensor:
-        """What the model returns before its head, with whatever else it adds to the image's tokens."""
+        """Return the model's output before its head, any extra tokens included."""
         features: Tensor = self.model.forward_features(images)
         return features
 
@@ -195,7 +195,7 @@ def _pretrained(facts: BackboneFacts, source: str) -> dict[str, Tensor]:
 
 
 def import_timm(name: str) -> ModuleType:
-    """timm, or a `UserError` that says how to install it."""
+    """Import timm, or raise a `UserError` that says how to install it."""
     try:
         import timm
     except ImportError as problem:
@@ -204,7 +204,7 @@ def import_timm(name: str) -> ModuleType:
 
 
 def _create(facts: BackboneFacts, options: BuildOptions, **arguments: Any) -> Any:
-    """The model for the image size that was asked for, where its construction depends on one."""
+    """Create the model, for the requested image size if its construction depends on one."""
     timm = import_timm(facts.name)
     model_name = facts.config["timm_name"]
     if options.image_size is not None:

@@ -13,7 +13,7 @@ from vlmprof.errors import UserError
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
-    """Call the user's factory, with the options when it takes an argument."""
+    """Call the user's factory, with the options if it takes an argument."""
     factory = users_factory(facts.name)
     inputs = inspect.signature(factory).parameters.values()
     needed = [one for one in inputs if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
@@ -30,7 +30,7 @@ def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
 
 
 class UsersBackbone(Backbone):
-    """The user's module, held to the facts that its decorator promised."""
+    """The user's module, checked against the facts that its decorator declares."""
 
     def __init__(self, facts: BackboneFacts, module: nn.Module) -> None:
         super().__init__()
