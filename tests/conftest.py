@@ -80,6 +80,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and there is none here"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _facts_of_this_session_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep facts of encoders from one test to the next, and from no session to another."""
+    os.environ["VLMPROF_FACTS_CACHE"] = str(tmp_path_factory.mktemp("facts"))
+
+
 @pytest.fixture
 def interpreted_environment() -> dict[str, str]:
     """The environment of a process in which Triton's interpreter runs the kernels."""

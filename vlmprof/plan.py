@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vlmprof.activity import say
 from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
@@ -110,12 +109,9 @@ def _check_promises(cells: Sequence[Cell]) -> None:
     asked = dict.fromkeys(
         (cell.axes.backbone, cell.axes.level, cell.axes.levels, *_encoded_size(cell))
         for cell in cells
-        if cell.skip_reason is None
-        and cell.axes.vlm is None
-        and cell.axes.backbone.startswith(catalog.LIBRARIES)
+        if cell.skip_reason is None and cell.axes.vlm is None and catalog.of_a_library(cell.axes.backbone)
     )
     for name, level, levels, height, width in asked:
-        say(f"building {name} on the meta device for {width}x{height}")
         check_promise(name, level, levels, height, width)
 
 
@@ -138,10 +134,6 @@ def _lines(spec: SweepSpec) -> list[Line]:
     for name, attention in itertools.product(spec.axes.llm, spec.axes.attention):
         llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
     connectors = {name: connector_catalog.facts(name) for name in spec.axes.connector}
-    for name in spec.axes.backbone:
-        if name not in catalog.ENTRIES:
-            say(f"loading torch to build {name} on the meta device")
-        catalog.facts(name)
     # without tiling, lines that differ in the tiles alone are the same
     lines = dict.fromkeys(_axes(line) for line in _combinations(spec))
     return [
