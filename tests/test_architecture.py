@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts).removesuffix(".__init__")
 
 
+@cache
 def imports(path: Path, everywhere: bool) -> set[str]:
     """Modules that a file imports: at its top level, or `everywhere` (inside functions too)."""
     tree = ast.parse(path.read_text())
