@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from vlmprof.analysis.frames import Samples, axis_columns, numbers
+from vlmprof.analysis.frames import RunSamples, axis_columns, numbers
 from vlmprof.analysis.intervals import Interval, Mean
 from vlmprof.analysis.sums import cell_mean
 from vlmprof.backbones.catalog import has_feature_levels
@@ -103,8 +103,8 @@ class Comparison:
 def compare(
     a: pd.DataFrame,
     b: pd.DataFrame,
-    samples_a: Samples | None = None,
-    samples_b: Samples | None = None,
+    samples_a: RunSamples | None = None,
+    samples_b: RunSamples | None = None,
     *,
     margin: float = MARGIN,
     ignore: Sequence[str] = (),

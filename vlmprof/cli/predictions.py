@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
-from vlmprof.analysis.reference import load_reference
 from vlmprof.cli.tables import show_sheet
 from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, first_oom, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
@@ -48,7 +47,11 @@ class Measured:
     @classmethod
     def load(cls, name: str) -> Measured:
         """Load a run folder or reference. Raises `UserError` if `name` is neither."""
-        return cls(name, load_frame(name) if Path(name).is_dir() else load_reference(name))
+        if Path(name).is_dir():
+            return cls(name, load_frame(name))
+        from vlmprof.analysis.reference import load_reference
+
+        return cls(name, load_reference(name))
 
 
 def show(
@@ -105,7 +108,7 @@ def _device(gpu: str, spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
     from vlmprof.execution.this_cpu import measure_this_cpu
 
     say("measuring the ceilings of this CPU")
-    return measure_this_cpu(spec.axes["dtype"])
+    return measure_this_cpu(spec.axes.dtype)
 
 
 def _kernels_on(device: DeviceSheet, against: str | None) -> str:

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from vlmprof.errors import UserError
 from vlmprof.execution import limits, sharing
@@ -17,7 +16,7 @@ from vlmprof.execution.machine import describe_machine
 from vlmprof.execution.progress import Progress
 from vlmprof.execution.rows import unmeasured_row
 from vlmprof.measure.samples import Samples
-from vlmprof.plan import Cell, in_order, make_plan
+from vlmprof.plan import Cell, LineKey, in_order, line_key, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
@@ -77,7 +76,7 @@ def run_sweep(
 def _local_launcher(
     spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
 ) -> tuple[Launcher, Machine]:
-    machines = _distinct_machines(devices or [spec.settings.device], spec.axes["dtype"])
+    machines = _distinct_machines(devices or [spec.settings.device], spec.axes.dtype)
     names = sorted({machine.device_name for machine in machines})
     if len(names) > 1:
         raise UserError(f"--devices must all be of the same kind, but they are {', '.join(names)}")
@@ -102,7 +101,7 @@ def _cluster_launcher(
 ) -> tuple[Launcher, Machine]:
     from vlmprof.execution.launchers.ray import connect
 
-    return connect(cluster or "", spec.settings.device, spec.axes["dtype"])
+    return connect(cluster or "", spec.settings.device, spec.axes.dtype)
 
 
 @dataclass(frozen=True)
@@ -186,12 +185,12 @@ class _Run:
         self._progress.finished(cell, row)
 
 
-def _smallest_oom(rows: Collection[Row]) -> dict[Any, tuple[int, str]]:
+def _smallest_oom(rows: Collection[Row]) -> dict[LineKey, tuple[int, str]]:
     """Return for each line the smallest image (pixels, resolution as written) that did not fit."""
-    smallest: dict[Any, tuple[int, str]] = {}
+    smallest: dict[LineKey, tuple[int, str]] = {}
     for row in rows:
         if row.status is Status.OOM:
-            line = tuple((name, value) for name, value in row.axes.items() if name != "resolution")
+            line = line_key(row.axes)
             smallest[line] = min(smallest.get(line, _size(row)), _size(row))
     return smallest
 

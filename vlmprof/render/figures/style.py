@@ -55,10 +55,13 @@ class LineStyle:
     fill: str
 
     def line(self, line_pt: float, marker_pt: float) -> dict[str, Any]:
-        """Return keyword arguments for `Axes.plot`; line width and marker size are in points."""
+        """Return keyword arguments for `Axes.plot`; line width and marker size are in points.
+
+        A width of 0 leaves markers alone: matplotlib before 3.10 scales dashes to 0 and raises.
+        """
         return {
             "color": self.colour,
-            "linestyle": self.dash,
+            "linestyle": self.dash if line_pt else "none",
             "linewidth": line_pt,
             "marker": self.marker,
             "markersize": marker_pt,
