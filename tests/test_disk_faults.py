@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,7 +17,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from tests.helpers.commands import Ended, vlmprof
+from tests.helpers.commands import vlmprof
 from tests.helpers.synthetic_runs import cell, samples, write_run
 from vlmprof.cli import main
 from vlmprof.errors import UnwrittenError, UserError
@@ -60,12 +59,12 @@ def test_a_full_disk_leaves_what_was_written_before(tmp_path: Path, words: tuple
     def content() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
-    assert vlmprof(*words, folder=tmp_path).code == 0
+    assert vlmprof(tmp_path, *words).returncode == 0
     before = content()
     with full_disk():
-        ended = vlmprof(*words, folder=tmp_path)
-    assert ended.code == 2
-    (line,) = ended.err.splitlines()
+        ended = vlmprof(tmp_path, *words)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
     assert line.startswith("vlmprof: cannot write")
     assert line.endswith("File too large")
     assert content() == before
@@ -141,18 +140,12 @@ def test_a_sweep_whose_folder_is_renamed_prints_the_row(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MOVING)
     (tmp_path / "armed").touch()
     words = ("sweep", "quick", "--backbone", "mine:small", "--resolution", "64", "--iterations", "1")
-    ended = in_a_process(*words, "--device", "cpu", "--out", "runs/mine", folder=tmp_path)
-    assert ended.code == 2
-    *_, row, line = ended.err.splitlines()
+    ended = vlmprof(tmp_path, *words, "--device", "cpu", "--out", "runs/mine")
+    assert ended.returncode == 2
+    *_, row, line = ended.stderr.splitlines()
     assert (json.loads(row)["backbone"], json.loads(row)["status"]) == ("mine:small", "ok")
     assert "runs/mine was moved to" in line
     assert not (tmp_path / "runs" / "mine").exists()
-
-
-def in_a_process(*words: str, folder: Path) -> Ended:
-    command = [sys.executable, "-m", "vlmprof", *words]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
 def printed_to(stream: TextIO, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> object:

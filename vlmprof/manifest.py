@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vlmprof.backbones import catalog
 from vlmprof.errors import UserError
-from vlmprof.fields import SETTINGS
+from vlmprof.fields import AXES, SETTINGS
 from vlmprof.files import exists, read_json
-from vlmprof.settings import AXIS_NAMES
+from vlmprof.settings import AXIS_NAMES, PARTS
 
 MANIFEST = "run.json"
 
@@ -37,12 +38,12 @@ def new_manifest(
     return {**schema, "spec": spec, "command": command, "environment": environment, "backbones": named}
 
 
-def declared_backbones(manifest: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Return (family, size) of the users' backbones in a run."""
+def declare_backbones(manifest: Mapping[str, Any]) -> None:
+    """Let legends and tables show the users' backbones of a run by their family and size."""
     found = manifest.get("backbones")
-    facts = found.items() if isinstance(found, dict) else ()
-    return {name: (str(fact.get("family", "")), str(fact.get("size", ""))) for name, fact in facts
-            if isinstance(fact, dict)}  # fmt: skip
+    for name, facts in found.items() if isinstance(found, dict) else ():
+        if isinstance(facts, dict):
+            catalog.declare(name, str(facts.get("family", "")), str(facts.get("size", "")))
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -119,8 +120,10 @@ def _has_all(values: Any, earlier: Any) -> bool:
 
 
 def _section(manifest: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """Return `axes` or `fixed` of a manifest. Settings added since it was written have their defaults."""
+    """Return `axes` or `fixed` of a manifest. What was added since it was written has its default."""
     written: dict[str, Any] = manifest.get("spec", {}).get(section, {})
     if section == "axes":
-        return written
+        inapplicable = PARTS if "vlm" in written else ("vlm",)
+        defaults = {axis.name: [axis.default] for axis in AXES.values() if axis.default is not None}
+        return {name: value for name, value in defaults.items() if name not in inapplicable} | written
     return {setting.attribute: setting.default for setting in SETTINGS.values()} | written

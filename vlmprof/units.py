@@ -37,6 +37,14 @@ def parse_seconds(text: str | float) -> float:
     return value
 
 
+def parse_percent(text: str, option: str) -> float:
+    """Parse `5%` to 0.05. Raises `UserError` that names the `option`."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    if match is None:
+        raise UserError(f"{option} {text!r} is not a percentage; write it like 5%")
+    return float(match[1]) / 100
+
+
 def _parse(text: str, units: dict[str, float] | dict[str, int], default: str, what: str, like: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*", text)
     unit = (match[2].lower() or default) if match else ""
@@ -65,6 +73,12 @@ def show_bytes(count: float) -> str:
 def show_seconds(seconds: float) -> str:
     """Format a latency with three digits: `1.95 ms`, `22.9 s`."""
     return _shown(seconds, *seconds_unit(seconds)) if seconds else "0 s"
+
+
+def show_resolution(resolution: object) -> str:
+    """Format a resolution: `512²`, `1333×800` (width by height, in pixels)."""
+    width, _, height = str(resolution).partition("x")
+    return f"{width}×{height}" if height and height != width else f"{width}²"
 
 
 def _shown(value: float, unit: str, size: float) -> str:

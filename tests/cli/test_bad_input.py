@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import vlmprof
+from tests.helpers.commands import only_line, vlmprof
 from tests.helpers.synthetic_runs import cell, samples, write_run
 
 SPEC = '[axes]\nbackbone = "vit-t"\nresolution = 64\nllm = "llama-23m"\n'
@@ -46,10 +46,10 @@ def test_an_option_that_means_nothing(tmp_path: Path, option: str, value: str, s
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "mine.toml").write_text(SPEC)
-    ended = vlmprof("plan", "mine.toml", option, value, folder=tmp_path)
-    assert ended.code == 2
-    assert said in ended.line
-    assert len(ended.line) < 1100
+    ended = vlmprof(tmp_path, "plan", "mine.toml", option, value)
+    assert ended.returncode == 2
+    assert said in only_line(ended)
+    assert len(only_line(ended)) < 1100
 
 
 @pytest.mark.parametrize(
@@ -70,24 +70,24 @@ def test_an_option_that_means_nothing(tmp_path: Path, option: str, value: str, s
 )
 def test_a_specification_that_means_nothing(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "mine.toml").write_text(text)
-    ended = vlmprof("plan", "mine.toml", folder=tmp_path)
-    assert ended.code == 2
-    assert said in ended.line
+    ended = vlmprof(tmp_path, "plan", "mine.toml")
+    assert ended.returncode == 2
+    assert said in only_line(ended)
 
 
 @pytest.mark.parametrize("source", ["pipe", "/dev/zero", "x" * 300])
 def test_a_specification_that_is_no_file(tmp_path: Path, source: str) -> None:
     os.mkfifo(tmp_path / "pipe")
-    ended = vlmprof("plan", source, folder=tmp_path)
-    assert ended.code == 2
-    assert ended.line.startswith("vlmprof: ")
+    ended = vlmprof(tmp_path, "plan", source)
+    assert ended.returncode == 2
+    assert only_line(ended).startswith("vlmprof: ")
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
-    (tmp_path / "plain.toml").write_text(SPEC)
-    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbf" + SPEC.replace("\n", "\r\n").encode())
-    plain, marked = (vlmprof("plan", f"{name}.toml", folder=tmp_path) for name in ("plain", "marked"))
-    assert (marked.code, marked.out) == (0, plain.out.replace("plain:", "marked:"))
+    (tmp_path / "with.toml").write_text(SPEC)
+    (tmp_path / "mark.toml").write_bytes(b"\xef\xbb\xbf" + SPEC.replace("\n", "\r\n").encode())
+    plain, marked = (vlmprof(tmp_path, "plan", f"{name}.toml") for name in ("with", "mark"))
+    assert (marked.returncode, marked.stdout) == (0, plain.stdout.replace("with:", "mark:"))
 
 
 @pytest.fixture
@@ -111,9 +111,9 @@ def run(tmp_path: Path) -> Path:
 def test_a_manifest_that_means_nothing(run: Path, manifest: str, said: str) -> None:
     (run / "run.json").write_text(manifest)
     for words in (("compare", "good", "bad"), ("plot", "bad"), ("report", "bad"), ("export", "bad")):
-        ended = vlmprof(*words, folder=run.parent)
-        assert ended.code == 2
-        assert said in ended.line
+        ended = vlmprof(run.parent, *words)
+        assert ended.returncode == 2
+        assert said in only_line(ended)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,11 @@ def test_a_manifest_that_means_nothing(run: Path, manifest: str, said: str) -> N
 def test_samples_of_wrong_types_are_as_if_absent(run: Path, text: str) -> None:
     for path in (run / "samples").iterdir():
         path.write_text(text)
-    ended = vlmprof("compare", "good", "bad", "--json", folder=run.parent)
+    ended = vlmprof(run.parent, "compare", "good", "bad", "--json")
     shutil.rmtree(run / "samples")
-    assert ended == vlmprof("compare", "good", "bad", "--json", folder=run.parent)
-    assert ended.code == 0
+    without = vlmprof(run.parent, "compare", "good", "bad", "--json")
+    assert (ended.stdout, ended.stderr) == (without.stdout, without.stderr)
+    assert ended.returncode == 0
 
 
 @pytest.mark.parametrize("column", ["height_px", "backbone"])
@@ -134,10 +135,10 @@ def test_a_row_of_wrong_types_is_counted_and_left_out(run: Path, column: str) ->
     first, second = (json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines())
     first[column] = ""
     (run / "rows.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
-    ended = vlmprof("recommend", "bad", "--format", "svg", "--json", folder=run.parent)
-    assert ended.code == 0
-    assert [row["resolution"] for row in json.loads(ended.out)["tables"]["recommended"]] == ["512"]
-    assert "1 of 2 lines could not be read" in ended.err
+    ended = vlmprof(run.parent, "recommend", "bad", "--format", "svg", "--json")
+    assert ended.returncode == 0
+    assert [row["resolution"] for row in json.loads(ended.stdout)["tables"]["recommended"]] == ["512"]
+    assert "1 of 2 lines could not be read" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_a_row_of_wrong_types_is_counted_and_left_out(run: Path, column: str) ->
 )  # fmt: skip
 def test_other_options_that_mean_nothing(run: Path, words: tuple[str, ...], said: str) -> None:
     before = sorted(run.parent.rglob("*"))
-    ended = vlmprof(*words, folder=run.parent)
-    assert ended.code == 2
-    assert said in ended.line
+    ended = vlmprof(run.parent, *words)
+    assert ended.returncode == 2
+    assert said in only_line(ended)
     assert sorted(run.parent.rglob("*")) == before

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import vlmprof as package
-from tests.helpers.commands import vlmprof
+from tests.helpers.commands import only_line, vlmprof
 from tests.helpers.synthetic_runs import cell, samples, write_run
 from vlmprof.plan import make_plan
 from vlmprof.spec import load_spec
@@ -33,17 +33,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def found(*words: str, folder: Path, code: int = 0) -> dict[str, Any]:
     """The object that a command prints; nothing else is on standard output."""
-    ended = vlmprof(*words, "--json", folder=folder)
-    assert ended.code == code, ended.err
-    value: dict[str, Any] = json.loads(ended.out)
+    ended = vlmprof(folder, *words, "--json")
+    assert ended.returncode == code, ended.stderr
+    value: dict[str, Any] = json.loads(ended.stdout)
     assert list(value) == HEAD
     assert (value["schema"], value["vlmprof"], value["exit_code"]) == (1, package.__version__, code)
     assert " ".join(words).startswith(value["command"])
     for shown in value["messages"]:
-        assert "".join(shown.split()) in "".join(ended.err.split())
+        assert "".join(shown.split()) in "".join(ended.stderr.split())
     for path in value["files"]:
         assert (folder / path).is_file()
-        assert path in ended.err
+        assert path in ended.stderr
     return value
 
 
@@ -133,15 +133,15 @@ def test_an_estimate_is_in_base_units_for_each_gpu(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_leaves_standard_output_empty(runs: Path, words: tuple[str, ...]) -> None:
-    ended = vlmprof(*words, "--json", folder=runs)
-    assert ended.code == 2
-    assert ended.line.startswith("vlmprof: ")
+    ended = vlmprof(runs, *words, "--json")
+    assert ended.returncode == 2
+    assert only_line(ended).startswith("vlmprof: ")
 
 
 def test_help_says_what_the_object_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     for words in (("plan",), ("sweep",), ("compare",), ("kernels", "verify"), ("frontier",)):
-        shown = " ".join(vlmprof(*words, "--help", folder=tmp_path).out.replace("│", " ").split())
+        shown = " ".join(vlmprof(tmp_path, *words, "--help").stdout.replace("│", " ").split())
         assert "schema, vlmprof, command, exit_code, messages, files and tables (" in shown
 
 

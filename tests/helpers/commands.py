@@ -1,12 +1,11 @@
-"""Commands that read runs, as a user types them."""
+"""Commands as a user types them, run in the tests' own process."""
 
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import typer
@@ -21,6 +20,7 @@ from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
 from vlmprof.cli.runs import runs
 from vlmprof.errors import UserError
+from vlmprof.logs import PACKAGE
 
 
 def one_run(path: Path) -> Path:
@@ -40,32 +40,46 @@ def invoke(*words: object) -> Result:
     return result
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
+def vlmprof(folder: Path, *words: object, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
+    """Run a command in `folder`: its exit code and output are those of the command in its own process.
 
-    code: int
-    out: str
-    err: str
-
-    @property
-    def line(self) -> str:
-        """The only line on standard error, with nothing on standard output."""
-        assert self.out == ""
-        (line,) = self.err.splitlines()
-        return line
-
-
-def vlmprof(*words: object, folder: Path | None = None) -> Ended:
-    """Run a whole command line in this process, in `folder`, as `python -m vlmprof` would."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["vlmprof", *map(str, words)])
+    All such commands share one fork server, so a sweep does not spend seconds on importing torch.
+    """
+    typed = ["vlmprof", *map(str, words)]
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2))
+    level = PACKAGE.level
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", typed)
+        patch.setattr(sys, "meta_path", list(sys.meta_path))
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
         # without a first sign of life, which a slow machine would need
         patch.setattr("vlmprof.activity.PATIENCE_S", 1e9)
-        if folder is not None:
-            patch.chdir(folder)
-        with pytest.raises(SystemExit) as ended:
+        patch.setattr(PACKAGE, "handlers", list(PACKAGE.handlers))
+        try:
             main()
-    code = ended.value.code
+            code: object = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+        finally:
+            PACKAGE.setLevel(level)
+            _forget_modules_of(folder)
     assert isinstance(code, int)
-    return Ended(code, out.getvalue(), err.getvalue())
+    out.seek(0)
+    err.seek(0)
+    return subprocess.CompletedProcess(typed, code, out.read(), err.read())
+
+
+def only_line(ended: subprocess.CompletedProcess[str]) -> str:
+    """Return the only line on standard error, with nothing on standard output."""
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    return line
+
+
+def _forget_modules_of(folder: Path) -> None:
+    """Another folder's module of the same name is then imported rather than this one's."""
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(f"{folder}/"):
+            del sys.modules[name]

@@ -25,6 +25,7 @@ def recommend(
     price_per_hour: Annotated[
         float | None, typer.Option(help="Price of the device, for the cost per thousand images.")
     ] = None,
+    tolerance: Annotated[str, typer.Option(help="Costs that differ by less count as equal.")] = "5%",
     out: Annotated[Path | None, typer.Option(help="Folder for the figure (default: the run folder).")] = None,
     format: Annotated[
         list[str] | None, typer.Option(help="png, pdf or svg (default: png and pdf). Repeatable.")
@@ -45,7 +46,7 @@ def recommend(
     from vlmprof.render.figures.files import save_figure
     from vlmprof.render.figures.pareto import pareto_figure
     from vlmprof.render.tables.decisions import advice_sheet, correlation_sheet
-    from vlmprof.units import parse_bytes, parse_seconds
+    from vlmprof.units import parse_bytes, parse_percent, parse_seconds
 
     if price_per_hour is not None and not 0 < price_per_hour < math.inf:
         raise UserError(f"--price-per-hour {price_per_hour:g} is not a price")
@@ -56,7 +57,7 @@ def recommend(
     say(f"reading {run}")
     advice = advise(
         load(run).frame, limits, scores=load_scores(scores) if scores else None, score=score,
-        price_per_hour=price_per_hour,
+        price_per_hour=price_per_hour, tolerance=parse_percent(tolerance, "--tolerance"),
     )  # fmt: skip
     if advice.chosen.empty:
         tell(advice.nearest_miss)

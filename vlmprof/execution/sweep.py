@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from vlmprof.activity import say
 from vlmprof.backbones import catalog
 from vlmprof.errors import UserError
 from vlmprof.execution import limits, sharing
 from vlmprof.execution.ceilings import AGAIN_AFTER_S, best_of, is_about_ceilings, with_ceilings
+from vlmprof.execution.duration import expected_seconds
 from vlmprof.execution.launchers import Finished, Job, Launcher
 from vlmprof.execution.launchers.local import LocalLauncher
 from vlmprof.execution.machine import describe_machine
@@ -22,7 +22,7 @@ from vlmprof.execution.progress import Progress
 from vlmprof.execution.rows import unmeasured_row
 from vlmprof.manifest import new_manifest
 from vlmprof.measure.samples import Samples
-from vlmprof.plan import Cell, make_plan, repeated
+from vlmprof.plan import Cell, LineKey, line_key, make_plan, repeated
 from vlmprof.records import Row, Status
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
@@ -66,28 +66,34 @@ def run_sweep(
     cells = repeated(make_plan(spec), repeats, spec.settings.order, spec.settings.seed)
     check_can_hold_a_run(out)
     prepare = _cluster_launcher if cluster is not None else _local_launcher
-    launcher, machine = prepare(spec, progress, devices, cluster)
-    settings = replace(spec.settings, device=machine.device)
-    if settings.memory_limit_bytes:
-        limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
-    backbones = catalog.declared(spec.axes.get("backbone", ()))
-    manifest = new_manifest(spec.to_json(), command, machine.to_json(), backbones)
-    with RunFolder(out, manifest) as folder, progress, launcher:
-        again = {Status.SKIPPED, *retry} if settings.run_after_oom else set(retry)
-        done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
-        todo = [cell for cell in cells if cell.cell_id not in done]
-        progress.begin(todo, kept=len(cells) - len(todo))
-        logger.info("%d cells to run in %s, %d done before", len(todo), out, len(cells) - len(todo))
-        begun_s = time.monotonic()
-        _Run(settings, machine, folder, progress, launcher, done.values()).finish(todo)
-        _revise_ceilings(folder, todo, machine, launcher, time.monotonic() - begun_s)
+    with progress:
+        say("looking at the device")
+        launcher, machine = prepare(spec, progress, devices, cluster)
+        settings = replace(spec.settings, device=machine.device)
+        if settings.memory_limit_bytes:
+            limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
+        backbones = catalog.declared(spec.axes.backbone)
+        manifest = new_manifest(spec.to_json(), command, machine.to_json(), backbones)
+        with RunFolder(out, manifest) as folder, launcher:
+            again = {Status.SKIPPED, *retry} if settings.run_after_oom else set(retry)
+            done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
+            todo = [cell for cell in cells if cell.cell_id not in done]
+            say("estimating the duration")
+            expected_s = expected_seconds(todo, settings, machine)
+            if len(devices) > 1:
+                expected_s = {cell_id: seconds / len(devices) for cell_id, seconds in expected_s.items()}
+            progress.begin(todo, len(cells) - len(todo), expected_s)
+            logger.info("%d cells to run in %s, %d done before", len(todo), out, len(cells) - len(todo))
+            begun_s = time.monotonic()
+            _Run(settings, machine, folder, progress, launcher, done.values()).finish(todo)
+            _revise_ceilings(folder, todo, machine, launcher, time.monotonic() - begun_s)
     return SweepOutcome(measured=len(todo), kept=len(cells) - len(todo))
 
 
 def _local_launcher(
     spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
 ) -> tuple[Launcher, Machine]:
-    machines = _distinct_machines(devices or [spec.settings.device], spec.axes["dtype"])
+    machines = _distinct_machines(devices or [spec.settings.device], spec.axes.dtype)
     names = sorted({machine.device_name for machine in machines})
     if len(names) > 1:
         raise UserError(f"--devices must all be of the same kind, but they are {', '.join(names)}")
@@ -112,7 +118,7 @@ def _cluster_launcher(
 ) -> tuple[Launcher, Machine]:
     from vlmprof.execution.launchers.ray import connect
 
-    return connect(cluster or "", spec.settings.device, spec.axes["dtype"])
+    return connect(cluster or "", spec.settings.device, spec.axes.dtype)
 
 
 def _revise_ceilings(
@@ -213,12 +219,12 @@ class _Run:
         self._progress.finished(cell, row)
 
 
-def _smallest_oom(rows: Collection[Row]) -> dict[Any, tuple[int, str]]:
+def _smallest_oom(rows: Collection[Row]) -> dict[LineKey, tuple[int, str]]:
     """Return for each line the smallest image (pixels, resolution as written) that did not fit."""
-    smallest: dict[Any, tuple[int, str]] = {}
+    smallest: dict[LineKey, tuple[int, str]] = {}
     for row in rows:
         if row.status is Status.OOM:
-            line = tuple((name, value) for name, value in row.axes.items() if name != "resolution")
+            line = line_key(row.axes)
             smallest[line] = min(smallest.get(line, _size(row)), _size(row))
     return smallest
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vlmprof.analysis.frames import show_resolution
 from vlmprof.plan import Cell, varied_axes
 from vlmprof.render.labels import backbone_label, oom_words
+from vlmprof.render.tables.plans import token_columns
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
-from vlmprof.units import show_bytes
+from vlmprof.units import show_bytes, show_resolution
 
 if TYPE_CHECKING:
     from vlmprof.cost.accuracy import Achieved, Miss, Prediction
@@ -26,7 +26,7 @@ def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     tera_flops = [None if cost is None else cost.flops / 1e12 for cost in vision]
     return Sheet(f"estimates-{device}", f"Estimates for {device}", "", [
         *_cell_columns([p.cell for p in predictions]),
-        Column("visual tokens", Kind.COUNT, [p.cost.visual_tokens for p in predictions], 2),
+        *token_columns([p.cell for p in predictions], 2),
         Column("vision TFLOP", Kind.NUMBER, tera_flops, 3, key="vision_flops",
                raw=[None if cost is None else cost.flops for cost in vision]),
         *(Column(name, Kind.SECONDS, [e.stages[name].latency_s for e in estimates], 2) for name in stages),
@@ -104,7 +104,7 @@ def cost_sheet(counted: Sequence[Counted], kernels: str) -> Sheet:
         Column("stage", Kind.TEXT, [name for _, name, _ in rows]),
         Column("GFLOP", Kind.NUMBER, [(s.flops - s.skipped_flops) / 1e9 for s in stages], 1, key="flops",
                raw=[s.flops - s.skipped_flops for s in stages]),
-        Column("moved", Kind.BYTES, [s.moved_bytes + s.slab_bytes for s in stages], 1),
+        Column("moved", Kind.BYTES, [s.moved_bytes + s.scratch_bytes for s in stages], 1),
         Column("least moved", Kind.BYTES, [s.least_bytes for s in stages], 4),
         Column("weights", Kind.BYTES, [s.weight_bytes for s in stages], 1, key="weight_bytes"),
         Column("activations", Kind.BYTES, [s.peak_activation_bytes for s in stages], 2,

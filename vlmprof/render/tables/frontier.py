@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlmprof.analysis.frames import show_resolution
 from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 from vlmprof.settings import AxisValue
+from vlmprof.units import show_resolution
 
 if TYPE_CHECKING:
     from vlmprof.execution.frontier import Frontier
