@@ -17,15 +17,15 @@ GRID = {"axes": {"backbone": "vit-t", "resolution": [224], "llm": "llama-23m"}}
 
 def test_defaults_fill_what_is_not_said() -> None:
     spec = build_spec(GRID, {}, "mine")
-    assert spec.axes["resolution"] == ("224",)
-    assert spec.axes["batch_size"] == (1,)
-    assert list(spec.axes) == [name for name in AXES if name != "vlm"]
+    assert spec.axes.resolution == ("224",)
+    assert spec.axes.batch_size == (1,)
+    assert list(spec.axes.named) == [name for name in AXES if name != "vlm"]
     assert spec.settings.logits == "all"
 
 
 def test_overrides_replace_what_the_file_says() -> None:
     spec = build_spec(GRID, {"backbone": ["vit-s", "vmamba-t"], "iterations": "20"}, "mine")
-    assert spec.axes["backbone"] == ("vit-s", "vmamba-t")
+    assert spec.axes.backbone == ("vit-s", "vmamba-t")
     assert spec.settings.iterations == 20
 
 
@@ -104,10 +104,10 @@ def test_the_paper_spec_has_the_papers_resolutions_and_protocol() -> None:
 
     spec = load_spec("kuo2026-fig4")
     published = {str(r) for r in load_reference("kuo2026")["resolution"]}
-    assert published <= set(spec.axes["resolution"])
+    assert published <= set(spec.axes.resolution)
     assert (spec.settings.warm_up, spec.settings.iterations) == (100, 100)
-    assert spec.axes["llm"] == ("vicuna-7b",)
-    assert spec.axes["dtype"] == ("bfloat16",)
+    assert spec.axes.llm == ("vicuna-7b",)
+    assert spec.axes.dtype == ("bfloat16",)
 
 
 def test_the_digest_follows_values_and_not_names() -> None:
@@ -127,12 +127,12 @@ WHOLE = {"axes": {"vlm": "hf:some/model", "resolution": [224]}}
 
 
 def test_a_whole_vlm_takes_the_place_of_the_parts() -> None:
-    assert "backbone" not in build_spec(WHOLE, {}, "mine").axes
+    assert "backbone" not in build_spec(WHOLE, {}, "mine").axes.named
     over = build_spec(GRID, {"vlm": ["hf:some/model"]}, "mine")
-    assert over.axes["vlm"] == ("hf:some/model",)
-    assert not {"backbone", "llm", "connector", "level"} & over.axes.keys()
+    assert over.axes.vlm == ("hf:some/model",)
+    assert not {"backbone", "llm", "connector", "level"} & over.axes.named.keys()
     parts = build_spec(WHOLE, {"backbone": ["vit-t"], "llm": ["llama-23m"]}, "mine")
-    assert "vlm" not in parts.axes
+    assert "vlm" not in parts.axes.named
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,13 @@ from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
 
+LineKey = tuple[tuple[str, AxisValue], ...]
+
+
+def line_key(axes: Mapping[str, AxisValue], along: str = "resolution") -> LineKey:
+    """Return what identifies a line of cells that differ only in the axis `along`: all other axes."""
+    return tuple((name, value) for name, value in axes.items() if name != along)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -38,9 +45,9 @@ class Cell:
     """Which measurement of the cell this is, counted from 1."""
 
     @property
-    def line(self) -> tuple[tuple[str, AxisValue], ...]:
+    def line(self) -> LineKey:
         """The axes that all cells of a figure's line share: every axis except the resolution."""
-        return tuple((name, value) for name, value in self.axes.named.items() if name != "resolution")
+        return line_key(self.axes.named)
 
     @property
     def label(self) -> str:
@@ -63,8 +70,8 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     padded to the next accepted size instead. Raises `UserError` for an unknown backbone, connector or LLM,
     and for a resolution that no backbone of the sweep accepts.
     """
-    lines = _hf_vlm_lines(spec) if "vlm" in spec.axes else _lines(spec)
-    resolutions = sorted(spec.axes["resolution"], key=_area)
+    lines = _hf_vlm_lines(spec) if spec.axes.vlm else _lines(spec)
+    resolutions = sorted(spec.axes.resolution, key=_area)
     pad = spec.settings.fit == "pad"
     known = {facts.name: facts for _, facts in lines if facts is not None}
     for resolution in resolutions:
@@ -79,7 +86,7 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
         for line, facts in lines
         for resolution in resolutions
     ]
-    if "vlm" in spec.axes and spec.settings.processor == "own":
+    if spec.axes.vlm and spec.settings.processor == "own":
         return [_of_a_photo(cell, spec.settings.processor_backend) for cell in cells]
     _check_promises(cells)
     return cells
@@ -113,11 +120,11 @@ Line = tuple[Axes, BackboneFacts | None]
 
 
 def _lines(spec: SweepSpec) -> list[Line]:
-    for name, attention in itertools.product(spec.axes["llm"], spec.axes["attention"]):
+    for name, attention in itertools.product(spec.axes.llm, spec.axes.attention):
         llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
-    for name in spec.axes["connector"]:
+    for name in spec.axes.connector:
         connector_catalog.facts(name)
-    for name in spec.axes["backbone"]:
+    for name in spec.axes.backbone:
         if name not in catalog.ENTRIES:
             say(f"loading torch to build {name} on the meta device")
         catalog.facts(name)
@@ -127,7 +134,7 @@ def _lines(spec: SweepSpec) -> list[Line]:
 
 def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
     """Return the lines of VLMs from transformers; their configurations name the backbone and the LLM."""
-    known = {name: hf_vlm_catalog.facts(name) for name in spec.axes["vlm"]}
+    known = {name: hf_vlm_catalog.facts(name) for name in spec.axes.vlm}
     lines: list[Line] = []
     for line in _combinations(spec):
         facts = known[line["vlm"]]
@@ -139,8 +146,7 @@ def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
 
 def _combinations(spec: SweepSpec) -> list[dict[str, Any]]:
     """Return the axes of each line at its first resolution."""
-    values = {name: axis for name, axis in spec.axes.items() if isinstance(axis, tuple)}
-    values["resolution"] = spec.axes["resolution"][:1]
+    values = replace(spec.axes, resolution=spec.axes.resolution[:1]).named
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
@@ -167,10 +173,12 @@ def _cell(
 
 def _of_a_photo(cell: Cell, backend: ProcessorBackend) -> Cell:
     """The cell with the tokens of a photo of its size, by the VLM's own processor, or why it takes none."""
+    name = cell.axes.vlm
+    if name is None:
+        return cell
     # transformers takes seconds to import, and only a VLM of transformers needs it to be planned
     from vlmprof.vlm.hf_vlm.own import check_processor, photo_facts
 
-    name = str(cell.axes.vlm)
     check_processor(name, backend)
     try:
         photo = photo_facts(name, (cell.height_px, cell.width_px), backend)

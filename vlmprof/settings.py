@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 AxisValue = str | int | float
 
@@ -32,22 +32,28 @@ PARTS = ("backbone", "llm", "connector", "level", "levels", "kernel_backend")
 """Axes that do not apply to a VLM from transformers."""
 
 
-class AxisValues(TypedDict, total=False):
-    """The values of each axis of a sweep: either `vlm` or the axes that it replaces are present."""
+@dataclass(frozen=True)
+class AxisValues:
+    """The values of each axis of a sweep. Either `vlm` or the axes that it replaces have none."""
 
-    vlm: tuple[str, ...]
-    backbone: tuple[str, ...]
-    resolution: tuple[str, ...]
-    llm: tuple[str, ...]
-    connector: tuple[str, ...]
-    dtype: tuple[Dtype, ...]
-    batch_size: tuple[int, ...]
-    mode: tuple[Mode, ...]
-    attention: tuple[Attention, ...]
-    kernel_backend: tuple[KernelBackend, ...]
-    cache: tuple[CacheState, ...]
-    level: tuple[int, ...]
-    levels: tuple[LevelsRun, ...]
+    vlm: tuple[str, ...] = ()
+    backbone: tuple[str, ...] = ()
+    resolution: tuple[str, ...] = ()
+    llm: tuple[str, ...] = ()
+    connector: tuple[str, ...] = ()
+    dtype: tuple[Dtype, ...] = ()
+    batch_size: tuple[int, ...] = ()
+    mode: tuple[Mode, ...] = ()
+    attention: tuple[Attention, ...] = ()
+    kernel_backend: tuple[KernelBackend, ...] = ()
+    cache: tuple[CacheState, ...] = ()
+    level: tuple[int, ...] = ()
+    levels: tuple[LevelsRun, ...] = ()
+
+    @property
+    def named(self) -> Mapping[str, tuple[AxisValue, ...]]:
+        """The axes that have values, by name, in the order in which a plan varies them."""
+        return {axis.name: values for axis in fields(self) if (values := getattr(self, axis.name))}
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class SweepSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification as stored in `run.json`, with units in the names."""
-        axes = {key: [*values] for key, values in self.axes.items() if isinstance(values, tuple)}
+        axes = {key: [*values] for key, values in self.axes.named.items()}
         return {"name": self.name, "axes": axes, "fixed": self.settings.to_json()}
 
     def digest(self) -> str:
@@ -68,14 +68,15 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
         tables[section] = {**_making_room(table, given), **given}
 
     is_hf_vlm = bool(tables["axes"].get("vlm"))
-    axes: Any = {}
+    chosen: dict[str, Any] = {}
     for axis in AXES.values():
         if axis.name in PARTS if is_hf_vlm else axis.name == "vlm":
             continue
         values = _listed(tables["axes"].get(axis.name, axis.default))
         if not values:
             raise UserError(f"no {axis.name} given: set at least one in [axes] or with {option(axis.name)}")
-        axes[axis.name] = tuple(dict.fromkeys(axis.read(value) for value in values))
+        chosen[axis.name] = tuple(dict.fromkeys(axis.read(value) for value in values))
+    axes = AxisValues(**chosen)
     read: dict[str, Any] = {}
     for setting in SETTINGS.values():
         value = tables["fixed"].get(setting.name, setting.default)
@@ -83,7 +84,7 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
         read[setting.attribute] = tuple(map(setting.read, _listed(value))) if many else setting.read(value)
     read["stages"] = _in_order(read["stages"])
     settings = Settings(**{**read, **_protocol(read)})
-    if settings.autocast and "float32" in axes["dtype"]:
+    if settings.autocast and "float32" in axes.dtype:
         raise UserError("autocast: supports bfloat16 and float16 only; remove float32 from dtype")
     if is_hf_vlm:
         _check_hf_vlm(tables["axes"], axes, settings)
@@ -128,7 +129,7 @@ def _check_hf_vlm(named: Mapping[str, Any], axes: AxisValues, settings: Settings
     parts = [part for part in PARTS if part in named]
     if parts:
         raise UserError(f"vlm: includes its own backbone, connector and llm; leave out {' and '.join(parts)}")
-    if axes["mode"] != ("eager",):
+    if axes.mode != ("eager",):
         raise UserError("mode: a vlm is timed with hooks on its parts, which work only in mode eager")
     if settings.stages not in (STAGES[:4], STAGES[1:4]):
         raise UserError("stages: a vlm runs vision, connector and prefill in one call, without decode")

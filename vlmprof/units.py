@@ -57,6 +57,12 @@ def show_seconds(seconds: float) -> str:
     return _shown(seconds, *seconds_unit(seconds)) if seconds else "0 s"
 
 
+def show_resolution(resolution: object) -> str:
+    """Format a resolution: `512²`, `1333×800` (width by height, in pixels)."""
+    width, _, height = str(resolution).partition("x")
+    return f"{width}×{height}" if height and height != width else f"{width}²"
+
+
 def _shown(value: float, unit: str, size: float) -> str:
     return f"{value / size:.3g} {unit}" if value < 1000 * size else f"{value / size:.0f} {unit}"
 

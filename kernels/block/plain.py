@@ -1,4 +1,7 @@
-"""The block operations in plain PyTorch, every step in the dtype of x: the `torch` backend."""
+"""The block operations in plain PyTorch, every step in the dtype of x: the `torch` backend.
+
+Shapes and sources as in `op`.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ ONEDNN_NAMES = {None: "none", "gelu": "gelu", "silu": "swish"}
 
 
 def activate_(x: Tensor, activation: str | None) -> Tensor:
-    """Apply GELU (exact), SiLU or nothing; in place unless autograd needs x."""
+    """Apply `gelu` (exact), `silu` or None to x of any shape; in place unless autograd needs x."""
     if activation == "gelu":
         return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
     return F.silu(x, inplace=not x.requires_grad) if activation == "silu" else x
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """Apply layer norm over the last dimension, in float32 if weight and x differ in dtype."""
+    """Apply layer norm to x (..., features), in float32 if weight and x differ in dtype."""
     if weight.dtype == x.dtype:
         return F.layer_norm(x, weight.shape, weight, bias, eps)
     dtype = compute_dtype(x.dtype)
@@ -50,7 +53,7 @@ def onednn_multiplies(x: Tensor, *others: Tensor | None) -> bool:
 def linear_plain(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str | None
 ) -> Tensor:
-    """Compute `linear` with every step in the dtype of x."""
+    """Compute `linear`: x (..., in_features), a floating dtype -> (..., out_features) in that dtype."""
     weight = weight.to(x.dtype)
     bias = None if bias is None else bias.to(x.dtype)
     if onednn_multiplies(x, weight, bias):
@@ -74,12 +77,12 @@ def norm_linear_plain(
     activation: str | None,
     eps: float,
 ) -> Tensor:
-    """Compute `norm_linear` with every step in the dtype of x."""
+    """Compute `norm_linear`: x (..., in_features), a floating dtype -> (..., out_features) in that dtype."""
     return linear_plain(layer_norm(x, norm_weight, norm_bias, eps), weight, bias, residual, activation)
 
 
 def depthwise_conv_silu_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `depthwise_conv_silu` with every step in the dtype of x."""
+    """Compute `depthwise_conv_silu`: x (batch, height, width, channels) -> the same shape and dtype."""
     bias = None if bias is None else bias.to(x.dtype)
     channels_first = x.permute(0, 3, 1, 2)
     y = F.conv2d(

@@ -1,4 +1,7 @@
-"""The block operations in float32 (float64 for float64 input), rounded once: the oracle."""
+"""The block operations in float32 (float64 for float64 input), rounded once: the oracle.
+
+Shapes and sources as in `op`.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def norm_linear_reference(
     activation: str | None,
     eps: float,
 ) -> Tensor:
-    """Compute `norm_linear`."""
+    """Compute `norm_linear`: x (..., in_features), a floating dtype -> (..., out_features) in that dtype."""
     return norm_linear_plain(
         _widened(x),
         _widened(norm_weight),
@@ -46,11 +49,11 @@ def norm_linear_reference(
 def linear_reference(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str | None
 ) -> Tensor:
-    """Compute `linear`."""
+    """Compute `linear`: x (..., in_features), a floating dtype -> (..., out_features) in that dtype."""
     y = linear_plain(_widened(x), _widened(weight), _widened(bias), _widened(residual), activation)
     return y.to(x.dtype)
 
 
 def depthwise_conv_silu_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `depthwise_conv_silu`."""
+    """Compute `depthwise_conv_silu`: x (batch, height, width, channels) -> the same shape and dtype."""
     return depthwise_conv_silu_plain(_widened(x), _widened(weight), _widened(bias)).to(x.dtype)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests.helpers.synthetic_runs import cell, frame, sweep
-from vlmprof.analysis.frames import axis_columns, show_resolution, split_lines, varying_axes
+from vlmprof.analysis.frames import axis_columns, split_lines, varying_axes
 from vlmprof.analysis.reference import load_reference, reference_title, study_scores
 from vlmprof.errors import UserError
 from vlmprof.records import Row, Status
+from vlmprof.units import show_resolution
 
 
 def test_lines_differ_in_resolution_and_in_nothing_else() -> None:

@@ -11,7 +11,7 @@ from tests.helpers.checks import known
 from tests.helpers.synthetic_runs import cell, frame
 from vlmprof.analysis.compare import CellRatio, Verdict, compare, regressions
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Samples
+from vlmprof.analysis.frames import RunSamples
 from vlmprof.analysis.repeats import pool
 from vlmprof.records import Row, Status, repeat_id
 
@@ -89,7 +89,7 @@ def test_a_repeated_cell_is_one_row_with_its_means_and_largest_peaks() -> None:
         )
         for n in (1, 2, 3)
     ]  # fmt: skip
-    raw: Samples = {row.cell_id: {"end_to_end_s": [float(row.repeat)] * 2} for row in rows}
+    raw: RunSamples = {row.cell_id: {"end_to_end_s": [float(row.repeat)] * 2} for row in rows}
     pooled, samples = pool(frame([*rows, cell("vit-s", 224)]), raw)
     assert pooled["cell_id"].tolist() == [base.cell_id, cell("vit-s", 224).cell_id]
     row = pooled.iloc[0]
@@ -116,7 +116,7 @@ def test_an_unrepeated_run_is_left_as_it_is() -> None:
 
 
 def test_few_iterations_are_enough_when_there_are_repeats() -> None:
-    def run(scale: float) -> tuple[list[Row], Samples]:
+    def run(scale: float) -> tuple[list[Row], RunSamples]:
         rows = [
             replace(
                 cell("vit-t", 224), cell_id=repeat_id("c", n), repeat=n, end_to_end_s=scale * (1 + n / 1e3)

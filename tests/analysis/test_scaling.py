@@ -14,7 +14,7 @@ from vlmprof.analysis.reference import load_reference
 from vlmprof.analysis.scaling import fit_line, fit_tokens
 from vlmprof.records import Row
 
-Samples = dict[str, dict[str, list[float]]]
+Values = dict[str, dict[str, list[float]]]
 """Raw values by cell and column."""
 
 TOKENS = np.array([196, 256, 576, 1024, 2304, 4096, 9216, 16384], dtype=float)
@@ -80,9 +80,9 @@ FIRST, SECOND = np.array([4e-3, 1e-6]), np.array([1e-3, 4e-6])
 CROSSING_TOKENS = (FIRST[0] - SECOND[0]) / (SECOND[1] - FIRST[1])
 
 
-def two_lines(random: np.random.Generator | None = None, spread: float = 0.0) -> tuple[list[Line], Samples]:
+def two_lines(random: np.random.Generator | None = None, spread: float = 0.0) -> tuple[list[Line], Values]:
     rows: list[Row] = []
-    samples: Samples = {}
+    samples: Values = {}
     for name, (fixed, slope) in (("vmamba-t", FIRST), ("vit-t", SECOND)):
         for side in SIDES:
             value = fixed + slope * (side / 16) ** 2

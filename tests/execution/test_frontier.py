@@ -64,12 +64,12 @@ def test_a_smaller_budget_teaches_what_cannot_be_counted() -> None:
 def test_candidates_are_the_sizes_a_backbone_takes() -> None:
     wanted = {"backbone": ["vit-t", "vit-h"], "llm": "llama-23m", "dtype": "float32"}
     spec = candidates.spec(None, wanted, "resolution", largest=448, step=112)
-    assert spec.axes["resolution"] == ("112", "224", "336", "448")
+    assert spec.axes.resolution == ("112", "224", "336", "448")
     sides = [[cell.axes.resolution for cell in line] for line in candidate_lines(spec, "resolution")]
     assert sides == [["112", "224", "336", "448"], ["112", "224", "336", "448"]]
     assert (spec.settings.warm_up, spec.settings.iterations) == (1, 1)
     batches = candidates.spec(None, {**wanted, "resolution": [224]}, "batch_size", largest=3, step=32)
-    assert batches.axes["batch_size"] == (1, 2, 3)
+    assert batches.axes.batch_size == (1, 2, 3)
     with pytest.raises(UserError, match="no multiple of 100"):
         candidates.spec(None, {**wanted, "backbone": ["vit-t"]}, "resolution", largest=300, step=100)
     with pytest.raises(UserError, match="known: batch_size, resolution"):

@@ -32,12 +32,12 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from vlmprof.analysis.frames import Samples, numbers
+from vlmprof.analysis.frames import RunSamples, numbers
 from vlmprof.analysis.intervals import Interval, Mean
 from vlmprof.analysis.matching import Mismatch, match_cells
 from vlmprof.analysis.repeats import mean_over_repeats, sample_count
-from vlmprof.analysis.sums import CellSamples
 from vlmprof.errors import UserError, unknown
+from vlmprof.measure.samples import CellSamples
 from vlmprof.records import STAGES, Status
 
 LATENCIES = (*(f"{clock}_{stage}_s" for stage in STAGES for clock in ("host", "gpu")), "end_to_end_s")
@@ -115,8 +115,8 @@ class Comparison:
 def compare(
     a: pd.DataFrame,
     b: pd.DataFrame,
-    samples_a: Samples | None = None,
-    samples_b: Samples | None = None,
+    samples_a: RunSamples | None = None,
+    samples_b: RunSamples | None = None,
     *,
     margin: float = MARGIN,
     ignore: Sequence[str] = (),

@@ -15,14 +15,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.errors import UserError
+from vlmprof.measure.samples import CellSamples
 from vlmprof.records import Status
 from vlmprof.settings import AXIS_NAMES
+from vlmprof.units import show_resolution
 
 Statistic = Literal["mean", "median"]
 """The statistic of a cell's samples that figures show. Rows hold means; medians come from the samples."""
 
-Samples = Mapping[str, Mapping[str, Sequence[float]]]
-"""Raw values by cell id and column name: `samples["a1b2"]["host_vision_s"]`."""
+RunSamples = Mapping[str, CellSamples]
+"""Raw values of a run by cell id and column: `samples["a1b2"]["host_vision_s"]`."""
 
 RUN = "run"
 """The axis that tells the runs of a joined frame apart."""
@@ -188,9 +190,3 @@ def _line_numbers(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[int]:
     """Return the line number of each row, counted from 0 in the order of first appearance."""
     keys = [frame[axis].map(_word) for axis in ("backbone", *axes)]
     return frame.groupby(keys, sort=False).ngroup()
-
-
-def show_resolution(resolution: object) -> str:
-    """Format a resolution: `512²`, `1333×800` (width by height, in pixels)."""
-    width, _, height = str(resolution).partition("x")
-    return f"{width}×{height}" if height and height != width else f"{width}²"

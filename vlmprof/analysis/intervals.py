@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from vlmprof.measure.statistics import effective_counts, median_intervals
 
@@ -140,6 +139,9 @@ def _describe(values: Floats) -> Floats:
 
 def _ends(described: Floats, confidence: float) -> Floats:
     """Compute the ends of the intervals, shape (cells, 2), from the fields of `Mean`, shape (4, cells)."""
+    # takes longer to import than `vlmprof plan` takes to answer
+    from scipy.special import stdtrit
+
     means, errors, freedom, skewness = described
     t = stdtrit(freedom, (1 + confidence) / 2)
     low = means - errors * _unskewed(t, skewness)

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlmprof.analysis.frames import Samples, numbers
+from vlmprof.analysis.frames import RunSamples, numbers
 from vlmprof.analysis.intervals import Floats, Mean, mean_ends, mean_of_repeats
-from vlmprof.analysis.sums import SUMMED, CellSamples, cell_mean, in_parts
+from vlmprof.analysis.sums import SUMMED, cell_mean, in_parts
+from vlmprof.measure.samples import CellSamples
 from vlmprof.records import END_TO_END_PARTS, Status, cell_of_repeat
 
 _MEANS = ("_s", "_j", "_w", "_mean_mhz", "_cores")
@@ -71,7 +72,7 @@ def _parts_of_repeats(own: CellSamples, column: str) -> list[list[Sequence[float
     return [parts for parts in found if all(map(len, parts))]
 
 
-def pool(frame: pd.DataFrame, samples: Samples) -> tuple[pd.DataFrame, Samples]:
+def pool(frame: pd.DataFrame, samples: RunSamples) -> tuple[pd.DataFrame, RunSamples]:
     """Join the repeats of each cell to one row, whose `repeats` are the number of `ok` ones.
 
     Latencies and rates are means over the repeats, peaks are the largest. Warnings say which repeat they are

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from vlmprof.analysis.frames import RUN, Samples, Statistic, axis_columns
+from vlmprof.analysis.frames import RUN, RunSamples, Statistic, axis_columns
 from vlmprof.analysis.repeats import pool
+from vlmprof.measure.samples import CellSamples
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Run:
 
     name: str
     frame: pd.DataFrame = field(repr=False)
-    samples: Samples = field(repr=False)
+    samples: RunSamples = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
     path: Path | None = None
     stored: pd.DataFrame | None = field(default=None, repr=False)
@@ -51,7 +52,7 @@ def load(run: Path | str) -> Run:
     return Run(path.resolve().name, frame, samples, store.load_manifest(path), path, repeated)
 
 
-def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, Samples]:
+def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, RunSamples]:
     """Join the rows and samples of several runs, with the run's name as an additional axis.
 
     A single run is returned unchanged.
@@ -59,7 +60,7 @@ def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, Samples]:
     if len(runs) == 1:
         return runs[0].frame, runs[0].samples
     frames: list[pd.DataFrame] = []
-    samples: dict[str, Mapping[str, Sequence[float]]] = {}
+    samples: dict[str, CellSamples] = {}
     for name, run in zip(_distinct([run.name for run in runs]), runs, strict=True):
         named = run.frame.assign(**{RUN: name}, cell_id=[f"{name}/{cell}" for cell in run.frame["cell_id"]])
         frames.append(named)

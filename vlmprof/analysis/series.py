@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Line, Samples, Statistic, any_measured, split_lines
+from vlmprof.analysis.frames import Line, RunSamples, Statistic, any_measured, split_lines
 from vlmprof.analysis.reference import another_device_in, load_reference, reference_title
 from vlmprof.records import Status
 
@@ -114,7 +114,7 @@ def scaling_figure(
 
 
 def run_figure(
-    frame: pd.DataFrame, samples: Samples | None, statistic: Statistic, reference: str | None = None
+    frame: pd.DataFrame, samples: RunSamples | None, statistic: Statistic, reference: str | None = None
 ) -> FigureData:
     """Compute the scaling figure of all lines of a run from its rows and raw samples.
 

@@ -34,7 +34,7 @@ def spec(
     elif axis not in wanted:
         # the accepted sizes depend on the backbones
         first = _build(source, {**wanted, axis: [step]})
-        facts = [catalog.facts(name) for name in first.axes["backbone"]]
+        facts = [catalog.facts(name) for name in first.axes.backbone]
         sides = range(step, most + 1, step)
         wanted[axis] = [side for side in sides if any(known.accepts(side, side) for known in facts)]
         if not wanted[axis]:
@@ -44,7 +44,7 @@ def spec(
 
 def _build(source: str | None, overrides: Mapping[str, Any]) -> SweepSpec:
     built = build_spec({}, overrides, "search") if source is None else load_spec(source, overrides)
-    if "vlm" in built.axes:
+    if built.axes.vlm:
         raise UserError(
             "vlm: a search starts from counted costs, which are not available for a VLM from transformers"
         )

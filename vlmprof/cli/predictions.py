@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
-from vlmprof.analysis.reference import load_reference, references
-from vlmprof.analysis.runs import load
 from vlmprof.cli.tables import show_sheet
 from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
@@ -49,6 +47,9 @@ class Measured:
     @classmethod
     def load(cls, name: str) -> Measured:
         """Load a run or a reference. Raises `UserError` if `name` is neither."""
+        from vlmprof.analysis.reference import load_reference, references
+        from vlmprof.analysis.runs import load
+
         if name in references():
             return cls(name, load_reference(name))
         try:
@@ -113,7 +114,7 @@ def _device(gpu: str, spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
     from vlmprof.execution.this_cpu import measure_this_cpu
 
     say("measuring the ceilings of this CPU")
-    return measure_this_cpu(spec.axes["dtype"])
+    return measure_this_cpu(spec.axes.dtype)
 
 
 def _kernels_on(device: DeviceSheet, against: str | None) -> str:

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from vlmprof.activity import say
 from vlmprof.errors import UserError
@@ -21,7 +20,7 @@ from vlmprof.execution.progress import Progress
 from vlmprof.execution.rows import unmeasured_row
 from vlmprof.manifest import new_manifest
 from vlmprof.measure.samples import Samples
-from vlmprof.plan import Cell, make_plan, repeated
+from vlmprof.plan import Cell, LineKey, line_key, make_plan, repeated
 from vlmprof.records import Row, Status
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
@@ -85,7 +84,7 @@ def run_sweep(
 def _local_launcher(
     spec: SweepSpec, progress: Progress, devices: Sequence[str], cluster: str | None
 ) -> tuple[Launcher, Machine]:
-    machines = _distinct_machines(devices or [spec.settings.device], spec.axes["dtype"])
+    machines = _distinct_machines(devices or [spec.settings.device], spec.axes.dtype)
     names = sorted({machine.device_name for machine in machines})
     if len(names) > 1:
         raise UserError(f"--devices must all be of the same kind, but they are {', '.join(names)}")
@@ -110,7 +109,7 @@ def _cluster_launcher(
 ) -> tuple[Launcher, Machine]:
     from vlmprof.execution.launchers.ray import connect
 
-    return connect(cluster or "", spec.settings.device, spec.axes["dtype"])
+    return connect(cluster or "", spec.settings.device, spec.axes.dtype)
 
 
 def _revise_ceilings(
@@ -211,12 +210,12 @@ class _Run:
         self._progress.finished(cell, row)
 
 
-def _smallest_oom(rows: Collection[Row]) -> dict[Any, tuple[int, str]]:
+def _smallest_oom(rows: Collection[Row]) -> dict[LineKey, tuple[int, str]]:
     """Return for each line the smallest image (pixels, resolution as written) that did not fit."""
-    smallest: dict[Any, tuple[int, str]] = {}
+    smallest: dict[LineKey, tuple[int, str]] = {}
     for row in rows:
         if row.status is Status.OOM:
-            line = tuple((name, value) for name, value in row.axes.items() if name != "resolution")
+            line = line_key(row.axes)
             smallest[line] = min(smallest.get(line, _size(row)), _size(row))
     return smallest
 

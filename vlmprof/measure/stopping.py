@@ -8,16 +8,14 @@ adaptive   discard until latencies settle, then measure until every watched medi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from vlmprof.measure.samples import CellSamples
 from vlmprof.measure.statistics import FEWEST, MAD_TO_SIGMA, MEDIAN_TO_MEAN_ERROR, median_interval
-
-Raw = Mapping[str, Sequence[float]]
-"""Latencies in seconds by column, such as `samples.Samples`."""
 
 WINDOW_S = 0.25
 """Duration of a window of warm-up iterations."""
@@ -32,10 +30,10 @@ SETTLED_ERRORS = 2.0
 class StoppingRule(Protocol):
     """Decides after every measured iteration whether to stop, outside the timed region."""
 
-    def enough(self, samples: Raw) -> bool:
+    def enough(self, samples: CellSamples) -> bool:
         """Return whether these samples are enough to stop."""
 
-    def unmet(self, samples: Raw) -> list[str]:
+    def unmet(self, samples: CellSamples) -> list[str]:
         """Describe the requirements of the rule that the samples do not meet."""
 
 
@@ -45,10 +43,10 @@ class FixedCount:
 
     iterations: int
 
-    def enough(self, samples: Raw) -> bool:
+    def enough(self, samples: CellSamples) -> bool:
         return len(samples["end_to_end_s"]) >= self.iterations
 
-    def unmet(self, samples: Raw) -> list[str]:
+    def unmet(self, samples: CellSamples) -> list[str]:
         return []
 
 
@@ -69,7 +67,7 @@ class Adaptive:
     least_s: float = 0.5
     most: int = 1000
 
-    def enough(self, samples: Raw) -> bool:
+    def enough(self, samples: CellSamples) -> bool:
         end_to_end_s = samples["end_to_end_s"]
         n, spent_s = len(end_to_end_s), sum(end_to_end_s)
         # the budget never stops before there are enough samples for an interval
@@ -77,7 +75,7 @@ class Adaptive:
             return True
         return self._looks_at(n) and spent_s >= self.least_s and not self._wide(samples)
 
-    def unmet(self, samples: Raw) -> list[str]:
+    def unmet(self, samples: CellSamples) -> list[str]:
         wide = self._wide(samples)
         if not wide:
             return []
@@ -88,7 +86,7 @@ class Adaptive:
         )
         return [f"medians not within ±{self.target:.1%} after {n} iterations in {spent_s:.3g} s: {reached}"]
 
-    def _wide(self, samples: Raw) -> dict[str, float]:
+    def _wide(self, samples: CellSamples) -> dict[str, float]:
         wide = {}
         for name in self.watched:
             interval = median_interval(samples[name])

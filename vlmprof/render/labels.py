@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from vlmprof.analysis.frames import LineName
-from vlmprof.analysis.series import FigureData
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlmprof.analysis.frames import LineName
+    from vlmprof.analysis.series import FigureData
 
 SIZE_LETTERS = ("t", "s", "b", "l", "h", "g", "xl")
 """Sizes of a family from small to large: the last part of a backbone's name."""

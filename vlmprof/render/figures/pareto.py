@@ -12,13 +12,14 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from vlmprof.analysis.advice import Advice, Limits, pareto_front
-from vlmprof.analysis.frames import Line, numbers, show_resolution, split_lines
+from vlmprof.analysis.frames import Line, numbers, split_lines
 from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_grid
 from vlmprof.render.figures.style import line_styles
 from vlmprof.render.figures.ticks import plain_log_labels
 from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.decisions import COST_WORDS
 from vlmprof.render.tables.sheet import unit_of_kind
+from vlmprof.units import show_resolution
 
 
 def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> Figure:

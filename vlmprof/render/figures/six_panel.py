@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vlmprof.analysis.frames import Samples, Statistic, why_nothing_measured
+from vlmprof.analysis.frames import RunSamples, Statistic, why_nothing_measured
 from vlmprof.analysis.reference import load_reference, reference_title
 from vlmprof.analysis.series import FigureData, run_figure
 from vlmprof.errors import UserError
@@ -29,7 +29,7 @@ from vlmprof.render.labels import point_note
 
 def six_panel(
     frame: pd.DataFrame,
-    samples: Samples | None = None,
+    samples: RunSamples | None = None,
     *,
     statistic: Statistic = "mean",
     log: bool = False,
@@ -85,7 +85,7 @@ def draw_six_panel(
 def save_six_panel(
     frame: pd.DataFrame,
     folder: Path | str,
-    samples: Samples | None = None,
+    samples: RunSamples | None = None,
     *,
     formats: Sequence[str] = ("png", "pdf"),
     stem: str = "six_panel",

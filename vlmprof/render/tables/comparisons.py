@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from vlmprof.analysis.compare import CellRatio, Comparison, Guarded, Verdict
-from vlmprof.analysis.frames import show_resolution
 from vlmprof.analysis.intervals import FEWEST
 from vlmprof.analysis.matching import mismatch_words
 from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.scaling import SCALED
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, interval_values, show
+from vlmprof.units import show_resolution
 
 MOST_NAMED = 10
 """Cells listed under one reason; the rest are counted."""

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from vlmprof.analysis.advice import Advice
-from vlmprof.analysis.frames import numbers, show_resolution, varying_axes
+from vlmprof.analysis.frames import numbers, varying_axes
 from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, column_values
+from vlmprof.units import show_resolution
 
 COST_WORDS: dict[str, tuple[str, Kind]] = {
     "ttft_s": ("TTFT", Kind.SECONDS),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vlmprof.analysis.frames import show_resolution
 from vlmprof.plan import Cell, varied_axes
 from vlmprof.render.labels import backbone_label, oom_words
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
-from vlmprof.units import show_bytes
+from vlmprof.units import show_bytes, show_resolution
 
 if TYPE_CHECKING:
     from vlmprof.cost.accuracy import Achieved, Miss, Prediction

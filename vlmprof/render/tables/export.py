@@ -13,7 +13,7 @@ import pandas as pd
 
 from vlmprof.analysis.charts import fitted_panels
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Samples, split_lines
+from vlmprof.analysis.frames import RunSamples, split_lines
 from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError, unknown
 from vlmprof.render.figures.files import FORMATS
@@ -189,7 +189,7 @@ def export_run(
     return written
 
 
-def run_sheets(frame: pd.DataFrame, samples: Samples) -> list[Sheet]:
+def run_sheets(frame: pd.DataFrame, samples: RunSamples) -> list[Sheet]:
     """Return every non-empty table of a run."""
     lines, columns = split_lines(frame), scaled_columns(frame)
     fits = fitted_panels(lines, columns)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlmprof.analysis.frames import show_resolution
 from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
+from vlmprof.units import show_resolution
 
 if TYPE_CHECKING:
     from vlmprof.execution.frontier import Frontier

@@ -10,7 +10,7 @@ import pandas as pd
 from vlmprof.analysis.charts import FittedPanel
 from vlmprof.analysis.crossover import all_crossovers
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Line, Samples, any_measured, numbers, show_resolution
+from vlmprof.analysis.frames import Line, RunSamples, any_measured, numbers
 from vlmprof.analysis.scaling import Fit
 from vlmprof.records import STAGES, Status
 from vlmprof.render.labels import line_label
@@ -18,6 +18,7 @@ from vlmprof.render.tables.cells import status_words
 from vlmprof.render.tables.row_warnings import has_message
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values
 from vlmprof.render.tables.stages import median_column, name_columns, ok_places, stage_sheet
+from vlmprof.units import show_resolution
 
 SCALED = {
     "host_vision_s": ("host vision", Kind.SECONDS),
@@ -169,7 +170,7 @@ def marginal_sheet(panels: Sequence[FittedPanel]) -> Sheet:
 
 
 def crossovers_sheet(
-    lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]], samples: Samples | None
+    lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]], samples: RunSamples | None
 ) -> Sheet:
     """Return a table of the sizes at which one backbone becomes cheaper than another."""
     found = [

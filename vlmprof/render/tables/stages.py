@@ -10,11 +10,12 @@ import pandas as pd
 
 from vlmprof.analysis.charts import gpu_waiting, host_over_gpu
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Samples, any_measured, numbers, show_resolution, varying_axes
+from vlmprof.analysis.frames import RunSamples, any_measured, numbers, varying_axes
 from vlmprof.analysis.percentiles import PERCENTILES, supported_percentile
 from vlmprof.records import Status
 from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values
+from vlmprof.units import show_resolution
 
 
 def name_columns(frame: pd.DataFrame) -> list[Column]:
@@ -80,7 +81,7 @@ def ok_places(frame: pd.DataFrame) -> npt.NDArray[np.int_]:
     return np.flatnonzero((frame["status"] == Status.OK).to_numpy())
 
 
-def _percentile_columns(ok: pd.DataFrame, latency: str, samples: Samples) -> list[Column]:
+def _percentile_columns(ok: pd.DataFrame, latency: str, samples: RunSamples) -> list[Column]:
     """Return columns of the high percentiles of a latency that the sample counts support."""
     if not samples:
         return []
