@@ -20,7 +20,7 @@ KernelBackend = Literal["auto", "reference", "torch", "triton"]
 CacheState = Literal["hot", "cold"]
 LevelsRun = Literal["through-tap", "all"]
 TilingKind = Literal["anyres", "dynamic"]
-Tiling = Literal["none", "anyres", "dynamic"]
+TilingMode = Literal["none", "anyres", "dynamic"]
 StageName = Literal["preprocess", "vision", "connector", "prefill", "decode"]
 Sampling = Literal["fixed", "adaptive"]
 Order = Literal["lines", "interleaved", "random"]
@@ -53,7 +53,7 @@ class AxisValues:
     cache: tuple[CacheState, ...] = ()
     level: tuple[int, ...] = ()
     levels: tuple[LevelsRun, ...] = ()
-    tiling: tuple[Tiling, ...] = ()
+    tiling: tuple[TilingMode, ...] = ()
     tile_size: tuple[int | Literal["auto"], ...] = ()
     max_tiles: tuple[int | Literal["auto"], ...] = ()
 
@@ -81,7 +81,7 @@ class Axes:
     cache: CacheState = "hot"
     level: int = 3
     levels: LevelsRun = "through-tap"
-    tiling: Tiling = "none"
+    tiling: TilingMode = "none"
     tile_px: int = 0
     """Side of a tile; 0 without tiling."""
     max_tiles: int = 0
