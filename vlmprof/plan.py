@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vlmprof.activity import say
 from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
-from vlmprof.settings import Axes, AxisValue, ProcessorBackend
+from vlmprof.settings import Axes, AxisValue, ProcessorBackend, Settings
 from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
@@ -26,6 +25,10 @@ LineKey = tuple[tuple[str, AxisValue], ...]
 def line_key(axes: Mapping[str, AxisValue], along: str = "resolution") -> LineKey:
     """Return what identifies a line of cells that differ only in the axis `along`: all other axes."""
     return tuple((name, value) for name, value in axes.items() if name != along)
+
+
+WARM_UP_SHARE = 1 / 3
+"""Largest share of the measuring budget for adaptive warm-up."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,9 @@ def _check_promises(cells: Sequence[Cell]) -> None:
     asked = dict.fromkeys(
         (cell.axes.backbone, cell.axes.level, cell.axes.levels, *_encoded_size(cell))
         for cell in cells
-        if cell.skip_reason is None
-        and cell.axes.vlm is None
-        and cell.axes.backbone.startswith(catalog.LIBRARIES)
+        if cell.skip_reason is None and cell.axes.vlm is None and catalog.of_a_library(cell.axes.backbone)
     )
     for name, level, levels, height, width in asked:
-        say(f"building {name} on the meta device for {width}x{height}")
         check_promise(name, level, levels, height, width)
 
 
@@ -134,10 +134,6 @@ def _lines(spec: SweepSpec) -> list[Line]:
     for name, attention in itertools.product(spec.axes.llm, spec.axes.attention):
         llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
     connectors = {name: connector_catalog.facts(name) for name in spec.axes.connector}
-    for name in spec.axes.backbone:
-        if name not in catalog.ENTRIES:
-            say(f"loading torch to build {name} on the meta device")
-        catalog.facts(name)
     # without tiling, lines that differ in the tiles alone are the same
     lines = dict.fromkeys(_axes(line) for line in _combinations(spec))
     return [
@@ -234,6 +230,13 @@ def _of_a_photo(cell: Cell, backend: ProcessorBackend) -> Cell:
     except UserError as problem:
         return replace(cell, skip_reason=str(problem))
     return replace(cell, visual_tokens=photo.visual_tokens)
+
+
+def longest_sampling_s(settings: Settings) -> float | None:
+    """Return the longest time to sample a cell in seconds, with adaptive warm-up; None without a budget."""
+    if settings.sampling == "fixed":
+        return None
+    return settings.budget_s * (1 + WARM_UP_SHARE * (settings.warm_up is None))
 
 
 def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:

@@ -97,11 +97,6 @@ class Line(LineName):
         known = stage if isinstance(stage, str) else None
         return FirstOom(float(row["pixels"]), str(row["resolution"]), known)
 
-    @property
-    def first_oom_pixels(self) -> float | None:
-        """The number of pixels of `first_oom`."""
-        return None if self.first_oom is None else self.first_oom.pixels
-
     def measured(self, column: str) -> npt.NDArray[np.float64]:
         """Return a column, shape (rows,), with NaN for rows that are not `ok` or have no value."""
         values = numbers(self.rows, column)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +41,7 @@ def compare(
     from vlmprof.analysis.runs import Run, load
     from vlmprof.render.tables.decisions import comparison_sheet, comparison_words, ratio_name
     from vlmprof.render.tables.terminal import console
+    from vlmprof.units import parse_percent
 
     if (b is None) == (reference is None):
         raise UserError("compare takes two runs, or one run and --reference kuo2026")
@@ -51,7 +51,7 @@ def compare(
     say("comparing cells")
     found = comparing.compare(
         known.frame, judged.frame, known.samples, judged.samples,
-        margin=_percent(margin, "--margin"), ignore=ignore or (),
+        margin=parse_percent(margin, "--margin"), ignore=ignore or (),
     )  # fmt: skip
     found = comparing.select(found, figure)
     if reference is not None and (elsewhere := another_device_in(reference, judged.frame)):
@@ -62,7 +62,7 @@ def compare(
         screen.print(sentence, markup=False)
     if fail_slower is None:
         return
-    allowed = _percent(fail_slower, "--fail-slower")
+    allowed = parse_percent(fail_slower, "--fail-slower")
     if found.no_verdict:
         screen.print("--fail-slower has no effect: the two ran on different kinds of device.", markup=False)
         return
@@ -71,10 +71,3 @@ def compare(
         screen.print(f"slower than allowed: {ratio_name(ratio)}", markup=False)
     if guarded or found.lost:
         raise typer.Exit(1)
-
-
-def _percent(text: str, option: str) -> float:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
-    if match is None:
-        raise UserError(f"{option} {text!r} is not a percentage; write it like 5%")
-    return float(match[1]) / 100

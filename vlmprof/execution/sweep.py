@@ -8,8 +8,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vlmprof.activity import say
 from vlmprof.errors import UserError
 from vlmprof.execution import limits, sharing
+from vlmprof.execution.duration import expected_seconds
 from vlmprof.execution.launchers import Finished, Job, Launcher
 from vlmprof.execution.launchers.local import LocalLauncher
 from vlmprof.execution.machine import describe_machine
@@ -58,18 +60,24 @@ def run_sweep(
     cells = in_order(make_plan(spec), spec.settings.order, spec.settings.seed)
     check_can_hold_a_run(out)
     prepare = _cluster_launcher if cluster is not None else _local_launcher
-    launcher, machine = prepare(spec, progress, devices, cluster)
-    settings = replace(spec.settings, device=machine.device)
-    if settings.memory_limit_bytes:
-        limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
-    manifest = {"spec": spec.to_json(), "command": command, "environment": machine.to_json()}
-    with RunFolder(out, manifest) as folder, progress, launcher:
-        again = {Status.SKIPPED, *retry} if settings.run_after_oom else set(retry)
-        done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
-        todo = [cell for cell in cells if cell.cell_id not in done]
-        progress.begin(todo, kept=len(cells) - len(todo))
-        logger.info("%d cells to run in %s, %d done before", len(todo), out, len(cells) - len(todo))
-        _Run(settings, machine, folder, progress, launcher, done.values()).finish(todo)
+    with progress:
+        say("looking at the device")
+        launcher, machine = prepare(spec, progress, devices, cluster)
+        settings = replace(spec.settings, device=machine.device)
+        if settings.memory_limit_bytes:
+            limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
+        manifest = {"spec": spec.to_json(), "command": command, "environment": machine.to_json()}
+        with RunFolder(out, manifest) as folder, launcher:
+            again = {Status.SKIPPED, *retry} if settings.run_after_oom else set(retry)
+            done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
+            todo = [cell for cell in cells if cell.cell_id not in done]
+            say("estimating the duration")
+            expected_s = expected_seconds(todo, settings, machine)
+            if len(devices) > 1:
+                expected_s = {cell_id: seconds / len(devices) for cell_id, seconds in expected_s.items()}
+            progress.begin(todo, len(cells) - len(todo), expected_s)
+            logger.info("%d cells to run in %s, %d done before", len(todo), out, len(cells) - len(todo))
+            _Run(settings, machine, folder, progress, launcher, done.values()).finish(todo)
     return SweepOutcome(measured=len(todo), kept=len(cells) - len(todo))
 
 

@@ -59,6 +59,14 @@ def point_note(figure: FigureData) -> str:
     return words
 
 
+def omitted_note(figure: FigureData) -> str:
+    """Name the panels that the scaling figure leaves out, by reason; empty if there are none."""
+    reasons: dict[str, list[str]] = {}
+    for panel in figure.omitted:
+        reasons.setdefault(str(panel.message), []).append(f"({panel.letter}) {panel.title}")
+    return " ".join(f"Left out: {' and '.join(names)}, {why}." for why, names in reasons.items())
+
+
 def oom_words(stage: object) -> str:
     """Describe an out-of-memory status, with its stage if known: `out of memory in vision`."""
     return f"out of memory in {stage}" if isinstance(stage, str) and stage else "out of memory"

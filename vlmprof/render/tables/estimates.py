@@ -73,7 +73,7 @@ def cost_sheet(counted: Sequence[Counted], kernels: str) -> Sheet:
         *_cell_columns([cell for cell, *_ in rows]),
         Column("stage", Kind.TEXT, [name for _, name, _ in rows]),
         Column("GFLOP", Kind.NUMBER, [(s.flops - s.skipped_flops) / 1e9 for s in stages], 1),
-        Column("moved", Kind.BYTES, [s.moved_bytes + s.slab_bytes for s in stages], 1),
+        Column("moved", Kind.BYTES, [s.moved_bytes + s.scratch_bytes for s in stages], 1),
         Column("least moved", Kind.BYTES, [s.least_bytes for s in stages], 4),
         Column("weights", Kind.BYTES, [s.weight_bytes for s in stages], 1),
         Column("activations", Kind.BYTES, [s.peak_activation_bytes for s in stages], 2),
