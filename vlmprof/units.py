@@ -29,6 +29,14 @@ def parse_seconds(text: str | float) -> float:
     return _parse(str(text), _SECONDS, "s", "a duration", "90s or 10min")
 
 
+def parse_percent(text: str, option: str) -> float:
+    """Parse `5%` to 0.05. Raises `UserError` that names the `option`."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    if match is None:
+        raise UserError(f"{option} {text!r} is not a percentage; write it like 5%")
+    return float(match[1]) / 100
+
+
 def _parse(text: str, units: dict[str, float] | dict[str, int], default: str, what: str, like: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*", text)
     unit = (match[2].lower() or default) if match else ""

@@ -65,12 +65,8 @@ class _LogRatio:
     freedom: Floats
 
 
-def find_crossovers(a: Line, b: Line, column: str, samples: RunSamples | None = None) -> list[Crossover]:
-    """Find the crossovers of two lines in one column, by size, using the resolutions measured for both."""
-    return _between(a, b, column, _log_ratio(_points(a, column, samples), _points(b, column, samples)))
-
-
 def _between(a: Line, b: Line, column: str, ratio: _LogRatio) -> list[Crossover]:
+    """Find the crossovers of two lines by size, at the resolutions measured for both."""
     found = []
     for i in range(ratio.x.size - 1):
         left, right = ratio.d[i], ratio.d[i + 1]

@@ -98,11 +98,6 @@ class Line(LineName):
         known = stage if isinstance(stage, str) else None
         return FirstOom(float(row["pixels"]), str(row["resolution"]), known)
 
-    @property
-    def first_oom_pixels(self) -> float | None:
-        """The number of pixels of `first_oom`."""
-        return None if self.first_oom is None else self.first_oom.pixels
-
     def measured(self, column: str) -> npt.NDArray[np.float64]:
         """Return a column, shape (rows,), with NaN for rows that are not `ok` or have no value."""
         values = numbers(self.rows, column)
@@ -116,6 +111,18 @@ def numbers(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
         return np.full(len(frame), np.nan)
     values = pd.to_numeric(frame[column], errors="coerce")
     return np.array(values.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def encoder_tokens(frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return the encoder tokens of each row: the visual tokens, where no connector changed their number."""
+    own = numbers(frame, "encoder_tokens")
+    return np.where(np.isnan(own), numbers(frame, "visual_tokens"), own)
+
+
+def merges_tokens(frame: pd.DataFrame) -> bool:
+    """Return whether any row has more or fewer visual tokens than encoder tokens."""
+    change = encoder_tokens(frame) - numbers(frame, "visual_tokens")
+    return bool(np.nan_to_num(change).any())
 
 
 def why_nothing_measured(frame: pd.DataFrame) -> str | None:

@@ -60,10 +60,9 @@ def _warnings_in_a_line() -> Iterator[None]:
 
 
 def _starting(words: list[str]) -> str | None:
-    """Return the activity to show until the command sets one. A sweep shows none before it starts, so that
-    a usage error stands alone."""
+    """Return the activity to show until the command sets one; None without a command."""
     named = [word for word in words[:2] if word.isalpha()]
-    if not named or named[0] == "sweep":
+    if not named:
         return None
     group = named if named[0] in ("kernels", "backbones") else named[:1]
     return f"vlmprof {' '.join(group)}: running"

@@ -134,6 +134,9 @@ def plan(
     every_cell: Annotated[
         bool, typer.Option("--all", help="Print every cell, even if the plan is too long for the terminal.")
     ] = False,
+    time: Annotated[
+        bool, typer.Option("--time", help="Estimate how long it takes on this machine, in a few seconds.")
+    ] = False,
     save_tables: SaveOption = None,
 ) -> None:
     """Print the cells of a sweep with their visual tokens and the reasons for skipping. Measures nothing."""
@@ -141,7 +144,7 @@ def plan(
     from vlmprof.plan import make_plan
 
     checked = _load(spec, overrides)
-    show.plan(checked, make_plan(checked), ids, every_cell, save_tables)
+    show.plan(checked, make_plan(checked), ids, every_cell, save_tables, time)
 
 
 @app.command()
@@ -149,7 +152,7 @@ def plot(
     run: Annotated[
         Path | None, typer.Argument(help="A run; without one, only the reference is drawn.")
     ] = None,
-    log: Annotated[bool, typer.Option(help="Logarithmic axes.")] = False,
+    log: Annotated[bool, typer.Option(help="Logarithmic axes of image sizes and latencies.")] = True,
     reference: Annotated[
         str | None, typer.Option(help="Published points to draw in the background: kuo2026.")
     ] = None,

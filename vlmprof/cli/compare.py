@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -56,17 +55,18 @@ def compare(
     from vlmprof.analysis.runs import Run, load
     from vlmprof.render.tables.comparisons import comparison_sheet, comparison_words, failure_words
     from vlmprof.render.tables.terminal import console
+    from vlmprof.units import parse_percent
 
     if (b is None) == (reference is None):
         raise UserError("compare takes two runs, or one run and --reference kuo2026")
-    allowed = None if fail_slower is None else _percent(fail_slower, "--fail-slower")
+    allowed = None if fail_slower is None else parse_percent(fail_slower, "--fail-slower")
     say("reading the runs")
     judged = load(b or a)
     known = load(a) if reference is None else Run(reference, load_reference(reference), {}, {})
     say("comparing cells")
     found = comparing.compare(
         known.frame, judged.frame, known.samples, judged.samples,
-        margin=_percent(margin, "--margin"), ignore=ignore or (),
+        margin=parse_percent(margin, "--margin"), ignore=ignore or (),
     )  # fmt: skip
     found = comparing.select(found, figure)
     if reference is not None and (elsewhere := another_device_in(reference, judged.frame)):
@@ -87,10 +87,3 @@ def compare(
         screen.print("--fail-slower has no effect: the two ran on different kinds of device.", markup=False)
     if failures:
         raise typer.Exit(1)
-
-
-def _percent(text: str, option: str) -> float:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
-    if match is None:
-        raise UserError(f"{option} {text!r} is not a percentage; write it like 5%")
-    return float(match[1]) / 100

@@ -21,6 +21,7 @@ def recommend(
     price_per_hour: Annotated[
         float | None, typer.Option(min=0, help="Price of the device, for the cost per thousand images.")
     ] = None,
+    tolerance: Annotated[str, typer.Option(help="Costs that differ by less count as equal.")] = "5%",
     out: Annotated[Path | None, typer.Option(help="Folder for the figure (default: the run folder).")] = None,
     format: Annotated[
         list[str] | None, typer.Option(help="png, pdf or svg (default: png and pdf). Repeatable.")
@@ -42,7 +43,7 @@ def recommend(
     from vlmprof.render.figures.pareto import pareto_figure
     from vlmprof.render.tables.decisions import advice_sheet, correlation_sheet
     from vlmprof.render.tables.terminal import console
-    from vlmprof.units import parse_bytes, parse_seconds
+    from vlmprof.units import parse_bytes, parse_percent, parse_seconds
 
     limits = Limits(
         memory_bytes=parse_bytes(max_memory) if max_memory else None,
@@ -51,7 +52,7 @@ def recommend(
     say(f"reading {run}")
     advice = advise(
         load(run).frame, limits, scores=load_scores(scores) if scores else None, score=score,
-        price_per_hour=price_per_hour,
+        price_per_hour=price_per_hour, tolerance=parse_percent(tolerance, "--tolerance"),
     )  # fmt: skip
     screen = console()
     if advice.chosen.empty:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -10,21 +11,30 @@ from typing import TYPE_CHECKING, cast
 from vlmprof.activity import say
 from vlmprof.cli.tables import show_sheet
 from vlmprof.errors import unknown
-from vlmprof.plan import Cell
+from vlmprof.plan import Cell, longest_sampling_s
 from vlmprof.records import FAILED
 from vlmprof.render.tables import plans
 from vlmprof.render.tables.terminal import console
 from vlmprof.spec import SweepSpec
+from vlmprof.units import show_duration
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from vlmprof.analysis.frames import Statistic
+    from vlmprof.analysis.runs import Run
 
 
-def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool, every_cell: bool, save_to: Path | None) -> None:
+def plan(
+    spec: SweepSpec,
+    cells: Sequence[Cell],
+    ids: bool,
+    every_cell: bool,
+    save_to: Path | None,
+    timed: bool = False,
+) -> None:
     """Print the cells of a plan, with constant axes once above the table. On a terminal, a long plan is
-    summarized unless `every_cell` or `ids` is set."""
+    summarized unless `every_cell` or `ids` is set. `timed` adds how long it takes on this machine."""
     screen = console()
     screen.print(plans.head_line(spec, cells), markup=False)
     short = screen.is_terminal and len(cells) > plans.LONG and not (every_cell or ids)
@@ -36,8 +46,26 @@ def plan(spec: SweepSpec, cells: Sequence[Cell], ids: bool, every_cell: bool, sa
         show_sheet(plans.plan_sheet(cells, ids), save_to)
     to_run = sum(cell.skip_reason is None for cell in cells)
     screen.print(f"{to_run} cells to run, {len(cells) - to_run} skipped")
+    if to_run and (longest_s := longest_sampling_s(spec.settings)) is not None:
+        longest = show_duration(to_run * longest_s)
+        screen.print(f"sampling takes at most {longest}, unless two iterations of a cell take longer")
+    if timed and to_run:
+        screen.print(_duration(spec, cells), markup=False)
     if short:
         screen.print("--all prints every cell")
+
+
+def _duration(spec: SweepSpec, cells: Sequence[Cell]) -> str:
+    from vlmprof.execution.duration import expected_seconds, total_seconds
+    from vlmprof.execution.machine import describe_machine
+
+    say("measuring the ceilings of the device")
+    machine = describe_machine(spec.settings.device, spec.axes.dtype)
+    say("counting costs")
+    seconds = total_seconds(cells, expected_seconds(cells, spec.settings, machine))
+    if seconds is None:
+        return "the duration is not known before the first cell is measured"
+    return f"about {show_duration(seconds)} on {machine.device_name}, estimated from counted costs"
 
 
 def run(folder: Path) -> int:
@@ -57,12 +85,22 @@ def run(folder: Path) -> int:
     show_sheet(run_sheet(Estimates(finished.frame, finished.samples)))
     for line in warning_lines(finished.frame):
         screen.print(line, markup=False)
+    summary([finished])
     if (why := why_nothing_measured(finished.frame)) is not None:
         print(f"no figure: {why}")
     else:
         for path in save_six_panel(finished.frame, folder, finished.samples, statistic=finished.statistic):
             print(path)
     return _say_failures(finished.rows, folder)
+
+
+def summary(runs: Sequence[Run]) -> None:
+    """Print the summary of one or more runs in sentences."""
+    from vlmprof.render.report.findings import run_findings
+
+    width = console().width
+    for finding in run_findings(runs):
+        print(textwrap.fill(finding.text, width, initial_indent="- ", subsequent_indent="  "))
 
 
 def _say_failures(frame: pd.DataFrame, folder: Path) -> int:

@@ -137,7 +137,7 @@ def estimate_stage(
 def op_seconds(op: OpCost, device: DeviceSheet, efficiency: Efficiency) -> float:
     """Estimate the time of one operation on the device, in seconds."""
     bytes_s = op.moved_bytes / device.bandwidth_bytes_per_s
-    bytes_s += op.slab_bytes / (device.cache_bytes_per_s or device.bandwidth_bytes_per_s)
+    bytes_s += op.scratch_bytes / (device.cache_bytes_per_s or device.bandwidth_bytes_per_s)
     special_s = op.special_functions / device.special_functions_per_s
     floor_s = op.kernels * efficiency.kernel_s
     if op.kind in (Kind.SCAN, Kind.FUSED_SCAN):

@@ -21,6 +21,8 @@ def unmeasured_row(
         repeat=cell.repeat,
         message=message,
         visual_tokens=cell.visual_tokens,
+        encoder_tokens=cell.encoder_tokens,
+        tiles=cell.tiles,
         device=device_name,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -13,6 +13,7 @@ from vlmprof.activity import say
 from vlmprof.errors import UserError
 from vlmprof.execution import limits, sharing
 from vlmprof.execution.ceilings import AGAIN_AFTER_S, best_of, is_about_ceilings, with_ceilings
+from vlmprof.execution.duration import expected_seconds
 from vlmprof.execution.launchers import Finished, Job, Launcher
 from vlmprof.execution.launchers.local import LocalLauncher
 from vlmprof.execution.machine import describe_machine
@@ -21,7 +22,7 @@ from vlmprof.execution.rows import unmeasured_row
 from vlmprof.manifest import new_manifest
 from vlmprof.measure.samples import Samples
 from vlmprof.plan import Cell, LineKey, line_key, make_plan, repeated
-from vlmprof.records import Row, Status
+from vlmprof.records import Row, Status, cell_of_repeat
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder, check_can_hold_a_run
@@ -64,20 +65,26 @@ def run_sweep(
     cells = repeated(make_plan(spec), repeats, spec.settings.order, spec.settings.seed)
     check_can_hold_a_run(out)
     prepare = _cluster_launcher if cluster is not None else _local_launcher
-    launcher, machine = prepare(spec, progress, devices, cluster)
-    settings = replace(spec.settings, device=machine.device)
-    if settings.memory_limit_bytes:
-        limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
-    manifest = new_manifest(spec.to_json(), command, machine.to_json())
-    with RunFolder(out, manifest) as folder, progress, launcher:
-        again = {Status.SKIPPED, *retry} if settings.run_after_oom else set(retry)
-        done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
-        todo = [cell for cell in cells if cell.cell_id not in done]
-        progress.begin(todo, kept=len(cells) - len(todo))
-        logger.info("%d cells to run in %s, %d done before", len(todo), out, len(cells) - len(todo))
-        begun_s = time.monotonic()
-        _Run(settings, machine, folder, progress, launcher, done.values()).finish(todo)
-        _revise_ceilings(folder, todo, machine, launcher, time.monotonic() - begun_s)
+    with progress:
+        say("looking at the device")
+        launcher, machine = prepare(spec, progress, devices, cluster)
+        settings = replace(spec.settings, device=machine.device)
+        if settings.memory_limit_bytes:
+            limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
+        manifest = new_manifest(spec.to_json(), command, machine.to_json())
+        with RunFolder(out, manifest) as folder, launcher:
+            again = {Status.SKIPPED, *retry} if settings.run_after_oom else set(retry)
+            done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
+            todo = [cell for cell in cells if cell.cell_id not in done]
+            say("estimating the duration")
+            expected_s = _expected_seconds(todo, settings, machine)
+            if len(devices) > 1:
+                expected_s = {cell_id: seconds / len(devices) for cell_id, seconds in expected_s.items()}
+            progress.begin(todo, len(cells) - len(todo), expected_s)
+            logger.info("%d cells to run in %s, %d done before", len(todo), out, len(cells) - len(todo))
+            begun_s = time.monotonic()
+            _Run(settings, machine, folder, progress, launcher, done.values()).finish(todo)
+            _revise_ceilings(folder, todo, machine, launcher, time.monotonic() - begun_s)
     return SweepOutcome(measured=len(todo), kept=len(cells) - len(todo))
 
 
@@ -110,6 +117,14 @@ def _cluster_launcher(
     from vlmprof.execution.launchers.ray import connect
 
     return connect(cluster or "", spec.settings.device, spec.axes.dtype)
+
+
+def _expected_seconds(todo: Sequence[Cell], settings: Settings, machine: Machine) -> dict[str, float]:
+    """Estimate how long each cell takes, by cell id; the repeats of a cell are estimated once."""
+    own_id = {cell.cell_id: cell_of_repeat(cell.cell_id, cell.repeat) for cell in todo}
+    once = {own_id[cell.cell_id]: replace(cell, cell_id=own_id[cell.cell_id]) for cell in todo}
+    expected_s = expected_seconds(list(once.values()), settings, machine)
+    return {cell_id: expected_s[own] for cell_id, own in own_id.items() if own in expected_s}
 
 
 def _revise_ceilings(

@@ -66,12 +66,14 @@ class Adaptive:
     budget_s: float = 15.0
     least_s: float = 0.5
     most: int = 1000
+    fewest: int = FEWEST
+    """Iterations to measure even if they exceed the budget. With fewer than the default, the intervals of
+    slow iterations are unknown."""
 
     def enough(self, samples: CellSamples) -> bool:
         end_to_end_s = samples["end_to_end_s"]
         n, spent_s = len(end_to_end_s), sum(end_to_end_s)
-        # the budget never stops before there are enough samples for an interval
-        if n >= self.most or (n >= FEWEST and spent_s >= self.budget_s):
+        if n >= self.most or (n >= self.fewest and spent_s >= self.budget_s):
             return True
         return self._looks_at(n) and spent_s >= self.least_s and not self._wide(samples)
 
@@ -80,6 +82,9 @@ class Adaptive:
         if not wide:
             return []
         n, spent_s = len(samples["end_to_end_s"]), sum(samples["end_to_end_s"])
+        if n < FEWEST:
+            budget = f"the budget of {self.budget_s:g} s allowed {n} iterations, which took {spent_s:.3g} s"
+            return [f"intervals of medians unknown: {budget}"]
         reached = ", ".join(
             f"{name} ±{width:.1%}" if math.isfinite(width) else f"{name} unknown"
             for name, width in wide.items()

@@ -36,9 +36,16 @@ def backbone_label(name: str) -> str:
     return "-".join(filter(None, backbone_words(name)))
 
 
+_UNCLEAR = {("tiling", "none"): "no tiles"}
+"""Values of an axis that a legend without the axis's name has to explain."""
+
+
 def line_label(line: LineName) -> str:
     """Return the label of a line in a legend, with its other axes: `VMamba-T · float16 · batch 4`."""
-    words = [f"batch {value}" if axis == "batch_size" else value for axis, value in line.setting.items()]
+    words = [
+        f"batch {value}" if axis == "batch_size" else _UNCLEAR.get((axis, value), value)
+        for axis, value in line.setting.items()
+    ]
     return " · ".join([backbone_label(line.backbone), *words])
 
 
@@ -50,6 +57,14 @@ def point_note(figure: FigureData) -> str:
     if figure.sums_two_measurements:
         return f"{words} End-to-end latencies of cells that share an LLM are sums of two measurements."
     return words
+
+
+def omitted_note(figure: FigureData) -> str:
+    """Name the panels that the scaling figure leaves out, by reason; empty if there are none."""
+    reasons: dict[str, list[str]] = {}
+    for panel in figure.omitted:
+        reasons.setdefault(str(panel.message), []).append(f"({panel.letter}) {panel.title}")
+    return " ".join(f"Left out: {' and '.join(names)}, {why}." for why, names in reasons.items())
 
 
 def oom_words(stage: object) -> str:

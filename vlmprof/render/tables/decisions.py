@@ -25,6 +25,8 @@ def advice_sheet(advice: Advice) -> Sheet:
     chosen = advice.chosen
     quality = "a larger image" if advice.quality == "pixels" else f"a higher {advice.quality}"
     note = f"The Pareto front within the limits: {quality} is available only at a higher cost."
+    if advice.tolerance:
+        note += f" Costs that differ by at most {100 * advice.tolerance:g} % count as equal."
     return Sheet("recommended", "Recommended", note, [
         *_named(advice.cells.loc[chosen.index]),
         *(Column(name, Kind.NUMBER, column_values(numbers(chosen, name))) for name in advice.scores),
