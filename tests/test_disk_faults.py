@@ -123,7 +123,7 @@ from pathlib import Path
 import torch
 from vlmprof.backbones import backbone
 
-@backbone(embed_dim=8, stride=32)
+@backbone(embed_dim=8, stride=32, family="Mine", size="S")
 def small():
     if Path("armed").exists():
         Path("runs/mine").rename("runs/elsewhere")
@@ -146,6 +146,8 @@ def test_a_sweep_whose_folder_is_renamed_prints_the_row(tmp_path: Path) -> None:
     assert (json.loads(row)["backbone"], json.loads(row)["status"]) == ("mine:small", "ok")
     assert "runs/mine was moved to" in line
     assert not (tmp_path / "runs" / "mine").exists()
+    manifest = json.loads((tmp_path / "runs" / "elsewhere" / "run.json").read_text())
+    assert manifest["backbones"] == {"mine:small": {"family": "Mine", "size": "S"}}
 
 
 def printed_to(stream: TextIO, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> object:

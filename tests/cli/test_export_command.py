@@ -83,6 +83,7 @@ def test_parquet_keeps_every_number(run: Path) -> None:
     assert len(again) == len(frame)
 
 
+@pytest.mark.slow
 def test_export_without_a_format_writes_what_most_programs_read(run: Path, tmp_path: Path) -> None:
     assert invoke("export", run).exit_code == 0
     suffixes = {path.suffix for path in (run / "export").iterdir()}

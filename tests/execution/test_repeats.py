@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +20,9 @@ from vlmprof.execution.progress import choose_progress
 from vlmprof.execution.rows import unmeasured_row
 from vlmprof.execution.sharing import SharedLLM
 from vlmprof.measure.samples import Samples
-from vlmprof.plan import make_plan, repeated
+from vlmprof.plan import Cell, make_plan, repeated
 from vlmprof.records import StageFigures
-from vlmprof.settings import Machine
+from vlmprof.settings import Machine, Settings
 from vlmprof.spec import build_spec
 
 DOCUMENT = {
@@ -41,6 +41,7 @@ class Pretended:
         self.flops_per_s = 0.5e12
         self.again: Mapping[str, Mapping[str, float]] = CEILINGS
         self.interrupt_after: int | None = None
+        self.estimated: list[str] = []
         self._waiting: deque[Job] = deque()
 
     def __enter__(self) -> Pretended:
@@ -73,6 +74,10 @@ class Pretended:
         samples = Samples({"end_to_end_s": [seconds] * 4, "host_vision_s": [seconds / 2] * 4})
         return Finished(job, with_ceilings(row, CEILINGS), samples, None)
 
+    def expected(self, cells: Sequence[Cell], settings: Settings, machine: Machine) -> dict[str, float]:
+        self.estimated = [cell.cell_id for cell in cells]
+        return dict.fromkeys(self.estimated, 1.0)
+
     def ceilings(self, dtypes: Collection[str]) -> Mapping[str, Mapping[str, float]]:
         self.asked_again += 1
         return self.again
@@ -83,6 +88,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     launcher = Pretended()
     machine = Machine("cpu", "pretended", ceilings=CEILINGS)
     monkeypatch.setattr(sweep, "_local_launcher", lambda *_: (launcher, machine))
+    monkeypatch.setattr(sweep, "expected_seconds", launcher.expected)
     return launcher
 
 
@@ -113,6 +119,11 @@ def test_repeats_are_passes_over_all_cells_that_go_on_where_they_stopped(
     rows = written(tmp_path)
     assert [row["repeat"] for row in rows] == [1] * 4 + [2] * 4 + [3] * 4
     assert len({row["cell_id"] for row in rows}) == 12
+    assert (
+        pretended.estimated
+        == [row["cell_id"] for row in rows if row["repeat"] == 1][2:]
+        + [row["cell_id"] for row in rows if row["repeat"] == 1][:2]
+    ), "each cell once, from the seventh measurement on"
     assert len(list((tmp_path / "samples").iterdir())) == 12
     assert run(tmp_path).measured == 0, "without --repeat there is nothing left to do"
 

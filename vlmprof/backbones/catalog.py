@@ -86,8 +86,11 @@ def of_a_library(name: str) -> bool:
 
 
 def axis_applies(axis: str, name: str) -> bool:
-    """Return whether an axis changes a backbone: `level` and `levels` only one with feature levels, and
-    `kernel_backend` only one with our kernels. Any axis may change a backbone that is not in the catalog."""
+    """Return whether an axis changes a backbone.
+
+    `level` and `levels` change only those with feature levels, and `kernel_backend` only those with our
+    kernels. Any axis may change a backbone that is not in the catalog.
+    """
     if name not in ENTRIES:
         return True
     if axis in ("level", "levels"):

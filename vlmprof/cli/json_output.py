@@ -57,13 +57,18 @@ def add_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         _open[-1].tables.setdefault(name, []).extend(map(_plain, rows))
 
 
+def add_message(sentence: str) -> None:
+    """Add a sentence to the object of `--json` that is printed in another way."""
+    if _open:
+        _open[-1].messages.append(sentence)
+
+
 def tell(sentence: str) -> None:
     """Print a sentence about the results."""
     from vlmprof.render.tables.terminal import console
 
     console().print(sentence, markup=False)
-    if _open:
-        _open[-1].messages.append(sentence)
+    add_message(sentence)
 
 
 def tell_files(paths: Iterable[Path]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
-from vlmprof.cli.json_output import json_wanted, tell, tell_files
+from vlmprof.cli.json_output import add_message, json_wanted, tell, tell_files
 from vlmprof.cli.tables import show_sheet
 from vlmprof.errors import unknown
 from vlmprof.plan import Cell, longest_sampling_s
@@ -103,6 +103,7 @@ def summary(runs: Sequence[Run]) -> None:
 
     width = console().width
     for finding in run_findings(runs):
+        add_message(finding.text)
         print(textwrap.fill(finding.text, width, initial_indent="- ", subsequent_indent="  "))
 
 

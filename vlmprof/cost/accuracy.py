@@ -167,10 +167,9 @@ def calibration_points(
 def _matched(
     predictions: Sequence[Prediction], frame: pd.DataFrame
 ) -> Iterator[tuple[Prediction, dict[str, Any]]]:
-    """Yield each prediction with the `ok` row that agrees with it on all common axes that apply."""
-    from vlmprof.analysis.frames import axis_columns
-
-    axes = [axis for axis in axis_columns(frame) if predictions and axis in predictions[0].cell.axes.named]
+    """Yield each prediction with the `ok` row that has the same values on all common axes that apply."""
+    named = predictions[0].cell.axes.named if predictions else ()
+    axes = [axis for axis in named if axis in frame.columns]
 
     def key(values: Mapping[Any, Any]) -> tuple[str, ...]:
         return tuple(str(values[axis]) for axis in axes if axis_applies(axis, str(values["backbone"])))

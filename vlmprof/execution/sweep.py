@@ -23,7 +23,7 @@ from vlmprof.execution.rows import unmeasured_row
 from vlmprof.manifest import new_manifest
 from vlmprof.measure.samples import Samples
 from vlmprof.plan import Cell, LineKey, line_key, make_plan, repeated
-from vlmprof.records import Row, Status
+from vlmprof.records import Row, Status, cell_of_repeat
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder, check_can_hold_a_run
@@ -79,7 +79,7 @@ def run_sweep(
             done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
             todo = [cell for cell in cells if cell.cell_id not in done]
             say("estimating the duration")
-            expected_s = expected_seconds(todo, settings, machine)
+            expected_s = _expected_seconds(todo, settings, machine)
             if len(devices) > 1:
                 expected_s = {cell_id: seconds / len(devices) for cell_id, seconds in expected_s.items()}
             progress.begin(todo, len(cells) - len(todo), expected_s)
@@ -119,6 +119,14 @@ def _cluster_launcher(
     from vlmprof.execution.launchers.ray import connect
 
     return connect(cluster or "", spec.settings.device, spec.axes.dtype)
+
+
+def _expected_seconds(todo: Sequence[Cell], settings: Settings, machine: Machine) -> dict[str, float]:
+    """Estimate how long each cell takes, by cell id; the repeats of a cell are estimated once."""
+    own_id = {cell.cell_id: cell_of_repeat(cell.cell_id, cell.repeat) for cell in todo}
+    once = {own_id[cell.cell_id]: replace(cell, cell_id=own_id[cell.cell_id]) for cell in todo}
+    expected_s = expected_seconds(list(once.values()), settings, machine)
+    return {cell_id: expected_s[own] for cell_id, own in own_id.items() if own in expected_s}
 
 
 def _revise_ceilings(
