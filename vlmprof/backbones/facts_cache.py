@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from vlmprof import files
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.backbones.token_layout import TokenLayout
 
@@ -84,12 +85,12 @@ def _content(name: str) -> bytes | None:
         return name.encode()
     source = name.removeprefix("hf:")
     path = Path(source).expanduser()
-    if path.is_dir():
+    if files.is_folder(path):
         path = path / "config.json"
-    elif not path.is_file():
+    elif not files.exists(path):
         path = _downloaded(source) or path
     try:
-        return path.read_bytes()
+        return files.read_bytes(path)
     except OSError:
         return None
 
