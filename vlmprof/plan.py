@@ -14,7 +14,7 @@ from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
-from vlmprof.settings import Axes, AxisValue, ProcessorBackend
+from vlmprof.settings import Axes, AxisValue, Settings
 from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
@@ -31,6 +31,9 @@ class Cell:
     """Width of the backbone's input: that of the resolution, or of the padded image."""
     visual_tokens: int | None
     skip_reason: str | None = None
+    encoder_tokens: int | None = None
+    tiles: int | None = None
+    """What a VLM of transformers makes of an image before its connector, if known."""
     distinguished_by: tuple[str, ...] = ()
     """Axes other than backbone and resolution in which the cells of the plan differ."""
 
@@ -54,11 +57,12 @@ def cell_id(axes: Axes) -> str:
     return f"{readable[-80:]}-{digest(dict(axes.named))}"
 
 
-def make_plan(spec: SweepSpec) -> list[Cell]:
+def make_plan(spec: SweepSpec, photos: bool = True) -> list[Cell]:
     """Expand a specification to the cells of its grid, line by line, from small to large images.
 
     A resolution that a backbone does not accept is skipped for that backbone. With `fit = "pad"`, images are
-    padded to the next accepted size instead. Raises `UserError` for an unknown backbone, connector or LLM,
+    padded to the next accepted size instead. Without `photos`, VLMs from transformers have no token counts,
+    which take them a second per size. Raises `UserError` for an unknown backbone, connector or LLM,
     and for a resolution that no backbone of the sweep accepts.
     """
     lines = _hf_vlm_lines(spec) if "vlm" in spec.axes else _lines(spec)
@@ -77,8 +81,8 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
         for line, facts in lines
         for resolution in resolutions
     ]
-    if "vlm" in spec.axes and spec.settings.processor == "own":
-        return [_of_a_photo(cell, spec.settings.processor_backend) for cell in cells]
+    if "vlm" in spec.axes:
+        return [of_a_photo(cell, spec.settings) for cell in cells] if photos else cells
     _check_promises(cells)
     return cells
 
@@ -163,18 +167,29 @@ def _cell(
     )
 
 
-def _of_a_photo(cell: Cell, backend: ProcessorBackend) -> Cell:
-    """The cell with the tokens of a photo of its size, by the VLM's own processor, or why it takes none."""
+def of_a_photo(cell: Cell, settings: Settings) -> Cell:
+    """Return the cell of a VLM from transformers with the tokens that its own processor makes of a photo, or
+    with the reason why it accepts none of this size."""
+    if settings.processor != "own" or cell.axes.vlm is None:
+        return cell
     # transformers takes seconds to import, and only a VLM of transformers needs it to be planned
+    from vlmprof.vlm.hf_vlm.dry_run import dry_run
     from vlmprof.vlm.hf_vlm.own import check_processor, photo_facts
 
-    name = str(cell.axes.vlm)
-    check_processor(name, backend)
+    name, size = str(cell.axes.vlm), (cell.height_px, cell.width_px)
+    check_processor(name, settings.processor_backend)
     try:
-        photo = photo_facts(name, (cell.height_px, cell.width_px), backend)
+        photo = photo_facts(name, size, settings.processor_backend)
     except UserError as problem:
         return replace(cell, skip_reason=str(problem))
-    return replace(cell, visual_tokens=photo.visual_tokens)
+    planned = replace(cell, visual_tokens=photo.visual_tokens, tiles=photo.tiles)
+    say(f"building {name} on the meta device for {cell.axes.resolution}")
+    try:
+        # a batch has as many tokens per image as one
+        run = dry_run(name, size, replace(cell.axes, batch_size=1), settings)
+    except UserError:
+        return planned  # only a run shows its tokens
+    return replace(planned, visual_tokens=run.visual_tokens, encoder_tokens=run.encoder_tokens)
 
 
 def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:

@@ -34,18 +34,14 @@ def spec(
     elif axis not in wanted:
         # the accepted sizes depend on the backbones
         first = _build(source, {**wanted, axis: [step]})
-        facts = [catalog.facts(name) for name in first.axes["backbone"]]
+        facts = [catalog.facts(name) for name in first.axes.get("backbone", ())]
         sides = range(step, most + 1, step)
-        wanted[axis] = [side for side in sides if any(known.accepts(side, side) for known in facts)]
+        # a VLM's own processor takes photos of any size
+        wanted[axis] = [side for side in sides if not facts or any(f.accepts(side, side) for f in facts)]
         if not wanted[axis]:
             raise UserError(f"these backbones accept no multiple of {step} up to {most}")
     return _build(source, wanted)
 
 
 def _build(source: str | None, overrides: Mapping[str, Any]) -> SweepSpec:
-    built = build_spec({}, overrides, "search") if source is None else load_spec(source, overrides)
-    if "vlm" in built.axes:
-        raise UserError(
-            "vlm: a search starts from counted costs, which are not available for a VLM from transformers"
-        )
-    return built
+    return build_spec({}, overrides, "search") if source is None else load_spec(source, overrides)

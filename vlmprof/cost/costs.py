@@ -136,6 +136,9 @@ class CellCost:
     held_bytes: Mapping[str, int] = field(default_factory=dict)
     """By stage, what is alive beside the stage's own tensors: the images, and the output of the iteration
     before where that is kept."""
+    encoder_tokens: int | None = None
+    tiles: int | None = None
+    """What a VLM of transformers makes of an image before its connector."""
 
     @property
     def weight_bytes(self) -> int:

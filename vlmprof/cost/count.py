@@ -80,10 +80,12 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
 
 
 def count_cell(cell: Cell, settings: Settings, kernels: Kernels = "triton") -> CellCost:
-    """The cost of a planned cell under a sweep's settings. Raises `UserError` as `count`, and for a VLM of
-    transformers."""
+    """The cost of a planned cell under a sweep's settings. Raises `UserError` as `count` does."""
     if cell.axes.vlm is not None:
-        raise UserError(f"{cell.axes.vlm}: only a backbone with an llm is counted, no VLM of transformers")
+        # importing transformers' image processors takes a second
+        from vlmprof.cost.count_hf_vlm import count_hf_vlm
+
+        return count_hf_vlm(cell.axes.vlm, cell.axes, settings, (cell.height_px, cell.width_px))
     return count(Workload.of(cell.axes, settings, cell.height_px, cell.width_px), kernels)
 
 

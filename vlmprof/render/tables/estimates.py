@@ -15,19 +15,25 @@ if TYPE_CHECKING:
     from vlmprof.cost.accuracy import Achieved, Miss, Prediction
     from vlmprof.cost.calibration import GroupError
     from vlmprof.cost.count import Counted
+    from vlmprof.cost.roofline import CellEstimate
 
 
 def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     """Return one row per cell: latencies of each stage and end to end, peak memory, and whether it fits."""
     estimates = [p.estimate for p in predictions]
-    stages = list(estimates[0].stages) if estimates else []
+    stages = list(dict.fromkeys(name for e in estimates for name in e.stages))
+    counts = {
+        "tiles": [p.cost.tiles for p in predictions],
+        "encoder tokens": [p.cost.encoder_tokens for p in predictions],
+    }
     vision = [p.cost.stages.get("vision") for p in predictions]
     tera_flops = [None if cost is None else cost.flops / 1e12 for cost in vision]
     return Sheet(f"estimates-{device}", f"Estimates for {device}", "", [
         *_cell_columns([p.cell for p in predictions]),
+        *(Column(title, Kind.COUNT, values, 3) for title, values in counts.items() if any(values)),
         Column("visual tokens", Kind.COUNT, [p.cost.visual_tokens for p in predictions], 2),
         Column("vision TFLOP", Kind.NUMBER, tera_flops, 3),
-        *(Column(name, Kind.SECONDS, [e.stages[name].latency_s for e in estimates], 2) for name in stages),
+        *(Column(name, Kind.SECONDS, [_latency_s(e, name) for e in estimates], 2) for name in stages),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
         Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1),
         Column("note", Kind.TEXT, [_comment(p) for p in predictions]),
@@ -118,11 +124,15 @@ def group_sheet(errors: Sequence[GroupError]) -> Sheet:
     ])  # fmt: skip
 
 
+def _latency_s(estimate: CellEstimate, stage: str) -> float | None:
+    return estimate.stages[stage].latency_s if stage in estimate.stages else None
+
+
 def _comment(prediction: Prediction) -> str:
     estimate = prediction.estimate
     if not estimate.fits:
         return oom_words(estimate.oom_stage)
-    launched = [stage for stage, e in estimate.stages.items() if e.launch_bound]
+    launched = [stage for stage, e in estimate.stages.items() if e.launch_bound and stage != "other"]
     return f"launch-bound: {', '.join(launched)}" if launched else ""
 
 

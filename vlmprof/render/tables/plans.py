@@ -30,6 +30,14 @@ def plan_sheet(cells: Sequence[Cell], ids: bool = False) -> Sheet:
         for name in _named(cells)
     ]
     unknown: list[Value] = [cell.visual_tokens or ("" if cell.skip_reason else "–") for cell in cells]
+    columns += [
+        Column(title, Kind.COUNT, values)
+        for title, values in (
+            ("tiles", [cell.tiles for cell in cells]),
+            ("encoder tokens", [cell.encoder_tokens for cell in cells]),
+        )
+        if any(values)
+    ]
     columns.append(Column("visual tokens", Kind.COUNT, unknown))
     if any(cell.skip_reason for cell in cells):
         columns.append(Column("skipped because", Kind.TEXT, [cell.skip_reason for cell in cells]))
