@@ -122,7 +122,13 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "t5gemma2": {"encoder.vision_config.image_size": 256, "encoder.mm_tokens_per_image": 64},
     "glm46v": MROPE, "glm4v": MROPE, "glm4v_moe": {"text_config.rope_parameters.mrope_section": [2, 3, 3]},
     "glm_ocr": MROPE, "glmga": MROPE, "qwen2_vl": MROPE, "qwen2_5_vl": MROPE, "paddleocr_vl": MROPE,
-    "gemma4": GEMMA4, "diffusion_gemma": GEMMA4, "fast_vlm": {"vision_config.hidden_size": 3072},
+    "gemma4": GEMMA4, "diffusion_gemma": GEMMA4, "fast_vlm": {
+        "vision_config.architecture": "fastvit_mci0", "vision_config.hidden_size": 1024,
+    },
+    "florence2": {
+        "vision_config.embed_dim": [32, 64, 64, 128], "vision_config.num_heads": [2, 2, 2, 4],
+        "vision_config.num_groups": [2, 2, 2, 4], "vision_config.depths": [1, 1, 2, 1],
+    },
     "emu3": {"image_token_id": 1000, "vq_config.codebook_size": 8, "vocabulary_map": {
         "<image>": 1000, "<|extra_200|>": 1001, "<|extra_201|>": 1002,
         **{f"<|visual token {n:06}|>": n + 10 for n in range(8)},

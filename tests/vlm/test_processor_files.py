@@ -1,6 +1,6 @@
-"""VLMs with tokenizer and preprocessor files: the path of downloaded models, against transformers' own loader.
+"""VLMs with tokenizer and preprocessor files, as downloaded ones have, against transformers' own loader.
 
-The tokenizer is a small byte-pair encoding that is trained here, with the model's special tokens at their ids.
+The tokenizer is a small byte-pair encoding, trained here, with the model's special tokens at their ids.
 """
 
 from __future__ import annotations
