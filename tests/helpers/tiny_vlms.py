@@ -123,7 +123,8 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "glm46v": MROPE, "glm4v": MROPE, "glm4v_moe": {"text_config.rope_parameters.mrope_section": [2, 3, 3]},
     "glm_ocr": MROPE, "glmga": MROPE, "qwen2_vl": MROPE, "qwen2_5_vl": MROPE, "paddleocr_vl": MROPE,
     "gemma4": GEMMA4, "diffusion_gemma": GEMMA4, "fast_vlm": {
-        "vision_config.architecture": "fastvit_mci0", "vision_config.hidden_size": 1024,
+        "vision_config.hidden_size": 128,
+        "vision_config.model_args": {"layers": [1, 1, 1, 1, 1], "embed_dims": [32, 32, 64, 64, 64]},
     },
     "florence2": {
         "vision_config.embed_dim": [32, 64, 64, 128], "vision_config.num_heads": [2, 2, 2, 4],

@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 aten = torch.ops.aten
-LARGEST = 1 << 22
-"""Elements of the largest tensor whose values are kept."""
+LARGEST = 1 << 26
+"""Bytes of the largest tensor that values are computed from."""
 _META = torch.device("meta")
 _UNFILLED = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted")
 _REPEAT = aten.repeat_interleave.self_Tensor
