@@ -72,10 +72,8 @@ def make_plan(spec: SweepSpec, photos: bool = True) -> list[Cell]:
     for resolution in resolutions:
         if not pad and len(known) == len({line.backbone for line, _ in lines}):
             _refuse_if_none_takes(resolution, known)
-    distinguished_by = tuple(
-        axis for axis in lines[0][0].named
-        if axis not in ("backbone", "resolution") and len({line.named[axis] for line, _ in lines}) > 1
-    )  # fmt: skip
+    varied = _varied([line for line, _ in lines])
+    distinguished_by = tuple(axis for axis in varied if axis not in ("backbone", "resolution"))
     cells = [
         _cell(replace(line, resolution=resolution), facts, pad, distinguished_by)
         for line, facts in lines
@@ -107,7 +105,19 @@ def _check_promises(cells: Sequence[Cell]) -> None:
 
 def varied_axes(cells: Sequence[Cell]) -> list[str]:
     """Return the axes in which the cells of a plan differ."""
-    return [axis for axis in cells[0].axes.named if len({cell.axes.named[axis] for cell in cells}) > 1]
+    return _varied([cell.axes for cell in cells])
+
+
+def _varied(lines: Sequence[Axes]) -> list[str]:
+    """The axes in which these differ, but for the name and LLM of a VLM that its label already names."""
+    values = {axis: {line.named[axis] for line in lines} for axis in lines[0].named}
+    labels = {
+        axis: {(line.backbone, line.named[axis]) for line in lines}
+        for axis in ("vlm", "llm")
+        if axis in values
+    }
+    named = {axis for axis, own in labels.items() if "vlm" in values and len(own) == len(values["backbone"])}
+    return [axis for axis, own in values.items() if len(own) > 1 and axis not in named]
 
 
 Line = tuple[Axes, BackboneFacts | None]

@@ -104,7 +104,8 @@ def test_a_search_starts_from_counted_peaks(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_cannot_be_counted_gets_one_line(tmp_path: Path) -> None:
-    name = written(tmp_path, {**GLM4V, "text_config": {**GLM4V["text_config"], "hidden_size": 96}})
+    text: Any = GLM4V["text_config"]
+    name = written(tmp_path, {**GLM4V, "text_config": {**text, "hidden_size": 96}})
     with pytest.raises(UserError, match="does not accept 112x112") as problem:
         counted(name)
     assert "\n" not in str(problem.value)

@@ -13,17 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from PIL import Image
-from torch import Tensor
 
 from tests.helpers.photo_vlms import GLM4V, LLAVA_NEXT, PALIGEMMA
-from tests.helpers.tiny_vlms import tiny_config
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
-from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm
 from vlmprof.vlm.hf_vlm.own import own_photo, photo_facts
-from vlmprof.vlm.hf_vlm.support import REFUSED, RUN, all_support
 
 Folder = Callable[[Mapping[str, Any]], str]
 
@@ -103,54 +97,3 @@ def test_a_sweep_of_photos(folder: Folder, tmp_path: Path) -> None:
     assert found == [32, 128, 1]
     assert (row["encoder_height_px"], row["encoder_width_px"]) == (112, 224)
     assert all(row[f"host_{stage}_s"] > 0 for stage in ("preprocess", "vision", "connector", "prefill"))
-
-
-def test_every_type_of_transformers_is_in_the_table() -> None:
-    from transformers.models.auto import modeling_auto
-
-    known = set(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
-    assert known - {support.model_type for support in all_support()} == set()
-    assert set(RUN) & set(REFUSED) == set()
-
-
-def marked(vlm: HfVLM, inputs: dict[str, Any]) -> tuple[Tensor, list[tuple[str, str]]]:
-    """Logits of a forward pass, and the marks of its stages."""
-    seen: list[tuple[str, str]] = []
-    handles = vlm.mark_stages(
-        lambda stage: seen.append(("begin", stage)), lambda stage: seen.append(("end", stage))
-    )
-    logits = vlm.forward(inputs)
-    for handle in handles:
-        handle.remove()
-    return logits, seen
-
-
-@pytest.mark.exhaustive
-@pytest.mark.slow
-@pytest.mark.parametrize("model_type", RUN)
-def test_a_type_runs_as_its_processor_would_feed_it(model_type: str, tmp_path: Path) -> None:
-    """Photos of two shapes: the logits are those of a plain forward pass of what the processor made, and the
-    visual tokens are the placeholders of its own ids."""
-    for package in RUN[model_type]:
-        pytest.importorskip(package)
-    tiny_config(model_type).save_pretrained(tmp_path)
-    vlm = create_hf_vlm(f"hf:{tmp_path}", one_piece=False)
-    for size in ((224, 448), (300, 200)):
-        photo = own_photo(f"hf:{tmp_path}", size, "float32", prompt_tokens=5)
-        inputs = photo.inputs("cpu")
-        parts = vlm.tell_parts(inputs)
-        with torch.inference_mode():
-            logits, seen = marked(vlm, inputs)
-            plain = vlm.model(**inputs, return_dict=False)[0]
-            black, white = (
-                vlm.forward(photo.make([Image.new("RGB", size[::-1], color)])) for color in ("black", "white")
-            )
-        assert seen == [(edge, stage) for stage in parts.stages for edge in ("begin", "end")]
-        torch.testing.assert_close(logits, plain)
-        assert parts.encoder_tokens > 0
-        assert not torch.allclose(black[:, -1], white[:, -1])
-        assert logits.isfinite().all()
-        own = photo.make([Image.new("RGB", size[::-1])])
-        number = getattr(vlm.model.config, "image_token_id", None)
-        if photo.facts.visual_tokens is not None and number is not None:
-            assert photo.facts.visual_tokens == int((own["input_ids"] == number).sum())

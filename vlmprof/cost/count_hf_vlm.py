@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from vlmprof.vlm.hf_vlm.dry_run import DryRun, dry_run
 
 OTHER = "other"
 """What runs between the stages: packing tiles, merging embeddings."""
+_COUNTED: dict[Any, CellCost] = {}
+"""By what a forward pass can see."""
 
 
 def count_hf_vlm(name: str, axes: Axes, settings: Settings, size: tuple[int, int]) -> CellCost:
@@ -30,12 +33,17 @@ def count_hf_vlm(name: str, axes: Axes, settings: Settings, size: tuple[int, int
     """
     run = dry_run(name, size, axes, settings)
     check_attention(name, run.vlm.model, axes.attention)
+    key = run.key(), axes.attention, settings.outputs
     try:
-        return routed_if_read(run.vlm.model, lambda routes: _counted(run, axes, settings, routes))
+        if key not in _COUNTED:
+            _COUNTED[key] = routed_if_read(
+                run.vlm.model, lambda routes: _counted(run, axes, settings, routes)
+            )
     except UserError:
         raise
     except Exception as problem:  # what a model of transformers raises is its own affair
         raise UserError(f"vlm {name!r}: its cost cannot be counted ({first_line(str(problem))})") from problem
+    return _COUNTED[key]
 
 
 @dataclass
@@ -72,14 +80,14 @@ def _counted(run: DryRun, axes: Axes, settings: Settings, routes: bool) -> CellC
         given = tensors_in(run.inputs)
         counter.memory.hold(given)
         cuts = _Cuts(counter, run.parts.stages)
-        handles = run.vlm.mark_stages(cuts.begin, cuts.end)
+        handles = run.vlm.mark_stages(cuts.begin, cuts.end, run.parts)
         try:
             logits = run.vlm.forward(run.inputs)
         finally:
             for handle in handles:
                 handle.remove()
         cuts.end("")
-    weights = run.vlm.stage_tensors()
+    weights = run.vlm.stage_tensors(run.parts)
     resident = {stage: sum(in_blocks(_bytes([t])) for t in tensors) for stage, tensors in weights.items()}
     last = run.parts.stages[-1]
     resident[last] = resident_bytes - sum(size for stage, size in resident.items() if stage != last)

@@ -33,6 +33,12 @@ _SIZED_BY_VALUES = (
 )  # fmt: skip
 _INDEX = aten.index.Tensor
 _INDEXED = (_INDEX, aten.index_put.default, aten.index_put_.default, aten._unsafe_index.Tensor)
+_SHAPED_LIKE = (
+    aten.expand_as.default, aten.view_as.default, aten.reshape_as.default, aten.type_as.default,
+    aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.new_zeros.default,
+    aten.new_ones.default, aten.new_full.default,
+)  # fmt: skip
+"""Calls that take of their last tensor no more than its shape and dtype."""
 _READS = (aten._local_scalar_dense.default, aten.item.default, aten.is_nonzero.default)
 _COMPARED = (aten.eq.Scalar, aten.ne.Scalar)
 _ASSUMED = {aten.eq.Scalar: False, aten.ne.Scalar: True, aten.argmin.default: 0, aten.argmax.default: 0}
@@ -121,6 +127,8 @@ class KnownValues(TorchDispatchMode):
         if func.overloadpacket.__name__ in _UNFILLED or torch.Tag.nondeterministic_seeded in func.tags:
             return None
         by_id = {id(tensor): self.of(tensor) for tensor in tensors}
+        if func in _SHAPED_LIKE and tensors[-1].numel() * tensors[-1].element_size() <= LARGEST:
+            by_id[id(tensors[-1])] = torch.zeros((), dtype=tensors[-1].dtype).expand(tensors[-1].shape)
         if any(value is None or value.untyped_storage().nbytes() > LARGEST for value in by_id.values()):
             return None
         if not tensors and _elements(args) > LARGEST:
@@ -185,6 +193,8 @@ class _HostData(TorchFunctionMode):
         if func in _FROM_DATA and _on_meta(kwargs.get("device")) and not isinstance(args[0], Tensor):
             data = tree_map_only(Tensor, lambda tensor: self._values.of(tensor), args[0])
             return func(data, *args[1:], **{**kwargs, "device": "cpu"}).to(_META)
+        if func is Tensor.__getitem__ and isinstance(args[1], tuple):
+            args = args[0], tuple(torch.tensor(i) if isinstance(i, list) else i for i in args[1])
         if func in _TO_DATA and args[0].is_meta and (value := self._values.of(args[0])) is not None:
             return func(value, *args[1:], **kwargs)
         return func(*args, **kwargs)

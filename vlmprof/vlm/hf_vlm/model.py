@@ -92,18 +92,20 @@ class HfVLM:
         with torch.inference_mode():
             return find_parts(self.model, self.inputs(images))
 
-    def mark_stages(self, begin: Mark, end: Mark) -> list[RemovableHandle]:
-        """Call `begin(stage)` and `end(stage)` around each part of every forward pass from now on.
+    def mark_stages(self, begin: Mark, end: Mark, parts: Parts | None = None) -> list[RemovableHandle]:
+        """Call `begin(stage)` and `end(stage)` around each part of every forward pass from now on; without
+        `parts`, of those told last.
 
         A projector inside the encoder ends the stage `vision` where it begins; `prefill` ends with the whole
         model, output head included. Remove the handles to stop.
         """
-        return mark_stages(self.model, self.parts, begin, end)
+        return mark_stages(self.model, parts or self.parts, begin, end)
 
-    def stage_tensors(self) -> dict[str, list[Tensor]]:
+    def stage_tensors(self, parts: Parts | None = None) -> dict[str, list[Tensor]]:
         """Parameters and buffers of each stage; what is in no other part counts as `prefill`."""
-        connectors = {id(t): t for module in self.parts.connector for t in _tensors(module)}
-        encoder = {id(t): t for t in _tensors(self.parts.vision) if id(t) not in connectors}
+        parts = parts or self.parts
+        connectors = {id(t): t for module in parts.connector for t in _tensors(module)}
+        encoder = {id(t): t for t in _tensors(parts.vision) if id(t) not in connectors}
         everything = {id(t): t for t in _tensors(self.model)}
         rest = {key: t for key, t in everything.items() if key not in connectors and key not in encoder}
         found = {"vision": encoder, "connector": connectors, "prefill": rest}
