@@ -54,7 +54,7 @@ def matrix_flops(cost: CellCost) -> int:
 @pytest.mark.parametrize("model_type", RUN)
 def test_a_type_runs_as_its_processor_would_feed_it(model_type: str, tmp_path: Path) -> None:
     """Photos of two shapes: the logits are those of a plain forward pass of what the processor made, and the
-    visual tokens are the placeholders of its own ids. Plan and count, made without weights, agree with the run.
+    visual tokens are the placeholders of its own ids. Plan and count, made without weights, agree with it.
     """
     for package in RUN[model_type]:
         pytest.importorskip(package)
@@ -93,7 +93,7 @@ def test_a_type_runs_as_its_processor_would_feed_it(model_type: str, tmp_path: P
 
 
 COUNTS_MARKERS = (
-    "aya_vision", "chameleon", "cohere2_vision", "emu3", "granite_docling", "idefics3", "internvl",
+    "aya_vision", "chameleon", "cohere2_vision", "granite_docling", "idefics3", "internvl",
     "mistral3", "mistral_large4", "molmo2", "qianfan_ocr",
 )  # fmt: skip
 """Types whose processors count marks around tiles and rows of an image too."""
