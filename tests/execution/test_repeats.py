@@ -125,6 +125,8 @@ def test_repeats_are_passes_over_all_cells_that_go_on_where_they_stopped(
         + [row["cell_id"] for row in rows if row["repeat"] == 1][:2]
     ), "each cell once, from the seventh measurement on"
     assert len(list((tmp_path / "samples").iterdir())) == 12
+    first = [row["cell_id"] for row in rows if row["repeat"] == 1]
+    assert sorted(pretended.estimated) == sorted(first), "the duration of a cell is estimated once"
     assert run(tmp_path).measured == 0, "without --repeat there is nothing left to do"
 
 
