@@ -13,6 +13,7 @@ from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
+from vlmprof.records import repeat_id
 from vlmprof.settings import Axes, AxisValue, ProcessorBackend, Settings
 from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog
@@ -49,6 +50,8 @@ class Cell:
     skip_reason: str | None = None
     distinguished_by: tuple[str, ...] = ()
     """Axes other than backbone and resolution in which the cells of the plan differ."""
+    repeat: int = 1
+    """Which measurement of the cell this is, counted from 1."""
 
     @property
     def line(self) -> LineKey:
@@ -59,9 +62,8 @@ class Cell:
     def label(self) -> str:
         """A readable name, such as `vmamba-t @ 512`, with the other axes that vary: `…, mode compile`."""
         place = f"{self.axes.backbone} @ {self.axes.resolution}"
-        return ", ".join(
-            [place, *(f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.distinguished_by)]
-        )
+        varied = [f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.distinguished_by]
+        return ", ".join([place, *varied, *([f"repeat {self.repeat}"] if self.repeat > 1 else [])])
 
 
 def cell_id(axes: Axes) -> str:
@@ -247,6 +249,19 @@ def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
     if order == "random":
         return random.Random(seed).sample(list(cells), len(cells))
     return list(cells)
+
+
+def repeated(cells: Sequence[Cell], repeats: int, order: str, seed: int) -> list[Cell]:
+    """Return the cells `repeats` times in running order, one pass over all of them after another.
+
+    Passes keep slow drift of the machine from looking like a difference between cells. With `order` random,
+    each pass has its own order.
+    """
+    return [
+        replace(cell, cell_id=repeat_id(cell.cell_id, repeat), repeat=repeat)
+        for repeat in range(1, repeats + 1)
+        for cell in in_order(cells, order, seed + repeat - 1)
+    ]
 
 
 def _area(resolution: str) -> int:

@@ -106,8 +106,10 @@ class Axes:
         return values
 
 
-_NOT_NAMED = ("vlm", "memory_limit_bytes", "tile_px", "max_tiles")
-_AXES = tuple(axis.name for axis in fields(Axes) if axis.name not in _NOT_NAMED)
+AXIS_NAMES = tuple(axis.name for axis in fields(Axes) if axis.name not in ("tile_px", "max_tiles"))
+"""Every axis that a row may have."""
+
+_AXES = tuple(name for name in AXIS_NAMES if name not in ("vlm", "memory_limit_bytes"))
 _AXES_OF_A_VLM = (
     "vlm", *(name for name in _AXES if name not in ("level", "levels", "kernel_backend", "tiling"))
 )  # fmt: skip

@@ -18,6 +18,7 @@ from vlmprof.cli.compare import compare
 from vlmprof.cli.export import export
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
+from vlmprof.cli.runs import runs
 from vlmprof.errors import UserError
 from vlmprof.logs import PACKAGE
 
@@ -31,7 +32,7 @@ def one_run(path: Path) -> Path:
 def invoke(*words: object) -> Result:
     """Run a command in this process; a user's mistake is raised."""
     app = typer.Typer(pretty_exceptions_enable=False)
-    for command in (report, compare, recommend, export, plot):
+    for command in (report, compare, recommend, export, plot, runs):
         app.command()(command)
     result = CliRunner().invoke(app, [str(word) for word in words])
     if isinstance(result.exception, UserError):

@@ -23,6 +23,8 @@ ENTRIES: dict[str, BackboneFacts] = {
     for facts in family()
 }
 """Every published variant of every family."""
+_WITH_KERNELS = (".vmamba", ".mambavision")
+"""Modules of backbones that are built with a kernel backend."""
 LIBRARIES = {"hf": "vlmprof.backbones.hub", "timm": "vlmprof.backbones.timm_models"}
 """Prefixes of names that stand for a library's models, and the modules that know them; these load torch."""
 
@@ -68,9 +70,17 @@ def of_a_library(name: str) -> bool:
     return bool(colon) and prefix in LIBRARIES
 
 
-def has_feature_levels(name: str) -> bool:
-    """Return whether a backbone may have several feature levels to tap."""
-    return name not in ENTRIES or bool(ENTRIES[name].level_dims)
+def axis_applies(axis: str, name: str) -> bool:
+    """Return whether an axis changes a backbone.
+
+    `level` and `levels` change only those with feature levels, and `kernel_backend` only those with our
+    kernels. Any axis may change a backbone that is not in the catalog.
+    """
+    if name not in ENTRIES:
+        return True
+    if axis in ("level", "levels"):
+        return bool(ENTRIES[name].level_dims)
+    return axis != "kernel_backend" or ENTRIES[name].module.endswith(_WITH_KERNELS)
 
 
 def users_factory(name: str) -> Any:
