@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from vlmprof.backbones import create_backbone, facts
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.backbones.hub_config import VISION_PARTS
-from vlmprof.cli.backbones import app
+from vlmprof.cli.app import app
 from vlmprof.errors import UserError
 from vlmprof.execution.pipelines import build_pipeline
 from vlmprof.measure.timeline import Stage
@@ -202,7 +202,7 @@ def check_right_or_refused(name: str) -> str | None:
             plan_of(name, (224, 224))
         with pytest.raises(UserError) as built:
             create_backbone(name)
-        shown = CliRunner().invoke(app, ["show", name, "--resolution", "224"])
+        shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "224"])
         assert str(planned.value) == str(built.value) == str(shown.exception) == said
         return said
     for size in sizes_of(known):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tests.helpers.encoders import wrapped
 from tests.helpers.golden import golden_image
 from vlmprof.backbones import create_backbone, facts
-from vlmprof.cli.backbones import app
+from vlmprof.cli.app import app
 from vlmprof.errors import UserError
 from vlmprof.plan import Cell, make_plan
 from vlmprof.spec import build_spec
@@ -102,7 +102,7 @@ def test_what_is_planned_and_shown_is_what_comes_out(
     name = named(tmp_path, config)
     (cell,) = plan_of(name, "112")
     assert cell.visual_tokens == tokens
-    shown = CliRunner().invoke(app, ["show", name, "--resolution", "112"], catch_exceptions=False).stdout
+    shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "112"], catch_exceptions=False).stdout
     assert f"{tokens} of {d_model} channels" in shown
     encoder = create_backbone(name, image_size=(112, 112))
     assert encoder(golden_image(112, 112)).shape == (1, tokens, d_model)
@@ -215,7 +215,7 @@ def test_an_encoder_of_one_size_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the nearest accepted size is 224"):
         plan_of(name, "256")
     assert plan_of(name, "200", fit="pad")[0].height_px == 224
-    shown = CliRunner().invoke(app, ["show", name, "--resolution", "512"])
+    shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "512"])
     assert "it can encode 224x224" in str(shown.exception)
 
 
@@ -243,6 +243,6 @@ def test_what_cannot_be_is_refused_alike_in_one_line(
     name = named(tmp_path, config)
     with pytest.raises(UserError, match=said) as planned:
         plan_of(name, "224")
-    shown = CliRunner().invoke(app, ["show", name, "--resolution", "224"])
+    shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "224"])
     assert str(shown.exception) == str(planned.value)
     assert "\n" not in str(planned.value)
