@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from vlmprof.analysis.runs import Run
 
 
+MOST_LOGS = 10
+"""Largest number of failed cells whose logs are named; the others are in the same folder."""
+
+
 def plan(
     spec: SweepSpec,
     cells: Sequence[Cell],
@@ -109,6 +113,9 @@ def _say_failures(frame: pd.DataFrame, folder: Path) -> int:
     counts = {status: int((frame["status"] == status).sum()) for status in FAILED}
     failed = sum(counts.values())
     if failed:
+        for row in frame[frame["status"].isin(FAILED)].head(MOST_LOGS).to_dict("records"):
+            log = folder / LOGS / f"{row['cell_id']}.txt"
+            print(f"{row['backbone']} @ {row['resolution']} {row['status']}: {log}", file=sys.stderr)
         ended = " and ".join(f"{count} in {status}" for status, count in counts.items() if count)
         sys.stdout.flush()
         print(
