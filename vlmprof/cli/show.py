@@ -64,7 +64,7 @@ def _duration(spec: SweepSpec, cells: Sequence[Cell]) -> str:
     from vlmprof.execution.machine import describe_machine
 
     say("measuring the ceilings of the device")
-    machine = describe_machine(spec.settings.device, spec.axes["dtype"])
+    machine = describe_machine(spec.settings.device, spec.axes.dtype)
     say("counting costs")
     seconds = total_seconds(cells, expected_seconds(cells, spec.settings, machine))
     if seconds is None:
