@@ -68,6 +68,13 @@ def test_what_is_no_resolution_is_refused(written: bool | float | str) -> None:
         ({**GRID, "fixed": {"iterations": 2.5}}, "iterations: 2.5 is not an integer of at least"),
         ({**GRID, "fixed": {"warm_up": True}}, "warm_up: True is not an integer of at least"),
         ({**GRID, "fixed": {"logits": "some"}}, "'some' is not one of all, last"),
+        ({"axes": {**GRID["axes"], "tiling": "any"}}, "'any' is not one of none, anyres, dynamic"),
+        ({"axes": {**GRID["axes"], "tile_size": 0}}, "tile_size: 0 is not an integer of at least 1"),
+        ({"axes": {**GRID["axes"], "max_tiles": "few"}}, "max_tiles: 'few' is not an integer"),
+        (
+            {"axes": {**GRID["axes"], "tiling": ["none", "anyres"]}, "fixed": {"fit": "pad"}},
+            "fit: tiling decides how photos are fitted",
+        ),
         ({**GRID, "fixed": {"memory_limit": "lots"}}, "memory_limit: 'lots' is not a memory size"),
         ({**GRID, "fixed": {"stages": []}}, "stages: must be consecutive"),
         ({**GRID, "fixed": {"stages": ["preprocess", "connector"]}}, "stages: must be consecutive"),

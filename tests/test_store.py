@@ -251,3 +251,13 @@ def test_a_run_from_before_a_setting_was_known_goes_on_with_its_default(tmp_path
     newer["spec"]["fixed"]["outputs"] = "kept"
     with pytest.raises(UserError, match=r"fixed\.outputs is"):
         RunFolder(tmp_path / "run", newer)
+
+
+def test_a_run_from_before_an_axis_was_known_goes_on_with_its_default(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", MANIFEST).__exit__(None, None, None)
+    newer = json.loads(json.dumps(MANIFEST))
+    newer["spec"]["axes"] |= {"tiling": ["none"], "tile_size": ["auto"], "max_tiles": ["auto"]}
+    RunFolder(tmp_path / "run", newer).__exit__(None, None, None)
+    newer["spec"]["axes"]["tiling"] = ["dynamic"]
+    with pytest.raises(UserError, match=r"axes\.tiling is"):
+        RunFolder(tmp_path / "run", newer)

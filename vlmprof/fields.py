@@ -28,6 +28,7 @@ from vlmprof.settings import (
     ProcessorBackend,
     Sampling,
     StageName,
+    Tiling,
 )
 from vlmprof.units import parse_bytes, parse_seconds
 
@@ -108,6 +109,10 @@ def _integer(minimum: int) -> Callable[[Any], int]:
     return parse
 
 
+def _integer_or_auto(value: Any) -> int | str:
+    return "auto" if value == "auto" else _integer(1)(value)
+
+
 def _share(value: Any) -> float:
     text = str(value).strip()
     try:
@@ -152,7 +157,9 @@ AXES: dict[str, Field] = {
         Field("backbone", "Vision backbone, such as vmamba-t or vit-b.", _text),
         Field("resolution", "Image size: 512, or 1333x800 for width by height.", parse_resolution),
         Field("llm", "Language model: a known name, a transformers config file, or hf:NAME.", _text),
-        Field("connector", "Projection from vision to language: linear, mlp2 or mlp3.", _text, "mlp2"),
+        Field("connector", "From vision to language: linear, mlp2 or mlp3; with fewer visual tokens: pool2, "
+              "pool4, pixel-shuffle2, pixel-shuffle4, resampler-64, -144 or -256, c-abstractor, ldpv2.",
+              _text, "mlp2"),
         Field("dtype", "Data type of all weights and activations.", _choice(Dtype), "bfloat16"),
         Field("batch_size", "Images per call.", _integer(1), 1),
         Field("mode", "Execution mode. compile uses torch.compile, graphs uses CUDA graphs.",
@@ -165,6 +172,12 @@ AXES: dict[str, Field] = {
         Field("level", "Feature level of a hierarchical backbone that feeds the LLM.", _integer(1), 3),
         Field("levels", "Levels of a hierarchical backbone to run: through that level, or all.",
               _choice(LevelsRun), "through-tap"),
+        Field("tiling", "Tiles that photos of the resolution are cut into: anyres as LLaVA-NeXT, with rows "
+              "ended by a token, or dynamic as InternVL.", _choice(Tiling), "none"),
+        Field("tile_size", "Side of a tile in pixels; auto is 336 for anyres and 448 for dynamic.",
+              _integer_or_auto, "auto"),
+        Field("max_tiles", "Most tiles of a photo, without the thumbnail; auto is 4 for anyres and 12 for "
+              "dynamic.", _integer_or_auto, "auto"),
     )
 }  # fmt: skip
 """Every axis of a sweep: the varied parameters, each with one or more values."""

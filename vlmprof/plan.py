@@ -18,6 +18,7 @@ from vlmprof.settings import Axes, AxisValue, ProcessorBackend, Settings
 from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
+from vlmprof.vlm.tiling import AUTO_TILES, Tiling
 
 LineKey = tuple[tuple[str, AxisValue], ...]
 
@@ -39,8 +40,13 @@ class Cell:
     axes: Axes
     height_px: int
     width_px: int
-    """Width of the backbone's input: that of the resolution, or of the padded image."""
+    """Width of the backbone's input: that of the resolution, or of the padded image. Of the photo, if that
+    is cut into tiles."""
     visual_tokens: int | None
+    encoder_tokens: int | None = None
+    """Tokens of an image before the connector; None if only a forward pass can tell."""
+    tiles: int | None = None
+    """Pictures that a photo is cut into; None if it is not cut."""
     skip_reason: str | None = None
     distinguished_by: tuple[str, ...] = ()
     """Axes other than backbone and resolution in which the cells of the plan differ."""
@@ -62,7 +68,9 @@ class Cell:
 def cell_id(axes: Axes) -> str:
     """Return a readable, reproducible file name for a cell, with a digest of all its axes."""
     readable = re.sub(r"[^a-z0-9.-]+", "-", f"{axes.backbone}-{axes.resolution}".lower()).strip("-.")
-    return f"{readable[-80:]}-{digest(dict(axes.named))}"
+    # ids of cells without tiling are those of versions without it
+    named = {name: value for name, value in axes.named.items() if (name, value) != ("tiling", "none")}
+    return f"{readable[-80:]}-{digest(named)}"
 
 
 def make_plan(spec: SweepSpec) -> list[Cell]:
@@ -75,10 +83,9 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     lines = _hf_vlm_lines(spec) if spec.axes.vlm else _lines(spec)
     resolutions = sorted(spec.axes.resolution, key=_area)
     pad = spec.settings.fit == "pad"
-    known = {facts.name: facts for _, facts in lines if facts is not None}
     for resolution in resolutions:
-        if not pad and len(known) == len({line.backbone for line, _ in lines}):
-            _refuse_if_none_takes(resolution, known)
+        if not pad:
+            _refuse_if_none_runs(lines, resolution)
     distinguished_by = tuple(
         axis for axis in lines[0][0].named
         if axis not in ("backbone", "resolution") and len({line.named[axis] for line, _ in lines}) > 1
@@ -101,7 +108,7 @@ def _check_promises(cells: Sequence[Cell]) -> None:
     tokens differ.
     """
     asked = dict.fromkeys(
-        (cell.axes.backbone, cell.axes.level, cell.axes.levels, cell.height_px, cell.width_px)
+        (cell.axes.backbone, cell.axes.level, cell.axes.levels, *_encoded_size(cell))
         for cell in cells
         if cell.skip_reason is None
         and cell.axes.vlm is None
@@ -110,6 +117,12 @@ def _check_promises(cells: Sequence[Cell]) -> None:
     for name, level, levels, height, width in asked:
         say(f"building {name} on the meta device for {width}x{height}")
         check_promise(name, level, levels, height, width)
+
+
+def _encoded_size(cell: Cell) -> tuple[int, int]:
+    """(height, width) in pixels of what the backbone is given."""
+    tiling = Tiling.of(cell.axes)
+    return (cell.height_px, cell.width_px) if tiling is None else (tiling.tile_px, tiling.tile_px)
 
 
 def varied_axes(cells: Sequence[Cell]) -> list[str]:
@@ -124,14 +137,29 @@ Line = tuple[Axes, BackboneFacts | None]
 def _lines(spec: SweepSpec) -> list[Line]:
     for name, attention in itertools.product(spec.axes.llm, spec.axes.attention):
         llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
-    for name in spec.axes.connector:
-        connector_catalog.facts(name)
+    connectors = {name: connector_catalog.facts(name) for name in spec.axes.connector}
     for name in spec.axes.backbone:
         if name not in catalog.ENTRIES:
             say(f"loading torch to build {name} on the meta device")
         catalog.facts(name)
-    lines = [Axes(**line) for line in _combinations(spec)]
-    return [(line, catalog.facts(line.backbone, line.level)) for line in lines]
+    # without tiling, lines that differ in the tiles alone are the same
+    lines = dict.fromkeys(_axes(line) for line in _combinations(spec))
+    return [
+        (line, connectors[line.connector].sizes_of(catalog.facts(line.backbone, line.level)))
+        for line in lines
+    ]
+
+
+def _axes(line: dict[str, Any]) -> Axes:
+    tile_px, max_tiles = line.pop("tile_size"), line.pop("max_tiles")
+    if line["tiling"] == "none":
+        return Axes(**line)
+    usual_px, usual_tiles = AUTO_TILES[line["tiling"]]
+    return Axes(
+        **line,
+        tile_px=usual_px if tile_px == "auto" else tile_px,
+        max_tiles=usual_tiles if max_tiles == "auto" else max_tiles,
+    )
 
 
 def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
@@ -161,16 +189,39 @@ def _cell(
     height, width = resolution_size(axes.resolution)
     if pad and facts is not None:
         height, width = facts.padded(height, width)
-    takes = facts is None or facts.accepts(height, width)
+    reason = _skip_reason(axes, facts, (height, width))
+    tokens = _Tokens() if facts is None or reason is not None else _tokens(axes, facts, (height, width))
     return Cell(
         cell_id=cell_id(axes),
         axes=axes,
         height_px=height,
         width_px=width,
-        visual_tokens=facts.num_tokens(height, width) if facts is not None and takes else None,
-        skip_reason=None if facts is None or takes else _refusal({facts.name: facts}, axes.resolution),
+        visual_tokens=tokens.visual,
+        encoder_tokens=tokens.encoder,
+        tiles=tokens.tiles,
+        skip_reason=reason,
         distinguished_by=distinguished_by,
     )
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """What is made of one image or photo; None if only a forward pass can tell."""
+
+    visual: int | None = None
+    encoder: int | None = None
+    tiles: int | None = None
+
+
+def _tokens(axes: Axes, facts: BackboneFacts, size: tuple[int, int]) -> _Tokens:
+    if axes.vlm is not None:
+        return _Tokens(facts.num_tokens(*size))
+    connector, tiling = connector_catalog.facts(axes.connector), Tiling.of(axes)
+    if tiling is None:
+        return _Tokens(connector.visual_tokens(facts.grid(*size)), facts.num_tokens(*size))
+    tile, tiles = (tiling.tile_px, tiling.tile_px), tiling.tiles(*size)
+    visual = tiling.visual_tokens(*size, connector, facts.grid(*tile))
+    return _Tokens(visual, tiles * facts.num_tokens(*tile), tiles)
 
 
 def _of_a_photo(cell: Cell, backend: ProcessorBackend) -> Cell:
@@ -206,22 +257,56 @@ def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
     return list(cells)
 
 
-def _refuse_if_none_takes(resolution: str, known: Mapping[str, BackboneFacts]) -> None:
-    height, width = resolution_size(resolution)
-    if not any(facts.accepts(height, width) for facts in known.values()):
-        raise UserError(_refusal(known, resolution))
-
-
 def _area(resolution: str) -> int:
     height, width = resolution_size(resolution)
     return height * width
 
 
-def _refusal(facts: Mapping[str, BackboneFacts], resolution: str) -> str:
+def _skip_reason(axes: Axes, facts: BackboneFacts | None, size: tuple[int, int]) -> str | None:
+    """Return why a cell whose images have this (height, width) in pixels cannot run; None if it can."""
+    tiling = Tiling.of(axes)
+    if facts is None or (tiling is None and facts.accepts(*size)):
+        return None
+    if tiling is None:
+        return _refusal({_encoder(axes): facts}, axes.resolution)
+    try:
+        tiling.check(connector_catalog.facts(axes.connector))
+    except UserError as problem:
+        return str(problem)
+    takes = facts.accepts(tiling.tile_px, tiling.tile_px)
+    return None if takes else _refusal({_encoder(axes): facts}, str(tiling.tile_px), tiles=True)
+
+
+def _refuse_if_none_runs(lines: Sequence[Line], resolution: str) -> None:
+    """Raise `UserError` if no line accepts a resolution, or the tiles that it is cut into."""
+    size = resolution_size(resolution)
+    reasons = [_skip_reason(replace(axes, resolution=resolution), facts, size) for axes, facts in lines]
+    if not all(reasons):
+        return
+    if all(axes.tiling == "none" for axes, _ in lines):
+        raise UserError(_refusal({_encoder(axes): facts for axes, facts in lines if facts}, resolution))
+    raise UserError("; ".join(dict.fromkeys(filter(None, reasons))))
+
+
+def _encoder(axes: Axes) -> str:
+    """The backbone, with the connector if that restricts its sizes."""
+    merges = axes.vlm is None and connector_catalog.facts(axes.connector).merged > 1
+    return f"{axes.backbone} with {axes.connector}" if merges else axes.backbone
+
+
+def _refusal(known: Mapping[str, BackboneFacts], resolution: str, tiles: bool = False) -> str:
     height, width = resolution_size(resolution)
-    nearest = sorted({size for known in facts.values() for size in known.nearest(height, width)})
+    facts = next(iter(known.values()))
+    reason = ""
+    if len(known) == 1 and replace(facts, grid_multiple=1).accepts(height, width):
+        rows, columns = facts.grid(height, width)
+        merged = facts.grid_multiple
+        reason = f": its {columns} x {rows} tokens cannot be merged {merged} x {merged}"
+    refused = f"{' and '.join(known)} does not accept {'tiles of ' if tiles else ''}{resolution}{reason}"
+    nearest = sorted({size for one in known.values() for size in one.nearest(height, width)})
+    if not nearest:
+        return f"{refused}, and no other size works"
     sizes = " or ".join(str(w) if h == w else f"{w}x{h}" for h, w in nearest)
-    return (
-        f"{' and '.join(facts)} does not accept {resolution}; the nearest accepted size is {sizes}; "
-        "or use fit pad"
-    )
+    if tiles:
+        return f"{refused}; the nearest accepted tile_size is {sizes}"
+    return f"{refused}; the nearest accepted size is {sizes}; or use fit pad"

@@ -75,10 +75,11 @@ class Row:
     """Where the cell ran out of memory: a stage, `build` (the model) or `load` (the process)."""
     message: str | None = None
     visual_tokens: int | None = None
+    """Tokens of an image that the LLM is given, after the connector."""
     encoder_tokens: int | None = None
-    """What the encoder of a VLM of transformers gives for an image, before the connector."""
+    """Tokens of an image before the connector; None in rows of versions without connectors that merge."""
     tiles: int | None = None
-    """Pictures that its own processor makes of a photo, and the size that the encoder sees of each."""
+    """Pictures that a photo is cut into, and the size that the encoder sees of each."""
     encoder_height_px: int | None = None
     encoder_width_px: int | None = None
     prompt_tokens: int | None = None

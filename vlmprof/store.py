@@ -18,9 +18,10 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from vlmprof.errors import UserError
-from vlmprof.fields import SETTINGS
+from vlmprof.fields import AXES, SETTINGS
 from vlmprof.measure.samples import Samples
 from vlmprof.records import Row, completed
+from vlmprof.settings import PARTS
 
 try:
     from orjson import loads as _loads
@@ -244,10 +245,12 @@ def _has_all(values: Any, earlier: Any) -> bool:
 
 
 def _section(manifest: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """Return `axes` or `fixed` of a manifest. Settings added since it was written have their defaults."""
+    """Return `axes` or `fixed` of a manifest. What was added since it was written has its default."""
     written: dict[str, Any] = manifest.get("spec", {}).get(section, {})
     if section == "axes":
-        return written
+        inapplicable = PARTS if "vlm" in written else ("vlm",)
+        defaults = {axis.name: [axis.default] for axis in AXES.values() if axis.default is not None}
+        return {name: value for name, value in defaults.items() if name not in inapplicable} | written
     return {setting.attribute: setting.default for setting in SETTINGS.values()} | written
 
 

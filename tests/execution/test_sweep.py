@@ -61,6 +61,7 @@ def test_every_number_is_there_and_the_parts_make_the_whole(small_run: SmallRun)
         )
         assert (row["warm_up"], row["iterations"]) == (1, 3)
         tokens = row["visual_tokens"]
+        assert row["encoder_tokens"] == tokens
         # two products of the connector: d_model to hidden and hidden to hidden, 1 MAC = 2 FLOPs
         products = 2 * tokens * ({"vit-t": 192, "vmamba-t": 384}[row["backbone"]] * 384 + 384 * 384)
         assert products <= row["counted_connector_flops"] < 1.05 * products

@@ -236,6 +236,14 @@ def test_one_colour_per_family_and_one_marker_per_size() -> None:
     assert looks["vit-t"].get_linestyle() == "-" != looks["vmamba-t"].get_linestyle()
 
 
+def test_settings_of_a_single_backbone_have_colours_of_their_own() -> None:
+    rows = [row for name in ("mlp2", "pool2", "ldpv2") for row in sweep(("vit-t",), axes={"connector": name})]
+    looks = drawn(panels(six_panel(frame(rows)))["a"], "measured")
+    alone = drawn(panels(six_panel(frame(sweep(("vit-t",)))))["a"], "measured")
+    assert looks[0].get_color() == alone[0].get_color()
+    assert len({line.get_color() for line in looks}) == 3
+
+
 def test_every_family_looks_different_from_every_other() -> None:
     from vlmprof.backbones import facts, names
 

@@ -117,6 +117,18 @@ def numbers(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
     return np.array(values.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
+def encoder_tokens(frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return the encoder tokens of each row: the visual tokens, where no connector changed their number."""
+    own = numbers(frame, "encoder_tokens")
+    return np.where(np.isnan(own), numbers(frame, "visual_tokens"), own)
+
+
+def merges_tokens(frame: pd.DataFrame) -> bool:
+    """Return whether any row has more or fewer visual tokens than encoder tokens."""
+    change = encoder_tokens(frame) - numbers(frame, "visual_tokens")
+    return bool(np.nan_to_num(change).any())
+
+
 def why_nothing_measured(frame: pd.DataFrame) -> str | None:
     """Describe how the cells ended if none of them was measured; None if at least one was."""
     counts = frame["status"].value_counts()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 from vlmprof.backbones import catalog
 from vlmprof.errors import UserError, unknown
 from vlmprof.spec import SweepSpec, build_spec, load_spec
+from vlmprof.vlm import connector_catalog
 
 SEARCHED = {"resolution": 8192, "batch_size": 256}
 """Axes that can be searched, with the default largest value."""
@@ -34,9 +36,13 @@ def spec(
     elif axis not in wanted:
         # the accepted sizes depend on the backbones
         first = _build(source, {**wanted, axis: [step]})
-        facts = [catalog.facts(name) for name in first.axes.backbone]
+        facts = [
+            connector_catalog.facts(connector).sizes_of(catalog.facts(name))
+            for name, connector in itertools.product(first.axes.backbone, first.axes.connector)
+        ]
+        tiled = set(first.axes.tiling) != {"none"}
         sides = range(step, most + 1, step)
-        wanted[axis] = [side for side in sides if any(known.accepts(side, side) for known in facts)]
+        wanted[axis] = [side for side in sides if tiled or any(known.accepts(side, side) for known in facts)]
         if not wanted[axis]:
             raise UserError(f"these backbones accept no multiple of {step} up to {most}")
     return _build(source, wanted)

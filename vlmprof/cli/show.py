@@ -77,6 +77,7 @@ def run(folder: Path) -> int:
 
     If no cell was measured, the reason is printed instead of the figure.
     """
+    say("reading the run")
     from vlmprof.analysis.estimates import Estimates
     from vlmprof.analysis.frames import why_nothing_measured
     from vlmprof.analysis.runs import load

@@ -23,10 +23,10 @@ from vlmprof.cost.scans import Kernels
 from vlmprof.errors import UserError, first_line
 from vlmprof.plan import Cell
 from vlmprof.settings import Dtype, Settings
-from vlmprof.vlm import llm_catalog
+from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.decoding import decode_step, prefill_cached
-from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, torch_dtype
+from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, torch_dtype, with_tiles
 from vlmprof.vlm.workload import Workload
 
 META = torch.device("meta")
@@ -59,27 +59,30 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
     llm_catalog.check(workload.llm, workload.stages, workload.logits, workload.attention)
     known = backbone_facts(workload.backbone, workload.level)
     if workload.attention != "auto" and "vision" in workload.stages and known.module not in BUILT_ONCE:
-        vision = build_vision(workload, META, (workload.height_px, workload.width_px))
+        vision = build_vision(workload, META, workload.encoder_size)
         check_attention(workload.backbone, vision, workload.attention)
     # a user's own file may define another backbone the next time
     remembered = not in_full and workload.backbone in names()
     vision_costs = _vision_costs if remembered else _vision_costs.__wrapped__
     vision_cost, tokens, images_bytes = vision_costs(_until_tokens(workload), kernels, remembered, in_full)
+    visual_tokens = _visual_tokens(workload)
     held_images = 0 if "preprocess" in workload.stages else in_blocks(images_bytes)
     costs = {"vision": vision_cost}
     if "connector" in workload.stages:
-        connector = build_connector(workload, META)
-        costs["connector"] = count_module(connector, tokens, kernels=kernels, in_full=in_full)
+        connector = with_tiles(build_connector(workload, META), workload, META)
+        costs["connector"] = count_module(
+            connector, tokens, kernels=kernels, attention=_attention(workload), in_full=in_full
+        )
     if "prefill" in workload.stages:
         language_costs = _language_costs.__wrapped__ if in_full else _language_costs
         # a configuration file may have changed the next time
         content = repr(llm_catalog.facts(workload.llm))
-        costs |= language_costs(_from_embeddings(workload), content, tokens.shape[1], in_full)
+        costs |= language_costs(_from_embeddings(workload), content, visual_tokens, in_full)
     wanted: dict[str, StageCost] = {name: cost for name, cost in costs.items() if name in workload.stages}
     last = next(reversed(wanted.values()), None)
     kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if last and workload.outputs == "kept" else 0
     held = {name: kept + (held_images if name != "vision" else 0) for name in wanted}
-    return CellCost(wanted, visual_tokens=tokens.shape[1], held_bytes=held)
+    return CellCost(wanted, visual_tokens=visual_tokens, held_bytes=held)
 
 
 def count_cell(cell: Cell, settings: Settings, kernels: Kernels = "triton") -> CellCost:
@@ -105,10 +108,26 @@ def count_cells(
     return counted
 
 
+def _visual_tokens(workload: Workload) -> int:
+    backbone, connector = (
+        backbone_facts(workload.backbone, workload.level),
+        connector_catalog.facts(workload.connector),
+    )
+    grid = backbone.grid(*workload.encoder_size)
+    if workload.tiling is None:
+        return connector.visual_tokens(grid)
+    return workload.tiling.visual_tokens(workload.height_px, workload.width_px, connector, grid)
+
+
 def _until_tokens(workload: Workload) -> Workload:
     """Return the workload with only what `vision` depends on, so that other workloads can reuse its cost."""
+    height, width = workload.encoder_size
     return replace(
         _without_data(workload),
+        height_px=height,
+        width_px=width,
+        batch_size=workload.encoder_batch,
+        tiling=None,
         llm="",
         connector="",
         attention="math" if workload.attention == "math" else "auto",
@@ -128,6 +147,7 @@ def _from_embeddings(workload: Workload) -> Workload:
         connector="",
         height_px=0,
         width_px=0,
+        tiling=None,
         level=0,
         levels="through-tap",
         attention="math" if workload.attention == "math" else "auto",

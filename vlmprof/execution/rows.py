@@ -20,6 +20,8 @@ def unmeasured_row(
         status=status,
         message=message,
         visual_tokens=cell.visual_tokens,
+        encoder_tokens=cell.encoder_tokens,
+        tiles=cell.tiles,
         device=device_name,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

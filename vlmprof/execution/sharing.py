@@ -21,6 +21,7 @@ from vlmprof.vlm.llm_catalog import facts
 
 BEFORE_LLM = ("preprocess", "vision", "connector")
 FROM_LLM = ("prefill", "decode")
+_OF_THE_ENCODER = ("backbone", "resolution", "connector", "kernel_backend", "level", "levels", "tiling")
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -140,11 +141,7 @@ def _llm_warnings(source_row: Row) -> list[str]:
 
 def _shape(axes: Mapping[str, AxisValue], visual_tokens: int | None) -> tuple[Any, ...]:
     """Return what determines the LLM's work: the axes other than the encoder's, and its input tokens."""
-    others = (
-        item
-        for item in axes.items()
-        if item[0] not in ("backbone", "resolution", "connector", "kernel_backend", "level", "levels")
-    )
+    others = (item for item in axes.items() if item[0] not in _OF_THE_ENCODER)
     return (visual_tokens, *others)
 
 

@@ -169,8 +169,8 @@ def row_from(
     completed = replace(
         row,
         visual_tokens=pipeline.visual_tokens or row.visual_tokens,
-        encoder_tokens=pipeline.encoder_tokens,
-        tiles=pipeline.tiles,
+        encoder_tokens=pipeline.encoder_tokens or row.encoder_tokens,
+        tiles=pipeline.tiles or row.tiles,
         encoder_height_px=pipeline.encoder_size[0] if pipeline.encoder_size else None,
         encoder_width_px=pipeline.encoder_size[1] if pipeline.encoder_size else None,
         stages=stages,

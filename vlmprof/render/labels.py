@@ -36,9 +36,16 @@ def backbone_label(name: str) -> str:
     return "-".join(filter(None, backbone_words(name)))
 
 
+_UNCLEAR = {("tiling", "none"): "no tiles"}
+"""Values of an axis that a legend without the axis's name has to explain."""
+
+
 def line_label(line: LineName) -> str:
     """Return the label of a line in a legend, with its other axes: `VMamba-T · float16 · batch 4`."""
-    words = [f"batch {value}" if axis == "batch_size" else value for axis, value in line.setting.items()]
+    words = [
+        f"batch {value}" if axis == "batch_size" else _UNCLEAR.get((axis, value), value)
+        for axis, value in line.setting.items()
+    ]
     return " · ".join([backbone_label(line.backbone), *words])
 
 

@@ -29,13 +29,16 @@ NOT_FUSED = "{name} uses transformers' {path} attention: it does not support sca
 def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Pipeline:
     """Build the backbone, connector and LLM of a cell. Raises the same errors as `build_pipeline`."""
     names = settings.stages
-    vlm = create_vlm(Workload.of(axes, settings, *size), device)
+    workload = Workload.of(axes, settings, *size)
+    vlm = create_vlm(workload, device)
     preprocess = image_source(axes, size, settings, device)
     in_mode = MODES[axes.mode](device)
     decodes = "decode" in names
     calls: dict[str, Callable[[Any], Any]] = {
         "preprocess": lambda _: preprocess(),
-        "vision": _checked_once(in_mode(vlm.encode_image), vlm.vision, axes.batch_size, size),
+        "vision": _checked_once(
+            in_mode(vlm.encode_image), vlm.vision, workload.encoder_batch, workload.encoder_size
+        ),
         "connector": in_mode(vlm.project),
         # the cache grows with each step, so stages that use it cannot be replayed from a graph
         "prefill": (lambda x: prefill_cached(vlm, x)) if decodes else in_mode(vlm.prefill),
@@ -51,6 +54,7 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
         first_input=None if "preprocess" in names else preprocess(),
         vision=vlm.vision,
         weight_bytes=vlm.weight_bytes(),
+        encoder_size=workload.encoder_size if workload.tiling else None,
         backends={**vlm.backends, **backends},
         warnings=tuple(warnings),
     )

@@ -74,7 +74,7 @@ def launch_picture(charts: Charts) -> Figure | None:
 
 
 def fits_picture(charts: Charts) -> Figure | None:
-    """Draw measured points and fitted curves against visual tokens, a panel per column; None without fits."""
+    """Draw measured points and fitted curves against tokens, a panel per column; None without fits."""
     fits = [panel for panel in charts.fits if any(panel.lines)]
     if not fits:
         return None
@@ -111,7 +111,7 @@ def _draw_fits(
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     title = SCALED[panel.column][0]
     axes.set_title(title[:1].upper() + title[1:], fontsize=_PAGE.font_pt, pad=4)
-    axes.set_xlabel("Visual tokens", fontsize=_PAGE.font_pt, labelpad=2)
+    axes.set_xlabel(panel.tokens.capitalize(), fontsize=_PAGE.font_pt, labelpad=2)
     quantity = "Memory" if panel.unit == "bytes" else "Latency"
     axes.set_ylabel(f"{quantity} ({unit})", fontsize=_PAGE.font_pt)
 
@@ -150,7 +150,7 @@ PICTURES: dict[str, Sequence[tuple[str, str, Callable[[Charts], Figure | None]]]
         ("stages", "Stacked stage latencies of each line", stages_picture),
         ("launch", "Launch-bound share of each stage", launch_picture),
     ),
-    "scaling": (("fits", "Measured points and fitted curves against visual tokens", fits_picture),),
+    "scaling": (("fits", "Measured points and fitted curves against tokens", fits_picture),),
     "frontier": (("frontier", "The largest image that ran and the first out of memory", frontier_picture),),
 }
 """Pictures by section of the report: a word for the file name, a caption, and the function that draws it."""

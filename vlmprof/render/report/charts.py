@@ -35,6 +35,7 @@ def chart_data(charts: Charts) -> dict[str, Any]:
             {
                 "title": SCALED[panel.column][0],
                 "kind": "bytes" if panel.unit == "bytes" else "seconds",
+                "tokens": panel.tokens.capitalize(),
                 "lines": [_fitted(panel.lines[i]) for i in places],
             }
             for panel in charts.fits

@@ -110,7 +110,7 @@ def _sections(estimates: Estimates, charts: Charts) -> list[Section]:
         Section("cells", "Cells", [cells]),
         Section("time", "Where the time goes", stages, chart="stacks"),
         Section("scaling", "Scaling", scaling.fits_sheets(fits), chart="fits"),
-        Section("marginal", "Marginal cost per visual token", [scaling.marginal_sheet(fits)]),
+        Section("marginal", "Marginal cost per token", [scaling.marginal_sheet(fits)]),
         Section("crossovers", "Crossovers", [scaling.crossovers_sheet(lines, columns, estimates.samples)]),
         Section("frontier", "Out-of-memory frontier", [scaling.frontier_sheet(lines, columns)]),
         Section("conduct", conduct.title, [conduct] if len(conduct) else []),

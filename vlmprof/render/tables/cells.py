@@ -15,7 +15,7 @@ from vlmprof.records import Status
 from vlmprof.render.labels import oom_words
 from vlmprof.render.tables.row_warnings import row_warnings
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, column_values
-from vlmprof.render.tables.stages import name_columns
+from vlmprof.render.tables.stages import name_columns, token_columns
 
 _LATENCIES = (
     ("host_preprocess_s", "preprocess", 5),
@@ -39,7 +39,7 @@ def run_sheet(estimates: Estimates) -> Sheet:
     """
     frame = estimates.frame
     columns = name_columns(frame)
-    columns.append(Column("visual tokens", Kind.COUNT, column_values(numbers(frame, "visual_tokens")), 3))
+    columns += token_columns(frame, 3)
     columns += _latency_columns(frame, _LATENCIES)
     end_to_end = "end_to_end_s"
     if any_measured(frame, end_to_end):

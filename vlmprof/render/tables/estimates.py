@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vlmprof.plan import Cell, varied_axes
 from vlmprof.render.labels import backbone_label, oom_words
+from vlmprof.render.tables.plans import token_columns
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 from vlmprof.units import show_bytes, show_resolution
 
@@ -24,7 +25,7 @@ def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     tera_flops = [None if cost is None else cost.flops / 1e12 for cost in vision]
     return Sheet(f"estimates-{device}", f"Estimates for {device}", "", [
         *_cell_columns([p.cell for p in predictions]),
-        Column("visual tokens", Kind.COUNT, [p.cost.visual_tokens for p in predictions], 2),
+        *token_columns([p.cell for p in predictions], 2),
         Column("vision TFLOP", Kind.NUMBER, tera_flops, 3),
         *(Column(name, Kind.SECONDS, [e.stages[name].latency_s for e in estimates], 2) for name in stages),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),

@@ -10,7 +10,14 @@ import pandas as pd
 
 from vlmprof.analysis.charts import gpu_waiting, host_over_gpu
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import RunSamples, any_measured, numbers, varying_axes
+from vlmprof.analysis.frames import (
+    RunSamples,
+    any_measured,
+    encoder_tokens,
+    merges_tokens,
+    numbers,
+    varying_axes,
+)
 from vlmprof.analysis.percentiles import PERCENTILES, supported_percentile
 from vlmprof.records import Status
 from vlmprof.render.labels import backbone_label
@@ -32,14 +39,25 @@ def name_columns(frame: pd.DataFrame) -> list[Column]:
     ]
 
 
+def token_columns(frame: pd.DataFrame, rank: int = 0) -> list[Column]:
+    """Return the visual tokens; before them the tiles, if any photo is cut, and the encoder tokens, if their
+    number differs."""
+    columns = [Column("visual tokens", Kind.COUNT, column_values(numbers(frame, "visual_tokens")), rank)]
+    before = rank and rank + 1
+    if merges_tokens(frame):
+        encoded = column_values(encoder_tokens(frame))
+        columns.insert(0, Column("encoder tokens", Kind.COUNT, encoded, before))
+    tiles = numbers(frame, "tiles")
+    if (tiles > 1).any():
+        columns.insert(0, Column("tiles", Kind.COUNT, column_values(tiles), before))
+    return columns
+
+
 def stage_sheet(estimates: Estimates, stage: str, shown: Mapping[str, list[Value]]) -> Sheet:
     """Return the table of one stage for the `ok` rows; `shown` has latencies with intervals by column."""
     places = ok_places(estimates.frame)
     ok = estimates.frame.iloc[places].reset_index(drop=True)
-    columns = [
-        *name_columns(ok),
-        Column("visual tokens", Kind.COUNT, column_values(numbers(ok, "visual_tokens"))),
-    ]
+    columns = [*name_columns(ok), *token_columns(ok)]
     host, gpu = f"host_{stage}_s", f"gpu_{stage}_s"
     note = "Host: CPU time of the call."
     if host in shown:

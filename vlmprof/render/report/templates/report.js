@@ -290,7 +290,7 @@
     const plainTicks = (ends) => ({ type: kind, exponentformat: "none", ...(state.fitsLog ? logTicks(...ends) : {}) });
     Plotly.react(div, traces, layout({
       title: { text: fit.title[0].toUpperCase() + fit.title.slice(1), font: { size: 13 } },
-      xaxis: axis({ ...plainTicks(across.map((end) => 10 ** end)), range: counts.length ? across : undefined, separatethousands: true, title: { text: "Visual tokens", font: { size: 11 }, standoff: 6 } }),
+      xaxis: axis({ ...plainTicks(across.map((end) => 10 ** end)), range: counts.length ? across : undefined, separatethousands: true, title: { text: fit.tokens, font: { size: 11 }, standoff: 6 } }),
       yaxis: axis({ ...plainTicks([bottom, top]), range, title: { text: `${fit.kind === "bytes" ? "Memory" : "Latency"} (${unit})`, font: { size: 11 }, standoff: 6 } }),
     }), config);
   }
