@@ -13,6 +13,7 @@ import pytest
 
 from tests.helpers.synthetic_runs import samples, sweep, write_run
 from tests.helpers.terminal import read_to_end
+from vlmprof import activity
 
 IMPATIENT = """
 import sys, time
@@ -102,6 +103,17 @@ def test_what_is_piped_is_the_same_whether_it_took_long_or_not(
 def test_quick_work_stays_silent() -> None:
     work = "with narrated('working'): say('more'); print('done')"
     assert narrating(work).stderr == ""
+
+
+def test_a_sign_of_life_comes_within_a_second_also_in_a_pipe() -> None:
+    assert activity.PATIENCE_S + activity.TICK_S < 0.8
+    work = """
+        a.PATIENCE_S, a.TICK_S = 0.02, 0.01
+        with narrated('working'):
+            while a._narrators[-1]._shown is None:
+                time.sleep(0.01)
+    """
+    assert narrating(work).stderr == "working\n"
 
 
 @pytest.mark.slow

@@ -23,6 +23,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}; {hint}")
 
 
+def in_one_line(problem: BaseException, limit: int = 300) -> str:
+    """Show an exception with its type and, if a user's own code raised it, its file and line."""
+    text = problem.msg if isinstance(problem, SyntaxError) else str(problem)
+    said = f"{type(problem).__name__}: {first_line(text, limit)}"
+    place = place_in_users_code(problem)
+    return f"{place}: {said}" if place else said
+
+
 def place_in_users_code(problem: BaseException) -> str:
     """Return where an exception was raised in a file of the current folder: `mine.py, line 12`; or nothing.
 

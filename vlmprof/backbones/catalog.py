@@ -12,7 +12,7 @@ from typing import Any
 from vlmprof.backbones import families, families_transformers
 from vlmprof.backbones.facts import DEFAULT_LEVEL, BackboneFacts
 from vlmprof.backbones.users_module import import_users_module
-from vlmprof.errors import UserError, first_line, place_in_users_code, unknown
+from vlmprof.errors import UserError, in_one_line, place_in_users_code, unknown
 
 ENTRIES: dict[str, BackboneFacts] = {
     facts.name: facts
@@ -71,9 +71,9 @@ def users_factory(name: str) -> Any:
     except UserError:
         raise
     except Exception as problem:
-        said = f"{type(problem).__name__}: {first_line(str(problem))}"
-        if place := place_in_users_code(problem):
-            raise UserError(f"backbone {name!r}: {place}: {said}") from problem
+        said = in_one_line(problem)
+        if place_in_users_code(problem):
+            raise UserError(f"backbone {name!r}: {said}") from problem
         if isinstance(problem, ImportError | ValueError):
             said = str(problem)
         raise UserError(f"backbone {name!r}: cannot import module {module_name!r} ({said})") from problem

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vlmprof.backbones.random_weights import uninitialised
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, in_one_line
 
 
 def built_without_data(make: Callable[[], Any]) -> Any:
@@ -27,4 +27,4 @@ def reason(problem: BaseException) -> str:
     """An exception in one line."""
     if isinstance(problem, UserError):
         return str(problem)
-    return f"{type(problem).__name__}: {first_line(str(problem), 160)}"
+    return in_one_line(problem, 160)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vlmprof.backbones.catalog import users_factory
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
-from vlmprof.errors import UserError, first_line, place_in_users_code
+from vlmprof.errors import UserError, in_one_line
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
@@ -18,9 +18,7 @@ def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
     try:
         module = factory(options) if inspect.signature(factory).parameters else factory()
     except (AttributeError, ImportError, NameError, SyntaxError, TypeError) as problem:
-        place = place_in_users_code(problem) or "the module"
-        said = f"{type(problem).__name__}: {first_line(str(problem))}"
-        raise UserError(f"backbone {facts.name!r}: {place}: {said}") from problem
+        raise UserError(f"backbone {facts.name!r}: {in_one_line(problem)}") from problem
     if not isinstance(module, nn.Module):
         raise UserError(
             f"backbone {facts.name!r} returned a {type(module).__name__}; it must return a torch.nn.Module"

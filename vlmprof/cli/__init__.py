@@ -10,16 +10,21 @@ from vlmprof.cli.stopping import Stopped, stoppable
 def main() -> None:
     """Run the `vlmprof` command line.
 
-    A user mistake prints one line to standard error and exits with code 2. A signal to stop prints one line
-    and exits with 128 plus its number: 130 after Ctrl-C.
+    A user mistake, or an error in a user's own module, prints one line to standard error and exits with code
+    2. A signal to stop prints one line and exits with 128 plus its number: 130 after Ctrl-C.
     """
-    from vlmprof.errors import UserError
+    from vlmprof.errors import UserError, in_one_line, place_in_users_code
 
     try:
         with stoppable():
             _run(sys.argv[1:])
     except UserError as error:
         print(f"vlmprof: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except Exception as problem:
+        if not place_in_users_code(problem):
+            raise
+        print(f"vlmprof: {in_one_line(problem)}", file=sys.stderr)
         raise SystemExit(2) from None
     except Stopped as stop:
         print(f"vlmprof: {stop.line()}", file=sys.stderr)

@@ -28,7 +28,7 @@ from typing import Any
 
 import psutil
 
-from vlmprof.errors import UserError, first_line, place_in_users_code
+from vlmprof.errors import UserError, in_one_line
 from vlmprof.execution.fork_server import GROUP_SIGNALS
 from vlmprof.execution.status_board import StatusBoard
 from vlmprof.logs import PACKAGE, log_to_stderr
@@ -273,9 +273,7 @@ def _serve(
         reply = ("user_error", str(error))
     except Exception as error:  # whatever a model raises is the result of its cell and must not end the sweep
         traceback.print_exc()
-        place = place_in_users_code(error)
-        said = f"{type(error).__name__}: {first_line(str(error))}"
-        reply = ("error", f"{said} ({place})" if place else said)
+        reply = ("error", in_one_line(error))
     with suppress(BrokenPipeError):  # the caller is gone
         answer.send(reply)
     for stream in (sys.stdout, sys.stderr):
