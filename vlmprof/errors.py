@@ -1,4 +1,4 @@
-"""The exception for user mistakes, and helpers for error messages."""
+"""The exception for user mistakes, the warning about run folders, and helpers for messages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ _PACKAGE = Path(__file__).absolute().parent
 
 class UserError(Exception):
     """Invalid user input. The command line prints the message and exits with code 2."""
+
+
+class RunWarning(UserWarning):
+    """Something in a run folder is ignored. The command line prints the message and goes on."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

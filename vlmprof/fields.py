@@ -28,7 +28,7 @@ from vlmprof.settings import (
     ProcessorBackend,
     Sampling,
     StageName,
-    Tiling,
+    TilingMode,
 )
 from vlmprof.units import parse_bytes, parse_seconds
 
@@ -110,7 +110,10 @@ def _integer(minimum: int) -> Callable[[Any], int]:
 
 
 def _integer_or_auto(value: Any) -> int | str:
-    return "auto" if value == "auto" else _integer(1)(value)
+    try:
+        return "auto" if value == "auto" else _integer(1)(value)
+    except UserError as error:
+        raise UserError(f"{error}, nor auto") from None
 
 
 def _share(value: Any) -> float:
@@ -173,7 +176,7 @@ AXES: dict[str, Field] = {
         Field("levels", "Levels of a hierarchical backbone to run: through that level, or all.",
               _choice(LevelsRun), "through-tap"),
         Field("tiling", "Tiles that photos of the resolution are cut into: anyres as LLaVA-NeXT, with rows "
-              "ended by a token, or dynamic as InternVL.", _choice(Tiling), "none"),
+              "ended by a token, or dynamic as InternVL.", _choice(TilingMode), "none"),
         Field("tile_size", "Side of a tile in pixels; auto is 336 for anyres and 448 for dynamic.",
               _integer_or_auto, "auto"),
         Field("max_tiles", "Most tiles of a photo, without the thumbnail; auto is 4 for anyres and 12 for "

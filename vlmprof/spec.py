@@ -86,8 +86,13 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
     settings = Settings(**{**read, **_protocol(read)})
     if settings.autocast and "float32" in axes.dtype:
         raise UserError("autocast: supports bfloat16 and float16 only; remove float32 from dtype")
-    if {*axes.tiling} - {"none"} and settings.fit != "resize":
-        raise UserError("fit: tiling decides how photos are fitted; leave out fit")
+    if {*axes.tiling} - {"none"}:
+        if settings.fit != "resize":
+            raise UserError("fit: tiling decides how photos are fitted; leave out fit")
+    else:
+        for name in ("tile_size", "max_tiles"):
+            if {*getattr(axes, name)} - {"auto"}:
+                raise UserError(f"{name}: there are no tiles; add tiling anyres or dynamic")
     if is_hf_vlm:
         _check_hf_vlm(tables["axes"], axes, settings)
     return SweepSpec(name=str(document.get("name", name)), axes=axes, settings=settings)

@@ -1,7 +1,7 @@
 """The run folder: `run.json`, append-only `rows.jsonl`, raw values in `samples/`, output in `logs/`.
 
-Each row is on disk before the next cell starts. Readers skip a truncated line, and the next writer removes
-it, so that its cell is measured again.
+Each row is on disk before the next cell starts. Readers skip a truncated line and say so, and the next writer
+removes it, so that its cell is measured again.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import gc
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from vlmprof.errors import UserError
-from vlmprof.fields import AXES, SETTINGS
+from vlmprof.errors import RunWarning, UserError
+from vlmprof.manifest import MANIFEST, declared_axes, newer_schema, read_manifest, resumed
 from vlmprof.measure.samples import Samples
 from vlmprof.records import Row, completed
-from vlmprof.settings import PARTS
+from vlmprof.settings import AXIS_NAMES
 
 try:
     from orjson import loads as _loads
@@ -31,10 +32,7 @@ except ImportError:  # same values, three times slower
 if TYPE_CHECKING:
     import pandas as pd
 
-MANIFEST, ROWS, SAMPLES, LOGS, LOCK = "run.json", "rows.jsonl", "samples", "logs", ".lock"
-
-POLICY = {"run_after_oom", "cell_timeout_s", "cool_down_s", "order", "profile"}
-"""Settings that may change on resuming: they decide which cells and passes run, not what the numbers mean."""
+ROWS, SAMPLES, LOGS, LOCK = "rows.jsonl", "samples", "logs", ".lock"
 
 Understood = TypeVar("Understood")
 
@@ -46,22 +44,23 @@ class RunFolder:
         """Open `path`, or create it and write `manifest` (`spec`, `command`, `environment`).
 
         A specification that only adds values to axes replaces the stored one. Raises `UserError` if the
-        folder is not writable, belongs to another specification or device, or another sweep is writing to it.
+        folder is not writable, belongs to another specification, device or a newer version, or another sweep
+        is writing to it.
         """
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
-            existing = _read_manifest(path)
+            existing = read_manifest(path)
+            self._is_new = existing is None
             if existing is None:
                 if any(entry.name != LOCK for entry in path.iterdir()):
                     raise UserError(f"{path} is not empty and not a run folder; choose another with --out")
                 _write_whole(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
             else:
-                _refuse_other(path, existing, manifest)
-                if _section(existing, "axes") != _section(manifest, "axes"):
-                    grown = {**existing, "spec": manifest["spec"], "command": manifest["command"]}
-                    _write_whole(path / MANIFEST, json.dumps(grown, indent=2) + "\n")
+                goes_on = resumed(path, existing, manifest)
+                if goes_on != existing:
+                    _write_whole(path / MANIFEST, json.dumps(goes_on, indent=2) + "\n")
             for folder in (SAMPLES, LOGS):
                 (path / folder).mkdir(exist_ok=True)
             self._rows = (path / ROWS).open("a+b", buffering=0)
@@ -87,9 +86,7 @@ class RunFolder:
         try:
             if samples:
                 _write_whole(self.path / SAMPLES / f"{row.cell_id}.json", json.dumps(samples))
-            text = json.dumps(row.to_flat(), allow_nan=False, ensure_ascii=False)
-            # an unpaired surrogate, as in a badly encoded file name, becomes a question mark
-            line = memoryview(text.encode("utf-8", "replace") + b"\n")
+            line = memoryview(_line(row.to_flat()))
             while line:
                 line = line[self._rows.write(line) :]
             os.fsync(self._rows.fileno())
@@ -101,6 +98,31 @@ class RunFolder:
                 f"{why}: the row of {row.cell_id} was not written; earlier rows are safe, "
                 f"and the same command resumes once {self.path} is writable"
             ) from None
+
+    def revise(self, rows: Mapping[str, Row], environment: Mapping[str, Any]) -> None:
+        """Replace finished rows by cell id, and entries of the environment if this sweep made the folder.
+
+        Other lines, and columns that a row does not know, stay as they are. Raises `UserError` if the disk is
+        full; the earlier files stay intact.
+        """
+        try:
+            lines = (self.path / ROWS).read_bytes().splitlines(keepends=True)
+            last: dict[str, int] = {}
+            for i, line in enumerate(lines):
+                with suppress(ValueError, KeyError, TypeError):
+                    last[_loads(line)["cell_id"]] = i
+            for cell_id, row in rows.items():
+                i = last[cell_id]
+                lines[i] = _line({**_loads(lines[i]), **row.to_flat()})
+            _write_whole(self.path / ROWS, b"".join(lines))
+            self._rows.close()
+            self._rows = (self.path / ROWS).open("a+b", buffering=0)
+            manifest = read_manifest(self.path) or {}
+            if self._is_new:
+                manifest["environment"] = {**manifest.get("environment", {}), **environment}
+                _write_whole(self.path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write the run folder {self.path}: {error.strerror or error}") from None
 
     def rows(self) -> dict[str, Row]:
         """Return the rows so far by cell id. A later row of a cell replaces an earlier one."""
@@ -132,43 +154,61 @@ def check_can_hold_a_run(path: Path) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read the rows of a run in the order written, skipping truncated or malformed lines."""
-    return list(_read(path, Row.from_flat))
+    """Read the rows of a run in the order written, skipping unreadable lines with a `RunWarning`."""
+    manifest = read_manifest(path) or {}
+    axes = {*AXIS_NAMES, *declared_axes(manifest)}
+    return _read(path, lambda flat: Row.from_flat(flat, axes))
 
 
-def _read(path: Path, understand: Callable[[dict[str, Any]], Understood]) -> Iterator[Understood]:
+def _read(path: Path, understand: Callable[[dict[str, Any]], Understood]) -> list[Understood]:
+    """Read the lines that `understand` accepts, and warn about the number of others."""
+    found, count = [], 0
     try:
         lines = (path / ROWS).open("rb")
     except FileNotFoundError:
-        return
+        return []
     with lines:
         for line in lines:
-            try:
-                yield understand(_loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
+            count += 1
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
+                found.append(understand(_loads(line)))
+    if len(found) < count:
+        _warn(f"{path}: {count - len(found)} of {count} lines could not be read and are ignored")
+    return found
 
 
-def check_runs(*runs: Path | None) -> None:
-    """Raise `UserError` for a path that is not a run folder, before slow imports."""
-    for run in runs:
-        if run is not None:
-            load_manifest(run)
+def _warn(words: str) -> None:
+    warnings.warn(words, RunWarning, stacklevel=3)
 
 
 def load_frame(run: Path | str) -> pd.DataFrame:
     """Read the rows of a run as a DataFrame, one per cell, with the columns of `records.Row.to_flat`.
 
-    Raises `UserError` if `run` is not a run folder or has no rows yet.
+    Columns of a newer version are kept; those that its `run.json` calls axes are listed in
+    `frame.attrs["axes"]`. What cannot be read or is newer is said with a `RunWarning`. Raises `UserError` if
+    `run` is not a run folder or has no rows yet.
     """
     import pandas as pd
 
-    load_manifest(run)
+    manifest = load_manifest(run)
+    if newer := newer_schema(run, manifest):
+        _warn(f"{newer}: columns that this version does not know are ignored")
     with _no_collection():
         latest = {row["cell_id"]: row for row in _read(Path(run), completed)}
         if not latest:
-            raise UserError(f"{run} has no rows yet")
-        return pd.DataFrame(list(latest.values()))
+            written = (Path(run) / ROWS).is_file() and (Path(run) / ROWS).stat().st_size
+            raise UserError(f"{run} has no rows that can be read" if written else f"{run} has no rows yet")
+        frame = pd.DataFrame(list(latest.values()))
+    axes = [axis for axis in declared_axes(manifest) if axis in frame]
+    for axis in set(axes) - set(AXIS_NAMES):
+        # a newer version may have lists there, which cannot be compared or grouped
+        frame[axis] = frame[axis].map(_plain)
+    frame.attrs["axes"] = axes
+    return frame
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
 
 
 @contextmanager
@@ -198,9 +238,10 @@ def load_manifest(run: Path | str) -> dict[str, Any]:
 
     Raises `UserError` if `run` is not a run folder.
     """
-    manifest = _read_manifest(Path(run))
+    manifest = read_manifest(Path(run))
     if manifest is None:
-        raise UserError(f"{run} is not a run folder: it has no {MANIFEST}")
+        why = f"it has no {MANIFEST}" if Path(run).exists() else "there is no such folder"
+        raise UserError(f"{run} is not a run folder: {why}")
     return manifest
 
 
@@ -212,54 +253,18 @@ def _read_samples(path: Path) -> Samples | None:
     return Samples(values) if isinstance(values, dict) else None
 
 
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict):
-            raise ValueError("not an object")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path / MANIFEST} cannot be read: {error}") from None
-    return manifest
+def _line(flat: Mapping[str, Any]) -> bytes:
+    text = json.dumps(flat, allow_nan=False, ensure_ascii=False)
+    # an unpaired surrogate, as in a badly encoded file name, becomes a question mark
+    return text.encode("utf-8", "replace") + b"\n"
 
 
-def _refuse_other(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise `UserError` if the folder belongs to another sweep, listing every difference."""
-    differing = [
-        f"{section}.{key} is {json.dumps(old.get(key))} there but {json.dumps(new.get(key))} here"
-        for section in ("axes", "fixed")
-        for old, new in [(_section(existing, section), _section(wanted, section))]
-        for key in sorted((old.keys() | new.keys()) - POLICY)
-        if old.get(key) != new.get(key) and not (section == "axes" and _has_all(new.get(key), old.get(key)))
-    ]
-    devices = [manifest.get("environment", {}).get("device_name") for manifest in (existing, wanted)]
-    if devices[0] != devices[1]:
-        differing.append(f"device is {devices[0]} there but {devices[1]} here")
-    if differing:
-        raise UserError(f"{path} belongs to another sweep: {'; '.join(differing)}; choose another with --out")
-
-
-def _has_all(values: Any, earlier: Any) -> bool:
-    return isinstance(values, list) and isinstance(earlier, list) and all(v in values for v in earlier)
-
-
-def _section(manifest: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """Return `axes` or `fixed` of a manifest. What was added since it was written has its default."""
-    written: dict[str, Any] = manifest.get("spec", {}).get(section, {})
-    if section == "axes":
-        inapplicable = PARTS if "vlm" in written else ("vlm",)
-        defaults = {axis.name: [axis.default] for axis in AXES.values() if axis.default is not None}
-        return {name: value for name, value in defaults.items() if name not in inapplicable} | written
-    return {setting.attribute: setting.default for setting in SETTINGS.values()} | written
-
-
-def _write_whole(path: Path, text: str) -> None:
+def _write_whole(path: Path, content: str | bytes) -> None:
     """Write a file atomically."""
     draft = path.with_suffix(".part")
     try:
-        with draft.open("w", encoding="utf-8") as handle:
-            handle.write(text)
+        with draft.open("wb") as handle:
+            handle.write(content.encode("utf-8") if isinstance(content, str) else content)
             handle.flush()
             os.fsync(handle.fileno())
         draft.replace(path)

@@ -51,9 +51,21 @@ def onednn_multiplies(x: Tensor, *others: Tensor | None) -> bool:
 
 
 def linear_plain(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str | None
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+    eps: float = 0.0,
 ) -> Tensor:
-    """Compute `linear`: x (..., in_features), a floating dtype -> (..., out_features) in that dtype."""
+    """Compute `norm_linear`, or `linear` without norm_weight: x (..., in_features) -> (..., out_features).
+
+    Any floating dtype; the result has that of x.
+    """
+    if norm_weight is not None:
+        x = layer_norm(x, norm_weight, norm_bias, eps)
     weight = weight.to(x.dtype)
     bias = None if bias is None else bias.to(x.dtype)
     if onednn_multiplies(x, weight, bias):
@@ -65,20 +77,6 @@ def linear_plain(
     if residual is None:
         return y
     return y + residual if y.requires_grad or residual.requires_grad else y.add_(residual)
-
-
-def norm_linear_plain(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    activation: str | None,
-    eps: float,
-) -> Tensor:
-    """Compute `norm_linear`: x (..., in_features), a floating dtype -> (..., out_features) in that dtype."""
-    return linear_plain(layer_norm(x, norm_weight, norm_bias, eps), weight, bias, residual, activation)
 
 
 def depthwise_conv_silu_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

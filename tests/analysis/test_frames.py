@@ -29,7 +29,8 @@ def test_an_axis_that_older_rows_lack_still_makes_lines() -> None:
 
 def test_only_ok_rows_are_measured_and_the_first_oom_is_found() -> None:
     (line,) = split_lines(frame(sweep(("vit-t",), (224, 512, 1024, 2048), oom_from={"vit-t": 1024})))
-    assert line.first_oom_pixels == 1024**2
+    assert line.first_oom is not None
+    assert line.first_oom.pixels == 1024**2
     assert np.isfinite(line.measured("end_to_end_s")).tolist() == [True, True, False, False]
     assert np.isnan(line.measured("gpu_decode_s")).all()
     assert np.isnan(line.measured("no_such_column")).all()

@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.checks import known
 from tests.helpers.synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.charts import fitted_panels
-from vlmprof.analysis.crossover import all_crossovers, find_crossovers
+from vlmprof.analysis.crossover import all_crossovers
 from vlmprof.analysis.frames import Line, split_lines
 from vlmprof.analysis.intervals import Interval
 from vlmprof.analysis.reference import load_reference
@@ -129,7 +129,7 @@ def test_crossover_intervals_cover_the_truth_at_least_as_often_as_they_say(sprea
     trials, hits = 60, 0
     for _ in range(trials):
         (first, second), samples = two_lines(random, spread)
-        for found in find_crossovers(first, second, "end_to_end_s", samples):
+        for found in all_crossovers([first, second], "end_to_end_s", samples):
             if found.low_pixels <= CROSSING_TOKENS * 256 <= found.high_pixels:
                 hits += 1
                 break

@@ -68,6 +68,31 @@ def plan_of(name: str, resolution: str, **axes: object) -> list[Cell]:
         ({"model_type": "yolos", **PLAIN, "image_size": [112, 112]}, 49, 64),
         ({"model_type": "vitdet", **PLAIN, "image_size": 112}, 49, 64),
         ({"model_type": "smolvlm_vision", **PLAIN, "image_size": 112, "patch_size": 14}, 64, 64),
+        ({"model_type": "vit", **PLAIN, "image_size": 112, "patch_size": [14, 14]}, 64, 64),
+        ({"model_type": "clip_vision_model", **PLAIN, "image_size": 224, "patch_size": 56}, 4, 64),
+        (
+            {
+                "model_type": "lw_detr_vit",
+                **PLAIN,
+                "image_size": 112,
+                "patch_size": 14,
+                "num_windows": 4,
+                "num_windows_side": 2,
+            },
+            64,
+            64,
+        ),
+        ({"model_type": "blip", "vision_config": {**PLAIN, "image_size": 112, "patch_size": 14}}, 64, 64),
+        ({"model_type": "flava", "image_config": {**PLAIN, "image_size": 112, "patch_size": 14}}, 64, 64),
+        (
+            {
+                "model_type": "vision-encoder-decoder",
+                "decoder": {"model_type": "trocr"},
+                "encoder": {"model_type": "vit", **PLAIN, "image_size": 112, "patch_size": 14},
+            },
+            64,
+            64,
+        ),
     ],
     ids=lambda value: value.get("model_type") if isinstance(value, dict) else None,
 )
@@ -81,6 +106,23 @@ def test_what_is_planned_and_shown_is_what_comes_out(
     assert f"{tokens} of {d_model} channels" in shown
     encoder = create_backbone(name, image_size=(112, 112))
     assert encoder(golden_image(112, 112)).shape == (1, tokens, d_model)
+
+
+def test_a_map_with_as_many_channels_as_rows_is_read_the_right_way(tmp_path: Path) -> None:
+    # 56 channels, last, on a grid of 56 x 56 for the image size that the configuration names
+    config = {
+        "model_type": "sam2_hiera_det_model", "hidden_size": 56, "num_attention_heads": 1,
+        "image_size": [224, 224], "blocks_per_stage": [1], "embed_dim_per_stage": [56],
+        "num_attention_heads_per_stage": [1], "window_size_per_stage": [8], "global_attention_blocks": [],
+        "num_query_pool_stages": 0,
+    }  # fmt: skip
+    name = named(tmp_path, config)
+    encoder = create_backbone(name, image_size=(64, 96))
+    images = golden_image(64, 96)
+    with torch.inference_mode():
+        expected = wrapped(encoder)(images).last_hidden_state
+        assert expected.shape == (1, 16, 24, 56)
+        torch.testing.assert_close(encoder(images), expected.flatten(1, 2))
 
 
 @pytest.mark.slow
@@ -173,6 +215,12 @@ def test_an_encoder_of_one_size_says_so(tmp_path: Path) -> None:
         ({"model_type": "maskformer"}, "no last hidden state"),
         ({"model_type": "gemma4_vision"}, "needs more than an image: pixel_position_ids"),
         ({"model_type": "llama"}, "no image encoder"),
+        ({"model_type": "videomae", **PLAIN}, "it takes 16 images at a time"),
+        ({"model_type": "rt_detr"}, r"its backbone_config \(rt_detr_resnet\).* may be named by itself"),
+        ({"model_type": "qwen2_vl"}, "takes hidden_states and grid_thw.*measured as a whole, with --vlm"),
+        ({"model_type": "vit", **PLAIN, "patch_size": [16, 8]}, "only square patches are supported"),
+        ({"model_type": "vit", **PLAIN, "num_channels": 1}, "Expected 1 but got 3"),
+        ({"model_type": "swin", "depths": 3}, "no configuration that transformers can read"),
     ],
     ids=lambda value: value.get("model_type") if isinstance(value, dict) else None,
 )

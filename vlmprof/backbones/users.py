@@ -13,10 +13,16 @@ from vlmprof.errors import UserError, in_one_line
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
-    """Call the user's factory, with the options when it takes an argument."""
+    """Call the user's factory, with the options if it takes an argument."""
     factory = users_factory(facts.name)
+    inputs = inspect.signature(factory).parameters.values()
+    needed = [one for one in inputs if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+    if len(needed) > 1:
+        raise UserError(
+            f"backbone {facts.name!r} takes {len(needed)} arguments; it may take BuildOptions alone"
+        )
     try:
-        module = factory(options) if inspect.signature(factory).parameters else factory()
+        module = factory(options) if inputs else factory()
     except (AttributeError, ImportError, NameError, SyntaxError, TypeError) as problem:
         raise UserError(f"backbone {facts.name!r}: {in_one_line(problem)}") from problem
     if not isinstance(module, nn.Module):
@@ -27,7 +33,7 @@ def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
 
 
 class UsersBackbone(Backbone):
-    """The user's module, held to the facts that its decorator promised."""
+    """The user's module, checked against the facts that its decorator declares."""
 
     def __init__(self, facts: BackboneFacts, module: nn.Module) -> None:
         super().__init__()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from vlmprof.cli.stopping import Stopped, stoppable
 
@@ -37,8 +41,27 @@ def _run(words: list[str]) -> None:
     from vlmprof.cli.encoding import print_any_text
 
     print_any_text()
-    with narrated(_starting(words)):
+    with narrated(_starting(words)), _warnings_in_a_line():
         app()
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Print each `RunWarning` once, as a line like those of errors."""
+    from vlmprof.errors import RunWarning
+
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+            if issubclass(category, RunWarning):
+                print(f"vlmprof: {message}", file=sys.stderr)
+            else:
+                shown(message, category, *rest, **named)
+
+        warnings.showwarning = show
+        warnings.simplefilter("default", RunWarning)
+        yield
 
 
 def _starting(words: list[str]) -> str | None:

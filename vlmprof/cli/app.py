@@ -20,6 +20,7 @@ from vlmprof.cli.kernels_tables import tables
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
+from vlmprof.cli.runs import runs
 from vlmprof.cli.stopping import Stopped
 from vlmprof.cli.tables import SaveOption
 from vlmprof.cli.trace import trace
@@ -74,6 +75,14 @@ def sweep(
     overrides: dict[str, Any],
     spec: SpecArgument = None,
     out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME).")] = None,
+    repeat: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Measure every cell this often, each time in a new process, one pass over all cells after "
+            "another. Intervals then cover the spread between repeats; a larger number adds to a run.",
+        ),
+    ] = 1,
     retry: Annotated[
         list[str] | None,
         typer.Option(help="Rerun cells with this status: oom, error or timeout. Repeatable."),
@@ -106,8 +115,9 @@ def sweep(
     statuses = [_status(word, Status) for word in retry or ()]
     try:
         run_sweep(
-            checked, folder, _command(), choose_progress(), retry=statuses, devices=devices or (), cluster=ray
-        )
+            checked, folder, _command(), choose_progress(),
+            repeats=repeat, retry=statuses, devices=devices or (), cluster=ray,
+        )  # fmt: skip
     except Stopped as stop:
         stop.add_note(f"finished cells are in {folder}, and the same command resumes")
         raise
@@ -140,7 +150,7 @@ def plan(
 @app.command()
 def plot(
     run: Annotated[
-        Path | None, typer.Argument(help="A run folder. Without one, only the reference is drawn.")
+        Path | None, typer.Argument(help="A run; without one, only the reference is drawn.")
     ] = None,
     log: Annotated[bool, typer.Option(help="Logarithmic axes of image sizes and latencies.")] = True,
     reference: Annotated[
@@ -160,13 +170,12 @@ def plot(
     ] = None,
 ) -> None:
     """Redraw the six-panel figure of a run, or draw the published one."""
-    from vlmprof.store import check_runs
-
-    check_runs(run)
     from vlmprof.cli import show
+    from vlmprof.run_list import find_run
 
     formats = format or ["png", "pdf"]
     if run is not None:
+        run = find_run(run)
         paths = show.figure(run, out or run, log, reference, formats, width, statistic)
     elif reference is not None:
         paths = show.published_figure(reference, out or Path(), log, formats, width)
@@ -179,7 +188,7 @@ def plot(
 kernels.app.command()(tables)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(backbones.app, name="backbones")
-for command in (report, compare, recommend, export, estimate, frontier, trace, vlms):
+for command in (report, compare, recommend, export, runs, estimate, frontier, trace, vlms):
     app.command()(command)
 
 

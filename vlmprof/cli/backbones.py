@@ -62,20 +62,21 @@ def show(
     known = facts(name, level)
     size = known.padded(*asked)
     given_dtype = getattr(torch, dtype)
-    encoder = create_backbone(
-        name, level=level, levels=levels, kernels="triton", image_size=size, device="meta", dtype=given_dtype
-    )
     image = torch.empty(1, 3, *size, device="meta", dtype=given_dtype)
+    task = "be built"
     try:
+        encoder = create_backbone(
+            name, level=level, levels=levels, kernels="triton", image_size=size, device="meta",
+            dtype=given_dtype,
+        )  # fmt: skip
+        task = f"encode {size[1]}x{size[0]}"
         cost, tokens = count_call(encoder, image)
     except UserError:
         raise
     except Exception as problem:
         if name in names():
             raise
-        raise UserError(
-            f"backbone {name!r} cannot encode {size[1]}x{size[0]} ({reason(problem)})"
-        ) from problem
+        raise UserError(f"backbone {name!r} cannot {task} ({reason(problem)})") from problem
     known.check_output(tuple(tokens.shape), 1, *size)
     built = Built(
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),

@@ -36,9 +36,10 @@ def spec(
     elif axis not in wanted:
         # the accepted sizes depend on the backbones
         first = _build(source, {**wanted, axis: [step]})
+        parts = itertools.product(first.axes.backbone, first.axes.level, first.axes.connector)
         facts = [
-            connector_catalog.facts(connector).sizes_of(catalog.facts(name))
-            for name, connector in itertools.product(first.axes.backbone, first.axes.connector)
+            connector_catalog.facts(connector).sizes_of(catalog.facts(name, level))
+            for name, level, connector in parts
         ]
         tiled = set(first.axes.tiling) != {"none"}
         sides = range(step, most + 1, step)

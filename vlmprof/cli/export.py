@@ -9,7 +9,7 @@ import typer
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or the name of a run in runs/.")],
     format: Annotated[
         list[str], typer.Option(help="csv, parquet, latex, markdown, png, pdf or svg. Repeatable.")
     ],
@@ -20,9 +20,9 @@ def export(
     width: Annotated[str, typer.Option(help="Width of the figure: one-column or two-column.")] = "two-column",
 ) -> None:
     """Write a run's rows (CSV, Parquet), tables (CSV, LaTeX, Markdown) and figure (PNG, PDF, SVG)."""
-    from vlmprof.store import check_runs
+    from vlmprof.run_list import find_run
 
-    check_runs(run)
+    run = find_run(run)
     from vlmprof.activity import say
     from vlmprof.analysis.runs import load
     from vlmprof.render.tables.export import export_run

@@ -165,7 +165,7 @@ def tune(
     The parameters are stored in the file named by VLMPROF_TUNING_CACHE, or in
     vlmprof/ss2d-tuning.json in the user's cache folder.
     """
-    from vlmprof.execution.kernel_jobs import TuneJob
+    from vlmprof.execution.kernel_runs import TuneJob
 
     dtypes = _dtypes(dtype)
     run = _open(None, None, isolate, row_timeout)

@@ -34,7 +34,7 @@ def bench_backbones(
     of the `public` code, its backbones are timed too, always with all levels.
     """
     from vlmprof.analysis.reference import another_device, reference_title
-    from vlmprof.execution.kernel_jobs import EncoderJob
+    from vlmprof.execution.kernel_runs import EncoderJob
 
     wanted = run.call("encoder_modes", tuple(modes), tuple(names), levels, public)
     paper = _paper_latencies()

@@ -31,7 +31,7 @@ def bench_operations(run: KernelRun, asked: Asked, out: Path | None) -> int:
 
     Returns the number of our own rows that failed.
     """
-    from vlmprof.execution.kernel_jobs import BenchJob
+    from vlmprof.execution.kernel_runs import BenchJob
 
     if out is not None:
         kernels_rows.read(out, "bench", run.environment["device_name"])  # refuses rows of another device

@@ -34,8 +34,7 @@ def passed(outcome: Outcome) -> bool:
 
 def verdict_row(outcome: Outcome, environment: Mapping[str, Any]) -> dict[str, Any]:
     """Build the row of a comparison."""
-    figures = {k: v for k, v in outcome.figures.items() if k != "failure"}
-    return {**_state(outcome), "passed": False, **_finite(figures), **environment}
+    return {**_state(outcome), "passed": False, **_finite(outcome.figures), **environment}
 
 
 def print_verdict(outcome: Outcome) -> None:

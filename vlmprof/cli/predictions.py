@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
 from vlmprof.cli.tables import show_sheet
-from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, first_oom, misses, predict
+from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
 from vlmprof.cost.count import Counted
 from vlmprof.cost.devices import DeviceSheet, sheet
@@ -17,12 +17,12 @@ from vlmprof.cost.roofline import Efficiency
 from vlmprof.cost.scans import KERNELS, Kernels
 from vlmprof.errors import UserError, unknown
 from vlmprof.execution.counting import count_on_all_cores
-from vlmprof.plan import make_plan
+from vlmprof.plan import Cell, make_plan
 from vlmprof.render.labels import backbone_words
 from vlmprof.render.tables import estimates as tables
 from vlmprof.render.tables.terminal import console
+from vlmprof.run_list import find_run
 from vlmprof.spec import SweepSpec
-from vlmprof.store import load_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,12 +46,16 @@ class Measured:
 
     @classmethod
     def load(cls, name: str) -> Measured:
-        """Load a run folder or reference. Raises `UserError` if `name` is neither."""
-        if Path(name).is_dir():
-            return cls(name, load_frame(name))
-        from vlmprof.analysis.reference import load_reference
+        """Load a run or a reference. Raises `UserError` if `name` is neither."""
+        from vlmprof.analysis.reference import load_reference, references
+        from vlmprof.analysis.runs import load
 
-        return cls(name, load_reference(name))
+        if name in references():
+            return cls(name, load_reference(name))
+        try:
+            return cls(name, load(find_run(Path(name))).frame)
+        except UserError as error:
+            raise UserError(f"--against: {error}; published points are {', '.join(references())}") from None
 
 
 def show(
@@ -76,12 +80,12 @@ def show(
         raise unknown("scan implementation", str(kernels), KERNELS)
     measured = Measured.load(against) if against else None
     devices = [_device(gpu, spec) for gpu in dict.fromkeys(gpus)]
-    limit = spec.settings.memory_limit_bytes
+    limit, cells = spec.settings.memory_limit_bytes, make_plan(spec)
     counted: dict[Kernels, list[Counted]] = {}
     for device, efficiency in devices:
         chosen = cast(Kernels, kernels or _kernels_on(device, against))
         if chosen not in counted:
-            counted[chosen] = _counted(spec, chosen)
+            counted[chosen] = _counted(spec, cells, chosen)
             for words in tables.assumption_lines(counted[chosen]):
                 _print(words)
             if costs:
@@ -91,6 +95,8 @@ def show(
             efficiency = _refit(predictions, measured, device, efficiency)
             predictions = predict(counted[chosen], device, efficiency, limit)
         _show_predictions(predictions, device, chosen, save_to)
+        for line in (tables.memory_words(device, limit), *tables.memory_lines(predictions, cells)):
+            _print(line)
         if measured is not None:
             _show_errors(predictions, measured, device if rates else None)
     if measured is None:
@@ -117,8 +123,7 @@ def _kernels_on(device: DeviceSheet, against: str | None) -> str:
     return "torch" if device.synchronous else "triton"
 
 
-def _counted(spec: SweepSpec, kernels: Kernels) -> list[Counted]:
-    cells = make_plan(spec)
+def _counted(spec: SweepSpec, cells: Sequence[Cell], kernels: Kernels) -> list[Counted]:
     return count_on_all_cores(cells, spec.settings, kernels, lambda cell: say(f"counting {cell.label}"))
 
 
@@ -133,8 +138,6 @@ def _show_predictions(
 ) -> None:
     _print(f"{device.title}, estimated from counted costs with {kernels} scan kernels; nothing was run")
     show_sheet(tables.prediction_sheet(predictions, device.name), save_to)
-    for line in tables.memory_lines(predictions, list(first_oom(predictions).values())):
-        _print(line)
 
 
 def _show_errors(predictions: Sequence[Prediction], measured: Measured, device: DeviceSheet | None) -> None:

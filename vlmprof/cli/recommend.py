@@ -11,7 +11,7 @@ from vlmprof.cli.tables import SaveOption, show_sheet
 
 
 def recommend(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or the name of a run in runs/.")],
     max_memory: Annotated[str | None, typer.Option(help="Memory of the device, such as 24GiB.")] = None,
     max_ttft: Annotated[str | None, typer.Option(help="Longest time to first token, such as 200ms.")] = None,
     scores: Annotated[
@@ -29,10 +29,13 @@ def recommend(
     width: Annotated[str, typer.Option(help="Width: one-column or two-column.")] = "two-column",
     save_tables: SaveOption = None,
 ) -> None:
-    """Choose among the measured cells within limits; print and draw the Pareto front."""
-    from vlmprof.store import check_runs
+    """Choose among the measured cells within limits; print and draw the Pareto front.
 
-    check_runs(run)
+    Exits with code 1 if no cell is within the limits.
+    """
+    from vlmprof.run_list import find_run
+
+    run = find_run(run)
     from vlmprof.activity import say
     from vlmprof.analysis.advice import Limits, advise, load_scores
     from vlmprof.analysis.runs import load
@@ -62,3 +65,5 @@ def recommend(
     figure = pareto_figure(advice, limits, width)
     for path in save_figure(figure, out or run, "recommend", format or ["png", "pdf"]):
         print(path)
+    if advice.chosen.empty:
+        raise typer.Exit(1)

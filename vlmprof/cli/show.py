@@ -96,7 +96,7 @@ def run(folder: Path) -> int:
     else:
         for path in save_six_panel(finished.frame, folder, finished.samples, statistic=finished.statistic):
             print(path)
-    return _say_failures(finished.frame, folder)
+    return _say_failures(finished.rows, folder)
 
 
 def summary(runs: Sequence[Run]) -> None:

@@ -45,7 +45,7 @@ class OpCost:
     """The part of `flops` above the diagonal of causal attention, which causal kernels skip."""
     moved_bytes: int = 0
     """Bytes moved if every input is read once and every output written once."""
-    slab_bytes: int = 0
+    scratch_bytes: int = 0
     """Bytes of reads and writes of temporary tensors sized for a CPU's last-level cache."""
     special_functions: int = 0
     """Evaluations of exp, log, rsqrt and similar functions, for which GPUs have few units."""
@@ -96,9 +96,9 @@ class StageCost:
         return sum(op.moved_bytes * n for op, n in self.ops.items())
 
     @property
-    def slab_bytes(self) -> int:
+    def scratch_bytes(self) -> int:
         """Further bytes moved: to memory or, on a CPU, to its last-level cache."""
-        return sum(op.slab_bytes * n for op, n in self.ops.items())
+        return sum(op.scratch_bytes * n for op, n in self.ops.items())
 
     @property
     def least_bytes(self) -> int:

@@ -162,44 +162,19 @@ def _product(kind: Kind, flops: int, output: Tensor, *inputs: Any) -> OpCost:
     )
 
 
-@formula(aten.mm)
-def _mm(output: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * output.numel() * a.shape[1], output, a, b)
+def _matmul_flops(a: Tensor, b: Tensor) -> int:
+    """Count a product that sums over the last dimension of a: each of its elements meets each column of b."""
+    return 2 * a.numel() * (b.shape[-1] if b.dim() > 1 else 1)
 
 
-@formula(aten.addmm)
-def _addmm(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * output.numel() * a.shape[1], output, bias, a, b)
+@formula(aten.mm, aten.bmm, aten.mv, aten.dot, aten.vdot)
+def _matmul(output: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
+    return _product(Kind.MATMUL, _matmul_flops(a, b), output, a, b)
 
 
-@formula(aten.bmm)
-def _bmm(output: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * output.numel() * a.shape[2], output, a, b)
-
-
-@formula(aten.baddbmm)
-def _baddbmm(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * output.numel() * a.shape[2], output, bias, a, b)
-
-
-@formula(aten.mv)
-def _mv(output: Tensor, a: Tensor, x: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * a.numel(), output, a, x)
-
-
-@formula(aten.addmv)
-def _addmv(output: Tensor, bias: Tensor, a: Tensor, x: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * a.numel(), output, bias, a, x)
-
-
-@formula(aten.dot, aten.vdot)
-def _dot(output: Tensor, a: Tensor, b: Tensor) -> OpCost:
-    return _product(Kind.MATMUL, 2 * a.numel(), output, a, b)
-
-
-@formula(aten.addbmm)
-def _addbmm(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * a.numel() * b.shape[-1], output, bias, a, b)
+@formula(aten.addmm, aten.baddbmm, aten.addbmm, aten.addmv)
+def _biased_matmul(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
+    return _product(Kind.MATMUL, _matmul_flops(a, b), output, bias, a, b)
 
 
 @formula(aten.linalg_solve_triangular)

@@ -99,14 +99,15 @@ def estimate(
     """Estimate the latencies and the peak memory of a counted cell on a device.
 
     Args:
-        memory_limit_bytes: Memory for the allocator; by default the device's without that of the driver.
+        memory_limit_bytes: Memory for the allocator; by default, and at most, the device's without that of
+            the driver.
         mode: The cell's execution mode. With `graphs`, each stage except decoding is a single launch.
             `compile` is estimated like `eager`, without fusion, and therefore too slow.
 
     Raises `UserError` for a dtype that the data sheet has no rate for.
     """
     used = efficiency or Efficiency()
-    allowed = memory_limit_bytes or device.memory_bytes - device.context_bytes
+    allowed = min(memory_limit_bytes or device.usable_bytes, device.usable_bytes)
     return CellEstimate(
         device=device.name,
         stages={
@@ -136,7 +137,7 @@ def estimate_stage(
 def op_seconds(op: OpCost, device: DeviceSheet, efficiency: Efficiency) -> float:
     """Estimate the time of one operation on the device, in seconds."""
     bytes_s = op.moved_bytes / device.bandwidth_bytes_per_s
-    bytes_s += op.slab_bytes / (device.cache_bytes_per_s or device.bandwidth_bytes_per_s)
+    bytes_s += op.scratch_bytes / (device.cache_bytes_per_s or device.bandwidth_bytes_per_s)
     special_s = op.special_functions / device.special_functions_per_s
     floor_s = op.kernels * efficiency.kernel_s
     if op.kind in (Kind.SCAN, Kind.FUSED_SCAN):

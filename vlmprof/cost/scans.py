@@ -13,7 +13,7 @@ follow from the code of each implementation.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -67,12 +67,18 @@ def project_op(func: Any, args: tuple[Any, ...], output: Tensor, kernels: Kernel
     return _COSTS[func.overloadpacket.__name__](output, args, kernels)
 
 
+class _Traffic(NamedTuple):
+    """What an implementation moves, allocates and launches; the first two as in `OpCost`."""
+
+    moved_bytes: int
+    scratch_bytes: int
+    workspace_bytes: int
+    launches: int
+
+
 @dataclass(frozen=True)
 class _SS2D:
-    """The sizes of an SS2D.
-
-    The methods named after implementations return (moved bytes, slab bytes, workspace bytes, launches).
-    """
+    """The sizes of an SS2D, and the traffic of each implementation."""
 
     elements: int
     """batch · height · width · d_inner"""
@@ -101,7 +107,7 @@ class _SS2D:
         """Bytes of the float32 output of the merge."""
         return self.elements * FLOAT_BYTES
 
-    def triton(self) -> tuple[int, int, int, int]:
+    def triton(self) -> _Traffic:
         # x is read by the projection, the summary of each direction and each output launch; the first of
         # the latter writes the sum, and the others add to it
         outputs = 2 if self.d_state == 1 else DIRECTIONS
@@ -111,31 +117,31 @@ class _SS2D:
         moved = (2 + DIRECTIONS + outputs) * self.image + 3 * projected
         moved += (2 * outputs - 2) * self.merged + 2 * carries
         workspace = projected + carries + (self.merged if self.item_bytes < FLOAT_BYTES else 0)
-        return moved, 0, workspace, 5 if self.d_state == 1 else 10
+        return _Traffic(moved, 0, workspace, 5 if self.d_state == 1 else 10)
 
-    def torch(self) -> tuple[int, int, int, int]:
+    def torch(self) -> _Traffic:
         moved = 2 * self.image + 2 * self.projected + (TORCH_IMAGE_PASSES * DIRECTIONS + 1) * self.merged
-        slabs_moved = (TORCH_PASSES + TORCH_STATE_PASSES * self.d_state) * DIRECTIONS * self.merged
+        scratch = (TORCH_PASSES + TORCH_STATE_PASSES * self.d_state) * DIRECTIONS * self.merged
         # workspace: the projection with a bias per direction, and again while a library computes it; step
         # size and drive of a segment (also decay and state if there are several states); and a fifth of a
-        # slab for the initial states of its pieces
-        slabs = 2.2 if self.d_state == 1 else 4.2
-        segment = int(slabs * self.elements / -(-self.elements // TORCH_SEGMENT)) * FLOAT_BYTES
+        # temporary tensor for the initial states of its pieces
+        temporaries = 2.2 if self.d_state == 1 else 4.2
+        segment = int(temporaries * self.elements / -(-self.elements // TORCH_SEGMENT)) * FLOAT_BYTES
         projected = self.projected + DIRECTIONS * self.elements // self.d_inner * self.item_bytes
         workspace = 2 * projected + segment
         if self.item_bytes < FLOAT_BYTES:
             workspace += self.merged + projected * FLOAT_BYTES // self.item_bytes
         segments = -(-self.elements // TORCH_SEGMENT) * DIRECTIONS
-        return moved, slabs_moved, workspace, 10 + segments * TORCH_KERNELS_PER_SEGMENT
+        return _Traffic(moved, scratch, workspace, 10 + segments * TORCH_KERNELS_PER_SEGMENT)
 
-    def published(self) -> tuple[int, int, int, int]:
+    def published(self) -> _Traffic:
         steps, scans = DIRECTIONS * self.image, DIRECTIONS * self.merged
         cross_scan = self.image + steps
         projections = (steps + self.projected) + 2 * self.projected + (self.projected + steps)
         scan = 2 * steps + self.projected + scans
         merge = (scans + self.merged) + (self.merged + self.image)
         workspace = 2 * steps + 2 * self.projected + scans
-        return cross_scan + projections + scan + merge, 0, workspace, PUBLISHED_KERNELS
+        return _Traffic(cross_scan + projections + scan + merge, 0, workspace, PUBLISHED_KERNELS)
 
 
 def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
@@ -146,7 +152,7 @@ def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCo
     block, _ = block_shape(dt_rank, d_state, x.dtype)
     rows = DIRECTIONS * (dt_rank + 2 * d_state)
     sizes = _SS2D(x.numel(), chunks, block, rows, d_inner, d_state, x.element_size())
-    moved, slabs, workspace, launches = getattr(sizes, kernels)()
+    traffic: _Traffic = getattr(sizes, kernels)()
     scanned = DIRECTIONS * x.numel()
     flops = ss2d_counts(batch, height, width, d_inner, dt_rank, d_state, x.element_size()).flops
     # the Triton kernels scan twice: for the carries of the chunks, and for the output
@@ -155,20 +161,20 @@ def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCo
         Kind.FUSED_SCAN if kernels == "triton" else Kind.SCAN,
         dtype_name(x),
         flops=flops,
-        moved_bytes=moved + touched_bytes(args[1:6]),
-        slab_bytes=slabs,
+        moved_bytes=traffic.moved_bytes + touched_bytes(args[1:6]),
+        scratch_bytes=traffic.scratch_bytes,
         special_functions=passes * scan_special_functions(scanned, d_state),
-        kernels=launches,
+        kernels=traffic.launches,
     )
-    return cost, in_blocks(workspace)
+    return cost, in_blocks(traffic.workspace_bytes)
 
 
 def _selective_scan(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
     u, _, A, *_ = args
     d_state, softplus = A.shape[1], bool(args[7])
-    moved, slabs, launches, workspace = touched_bytes(tensors_in(args[:7])) + touched_bytes([output]), 0, 1, 0
+    moved, scratch, launches, workspace = touched_bytes(tensors_in((*args[:7], output))), 0, 1, 0
     if kernels == "torch":
-        slabs = TORCH_SCAN_PASSES * u.numel() * FLOAT_BYTES * d_state
+        scratch = TORCH_SCAN_PASSES * u.numel() * FLOAT_BYTES * d_state
         launches = 10 + -(-u.numel() // TORCH_SCAN_SEGMENT) * TORCH_SCAN_KERNELS_PER_SEGMENT * d_state
         # float32: u, step size twice, drive, sum, decay, state, and the output of a piece
         workspace = 8 * min(u.numel(), TORCH_SCAN_SEGMENT) * FLOAT_BYTES
@@ -177,7 +183,7 @@ def _selective_scan(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> 
         dtype_name(u),
         flops=scan_flops(u.numel(), d_state),
         moved_bytes=moved,
-        slab_bytes=slabs,
+        scratch_bytes=scratch,
         special_functions=scan_special_functions(u.numel(), d_state, softplus),
         kernels=launches,
     )

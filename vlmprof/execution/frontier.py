@@ -26,6 +26,7 @@ from vlmprof.execution.machine import describe_machine
 from vlmprof.execution.processes import call_in_process
 from vlmprof.execution.progress import Progress
 from vlmprof.execution.supervisor import measure_cell
+from vlmprof.manifest import new_manifest
 from vlmprof.plan import Cell, LineKey, cell_id, line_key, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.settings import AxisValue, Machine, Settings
@@ -79,7 +80,7 @@ def find_frontiers(
     budgets = sorted(set(memory_limits))
     for budget in budgets:
         limits.check_memory_limit(budget, machine.kind, machine.device_memory_bytes)
-    manifest = {"spec": spec.to_json(), "command": command, "environment": machine.to_json()}
+    manifest = new_manifest(spec.to_json(), command, machine.to_json())
     found = []
     with RunFolder(out, manifest) as folder, progress:
         progress.begin([], kept=0)

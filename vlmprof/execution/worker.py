@@ -238,7 +238,7 @@ def _counted(
     figures = {
         name: StageFigures(
             counted_flops=cost.flops - cost.skipped_flops,
-            counted_bytes=cost.moved_bytes + (cost.slab_bytes if device.type != "cpu" else 0),
+            counted_bytes=cost.moved_bytes + (cost.scratch_bytes if device.type != "cpu" else 0),
         )
         for name, cost in costs.stages.items()
     }

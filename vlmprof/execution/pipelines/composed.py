@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vlmprof.backbones.interface import Backbone
-from vlmprof.execution.modes import MODES
+from vlmprof.execution.modes import wrapper_of
 from vlmprof.execution.pipelines.pipeline import Pipeline, image_source
 from vlmprof.measure.timeline import Stage
 from vlmprof.settings import Axes, Settings
@@ -32,7 +32,7 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
     workload = Workload.of(axes, settings, *size)
     vlm = create_vlm(workload, device)
     preprocess = image_source(axes, size, settings, device)
-    in_mode = MODES[axes.mode](device)
+    in_mode = wrapper_of(axes.mode, device)
     decodes = "decode" in names
     calls: dict[str, Callable[[Any], Any]] = {
         "preprocess": lambda _: preprocess(),

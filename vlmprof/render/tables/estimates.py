@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vlmprof.plan import Cell, varied_axes
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vlmprof.cost.accuracy import Achieved, Miss, Prediction
     from vlmprof.cost.calibration import GroupError
     from vlmprof.cost.count import Counted
+    from vlmprof.cost.devices import DeviceSheet
 
 
 def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
@@ -34,26 +35,52 @@ def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     ])  # fmt: skip
 
 
-def memory_lines(predictions: Sequence[Prediction], first_oom: Sequence[Prediction | None]) -> list[str]:
-    """Return a sentence on the memory, then one for each line; `first_oom` is None for a line that fits
-    completely."""
-    limits = sorted({p.estimate.memory_bytes for p in predictions})
-    lines: dict[object, list[Prediction]] = {}
-    for prediction in predictions:
-        lines.setdefault(prediction.cell.line, []).append(prediction)
-    varied = [axis for axis in varied_axes([own[0].cell for own in lines.values()]) if axis != "backbone"]
-    words = [f"memory for tensors: {', '.join(map(show_bytes, limits))}"]
-    for own, first in zip(lines.values(), first_oom, strict=True):
-        axes = own[0].cell.axes
-        name = " ".join([backbone_label(axes.backbone), *(str(axes.named[axis]) for axis in varied)])
-        if first is None:
-            largest = show_resolution(own[-1].cell.axes.resolution)
-            words.append(f"{name}: fits up to {largest}, the largest in the specification")
-        else:
-            size, need = show_resolution(first.cell.axes.resolution), first.estimate.peak_allocated_bytes
-            where = f"{size} in {first.estimate.oom_stage} ({show_bytes(need)})"
-            words.append(f"{name}: first out of memory at {where}")
-    return words
+def memory_words(device: DeviceSheet, limit_bytes: int | None) -> str:
+    """Describe the memory that an estimate allows tensors on a device, and what sets it."""
+    usable = show_bytes(device.usable_bytes)
+    if limit_bytes is None:
+        return f"memory for tensors: {usable}"
+    limit = show_bytes(limit_bytes)
+    if limit_bytes > device.usable_bytes:
+        return f"memory for tensors: {usable}, all that {device.title} has (memory_limit is {limit})"
+    return f"memory for tensors: {limit}, the specification's memory_limit ({device.title} has {usable})"
+
+
+def memory_lines(predictions: Sequence[Prediction], cells: Sequence[Cell]) -> list[str]:
+    """Return a sentence for each line of the planned `cells`: the first size that does not fit, or the
+    largest that does, and the larger ones that are skipped."""
+    predicted = {prediction.cell.cell_id: prediction for prediction in predictions}
+    lines: dict[object, list[Cell]] = {}
+    for cell in cells:
+        lines.setdefault(cell.line, []).append(cell)
+    varied = [axis for axis in varied_axes([own[0] for own in lines.values()]) if axis != "backbone"]
+    return [f"{_line_name(own[0], varied)}: {_fits_words(own, predicted)}" for own in lines.values()]
+
+
+def _line_name(cell: Cell, varied: Sequence[str]) -> str:
+    return " ".join([backbone_label(cell.axes.backbone), *(str(cell.axes.named[axis]) for axis in varied)])
+
+
+def _fits_words(line: Sequence[Cell], predicted: Mapping[str, Prediction]) -> str:
+    """Describe up to where a line fits."""
+    found = [predicted[cell.cell_id] for cell in line if cell.cell_id in predicted]
+    if not found:
+        return "skipped at every size"
+    first = next((prediction for prediction in found if not prediction.estimate.fits), None)
+    if first is not None:
+        size, need = show_resolution(first.cell.axes.resolution), first.estimate.peak_allocated_bytes
+        return f"first out of memory at {size} in {first.estimate.oom_stage} ({show_bytes(need)})"
+    largest = found[-1].cell
+    above = [cell for cell in line if cell.skip_reason and _area(cell) > _area(largest)]
+    words = f"fits up to {show_resolution(largest.axes.resolution)}, the largest "
+    if not above:
+        return f"{words}in the specification"
+    sizes = ", ".join(show_resolution(cell.axes.resolution) for cell in above)
+    return f"{words}that it accepts; {sizes} {'is' if len(above) == 1 else 'are'} skipped"
+
+
+def _area(cell: Cell) -> int:
+    return cell.height_px * cell.width_px
 
 
 def assumption_lines(counted: Sequence[Counted]) -> list[str]:
@@ -73,7 +100,7 @@ def cost_sheet(counted: Sequence[Counted], kernels: str) -> Sheet:
         *_cell_columns([cell for cell, *_ in rows]),
         Column("stage", Kind.TEXT, [name for _, name, _ in rows]),
         Column("GFLOP", Kind.NUMBER, [(s.flops - s.skipped_flops) / 1e9 for s in stages], 1),
-        Column("moved", Kind.BYTES, [s.moved_bytes + s.slab_bytes for s in stages], 1),
+        Column("moved", Kind.BYTES, [s.moved_bytes + s.scratch_bytes for s in stages], 1),
         Column("least moved", Kind.BYTES, [s.least_bytes for s in stages], 4),
         Column("weights", Kind.BYTES, [s.weight_bytes for s in stages], 1),
         Column("activations", Kind.BYTES, [s.peak_activation_bytes for s in stages], 2),

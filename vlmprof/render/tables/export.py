@@ -178,7 +178,7 @@ def export_run(
     written = []
     for name in dict.fromkeys(formats):
         if name in ROW_FORMATS:
-            written.append(write_rows(run.frame, folder / f"rows.{name}", name))
+            written.append(write_rows(run.rows, folder / f"rows.{name}", name))
         if name in SHEET_WRITERS:
             written += [write_sheet(sheets[table], folder, name) for table in tables or sheets]
     images = [name for name in dict.fromkeys(formats) if name in FORMATS]

@@ -1,0 +1,27 @@
+"""`vlmprof runs`: list the runs in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlmprof.cli.tables import SaveOption, show_sheet
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(help="A folder of run folders.")] = Path("runs"),
+    save_tables: SaveOption = None,
+) -> None:
+    """List the runs in a folder with their specification, machine, date and cells by status.
+
+    Other commands take the name of a run in runs/ wherever they take a run folder.
+    """
+    from vlmprof.render.tables.runs import runs_sheet
+    from vlmprof.run_list import list_runs
+
+    if found := list_runs(folder):
+        show_sheet(runs_sheet(found), save_tables)
+    else:
+        print(f"no runs in {folder}")
