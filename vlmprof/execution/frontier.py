@@ -75,7 +75,8 @@ def find_frontiers(
     enforce a budget.
     """
     lines = candidate_lines(spec, axis)
-    machine = describe_machine(spec.settings.device)
+    with progress:
+        machine = describe_machine(spec.settings.device)
     settings = replace(spec.settings, device=machine.device)
     budgets = sorted(set(memory_limits))
     for budget in budgets:
