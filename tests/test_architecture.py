@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts).removesuffix(".__init__")
 
 
+@cache
 def imports(path: Path, everywhere: bool) -> set[str]:
     """Modules that a file imports: at its top level, or `everywhere` (inside functions too)."""
     tree = ast.parse(path.read_text())
@@ -109,11 +113,36 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     assert circles(graph) == []
 
 
+def loaded_by(modules: Sequence[str], *heavy: str) -> dict[str, list[str]]:
+    """The heavy packages that have been loaded after each module, where there are any; in a fresh process."""
+    code = f"""
+import importlib, json, sys
+found = {{}}
+for name in {list(modules)}:
+    importlib.import_module(name)
+    found[name] = [package for package in {list(heavy)} if package in sys.modules]
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name: packages for name, packages in json.loads(done.stdout).items() if packages}
+
+
 def test_the_light_modules_load_no_torch_even_indirectly() -> None:
-    for module in (*LIGHT, "vlmprof.backbones.catalog", "vlmprof.vlm.llm_catalog", "vlmprof.cli.app"):
-        code = f"import sys, {module}; print([m for m in {(*NO_TORCH, 'scipy')} if m in sys.modules])"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == "[]", module
+    modules = (*LIGHT, "vlmprof.backbones.catalog", "vlmprof.vlm.llm_catalog", "vlmprof.cli.app")
+    assert loaded_by(modules, *NO_TORCH, "scipy") == {}
+
+
+def test_what_plan_backbones_vlms_and_estimate_print_needs_no_pandas() -> None:
+    """They would take twice as long to answer: pandas and scipy import in half a second."""
+    tables = [f"vlmprof.render.tables.{name}" for name in ("plans", "backbones", "vlms", "estimates")]
+    pending, loaded = ["vlmprof.cli.show", "vlmprof.cli.predictions", *tables], set[str]()
+    paths = {module_name(path): path for path in FILES}
+    while pending:
+        found = imports(paths[pending.pop()], everywhere=False) - loaded
+        loaded |= found
+        pending += found & paths.keys()
+    assert {"vlmprof.cost.count", "torch", "numpy"} <= loaded
+    assert uses(loaded, "pandas", "matplotlib", "scipy") == set()
 
 
 def test_kernels_know_torch_and_triton_and_nothing_else_of_the_project() -> None:

@@ -67,6 +67,112 @@ def test_a_size_that_no_backbone_takes_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
+    ("backbone", "connector", "resolution", "fit", "tokens", "size"),
+    [
+        ("vit-b", "pool2", "224", "resize", (196, 49), (224, 224)),
+        ("vit-b", "pixel-shuffle4", "256x512", "resize", (512, 32), (512, 256)),
+        ("vit-b", "pool4", "224", "pad", (256, 16), (256, 256)),
+        ("clip-l", "ldpv2", "336", "resize", (576, 144), (336, 336)),
+        ("vit-h", "pixel-shuffle2", "225", "pad", (324, 81), (252, 252)),
+        ("vmamba-t", "pool2", "250", "pad", (256, 64), (250, 250)),
+        ("vmamba-t", "pool2", "33x47", "pad", (16, 4), (64, 64)),
+        ("convnextv2-t", "pool2", "230", "resize", (196, 49), (230, 230)),
+        ("vmamba-t", "resampler-64", "33x47", "resize", (9, 64), (47, 33)),
+        ("vit-t", "c-abstractor", "512", "resize", (1024, 144), (512, 512)),
+    ],
+)
+def test_a_connector_changes_the_tokens_and_the_sizes(
+    backbone: str, connector: str, resolution: str, fit: str, tokens: tuple[int, int], size: tuple[int, int]
+) -> None:
+    axes = {"backbone": backbone, "connector": connector, "resolution": resolution, "llm": "llama-23m"}
+    (cell,) = make_plan(build_spec({"axes": axes, "fixed": {"fit": fit}}, {}, "test"))
+    assert (cell.encoder_tokens, cell.visual_tokens) == tokens
+    assert (cell.height_px, cell.width_px) == size
+
+
+@pytest.mark.parametrize(
+    ("backbone", "connector", "resolution", "words"),
+    [
+        ("vit-b", "pool4", "224", "vit-b with pool4 does not accept 224: its 14 x 14 tokens cannot be merged "
+         "4 x 4; the nearest accepted size is 192 or 256; or use fit pad"),
+        ("vmamba-t", "pool4", "1333x800", "its 84 x 50 tokens"),
+        ("vmamba-t", "pixel-shuffle2", "33x47", "its 3 x 3 tokens cannot be merged 2 x 2; "
+         "the nearest accepted size is 32 or 64"),
+        ("vit-h", "pixel-shuffle2", "224x98", "its 16 x 7 tokens cannot be merged 2 x 2; "
+         "the nearest accepted size is 224x84 or 224x112"),
+    ],
+)  # fmt: skip
+def test_a_grid_that_cannot_be_merged_is_refused_with_the_nearest(
+    backbone: str, connector: str, resolution: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        planned(backbone=backbone, connector=connector, resolution=resolution)
+    (other, skipped) = planned(backbone=backbone, connector=["mlp2", connector], resolution=resolution)
+    assert other.skip_reason is None
+    assert words in known(skipped.skip_reason)
+
+
+def test_tiles_are_the_encoders_batch_and_the_resolution_is_the_photos() -> None:
+    """LLaVA-NeXT's and InternVL's token counts for photos of 1000 × 500 and 200 × 200."""
+    cells = planned(
+        backbone="clip-l", resolution=["1000x500", 200], connector=["mlp2", "pixel-shuffle2"],
+        tiling=["none", "anyres", "dynamic"],
+    )  # fmt: skip
+    found = {
+        (cell.axes.connector, cell.axes.named["tiling"], cell.axes.resolution): (
+            cell.tiles,
+            cell.encoder_tokens,
+            cell.visual_tokens,
+        )
+        for cell in cells
+        if cell.skip_reason is None
+    }
+    assert found == {
+        ("mlp2", "anyres-336-4", "1000x500"): (3, 3 * 576, 576 + 24 * 49),
+        ("mlp2", "anyres-336-4", "200"): (3, 3 * 576, 576 + 24 * 25),
+        ("pixel-shuffle2", "anyres-336-4", "1000x500"): (3, 3 * 576, 144 + 12 * 25),
+        ("pixel-shuffle2", "anyres-336-4", "200"): (3, 3 * 576, 144 + 12 * 13),
+        ("mlp2", "dynamic-448-12", "1000x500"): (3, 3 * 1024, 3 * 1024),
+        ("mlp2", "dynamic-448-12", "200"): (1, 1024, 1024),
+        ("pixel-shuffle2", "dynamic-448-12", "1000x500"): (3, 3 * 1024, 3 * 256),
+        ("pixel-shuffle2", "dynamic-448-12", "200"): (1, 1024, 256),
+    }
+    assert {(cell.height_px, cell.width_px) for cell in cells} == {(500, 1000), (200, 200)}
+
+
+def test_without_tiling_tile_sizes_make_no_further_cells_and_no_other_ids() -> None:
+    axes = {"backbone": "vit-t", "resolution": 224}
+    (plain,) = planned(**axes)
+    cells = planned(**axes, tiling=["none", "anyres"], tile_size=[224, 448], max_tiles=[4, 6])
+    assert [cell.axes.named["tiling"] for cell in cells] == [
+        "none", "anyres-224-4", "anyres-224-6", "anyres-448-4", "anyres-448-6",
+    ]  # fmt: skip
+    assert len({cell.cell_id for cell in cells}) == 5
+    # the id that this cell had before there was tiling
+    assert plain.cell_id == cells[0].cell_id == "vit-t-224-3ad13fbf"
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        (
+            {"tile_size": 100},
+            "vit-t does not accept tiles of 100; the nearest accepted tile_size is 96 or 112",
+        ),
+        ({"connector": "pool4"}, "its 21 x 21 tokens cannot be merged 4 x 4; the nearest accepted tile_size"),
+        ({"connector": "resampler-64"}, "have no order; use dynamic"),
+        ({"max_tiles": 2}, "at least 3, not 2"),
+    ],
+)
+def test_tiles_that_cannot_be_encoded_or_joined_are_refused(axes: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        planned(backbone="vit-t", resolution=[500, 1000], tiling="anyres", **axes)
+    cells = planned(backbone="vit-t", resolution=512, tiling=["none", "anyres"], **axes)
+    assert cells[0].skip_reason is None
+    assert words in known(cells[1].skip_reason)
+
+
+@pytest.mark.parametrize(
     ("axis", "value", "words"),
     [
         ("backbone", "vmanba-t", "unknown backbone 'vmanba-t'; did you mean vmamba-t"),

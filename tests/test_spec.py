@@ -17,15 +17,15 @@ GRID = {"axes": {"backbone": "vit-t", "resolution": [224], "llm": "llama-23m"}}
 
 def test_defaults_fill_what_is_not_said() -> None:
     spec = build_spec(GRID, {}, "mine")
-    assert spec.axes["resolution"] == ("224",)
-    assert spec.axes["batch_size"] == (1,)
-    assert list(spec.axes) == [name for name in AXES if name != "vlm"]
+    assert spec.axes.resolution == ("224",)
+    assert spec.axes.batch_size == (1,)
+    assert list(spec.axes.named) == [name for name in AXES if name != "vlm"]
     assert spec.settings.logits == "all"
 
 
 def test_overrides_replace_what_the_file_says() -> None:
     spec = build_spec(GRID, {"backbone": ["vit-s", "vmamba-t"], "iterations": "20"}, "mine")
-    assert spec.axes["backbone"] == ("vit-s", "vmamba-t")
+    assert spec.axes.backbone == ("vit-s", "vmamba-t")
     assert spec.settings.iterations == 20
 
 
@@ -68,6 +68,17 @@ def test_what_is_no_resolution_is_refused(written: bool | float | str) -> None:
         ({**GRID, "fixed": {"iterations": 2.5}}, "iterations: 2.5 is not an integer of at least"),
         ({**GRID, "fixed": {"warm_up": True}}, "warm_up: True is not an integer of at least"),
         ({**GRID, "fixed": {"logits": "some"}}, "'some' is not one of all, last"),
+        ({"axes": {**GRID["axes"], "tiling": "any"}}, "'any' is not one of none, anyres, dynamic"),
+        ({"axes": {**GRID["axes"], "tile_size": 0}}, "tile_size: 0 is not an integer of at least 1"),
+        (
+            {"axes": {**GRID["axes"], "max_tiles": "few"}},
+            "max_tiles: 'few' is not an .* at least 1, nor auto",
+        ),
+        ({"axes": {**GRID["axes"], "tile_size": [224, 448]}}, "tile_size: there are no tiles; add tiling"),
+        (
+            {"axes": {**GRID["axes"], "tiling": ["none", "anyres"]}, "fixed": {"fit": "pad"}},
+            "fit: tiling decides how photos are fitted",
+        ),
         ({**GRID, "fixed": {"memory_limit": "lots"}}, "memory_limit: 'lots' is not a memory size"),
         ({**GRID, "fixed": {"stages": []}}, "stages: must be consecutive"),
         ({**GRID, "fixed": {"stages": ["preprocess", "connector"]}}, "stages: must be consecutive"),
@@ -104,10 +115,10 @@ def test_the_paper_spec_has_the_papers_resolutions_and_protocol() -> None:
 
     spec = load_spec("kuo2026-fig4")
     published = {str(r) for r in load_reference("kuo2026")["resolution"]}
-    assert published <= set(spec.axes["resolution"])
+    assert published <= set(spec.axes.resolution)
     assert (spec.settings.warm_up, spec.settings.iterations) == (100, 100)
-    assert spec.axes["llm"] == ("vicuna-7b",)
-    assert spec.axes["dtype"] == ("bfloat16",)
+    assert spec.axes.llm == ("vicuna-7b",)
+    assert spec.axes.dtype == ("bfloat16",)
 
 
 def test_the_digest_follows_values_and_not_names() -> None:
@@ -127,12 +138,12 @@ WHOLE = {"axes": {"vlm": "hf:some/model", "resolution": [224]}}
 
 
 def test_a_whole_vlm_takes_the_place_of_the_parts() -> None:
-    assert "backbone" not in build_spec(WHOLE, {}, "mine").axes
+    assert "backbone" not in build_spec(WHOLE, {}, "mine").axes.named
     over = build_spec(GRID, {"vlm": ["hf:some/model"]}, "mine")
-    assert over.axes["vlm"] == ("hf:some/model",)
-    assert not {"backbone", "llm", "connector", "level"} & over.axes.keys()
+    assert over.axes.vlm == ("hf:some/model",)
+    assert not {"backbone", "llm", "connector", "level"} & over.axes.named.keys()
     parts = build_spec(WHOLE, {"backbone": ["vit-t"], "llm": ["llama-23m"]}, "mine")
-    assert "vlm" not in parts.axes
+    assert "vlm" not in parts.axes.named
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-PATIENCE_S = 1.0
+PATIENCE_S = 0.5
 """Silence after the command starts or prints before the activity is shown."""
 LINES_APART_S = 5.0
 """Shortest time between lines for different activities in a file or a pipe."""
@@ -67,7 +67,7 @@ class _Narrator(threading.Thread):
         self._live = stream.isatty()
         self._lock = threading.RLock()
         self._ended = threading.Event()
-        self._what = self._first = what
+        self._what = what
         self._patience_s: float | None = None
         self._began = self._heard = time.monotonic()
         self._shown: str | None = None
@@ -97,8 +97,6 @@ class _Narrator(threading.Thread):
 
     def _show(self, now: float) -> None:
         patience_s = PATIENCE_S if self._patience_s is None else self._patience_s
-        if self._what == self._first and not self._live:
-            patience_s *= 2  # most usage errors appear by then, and should stand alone
         if self._what is None or now - self._heard < patience_s:
             return
         same = self._what == self._shown

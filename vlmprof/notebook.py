@@ -6,7 +6,7 @@
   backbone resolution status  peak_allocated_bytes
 0    vit-t        224     ok             576070912
 1    vit-t        512     ok             741670912
->>> figure = run.plot(log=True)  # a notebook shows it
+>>> figure = run.plot(log=False)  # a notebook shows it
 >>> sorted(path.name for path in run.report() if path.suffix != ".png")
 ['report.html', 'report.md']
 """
@@ -32,7 +32,7 @@ class Run(runs.Run):
         self,
         *,
         statistic: Statistic | None = None,
-        log: bool = False,
+        log: bool = True,
         reference: str | None = None,
         width: str = "two-column",
     ) -> Figure:
@@ -40,7 +40,7 @@ class Run(runs.Run):
 
         Args:
             statistic: `mean` or `median`; by default, the one that suits the run's sampling.
-            log: use logarithmic axes.
+            log: draw image sizes and latencies on logarithmic axes.
             reference: published points to draw in the background, such as `kuo2026`.
             width: `one-column` (3.5 in) or `two-column` (7.16 in).
 

@@ -9,15 +9,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vlmprof.activity import say
 from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
+from vlmprof.records import repeat_id
 from vlmprof.settings import Axes, AxisValue, Settings
 from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
+from vlmprof.vlm.tiling import AUTO_TILES, Tiling
+
+LineKey = tuple[tuple[str, AxisValue], ...]
+
+
+def line_key(axes: Mapping[str, AxisValue], along: str = "resolution") -> LineKey:
+    """Return what identifies a line of cells that differ only in the axis `along`: all other axes."""
+    return tuple((name, value) for name, value in axes.items() if name != along)
+
+
+WARM_UP_SHARE = 1 / 3
+"""Largest share of the measuring budget for adaptive warm-up."""
 
 
 @dataclass(frozen=True)
@@ -28,33 +40,38 @@ class Cell:
     axes: Axes
     height_px: int
     width_px: int
-    """Width of the backbone's input: that of the resolution, or of the padded image."""
+    """Width of the backbone's input: that of the resolution, or of the padded image. Of the photo, if that
+    is cut into tiles."""
     visual_tokens: int | None
-    skip_reason: str | None = None
     encoder_tokens: int | None = None
+    """Tokens of an image before the connector; None if only a forward pass can tell."""
     tiles: int | None = None
-    """What a VLM of transformers makes of an image before its connector, if known."""
+    """Pictures that a photo is cut into; None if it is not cut."""
+    skip_reason: str | None = None
     distinguished_by: tuple[str, ...] = ()
     """Axes other than backbone and resolution in which the cells of the plan differ."""
+    repeat: int = 1
+    """Which measurement of the cell this is, counted from 1."""
 
     @property
-    def line(self) -> tuple[tuple[str, AxisValue], ...]:
+    def line(self) -> LineKey:
         """The axes that all cells of a figure's line share: every axis except the resolution."""
-        return tuple((name, value) for name, value in self.axes.named.items() if name != "resolution")
+        return line_key(self.axes.named)
 
     @property
     def label(self) -> str:
         """A readable name, such as `vmamba-t @ 512`, with the other axes that vary: `…, mode compile`."""
         place = f"{self.axes.backbone} @ {self.axes.resolution}"
-        return ", ".join(
-            [place, *(f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.distinguished_by)]
-        )
+        varied = [f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.distinguished_by]
+        return ", ".join([place, *varied, *([f"repeat {self.repeat}"] if self.repeat > 1 else [])])
 
 
 def cell_id(axes: Axes) -> str:
     """Return a readable, reproducible file name for a cell, with a digest of all its axes."""
     readable = re.sub(r"[^a-z0-9.-]+", "-", f"{axes.backbone}-{axes.resolution}".lower()).strip("-.")
-    return f"{readable[-80:]}-{digest(dict(axes.named))}"
+    # ids of cells without tiling are those of versions without it
+    named = {name: value for name, value in axes.named.items() if (name, value) != ("tiling", "none")}
+    return f"{readable[-80:]}-{digest(named)}"
 
 
 def make_plan(spec: SweepSpec, photos: bool = True) -> list[Cell]:
@@ -65,13 +82,12 @@ def make_plan(spec: SweepSpec, photos: bool = True) -> list[Cell]:
     which take them a second per size. Raises `UserError` for an unknown backbone, connector or LLM,
     and for a resolution that no backbone of the sweep accepts.
     """
-    lines = _hf_vlm_lines(spec) if "vlm" in spec.axes else _lines(spec)
-    resolutions = sorted(spec.axes["resolution"], key=_area)
+    lines = _hf_vlm_lines(spec) if spec.axes.vlm else _lines(spec)
+    resolutions = sorted(spec.axes.resolution, key=_area)
     pad = spec.settings.fit == "pad"
-    known = {facts.name: facts for _, facts in lines if facts is not None}
     for resolution in resolutions:
-        if not pad and len(known) == len({line.backbone for line, _ in lines}):
-            _refuse_if_none_takes(resolution, known)
+        if not pad:
+            _refuse_if_none_runs(lines, resolution)
     varied = _varied([line for line, _ in lines])
     distinguished_by = tuple(axis for axis in varied if axis not in ("backbone", "resolution"))
     cells = [
@@ -79,7 +95,7 @@ def make_plan(spec: SweepSpec, photos: bool = True) -> list[Cell]:
         for line, facts in lines
         for resolution in resolutions
     ]
-    if "vlm" in spec.axes:
+    if spec.axes.vlm:
         return [of_a_photo(cell, spec.settings) for cell in cells] if photos else cells
     _check_promises(cells)
     return cells
@@ -92,15 +108,18 @@ def _check_promises(cells: Sequence[Cell]) -> None:
     tokens differ.
     """
     asked = dict.fromkeys(
-        (cell.axes.backbone, cell.axes.level, cell.axes.levels, cell.height_px, cell.width_px)
+        (cell.axes.backbone, cell.axes.level, cell.axes.levels, *_encoded_size(cell))
         for cell in cells
-        if cell.skip_reason is None
-        and cell.axes.vlm is None
-        and cell.axes.backbone.startswith(catalog.LIBRARIES)
+        if cell.skip_reason is None and cell.axes.vlm is None and catalog.of_a_library(cell.axes.backbone)
     )
     for name, level, levels, height, width in asked:
-        say(f"building {name} on the meta device for {width}x{height}")
         check_promise(name, level, levels, height, width)
+
+
+def _encoded_size(cell: Cell) -> tuple[int, int]:
+    """(height, width) in pixels of what the backbone is given."""
+    tiling = Tiling.of(cell.axes)
+    return (cell.height_px, cell.width_px) if tiling is None else (tiling.tile_px, tiling.tile_px)
 
 
 def varied_axes(cells: Sequence[Cell]) -> list[str]:
@@ -125,21 +144,32 @@ Line = tuple[Axes, BackboneFacts | None]
 
 
 def _lines(spec: SweepSpec) -> list[Line]:
-    for name, attention in itertools.product(spec.axes["llm"], spec.axes["attention"]):
+    for name, attention in itertools.product(spec.axes.llm, spec.axes.attention):
         llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
-    for name in spec.axes["connector"]:
-        connector_catalog.facts(name)
-    for name in spec.axes["backbone"]:
-        if name not in catalog.ENTRIES:
-            say(f"loading torch to build {name} on the meta device")
-        catalog.facts(name)
-    lines = [Axes(**line) for line in _combinations(spec)]
-    return [(line, catalog.facts(line.backbone, line.level)) for line in lines]
+    connectors = {name: connector_catalog.facts(name) for name in spec.axes.connector}
+    # without tiling, lines that differ in the tiles alone are the same
+    lines = dict.fromkeys(_axes(line) for line in _combinations(spec))
+    return [
+        (line, connectors[line.connector].sizes_of(catalog.facts(line.backbone, line.level)))
+        for line in lines
+    ]
+
+
+def _axes(line: dict[str, Any]) -> Axes:
+    tile_px, max_tiles = line.pop("tile_size"), line.pop("max_tiles")
+    if line["tiling"] == "none":
+        return Axes(**line)
+    usual_px, usual_tiles = AUTO_TILES[line["tiling"]]
+    return Axes(
+        **line,
+        tile_px=usual_px if tile_px == "auto" else tile_px,
+        max_tiles=usual_tiles if max_tiles == "auto" else max_tiles,
+    )
 
 
 def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
     """Return the lines of VLMs from transformers; their configurations name the backbone and the LLM."""
-    known = {name: hf_vlm_catalog.facts(name) for name in spec.axes["vlm"]}
+    known = {name: hf_vlm_catalog.facts(name) for name in spec.axes.vlm}
     lines: list[Line] = []
     for line in _combinations(spec):
         facts = known[line["vlm"]]
@@ -151,8 +181,7 @@ def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
 
 def _combinations(spec: SweepSpec) -> list[dict[str, Any]]:
     """Return the axes of each line at its first resolution."""
-    values = {name: axis for name, axis in spec.axes.items() if isinstance(axis, tuple)}
-    values["resolution"] = spec.axes["resolution"][:1]
+    values = replace(spec.axes, resolution=spec.axes.resolution[:1]).named
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
@@ -165,41 +194,70 @@ def _cell(
     height, width = resolution_size(axes.resolution)
     if pad and facts is not None:
         height, width = facts.padded(height, width)
-    takes = facts is None or facts.accepts(height, width)
+    reason = _skip_reason(axes, facts, (height, width))
+    tokens = _Tokens() if facts is None or reason is not None else _tokens(axes, facts, (height, width))
     return Cell(
         cell_id=cell_id(axes),
         axes=axes,
         height_px=height,
         width_px=width,
-        visual_tokens=facts.num_tokens(height, width) if facts is not None and takes else None,
-        skip_reason=None if facts is None or takes else _refusal({facts.name: facts}, axes.resolution),
+        visual_tokens=tokens.visual,
+        encoder_tokens=tokens.encoder,
+        tiles=tokens.tiles,
+        skip_reason=reason,
         distinguished_by=distinguished_by,
     )
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """What is made of one image or photo; None if only a forward pass can tell."""
+
+    visual: int | None = None
+    encoder: int | None = None
+    tiles: int | None = None
+
+
+def _tokens(axes: Axes, facts: BackboneFacts, size: tuple[int, int]) -> _Tokens:
+    if axes.vlm is not None:
+        return _Tokens(facts.num_tokens(*size))
+    connector, tiling = connector_catalog.facts(axes.connector), Tiling.of(axes)
+    if tiling is None:
+        return _Tokens(connector.visual_tokens(facts.grid(*size)), facts.num_tokens(*size))
+    tile, tiles = (tiling.tile_px, tiling.tile_px), tiling.tiles(*size)
+    visual = tiling.visual_tokens(*size, connector, facts.grid(*tile))
+    return _Tokens(visual, tiles * facts.num_tokens(*tile), tiles)
 
 
 def of_a_photo(cell: Cell, settings: Settings) -> Cell:
     """Return the cell of a VLM from transformers with the tokens that its own processor makes of a photo, or
     with the reason why it accepts none of this size."""
-    if settings.processor != "own" or cell.axes.vlm is None:
+    name, size = cell.axes.vlm, (cell.height_px, cell.width_px)
+    if settings.processor != "own" or name is None:
         return cell
     # transformers takes seconds to import, and only a VLM of transformers needs it to be planned
     from vlmprof.vlm.hf_vlm.dry_run import dry_run
     from vlmprof.vlm.hf_vlm.own import check_processor, photo_facts
 
-    name, size = str(cell.axes.vlm), (cell.height_px, cell.width_px)
     check_processor(name, settings.processor_backend)
     try:
         photo = photo_facts(name, size, settings.processor_backend)
     except UserError as problem:
         return replace(cell, skip_reason=str(problem))
     planned = replace(cell, visual_tokens=photo.visual_tokens, tiles=photo.tiles)
-    say(f"building {name} on the meta device for {cell.axes.resolution}")
     try:
         # a batch has as many tokens per image as one
         run = dry_run(name, size, replace(cell.axes, batch_size=1), settings)
     except UserError:
         return planned  # only a run shows its tokens
     return replace(planned, visual_tokens=run.visual_tokens, encoder_tokens=run.encoder_tokens)
+
+
+def longest_sampling_s(settings: Settings) -> float | None:
+    """Return the longest time to sample a cell in seconds, with adaptive warm-up; None without a budget."""
+    if settings.sampling == "fixed":
+        return None
+    return settings.budget_s * (1 + WARM_UP_SHARE * (settings.warm_up is None))
 
 
 def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
@@ -212,10 +270,17 @@ def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
     return list(cells)
 
 
-def _refuse_if_none_takes(resolution: str, known: Mapping[str, BackboneFacts]) -> None:
-    height, width = resolution_size(resolution)
-    if not any(facts.accepts(height, width) for facts in known.values()):
-        raise UserError(_refusal(known, resolution))
+def repeated(cells: Sequence[Cell], repeats: int, order: str, seed: int) -> list[Cell]:
+    """Return the cells `repeats` times in running order, one pass over all of them after another.
+
+    Passes keep slow drift of the machine from looking like a difference between cells. With `order` random,
+    each pass has its own order.
+    """
+    return [
+        replace(cell, cell_id=repeat_id(cell.cell_id, repeat), repeat=repeat)
+        for repeat in range(1, repeats + 1)
+        for cell in in_order(cells, order, seed + repeat - 1)
+    ]
 
 
 def _area(resolution: str) -> int:
@@ -223,11 +288,51 @@ def _area(resolution: str) -> int:
     return height * width
 
 
-def _refusal(facts: Mapping[str, BackboneFacts], resolution: str) -> str:
+def _skip_reason(axes: Axes, facts: BackboneFacts | None, size: tuple[int, int]) -> str | None:
+    """Return why a cell whose images have this (height, width) in pixels cannot run; None if it can."""
+    tiling = Tiling.of(axes)
+    if facts is None or (tiling is None and facts.accepts(*size)):
+        return None
+    if tiling is None:
+        return _refusal({_encoder(axes): facts}, axes.resolution)
+    try:
+        tiling.check(connector_catalog.facts(axes.connector))
+    except UserError as problem:
+        return str(problem)
+    takes = facts.accepts(tiling.tile_px, tiling.tile_px)
+    return None if takes else _refusal({_encoder(axes): facts}, str(tiling.tile_px), tiles=True)
+
+
+def _refuse_if_none_runs(lines: Sequence[Line], resolution: str) -> None:
+    """Raise `UserError` if no line accepts a resolution, or the tiles that it is cut into."""
+    size = resolution_size(resolution)
+    reasons = [_skip_reason(replace(axes, resolution=resolution), facts, size) for axes, facts in lines]
+    if not all(reasons):
+        return
+    if all(axes.tiling == "none" for axes, _ in lines):
+        raise UserError(_refusal({_encoder(axes): facts for axes, facts in lines if facts}, resolution))
+    raise UserError("; ".join(dict.fromkeys(filter(None, reasons))))
+
+
+def _encoder(axes: Axes) -> str:
+    """The backbone, with the connector if that restricts its sizes."""
+    merges = axes.vlm is None and connector_catalog.facts(axes.connector).merged > 1
+    return f"{axes.backbone} with {axes.connector}" if merges else axes.backbone
+
+
+def _refusal(known: Mapping[str, BackboneFacts], resolution: str, tiles: bool = False) -> str:
     height, width = resolution_size(resolution)
-    nearest = sorted({size for known in facts.values() for size in known.nearest(height, width)})
+    facts = next(iter(known.values()))
+    reason = ""
+    if len(known) == 1 and replace(facts, grid_multiple=1).accepts(height, width):
+        rows, columns = facts.grid(height, width)
+        merged = facts.grid_multiple
+        reason = f": its {columns} x {rows} tokens cannot be merged {merged} x {merged}"
+    refused = f"{' and '.join(known)} does not accept {'tiles of ' if tiles else ''}{resolution}{reason}"
+    nearest = sorted({size for one in known.values() for size in one.nearest(height, width)})
+    if not nearest:
+        return f"{refused}, and no other size works"
     sizes = " or ".join(str(w) if h == w else f"{w}x{h}" for h, w in nearest)
-    return (
-        f"{' and '.join(facts)} does not accept {resolution}; the nearest accepted size is {sizes}; "
-        "or use fit pad"
-    )
+    if tiles:
+        return f"{refused}; the nearest accepted tile_size is {sizes}"
+    return f"{refused}; the nearest accepted size is {sizes}; or use fit pad"

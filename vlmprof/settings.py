@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 AxisValue = str | int | float
 
@@ -19,6 +19,8 @@ Attention = Literal["auto", "flash", "efficient", "cudnn", "math"]
 KernelBackend = Literal["auto", "reference", "torch", "triton"]
 CacheState = Literal["hot", "cold"]
 LevelsRun = Literal["through-tap", "all"]
+TilingKind = Literal["anyres", "dynamic"]
+TilingMode = Literal["none", "anyres", "dynamic"]
 StageName = Literal["preprocess", "vision", "connector", "prefill", "decode"]
 Sampling = Literal["fixed", "adaptive"]
 Order = Literal["lines", "interleaved", "random"]
@@ -28,26 +30,37 @@ Fit = Literal["resize", "letterbox", "pad"]
 Processor = Literal["own", "one-piece"]
 ProcessorBackend = Literal["auto", "pil", "torchvision"]
 
-PARTS = ("backbone", "llm", "connector", "level", "levels", "kernel_backend")
+PARTS = (
+    "backbone", "llm", "connector", "level", "levels", "kernel_backend", "tiling", "tile_size", "max_tiles"
+)  # fmt: skip
 """Axes that do not apply to a VLM from transformers."""
 
 
-class AxisValues(TypedDict, total=False):
-    """The values of each axis of a sweep: either `vlm` or the axes that it replaces are present."""
+@dataclass(frozen=True)
+class AxisValues:
+    """The values of each axis of a sweep. Either `vlm` or the axes that it replaces have none."""
 
-    vlm: tuple[str, ...]
-    backbone: tuple[str, ...]
-    resolution: tuple[str, ...]
-    llm: tuple[str, ...]
-    connector: tuple[str, ...]
-    dtype: tuple[Dtype, ...]
-    batch_size: tuple[int, ...]
-    mode: tuple[Mode, ...]
-    attention: tuple[Attention, ...]
-    kernel_backend: tuple[KernelBackend, ...]
-    cache: tuple[CacheState, ...]
-    level: tuple[int, ...]
-    levels: tuple[LevelsRun, ...]
+    vlm: tuple[str, ...] = ()
+    backbone: tuple[str, ...] = ()
+    resolution: tuple[str, ...] = ()
+    llm: tuple[str, ...] = ()
+    connector: tuple[str, ...] = ()
+    dtype: tuple[Dtype, ...] = ()
+    batch_size: tuple[int, ...] = ()
+    mode: tuple[Mode, ...] = ()
+    attention: tuple[Attention, ...] = ()
+    kernel_backend: tuple[KernelBackend, ...] = ()
+    cache: tuple[CacheState, ...] = ()
+    level: tuple[int, ...] = ()
+    levels: tuple[LevelsRun, ...] = ()
+    tiling: tuple[TilingMode, ...] = ()
+    tile_size: tuple[int | Literal["auto"], ...] = ()
+    max_tiles: tuple[int | Literal["auto"], ...] = ()
+
+    @property
+    def named(self) -> Mapping[str, tuple[AxisValue, ...]]:
+        """The axes that have values, by name, in the order in which a plan varies them."""
+        return {axis.name: values for axis in fields(self) if (values := getattr(self, axis.name))}
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,7 @@ class Axes:
     backbone: str
     """For a VLM from transformers, the name shown in figure legends."""
     resolution: str
-    """As written: `512`, or `1333x800` for width by height in pixels."""
+    """As written: `512`, or `1333x800` for width by height in pixels. Of a photo, if that is tiled."""
     llm: str
     connector: str = "mlp2"
     dtype: Dtype = "bfloat16"
@@ -68,6 +81,11 @@ class Axes:
     cache: CacheState = "hot"
     level: int = 3
     levels: LevelsRun = "through-tap"
+    tiling: TilingMode = "none"
+    tile_px: int = 0
+    """Side of a tile; 0 without tiling."""
+    max_tiles: int = 0
+    """Most tiles of a photo, without the one of the whole photo; 0 without tiling."""
     vlm: str | None = None
     """A VLM from transformers; `kernel_backend`, `level` and `levels` do not apply to it."""
     memory_limit_bytes: int | None = None
@@ -75,16 +93,26 @@ class Axes:
 
     @cached_property
     def named(self) -> Mapping[str, AxisValue]:
-        """Return the axes that apply to this cell by name: the columns of its row."""
+        """Return the axes that apply to this cell by name: the columns of its row.
+
+        `tiling` includes tile size and number: `dynamic-448-12`.
+        """
         names = _AXES if self.vlm is None else _AXES_OF_A_VLM
         values = {name: getattr(self, name) for name in names}
+        if self.tiling != "none":
+            values["tiling"] = f"{self.tiling}-{self.tile_px}-{self.max_tiles}"
         if self.memory_limit_bytes is not None:
             values["memory_limit_bytes"] = self.memory_limit_bytes
         return values
 
 
-_AXES = tuple(axis.name for axis in fields(Axes) if axis.name not in ("vlm", "memory_limit_bytes"))
-_AXES_OF_A_VLM = ("vlm", *(name for name in _AXES if name not in ("level", "levels", "kernel_backend")))
+AXIS_NAMES = tuple(axis.name for axis in fields(Axes) if axis.name not in ("tile_px", "max_tiles"))
+"""Every axis that a row may have."""
+
+_AXES = tuple(name for name in AXIS_NAMES if name not in ("vlm", "memory_limit_bytes"))
+_AXES_OF_A_VLM = (
+    "vlm", *(name for name in _AXES if name not in ("level", "levels", "kernel_backend", "tiling"))
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from vlmprof.errors import UserError
 GIB = 2**30
 """Bytes per GiB, the unit of memory in all figures."""
 
+MOST_BYTES = 2**60
+LONGEST_S = 366 * 24 * 3600.0
+
 _BYTES = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
     "kib": 2**10, "mib": 2**20, "gib": GIB, "tib": 2**40,
@@ -19,19 +22,34 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def parse_bytes(text: str | int) -> int:
-    """Parse `24GiB`, `512 MiB`, `16GB` (10⁹) or a plain number to bytes. Raises `UserError`."""
-    value = _parse(str(text), _BYTES, "b", "a memory size", "24GiB or 512MiB")
+    """Parse `24GiB`, `512 MiB` or `16GB` (10⁹) to bytes. Raises `UserError`, also for a missing unit."""
+    value = _parse(str(text), _BYTES, "", "a memory size", "24GiB or 512MiB")
+    if value > MOST_BYTES:
+        raise UserError(f"{text!r} is more than any device has; write it like 24GiB or 512MiB")
     return round(value)
 
 
 def parse_seconds(text: str | float) -> float:
     """Parse `90`, `90s`, `1.5min` or `2h` to seconds. Raises `UserError`."""
-    return _parse(str(text), _SECONDS, "s", "a duration", "90s or 10min")
+    value = _parse(str(text), _SECONDS, "s", "a duration", "90s or 10min")
+    if value > LONGEST_S:
+        raise UserError(f"{text!r} is longer than a year; write it like 90s or 10min")
+    return value
+
+
+def parse_percent(text: str, option: str) -> float:
+    """Parse `5%` to 0.05. Raises `UserError` that names the `option`."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    if match is None:
+        raise UserError(f"{option} {text!r} is not a percentage; write it like 5%")
+    return float(match[1]) / 100
 
 
 def _parse(text: str, units: dict[str, float] | dict[str, int], default: str, what: str, like: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*", text)
     unit = (match[2].lower() or default) if match else ""
+    if match is not None and not unit:
+        raise UserError(f"{text!r} lacks a unit; write it like {like}")
     if match is None or unit not in units or float(match[1]) <= 0:
         raise UserError(f"{text!r} is not {what}; write it like {like}")
     return float(match[1]) * units[unit]
@@ -55,6 +73,12 @@ def show_bytes(count: float) -> str:
 def show_seconds(seconds: float) -> str:
     """Format a latency with three digits: `1.95 ms`, `22.9 s`."""
     return _shown(seconds, *seconds_unit(seconds)) if seconds else "0 s"
+
+
+def show_resolution(resolution: object) -> str:
+    """Format a resolution: `512²`, `1333×800` (width by height, in pixels)."""
+    width, _, height = str(resolution).partition("x")
+    return f"{width}×{height}" if height and height != width else f"{width}²"
 
 
 def _shown(value: float, unit: str, size: float) -> str:

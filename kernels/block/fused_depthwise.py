@@ -62,7 +62,10 @@ def depthwise_conv_silu_kernel(
 
 
 def depthwise_conv_silu_fused(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `depthwise_conv_silu`. Raises TypeError for float64."""
+    """Compute `depthwise_conv_silu`: x (batch, height, width, D) on a GPU -> the same shape and dtype.
+
+    bfloat16, float16 or float32; raises TypeError for float64.
+    """
     if x.dtype == torch.float64:
         raise TypeError("depthwise_conv_silu: backend 'triton' sums in float32; 'torch' takes float64")
     batch, height, width, channels = x.shape

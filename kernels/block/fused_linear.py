@@ -175,7 +175,10 @@ def linear_fused(
     activation: str | None,
     eps: float,
 ) -> Tensor:
-    """Compute `norm_linear`, without the norm if it has no weight. Raises TypeError for float64."""
+    """Compute `norm_linear`, or `linear` without norm_weight: x (..., K) on a GPU -> (..., M).
+
+    bfloat16, float16 or float32; raises TypeError for float64.
+    """
     if x.dtype == torch.float64:
         raise TypeError("linear: backend 'triton' sums in float32; backend 'torch' takes float64")
     features, depth = weight.shape

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.block.plain import (
-    ACTIVATIONS,
-    depthwise_conv_silu_plain,
-    linear_plain,
-    norm_linear_plain,
-)
-from vlmprof.kernels.block.reference import (
-    depthwise_conv_silu_reference,
-    linear_reference,
-    norm_linear_reference,
-)
+from vlmprof.kernels.block.plain import ACTIVATIONS, depthwise_conv_silu_plain, linear_plain
+from vlmprof.kernels.block.reference import depthwise_conv_silu_reference, linear_reference
 from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
 from vlmprof.kernels.common.checks import check_device, check_dims, check_float, check_shape
 from vlmprof.kernels.common.operators import like_the_first, operator, under_autocast
@@ -68,14 +61,7 @@ def norm_linear(
         if tensor is not None:
             check_shape(op, name, tensor, (x.shape[-1],), "(in_features)")
     check_device(op, x.device, norm_weight=norm_weight, norm_bias=norm_bias)
-    chosen = resolve_backend(op, x.device, backend)
-    if chosen == "reference":
-        return norm_linear_reference(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
-    if chosen == "torch":
-        return norm_linear_plain(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
-    if needs_grad(x, norm_weight, norm_bias, weight, bias, residual):
-        refuse_grad(op, chosen)
-    return _linear_op(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
+    return _computed(op, backend, x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
 
 
 def linear(
@@ -99,14 +85,19 @@ def linear(
     op = "linear"
     x = under_autocast(x)
     _check_linear(op, x, weight, bias, residual, activation)
+    return _computed(op, backend, x, None, None, weight, bias, residual, activation, 0.0)
+
+
+def _computed(op: str, backend: Backend, x: Tensor, *others: Any) -> Tensor:
+    """Compute the product on the chosen backend; `others` are the arguments of `_linear_op` after x."""
     chosen = resolve_backend(op, x.device, backend)
     if chosen == "reference":
-        return linear_reference(x, weight, bias, residual, activation)
+        return linear_reference(x, *others)
     if chosen == "torch":
-        return linear_plain(x, weight, bias, residual, activation)
-    if needs_grad(x, weight, bias, residual):
+        return linear_plain(x, *others)
+    if needs_grad(x, *others[:5]):  # the tensors
         refuse_grad(op, chosen)
-    return _linear_op(x, None, None, weight, bias, residual, activation, 0.0)
+    return _linear_op(x, *others)
 
 
 def depthwise_conv_silu(

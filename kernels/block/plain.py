@@ -1,4 +1,7 @@
-"""The block operations in plain PyTorch, every step in the dtype of x: the `torch` backend."""
+"""The block operations in plain PyTorch, every step in the dtype of x: the `torch` backend.
+
+Shapes and sources as in `op`.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ ONEDNN_NAMES = {None: "none", "gelu": "gelu", "silu": "swish"}
 
 
 def activate_(x: Tensor, activation: str | None) -> Tensor:
-    """Apply GELU (exact), SiLU or nothing; in place unless autograd needs x."""
+    """Apply `gelu` (exact), `silu` or None to x of any shape; in place unless autograd needs x."""
     if activation == "gelu":
         return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
     return F.silu(x, inplace=not x.requires_grad) if activation == "silu" else x
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """Apply layer norm over the last dimension, in float32 if weight and x differ in dtype."""
+    """Apply layer norm to x (..., features), in float32 if weight and x differ in dtype."""
     if weight.dtype == x.dtype:
         return F.layer_norm(x, weight.shape, weight, bias, eps)
     dtype = compute_dtype(x.dtype)
@@ -48,9 +51,21 @@ def onednn_multiplies(x: Tensor, *others: Tensor | None) -> bool:
 
 
 def linear_plain(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str | None
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+    eps: float = 0.0,
 ) -> Tensor:
-    """Compute `linear` with every step in the dtype of x."""
+    """Compute `norm_linear`, or `linear` without norm_weight: x (..., in_features) -> (..., out_features).
+
+    Any floating dtype; the result has that of x.
+    """
+    if norm_weight is not None:
+        x = layer_norm(x, norm_weight, norm_bias, eps)
     weight = weight.to(x.dtype)
     bias = None if bias is None else bias.to(x.dtype)
     if onednn_multiplies(x, weight, bias):
@@ -64,22 +79,8 @@ def linear_plain(
     return y + residual if y.requires_grad or residual.requires_grad else y.add_(residual)
 
 
-def norm_linear_plain(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    activation: str | None,
-    eps: float,
-) -> Tensor:
-    """Compute `norm_linear` with every step in the dtype of x."""
-    return linear_plain(layer_norm(x, norm_weight, norm_bias, eps), weight, bias, residual, activation)
-
-
 def depthwise_conv_silu_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `depthwise_conv_silu` with every step in the dtype of x."""
+    """Compute `depthwise_conv_silu`: x (batch, height, width, channels) -> the same shape and dtype."""
     bias = None if bias is None else bias.to(x.dtype)
     channels_first = x.permute(0, 3, 1, 2)
     y = F.conv2d(

@@ -80,7 +80,10 @@ def _grid(images: int, height: int, width: int) -> tuple[int, int, int]:
 
 
 def cross_scan_fused(x: Tensor) -> Tensor:
-    """Compute `cross_scan`. Raises TypeError for float64."""
+    """Compute `cross_scan`: x (batch, d, height, width) on a GPU -> (batch, 4, d, height · width).
+
+    bfloat16, float16 or float32; raises TypeError for float64.
+    """
     _refuse_double("cross_scan", x)
     batch, channels, height, width = x.shape
     xs = x.new_empty(batch, 4, channels, height * width)
@@ -90,7 +93,10 @@ def cross_scan_fused(x: Tensor) -> Tensor:
 
 
 def cross_merge_fused(ys: Tensor, height: int, width: int) -> Tensor:
-    """Compute `cross_merge`. Raises TypeError for float64."""
+    """Compute `cross_merge`: ys (batch, 4, d, height · width) on a GPU -> (batch, d, height, width).
+
+    bfloat16, float16 or float32, summed in float32; raises TypeError for float64.
+    """
     _refuse_double("cross_merge", ys)
     batch, _, channels, _ = ys.shape
     y = ys.new_empty(batch, channels, height, width)

@@ -13,14 +13,17 @@ from vlmprof.kernels.common.backends import compute_dtype
 
 
 def cross_scan_reference(x: Tensor) -> Tensor:
-    """Compute (batch, d, height, width) -> (batch, 4, d, height·width)."""
+    """Compute `cross_scan`: x (batch, d, height, width), any dtype -> (batch, 4, d, height · width)."""
     rows = x.flatten(2)
     columns = x.transpose(2, 3).flatten(2)
     return torch.stack((rows, columns, rows.flip(-1), columns.flip(-1)), dim=1)
 
 
 def cross_merge_reference(ys: Tensor, height: int, width: int) -> Tensor:
-    """Compute (batch, 4, d, height·width) -> (batch, d, height, width), summed in float32, rounded once."""
+    """Compute `cross_merge`: ys (batch, 4, d, height · width) -> (batch, d, height, width), same dtype.
+
+    The sum is float32, or float64 for float64 input, and rounded once.
+    """
     rows, columns, rows_back, columns_back = ys.to(compute_dtype(ys.dtype)).unbind(1)
     by_rows = (rows + rows_back.flip(-1)).unflatten(-1, (height, width))
     by_columns = (columns + columns_back.flip(-1)).unflatten(-1, (width, height))

@@ -23,7 +23,7 @@ SHORT = 12
 
 
 def scan_chunks_(decay: Tensor, drive: Tensor, entering: Tensor | None, reverse: bool) -> Tensor:
-    """Run the recurrence in place over chunked sequences and return the final state.
+    """Run the recurrence in place over chunked sequences and return the final state, (*channels).
 
     decay, drive: (steps, chunks, *channels), contiguous; `drive` becomes the states and `decay` the
     products of decays since the start of the chunk. entering: (*channels), the state before the first

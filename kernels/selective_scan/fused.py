@@ -150,9 +150,9 @@ def selective_scan_fused(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> Tensor:
-    """Compute `selective_scan` for B and C of shape (batch, groups, d_state, L).
+    """Compute `selective_scan` on a GPU, for B and C of shape (batch, groups, d_state, L).
 
-    Raises TypeError for float64.
+    bfloat16, float16 or float32, with float32 states; raises TypeError for float64.
     """
     if u.dtype == torch.float64:
         raise TypeError("selective_scan: backend 'triton' computes in float32; backend 'torch' takes float64")

@@ -1,4 +1,7 @@
-"""Selective scan in vectorized PyTorch, in segments of bounded size: the `torch` backend."""
+"""Selective scan in vectorized PyTorch, in segments of bounded size: the `torch` backend.
+
+Source: as in `reference`; the recurrence is `scan_chunks_`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from vlmprof.kernels.common.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
 
 SEGMENT_ELEMENTS = 1 << 19
-"""Elements of a working tensor: several of them fit in a CPU's last-level cache."""
+"""Elements of a temporary tensor: several of them fit in a CPU's last-level cache."""
 
 DEVICE_SEGMENT_ELEMENTS = 1 << 25
 """The same on an accelerator, where call overhead matters more than the cache."""
@@ -22,7 +25,7 @@ MOST_EXPONENT = 120.0
 
 
 def chunks_per_segment(chunks: int, elements_per_position: int, device: torch.device) -> int:
-    """Return the chunks per segment, for equal segments that bound the size of a working tensor."""
+    """Return the chunks per segment, for equal segments that bound the size of a temporary tensor."""
     elements = SEGMENT_ELEMENTS if device.type == "cpu" else DEVICE_SEGMENT_ELEMENTS
     most = max(1, elements // (elements_per_position * CHUNK_STEPS))
     return -(-chunks // -(-chunks // most))
@@ -59,7 +62,10 @@ def selective_scan_vectorized(
     delta_bias: Tensor | None,
     delta_softplus: bool,
 ) -> Tensor:
-    """Compute `selective_scan` for B and C of shape (batch, groups, d_state, L)."""
+    """Compute `selective_scan` for B and C of shape (batch, groups, d_state, L), other arguments as there.
+
+    The state is float32, or float64 for float64 input; y is rounded once to the dtype of u.
+    """
     batch, d_inner, length = u.shape
     groups, d_state = B.shape[1:3]
     dtype = compute_dtype(u.dtype)

@@ -64,9 +64,9 @@ def launch_for(
 
 
 def ss2d_fused(x: Tensor, parameters: Parameters, tiles: int | None = None) -> Tensor:
-    """Compute `ss2d` with `tiles` per chunk, by default those of `launch_for`.
+    """Compute `ss2d` for x (batch, height, width, d_inner) on a GPU, with `tiles` per chunk or tuned ones.
 
-    Raises TypeError for float64.
+    bfloat16, float16 or float32, with float32 states; raises TypeError for float64.
     """
     if x.dtype not in ELEMENTS:
         raise TypeError(

@@ -46,7 +46,7 @@ class Packed:
 
 
 def block_shape(dt_rank: int, d_state: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Return KW and RANK. Ranks above 64 (float32: 32) are multiplied in slices."""
+    """Return KW and RANK, see `Packed`. Ranks above 64 (float32: 32) are multiplied in slices."""
     block = -(-(2 * d_state + dt_rank) // BLOCK_MULTIPLE) * BLOCK_MULTIPLE
     if dt_rank > (WHOLE_RANK_FLOAT32 if dtype == torch.float32 else WHOLE_RANK):
         return block, -(-dt_rank // LEAST_RANK) * LEAST_RANK
@@ -54,7 +54,7 @@ def block_shape(dt_rank: int, d_state: int, dtype: torch.dtype) -> tuple[int, in
 
 
 def pack(dtype: torch.dtype, *tensors: Tensor) -> Packed:
-    """Pack the tensors of `Parameters` for inputs of `dtype`; an odd d_inner gets a channel of zeros."""
+    """Pack the tensors of `Parameters` for x of `dtype`. An odd d_inner is padded with a channel of zeros."""
     parameters = Parameters(*tensors)
     d_inner, dt_rank, d_state = parameters.dt_projs_weight.shape[1], parameters.dt_rank, parameters.d_state
     channels = d_inner + d_inner % 2

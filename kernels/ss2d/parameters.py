@@ -10,8 +10,10 @@ from vlmprof.kernels.common.checks import check_device, check_dims, check_float,
 
 
 class Parameters(NamedTuple):
-    """The weights of `ss2d`. Directions: 0 rows, 1 columns, 2 rows reversed, 3 columns
-    reversed."""
+    """The weights of `ss2d`, in any floating dtype.
+
+    Directions: 0 rows, 1 columns, 2 rows reversed, 3 columns reversed.
+    """
 
     x_proj_weight: Tensor
     """(4, dt_rank + 2 · d_state, d_inner): rows for the low-rank steps, B, then C."""
@@ -26,14 +28,19 @@ class Parameters(NamedTuple):
 
     @property
     def dt_rank(self) -> int:
+        """Rank of the projection to step sizes."""
         return self.dt_projs_weight.shape[2]
 
     @property
     def d_state(self) -> int:
+        """States per channel."""
         return self.A_logs.shape[1]
 
     def check(self, op: str, x: Tensor) -> None:
-        """Raise ValueError or TypeError if they do not match x (batch, height, width, d_inner)."""
+        """Check the weights for x (batch, height, width, d_inner).
+
+        Raises ValueError for a wrong shape or device, and TypeError for a dtype that is not floating.
+        """
         d_inner = x.shape[3]
         check_dims(op, "dt_projs_weight", self.dt_projs_weight, 3, "(4, d_inner, dt_rank)")
         check_dims(op, "A_logs", self.A_logs, 2, "(4 · d_inner, d_state)")

@@ -15,7 +15,10 @@ from vlmprof.kernels.ss2d.parameters import Parameters
 
 
 def ss2d_reference(x: Tensor, parameters: Parameters) -> Tensor:
-    """Compute `ss2d`. The projections run in the dtype of x, scan and merge in at least float32."""
+    """Compute `ss2d`: x (batch, height, width, d_inner), a floating dtype -> the same shape and dtype.
+
+    The projections run in the dtype of x. Scan and merge are float32, or float64 for float64 input.
+    """
     batch, height, width, d_inner = x.shape
     dt_rank, d_state = parameters.dt_rank, parameters.d_state
     dtype = compute_dtype(x.dtype)

@@ -22,14 +22,14 @@ SLICE = tl.constexpr(LEAST_RANK)  # ranks of a slice
 
 @triton.constexpr_function
 def is_resident(rank: int, element: tl.dtype) -> bool:
-    """Whether the weights stay in registers."""
+    """Return whether the weights of dt_proj stay in registers, for this RANK and dtype."""
     return rank == SLICE.value and element != tl.float32
 
 
 @triton.constexpr_function
 def is_sliced(rank: int, element: tl.dtype) -> bool:
-    """Whether the product is taken 16 ranks at a time: the whole would not fit, least of all in float32,
-    whose product takes every factor in two parts."""
+    """Return whether the product of dt_proj is computed 16 ranks at a time, because it would not fit into
+    registers as a whole. In float32, the limit is lower, because every factor is split in two."""
     return rank > (WHOLE_RANK_FLOAT32 if element == tl.float32 else WHOLE_RANK)
 
 

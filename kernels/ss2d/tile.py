@@ -75,7 +75,7 @@ class Place(NamedTuple):
 
 @triton.constexpr_function
 def is_partial(channels: int) -> bool:
-    """Whether the last block of channels has lanes without any."""
+    """Return whether the last block of this many channels has lanes without a channel."""
     return channels % BLOCK.value != 0
 
 

@@ -4,7 +4,7 @@ x_proj acts on each pixel independently, so it commutes with the four scan order
 product. An image line (a row or a column) is cut into pieces of a few steps. With the steps as the first
 dimension, rows and columns are views of the same channels-last image, and the reversed directions run
 through the same positions backwards. Therefore no position is copied, all directions add to one result,
-and the only working tensors are the steps and states of a segment. They fit in the cache and are allocated
+and the only temporary tensors are the steps and states of a segment. They fit in the cache and are allocated
 once, because page faults of new memory would cost more than the arithmetic.
 """
 
@@ -28,7 +28,7 @@ STEPS = 16
 """Approximate steps of a piece. More steps give fewer, longer calls, until a slab exceeds the cache."""
 
 SEGMENT_ELEMENTS = 1 << 20
-"""Elements of each of the two working tensors, so that they fit in a CPU's last-level cache."""
+"""Elements of each of the two temporary tensors, so that they fit in a CPU's last-level cache."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,10 @@ def _prepare(dtype: torch.dtype, *tensors: Tensor) -> Prepared:
 
 
 def ss2d_vectorized(x: Tensor, parameters: Parameters) -> Tensor:
-    """Compute `ss2d`."""
+    """Compute `ss2d`: x (batch, height, width, d_inner), a floating dtype -> the same shape and dtype.
+
+    The projections run in the dtype of x. Scan and merge are float32, or float64 for float64 input.
+    """
     shape, d_inner = x.shape, x.shape[3]
     dtype = compute_dtype(x.dtype)
     x = x.contiguous()
@@ -80,7 +83,7 @@ def ss2d_vectorized(x: Tensor, parameters: Parameters) -> Tensor:
         x = F.pad(x, (0, 0, 0, tail_across, 0, tail_down))
 
     made = cached_from_parameters(_prepare, x.dtype, *parameters)
-    projected = linear_plain(x, made.x_proj, made.constants, None, None).unflatten(-1, (4, -1)).to(dtype)
+    projected = linear_plain(x, None, None, made.x_proj, made.constants).unflatten(-1, (4, -1)).to(dtype)
     y = x * made.skip
     for k in range(4):
         columns = k % 2 == 1 and shape[1] > 1 and shape[2] > 1
@@ -107,7 +110,7 @@ def _in_pieces(image: Tensor, columns: bool, steps: int) -> Tensor:
 
 
 def segment_elements(device: torch.device) -> int:
-    """Return the largest number of elements of a working tensor on `device`."""
+    """Return the largest number of elements of a temporary tensor on `device`."""
     return SEGMENT_ELEMENTS if device.type == "cpu" else DEVICE_SEGMENT_ELEMENTS
 
 

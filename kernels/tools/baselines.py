@@ -25,6 +25,7 @@ from vlmprof.kernels.ss2d.vectorized import segment_elements, ss2d_vectorized
 from vlmprof.kernels.tools.official_vmamba import (
     MODELS,
     accept_any_mamba_ssm,
+    module_at,
     stub_missing_packages,
     why_no_compiled_scan,
 )
@@ -101,8 +102,8 @@ def _compiled() -> Baseline:
 
 def _public(checkout: Path) -> Baseline:
     models = checkout / MODELS
-    layout = _module(models / "csm_triton.py")
-    scan = _module(models / "csms6s.py")
+    layout = module_at(models / "csm_triton.py", "baseline_csm_triton")
+    scan = module_at(models / "csms6s.py", "baseline_csms6s")
     accept_any_mamba_ssm(scan)
     if torch.cuda.is_available() and (lacking := why_no_compiled_scan(scan)):
         raise ImportError(lacking)
@@ -122,17 +123,6 @@ def _public(checkout: Path) -> Baseline:
         return merged.unflatten(-1, (height, width))
 
     return _with_projections(scan.selective_scan_fn, cross_scan, cross_merge, takes_gate=False)
-
-
-def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"baseline_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    with stub_missing_packages():
-        spec.loader.exec_module(module)
-    return module
 
 
 def _with_projections(

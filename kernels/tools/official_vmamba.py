@@ -101,21 +101,31 @@ def _module(models: Path) -> ModuleType:
     """Import `vmamba.py` of the checkout once."""
     key = f"public_vmamba:{models.resolve()}"
     if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, models / "vmamba.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
         sys.path.insert(0, str(models))
         try:
-            with stub_missing_packages():
-                spec.loader.exec_module(module)
+            module = module_at(models / "vmamba.py", key)
         finally:
             sys.path.remove(str(models))
         _allow_cpu(module, sys.modules["csm_triton"])
         if "csms6s" in sys.modules:
             accept_any_mamba_ssm(sys.modules["csms6s"])
-        sys.modules[key] = module
     return sys.modules[key]
+
+
+def module_at(path: Path, name: str) -> ModuleType:
+    """Import a file of the public code as the module `name`. Errors of the file propagate."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        with stub_missing_packages():
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 class _DropPath(nn.Identity):

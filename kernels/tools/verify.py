@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import triton_interpreted, why_not_triton
-from vlmprof.kernels.common.checks import first_line
 from vlmprof.kernels.tools.cases import Case, large_cases, medium_cases, small_cases
 
 MULTIPLE = 4.0
@@ -53,8 +52,6 @@ class Verdict:
     limit: float
     deterministic: bool | None
     """Whether two runs agree bit for bit; None after a single run."""
-    failure: str | None = None
-    """The error that the backend raised, if any; the numeric errors are then NaN."""
 
     @property
     def passed(self) -> bool:
@@ -102,19 +99,6 @@ def comparisons(
             for case in make(dtype, torch.device("cpu")):
                 if op in (None, case.op):
                     yield from (Comparison(case, dtype, backend) for backend in backends)
-
-
-def verify(device: torch.device, backends: list[str], dtypes: tuple[torch.dtype, ...]) -> Iterator[Verdict]:
-    """Yield a verdict for each comparison, also if the backend raises an error."""
-    for comparison in comparisons(device, backends, dtypes):
-        try:
-            yield comparison.verdict(device)
-        except Exception as error:  # a kernel that cannot run must not hide the results of others
-            message = f"{type(error).__name__}: {first_line(error)}"
-            yield Verdict(
-                **comparison.labels(), relative_error=math.nan, plain_relative_error=math.nan,
-                limit=math.nan, deterministic=None, failure=message,
-            )  # fmt: skip
 
 
 def _plain(case: Case) -> Tensor:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests.helpers.synthetic_runs import cell, frame, sweep
-from vlmprof.analysis.frames import axis_columns, show_resolution, split_lines, varying_axes
+from vlmprof.analysis.frames import axis_columns, split_lines, varying_axes
 from vlmprof.analysis.reference import load_reference, reference_title, study_scores
 from vlmprof.errors import UserError
 from vlmprof.records import Row, Status
+from vlmprof.units import show_resolution
 
 
 def test_lines_differ_in_resolution_and_in_nothing_else() -> None:
@@ -28,7 +29,8 @@ def test_an_axis_that_older_rows_lack_still_makes_lines() -> None:
 
 def test_only_ok_rows_are_measured_and_the_first_oom_is_found() -> None:
     (line,) = split_lines(frame(sweep(("vit-t",), (224, 512, 1024, 2048), oom_from={"vit-t": 1024})))
-    assert line.first_oom_pixels == 1024**2
+    assert line.first_oom is not None
+    assert line.first_oom.pixels == 1024**2
     assert np.isfinite(line.measured("end_to_end_s")).tolist() == [True, True, False, False]
     assert np.isnan(line.measured("gpu_decode_s")).all()
     assert np.isnan(line.measured("no_such_column")).all()
@@ -77,3 +79,13 @@ def test_unknown_references_and_foreign_frames_are_refused() -> None:
         split_lines(frame([cell()]).iloc[:0])
     with pytest.raises(UserError, match="not rows of a run"):
         split_lines(frame([cell()]).drop(columns="status"))
+
+
+def test_rows_from_before_tiling_are_on_the_line_of_those_without() -> None:
+    old, new = cell("vit-t", 224), cell("vit-t", 448, axes={"tiling": "none"})
+    (line,) = split_lines(frame([old, new]))
+    assert line.setting == {}
+    tiled = cell("vit-t", 448, axes={"tiling": "dynamic-224-4"})
+    plain, cut = split_lines(frame([old, new, tiled]))
+    assert [line.setting["tiling"] for line in (plain, cut)] == ["none", "dynamic-224-4"]
+    assert len(plain.pixels) == 2

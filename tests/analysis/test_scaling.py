@@ -7,14 +7,15 @@ import pytest
 
 from tests.helpers.checks import known
 from tests.helpers.synthetic_runs import cell, frame, sweep
-from vlmprof.analysis.crossover import all_crossovers, find_crossovers
+from vlmprof.analysis.charts import fitted_panels
+from vlmprof.analysis.crossover import all_crossovers
 from vlmprof.analysis.frames import Line, split_lines
 from vlmprof.analysis.intervals import Interval
 from vlmprof.analysis.reference import load_reference
 from vlmprof.analysis.scaling import fit_line, fit_tokens
-from vlmprof.records import Row
+from vlmprof.records import Row, StageFigures
 
-Samples = dict[str, dict[str, list[float]]]
+Values = dict[str, dict[str, list[float]]]
 """Raw values by cell and column."""
 
 TOKENS = np.array([196, 256, 576, 1024, 2304, 4096, 9216, 16384], dtype=float)
@@ -69,6 +70,24 @@ def test_a_line_of_a_run_is_fitted_by_its_own_tokens() -> None:
     assert fit_line(line, "gpu_decode_s") is None
 
 
+def test_behind_a_connector_that_merges_each_stage_is_fitted_by_its_own_tokens() -> None:
+    """Latencies of 1 ms and 1 µs per token: encoder tokens for vision, visual tokens for prefill."""
+    rows = [
+        cell("vit-t", side, visual_tokens=n // 16, encoder_tokens=n, stages={
+            "vision": StageFigures(host_s=1e-3 + 1e-6 * n),
+            "prefill": StageFigures(host_s=1e-3 + 1e-6 * n / 16),
+        })
+        for side, n in ((256, 256), (512, 1024), (768, 2304), (1024, 4096))
+    ]  # fmt: skip
+    panels = fitted_panels(split_lines(frame(rows)), ["host_vision_s", "host_prefill_s"])
+    assert [panel.tokens for panel in panels] == ["encoder tokens", "visual tokens"]
+    for panel, largest in zip(panels, (4096, 256), strict=True):
+        (fitted,) = map(known, panel.lines)
+        assert (fitted.fit.tokens_high, fitted.tokens[-1]) == (largest, largest)
+        assert fitted.fit.fixed.value == pytest.approx(1e-3)
+        assert fitted.fit.linear.value == pytest.approx(1e-6)
+
+
 def test_the_papers_memory_has_vicunas_weights_as_its_fixed_part() -> None:
     line = next(x for x in split_lines(load_reference("kuo2026")) if x.backbone == "vit-t")
     gib = 2**30
@@ -80,9 +99,9 @@ FIRST, SECOND = np.array([4e-3, 1e-6]), np.array([1e-3, 4e-6])
 CROSSING_TOKENS = (FIRST[0] - SECOND[0]) / (SECOND[1] - FIRST[1])
 
 
-def two_lines(random: np.random.Generator | None = None, spread: float = 0.0) -> tuple[list[Line], Samples]:
+def two_lines(random: np.random.Generator | None = None, spread: float = 0.0) -> tuple[list[Line], Values]:
     rows: list[Row] = []
-    samples: Samples = {}
+    samples: Values = {}
     for name, (fixed, slope) in (("vmamba-t", FIRST), ("vit-t", SECOND)):
         for side in SIDES:
             value = fixed + slope * (side / 16) ** 2
@@ -110,7 +129,7 @@ def test_crossover_intervals_cover_the_truth_at_least_as_often_as_they_say(sprea
     trials, hits = 60, 0
     for _ in range(trials):
         (first, second), samples = two_lines(random, spread)
-        for found in find_crossovers(first, second, "end_to_end_s", samples):
+        for found in all_crossovers([first, second], "end_to_end_s", samples):
             if found.low_pixels <= CROSSING_TOKENS * 256 <= found.high_pixels:
                 hits += 1
                 break

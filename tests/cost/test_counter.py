@@ -176,7 +176,8 @@ def test_a_large_model_is_counted_without_its_weights() -> None:
     layers, hidden, mlp = 32, 4096, 11008
     linear = layers * (4 * hidden * hidden + 3 * hidden * mlp) + hidden * 32000
     attention = layers * 4 * tokens * tokens * hidden
-    assert cost.stages["prefill"].matrix_flops == 2 * tokens * linear + attention
+    expected = 2 * tokens * linear + attention
+    assert cost.stages["prefill"].matrix_flops in (expected, expected + rotary_flops(tokens, 128))
 
 
 def test_decoding_reads_every_weight_and_the_cache_for_each_token() -> None:
@@ -190,8 +191,15 @@ def test_decoding_reads_every_weight_and_the_cache_for_each_token() -> None:
     assert decode.kv_cache_bytes == 2 * 6 * 384 * 4 * (196 + 60)
     per_token = decode.moved_bytes / 5
     assert per_token > decode.weight_bytes + decode.kv_cache_bytes
-    assert decode.matrix_flops == 5 * (count_one_step(196 + 60))
+    one_step = count_one_step(196 + 60)
+    assert decode.matrix_flops in (5 * one_step, 5 * (one_step + rotary_flops(1, 64)))
     assert cost.weight_bytes == sum(cost.stages[s].weight_bytes for s in ("vision", "connector", "prefill"))
+
+
+def rotary_flops(tokens: int, head_dim: int) -> int:
+    """FLOPs of the product of positions and frequencies, which later versions of transformers multiply
+    elementwise."""
+    return 2 * tokens * head_dim // 2
 
 
 def count_one_step(context: int) -> int:

@@ -96,7 +96,7 @@ def test_a_cpu_works_while_it_launches() -> None:
 
 
 def test_working_tensors_go_to_the_cache_where_there_is_one() -> None:
-    scan = StageCost(ops={OpCost(Kind.SCAN, "float16", moved_bytes=48 * 10**8, slab_bytes=480 * 10**8): 1})
+    scan = StageCost(ops={OpCost(Kind.SCAN, "float16", moved_bytes=48 * 10**8, scratch_bytes=480 * 10**8): 1})
     without = estimate_stage(scan, H200, IDEAL).busy_s
     assert without == pytest.approx(528 * 10**8 / H200.bandwidth_bytes_per_s)
     cached = replace(H200, cache_bytes_per_s=10 * H200.bandwidth_bytes_per_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import sys
 from dataclasses import replace
@@ -64,12 +65,12 @@ def test_a_smaller_budget_teaches_what_cannot_be_counted() -> None:
 def test_candidates_are_the_sizes_a_backbone_takes() -> None:
     wanted = {"backbone": ["vit-t", "vit-h"], "llm": "llama-23m", "dtype": "float32"}
     spec = candidates.spec(None, wanted, "resolution", largest=448, step=112)
-    assert spec.axes["resolution"] == ("112", "224", "336", "448")
+    assert spec.axes.resolution == ("112", "224", "336", "448")
     sides = [[cell.axes.resolution for cell in line] for line in candidate_lines(spec, "resolution")]
     assert sides == [["112", "224", "336", "448"], ["112", "224", "336", "448"]]
     assert (spec.settings.warm_up, spec.settings.iterations) == (1, 1)
     batches = candidates.spec(None, {**wanted, "resolution": [224]}, "batch_size", largest=3, step=32)
-    assert batches.axes["batch_size"] == (1, 2, 3)
+    assert batches.axes.batch_size == (1, 2, 3)
     with pytest.raises(UserError, match="no multiple of 100"):
         candidates.spec(None, {**wanted, "backbone": ["vit-t"]}, "resolution", largest=300, step=100)
     with pytest.raises(UserError, match="known: batch_size, resolution"):
@@ -100,8 +101,11 @@ def test_three_budgets_on_this_cpu(tmp_path: Path) -> None:
     first = CliRunner().invoke(app, words)
     assert first.exit_code == 0, first.output
     rows = load_frame(out)
-    more = CliRunner().invoke(app, [*words, "--memory", "352MiB"])
+    more = CliRunner().invoke(app, [*words, "--memory", "352MiB", "--json"])
     assert more.exit_code == 0, more.output
+    found = json.loads(more.stdout)["tables"]["frontier"]
+    assert [row["memory_limit_bytes"] for row in found] == [192 * 2**20, 256 * 2**20, 352 * 2**20]
+    assert found[-1]["largest_that_fits"] == str(load_frame(out).query("status == 'ok'")["height_px"].max())
     again = load_frame(out)
     assert set(rows["cell_id"]) < set(again["cell_id"]), "the third budget was added to the two"
     assert (

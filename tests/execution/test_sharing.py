@@ -46,6 +46,18 @@ def test_only_the_same_shape_is_shared() -> None:
     assert llms.source_row(CELLS["vit-s @ 256"]) is None
 
 
+def test_connectors_share_an_llm_if_they_give_as_many_visual_tokens() -> None:
+    axes = {**AXES, "connector": ["pool2", "pixel-shuffle2", "resampler-64"]}
+    pooled, shuffled, resampled = (
+        cell
+        for cell in make_plan(build_spec({"axes": axes}, {}, "test"))
+        if (cell.axes.backbone, cell.axes.resolution) == ("vit-t", "224")
+    )
+    measured = row_of("vit-t @ 224", axes=pooled.axes.named, visual_tokens=pooled.visual_tokens)
+    assert SharedLLM(True, [measured]).source_row(shuffled) == measured
+    assert SharedLLM(True, [measured]).source_row(resampled) is None
+
+
 @pytest.mark.parametrize("changes", [{"status": Status.OOM}, {"stages": {}}, {"llm_shared_from": "another"}])
 def test_only_whole_rows_are_shared(changes: dict[str, Any]) -> None:
     assert SharedLLM(True, [row_of("vit-t @ 224", **changes)]).source_row(CELLS["vit-s @ 224"]) is None

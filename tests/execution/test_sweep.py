@@ -10,18 +10,16 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.commands import vlmprof
+
 STAGES = ("preprocess", "vision", "connector", "prefill", "decode")
-VLMPROF = [sys.executable, "-m", "vlmprof"]
 
 SmallRun = tuple[Path, list[dict[str, Any]], subprocess.CompletedProcess[str]]
 """The folder that a sweep ran in, its rows, and how it ended."""
 
 
 def sweep(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*VLMPROF, "sweep", "quick", "--out", "run", *options],
-        cwd=folder, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
+    return vlmprof(folder, "sweep", "quick", "--out", "run", *options)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -61,6 +59,7 @@ def test_every_number_is_there_and_the_parts_make_the_whole(small_run: SmallRun)
         )
         assert (row["warm_up"], row["iterations"]) == (1, 3)
         tokens = row["visual_tokens"]
+        assert row["encoder_tokens"] == tokens
         # two products of the connector: d_model to hidden and hidden to hidden, 1 MAC = 2 FLOPs
         products = 2 * tokens * ({"vit-t": 192, "vmamba-t": 384}[row["backbone"]] * 384 + 384 * 384)
         assert products <= row["counted_connector_flops"] < 1.05 * products

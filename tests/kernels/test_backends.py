@@ -55,7 +55,8 @@ def test_settings_and_kernels_name_the_same_backends() -> None:
 
 @pytest.mark.parametrize("dtype", verify.DTYPES, ids=str)
 def test_torch_backend_is_as_exact_as_the_plain_code(dtype: torch.dtype) -> None:
-    verdicts = list(verify.verify(torch.device("cpu"), ["torch"], (dtype,)))
+    cpu = torch.device("cpu")
+    verdicts = [each.verdict(cpu) for each in verify.comparisons(cpu, ["torch"], (dtype,))]
     assert [v for v in verdicts if not v.passed] == []
     assert {v.op for v in verdicts} >= {"ss2d", "selective_scan", "cross_scan", "cross_merge"}
 
@@ -83,7 +84,8 @@ def test_every_backend_on_a_gpu(dtype: torch.dtype) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     device = torch.device("cuda")
-    verdicts = list(verify.verify(device, verify.available_backends(device), (dtype,)))
+    backends = verify.available_backends(device)
+    verdicts = [each.verdict(device) for each in verify.comparisons(device, backends, (dtype,))]
     assert [v for v in verdicts if not v.passed] == []
     assert {v.backend for v in verdicts} == {"torch", "triton"}
 

@@ -109,6 +109,10 @@ def test_the_budget_ends_it_and_the_unmet_target_is_said() -> None:
     assert said.startswith("medians not within ±0.1% after 4")
     assert "host_vision_s ±" in said
     assert len(run_rule(Adaptive(watched=("end_to_end_s",), budget_s=1.0), [30.0] * 50)) == 6
+    two = Adaptive(watched=("end_to_end_s",), budget_s=2.0, fewest=2)
+    assert len(run_rule(two, [30.0] * 50)) == 2
+    said = "the budget of 2 s allowed 2 iterations, which took 60 s"
+    assert two.unmet({"end_to_end_s": [30.0] * 2}) == [f"intervals of medians unknown: {said}"]
 
 
 def test_short_iterations_are_sampled_for_half_a_second_and_long_ones_until_the_target() -> None:

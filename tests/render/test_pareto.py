@@ -14,6 +14,8 @@ from vlmprof.analysis.reference import load_reference
 from vlmprof.errors import UserError
 from vlmprof.render.figures.pareto import pareto_figure
 
+MIB = 2**20
+
 
 def test_the_front_is_joined_and_the_limits_are_drawn() -> None:
     limits = Limits(memory_bytes=2**30, ttft_s=20e-3)
@@ -31,6 +33,35 @@ def test_the_front_is_joined_and_the_limits_are_drawn() -> None:
     assert xs(line).tolist() == pytest.approx([20, 20])
     shown = [line for line in latency.get_lines() if line.get_gid() == "cells"]
     assert sum(len(xs(line)) for line in shown) == 18
+
+
+def test_much_slower_for_hardly_less_memory_is_not_recommended() -> None:
+    rows = [
+        cell("vit-t", 224, end_to_end_s=0.01, peak_allocated_bytes=1000 * MIB, peak_reserved_bytes=None),
+        cell("vmamba-t", 224, end_to_end_s=0.2, peak_allocated_bytes=993 * MIB, peak_reserved_bytes=None),
+        cell("vit-s", 224, end_to_end_s=0.3, peak_allocated_bytes=900 * MIB, peak_reserved_bytes=None),
+        cell("vit-b", 225, end_to_end_s=0.1, peak_allocated_bytes=1000 * MIB, peak_reserved_bytes=None),
+    ]
+    advice = advise(frame(rows), Limits())
+    assert set(advice.chosen["backbone"]) == {"vit-t", "vit-s"}
+    assert set(advise(frame(rows), Limits(), tolerance=0.0).chosen["backbone"]) == {
+        "vit-t", "vmamba-t", "vit-s", "vit-b",
+    }  # fmt: skip
+    for axes, column, unit in zip(
+        pareto_figure(advice, Limits()).axes, ("ttft_s", "memory_bytes"), (1e-3, MIB), strict=True
+    ):
+        (front,) = [line for line in axes.get_lines() if line.get_gid() == "front"]
+        assert sorted(xs(front) * unit) == pytest.approx(sorted(advice.chosen[column]))
+
+
+def test_a_limit_is_drawn_or_said_to_be_outside() -> None:
+    for memory_bytes, drawn in ((2**30, True), (24 * 2**30, False)):
+        limits = Limits(memory_bytes=memory_bytes)
+        figure = pareto_figure(advise(frame(sweep()), limits), limits)
+        lines = [line for axes in figure.axes for line in axes.get_lines() if line.get_gid() == "limit"]
+        note = figure.legends[0].get_title().get_text()
+        assert (len(lines) == 1) is ("Dashed: limit." in note) is drawn
+        assert ("The limit of 24.0 GiB on memory is right of the panel." in note) is not drawn
 
 
 @pytest.mark.parametrize("width", ["one-column", "two-column"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -157,7 +158,8 @@ def test_text_from_a_run_is_escaped_everywhere(tmp_path: Path) -> None:
 )
 def test_odd_runs_make_a_report(tmp_path: Path, rows: list[Row]) -> None:
     html, markdown = make(rows, tmp_path)
-    assert len(data_of(html)["charts"]["panels"]) == 6
+    no_gpu_clock = rows[0].device == "cpu" and rows[0].status is Status.OK
+    assert len(data_of(html)["charts"]["panels"]) == (4 if no_gpu_clock else 6)
     assert "nan" not in re.sub(r"data:image[^\"]*", "", markdown).lower().replace("nanosecond", "")
 
 
@@ -197,6 +199,16 @@ def test_pictures_are_drawn_from_the_rows(tmp_path: Path) -> None:
     assert len(linked) == 5
 
 
+def test_names_of_resolutions_in_stacked_stages_do_not_overlap() -> None:
+    rows = sweep(("vit-t", "vit-s", "vmamba-t"), (224, "320x448", "448x320", 512, "640x480", 768))
+    figure = known(drawn(rows)["stages"])
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        assert len(boxes) > 2
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
 def test_nothing_is_pictured_that_was_not_measured() -> None:
     def told(rows: list[Row]) -> set[str]:
         return {word for word, picture in drawn(rows).items() if picture is not None}
@@ -221,7 +233,10 @@ def test_several_runs_are_told_apart(tmp_path: Path) -> None:
 def test_many_rows_are_all_in_the_page_and_charts_say_what_they_leave_out(tmp_path: Path) -> None:
     base = frame(sweep(("vit-t",), (224, 512)))
     many = pd.concat(
-        [base.assign(seed=i, cell_id=[f"{name}-{i}" for name in base["cell_id"]]) for i in range(1000)],
+        [
+            base.assign(llm=f"llm-{i}", cell_id=[f"{name}-{i}" for name in base["cell_id"]])
+            for i in range(1000)
+        ],
         ignore_index=True,
     )
     write_report([Run("many", many, {}, {})], tmp_path)

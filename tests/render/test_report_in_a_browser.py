@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import tempfile
@@ -22,7 +23,10 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
+]
 
 FLAGS = (
     "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
@@ -34,6 +38,7 @@ HOSTILE = (
 ROWS = [
     *sweep(("vit-t", "vit-s", "vmamba-t"), (224, 512, 1024, 2048), oom_from={"vmamba-t": 2048}),
     cell("swin-s", 512, axes={"llm": HOSTILE}),
+    cell("vit-t", "320x448"),
     cell("swin-s", 1024, status=Status.ERROR, message=HOSTILE, axes={"llm": HOSTILE}),
 ]
 
@@ -133,9 +138,23 @@ def test_a_family_and_a_line_can_be_hidden_and_shown_again(page: webdriver.Chrom
 
 def test_axes_turn_logarithmic_and_back(page: webdriver.Chrome) -> None:
     script = "return ['xaxis', 'yaxis'].map((a) => document.getElementById('panel-d')._fullLayout[a].type)"
-    for kind in ("log", "linear"):
+    assert page.execute_script(script) == ["log", "log"]
+    for kind in ("linear", "log"):
         page.find_element(By.ID, "scale").click()
         assert page.execute_script(script) == [kind, kind]
+
+
+def test_names_of_resolutions_are_level_and_apart(page: webdriver.Chrome) -> None:
+    script = """return [...document.querySelectorAll(arguments[0] + ' .xtick text')].map((text) => {
+        const {left, right} = text.getBoundingClientRect();
+        return [left, right, text.getAttribute('transform') || ''];})"""
+    for chart in ("#panel-a", "#panel-f", "#stacks"):
+        edge = page.execute_script("return document.querySelector(arguments[0]).clientWidth", chart)
+        labels = page.execute_script(script, chart)
+        assert len(labels) > 2
+        assert not [turned for *_, turned in labels if "rotate" in turned and "rotate(0" not in turned]
+        assert all(a[1] < b[0] for a, b in itertools.pairwise(labels))
+        assert labels[-1][1] - labels[0][0] < edge
 
 
 def test_fitted_curves_follow_their_controls(page: webdriver.Chrome) -> None:

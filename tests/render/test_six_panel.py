@@ -69,12 +69,29 @@ def test_every_number_drawn_is_the_rows_number(log: bool) -> None:
         np.testing.assert_allclose(sorted(map(tuple, shown)), sorted(expected))
 
 
-def test_x_positions_are_proportional_to_pixels() -> None:
-    axes = panels(six_panel(frame(sweep(resolutions=(224, 448, "1333x800")))))["a"]
+def test_linear_x_positions_are_proportional_to_pixels() -> None:
+    axes = panels(six_panel(frame(sweep(resolutions=(224, 448, "1333x800"))), log=False))["a"]
     small, large, wide = xs(drawn(axes, "measured")[0])
     assert (large / small, wide / small) == (4.0, pytest.approx(1333 * 800 / 224**2))
     assert axes.get_xscale() == "linear"
     assert axes.get_xlim()[0] == 0
+
+
+def test_every_published_size_can_be_told_from_its_neighbours() -> None:
+    found = panels(draw_reference("kuo2026"))
+    sizes = np.unique(np.concatenate([xs(line) for line in drawn(found["a"], "measured")]))
+    assert len(sizes) == 14
+    for axes in found.values():
+        dots = axes.transData.transform([(size, axes.get_ylim()[0]) for size in sizes])[:, 0]
+        assert np.diff(dots).min() * 72 / axes.figure.dpi > 4
+        assert axes.get_xlim()[0] > 0
+
+
+def test_two_sizes_lie_apart_from_the_edges_and_not_from_zero() -> None:
+    axes = panels(six_panel(frame(sweep(resolutions=(224, 320)))))["a"]
+    ends = axes.transAxes.inverted().transform(axes.transData.transform([(224**2, 1), (320**2, 1)]))[:, 0]
+    assert 0.05 < ends[0] < 0.2
+    assert 0.8 < ends[1] < 0.95
 
 
 def test_a_cross_at_the_top_marks_the_first_resolution_out_of_memory() -> None:
@@ -132,10 +149,15 @@ def test_a_failed_cell_leaves_a_gap_and_a_note() -> None:
 
 def test_without_a_gpu_clock_the_panels_say_so_and_memory_is_resident_with_weights_apart() -> None:
     rows = sweep(gpu=False)
-    found = panels(six_panel(frame(rows), samples(rows)))
+    beside = panels(six_panel(frame(rows), samples(rows), reference="kuo2026"))
     for letter in "de":
-        assert words(found[letter]) == "no GPU clock on this device"
-        assert not found[letter].get_lines()
+        assert words(beside[letter]) == "no GPU clock on this device"
+        assert not drawn(beside[letter], "measured")
+    figure = six_panel(frame(rows), samples(rows))
+    found = panels(figure)
+    assert list(found) == ["a", "b", "c", "f"]
+    note = figure.legends[0].get_title().get_text()
+    assert "Left out: (d) GPU vision and (e) GPU LLM, no GPU clock on this device." in note
     assert "resident" in found["f"].get_title()
     levels = {float(y) for line in drawn(found["f"], "level") for y in ys(line)}
     assert levels == {0.5}
@@ -214,6 +236,14 @@ def test_one_colour_per_family_and_one_marker_per_size() -> None:
     assert looks["vit-t"].get_linestyle() == "-" != looks["vmamba-t"].get_linestyle()
 
 
+def test_settings_of_a_single_backbone_have_colours_of_their_own() -> None:
+    rows = [row for name in ("mlp2", "pool2", "ldpv2") for row in sweep(("vit-t",), axes={"connector": name})]
+    looks = drawn(panels(six_panel(frame(rows)))["a"], "measured")
+    alone = drawn(panels(six_panel(frame(sweep(("vit-t",)))))["a"], "measured")
+    assert looks[0].get_color() == alone[0].get_color()
+    assert len({line.get_color() for line in looks}) == 3
+
+
 def test_every_family_looks_different_from_every_other() -> None:
     from vlmprof.backbones import facts, names
 
@@ -242,6 +272,11 @@ def test_twenty_backbones_keep_their_legend_on_the_page_and_off_the_panels(width
     assert box.y0 >= 0
     assert all(known(axes.get_tightbbox()).y0 >= box.y1 for axes in found.values())
     assert len([text for text in legend_texts(figure) if text.strip()]) == 21
+
+
+def test_memory_is_not_called_allocated_where_no_cell_says_so() -> None:
+    rows = [cell(name, 512, status=Status.OOM, gpu=False) for name in ("vit-t", "vmamba-t")]
+    assert panels(six_panel(frame(rows)))["f"].get_title() == "(f) Peak memory"
 
 
 def test_one_cell_is_a_figure() -> None:

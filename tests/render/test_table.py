@@ -128,6 +128,18 @@ def test_a_column_with_one_value_moves_above_a_narrow_table() -> None:
     ]
 
 
+def test_encoder_tokens_have_a_column_where_they_differ_from_visual_tokens() -> None:
+    rows = [cell("vit-t", 512, encoder_tokens=1024, visual_tokens=n, axes={"connector": name})
+            for name, n in (("mlp2", 1024), ("pool4", 64))]  # fmt: skip
+    shown = text(rows, with_samples=False)
+    assert [line.split()[2:5] for line in shown.splitlines() if "ViT" in line] == [
+        ["mlp2", "1,024", "1,024"],
+        ["pool4", "1,024", "64"],
+    ]
+    assert "encoder tokens  visual tokens" in shown
+    assert "encoder tokens" not in text(rows[:1], with_samples=False)
+
+
 def test_constant_axes_are_said_once_and_empty_columns_left_out() -> None:
     shown = text(sweep(("vit-t",), (224, 512), gpu=False))
     assert shown.count("float32") == 1

@@ -11,22 +11,12 @@ import torch
 from vlmprof.cost.count import count
 from vlmprof.errors import UserError
 from vlmprof.settings import StageName
-from vlmprof.vlm.connector import create_connector
-from vlmprof.vlm.connector_catalog import facts as connector_facts
-from vlmprof.vlm.connector_catalog import names as connector_names
 from vlmprof.vlm.model import VLM, create_vlm
 from vlmprof.vlm.workload import Workload
 
 
 def small_vlm(backbone: str, height: int, width: int, **rest: Any) -> VLM:
     return create_vlm(Workload(backbone, "llama-23m", height, width, **{"dtype": "float32", **rest}))
-
-
-@pytest.mark.parametrize("name", connector_names())
-def test_connectors(name: str) -> None:
-    connector = create_connector(name, 48, 64, dtype=torch.bfloat16)
-    assert sum(p.numel() for p in connector.parameters()) == connector_facts(name).parameters(48, 64)
-    assert connector(torch.randn(2, 9, 48).bfloat16()).shape == (2, 9, 64)
 
 
 @pytest.mark.parametrize(("logits", "positions"), [("all", 6 + 5), ("last", 1)])
@@ -60,7 +50,7 @@ def test_without_a_prompt_there_are_only_visual_tokens() -> None:
 def test_weight_bytes_are_told_by_stage() -> None:
     vlm = small_vlm("vit-t", 32, 32, connector="mlp2", dtype="bfloat16")
     weights = vlm.weight_bytes()
-    assert weights["connector"] == 2 * connector_facts("mlp2").parameters(192, 384)
+    assert weights["connector"] == 2 * (192 * 384 + 384 + 384 * 384 + 384)
     assert weights["vision"] == 2 * (5_717_416 - 1000 * 193)
     assert weights["prefill"] == pytest.approx(2 * 22_909_824, abs=1000)
 

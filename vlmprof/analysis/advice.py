@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 from vlmprof.analysis.frames import numbers
 from vlmprof.analysis.reference import study_scores
 from vlmprof.errors import UserError, first_line, unknown
+from vlmprof.files import read_bytes
 from vlmprof.records import Status
 from vlmprof.units import show_bytes, show_seconds
 
@@ -21,6 +23,9 @@ STUDY = "kuo2026"
 
 _NO_SCORES = frozenset({"visual_tokens", "parameters_million"})
 _WORKED_OUT = ("pixels", "memory_bytes", "cost_per_thousand_images", "fits", "on_front")
+TOLERANCE = 0.05
+"""Share by which a cost may be higher before it counts: larger than the noise of a run, and too small to
+decide between backbones."""
 _GPU_MEMORY = ("nvml_process_bytes", "peak_reserved_bytes", "peak_allocated_bytes")
 
 
@@ -45,6 +50,8 @@ class Advice:
     costs: Sequence[str]
     """The columns to minimize."""
     scores: Sequence[str]
+    tolerance: float
+    """Share by which costs, and image sizes, may differ and still count as equal."""
     correlation: pd.DataFrame | None
     """Spearman's rank correlation of scores and costs over the scored cells; None for fewer than 3 cells."""
 
@@ -77,6 +84,7 @@ def advise(
     scores: pd.DataFrame | None = None,
     score: str | None = None,
     price_per_hour: float | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Advice:
     """Choose among the `ok` cells of a run.
 
@@ -87,6 +95,7 @@ def advise(
             out. Without scores, a larger image counts as better.
         score: the score to maximize; by default the overall one, or else the last.
         price_per_hour: price of the device in any currency, for the cost per thousand images.
+        tolerance: share by which costs, and image sizes, may differ and still count as equal.
 
     Raises `UserError` if no cell is `ok`, no measured cell has a score, or `score` is unknown.
     """
@@ -107,29 +116,44 @@ def advise(
         fits &= (candidates["memory_bytes"] <= limits.memory_bytes).to_numpy()
     if limits.ttft_s is not None:
         fits &= (candidates["ttft_s"] <= limits.ttft_s).to_numpy()
-    # a cost that is missing for some cells cannot rank them; cells that share an LLM have no energy
-    judged = [c for c in costs if c != "cost_per_thousand_images" and candidates[c].notna().all()]
+    # energy that is missing for some cells cannot rank them; cells that share an LLM have none
+    essential = [c for c in costs if c in ("ttft_s", "memory_bytes")]
+    complete = [c for c in costs if c == "energy_per_image_j" and candidates[c].notna().all()]
+    ranked = fits & candidates[essential].notna().all(axis=1).to_numpy()
     on_front = np.zeros(len(candidates), dtype=bool)
-    table = np.column_stack([-numbers(candidates, quality), *(numbers(candidates, c) for c in judged)])
-    on_front[fits] = pareto_front(table[fits])
+    table, best = [numbers(candidates, c) for c in (*essential, *complete)], numbers(candidates, quality)
+    if quality == "pixels":  # 322 and 320 pixels count as equal too, while scores have no common scale
+        table, best = [*table, 1 / best], np.ones(len(candidates))
+    stacked = np.array(table).reshape(len(table), len(candidates)).T
+    on_front[ranked] = pareto_front(stacked[ranked], best[ranked], tolerance)
     marked = candidates.assign(fits=fits, on_front=on_front)
     correlation = None
     if names and len(marked) >= 3:
         correlation = marked[[*names, *costs]].astype(float).corr(method="spearman")
-    return Advice(marked, quality, costs, names, correlation)
+    return Advice(marked, quality, costs, names, tolerance, correlation)
 
 
-def pareto_front(costs: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Return a mask of the points, shape (points, costs), that no other point dominates.
+def pareto_front(
+    costs: npt.NDArray[np.float64], quality: npt.NDArray[np.float64] | None = None, tolerance: float = 0.0
+) -> npt.NDArray[np.bool_]:
+    """Return a mask of the points, shape (points, costs), that no other point of the mask dominates.
 
-    A point dominates another if no cost is higher and at least one is lower. NaN counts as the highest cost.
+    A point dominates another if neither its quality, shape (points,), is lower nor any cost higher, and at
+    least one of them is better. Costs that differ by a share of at most `tolerance` count as equal. NaN
+    counts as the highest cost.
     """
     known = np.where(np.isnan(costs), np.inf, costs)
-    on_front = np.ones(len(known), dtype=bool)
-    for i, point in enumerate(known):
-        rivals = known[(known <= point).all(axis=1)]
-        on_front[i] = not (rivals < point).any()
-    return on_front
+    height = np.zeros(len(known)) if quality is None else quality
+    # dominating points first; with a tolerance, three points may each dominate the next
+    order = np.lexsort((np.log(np.maximum(known, 1e-300)).sum(axis=1), -height))
+    front: list[int] = []
+    for i in order.tolist():
+        rivals, enough = known[front], known[i] * (1 + tolerance)
+        no_worse = (rivals <= enough).all(axis=1) & (height[front] >= height[i])
+        better = (rivals * (1 + tolerance) < known[i]).any(axis=1) | (height[front] > height[i])
+        if not (no_worse & better).any():
+            front.append(i)
+    return np.isin(np.arange(len(known)), front)
 
 
 def load_scores(source: str | Path) -> pd.DataFrame:
@@ -140,7 +164,7 @@ def load_scores(source: str | Path) -> pd.DataFrame:
     if str(source) == STUDY:
         return study_scores()
     try:
-        table = pd.read_csv(source, dtype={"resolution": str})
+        table = pd.read_csv(io.BytesIO(read_bytes(Path(source))), dtype={"resolution": str})
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or first_line(str(problem))
         raise UserError(f"scores {source} cannot be read: {reason}; pass a CSV file or {STUDY}") from None

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.frames import Line, any_measured, numbers
-from vlmprof.analysis.scaling import Fit, fit_line
+from vlmprof.analysis.frames import Line, any_measured, merges_tokens, numbers
+from vlmprof.analysis.scaling import LLM_COLUMNS, Fit, fit_line, tokens_of
 from vlmprof.analysis.series import FigureData, Unit, unit_of
 from vlmprof.records import STAGES
 
@@ -91,7 +91,7 @@ class FittedCurve:
 
 @dataclass(frozen=True)
 class FittedLine:
-    """The measured cells of one line against visual tokens, shape (cells,), with their fit."""
+    """The measured cells of one line against their tokens, shape (cells,), with their fit."""
 
     line: Line
     fit: Fit
@@ -112,18 +112,26 @@ class FittedLine:
 
 @dataclass(frozen=True)
 class FittedPanel:
-    """One column of a run against visual tokens."""
+    """One column of a run against tokens."""
 
     column: str
     unit: Unit
+    tokens: Literal["visual tokens", "encoder tokens"]
     lines: Sequence[FittedLine | None]
     """One entry for each line of the figure; None if a line has too few points for a fit."""
 
 
 def fitted_panels(lines: Sequence[Line], columns: Iterable[str]) -> list[FittedPanel]:
     """Fit every line in each of the columns (latencies in seconds, memory in bytes); one panel per column."""
+    merged = any(merges_tokens(line.rows) for line in lines)
     return [
-        FittedPanel(column, unit_of(column), [_fitted(line, column) for line in lines]) for column in columns
+        FittedPanel(
+            column,
+            unit_of(column),
+            "encoder tokens" if merged and column not in LLM_COLUMNS else "visual tokens",
+            [_fitted(line, column) for line in lines],
+        )
+        for column in columns
     ]
 
 
@@ -134,7 +142,7 @@ def _fitted(line: Line, column: str) -> FittedLine | None:
     values = line.measured(column)
     known = np.isfinite(values)
     resolutions = [label for label, is_known in zip(line.resolutions, known, strict=True) if is_known]
-    return FittedLine(line, fit, line.measured("visual_tokens")[known], values[known], resolutions)
+    return FittedLine(line, fit, tokens_of(line, column)[known], values[known], resolutions)
 
 
 @dataclass(frozen=True)

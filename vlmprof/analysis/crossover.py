@@ -30,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from vlmprof.analysis.frames import Line, Samples
-from vlmprof.analysis.sums import cell_mean
+from vlmprof.analysis.frames import Line, RunSamples
+from vlmprof.analysis.repeats import mean_over_repeats
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,12 +65,8 @@ class _LogRatio:
     freedom: Floats
 
 
-def find_crossovers(a: Line, b: Line, column: str, samples: Samples | None = None) -> list[Crossover]:
-    """Find the crossovers of two lines in one column, by size, using the resolutions measured for both."""
-    return _between(a, b, column, _log_ratio(_points(a, column, samples), _points(b, column, samples)))
-
-
 def _between(a: Line, b: Line, column: str, ratio: _LogRatio) -> list[Crossover]:
+    """Find the crossovers of two lines by size, at the resolutions measured for both."""
     found = []
     for i in range(ratio.x.size - 1):
         left, right = ratio.d[i], ratio.d[i + 1]
@@ -94,7 +90,7 @@ def _between(a: Line, b: Line, column: str, ratio: _LogRatio) -> list[Crossover]
     return found
 
 
-def all_crossovers(lines: Sequence[Line], column: str, samples: Samples | None = None) -> list[Crossover]:
+def all_crossovers(lines: Sequence[Line], column: str, samples: RunSamples | None = None) -> list[Crossover]:
     """Find the crossovers of every pair of lines that differ only in their backbone."""
     points = {line.key: _points(line, column, samples) for line in lines}
     return [
@@ -124,13 +120,13 @@ class _Point:
     freedom: float
 
 
-def _points(line: Line, column: str, samples: Samples | None) -> dict[float, _Point]:
+def _points(line: Line, column: str, samples: RunSamples | None) -> dict[float, _Point]:
     points = {}
     cells = line.rows["cell_id"].tolist()
     for pixels, value, cell_id in zip(line.pixels, line.measured(column), cells, strict=True):
         if not (np.isfinite(value) and value > 0):
             continue
-        mean = cell_mean((samples or {}).get(cell_id, {}), column)
+        mean = mean_over_repeats((samples or {}).get(cell_id, {}), column)
         if mean is None:
             points[float(pixels)] = _Point(float(value), 0.0, math.inf)
         else:

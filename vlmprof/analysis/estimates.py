@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.frames import Samples, Statistic, numbers
-from vlmprof.analysis.intervals import interval_ends, medians_with_ends
+from vlmprof.analysis.frames import RunSamples, Statistic, numbers
+from vlmprof.analysis.intervals import interval_ends, mean_ends, medians_with_ends
+from vlmprof.analysis.repeats import RepeatedSamples, mean_over_repeats, median_over_repeats
 from vlmprof.analysis.sums import SUMMED, in_parts, sum_ends, sum_of_medians
 from vlmprof.records import Status
 
@@ -24,9 +25,9 @@ class Estimates:
         samples: raw values by cell id and column name. Without them there are no intervals.
     """
 
-    def __init__(self, frame: pd.DataFrame, samples: Samples | None = None) -> None:
+    def __init__(self, frame: pd.DataFrame, samples: RunSamples | None = None) -> None:
         self.frame = frame
-        self.samples: Samples = samples or {}
+        self.samples: RunSamples = samples or {}
         self._ends: dict[str, Floats] = {}
         self._medians: dict[str, Floats] = {}
 
@@ -60,32 +61,44 @@ class Estimates:
         return points
 
 
-def column_intervals(frame: pd.DataFrame, column: str, samples: Samples | None) -> Floats:
+def column_intervals(frame: pd.DataFrame, column: str, samples: RunSamples | None) -> Floats:
     """Return the ends of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
     ends = interval_ends(_streams(frame, column, samples))
     for i, own in _summed(frame, column, samples):
         ends[i] = sum_ends(own)
+    for i, own in _repeated(frame, samples):
+        mean = mean_over_repeats(own, column)
+        ends[i] = np.nan if mean is None else mean_ends(mean)
     return ends
 
 
-def column_medians(frame: pd.DataFrame, column: str, samples: Samples | None) -> Floats:
+def column_medians(frame: pd.DataFrame, column: str, samples: RunSamples | None) -> Floats:
     """Return each row's median and the ends of its 95 % interval, shape (rows, 3); NaN without samples."""
     medians = medians_with_ends(_streams(frame, column, samples))
     for i, own in _summed(frame, column, samples):
         medians[i] = sum_of_medians(own)
+    for i, own in _repeated(frame, samples):
+        medians[i] = median_over_repeats(own, column)
     return medians
 
 
-def _streams(frame: pd.DataFrame, column: str, samples: Samples | None) -> list[Sequence[float]]:
+def _streams(frame: pd.DataFrame, column: str, samples: RunSamples | None) -> list[Sequence[float]]:
     known = samples or {}
     return [known.get(cell, {}).get(column, ()) for cell in frame["cell_id"].tolist()]
 
 
 def _summed(
-    frame: pd.DataFrame, column: str, samples: Samples | None
+    frame: pd.DataFrame, column: str, samples: RunSamples | None
 ) -> Iterator[tuple[int, Mapping[str, Sequence[float]]]]:
     """Yield the position and samples of each row whose column is the sum of two measurements."""
     if samples and column == SUMMED:
         for i, cell in enumerate(frame["cell_id"].tolist()):
             if in_parts(own := samples.get(cell, {})):
                 yield i, own
+
+
+def _repeated(frame: pd.DataFrame, samples: RunSamples | None) -> Iterator[tuple[int, RepeatedSamples]]:
+    """Yield the position and samples of each row that joins repeats."""
+    for i, cell in enumerate(frame["cell_id"].tolist() if samples and "repeats" in frame else ()):
+        if isinstance(own := (samples or {}).get(cell), RepeatedSamples):
+            yield i, own

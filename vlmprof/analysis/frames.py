@@ -6,7 +6,7 @@ A line is a set of cells that differ only in resolution.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -15,16 +15,19 @@ import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.errors import UserError
-from vlmprof.records import STAGES, Row, StageFigures, Status, stage_column
+from vlmprof.measure.samples import CellSamples
+from vlmprof.records import Status
+from vlmprof.settings import AXIS_NAMES
+from vlmprof.units import show_resolution
 
 Statistic = Literal["mean", "median"]
 """The statistic of a cell's samples that figures show. Rows hold means; medians come from the samples."""
 
-Samples = Mapping[str, Mapping[str, Sequence[float]]]
-"""Raw values by cell id and column name: `samples["a1b2"]["host_vision_s"]`."""
+RunSamples = Mapping[str, CellSamples]
+"""Raw values of a run by cell id and column: `samples["a1b2"]["host_vision_s"]`."""
 
-_ROW_FIELDS = frozenset(f.name for f in fields(Row)) - {"axes", "stages"}
-_STAGE_COLUMNS = frozenset(stage_column(f.name, stage) for f in fields(StageFigures) for stage in STAGES)
+RUN = "run"
+"""The axis that tells the runs of a joined frame apart."""
 
 _VLM_AXES = ("vlm", "llm", "connector")
 """Axes that describe a VLM from transformers, whose name is on the `backbone` axis."""
@@ -95,11 +98,6 @@ class Line(LineName):
         known = stage if isinstance(stage, str) else None
         return FirstOom(float(row["pixels"]), str(row["resolution"]), known)
 
-    @property
-    def first_oom_pixels(self) -> float | None:
-        """The number of pixels of `first_oom`."""
-        return None if self.first_oom is None else self.first_oom.pixels
-
     def measured(self, column: str) -> npt.NDArray[np.float64]:
         """Return a column, shape (rows,), with NaN for rows that are not `ok` or have no value."""
         values = numbers(self.rows, column)
@@ -113,6 +111,18 @@ def numbers(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
         return np.full(len(frame), np.nan)
     values = pd.to_numeric(frame[column], errors="coerce")
     return np.array(values.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def encoder_tokens(frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return the encoder tokens of each row: the visual tokens, where no connector changed their number."""
+    own = numbers(frame, "encoder_tokens")
+    return np.where(np.isnan(own), numbers(frame, "visual_tokens"), own)
+
+
+def merges_tokens(frame: pd.DataFrame) -> bool:
+    """Return whether any row has more or fewer visual tokens than encoder tokens."""
+    change = encoder_tokens(frame) - numbers(frame, "visual_tokens")
+    return bool(np.nan_to_num(change).any())
 
 
 def why_nothing_measured(frame: pd.DataFrame) -> str | None:
@@ -130,9 +140,12 @@ def any_measured(frame: pd.DataFrame, column: str) -> bool:
 
 
 def axis_columns(frame: pd.DataFrame) -> list[str]:
-    """Return the axes of a sweep: the columns that are neither fields of a row nor figures of a stage."""
-    own = _ROW_FIELDS | _STAGE_COLUMNS | {"pixels"}
-    return [column for column in frame.columns if column not in own]
+    """Return the axes of a sweep: those that this version knows, and those that its `run.json` names.
+
+    All other columns are fields of a row, or were written by a newer version.
+    """
+    known = {*AXIS_NAMES, RUN, *frame.attrs.get("axes", ())}
+    return [column for column in frame.columns if column in known]
 
 
 def varying_axes(frame: pd.DataFrame) -> list[str]:
@@ -144,7 +157,7 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
     if "vlm" in frame and frame["vlm"].notna().all():
         named = frame["vlm"].nunique() == frame["backbone"].nunique()
         others = [axis for axis in others if axis not in (_VLM_AXES if named else _VLM_AXES[1:])]
-    return [axis for axis in others if frame[axis].nunique(dropna=False) > 1]
+    return [axis for axis in others if len({_word(value) for value in frame[axis].unique()}) > 1]
 
 
 def _word(value: object) -> str:
@@ -184,9 +197,3 @@ def _line_numbers(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[int]:
     """Return the line number of each row, counted from 0 in the order of first appearance."""
     keys = [frame[axis].map(_word) for axis in ("backbone", *axes)]
     return frame.groupby(keys, sort=False).ngroup()
-
-
-def show_resolution(resolution: object) -> str:
-    """Format a resolution: `512²`, `1333×800` (width by height, in pixels)."""
-    width, _, height = str(resolution).partition("x")
-    return f"{width}×{height}" if height and height != width else f"{width}²"

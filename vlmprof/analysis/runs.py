@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from vlmprof.analysis.frames import Samples, Statistic
+from vlmprof.analysis.frames import RUN, RunSamples, Statistic, axis_columns
+from vlmprof.analysis.repeats import pool
+from vlmprof.manifest import declare_backbones
+from vlmprof.measure.samples import CellSamples
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,16 @@ class Run:
 
     name: str
     frame: pd.DataFrame = field(repr=False)
-    samples: Samples = field(repr=False)
+    samples: RunSamples = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
     path: Path | None = None
+    stored: pd.DataFrame | None = field(default=None, repr=False)
+    """The rows as stored, if cells were repeated: one per repeat. `frame` has one per cell."""
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The rows as stored: one per cell, or per repeat of it."""
+        return self.frame if self.stored is None else self.stored
 
     @property
     def statistic(self) -> Statistic:
@@ -30,16 +40,22 @@ class Run:
 
 
 def load(run: Path | str) -> Run:
-    """Load a run folder. Raises `UserError` if it is not one or has no rows yet."""
+    """Load a run folder, with the repeats of each cell joined.
+
+    Raises `UserError` if it is not one or has no rows yet.
+    """
     from vlmprof import store
 
     path = Path(run)
-    return Run(
-        path.resolve().name, store.load_frame(path), store.load_samples(path), store.load_manifest(path), path
-    )
+    stored = store.load_frame(path)
+    frame, samples = pool(stored, store.load_samples(path))
+    repeated = stored if frame is not stored else None
+    manifest = store.load_manifest(path)
+    declare_backbones(manifest)
+    return Run(path.resolve().name, frame, samples, manifest, path, repeated)
 
 
-def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, Samples]:
+def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, RunSamples]:
     """Join the rows and samples of several runs, with the run's name as an additional axis.
 
     A single run is returned unchanged.
@@ -47,12 +63,14 @@ def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, Samples]:
     if len(runs) == 1:
         return runs[0].frame, runs[0].samples
     frames: list[pd.DataFrame] = []
-    samples: dict[str, Mapping[str, Sequence[float]]] = {}
+    samples: dict[str, CellSamples] = {}
     for name, run in zip(_distinct([run.name for run in runs]), runs, strict=True):
-        named = run.frame.assign(run=name, cell_id=[f"{name}/{cell}" for cell in run.frame["cell_id"]])
+        named = run.frame.assign(**{RUN: name}, cell_id=[f"{name}/{cell}" for cell in run.frame["cell_id"]])
         frames.append(named)
         samples |= {f"{name}/{cell}": values for cell, values in run.samples.items()}
-    return pd.concat(frames, ignore_index=True), samples
+    joined = pd.concat(frames, ignore_index=True)
+    joined.attrs["axes"] = list(dict.fromkeys(axis for frame in frames for axis in axis_columns(frame)))
+    return joined, samples
 
 
 def joint_statistic(runs: Sequence[Run]) -> Statistic:

@@ -1,4 +1,4 @@
-"""Growth of latency or memory with the visual tokens: fixed, linear and quadratic parts.
+"""Growth of latency or memory with an image's tokens: fixed, linear and quadratic parts.
 
 The model is y(n) = fixed + linear · n + quadratic · n², fitted by least squares of relative residuals,
 because a sweep spans orders of magnitude and the noise of a latency grows with it. The weights are
@@ -17,13 +17,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from vlmprof.analysis.frames import Line
+from vlmprof.analysis.frames import Line, encoder_tokens
 from vlmprof.analysis.intervals import Interval
 
 Floats = npt.NDArray[np.float64]
 
 FEWEST_POINTS = 3
 """Fewest distinct token counts for a fit; with exactly this many there is no quadratic part."""
+
+LLM_COLUMNS = ("host_prefill_s", "gpu_prefill_s", "host_decode_s", "gpu_decode_s", "tpot_s")
+"""Columns that grow with visual tokens. All others grow with the image, and so with encoder tokens."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,13 @@ def fit_tokens(tokens: Sequence[float] | Floats, values: Sequence[float] | Float
     )
 
 
+def tokens_of(line: Line, column: str) -> Floats:
+    """Return the tokens that a column grows with, shape (rows,), with NaN for rows that are not `ok`."""
+    if column in LLM_COLUMNS:
+        return line.measured("visual_tokens")
+    return np.where(line.ok, encoder_tokens(line.rows), np.nan)
+
+
 def fit_line(line: Line, column: str) -> Fit | None:
-    """Fit one column of a line's measured cells against their visual tokens."""
-    return fit_tokens(line.measured("visual_tokens"), line.measured(column))
+    """Fit one column of a line's measured cells against `tokens_of` it."""
+    return fit_tokens(tokens_of(line, column), line.measured(column))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Line, Samples, Statistic, any_measured, split_lines
+from vlmprof.analysis.frames import Line, RunSamples, Statistic, any_measured, split_lines
 from vlmprof.analysis.reference import another_device_in, load_reference, reference_title
 from vlmprof.records import Status
 
@@ -52,7 +52,7 @@ class PanelData:
     reference: Sequence[Series]
     """Published points, drawn pale in the background."""
     message: str | None
-    """The text shown if no cell of the run was measured; None otherwise."""
+    """Why no cell has a value in this panel; None if one has."""
     shows_oom: bool
 
     @property
@@ -63,10 +63,12 @@ class PanelData:
 
 @dataclass(frozen=True)
 class FigureData:
-    """The scaling figure of a run: six panels against image size."""
+    """The scaling figure of a run: up to six panels against image size."""
 
     lines: Sequence[Line]
     panels: Sequence[PanelData]
+    omitted: Sequence[PanelData]
+    """Panels without a value. If there is no value in any of the six, they are in `panels` and say why."""
     resolutions: Mapping[float, str]
     """Tick labels by pixel count, ascending."""
     statistic: Statistic
@@ -96,15 +98,19 @@ def scaling_figure(
     cells = np.concatenate([line.places for line in lines])
     frame = estimates.frame.iloc[np.sort(cells)]
     behind = _reference_lines(reference, lines) if reference else []
-    panels = [_panel(*about, estimates, lines, behind, statistic) for about in _panels_for(frame)]
+    every = [_panel(*about, estimates, lines, behind, statistic) for about in _panels_for(frame)]
+    empty = [panel.letter for panel in every if panel.message is not None and not panel.reference]
+    omitted = empty if any(panel.message is None for panel in every) else []
+    panels = [panel for panel in every if panel.letter not in omitted]
     status = frame["status"]
     shared = "llm_shared_from" in frame and bool(frame["llm_shared_from"].notna().any())
     return FigureData(
         lines=lines,
         panels=panels,
+        omitted=[panel for panel in every if panel.letter in omitted],
         resolutions=resolution_labels(lines),
         statistic=statistic,
-        has_intervals=any(np.isfinite(series.low).any() for series in panels[2].series),
+        has_intervals=any(np.isfinite(s.low).any() for panel in panels for s in panel.series),
         sums_two_measurements=shared,
         failed_cells=int((status == Status.ERROR).sum()),
         timed_out_cells=int((status == Status.TIMEOUT).sum()),
@@ -114,7 +120,7 @@ def scaling_figure(
 
 
 def run_figure(
-    frame: pd.DataFrame, samples: Samples | None, statistic: Statistic, reference: str | None = None
+    frame: pd.DataFrame, samples: RunSamples | None, statistic: Statistic, reference: str | None = None
 ) -> FigureData:
     """Compute the scaling figure of all lines of a run from its rows and raw samples.
 
@@ -135,16 +141,15 @@ def resolution_labels(lines: Iterable[Line]) -> dict[float, str]:
 def _panels_for(frame: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """Return letter, title, column and empty-panel text of the six panels, in the paper's order."""
     no_gpu, nothing = "no GPU clock on this device", "not measured"
-    memory = ("f", "Peak allocated", "peak_allocated_bytes", nothing)
-    if any_measured(frame, "peak_rss_bytes") and not any_measured(frame, "peak_allocated_bytes"):
-        memory = ("f", "Peak resident", "peak_rss_bytes", nothing)
+    peaks = (("Peak allocated", "peak_allocated_bytes"), ("Peak resident", "peak_rss_bytes"))
+    title, column = next((p for p in peaks if any_measured(frame, p[1])), ("Peak memory", peaks[0][1]))
     return [
         ("a", "Host vision", "host_vision_s", nothing),
         ("b", "Host LLM", "host_prefill_s", nothing),
         ("c", "End-to-end", "end_to_end_s", nothing),
         ("d", "GPU vision", "gpu_vision_s", no_gpu),
         ("e", "GPU LLM", "gpu_prefill_s", no_gpu),
-        memory,
+        ("f", title, column, nothing),
     ]
 
 

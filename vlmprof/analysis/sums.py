@@ -6,19 +6,14 @@ the half-widths of the medians' intervals, as independent errors, add in quadrat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from vlmprof.analysis.intervals import Mean, describe_mean, mean_ends, medians_with_ends
+from vlmprof.measure.samples import CellSamples
 from vlmprof.records import END_TO_END_PARTS
 
-CellSamples = Mapping[str, Sequence[float]]
-"""Raw values of one cell by column."""
-
 Floats = npt.NDArray[np.float64]
-
 
 SUMMED = "end_to_end_s"
 

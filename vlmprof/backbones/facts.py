@@ -1,9 +1,10 @@
-"""What is said of a backbone before it is built: its `BackboneFacts`, and how to build it. No torch."""
+"""What is known of a backbone before it is built, and the options for building it. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import lcm
 from typing import Any, Literal
 
 from vlmprof.errors import UserError
@@ -31,44 +32,48 @@ class BackboneFacts:
     min_size: int
     """Smallest side in pixels."""
     multiple: int
-    """Each side must be a multiple of this many pixels; 1 when any size will do."""
+    """Each side must be a multiple of this many pixels."""
     parameters: int | None
     """Parameters of the whole published model, its classification head included where it has one.
-    `None` when nobody said."""
+    `None` if unknown."""
     module: str
     """The module whose `build(facts, options)` makes it."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The family's own sizes."""
     extra: str | None = None
-    """The optional extra that has to be installed, if any."""
+    """The optional extra that must be installed, if any."""
     level_dims: tuple[int, ...] = ()
     """Channels of every feature level of a hierarchical backbone; empty for a plain one."""
     level_strides: tuple[int, ...] = ()
-    """Pixels per token of every feature level, where each is not twice the one before."""
+    """Pixels per token of every feature level, unless each is twice the one before."""
     level: int | None = None
     """The tapped feature level, counted from 1; `None` for a plain backbone."""
     pretrained: str | None = None
-    """Where official weights are: an address, or what the family's library calls them."""
+    """The address of the official weights, or their name in the family's library."""
     rounding: Rounding = "up"
     """Which way a side that the stride does not divide is rounded: `up` or `down`."""
     square: bool = False
     """Whether only square images can be encoded."""
     fixed_size: tuple[int, int] | None = None
-    """(height, width) in pixels of the only images that can be encoded, where there is but one size."""
+    """(height, width) in pixels, if only images of one size can be encoded."""
+    grid_multiple: int = 1
+    """Rows and columns of tokens must be multiples of this, as a connector that merges tokens requires."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of visual tokens of an image in pixels."""
+        """Rows and columns of encoder tokens of an image in pixels."""
         if self.rounding == "down":
             return height // self.stride, width // self.stride
         return -(-height // self.stride), -(-width // self.stride)
 
     def num_tokens(self, height: int, width: int) -> int:
-        """Visual tokens of one image in pixels."""
+        """Encoder tokens of one image in pixels."""
         rows, columns = self.grid(height, width)
         return rows * columns
 
     def accepts(self, height: int, width: int) -> bool:
-        """Whether an image of this size in pixels can be encoded."""
+        """Whether an image of this size in pixels can be encoded, to a grid that can be merged."""
+        if any(cells % self.grid_multiple for cells in self.grid(height, width)):
+            return False
         if self.fixed_size is not None:
             return (height, width) == self.fixed_size
         fits = all(side >= self.min_size and side % self.multiple == 0 for side in (height, width))
@@ -81,12 +86,16 @@ class BackboneFacts:
             raise UserError(f"{self.name} cannot encode {width}x{height}; it can encode {near}")
 
     def nearest(self, height: int, width: int) -> list[tuple[int, int]]:
-        """The nearest sizes that can be encoded, (height, width) in pixels: below and above."""
+        """The nearest sizes that can be encoded, (height, width) in pixels: below and above.
+
+        Empty for a backbone of one size whose grid cannot be merged.
+        """
         if self.fixed_size is not None:
-            return [self.fixed_size]
+            return [self.fixed_size] if self.accepts(*self.fixed_size) else []
         shorter = min(height, width)
         below = (shorter, shorter) if self.square else (height, width)
-        rows, columns = (max(self.min_size, side // self.multiple * self.multiple) for side in below)
+        least, step = self._padding
+        rows, columns = (max(least, side // step * step) for side in below)
         return sorted({(rows, columns), self.padded(height, width)})
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
@@ -94,13 +103,24 @@ class BackboneFacts:
 
         An image that a backbone of one size cannot hold keeps its own.
         """
+        if self.accepts(height, width):
+            return height, width
         if self.fixed_size is not None:
             holds = height <= self.fixed_size[0] and width <= self.fixed_size[1]
             return self.fixed_size if holds else (height, width)
         longer = max(height, width)
         above = (longer, longer) if self.square else (height, width)
-        rows, columns = (max(self.min_size, -(-side // self.multiple) * self.multiple) for side in above)
+        least, step = self._padding
+        rows, columns = (max(least, -(-side // step) * step) for side in above)
         return rows, columns
+
+    @property
+    def _padding(self) -> tuple[int, int]:
+        """The smallest side in pixels, and the step between sides, of images that are padded."""
+        if self.grid_multiple == 1:
+            return self.min_size, self.multiple
+        step = lcm(self.multiple, self.stride * self.grid_multiple)
+        return -(-self.min_size // step) * step, step
 
     def at_level(self, level: int) -> BackboneFacts:
         """The same backbone tapped at another feature level (1 is the finest).

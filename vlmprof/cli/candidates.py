@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 from vlmprof.backbones import catalog
 from vlmprof.errors import UserError, unknown
 from vlmprof.spec import SweepSpec, build_spec, load_spec
+from vlmprof.vlm import connector_catalog
 
 SEARCHED = {"resolution": 8192, "batch_size": 256}
 """Axes that can be searched, with the default largest value."""
+
+MOST = 2**16
+"""The largest value to search: every candidate is a cell."""
 
 
 def spec(
@@ -23,9 +28,9 @@ def spec(
     """
     if axis not in SEARCHED:
         raise unknown("axis to search", axis, SEARCHED)
-    if step < 1 or (largest is not None and largest < 1):
-        raise UserError("--step and --largest must be at least 1")
-    most = largest or SEARCHED[axis]
+    most = SEARCHED[axis] if largest is None else largest
+    if step < 1 or not 1 <= most <= MOST:
+        raise UserError(f"--step must be at least 1, and --largest from 1 to {MOST}")
     wanted = dict(overrides)
     if not {"warm_up", "iterations", "sampling"} & wanted.keys():
         wanted |= {"warm_up": 1, "iterations": 1}
@@ -34,10 +39,15 @@ def spec(
     elif axis not in wanted:
         # the accepted sizes depend on the backbones
         first = _build(source, {**wanted, axis: [step]})
-        facts = [catalog.facts(name) for name in first.axes.get("backbone", ())]
+        parts = itertools.product(first.axes.backbone, first.axes.level, first.axes.connector)
+        facts = [
+            connector_catalog.facts(connector).sizes_of(catalog.facts(name, level))
+            for name, level, connector in parts
+        ]
+        # a VLM's own processor takes photos of any size, as tiling does
+        any_size = bool(first.axes.vlm) or set(first.axes.tiling) != {"none"}
         sides = range(step, most + 1, step)
-        # a VLM's own processor takes photos of any size
-        wanted[axis] = [side for side in sides if not facts or any(f.accepts(side, side) for f in facts)]
+        wanted[axis] = [s for s in sides if any_size or any(known.accepts(s, s) for known in facts)]
         if not wanted[axis]:
             raise UserError(f"these backbones accept no multiple of {step} up to {most}")
     return _build(source, wanted)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmprof.cli import kernels_rows
+from vlmprof.cli.json_output import add_rows
 from vlmprof.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def bench_backbones(
     of the `public` code, its backbones are timed too, always with all levels.
     """
     from vlmprof.analysis.reference import another_device, reference_title
-    from vlmprof.execution.kernel_jobs import EncoderJob
+    from vlmprof.execution.kernel_runs import EncoderJob
 
     wanted = run.call("encoder_modes", tuple(modes), tuple(names), levels, public)
     paper = _paper_latencies()
@@ -79,6 +80,7 @@ def bench_backbones(
                 job = EncoderJob(name, side, dtype, levels, todo, public, seconds)
                 run.attempt_all("bench_encoder", (job,), {**known, "mode": ""}, show)
             kernels_rows.print_speed_ups(f"{name} {side}", measured)
+    add_rows("backbones", rows)
     if out is not None:
         print(f"wrote backbones.csv and backbones.json to {out}")
     return failures

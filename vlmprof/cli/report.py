@@ -9,7 +9,7 @@ import typer
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="One or more run folders.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or names of runs in runs/.")],
     out: Annotated[Path | None, typer.Option(help="Output folder (default: the first run folder).")] = None,
     format: Annotated[
         list[str] | None, typer.Option(help="html or markdown (default: both). Repeatable.")
@@ -18,12 +18,13 @@ def report(
         str | None, typer.Option(help="Published points to draw in the Markdown's figure: kuo2026.")
     ] = None,
 ) -> None:
-    """Write a report: figures, tables per stage, launch-bound shares, scaling, crossovers, environment."""
-    from vlmprof.store import check_runs
+    """Summarize runs in sentences, and write a report with figures and tables."""
+    from vlmprof.run_list import find_run
 
-    check_runs(*runs)
+    runs = [find_run(run) for run in runs]
     from vlmprof.activity import say
     from vlmprof.analysis.runs import load
+    from vlmprof.cli import show
     from vlmprof.errors import unknown
     from vlmprof.render.report import FORMATS, write_report
 
@@ -35,5 +36,7 @@ def report(
         say(f"reading {run}")
         loaded.append(load(run))
     say("writing the report")
-    for path in write_report(loaded, out or runs[0], format or FORMATS, reference):
+    written = write_report(loaded, out or runs[0], format or FORMATS, reference)
+    show.summary(loaded)
+    for path in written:
         print(path)

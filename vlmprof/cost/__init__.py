@@ -1,7 +1,7 @@
-"""FLOPs, bytes and memory counted on meta tensors, and the roofline estimate. Measures nothing.
+"""FLOPs, bytes and memory counted on meta tensors, and roofline estimates from them. Nothing is measured.
 
-count      a cell's axes, or any module and its inputs, to counted costs
-estimate   counted costs and a card's data sheet to latencies and memory
+count      from a cell, or from any module and its inputs, to counted costs
+estimate   from counted costs and a GPU's data sheet to latencies and peak memory
 """
 
 from vlmprof.cost.costs import CellCost, Kind, OpCost, StageCost

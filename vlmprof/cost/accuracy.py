@@ -1,4 +1,4 @@
-"""Predictions for counted cells, and how far they are from rows that measured the same cells."""
+"""Predictions for counted cells, and their errors against rows of the same cells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vlmprof.analysis.frames import axis_columns
+from vlmprof.backbones.catalog import axis_applies
 from vlmprof.cost.calibration import Point
 from vlmprof.cost.costs import CellCost
 from vlmprof.cost.count import Counted
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One cell, counted and estimated."""
+    """The counted and the estimated cost of a cell."""
 
     cell: Cell
     cost: CellCost
     estimate: CellEstimate
 
     def figures(self) -> dict[str, float]:
-        """Predicted values under a row's column names."""
+        """Return the predicted values by column of a row."""
         predicted = {f"host_{stage}_s": e.host_s for stage, e in self.estimate.stages.items()}
         predicted |= {
             f"gpu_{stage}_s": e.gpu_s for stage, e in self.estimate.stages.items() if e.gpu_s is not None
@@ -42,34 +42,34 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Miss:
-    """How far predictions of one figure were off for one backbone. Ratios are predicted over measured."""
+    """Errors of the predictions of one figure for one backbone. Ratios are predicted / measured."""
 
     backbone: str
     figure: str
     points: int
     median_ratio: float
-    """In the middle: systematic error."""
+    """Median of the ratios: the systematic error."""
     median_factor: float
-    """In the middle, always at least 1: typical error, either way."""
+    """Median of max(ratio, 1 / ratio): the typical error in either direction."""
     worst_ratio: float
     worst_resolution: str
 
 
 @dataclass(frozen=True)
 class Achieved:
-    """What one measured stage reached of its device's ceilings, by counted work over measured time."""
+    """The rates of one measured stage: counted FLOPs and bytes divided by the measured latency."""
 
     cell: Cell
     stage: str
     latency_s: float
     flops_per_s: float
-    """Without what causal attention skips."""
+    """Without the FLOPs that causal attention kernels skip."""
     bytes_per_s: float
-    """Moved by operations that are not fused: more than the device's bandwidth means that caches served."""
+    """Of unfused operations. Values above the device's bandwidth indicate cache hits."""
     flops_share: float
-    """Of the dense rate of the cell's dtype."""
+    """Share of the dense rate of the cell's dtype."""
     bytes_share: float
-    """Of the data sheet's bandwidth."""
+    """Share of the bandwidth of the data sheet."""
 
 
 def predict(
@@ -78,27 +78,19 @@ def predict(
     efficiency: Efficiency | None = None,
     memory_limit_bytes: int | None = None,
 ) -> list[Prediction]:
-    """What counted cells would take on `device`, or on one like it with less memory."""
+    """Estimate counted cells on `device`, optionally with less memory."""
     return [
         Prediction(cell, cost, estimate(cost, device, efficiency, memory_limit_bytes, cell.axes.mode))
         for cell, cost in counted
     ]
 
 
-def first_oom(predictions: Sequence[Prediction]) -> dict[tuple[Any, ...], Prediction | None]:
-    """For each line of cells, the first that is predicted not to fit, or None."""
-    first: dict[tuple[Any, ...], Prediction | None] = {}
-    for prediction in predictions:
-        line = prediction.cell.line
-        if first.setdefault(line, None) is None and not prediction.estimate.fits:
-            first[line] = prediction
-    return first
-
-
 def misses(predictions: Sequence[Prediction], frame: pd.DataFrame) -> list[Miss]:
-    """Per backbone and figure, predictions beside `ok` rows of the same cells; figures not measured are
-    left out. On a CPU, where no allocator keeps count, `peak_rss_bytes` says how far the growth of the
-    resident memory was from the predicted allocation."""
+    """Compare predictions with the `ok` rows of the same cells, by backbone and figure.
+
+    Figures that were not measured are left out. On a CPU, where no allocator counts, the predicted peak is
+    compared with the growth of the resident memory, as `peak_rss_bytes`.
+    """
     ratios: dict[tuple[str, str], list[tuple[float, str]]] = {}
     for prediction, row in _matched(predictions, frame):
         backbone, resolution = str(row["backbone"]), str(row["resolution"])
@@ -128,7 +120,7 @@ def misses(predictions: Sequence[Prediction], frame: pd.DataFrame) -> list[Miss]
 
 
 def achieved(predictions: Sequence[Prediction], frame: pd.DataFrame, device: DeviceSheet) -> list[Achieved]:
-    """FLOP/s and bytes per second of every measured stage, beside the ceilings of `device`."""
+    """Compute the FLOP/s and bytes per second of every measured stage, and their shares of the ceilings."""
     reached = []
     for prediction, row in _matched(predictions, frame):
         rate = device.rate(prediction.cell.axes.dtype)
@@ -157,9 +149,8 @@ def calibration_points(
     family: Callable[[str], str],
     least_prefill_tokens: int = 0,
 ) -> list[Point]:
-    """Measured stages with their costs: `vision` under the backbone's family, `prefill` under the LLM.
-
-    Below `least_prefill_tokens` the LLM's stage is left out.
+    """Return measured stages with their costs: `vision` in the group of the backbone's family, the others in
+    that of the LLM. `prefill` with fewer than `least_prefill_tokens` is left out.
     """
     points = []
     for prediction, row in _matched(predictions, frame):
@@ -176,17 +167,18 @@ def calibration_points(
 def _matched(
     predictions: Sequence[Prediction], frame: pd.DataFrame
 ) -> Iterator[tuple[Prediction, dict[str, Any]]]:
-    """Predictions with the `ok` row whose axes, as far as both have them, are the same."""
-    axes = [axis for axis in axis_columns(frame) if predictions and axis in predictions[0].cell.axes.named]
-    rows = {
-        tuple(str(row[axis]) for axis in axes): row
-        for row in frame.to_dict("records")
-        if row["status"] == Status.OK
-    }
+    """Yield each prediction with the `ok` row that has the same values on all common axes that apply."""
+    named = predictions[0].cell.axes.named if predictions else ()
+    axes = [axis for axis in named if axis in frame.columns]
+
+    def key(values: Mapping[Any, Any]) -> tuple[str, ...]:
+        return tuple(str(values[axis]) for axis in axes if axis_applies(axis, str(values["backbone"])))
+
+    rows = {key(row): row for row in frame.to_dict("records") if row["status"] == Status.OK}
     for prediction in predictions:
-        row = rows.get(tuple(str(prediction.cell.axes.named[axis]) for axis in axes))
+        row = rows.get(key(prediction.cell.axes.named))
         if row is not None:
-            yield prediction, {str(key): value for key, value in row.items()}
+            yield prediction, {str(column): value for column, value in row.items()}
 
 
 def _measured(row: Mapping[str, Any], figure: str) -> float | None:
@@ -195,7 +187,7 @@ def _measured(row: Mapping[str, Any], figure: str) -> float | None:
 
 
 def _resident_growth(row: Mapping[str, Any]) -> float | None:
-    """What a CPU's process grew by beyond its libraries: tensors, and whatever libraries took on the way."""
+    """Return by how much a process grew beyond its libraries: tensors, and allocations of libraries."""
     peak, baseline = (_number(row.get(name)) for name in ("peak_rss_bytes", "baseline_rss_bytes"))
     return None if peak is None or baseline is None or peak <= baseline else peak - baseline
 

@@ -1,7 +1,7 @@
-"""Fits the efficiency constants to measured stages, and says how far off they are on what they did not see.
+"""Fit of the efficiency constants to measured stages, with leave-one-group-out cross-validation.
 
-The error of a prediction is |ln(predicted / measured)|, so that half and double are equally wrong. Groups
-weigh the same however many points they have; leaving a group out and predicting it is the honest error.
+The error of a prediction is |ln(predicted / measured)|, so that half and double are equally wrong. All groups
+have the same weight, whatever their number of points.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vlmprof.cost.devices import DeviceSheet
 from vlmprof.cost.roofline import Efficiency, StageEstimate, estimate_stage
 
 STEPS = (2.0, 1.4, 1.18, 1.08, 1.03, 1.01)
-"""Factors by which constants are moved, coarse to fine."""
+"""Factors by which the descent changes constants, from coarse to fine."""
 
 BOUNDS = {
     "matmul": (0.4, 0.8),
@@ -28,10 +28,10 @@ BOUNDS = {
     "host_s_per_kernel": (1e-6, 1e-4),
     "queued_kernels": (100.0, 2000.0),
 }
-"""Where a constant may lie and still mean what its name says. Large matrix products reach 0.6 to 0.75 of
-the dense rate on Hopper, FlashAttention-2 about 0.35 and FlashAttention-3 0.75 (arXiv 2407.08608, figure 5),
-copies 0.9 of the bandwidth; an empty kernel takes 2 to 3 µs. Unbounded, the fit trades one against another:
-its error falls by a quarter and matrix products come out at the data sheet's full rate."""
+"""Physically plausible range of each constant. On Hopper, large matrix products reach 0.6 to 0.75 of the
+dense rate, FlashAttention-2 about 0.35 and FlashAttention-3 0.75 (arXiv 2407.08608, figure 5); copies reach
+0.9 of the bandwidth, and an empty kernel takes 2 to 3 µs. Without bounds, the fit trades one constant for
+another: its error is a quarter smaller, but matrix products come out at the full rate of the data sheet."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Point:
     """One measured stage with its counted cost."""
 
     group: str
-    """What is left out together: a family of backbones, or the language model."""
+    """Points that cross-validation leaves out together: a backbone family, or the language model."""
     cost: StageCost
     gpu_s: float | None
     host_s: float | None
@@ -47,20 +47,20 @@ class Point:
 
 @dataclass(frozen=True)
 class GroupError:
-    """How far predictions were off for one group: medians over its points, as factors of at least 1."""
+    """Errors of the predictions for one group: medians over its points, as factors of at least 1."""
 
     group: str
     points: int
     fitted: float
-    """With every group in the fit."""
+    """With constants fitted to all groups."""
     left_out: float
-    """With this group kept from the fit."""
+    """With constants fitted to all other groups."""
 
 
 def fit(points: Sequence[Point], device: DeviceSheet, start: Efficiency | None = None) -> Efficiency:
-    """The constants with the smallest mean error over groups, by coordinate descent from `start`.
+    """Fit the constants by coordinate descent from `start`, minimizing the mean error over groups.
 
-    A constant that no point depends on keeps its start. Raises `ValueError` without points.
+    A constant that no point depends on keeps its initial value. Raises `ValueError` without points.
     """
     if not points:
         raise ValueError("nothing to fit to")
@@ -83,7 +83,7 @@ def fit(points: Sequence[Point], device: DeviceSheet, start: Efficiency | None =
 def leave_one_group_out(
     points: Sequence[Point], device: DeviceSheet, everything: Efficiency | None = None
 ) -> list[GroupError]:
-    """The error on each group with constants fitted to all (`everything`, if known), and to all others."""
+    """Return the error on each group with constants fitted to all groups, `everything`, and to the others."""
     everything = everything or fit(points, device)
     errors = []
     for group in dict.fromkeys(point.group for point in points):
@@ -115,9 +115,9 @@ def _pairs(point: Point, predicted: StageEstimate) -> list[tuple[float, float]]:
 
 
 class _System:
-    """The points as arrays, so that trying constants costs microseconds instead of milliseconds.
+    """The points as arrays, to evaluate constants in microseconds instead of milliseconds.
 
-    Says the same as `roofline.op_seconds`, which a test holds it to.
+    Computes the same as `roofline.op_seconds`, as a test verifies.
     """
 
     def __init__(self, points: Sequence[Point], device: DeviceSheet) -> None:
@@ -147,7 +147,7 @@ class _System:
         self._groups = [np.array([g == group for g in groups]) for group in dict.fromkeys(groups)]
 
     def predict(self, e: Efficiency) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """GPU and host latencies of every point."""
+        """Predict the GPU and host latency of every point."""
         ceiling = np.where(self._plain, self._special_s, 0.0)
         ceiling = np.where(self._matmul, self._flops_s / e.matmul, ceiling)
         ceiling = np.where(self._attention, self._flops_s / e.attention, ceiling)
@@ -163,7 +163,7 @@ class _System:
         return np.maximum(launching, busy), np.maximum(launching, waiting)
 
     def error(self, efficiency: Efficiency) -> float:
-        """Mean over groups of the mean error of a group's figures."""
+        """Return the mean error of each group's latencies, averaged over groups."""
         gpu, host = self.predict(efficiency)
         errors = np.concatenate([[np.abs(np.log(gpu / self._gpu))], [np.abs(np.log(host / self._host))]])
         return float(np.mean([np.nanmean(errors[:, group]) for group in self._groups]))

@@ -1,6 +1,7 @@
-"""What a stage costs by counting, apart from what was measured: no torch, no clock.
+"""Counted costs of operations, stages and cells, as plain data without torch.
 
-1 MAC = 2 FLOPs. FLOPs are those of the mathematics; bytes are what has to be read and written.
+1 MAC = 2 FLOPs. FLOPs are those of the mathematical operation, whatever the implementation; bytes are those
+that it has to read and write.
 """
 
 from __future__ import annotations
@@ -12,24 +13,24 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What bounds an operation, so that each has its own ceiling."""
+    """The kind of an operation, which determines the ceiling that bounds its latency."""
 
     MATMUL = "matmul"
     CONVOLUTION = "convolution"
     ATTENTION = "attention"
     """Scaled-dot-product attention as one kernel."""
     SCAN = "scan"
-    """Selective scan and SS2D as kernels of their own, projections inside SS2D included."""
+    """Selective scan, and SS2D (including its projections) in separate kernels."""
     FUSED_SCAN = "fused scan"
-    """SS2D in few kernels that recompute rather than store."""
+    """SS2D in a few kernels that recompute intermediate results instead of storing them."""
     ELEMENTWISE = "elementwise"
     """Norms, activations, reductions, sums."""
     COPY = "copy"
-    """Moves or converts, computes nothing."""
+    """Moves or converts values without computing any."""
 
 
 MATRIX_KINDS = (Kind.MATMUL, Kind.CONVOLUTION, Kind.ATTENTION)
-"""Kinds whose FLOPs are multiply-accumulates on matrix units: all that torch's FLOP counter knows."""
+"""Kinds that run on matrix units. torch's `FlopCounterMode` counts only these."""
 
 
 @dataclass(frozen=True)
@@ -38,88 +39,89 @@ class OpCost:
 
     kind: Kind
     dtype: str
-    """Of its inputs, as torch writes it: `bfloat16`."""
+    """The dtype of its inputs, as torch names it: `bfloat16`."""
     flops: int = 0
     skipped_flops: int = 0
-    """Of `flops`, those above the diagonal of causal attention, which a good kernel does not do."""
+    """The part of `flops` above the diagonal of causal attention, which causal kernels skip."""
     moved_bytes: int = 0
-    """Every input read once, every output written once."""
-    slab_bytes: int = 0
-    """Reads and writes of working tensors that are kept small enough for a CPU's last-level cache."""
+    """Bytes moved if every input is read once and every output written once."""
+    scratch_bytes: int = 0
+    """Bytes of reads and writes of temporary tensors sized for a CPU's last-level cache."""
     special_functions: int = 0
-    """Results of exp, log, rsqrt, … ; GPUs have few units for them."""
+    """Evaluations of exp, log, rsqrt and similar functions, for which GPUs have few units."""
     kernels: int = 1
-    """Launches on the device."""
+    """Kernel launches on the device."""
     unread_bytes: int = 0
-    """Of the weights given to it, what it does not read: experts that no token is sent to."""
+    """Bytes of weight arguments that it does not read: experts without tokens."""
     assumed: str = ""
-    """What had to be assumed to count it, for a person to read."""
+    """The assumption made to count it, as a sentence; empty if there was none."""
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """All operations of one stage, with equal ones counted together, and what it keeps in memory."""
+    """The operations and the memory of one stage."""
 
     ops: Mapping[OpCost, int] = field(default_factory=dict)
+    """The number of calls of each distinct operation."""
     weight_bytes: int = 0
     """Parameters and buffers."""
     unread_weight_bytes: int = 0
-    """Of them, experts that one forward pass sends no token to."""
+    """The part of `weight_bytes` that a forward pass does not read: experts without tokens."""
     resident_bytes: int = 0
-    """Weights as an allocator holds them, in blocks, with what the module prepared for this size."""
+    """Bytes that weights and tensors prepared for this image size occupy in an allocator's blocks."""
     input_bytes: int = 0
     output_bytes: int = 0
     peak_activation_bytes: int = 0
-    """Most bytes alive at once beside the weights, inputs and outputs included, in allocator blocks."""
+    """Peak of the bytes alive, with inputs and outputs but without weights, in allocator blocks."""
     kv_cache_bytes: int = 0
 
     @property
     def flops(self) -> int:
-        """1 MAC = 2 FLOPs, causal attention counted whole."""
+        """FLOPs, including those that causal kernels skip."""
         return sum(op.flops * n for op, n in self.ops.items())
 
     @property
     def skipped_flops(self) -> int:
-        """Of `flops`, those that a kernel for causal attention skips."""
+        """The part of `flops` that causal attention kernels skip."""
         return sum(op.skipped_flops * n for op, n in self.ops.items())
 
     @property
     def matrix_flops(self) -> int:
-        """FLOPs of matrix products, convolutions and attention alone."""
+        """FLOPs of matrix products, convolutions and attention only."""
         return sum(op.flops * n for op, n in self.ops.items() if op.kind in MATRIX_KINDS)
 
     @property
     def moved_bytes(self) -> int:
-        """What operations that are not fused move at least."""
+        """Lower bound on the bytes that unfused operations move."""
         return sum(op.moved_bytes * n for op, n in self.ops.items())
 
     @property
-    def slab_bytes(self) -> int:
-        """What is moved beside that, to memory or, on a CPU, to its cache."""
-        return sum(op.slab_bytes * n for op, n in self.ops.items())
+    def scratch_bytes(self) -> int:
+        """Further bytes moved: to memory or, on a CPU, to its last-level cache."""
+        return sum(op.scratch_bytes * n for op, n in self.ops.items())
 
     @property
     def least_bytes(self) -> int:
-        """What any implementation moves: weights that are read and inputs once in, outputs once out."""
+        """Lower bound for any implementation: weights and inputs read once, outputs written once."""
         return self.weight_bytes - self.unread_weight_bytes + self.input_bytes + self.output_bytes
 
     @property
     def special_functions(self) -> int:
-        """Results of exp, log, rsqrt and the like."""
+        """Evaluations of exp, log, rsqrt and similar functions."""
         return sum(op.special_functions * n for op, n in self.ops.items())
 
     @property
     def kernels(self) -> int:
-        """Launches on the device, one by one."""
+        """Kernel launches on the device."""
         return sum(op.kernels * n for op, n in self.ops.items())
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What had to be assumed of its operations, each once."""
+        """The distinct assumptions made to count its operations."""
         return tuple(dict.fromkeys(op.assumed for op in self.ops if op.assumed))
 
     def by_kind(self) -> dict[Kind, StageCost]:
-        """The operations of each kind as a cost of their own."""
+        """Split the operations by kind, without the memory."""
         kinds: dict[Kind, Counter[OpCost]] = {}
         for op, n in self.ops.items():
             kinds.setdefault(op.kind, Counter())[op] += n
@@ -128,47 +130,44 @@ class StageCost:
 
 @dataclass(frozen=True)
 class CellCost:
-    """What one cell of a sweep costs by counting."""
+    """The counted cost of one cell of a sweep."""
 
     stages: Mapping[str, StageCost]
-    """`vision`, `connector`, `prefill` and, where asked for, `decode` (all new tokens)."""
+    """Costs of `vision`, `connector`, `prefill` and `decode` (all new tokens), where the cell runs them."""
     visual_tokens: int
     held_bytes: Mapping[str, int] = field(default_factory=dict)
-    """By stage, what is alive beside the stage's own tensors: the images, and the output of the iteration
-    before where that is kept."""
-    encoder_tokens: int | None = None
-    tiles: int | None = None
-    """What a VLM of transformers makes of an image before its connector."""
+    """Bytes alive during each stage besides its own tensors: the images and, with `outputs = "kept"`, the
+    output of the previous iteration."""
 
     @property
     def weight_bytes(self) -> int:
-        """Parameters and buffers of all three parts; `decode` uses those of `prefill`."""
+        """Bytes of the parameters and buffers of all parts. `decode` shares those of `prefill`."""
         return sum(cost.weight_bytes for name, cost in self.stages.items() if name != "decode")
 
     @property
     def resident_bytes(self) -> int:
-        """Weights as an allocator holds them."""
+        """Bytes that the weights occupy in an allocator's blocks."""
         return sum(cost.resident_bytes for name, cost in self.stages.items() if name != "decode")
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What had to be assumed, by stage, for a person to read."""
+        """The assumptions made for each stage, as sentences."""
         return tuple(
             f"counted {name}: {assumed}" for name, cost in self.stages.items() for assumed in cost.assumptions
         )
 
     def stage_peak_bytes(self, stage: str) -> int:
-        """Most bytes allocated while a stage runs, the weights of all stages included."""
+        """Return the peak of the bytes allocated during a stage, including the weights of all stages."""
         held = self.held_bytes.get(stage, 0)
         return self.resident_bytes + self.stages[stage].peak_activation_bytes + held
 
     @property
     def peak_allocated_bytes(self) -> int:
-        """Most bytes allocated during an iteration."""
+        """The peak of the bytes allocated during an iteration."""
         return max(self.stage_peak_bytes(stage) for stage in self.stages)
 
     def oom_stage(self, room_bytes: int) -> str | None:
-        """Where so much memory runs out first, in the words of a row; `build` for the weights alone."""
+        """Return the first stage that needs more than `room_bytes`, `build` for the weights, or None."""
         if self.resident_bytes > room_bytes:
             return "build"
         return next((stage for stage in self.stages if self.stage_peak_bytes(stage) > room_bytes), None)

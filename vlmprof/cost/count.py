@@ -1,6 +1,6 @@
-"""The counted cost of a cell: the same parts that a cell's process builds, made on `meta`.
+"""The counted cost of a cell: its parts are built as they would be for a measurement, but on `meta`.
 
-Nothing is allocated: Vicuna-7B under a 6144² image is counted on a laptop in about a second.
+Nothing is allocated, so that a laptop counts Vicuna-7B with a 6144² image in about a second.
 """
 
 from __future__ import annotations
@@ -23,64 +23,70 @@ from vlmprof.cost.scans import Kernels
 from vlmprof.errors import UserError, first_line
 from vlmprof.plan import Cell
 from vlmprof.settings import Dtype, Settings
-from vlmprof.vlm import llm_catalog
+from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.decoding import decode_step, prefill_cached
-from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, torch_dtype
+from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, torch_dtype, with_tiles
 from vlmprof.vlm.workload import Workload
 
 META = torch.device("meta")
 BUILT_ONCE = tuple(f"vlmprof.backbones.{family}" for family in ("vit", "vitdet", "vmamba", "mambavision"))
-"""Modules whose backbones keep nothing of a size but what `prepare` replaces. Others are built for each."""
+"""Modules whose backbones are built once and prepared for each size. Others are built again for each."""
 
 Counted = tuple[Cell, CellCost]
 
 
 def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False) -> CellCost:
-    """The cost of one iteration of a workload, built on `meta` as it would be built to be measured.
+    """Count the cost of one iteration of a workload, built on `meta`.
 
-    `kernels` says whose implementation of the scans is counted (`vlmprof.cost.scans`). Attention `math` is
-    several operations with N² scores in memory, everything else one without. `decode` is `new_tokens`
-    further tokens, each counted like the first. `preprocess` is not counted: it is the host's. What was
-    counted before is looked up, unless everything is to be counted `in_full`, to the same result.
+    With attention `math`, attention is several operations with N² scores in memory, otherwise one operation
+    without. `decode` generates `new_tokens` tokens, each counted like the first. `preprocess` runs on the
+    host and is not counted.
 
-    Raises `UserError` for names and sizes that cannot be, for a model that reads values from its tensors, and
-    for autocast, whose casts only running shows.
+    Args:
+        kernels: The implementation of the scans to count, see `vlmprof.cost.scans`.
+        in_full: Do not reuse earlier counts. The result is the same.
+
+    Raises `UserError` for unknown names, unsupported sizes, a model that reads values of its tensors, and
+    autocast, whose casts are known only when it runs.
 
     >>> cost = count(Workload("vit-t", "llama-23m", height_px=224, width_px=224))
     >>> cost.visual_tokens, cost.stages["connector"].matrix_flops
     (196, 86704128)
     """
     if workload.autocast:
-        raise UserError("autocast: only running shows which tensors it makes float32; costs are not counted")
+        raise UserError("autocast: costs cannot be counted, because its casts are known only when it runs")
     llm_catalog.check(workload.llm, workload.stages, workload.logits, workload.attention)
     known = backbone_facts(workload.backbone, workload.level)
     if workload.attention != "auto" and "vision" in workload.stages and known.module not in BUILT_ONCE:
-        vision = build_vision(workload, META, (workload.height_px, workload.width_px))
+        vision = build_vision(workload, META, workload.encoder_size)
         check_attention(workload.backbone, vision, workload.attention)
-    # what stands in a user's own file may be another backbone the next time
+    # a user's own file may define another backbone the next time
     remembered = not in_full and workload.backbone in names()
     vision_costs = _vision_costs if remembered else _vision_costs.__wrapped__
     vision_cost, tokens, images_bytes = vision_costs(_until_tokens(workload), kernels, remembered, in_full)
+    visual_tokens = _visual_tokens(workload)
     held_images = 0 if "preprocess" in workload.stages else in_blocks(images_bytes)
     costs = {"vision": vision_cost}
     if "connector" in workload.stages:
-        connector = build_connector(workload, META)
-        costs["connector"] = count_module(connector, tokens, kernels=kernels, in_full=in_full)
+        connector = with_tiles(build_connector(workload, META), workload, META)
+        costs["connector"] = count_module(
+            connector, tokens, kernels=kernels, attention=_attention(workload), in_full=in_full
+        )
     if "prefill" in workload.stages:
         language_costs = _language_costs.__wrapped__ if in_full else _language_costs
-        # a configuration file may say something else the next time
+        # a configuration file may have changed the next time
         content = repr(llm_catalog.facts(workload.llm))
-        costs |= language_costs(_from_embeddings(workload), content, tokens.shape[1], in_full)
+        costs |= language_costs(_from_embeddings(workload), content, visual_tokens, in_full)
     wanted: dict[str, StageCost] = {name: cost for name, cost in costs.items() if name in workload.stages}
     last = next(reversed(wanted.values()), None)
     kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if last and workload.outputs == "kept" else 0
     held = {name: kept + (held_images if name != "vision" else 0) for name in wanted}
-    return CellCost(wanted, visual_tokens=tokens.shape[1], held_bytes=held)
+    return CellCost(wanted, visual_tokens=visual_tokens, held_bytes=held)
 
 
 def count_cell(cell: Cell, settings: Settings, kernels: Kernels = "triton") -> CellCost:
-    """The cost of a planned cell under a sweep's settings. Raises `UserError` as `count` does."""
+    """Count the cost of a planned cell. Raises `UserError` as `count` does."""
     if cell.axes.vlm is not None:
         # importing transformers' image processors takes a second
         from vlmprof.cost.count_hf_vlm import count_hf_vlm
@@ -95,7 +101,7 @@ def count_cells(
     kernels: Kernels = "triton",
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> list[Counted]:
-    """Count every cell that is not skipped; `on_cell` hears of each before. Raises as `count_cell` does."""
+    """Count every cell that is not skipped, calling `on_cell` before each. Raises as `count_cell` does."""
     counted = []
     for cell in cells:
         if cell.skip_reason is None:
@@ -104,10 +110,26 @@ def count_cells(
     return counted
 
 
+def _visual_tokens(workload: Workload) -> int:
+    backbone, connector = (
+        backbone_facts(workload.backbone, workload.level),
+        connector_catalog.facts(workload.connector),
+    )
+    grid = backbone.grid(*workload.encoder_size)
+    if workload.tiling is None:
+        return connector.visual_tokens(grid)
+    return workload.tiling.visual_tokens(workload.height_px, workload.width_px, connector, grid)
+
+
 def _until_tokens(workload: Workload) -> Workload:
-    """The workload with all that `vision` does not depend on left alike, so that others share its cost."""
+    """Return the workload with only what `vision` depends on, so that other workloads can reuse its cost."""
+    height, width = workload.encoder_size
     return replace(
         _without_data(workload),
+        height_px=height,
+        width_px=width,
+        batch_size=workload.encoder_batch,
+        tiling=None,
         llm="",
         connector="",
         attention="math" if workload.attention == "math" else "auto",
@@ -119,7 +141,7 @@ def _until_tokens(workload: Workload) -> Workload:
 
 
 def _from_embeddings(workload: Workload) -> Workload:
-    """The same for `prefill` and `decode`, which depend on the backbone by its number of tokens alone."""
+    """Do the same for `prefill` and `decode`, which depend only on the number of tokens of the backbone."""
     decodes = "decode" in workload.stages
     return replace(
         _without_data(workload),
@@ -127,6 +149,7 @@ def _from_embeddings(workload: Workload) -> Workload:
         connector="",
         height_px=0,
         width_px=0,
+        tiling=None,
         level=0,
         levels="through-tap",
         attention="math" if workload.attention == "math" else "auto",
@@ -136,7 +159,7 @@ def _from_embeddings(workload: Workload) -> Workload:
 
 
 def _without_data(workload: Workload) -> Workload:
-    """No count depends on what the weights are, nor on which kernels this machine has."""
+    """Reset the fields that no count depends on: the values of the weights, and this machine's kernels."""
     return replace(
         workload, seed=0, weights=None, study_checkpoint=None, outputs="freed", kernel_backend="auto"
     )
@@ -146,7 +169,7 @@ def _without_data(workload: Workload) -> Workload:
 def _vision_costs(
     workload: Workload, kernels: Kernels, remembered: bool, in_full: bool
 ) -> tuple[StageCost, Tensor, int]:
-    """`vision`, the tokens that it makes, and the bytes of the images; LLMs and connectors share them."""
+    """Return the cost of `vision`, its output on `meta`, and the bytes of the images."""
     size = height, width = workload.height_px, workload.width_px
     known = backbone_facts(workload.backbone, workload.level)
     known.check_size(height, width)
@@ -169,7 +192,7 @@ def _vision_costs(
 
 @lru_cache(maxsize=4)
 def _encoder(workload: Workload) -> Backbone:
-    """A backbone without data that is prepared for no size."""
+    """Build a backbone on `meta` that is not prepared for any size yet."""
     return build_vision(workload, META, None)
 
 
@@ -177,14 +200,14 @@ def _encoder(workload: Workload) -> Backbone:
 def _language_costs(
     workload: Workload, content: str, visual_tokens: int, in_full: bool
 ) -> dict[str, StageCost]:
-    """`prefill` and, if there are new tokens, `decode`; backbones with as many visual tokens share them."""
+    """Return the costs of `prefill` and `decode`, which depend only on the number of visual tokens."""
     try:
         return _counted_language(workload, content, visual_tokens, in_full)
     except UserError:
         raise
-    except Exception as problem:  # what a model of transformers raises is its own affair
+    except Exception as problem:  # a model from transformers may raise anything
         raise UserError(
-            f"language model {workload.llm!r}: its cost cannot be counted ({first_line(str(problem))})"
+            f"language model {workload.llm!r}: cannot count its cost ({first_line(str(problem))})"
         ) from problem
 
 

@@ -104,10 +104,7 @@ def _counted(run: DryRun, axes: Axes, settings: Settings, routes: bool) -> CellC
         for stage in (*run.parts.stages, OTHER)
     }
     kept = in_blocks(_bytes([logits])) if settings.outputs == "kept" else 0
-    return CellCost(
-        costs, visual_tokens=run.visual_tokens, held_bytes=dict.fromkeys(run.parts.stages, kept),
-        encoder_tokens=run.encoder_tokens, tiles=run.facts.tiles,
-    )  # fmt: skip
+    return CellCost(costs, run.visual_tokens, held_bytes=dict.fromkeys(run.parts.stages, kept))
 
 
 def _bytes(tensors: list[Tensor]) -> int:

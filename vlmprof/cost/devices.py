@@ -1,8 +1,7 @@
-"""Data sheets of accelerators. Ceilings, none of them reached: see `vlmprof.cost.roofline` for how near.
+"""Data sheets of accelerators: ceilings that software reaches only in part, see `vlmprof.cost.roofline`.
 
-Dense rates throughout; vendors like to print the double, with structured sparsity. `float32` is the rate
-of the plain units, for torch does not use TF32 for matrix products unless told to.
-Memory is what the driver reports, not the round number of the name.
+Rates are dense; vendors often print the doubled rate of structured sparsity. The `float32` rate is without
+TF32, which torch does not use for matrix products by default. Memory is what the driver reports.
 
 Sources: NVIDIA's data sheets of H200, H100, B200 (HGX B200), A100, L40S and L4, and its architecture white
 papers of Ada (GeForce RTX 4090), Ampere GA102 (RTX 3090) and Blackwell (RTX 5090), with bfloat16 products
@@ -25,28 +24,33 @@ class DeviceSheet:
     """The ceilings of one device."""
 
     name: str
-    """As written with `--gpu`: `h200`."""
+    """The argument of `--gpu`: `h200`."""
     title: str
     memory_bytes: int
     bandwidth_bytes_per_s: float
-    """Of its memory."""
+    """Bandwidth of the device memory."""
     flops_per_s: Mapping[str, float]
-    """Dense matrix products, by dtype as torch writes it."""
+    """Rate of dense matrix products by dtype, as torch names it."""
     special_functions_per_s: float
     workspace_bytes: int = 0
-    """What libraries take from the allocator beside the tensors: cuBLAS's workspace."""
+    """Memory that libraries take from the allocator: the workspace of cuBLAS."""
     context_bytes: int = 0
-    """What the driver and loaded kernels take beside the allocator."""
+    """Memory of the driver and loaded kernels, outside the allocator."""
     cache_bytes_per_s: float | None = None
-    """Of working tensors made for the last-level cache; None where they are no smaller than that."""
+    """Bandwidth for temporary tensors sized for the last-level cache; None for the memory's bandwidth."""
     synchronous: bool = False
-    """A CPU: an operation is done when its call returns."""
+    """Whether a call returns only when its operation is finished, as on a CPU."""
+
+    @property
+    def usable_bytes(self) -> int:
+        """What is left for the allocator."""
+        return self.memory_bytes - self.context_bytes
 
     def rate(self, dtype: str) -> float:
-        """FLOP/s of matrix products in a dtype. Raises `UserError` when the sheet gives none."""
+        """Return the FLOP/s of matrix products in a dtype. Raises `UserError` if the data sheet has none."""
         if dtype not in self.flops_per_s:
             known = ", ".join(self.flops_per_s)
-            raise UserError(f"the data sheet of {self.title} gives no rate for {dtype}; it gives {known}")
+            raise UserError(f"the data sheet of {self.title} has no rate for {dtype}, only for {known}")
         return self.flops_per_s[dtype]
 
 
@@ -61,9 +65,9 @@ def _gpu(
         bandwidth_bytes_per_s=gb_per_s * GIGA,
         flops_per_s={"bfloat16": bf16 * TERA, "float16": bf16 * TERA, "float32": fp32 * TERA},
         special_functions_per_s=16 * sms * ghz * GIGA,
-        # torch gives cuBLAS 4096 KiB × 2 + 16 KiB × 8, and 32 MiB on Hopper (getChosenWorkspaceSize)
+        # torch's getChosenWorkspaceSize: 4096 KiB × 2 + 16 KiB × 8, or 32 MiB on Hopper
         workspace_bytes=round(workspace_mib * MIB),
-        # CUDA's context with torch's kernels loaded, some 0.4 to 0.6 GiB on these cards
+        # the CUDA context with torch's kernels is about 0.4 to 0.6 GiB on these cards
         context_bytes=512 * MIB,
     )
 
@@ -82,7 +86,7 @@ SHEETS: dict[str, DeviceSheet] = {
         _gpu("rtx5090", "NVIDIA GeForce RTX 5090", 32_607, 1792, 209.5, 104.8, 170, 2.407),
         _gpu("rtx4090", "NVIDIA GeForce RTX 4090", 24_564, 1008, 165.2, 82.6, 128, 2.52),
         _gpu("rtx3090", "NVIDIA GeForce RTX 3090", 24_576, 936, 71.2, 35.6, 82, 1.695),
-        # 304 compute units of four 16-wide SIMDs, whose transcendental rate is a quarter
+        # 304 compute units with four 16-wide SIMDs, and a quarter of their rate for transcendental functions
         _gpu("mi300x", "AMD Instinct MI300X", 196_592, 5300, 1307.4, 163.4, 304, 2.1, 32),
     )
 }
@@ -91,7 +95,7 @@ ALIASES = {"a100": "a100-80"}
 
 
 def sheet(name: str) -> DeviceSheet:
-    """The data sheet of a device by its name. Raises `UserError` for one that is not in the table."""
+    """Return the data sheet of a device. Raises `UserError` for an unknown name."""
     known = ALIASES.get(name.lower(), name.lower())
     if known not in SHEETS:
         raise unknown("GPU", name, SHEETS)

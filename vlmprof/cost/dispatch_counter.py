@@ -1,7 +1,7 @@
-"""Counts what a module does by running it on `meta` tensors: shapes flow, no memory and no arithmetic.
+"""Counting of a module's operations by running it on `meta` tensors, which have shapes but no data.
 
-The counter stands below autograd in torch's dispatcher, so it sees what the device would be given:
-composite operations are taken apart first, except attention, which is one kernel unless `math` is asked for.
+The counter intercepts torch's dispatcher below autograd, and sees the operations that would reach the device:
+composite operations are decomposed first, except attention, which is one kernel unless `math` is requested.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vlmprof.cost.liveness import LiveMemory, in_blocks, module_tensors
 from vlmprof.cost.packed_parameters import PackedParameters
 from vlmprof.cost.repeats import MOST_OUTCOMES, Call, known_outcomes, outcome
 from vlmprof.cost.scans import Kernels, is_project_op, project_op
-from vlmprof.cost.values import ReadsValuesError, assumed_values, is_read, together
+from vlmprof.cost.values import ReadsValuesError, assumed_values, is_read, on_one_device
 
 Attention = Literal["fused", "math"]
 Result = TypeVar("Result")
@@ -33,16 +33,16 @@ _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 _CONVOLUTION = torch.ops.aten.convolution.default
 _COMPOSITE = "CompositeImplicitAutograd"
 FUSED_HEAD_DIM = 256
-"""The widest head that torch's flash and memory-efficient kernels take."""
+"""The largest head dimension that torch's flash attention kernels support."""
 
 _LOOPS_OVER_EXPERTS: WeakSet[nn.Module] = WeakSet()
-"""Models that were found to read which experts were chosen."""
+"""Models that were found to read the indices of the chosen experts."""
 
 
 class CostCounter(TorchDispatchMode):
-    """While open, counts every operation and every live byte. Use it inside `torch.inference_mode()`.
+    """A context that counts every operation and every live byte. Use it inside `torch.inference_mode()`.
 
-    With `routes` the choices of routers have values, so that a loop over the chosen experts can be counted.
+    With `routes`, routers return expert indices with values, so that a loop over experts can be counted.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class CostCounter(TorchDispatchMode):
         self.packed = PackedParameters()
         self._kernels = kernels
         self._attention = attention
-        # a layer norm, say, is the same wherever it is met; torch's default dtype is what promotes integers
+        # an operation costs the same in every module; integers are promoted to torch's default dtype
         self._outcomes = known_outcomes(kernels, attention, torch.get_default_dtype())
         self._in_full = in_full
         self._routes = routes
         self._routings: list[Routing] = []
-        """What `topk` decided so far."""
+        """The routing of every `topk` so far."""
         self._costs: list[OpCost] = []
-        """Of the operation that is being counted, or of all, in order."""
+        """Costs in order: of all operations, or of the one being counted."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # torch would wrap each dispatch to keep the compiler out, which never meets one here
+        # nothing is compiled here; torch would wrap every dispatch to keep the compiler out
         return False
 
     def __torch_dispatch__(
@@ -76,11 +76,10 @@ class CostCounter(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if self._routes:
-            args, kwargs = together(func, args, kwargs)
+            args, kwargs = on_one_device(func, args, kwargs)
         if func is TOP_K:
             self._routings.append(routing_of(args[0], args[1]))
-        # which of several operations unfused attention becomes is for torch's settings to say, and which
-        # experts are read for the router before
+        # unfused attention depends on torch's settings, and a product of experts on the router before it
         unfused = func is _ATTENTION and not self._fuses(args[0])
         chooses = func is TOP_K and self._routes
         if self._in_full or unfused or chooses or is_grouped_product(func) or is_read(func, args, kwargs):
@@ -93,7 +92,7 @@ class CostCounter(TorchDispatchMode):
             return self._first(call, func, args, kwargs)
         if call.on_host:
             output = func(*args, **kwargs)
-            if not known.computed(output, self.memory):
+            if not known.repeat_on_host(output, self.memory):
                 return self._counted(func, args, kwargs)
             self._costs += known.costs
             return output
@@ -103,7 +102,7 @@ class CostCounter(TorchDispatchMode):
         return known.repeat(call, self.memory)
 
     def _first(self, call: Call, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Count a call, and keep what it did for later ones."""
+        """Count the first call with its key, and store the outcome for later ones."""
         memory, around = self.memory, self._costs
         live_bytes, peak_bytes = memory.live_bytes, memory.peak_bytes
         memory.peak_bytes, self._costs = live_bytes, []
@@ -129,7 +128,7 @@ class CostCounter(TorchDispatchMode):
         return ops, peak_bytes
 
     def ops(self) -> dict[OpCost, int]:
-        """How often each operation was counted, in the order of their first time."""
+        """Return the number of calls of each distinct operation, in the order of their first calls."""
         same = {id(cost): cost for cost in self._costs}
         counted: Counter[OpCost] = Counter()
         for known, n in Counter(map(id, self._costs)).items():
@@ -137,13 +136,13 @@ class CostCounter(TorchDispatchMode):
         return dict(counted)
 
     def _counted(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a call and count what it does."""
+        """Make a call and count it."""
         if is_read(func, args, kwargs):
             return assumed_values(func, args[0], self._routings if self._routes else ())
         fused = func is _ATTENTION and self._fuses(args[0])
         if not fused and _is_composite(func):
             with self:
-                # as torch's library does it, not as its compiler would: that makes one resize 160 operations
+                # as eager mode decomposes it; the compiler's decompositions turn a resize into 160 operations
                 output = func._op_dk(DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
             if output is not NotImplemented:
                 return output
@@ -171,7 +170,7 @@ class CostCounter(TorchDispatchMode):
         return output
 
     def _grouped(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Make a product of experts and count it."""
+        """Make a grouped product and count it."""
         a, b = args[:2]
         output: Tensor = grouped_output(*args[:3], **kwargs) if a.is_meta else func(*args, **kwargs)
         self._costs.append(grouped_cost(output, a, b, self._routings))
@@ -179,7 +178,7 @@ class CostCounter(TorchDispatchMode):
         return output
 
     def _fuses(self, q: Tensor) -> bool:
-        """Whether attention over these queries would be one kernel."""
+        """Return whether attention with these queries, (…, tokens, head dim), is a single kernel."""
         return self._attention == "fused" and q.shape[-1] <= FUSED_HEAD_DIM and q.dtype != torch.float64
 
 
@@ -192,11 +191,15 @@ def count_module(
     attention: Attention = "fused",
     in_full: bool = False,
 ) -> StageCost:
-    """The cost of one call of `module` on `inputs`, both best on `meta`: elsewhere the module really runs.
+    """Count the cost of one call of `module` on `inputs`. On `meta`, nothing is computed or allocated.
 
-    `call` is what is called with the inputs when it is not the module itself; `in_full` looks nothing up
-    that was counted before, to the same result. Raises `UserError` for a module that reads values from its
-    tensors, which `meta` tensors do not have.
+    Args:
+        call: The function to call with `inputs`, instead of `module`.
+        kernels: The implementation of the scans to count, see `vlmprof.cost.scans`.
+        attention: `fused` for a single kernel, `math` for separate operations.
+        in_full: Do not reuse earlier counts. The result is the same.
+
+    Raises `UserError` for a module that reads values of its tensors, which `meta` tensors do not have.
     """
     return count_call(module, inputs, call=call, kernels=kernels, attention=attention, in_full=in_full)[0]
 
@@ -210,7 +213,7 @@ def count_call(
     attention: Attention = "fused",
     in_full: bool = False,
 ) -> tuple[StageCost, Any]:
-    """As `count_module`, with what the call returned."""
+    """Do the same as `count_module`, and also return the output of the call."""
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     weights = {
         id(tensor): tensor
@@ -261,8 +264,8 @@ def _is_composite(func: Any) -> bool:
 
 
 def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """An output laid out as the fused kernels leave it, heads beside channels, so that joining the heads
-    afterwards copies nothing; the `meta` kernel would lay it out like q."""
+    """Return an output with the layout of fused kernels, (batch, tokens, heads, dim) in memory, so that
+    merging the heads afterwards copies nothing. The `meta` kernel would use the layout of q."""
     if q.dim() != 4:
         return q.new_empty(*q.shape[:-1], v.shape[-1])
     batch, heads, tokens, _ = q.shape
@@ -270,8 +273,8 @@ def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _laid_out_like(output: Tensor, images: Tensor) -> Tensor:
-    """A convolution's output, channels last where its input is, as cuDNN and oneDNN leave it; the `meta`
-    kernel forgets that, and a copy would be counted that no device makes."""
+    """Return a convolution's output channels last if its input is, as cuDNN and oneDNN do. The `meta`
+    kernel does not, which would add a copy that no device makes."""
     last = torch.channels_last
     if output.dim() == 4 and images.is_contiguous(memory_format=last):
         return output.contiguous(memory_format=last)

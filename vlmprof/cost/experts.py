@@ -1,12 +1,13 @@
-"""Routed experts: which of them a call reads, and what their products cost.
+"""Mixture-of-experts layers: how many experts a call reads, and the cost of the experts' products.
 
-A router decides by values, which tensors without data lack. Routing is taken to be uniform and independent
-between tokens: each takes k different ones of E experts, all choices equally likely. n tokens then read
+A router decides by the values of its input, which tensors on `meta` do not have. Routing is assumed to be
+uniform and independent between tokens: each token is sent to k of E experts, all choices being equally
+likely. An expert receives none of n tokens with probability (1 − k/E)ⁿ, so that on average
 
     E · (1 − (1 − k/E)ⁿ)
 
-experts on average: k for one token, nearly all for a long prefill. FLOPs depend on no choice, for every token
-meets k experts. A trained router is less even, so it reads at most about as many.
+experts are read: k for one token, nearly all for a long prefill. FLOPs do not depend on the routing, because
+every token is sent to k experts. A trained router is less uniform, and reads about as many experts or fewer.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TOP_K = torch.ops.aten.topk.default
 
 @dataclass(frozen=True)
 class Routing:
-    """`tokens` tokens, each sent to `chosen` of `experts` experts."""
+    """The assumed routing of `tokens` tokens, each to `chosen` of `experts` experts."""
 
     tokens: int
     chosen: int
@@ -35,38 +36,38 @@ class Routing:
 
     @property
     def read(self) -> float:
-        """How many different experts are read, on average."""
+        """The average number of experts that receive at least one token."""
         return self.experts * (1 - (1 - self.chosen / self.experts) ** self.tokens)
 
     @property
     def assumption(self) -> str:
-        """For a person, what was assumed."""
+        """The assumption as a sentence."""
         return (
             f"routing assumed uniform: {self.tokens:,} {'token' if self.tokens == 1 else 'tokens'}, each to "
             f"{self.chosen} of {self.experts} experts, read E·(1 − (1 − k/E)^n) = {self.read:.4g} of them"
         )
 
     def choices(self, shape: torch.Size) -> Tensor:
-        """Experts by token on the host, of a `topk`'s shape: as many different ones as are read on average,
-        rounded, spread over all and equally often."""
+        """Return expert indices on the host, in the shape of the output of `topk`. The average number of
+        experts is chosen, rounded, all equally often and evenly spaced over all experts."""
         used = max(self.chosen, round(self.read))
         turns = torch.arange(math.prod(shape)).remainder_(used)
         return turns.mul_(self.experts).div_(used, rounding_mode="floor").reshape(shape)
 
     def tokens_per_expert(self) -> Tensor:
-        """How often `choices` names each expert, on the host."""
+        """Return how often `choices` contains each expert, on the host, shape (experts,)."""
         chosen = self.choices(torch.Size((self.tokens, self.chosen)))
         return torch.bincount(chosen.flatten(), minlength=self.experts)
 
 
 def routing_of(scores: Tensor, chosen: int) -> Routing:
-    """What `topk` over the last dimension of these scores decides, if that is an expert each."""
+    """Return the routing of `topk` over scores of shape (…, experts)."""
     experts = scores.shape[-1]
     return Routing(tokens=scores.numel() // experts, chosen=chosen, experts=experts)
 
 
 def is_grouped_product(func: Any) -> bool:
-    """Whether an operator multiplies groups of rows by a matrix each."""
+    """Return whether an operator multiplies each group of rows by its own matrix."""
     return func.namespace in ("aten", "transformers") and func.overloadpacket.__name__ in _GROUPED
 
 
@@ -74,10 +75,10 @@ _GROUPED = ("_grouped_mm", "grouped_mm_fallback")
 
 
 def grouped_output(a: Tensor, b: Tensor, offs: Tensor | None = None, **options: Any) -> Tensor:
-    """The output of a grouped product on `meta`, whose own kernel takes bfloat16 alone.
+    """Return the output of a grouped product on `meta`, where torch's own kernel supports only bfloat16.
 
-    (rows, k) × (groups, k, n) has the groups along its rows, (groups, m, k) × (k, columns) along its columns,
-    (m, k) × (k, n) along k; of two times three dimensions every group has its own product.
+    The groups are along the rows of (rows, k) × (groups, k, n), the columns of (groups, m, k) × (k, columns),
+    k of (m, k) × (k, n), and the first dimension of (groups, m, k) × (groups, k, n).
     """
     size: tuple[int, ...] = (a.shape[-2], b.shape[-1])
     if a.dim() == b.dim():
@@ -87,10 +88,10 @@ def grouped_output(a: Tensor, b: Tensor, offs: Tensor | None = None, **options: 
 
 
 def grouped_cost(output: Tensor, a: Tensor, b: Tensor, routings: Sequence[Routing]) -> OpCost:
-    """2·rows·k·n FLOPs: each row meets one matrix. Of the matrices, those that are read.
+    """Return the cost of a grouped product: 2·rows·k·n FLOPs, since each row is multiplied by one matrix.
 
-    `routings` are the choices made before, the latest last. The one that fits says how many choices belong
-    to a token; where none fits, each row is taken to choose for itself.
+    Only matrices of experts with tokens are read. `routings` are all earlier ones, in order; the last one
+    that matches the shapes gives the number of experts per token. Without a match, each row is a token.
     """
     each = output[0] if a.dim() == b.dim() == 2 else output
     flops = 2 * each.numel() * a.shape[-1]

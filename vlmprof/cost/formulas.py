@@ -1,8 +1,8 @@
-"""FLOPs, bytes and special functions of each operation that torch dispatches, from its shapes alone.
+"""FLOPs, bytes and special functions of each dispatched operation, from the shapes of its tensors.
 
-What has a formula of its own is registered under its operator; everything else is taken to be elementwise,
-one FLOP per element of the larger side, and says so where torch does not. Operations that only view or
-allocate cost nothing.
+1 MAC = 2 FLOPs. Operators with a formula are registered in `FORMULAS`. All others are counted as elementwise,
+with `FLOPS_PER_ELEMENT` FLOPs per element of the largest tensor, and with a stated assumption if torch does
+not classify them as pointwise. Views and allocations cost nothing.
 """
 
 from __future__ import annotations
@@ -20,41 +20,30 @@ Formula = Callable[..., OpCost]
 aten = torch.ops.aten
 
 FORMULAS: dict[Any, Formula] = {}
-"""By operator packet: called with the output, then the operator's own arguments."""
+"""Formulas by operator packet, called with the output followed by the operator's arguments."""
 
 SPECIAL_FUNCTIONS = {
     "exp": 1, "exp2": 1, "log": 1, "log2": 1, "expm1": 1, "log1p": 2, "sin": 1, "cos": 1, "tanh": 1, "erf": 1,
     "sqrt": 1, "rsqrt": 1, "reciprocal": 1, "sigmoid": 2, "silu": 2, "gelu": 1, "softplus": 2, "mish": 3,
     "_softmax": 1, "_safe_softmax": 1, "hardswish": 0, "pow": 0,
 }  # fmt: skip
-"""Per element of the output: `silu` needs an exp and a reciprocal, `softplus` an exp and a log."""
+"""Special functions per element of the output: `silu` needs exp and reciprocal, `softplus` exp and log."""
 
 FLOPS_PER_ELEMENT = {
     "native_layer_norm": 7, "native_group_norm": 7, "_fused_rms_norm": 4, "native_batch_norm": 2,
     "_native_batch_norm_legit_no_training": 2, "_softmax": 4, "_safe_softmax": 4, "silu": 4, "gelu": 4,
     "upsample_bilinear2d": 8, "_upsample_bicubic2d_aa": 64, "upsample_bicubic2d": 64,
 }  # fmt: skip
-"""Where it is not one: norms take mean, variance, scale and shift; a special function counts as one."""
+"""FLOPs per element if not one: a norm has mean, variance, scale and shift; a special function is one."""
 
-COPIES = frozenset(
-    (
-        *("clone", "copy_", "_to_copy", "contiguous", "cat", "stack", "roll", "flip", "repeat", "where"),
-        *(
-            "index",
-            "index_select",
-            "gather",
-            "embedding",
-            "masked_fill",
-            "constant_pad_nd",
-            "im2col",
-            "col2im",
-        ),
-        *("reflection_pad2d", "pixel_shuffle", "pixel_unshuffle", "slice_scatter", "select_scatter"),
-        *("fill_", "zero_", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like"),
-        *("new_zeros", "new_ones", "new_full", "arange", "scalar_tensor", "lift_fresh_copy"),
-    )
-)
-"""Operations that move or make values without computing any."""
+COPIES = frozenset((
+    "clone", "copy_", "_to_copy", "contiguous", "cat", "stack", "roll", "flip", "repeat", "where",
+    "index", "index_select", "gather", "embedding", "masked_fill", "constant_pad_nd", "im2col",
+    "col2im", "reflection_pad2d", "pixel_shuffle", "pixel_unshuffle", "slice_scatter", "select_scatter",
+    "fill_", "zero_", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros",
+    "new_ones", "new_full", "arange", "scalar_tensor", "lift_fresh_copy",
+))  # fmt: skip
+"""Operations that move or create values without computing any."""
 
 ONE_PASS = frozenset((
     "sum", "mean", "amax", "amin", "aminmax", "max", "min", "argmax", "argmin", "any", "all",
@@ -76,17 +65,17 @@ ONE_PASS = frozenset((
     "view_as_real", "complex", "real", "imag", "alias_copy", "split_with_sizes_copy",
     "_conj_physical", "_assert_async", "_assert_tensor_metadata", "_functional_assert_async",
 ))  # fmt: skip
-"""Operations that read each element once, or nearly, and do a few FLOPs with it, though torch does not call
-them pointwise."""
+"""Operations with about one read and a few FLOPs per element that torch does not tag as pointwise."""
 
 GATHERS = frozenset(("embedding", "index", "index_select", "gather"))
-"""Operations that read as much of their first input as they write, not all of it."""
+"""Operations that read only as many elements of their first input as they write."""
 
 NO_FORMULA = "{name} has no formula: counted as if elementwise"
 
 ALLOCATIONS = frozenset(
     ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "_local_scalar_dense")
 )
+"""Operations that launch nothing."""
 
 
 def formula(*packets: Any) -> Callable[[Formula], Formula]:
@@ -100,7 +89,7 @@ def formula(*packets: Any) -> Callable[[Formula], Formula]:
 
 
 def op_cost(func: Any, args: Sequence[Any], kwargs: dict[str, Any], output: Any) -> OpCost | None:
-    """The cost of one dispatched operation, or None for one that launches nothing on the device."""
+    """Return the cost of a dispatched operation; None if it launches nothing on the device."""
     packet = func.overloadpacket
     if packet in FORMULAS:
         return FORMULAS[packet](output, *args, **kwargs)
@@ -127,14 +116,14 @@ def op_cost(func: Any, args: Sequence[Any], kwargs: dict[str, Any], output: Any)
 
 
 def _touches_each_once(func: Any, base: str) -> bool:
-    """Whether an operation is known to cost what an elementwise one does."""
+    """Return whether an operation is known to cost as much as an elementwise one."""
     if func.namespace == "aten" and (base in ONE_PASS or base in COPIES or base in SPECIAL_FUNCTIONS):
         return True
     return base in FLOPS_PER_ELEMENT or bool({torch.Tag.pointwise, torch.Tag.reduction} & {*func.tags})
 
 
 def tensors_in(values: Any) -> list[Tensor]:
-    """The tensors in a nest of lists, tuples and dicts, in order."""
+    """Return the tensors in nested lists, tuples and dicts, in order."""
     if isinstance(values, Tensor):
         return [values]
     if isinstance(values, dict):
@@ -145,13 +134,13 @@ def tensors_in(values: Any) -> list[Tensor]:
 
 
 def touched_bytes(tensors: Sequence[Tensor]) -> int:
-    """Bytes of these tensors, each once; an expanded one has no more than its storage."""
+    """Return the bytes of these tensors, each counted once, and an expanded one by its storage."""
     sizes = {id(t): min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in tensors}
     return sum(sizes.values())
 
 
 def dtype_name(*tensors: Tensor) -> str:
-    """The dtype of the first tensor that has a floating one, else of the first."""
+    """Return the dtype of the first floating-point tensor, or else of the first tensor."""
     floating = [t.dtype for t in tensors if t.is_floating_point()]
     dtype = floating[0] if floating else tensors[0].dtype
     return str(dtype).removeprefix("torch.")
@@ -173,55 +162,31 @@ def _product(kind: Kind, flops: int, output: Tensor, *inputs: Any) -> OpCost:
     )
 
 
-@formula(aten.mm)
-def _mm(output: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * output.numel() * a.shape[1], output, a, b)
+def _matmul_flops(a: Tensor, b: Tensor) -> int:
+    """Count a product that sums over the last dimension of a: each of its elements meets each column of b."""
+    return 2 * a.numel() * (b.shape[-1] if b.dim() > 1 else 1)
 
 
-@formula(aten.addmm)
-def _addmm(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * output.numel() * a.shape[1], output, bias, a, b)
+@formula(aten.mm, aten.bmm, aten.mv, aten.dot, aten.vdot)
+def _matmul(output: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
+    return _product(Kind.MATMUL, _matmul_flops(a, b), output, a, b)
 
 
-@formula(aten.bmm)
-def _bmm(output: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * output.numel() * a.shape[2], output, a, b)
-
-
-@formula(aten.baddbmm)
-def _baddbmm(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * output.numel() * a.shape[2], output, bias, a, b)
-
-
-@formula(aten.mv)
-def _mv(output: Tensor, a: Tensor, x: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * a.numel(), output, a, x)
-
-
-@formula(aten.addmv)
-def _addmv(output: Tensor, bias: Tensor, a: Tensor, x: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * a.numel(), output, bias, a, x)
-
-
-@formula(aten.dot, aten.vdot)
-def _dot(output: Tensor, a: Tensor, b: Tensor) -> OpCost:
-    return _product(Kind.MATMUL, 2 * a.numel(), output, a, b)
-
-
-@formula(aten.addbmm)
-def _addbmm(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, 2 * a.numel() * b.shape[-1], output, bias, a, b)
+@formula(aten.addmm, aten.baddbmm, aten.addbmm, aten.addmv)
+def _biased_matmul(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
+    return _product(Kind.MATMUL, _matmul_flops(a, b), output, bias, a, b)
 
 
 @formula(aten.linalg_solve_triangular)
 def _solve_triangular(output: Tensor, a: Tensor, b: Tensor, *, left: bool = True, **_: Any) -> OpCost:
-    """n²·m FLOPs for a triangle of n × n and m right-hand sides, on no matrix unit."""
+    """Triangular solve, (n, n) with m right-hand sides: n²·m FLOPs, not on matrix units (Golub & Van Loan,
+    Matrix Computations, section 3.1)."""
     return _product(Kind.ELEMENTWISE, a.shape[-1] * output.numel(), output, a, b)
 
 
 @formula(aten._fft_r2c, aten._fft_c2c, aten._fft_c2r)
 def _fft(output: Tensor, x: Tensor, dim: Sequence[int], *_: Any, **__: Any) -> OpCost:
-    """5·N·log2 N for N complex points, half of that where one side is real (Cooley and Tukey's count)."""
+    """FFT of N points: 5·N·log₂ N FLOPs in radix 2 (Cooley & Tukey 1965), or half if one side is real."""
     larger = output if output.numel() > x.numel() else x
     length = math.prod(larger.shape[d] for d in dim)
     halves = 2 if output.is_complex() and x.is_complex() else 1
@@ -234,8 +199,8 @@ def _convolution(
     output: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
     transposed: bool, output_padding: Any, groups: int,
 ) -> OpCost:  # fmt: skip
-    # each position of the larger grid's partner meets every tap: weight is (out, in/groups, *taps),
-    # for a transposed convolution (in, out/groups, *taps)
+    # one MAC per weight and position: of the output for weights (out, in/groups, *taps), of the input for
+    # those of a transposed convolution, (in, out/groups, *taps)
     positions = (x if transposed else output).shape[2:].numel() * x.shape[0]
     return _product(Kind.CONVOLUTION, 2 * positions * weight.numel(), output, x, weight, bias)
 
@@ -245,9 +210,10 @@ def _attention(
     output: Tensor, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
 ) -> OpCost:  # fmt: skip
-    """As one kernel: 2·N²·d for the scores and 2·N²·d for the values, and no N² in memory.
+    """Attention as one kernel, without the N² scores in memory: 2·N²·d FLOPs for the scores and 2·N²·d for
+    the weighted sum of values (Dao et al. 2022, arXiv 2205.14135).
 
-    A causal kernel skips what lies above the diagonal; torch's FLOP counter counts it all the same.
+    Causal kernels skip scores above the diagonal, which torch's FLOP counter includes.
     """
     heads = math.prod(q.shape[:-2])
     queries, keys = q.shape[-2], k.shape[-2]
@@ -265,5 +231,5 @@ def _attention(
 
 
 def attention_workspace_bytes(q: Tensor) -> int:
-    """The log-sum-exp of every query, float32, that the kernels write beside the output."""
+    """Return the bytes of the float32 log-sum-exp of each query, which fused kernels also write."""
     return 4 * math.prod(q.shape[:-1])

@@ -1,4 +1,4 @@
-"""How many bytes are alive, from the storages that tensors really share, on any device, `meta` included."""
+"""Counting of live bytes by storage, on any device including `meta`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from weakref import KeyedRef
 from torch import Tensor, UntypedStorage, nn
 
 BLOCK_BYTES = 512
-"""The CUDA caching allocator hands out multiples of this (`kMinBlockSize` of CUDACachingAllocator)."""
+"""Block size of the CUDA caching allocator (`kMinBlockSize` in CUDACachingAllocator.cpp)."""
 
 
 class LiveMemory:
-    """Counts each storage once, from when it is first held until its last tensor is gone."""
+    """Live and peak bytes. Each storage counts once, from `hold` until its last tensor is deleted."""
 
     def __init__(self) -> None:
         self.live_bytes = 0
         self.peak_bytes = 0
         self._held: dict[int, tuple[int, KeyedRef[int, UntypedStorage]]] = {}
-        """By a storage's address, its size in bytes and what notices its end."""
+        """Size in bytes and weak reference of each storage, by address."""
 
     def hold(self, tensors: Iterable[Tensor]) -> None:
-        """Count the storages of these tensors from now on, unless they are counted already."""
+        """Start to count the storages of these tensors, except those that are counted already."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
             address = storage._cdata
@@ -33,11 +33,11 @@ class LiveMemory:
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
     def holds(self, storage: UntypedStorage) -> bool:
-        """Whether this storage is counted."""
+        """Return whether this storage is counted."""
         return storage._cdata in self._held
 
     def reach(self, extra_bytes: int) -> None:
-        """So many bytes beside the live ones are in use for a moment."""
+        """Update the peak for a temporary allocation of `extra_bytes`."""
         self.peak_bytes = max(self.peak_bytes, self.live_bytes + extra_bytes)
 
     def _release(self, ended: KeyedRef[int, UntypedStorage]) -> None:
@@ -45,16 +45,16 @@ class LiveMemory:
 
 
 def in_blocks(size_bytes: int) -> int:
-    """Bytes that an allocation of this size takes."""
+    """Round a size up to whole blocks of the allocator."""
     return -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def module_tensors(module: nn.Module) -> list[Tensor]:
-    """Parameters, buffers, and what modules keep in plain attributes, such as prepared positions."""
+    """Return parameters, buffers and plain attributes that are tensors, such as prepared positions."""
     tensors: list[Tensor] = []
     for part in module.modules():
         for value in vars(part).values():
-            if isinstance(value, dict):  # torch keeps a module's own parameters in one of them
+            if isinstance(value, dict):  # such as `_parameters` and `_buffers`
                 tensors += [kept for kept in value.values() if isinstance(kept, Tensor)] if value else ()
             elif isinstance(value, Tensor):
                 tensors.append(value)

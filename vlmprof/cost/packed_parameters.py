@@ -1,7 +1,6 @@
-"""What the project's Triton kernels keep of parameters for as long as those live: packed, folded, transposed.
+"""Memory of the packed, folded and transposed parameters that the Triton kernels cache.
 
-It is made here as the kernels make it, of tensors without data, so that nothing has to be known of it but its
-size.
+They are made here with the kernels' own functions, from parameters on `meta`.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from vlmprof.kernels.ss2d.packing import pack
 
 
 class PackedParameters:
-    """Counts what is kept, once for the same parameters however often they are used."""
+    """Total size of the cached tensors. Parameters that are used repeatedly are counted once."""
 
     def __init__(self) -> None:
         self.size_bytes = 0
         self._known: set[tuple[object, ...]] = set()
 
     def note(self, func: Any, args: tuple[Any, ...]) -> None:
-        """Take note of a call of an operator of `torch.ops.vlmprof`."""
-        found = _kept_by(func.overloadpacket.__name__, args)
+        """Add what a call of an operator of `torch.ops.vlmprof` caches."""
+        found = _cached_by(func.overloadpacket.__name__, args)
         if found is None:
             return
         make, parameters = found
@@ -37,14 +36,14 @@ class PackedParameters:
             return
         self._known.add(key)
         sizes = tuple(None if p is None else (p.shape, p.stride(), p.dtype) for p in parameters)
-        self.size_bytes += _kept_bytes(make, args[0].dtype, sizes)
+        self.size_bytes += _cached_bytes(make, args[0].dtype, sizes)
 
 
 @lru_cache(maxsize=4096)
-def _kept_bytes(
+def _cached_bytes(
     make: Callable[..., Any], dtype: torch.dtype, sizes: tuple[tuple[Any, ...] | None, ...]
 ) -> int:
-    """Bytes in blocks of what `make` makes of parameters of these layouts."""
+    """Return the bytes, in blocks, that `make` returns for parameters with these (shape, stride, dtype)."""
     parameters = [
         None if s is None else torch.empty_strided(s[0], s[1], dtype=s[2], device="meta") for s in sizes
     ]
@@ -54,10 +53,10 @@ def _kept_bytes(
     return sum(in_blocks(part.numel() * part.element_size()) for part in kept)
 
 
-def _kept_by(
+def _cached_by(
     operator: str, args: tuple[Any, ...]
 ) -> tuple[Callable[..., Any], tuple[Tensor | None, ...]] | None:
-    """What an operator makes of which of its arguments."""
+    """Return the function that makes the cached tensors of an operator, and the arguments that it uses."""
     if operator == "ss2d":
         return pack, args[1:6]
     if operator == "depthwise_conv_silu":

@@ -1,10 +1,10 @@
-"""Operations counted before: what the thirty-second equal layer does is known from the first.
+"""Reuse of counts: the first of 32 equal layers is counted, and the result repeated for the others.
 
-On `meta` what an operation does follows from its scalars and from the sizes, strides, dtypes and sharing of
-its tensors. Those are the key of a `Call`. What the first call of a key did is kept as an `Outcome` and done
-again for later ones: the same costs in the same order, the same growth of memory, results of the same layout.
-What a model computes on the host (ViTDet its indices of relative positions) is really computed each time, and
-only its costs are looked up. A call that may depend on more has no key and is counted in full every time.
+On `meta`, an operation depends only on its scalars and on the sizes, strides, dtypes and shared storages of
+its tensors. These make up the key of a `Call`. The `Outcome` of the first call with a key is stored and
+repeated for later ones: the same costs in the same order, growth of memory and layouts of results. Operations
+on the host, such as ViTDet's indices of relative positions, are computed each time, and only their costs are
+reused. A call that may depend on anything else has no key and is always counted in full.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _SCALARS = frozenset(
     (int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 )
 MOST_OUTCOMES = 20_000
-"""Kept under the same conditions, some two kilobytes each: the study's 140 cells leave 6,000."""
+"""Largest number of stored outcomes of about 2 kB each; the 140 cells of kuo2026-fig4 have 6,000."""
 _META = torch.device("meta")
 _GATHER = torch.ops.aten.index.Tensor
 
 
 class Call:
-    """One call of an operator, before it is made."""
+    """A call of an operator, before it is executed."""
 
     def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], memory: LiveMemory) -> None:
         self.tensors: list[Tensor] = []
-        """Those that were given, each once."""
+        """The distinct tensors among its arguments."""
         self._storages: list[int] = []
         self._seen: list[tuple[Any, ...]] = []
         self._memory = memory
@@ -46,20 +46,20 @@ class Call:
         self.on_host = self._host_tensors == len(self.tensors) and (
             bool(self.tensors) or (host is not None and host.type == "cpu")
         )
-        """Whether it computes values, from tensors on the host alone."""
+        """Whether it runs on the host: all its tensors are there."""
         self.key: tuple[Any, ...] | None = tuple(parts) if known and self._is_repeatable(func) else None
 
     def _is_repeatable(self, func: Any) -> bool:
         if not self._host_tensors:
-            # without a tensor the result is made on whatever device torch defaults to
+            # without tensors, the result is on torch's default device
             return bool(self.tensors) or self.on_host
         if self.on_host:
             return not func._schema.is_mutable
-        # of integers it takes as many as there are, whichever they are; of booleans, those that are true
+        # the size of a gather does not depend on the values of integer indices, but on those of booleans
         return func is _GATHER and all(t.is_meta or t.dtype == torch.int64 for t in self.tensors)
 
     def _add_all(self, values: Iterable[Any], parts: list[Any]) -> bool:
-        """Append to the key all that can be seen of these values; False if that is not all there is."""
+        """Append the values to the key. Returns False if they cannot be described completely."""
         for value in values:
             kind = type(value)
             if kind in _PLAIN:
@@ -96,12 +96,12 @@ class Call:
         self._storages.append(address)
         return True
 
-    def left_as_given(self) -> bool:
-        """Whether no tensor has another layout now than when it was given."""
+    def layouts_unchanged(self) -> bool:
+        """Return whether all tensors still have the layout that they had before the call."""
         return [_seen(tensor) for tensor in self.tensors] == self._seen
 
     def origin(self, tensor: Tensor) -> tuple[int | None, bool]:
-        """Which given tensor has the storage of one that was returned, if any, and whether it is itself."""
+        """Return which argument shares the storage of a result, if any, and whether it is the same tensor."""
         for i, given in enumerate(self.tensors):
             if given is tensor:
                 return i, True
@@ -111,47 +111,47 @@ class Call:
 
 @dataclass(frozen=True)
 class Result:
-    """One tensor that was returned."""
+    """The layout of a returned tensor."""
 
-    given: int | None
-    """The given tensor whose storage it has; None for a storage of its own."""
-    itself: bool
-    """Whether it is that tensor, not another view."""
+    argument: int | None
+    """Index of the argument that shares its storage; None for a new storage."""
+    is_argument: bool
+    """Whether it is that argument itself, not a view."""
     size: torch.Size
     stride: tuple[int, ...]
     offset: int
     dtype: torch.dtype
 
     def make(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The same of other given tensors."""
-        if self.given is None:
+        """Return a tensor with this layout for other arguments."""
+        if self.argument is None:
             return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=_META)
-        given = tensors[self.given]
-        return given if self.itself else given.as_strided(self.size, self.stride, self.offset)
+        argument = tensors[self.argument]
+        return argument if self.is_argument else argument.as_strided(self.size, self.stride, self.offset)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call did."""
+    """The effect of a call."""
 
     costs: Sequence[OpCost]
-    """In order."""
+    """Costs of its operations, in order."""
     growth_bytes: int
-    """Most bytes alive at once beyond those before."""
+    """Growth of the peak of live bytes during the call."""
     container: type | None
-    """`tuple` or `list`; None when one tensor was returned."""
+    """`tuple` or `list`; None for a single tensor."""
     results: Sequence[Result]
 
     def repeat(self, call: Call, memory: LiveMemory) -> Any:
-        """What another call of that key returns, and does to the memory."""
+        """Update the memory and return the results for another call with the same key."""
         memory.reach(self.growth_bytes)
         made = [result.make(call.tensors) for result in self.results]
         memory.hold(made)
         return made[0] if self.container is None else self.container(made)
 
-    def computed(self, output: Any, memory: LiveMemory) -> bool:
-        """Do to the memory what a call of that key on the host did that returned `output`; False if that is
-        not laid out like the first one's, as where its size depends on values."""
+    def repeat_on_host(self, output: Any, memory: LiveMemory) -> bool:
+        """Update the memory for another call on the host, which returned `output`. Returns False if the
+        layout differs from that of the first call, because it depends on values."""
         made = [output] if self.container is None else output
         if [_layout(t) for t in made] != [(r.size, r.stride, r.offset, r.dtype) for r in self.results]:
             return False
@@ -162,16 +162,16 @@ class Outcome:
 
 @lru_cache(maxsize=16)
 def known_outcomes(*conditions: object) -> dict[tuple[Any, ...], Outcome]:
-    """Outcomes by key under these conditions, for calls to look up and add to."""
+    """Return the stored outcomes by key under these conditions, for the caller to extend."""
     return {}
 
 
 def outcome(
     call: Call, output: Any, costs: Sequence[OpCost], growth_bytes: int, new_bytes: int
 ) -> Outcome | None:
-    """What a call that returned `output` did; None if doing so again would not be the same in all.
+    """Return the outcome of a call that returned `output`; None if repeating it would not be equivalent.
 
-    `growth_bytes` as in `Outcome`; `new_bytes` is how much more is alive now than before the call.
+    `growth_bytes` is that of `Outcome`, and `new_bytes` the increase of live bytes after the call.
     """
     container = None if isinstance(output, Tensor) else type(output)
     tensors = [output] if container is None else output
@@ -180,14 +180,14 @@ def outcome(
     ):
         return None
     results = [Result(*call.origin(tensor), *_layout(tensor)) for tensor in tensors]
-    if not call.left_as_given():
+    if not call.layouts_unchanged():
         return None
     if not call.on_host and [_seen(result.make(call.tensors)) for result in results] != [
         _seen(tensor) for tensor in tensors
     ]:
         return None
-    own = [t.untyped_storage() for t, result in zip(tensors, results, strict=True) if result.given is None]
-    # one storage under two results, or something kept alive by another road
+    own = [t.untyped_storage() for t, result in zip(tensors, results, strict=True) if result.argument is None]
+    # two results share a storage, or something else was kept alive
     if new_bytes != sum(in_blocks(storage.nbytes()) for storage in own):
         return None
     return Outcome(costs, growth_bytes, container, results)

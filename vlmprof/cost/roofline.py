@@ -1,8 +1,8 @@
-"""The roofline estimate: counted costs over a device's ceilings, times how near software comes to them.
+"""Roofline estimates (Williams, Waterman & Patterson 2009): counted costs divided by reachable ceilings.
 
-Each operation takes as long as the ceiling that is nearest: its FLOPs, its bytes, its special functions,
-or the shortest time a kernel takes at all. A stage takes the sum of its operations on the device, or as
-long as the host needs to launch them, whichever is longer: then it is launch-bound.
+The time of an operation is the longest of four: for its FLOPs, its bytes, its special functions, and the
+minimum of a kernel. The time of a stage is the sum of its operations on the device or the time that the host
+needs to launch them, whichever is longer. In the second case, the stage is launch-bound.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from vlmprof.cost.devices import DeviceSheet
 
 @dataclass(frozen=True)
 class Efficiency:
-    """How near kernels come to the data sheet, and what a launch costs. The model's only constants.
+    """The constants of the model: the reached shares of the ceilings, and the cost of a launch.
 
     The defaults are fitted within `vlmprof.cost.calibration.BOUNDS` to the H200 points of Kuo &
-    Cascante-Bonilla 2026, Figure 4, and rounded; a test fits them again. So they stand for that study's
-    software: eager PyTorch under autocast, attention without Hopper's own kernels, public scan kernels.
+    Cascante-Bonilla 2026 (arXiv 2603.19209), Figure 4, and rounded; a test repeats the fit. They therefore
+    describe that study's software: eager PyTorch under autocast, attention without Hopper-specific kernels,
+    and public scan kernels.
     """
 
     matmul: float = 0.52
-    """Of the dense FLOP/s, for matrix products and convolutions."""
+    """Share of the dense FLOP/s that matrix products and convolutions reach."""
     attention: float = 0.28
-    """Of the dense FLOP/s, for fused attention, what causal kernels skip not counted."""
+    """Share of the dense FLOP/s that fused attention reaches, without the FLOPs that causal kernels skip."""
     bandwidth: float = 0.5
-    """Of the bytes per second, for everything but scans."""
+    """Share of the bandwidth that all operations except scans reach."""
     scan: float = 0.135
-    """Of the nearer of bandwidth and special functions, for scans that are kernels of their own."""
+    """Share of the bandwidth or the special functions, whichever bounds, that separate scan kernels reach."""
     fused_scan: float = 0.5
-    """The same for the project's own SS2D kernels. Not fitted: compiled for sm_90 they issue twice as many
+    """The same for the fused SS2D kernels. Not fitted: compiled for sm_90, they issue twice as many
     instructions as their special functions take cycles."""
     kernel_s: float = 5e-6
-    """Shortest time of a kernel on the device, with the gap to the next."""
+    """Minimum time of a kernel on the device, including the gap to the next one."""
     host_s_per_kernel: float = 18e-6
-    """Host time per launch, Python and dispatcher included."""
+    """Host time per launch, including Python and the dispatcher."""
     queued_kernels: float = 580
-    """Launches that a stream holds before the host has to wait for the device."""
+    """Number of launches in the queue above which the host waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,20 @@ class StageEstimate:
 
     host_s: float
     gpu_s: float | None
-    """None on a CPU, which has no queue."""
+    """None on a CPU, where calls are synchronous."""
     launching_s: float
-    """What the host needs to launch everything, if it never has to wait."""
+    """Time that the host needs for all launches if it never waits."""
     busy_s: float
-    """Sum of the kernels' own times on the device."""
+    """Sum of the kernels' times on the device."""
 
     @property
     def latency_s(self) -> float:
-        """What the stage adds to the end-to-end latency."""
+        """The stage's part of the end-to-end latency."""
         return self.host_s if self.gpu_s is None else self.gpu_s
 
     @property
     def launch_bound(self) -> bool:
-        """Whether launching takes longer than the work."""
+        """Whether launching takes longer than the kernels."""
         return self.launching_s >= self.busy_s
 
 
@@ -73,18 +74,18 @@ class CellEstimate:
     stages: Mapping[str, StageEstimate]
     peak_allocated_bytes: int
     memory_bytes: int
-    """What the allocator may take on this device."""
+    """Memory available to the allocator."""
     oom_stage: str | None
-    """Where that runs out first, if it does: `build` for the weights alone."""
+    """The first stage that needs more, `build` for the weights; None if the cell fits."""
 
     @property
     def end_to_end_s(self) -> float:
-        """All stages of one iteration, one after the other."""
+        """The sum of all stages."""
         return sum(stage.latency_s for stage in self.stages.values())
 
     @property
     def fits(self) -> bool:
-        """Whether the peak stays within the memory."""
+        """Whether the peak is within the memory."""
         return self.oom_stage is None
 
 
@@ -95,15 +96,18 @@ def estimate(
     memory_limit_bytes: int | None = None,
     mode: str = "eager",
 ) -> CellEstimate:
-    """Latencies and memory of a counted cell on a device, nothing run.
+    """Estimate the latencies and the peak memory of a counted cell on a device.
 
-    `mode` as in a sweep: with `graphs` a stage is one launch, decoding excepted; `compile` is estimated
-    like `eager`, so what it would fuse comes out too slow. `memory_limit_bytes` is an allocator's budget,
-    as a sweep's `memory_limit`; by default what the card has less what the driver takes. Raises
-    `UserError` for a dtype that the data sheet does not know.
+    Args:
+        memory_limit_bytes: Memory for the allocator; by default, and at most, the device's without that of
+            the driver.
+        mode: The cell's execution mode. With `graphs`, each stage except decoding is a single launch.
+            `compile` is estimated like `eager`, without fusion, and therefore too slow.
+
+    Raises `UserError` for a dtype that the data sheet has no rate for.
     """
     used = efficiency or Efficiency()
-    allowed = memory_limit_bytes or device.memory_bytes - device.context_bytes
+    allowed = min(memory_limit_bytes or device.usable_bytes, device.usable_bytes)
     return CellEstimate(
         device=device.name,
         stages={
@@ -119,21 +123,21 @@ def estimate(
 def estimate_stage(
     cost: StageCost, device: DeviceSheet, efficiency: Efficiency, one_launch: bool = False
 ) -> StageEstimate:
-    """Latencies of one counted stage; `one_launch` when the host launches all of it at once."""
+    """Estimate the latencies of a counted stage, which `one_launch` starts as a whole."""
     busy_s = sum(n * op_seconds(op, device, efficiency) for op, n in cost.ops.items())
     kernels = 1 if one_launch else cost.kernels
     launching_s = kernels * efficiency.host_s_per_kernel
     if device.synchronous:
         return StageEstimate(launching_s + busy_s, None, launching_s, busy_s)
-    # a full queue lets the host go on only as the device does
+    # with a full queue, the host advances only as the device does
     waiting_s = busy_s * max(0.0, 1 - efficiency.queued_kernels / max(kernels, 1))
     return StageEstimate(max(launching_s, waiting_s), max(launching_s, busy_s), launching_s, busy_s)
 
 
 def op_seconds(op: OpCost, device: DeviceSheet, efficiency: Efficiency) -> float:
-    """Time of one operation on the device."""
+    """Estimate the time of one operation on the device, in seconds."""
     bytes_s = op.moved_bytes / device.bandwidth_bytes_per_s
-    bytes_s += op.slab_bytes / (device.cache_bytes_per_s or device.bandwidth_bytes_per_s)
+    bytes_s += op.scratch_bytes / (device.cache_bytes_per_s or device.bandwidth_bytes_per_s)
     special_s = op.special_functions / device.special_functions_per_s
     floor_s = op.kernels * efficiency.kernel_s
     if op.kind in (Kind.SCAN, Kind.FUSED_SCAN):
@@ -158,10 +162,10 @@ def measured_device(
     attention_flops_per_s: Mapping[str, float],
     call_s: float,
 ) -> tuple[DeviceSheet, Efficiency]:
-    """A CPU as a sheet of what it reached on the simplest operations, and constants to go with it.
+    """Return a data sheet of a CPU from the measured rates of simple operations, with its constants.
 
-    Nothing is fitted: matrix products and copies are taken to reach their own rates again, attention the
-    mean share that it was measured at, scans the bandwidth, and every call costs what an idle one does.
+    Nothing is fitted: matrix products, copies and scans are assumed to reach the measured rates, attention
+    its mean measured share, and every call to take as long as one without work.
     """
     shares = [attention_flops_per_s[dtype] / rate for dtype, rate in matmul_flops_per_s.items()]
     sheet = DeviceSheet(

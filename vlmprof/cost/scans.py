@@ -1,21 +1,20 @@
-"""Costs of the project's own operators, by the implementation that would run.
+"""Costs of the project's own operators, for each implementation of the scans.
 
-`triton`     ours: no tensor with four directions of d_inner channels is written.
-`torch`      ours for a CPU: one direction at a time, in segments that stay in the cache.
-`published`  the public code of VMamba (arXiv 2401.10166), operation by operation: cross-scan, projections,
-             scan and merge are kernels of their own, with their results in memory.
+`triton`     our kernels, which write no tensor of four directions and d_inner channels
+`torch`      our implementation for a CPU: one direction at a time, in segments that fit the cache
+`published`  VMamba's public code (arXiv 2401.10166): separate kernels for cross-scan, projections, scan and
+             merge, with their results in memory
 
-The mathematics is the same for all, and its FLOPs are those of `vlmprof.kernels.common.counts`. Special
-functions are counted beside them: per position, channel and direction an exp2 and a log2 for the softplus,
-and an exp2 for each state's decay.
+FLOPs are those of `vlmprof.kernels.common.counts` for all of them. Special functions are, for each position,
+channel and direction, exp2 and log2 of the softplus, and exp2 of each state's decay. Bytes and launches
+follow from the code of each implementation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
 
 import vlmprof.kernels  # noqa: F401  (registers the operators)
@@ -31,65 +30,71 @@ KERNELS: tuple[str, ...] = get_args(Kernels)
 
 DIRECTIONS = 4
 FLOAT_BYTES = 4
-"""Scans and merges work in float32."""
+"""Scans and merges compute in float32."""
 
 TORCH_PASSES = 8
-"""Reads and writes of a working tensor per direction in `kernels/ss2d/vectorized.py`: 1 for the step sizes,
-5 softplus, 2 drive."""
+"""Reads and writes of temporary tensors per direction in `kernels/ss2d/vectorized.py`: step sizes 1, softplus
+5, drive 2."""
 TORCH_STATE_PASSES = 17
-"""Besides, per state: 2 B, 2 A, 2 exp2, 7 within the pieces, 3 to add what enters them, 1 for C."""
+"""Further ones per state: B 2, A 2, exp2 2, scan within the pieces 7, their initial states 3, C 1."""
 TORCH_IMAGE_PASSES = 3
-"""Of whole images in float32 per direction: x read, the sum read and written."""
+"""Reads and writes of float32 images per direction: x read, sum read and written."""
 TORCH_KERNELS_PER_SEGMENT = 75
-"""60 to 95 at VMamba's levels: two per step of a piece, a few for each level of what enters the pieces."""
+"""60 to 95 at the levels of VMamba: two per step of a piece, and a few per level of their initial states."""
 TORCH_SEGMENT = 1 << 20
-"""Most elements of a working tensor: `SEGMENT_ELEMENTS` of `kernels/ss2d/vectorized.py`."""
+"""Largest number of elements of a temporary tensor: `SEGMENT_ELEMENTS` in `kernels/ss2d/vectorized.py`."""
 
 TORCH_SCAN_PASSES = 28
-"""The same in `kernels/selective_scan/vectorized.py`, where x and the sum are working tensors too."""
+"""The same in `kernels/selective_scan/vectorized.py`, where x and the sum are temporary tensors too."""
 TORCH_SCAN_KERNELS_PER_SEGMENT = 60
 TORCH_SCAN_SEGMENT = 1 << 19
 
 PUBLISHED_KERNELS = 16
-"""Launches per SS2D block of the public code: cross-scan, two projections, three splits made contiguous,
-five casts and exponentials of the parameters, scan, merge, and layout changes around them."""
+"""Launches per SS2D block of the public code: cross-scan, two projections, three copies of the split
+projection, five casts and exponentials of the parameters, scan, merge, and the layout changes around them."""
 
 
 def scan_special_functions(positions: int, d_state: int, softplus: bool = True) -> int:
-    """Decays, and exp2 and log2 for each softplus."""
+    """Return the special functions of a scan: one per state for the decay, and two for the softplus."""
     return positions * (d_state + (2 if softplus else 0))
 
 
 def project_op(func: Any, args: tuple[Any, ...], output: Tensor, kernels: Kernels) -> tuple[OpCost, int]:
-    """Cost and workspace in bytes of an operator of `torch.ops.vlmprof`.
+    """Return the cost and the workspace in bytes of an operator of `torch.ops.vlmprof`.
 
-    Raises `KeyError` for one that has no formula.
+    Raises `KeyError` for one without a formula.
     """
     return _COSTS[func.overloadpacket.__name__](output, args, kernels)
 
 
+class _Traffic(NamedTuple):
+    """What an implementation moves, allocates and launches; the first two as in `OpCost`."""
+
+    moved_bytes: int
+    scratch_bytes: int
+    workspace_bytes: int
+    launches: int
+
+
 @dataclass(frozen=True)
 class _SS2D:
-    """Sizes of one SS2D, and what implementations make of them.
-
-    (moved bytes, slab bytes, workspace bytes, launches); the first two as in `OpCost`.
-    """
+    """The sizes of an SS2D, and the traffic of each implementation."""
 
     elements: int
     """batch · height · width · d_inner"""
     chunks: int
-    """Of all images, as the Triton kernels cut them without tuning."""
+    """Chunks of all images in the Triton kernels, without tuning."""
     block: int
-    """Outputs of their projection per pixel and direction."""
+    """Outputs of the Triton kernels' projection per pixel and direction."""
     rows: int
-    """Channels of the projection: all directions' step parameters, B and C."""
+    """Outputs of the projection per pixel: delta, B and C of all directions."""
     d_inner: int
     d_state: int
     item_bytes: int
 
     @property
     def image(self) -> int:
-        """Bytes of x, and of the output."""
+        """Bytes of x, which are those of the output."""
         return self.elements * self.item_bytes
 
     @property
@@ -99,44 +104,44 @@ class _SS2D:
 
     @property
     def merged(self) -> int:
-        """Bytes of the output before it is rounded."""
+        """Bytes of the float32 output of the merge."""
         return self.elements * FLOAT_BYTES
 
-    def triton(self) -> tuple[int, int, int, int]:
-        # x is read by the projection, by each direction's summary, and by each launch of the output, of
-        # which the first writes the sum and the others add to it
+    def triton(self) -> _Traffic:
+        # x is read by the projection, the summary of each direction and each output launch; the first of
+        # the latter writes the sum, and the others add to it
         outputs = 2 if self.d_state == 1 else DIRECTIONS
-        # of each chunk the sum of steps, the states at its end and those that enter it
+        # for each chunk: the sum of step sizes, the final states and the initial states
         carries = DIRECTIONS * self.chunks * self.d_inner * (1 + 2 * self.d_state) * FLOAT_BYTES
         projected = self.elements // self.d_inner * DIRECTIONS * self.block * self.item_bytes
         moved = (2 + DIRECTIONS + outputs) * self.image + 3 * projected
         moved += (2 * outputs - 2) * self.merged + 2 * carries
         workspace = projected + carries + (self.merged if self.item_bytes < FLOAT_BYTES else 0)
-        return moved, 0, workspace, 5 if self.d_state == 1 else 10
+        return _Traffic(moved, 0, workspace, 5 if self.d_state == 1 else 10)
 
-    def torch(self) -> tuple[int, int, int, int]:
+    def torch(self) -> _Traffic:
         moved = 2 * self.image + 2 * self.projected + (TORCH_IMAGE_PASSES * DIRECTIONS + 1) * self.merged
-        slabs_moved = (TORCH_PASSES + TORCH_STATE_PASSES * self.d_state) * DIRECTIONS * self.merged
-        # beside the output: the projection with a bias per direction, once more while a library makes it,
-        # a segment's step and drive (with decay and state where several states share them), and a fifth
-        # of a slab for what enters its pieces
-        slabs = 2.2 if self.d_state == 1 else 4.2
-        segment = int(slabs * self.elements / -(-self.elements // TORCH_SEGMENT)) * FLOAT_BYTES
+        scratch = (TORCH_PASSES + TORCH_STATE_PASSES * self.d_state) * DIRECTIONS * self.merged
+        # workspace: the projection with a bias per direction, and again while a library computes it; step
+        # size and drive of a segment (also decay and state if there are several states); and a fifth of a
+        # temporary tensor for the initial states of its pieces
+        temporaries = 2.2 if self.d_state == 1 else 4.2
+        segment = int(temporaries * self.elements / -(-self.elements // TORCH_SEGMENT)) * FLOAT_BYTES
         projected = self.projected + DIRECTIONS * self.elements // self.d_inner * self.item_bytes
         workspace = 2 * projected + segment
         if self.item_bytes < FLOAT_BYTES:
             workspace += self.merged + projected * FLOAT_BYTES // self.item_bytes
         segments = -(-self.elements // TORCH_SEGMENT) * DIRECTIONS
-        return moved, slabs_moved, workspace, 10 + segments * TORCH_KERNELS_PER_SEGMENT
+        return _Traffic(moved, scratch, workspace, 10 + segments * TORCH_KERNELS_PER_SEGMENT)
 
-    def published(self) -> tuple[int, int, int, int]:
+    def published(self) -> _Traffic:
         steps, scans = DIRECTIONS * self.image, DIRECTIONS * self.merged
         cross_scan = self.image + steps
         projections = (steps + self.projected) + 2 * self.projected + (self.projected + steps)
         scan = 2 * steps + self.projected + scans
         merge = (scans + self.merged) + (self.merged + self.image)
         workspace = 2 * steps + 2 * self.projected + scans
-        return cross_scan + projections + scan + merge, 0, workspace, PUBLISHED_KERNELS
+        return _Traffic(cross_scan + projections + scan + merge, 0, workspace, PUBLISHED_KERNELS)
 
 
 def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
@@ -147,38 +152,38 @@ def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCo
     block, _ = block_shape(dt_rank, d_state, x.dtype)
     rows = DIRECTIONS * (dt_rank + 2 * d_state)
     sizes = _SS2D(x.numel(), chunks, block, rows, d_inner, d_state, x.element_size())
-    moved, slabs, workspace, launches = getattr(sizes, kernels)()
+    traffic: _Traffic = getattr(sizes, kernels)()
     scanned = DIRECTIONS * x.numel()
     flops = ss2d_counts(batch, height, width, d_inner, dt_rank, d_state, x.element_size()).flops
-    # ours scans twice: once for what each chunk carries, once for the output
+    # the Triton kernels scan twice: for the carries of the chunks, and for the output
     passes = 2 if kernels == "triton" else 1
     cost = OpCost(
         Kind.FUSED_SCAN if kernels == "triton" else Kind.SCAN,
         dtype_name(x),
         flops=flops,
-        moved_bytes=moved + touched_bytes(args[1:6]),
-        slab_bytes=slabs,
+        moved_bytes=traffic.moved_bytes + touched_bytes(args[1:6]),
+        scratch_bytes=traffic.scratch_bytes,
         special_functions=passes * scan_special_functions(scanned, d_state),
-        kernels=launches,
+        kernels=traffic.launches,
     )
-    return cost, in_blocks(workspace)
+    return cost, in_blocks(traffic.workspace_bytes)
 
 
 def _selective_scan(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
     u, _, A, *_ = args
     d_state, softplus = A.shape[1], bool(args[7])
-    moved, slabs, launches, workspace = touched_bytes(tensors_in(args[:7])) + touched_bytes([output]), 0, 1, 0
+    moved, scratch, launches, workspace = touched_bytes(tensors_in((*args[:7], output))), 0, 1, 0
     if kernels == "torch":
-        slabs = TORCH_SCAN_PASSES * u.numel() * FLOAT_BYTES * d_state
+        scratch = TORCH_SCAN_PASSES * u.numel() * FLOAT_BYTES * d_state
         launches = 10 + -(-u.numel() // TORCH_SCAN_SEGMENT) * TORCH_SCAN_KERNELS_PER_SEGMENT * d_state
-        # u, step twice, drive, sum, decay, state and the output's piece, in float32
+        # float32: u, step size twice, drive, sum, decay, state, and the output of a piece
         workspace = 8 * min(u.numel(), TORCH_SCAN_SEGMENT) * FLOAT_BYTES
     cost = OpCost(
         Kind.SCAN,
         dtype_name(u),
         flops=scan_flops(u.numel(), d_state),
         moved_bytes=moved,
-        slab_bytes=slabs,
+        scratch_bytes=scratch,
         special_functions=scan_special_functions(u.numel(), d_state, softplus),
         kernels=launches,
     )
@@ -233,15 +238,5 @@ _COSTS = {
 
 
 def is_project_op(func: Any) -> bool:
-    """Whether an operator is one of `torch.ops.vlmprof` with a formula here."""
+    """Return whether an operator belongs to `torch.ops.vlmprof` and has a formula here."""
     return func.namespace == "vlmprof" and func.overloadpacket.__name__ in _COSTS
-
-
-def registered_without_formula() -> list[str]:
-    """Operators of `torch.ops.vlmprof` that are missing here, for a test to find."""
-    names = {
-        schema.name.removeprefix("vlmprof::")
-        for schema in torch._C._jit_get_all_schemas()
-        if schema.name.startswith("vlmprof::")
-    }
-    return sorted(names - _COSTS.keys())

@@ -1,8 +1,8 @@
-"""What a model asks of the values of its tensors, where they have none.
+"""Handling of models that read values of their tensors, which `meta` tensors do not have.
 
-Yes or no is assumed. A loop over the experts that were chosen, as models without a grouped product have it,
-needs to know which: the choices are then made on the host, as `vlmprof.cost.experts` says, and what follows
-from them is computed there for as long as it meets no tensor without data.
+Booleans are assumed to be true. Models without a grouped product loop over the chosen experts and read their
+indices: these are made on the host, see `vlmprof.cost.experts`, and operations on them are computed there
+until they involve a tensor on `meta`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ _SIZED_BY_VALUES = (aten.nonzero.default, aten.masked_select.default, aten._uniq
 
 
 class ReadsValuesError(UserError):
-    """A model asks for values that decide what it does next."""
+    """A model reads values that its further operations depend on."""
 
     def __init__(self) -> None:
-        super().__init__("this model reads values from its tensors as it runs; its cost cannot be counted")
+        super().__init__(
+            "the cost of this model cannot be counted, because its operations depend on values of its tensors"
+        )
 
 
 def is_read(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-    """Whether a call asks for values that its tensor does not have."""
+    """Return whether a call reads values of a tensor on `meta`."""
     if not args or not isinstance(args[0], Tensor) or not args[0].is_meta:
         return False
     if func is _COPY:
@@ -42,30 +44,25 @@ def is_read(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
     return func is READ_VALUE or func in _SIZED_BY_VALUES
 
 
-def assumed_values(func: Any, asked: Tensor, routings: Sequence[Routing]) -> bool | Tensor:
-    """What is assumed of values that are not there. Raises `ReadsValuesError` where nothing is.
+def assumed_values(func: Any, read: Tensor, routings: Sequence[Routing]) -> bool | Tensor:
+    """Return the assumed values of a tensor on `meta`. Raises `ReadsValuesError` if none are assumed.
 
-    transformers asks `(positions == 0).all()` and `mask.all()` to find that no mask is needed, which is so
-    for one unpadded sequence. JetMoE asks how many tokens each expert has.
+    transformers evaluates `(positions == 0).all()` and `mask.all()` to skip a mask that is not needed, as for
+    one unpadded sequence. JetMoE reads the number of tokens of each expert.
     """
-    if func is READ_VALUE and asked.dtype == torch.bool:
+    if func is READ_VALUE and read.dtype == torch.bool:
         return True
-    if (
-        func is _COPY
-        and routings
-        and asked.shape == (routings[-1].experts,)
-        and not asked.is_floating_point()
-    ):
-        return routings[-1].tokens_per_expert().to(asked.dtype)
+    if func is _COPY and routings and read.shape == (routings[-1].experts,) and not read.is_floating_point():
+        return routings[-1].tokens_per_expert().to(read.dtype)
     raise ReadsValuesError
 
 
-def together(
+def on_one_device(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call without the values of those on the host, if others have no data.
+    """Return the arguments of a call, with tensors on the host moved to `meta` if others are there already.
 
-    Choosing rows by indices from the host is left alone.
+    Gathering rows by indices on the host stays as it is.
     """
     tensors = tensors_in((args, kwargs))
     if len({tensor.is_meta for tensor in tensors}) < 2 or (func is _GATHER and args[0].is_meta):

@@ -21,12 +21,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vlmprof.backbones import catalog
 from vlmprof.execution import limits
 from vlmprof.execution.machine import describe_machine
 from vlmprof.execution.processes import call_in_process
 from vlmprof.execution.progress import Progress
 from vlmprof.execution.supervisor import measure_cell
-from vlmprof.plan import Cell, cell_id, make_plan
+from vlmprof.manifest import new_manifest
+from vlmprof.plan import Cell, LineKey, cell_id, line_key, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.settings import AxisValue, Machine, Settings
 from vlmprof.spec import SweepSpec
@@ -73,12 +75,14 @@ def find_frontiers(
     enforce a budget.
     """
     lines = candidate_lines(spec, axis)
-    machine = describe_machine(spec.settings.device)
+    with progress:
+        machine = describe_machine(spec.settings.device)
     settings = replace(spec.settings, device=machine.device)
     budgets = sorted(set(memory_limits))
     for budget in budgets:
         limits.check_memory_limit(budget, machine.kind, machine.device_memory_bytes)
-    manifest = {"spec": spec.to_json(), "command": command, "environment": machine.to_json()}
+    backbones = catalog.declared(spec.axes.backbone)
+    manifest = new_manifest(spec.to_json(), command, machine.to_json(), backbones)
     found = []
     with RunFolder(out, manifest) as folder, progress:
         progress.begin([], kept=0)
@@ -98,11 +102,10 @@ def find_frontiers(
 
 def candidate_lines(spec: SweepSpec, axis: str) -> list[list[Cell]]:
     """Return the cells of each line, sorted by size along `axis`, without sizes that a backbone rejects."""
-    lines: dict[tuple[tuple[str, AxisValue], ...], list[Cell]] = {}
+    lines: dict[LineKey, list[Cell]] = {}
     for cell in make_plan(spec, photos=False):
         if cell.skip_reason is None:
-            line = tuple((name, value) for name, value in cell.axes.named.items() if name != axis)
-            lines.setdefault(line, []).append(cell)
+            lines.setdefault(line_key(cell.axes.named, axis), []).append(cell)
     return [sorted(cells, key=_size) for cells in lines.values()]
 
 
@@ -184,7 +187,7 @@ class _Probing:
             low = max([known, *(i for i, fit in decided.items() if fit)])
             high = min([high, *(i for i, fit in decided.items() if not fit)])
         return Frontier(
-            line={name: value for name, value in self.cells[0].axes.named.items() if name != axis},
+            line=dict(line_key(self.cells[0].axes.named, axis)),
             axis=axis,
             memory_limit_bytes=budget,
             fits=self.cells[low] if low >= 0 else None,

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlmprof.environment import host_facts
 from vlmprof.errors import UserError
@@ -25,6 +25,9 @@ from vlmprof.measure import oom
 from vlmprof.measure.telemetry import GpuReading, nvml_probe
 from vlmprof.records import Status
 
+if TYPE_CHECKING:
+    from vlmprof.kernels.tools.bench_ops import Ceilings
+
 WORKER = "vlmprof.execution.kernel_worker"
 PRELOAD = "vlmprof.execution.preload_kernels"
 
@@ -33,6 +36,47 @@ MOST_REPLACED = 3
 
 SHORTEST_CALL_S = 60.0
 """Shortest time limit for calls other than attempts, such as querying the device or its ceilings."""
+
+
+@dataclass(frozen=True)
+class BenchJob:
+    """The rows of one operation."""
+
+    op: str
+    model: str
+    resolutions: tuple[int, ...]
+    levels: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    backends: tuple[str, ...]
+    baselines: tuple[str, ...]
+    """Other implementations of `ss2d` to time."""
+    public: Path | None
+    seconds: float
+    ceilings: Mapping[str, Ceilings]
+    """Ceilings by dtype, where they could be measured."""
+
+
+@dataclass(frozen=True)
+class EncoderJob:
+    """The modes of one encoder at one resolution."""
+
+    backbone: str
+    resolution: int
+    dtype: str
+    levels: str
+    modes: tuple[str, ...]
+    public: Path | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TuneJob:
+    """The shapes to tune `ss2d` for."""
+
+    model: str
+    dtype: str
+    resolutions: tuple[int, ...]
+    levels: tuple[int, ...]
 
 
 @dataclass(frozen=True)

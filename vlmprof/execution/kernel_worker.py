@@ -18,8 +18,7 @@ import torch
 
 from vlmprof.environment import accelerator_facts
 from vlmprof.errors import UserError, first_line
-from vlmprof.execution.kernel_jobs import BenchJob, EncoderJob, TuneJob
-from vlmprof.execution.kernel_runs import Begun, Outcome
+from vlmprof.execution.kernel_runs import Begun, BenchJob, EncoderJob, Outcome, TuneJob
 from vlmprof.kernels import linear, resolve_backend
 from vlmprof.kernels.common.backends import OPERATIONS, why_not_triton
 from vlmprof.kernels.tools import bench_ops

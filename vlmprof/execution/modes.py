@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -30,27 +31,14 @@ NO_ATTENTION = ("No available kernel", "No viable backend for scaled_dot_product
 """torch's errors on a GPU and on a CPU if no permitted backend supports the tensors."""
 
 
-def _eager(device: torch.device) -> Callable[[Call], Call]:
-    return lambda call: call
-
-
-def _compiled(device: torch.device) -> Callable[[Call], Call]:
+def wrapper_of(mode: Mode, device: torch.device) -> Callable[[Call], Call]:
+    """Return the wrapper of stages in this mode. Raises `UserError` if the device does not support it."""
+    if mode == "graphs":
+        if device.type != "cuda":
+            raise UserError(f"mode graphs needs a CUDA device; on {device.type} use eager or compile")
+        return StageGraph
     # a cell has a single shape, so dynamic shapes are not needed
-    return lambda call: torch.compile(call, dynamic=False)
-
-
-def _graphed(device: torch.device) -> Callable[[Call], Call]:
-    if device.type != "cuda":
-        raise UserError(f"mode graphs needs a CUDA device; on {device.type} use eager or compile")
-    return StageGraph
-
-
-MODES: dict[Mode, Callable[[torch.device], Callable[[Call], Call]]] = {
-    "eager": _eager,
-    "compile": _compiled,
-    "graphs": _graphed,
-}
-"""By name, a function from a device to a wrapper of a stage's call."""
+    return partial(torch.compile, dynamic=False) if mode == "compile" else lambda call: call
 
 
 @contextmanager

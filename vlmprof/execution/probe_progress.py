@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -31,7 +31,7 @@ class ProbeProgress:
     ) -> None:
         self._status.stop()
 
-    def begin(self, todo: Sequence[Cell], kept: int) -> None:
+    def begin(self, todo: Sequence[Cell], kept: int, expected_s: Mapping[str, float] = {}) -> None:
         say("counting")
         self._status.update("counting")
 

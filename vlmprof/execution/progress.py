@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -15,9 +15,11 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from vlmprof.activity import say
+from vlmprof.execution.duration import TimeLeft
 from vlmprof.execution.status_board import Reading
 from vlmprof.plan import Cell
-from vlmprof.records import Row, Status
+from vlmprof.records import FAILED, Row, Status
+from vlmprof.store import LOGS
 from vlmprof.units import show_duration, show_seconds
 
 RECENT = 4
@@ -35,45 +37,17 @@ class Progress(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def begin(self, todo: Sequence[Cell], kept: int) -> None:
-        """Start with the cells to run and the number of cells that were done before."""
+    def begin(self, todo: Sequence[Cell], kept: int, expected_s: Mapping[str, float] = {}) -> None:
+        """Start with the cells to run and the number of cells that were done before.
+
+        `expected_s` is how long cells are estimated to take, by cell id, as far as that is known.
+        """
 
     def tick(self, cell: Cell, reading: Reading) -> None:
         """Show that `cell` is running with status `reading`."""
 
     def finished(self, cell: Cell, row: Row) -> None:
         """Show that `cell` has ended with `row`."""
-
-
-class TimeLeft:
-    """Estimates the remaining time of a sweep.
-
-    The time of a cell is modelled as a constant plus a term proportional to its tokens, both fitted by least
-    squares to the cells measured so far.
-    """
-
-    def __init__(self, todo: Sequence[Cell]) -> None:
-        self._left = {cell.cell_id: _tokens(cell) for cell in todo if cell.skip_reason is None}
-        self._done: list[tuple[int, float]] = []
-
-    def finished(self, cell: Cell, seconds: float, ran: bool) -> None:
-        """Record a cell that ended after `seconds`; `ran` is False for a skipped cell."""
-        self._left.pop(cell.cell_id, None)
-        if ran:
-            self._done.append((_tokens(cell), seconds))
-
-    def seconds(self, running_s: float = 0.0) -> float | None:
-        """Return the remaining seconds, or None before any cell was measured."""
-        if not self._done:
-            return None
-        n = len(self._done)
-        mean_x = sum(x for x, _ in self._done) / n
-        mean_y = sum(y for _, y in self._done) / n
-        spread = sum((x - mean_x) ** 2 for x, _ in self._done)
-        slope = sum((x - mean_x) * (y - mean_y) for x, y in self._done) / spread if spread else 0.0
-        slope = min(max(slope, 0.0), mean_y / mean_x if mean_x else 0.0)
-        rest = sum(mean_y + slope * (tokens - mean_x) for tokens in self._left.values())
-        return max(rest - running_s, 0.0)
 
 
 class LiveProgress:
@@ -83,7 +57,7 @@ class LiveProgress:
         self._bar = Bar(
             BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.description}"), console=console
         )
-        self._task = self._bar.add_task("starting", total=None)
+        self._task = self._bar.add_task("looking at the device", total=None)
         self._recent: list[Text] = []
         self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._view)
         self._left = TimeLeft([])
@@ -98,9 +72,11 @@ class LiveProgress:
     ) -> None:
         self._live.stop()
 
-    def begin(self, todo: Sequence[Cell], kept: int) -> None:
-        self._left = TimeLeft(todo)
-        self._bar.update(self._task, total=len(todo) + kept, completed=kept)
+    def begin(self, todo: Sequence[Cell], kept: int, expected_s: Mapping[str, float] = {}) -> None:
+        self._left = TimeLeft(todo, expected_s)
+        left = self._left.seconds()
+        rest = f"starting, about {show_duration(left)} left" if left else "starting"
+        self._bar.update(self._task, total=len(todo) + kept, completed=kept, description=rest)
         self._begun = time.monotonic()
 
     def tick(self, cell: Cell, reading: Reading) -> None:
@@ -136,11 +112,14 @@ class PlainProgress:
     ) -> None:
         pass
 
-    def begin(self, todo: Sequence[Cell], kept: int) -> None:
-        self._left = TimeLeft(todo)
+    def begin(self, todo: Sequence[Cell], kept: int, expected_s: Mapping[str, float] = {}) -> None:
+        self._left = TimeLeft(todo, expected_s)
         self._number, self._total = kept, len(todo) + kept
         if kept:
             self._say(f"{kept} of {self._total} cells were done before")
+        left = self._left.seconds()
+        if left and todo:
+            self._say(f"{len(todo)} cells to run, about {show_duration(left)}")
         self._begun = time.monotonic()
 
     def tick(self, cell: Cell, reading: Reading) -> None:
@@ -165,14 +144,11 @@ def describe(cell: Cell, row: Row) -> str:
     if row.status is Status.OK:
         return f"{cell.label}: ok, {show_seconds(row.end_to_end_s or 0.0)} end to end"
     where = f" in {row.oom_stage}" if row.oom_stage else ""
-    return f"{cell.label}: {row.status}{where}, {row.message}"
+    log = f"; log: {LOGS}/{row.cell_id}.txt" if row.status in FAILED else ""
+    return f"{cell.label}: {row.status}{where}, {row.message}{log}"
 
 
 def choose_progress() -> Progress:
     """Return live progress on a terminal and plain lines otherwise, both on standard error."""
     console = Console(stderr=True)
     return LiveProgress(console) if sys.stderr.isatty() and console.is_terminal else PlainProgress(console)
-
-
-def _tokens(cell: Cell) -> int:
-    return (cell.visual_tokens or 0) * cell.axes.batch_size

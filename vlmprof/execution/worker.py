@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vlmprof.cost.count import count_cell
-from vlmprof.errors import first_line
+from vlmprof.execution.endings import in_plain_words
 from vlmprof.execution.limits import limit_memory
 from vlmprof.execution.modes import CompileTime, attention_backend, quiet_autograd
 from vlmprof.execution.pipelines import Pipeline, build_pipeline
@@ -27,15 +27,15 @@ from vlmprof.measure.observer import Phase
 from vlmprof.measure.oom import is_out_of_memory
 from vlmprof.measure.samples import Samples
 from vlmprof.measure.stopping import Adaptive, FixedCount, Settling
-from vlmprof.plan import Cell
+from vlmprof.plan import WARM_UP_SHARE, Cell
 from vlmprof.records import Row, StageFigures, Status
 from vlmprof.settings import Axes, Settings
 from vlmprof.vlm.decoding import Context
 
 logger = logging.getLogger(__name__)
 
-SETTLING_SHARE = 1 / 3
-"""Largest share of the measuring budget for warm-up, which `Settling` limits too."""
+FEWEST_ITERATIONS = 2
+"""Iterations of a cell that are measured whatever the budget."""
 
 ELEMENTS_AT_ONCE = 1 << 22
 """Elements checked at once for NaN and infinity, so that the check does not raise the peak memory."""
@@ -61,7 +61,7 @@ def run_cell(
             raise
         place = board.read().place
         logger.warning("out of memory in %s", place, exc_info=True)
-        message = first_line(str(error)) or "MemoryError"
+        message = in_plain_words(str(error), settings.memory_limit_bytes) or "MemoryError"
         row = replace(row, status=Status.OOM, oom_stage=place, message=message)
     return replace(row, wall_s=time.perf_counter() - begun_s), samples
 
@@ -108,9 +108,9 @@ def protocol_of(axes: Axes, settings: Settings) -> MeasurementProtocol:
     else:
         stopping = Adaptive(
             watched=watched, target=settings.target, budget_s=settings.budget_s, least_s=settings.least_s,
-            most=settings.iterations or Adaptive.most,
+            most=settings.iterations or Adaptive.most, fewest=FEWEST_ITERATIONS,
         )  # fmt: skip
-    settling = Settling(budget_s=min(Settling.budget_s, settings.budget_s * SETTLING_SHARE))
+    settling = Settling(budget_s=min(Settling.budget_s, settings.budget_s * WARM_UP_SHARE))
     return MeasurementProtocol(
         warm_up=settling if settings.warm_up is None else settings.warm_up,
         stopping=stopping,
@@ -169,8 +169,8 @@ def row_from(
     completed = replace(
         row,
         visual_tokens=pipeline.visual_tokens or row.visual_tokens,
-        encoder_tokens=pipeline.encoder_tokens,
-        tiles=pipeline.tiles,
+        encoder_tokens=pipeline.encoder_tokens or row.encoder_tokens,
+        tiles=pipeline.tiles or row.tiles,
         encoder_height_px=pipeline.encoder_size[0] if pipeline.encoder_size else None,
         encoder_width_px=pipeline.encoder_size[1] if pipeline.encoder_size else None,
         stages=stages,
@@ -236,7 +236,7 @@ def _counted(
     figures = {
         name: StageFigures(
             counted_flops=cost.flops - cost.skipped_flops,
-            counted_bytes=cost.moved_bytes + (cost.slab_bytes if device.type != "cpu" else 0),
+            counted_bytes=cost.moved_bytes + (cost.scratch_bytes if device.type != "cpu" else 0),
         )
         for name, cost in costs.stages.items()
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+CellSamples = Mapping[str, Sequence[float]]
+"""The type of `Samples` and of other raw values of a cell by column, for functions that only read them."""
 
 
 class Samples(dict[str, list[float]]):

@@ -8,16 +8,14 @@ adaptive   discard until latencies settle, then measure until every watched medi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from vlmprof.measure.samples import CellSamples
 from vlmprof.measure.statistics import FEWEST, MAD_TO_SIGMA, MEDIAN_TO_MEAN_ERROR, median_interval
-
-Raw = Mapping[str, Sequence[float]]
-"""Latencies in seconds by column, such as `samples.Samples`."""
 
 WINDOW_S = 0.25
 """Duration of a window of warm-up iterations."""
@@ -32,10 +30,10 @@ SETTLED_ERRORS = 2.0
 class StoppingRule(Protocol):
     """Decides after every measured iteration whether to stop, outside the timed region."""
 
-    def enough(self, samples: Raw) -> bool:
+    def enough(self, samples: CellSamples) -> bool:
         """Return whether these samples are enough to stop."""
 
-    def unmet(self, samples: Raw) -> list[str]:
+    def unmet(self, samples: CellSamples) -> list[str]:
         """Describe the requirements of the rule that the samples do not meet."""
 
 
@@ -45,10 +43,10 @@ class FixedCount:
 
     iterations: int
 
-    def enough(self, samples: Raw) -> bool:
+    def enough(self, samples: CellSamples) -> bool:
         return len(samples["end_to_end_s"]) >= self.iterations
 
-    def unmet(self, samples: Raw) -> list[str]:
+    def unmet(self, samples: CellSamples) -> list[str]:
         return []
 
 
@@ -68,27 +66,32 @@ class Adaptive:
     budget_s: float = 15.0
     least_s: float = 0.5
     most: int = 1000
+    fewest: int = FEWEST
+    """Iterations to measure even if they exceed the budget. With fewer than the default, the intervals of
+    slow iterations are unknown."""
 
-    def enough(self, samples: Raw) -> bool:
+    def enough(self, samples: CellSamples) -> bool:
         end_to_end_s = samples["end_to_end_s"]
         n, spent_s = len(end_to_end_s), sum(end_to_end_s)
-        # the budget never stops before there are enough samples for an interval
-        if n >= self.most or (n >= FEWEST and spent_s >= self.budget_s):
+        if n >= self.most or (n >= self.fewest and spent_s >= self.budget_s):
             return True
         return self._looks_at(n) and spent_s >= self.least_s and not self._wide(samples)
 
-    def unmet(self, samples: Raw) -> list[str]:
+    def unmet(self, samples: CellSamples) -> list[str]:
         wide = self._wide(samples)
         if not wide:
             return []
         n, spent_s = len(samples["end_to_end_s"]), sum(samples["end_to_end_s"])
+        if n < FEWEST:
+            budget = f"the budget of {self.budget_s:g} s allowed {n} iterations, which took {spent_s:.3g} s"
+            return [f"intervals of medians unknown: {budget}"]
         reached = ", ".join(
             f"{name} ±{width:.1%}" if math.isfinite(width) else f"{name} unknown"
             for name, width in wide.items()
         )
         return [f"medians not within ±{self.target:.1%} after {n} iterations in {spent_s:.3g} s: {reached}"]
 
-    def _wide(self, samples: Raw) -> dict[str, float]:
+    def _wide(self, samples: CellSamples) -> dict[str, float]:
         wide = {}
         for name in self.watched:
             interval = median_interval(samples[name])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from vlmprof.analysis.frames import LineName
-from vlmprof.analysis.series import FigureData
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlmprof.analysis.frames import LineName
+    from vlmprof.analysis.series import FigureData
 
 SIZE_LETTERS = ("t", "s", "b", "l", "h", "g", "xl")
 """Sizes of a family from small to large: the last part of a backbone's name."""
@@ -15,13 +18,15 @@ SIZE_WORDS = frozenset({"nano", "tiny", "small", "base", "large", "huge", "giant
 def backbone_words(name: str) -> tuple[str, str]:
     """Return (family, size) of a backbone as legends show them: (`VMamba`, `T`) for `vmamba-t`.
 
-    Names that are not in the catalog are split at the last dash if a size follows.
+    Names that are neither in the catalog nor declared are split at the last dash if a size follows.
     """
     from vlmprof.backbones import catalog
 
     if name in catalog.names():
         facts = catalog.facts(name)
         return facts.family, facts.size
+    if declared := catalog.declared([name]):
+        return declared[name]
     family, _, size = name.rpartition("-")
     if not family or size.lower() not in SIZE_WORDS:
         return _PROPER_NAMES.get(name, name), ""
@@ -33,9 +38,16 @@ def backbone_label(name: str) -> str:
     return "-".join(filter(None, backbone_words(name)))
 
 
+_UNCLEAR = {("tiling", "none"): "no tiles"}
+"""Values of an axis that a legend without the axis's name has to explain."""
+
+
 def line_label(line: LineName) -> str:
     """Return the label of a line in a legend, with its other axes: `VMamba-T · float16 · batch 4`."""
-    words = [f"batch {value}" if axis == "batch_size" else value for axis, value in line.setting.items()]
+    words = [
+        f"batch {value}" if axis == "batch_size" else _UNCLEAR.get((axis, value), value)
+        for axis, value in line.setting.items()
+    ]
     return " · ".join([backbone_label(line.backbone), *words])
 
 
@@ -47,6 +59,14 @@ def point_note(figure: FigureData) -> str:
     if figure.sums_two_measurements:
         return f"{words} End-to-end latencies of cells that share an LLM are sums of two measurements."
     return words
+
+
+def omitted_note(figure: FigureData) -> str:
+    """Name the panels that the scaling figure leaves out, by reason; empty if there are none."""
+    reasons: dict[str, list[str]] = {}
+    for panel in figure.omitted:
+        reasons.setdefault(str(panel.message), []).append(f"({panel.letter}) {panel.title}")
+    return " ".join(f"Left out: {' and '.join(names)}, {why}." for why, names in reasons.items())
 
 
 def oom_words(stage: object) -> str:

@@ -1,6 +1,6 @@
 """The VLM that is timed: a vision backbone, a connector and a language model, each its own stage.
 
-images ──encode_image──▶ visual tokens ──project──▶ embeddings ──prefill──▶ logits
+images ──encode_image──▶ encoder tokens ──project──▶ visual tokens ──prefill──▶ logits
 
 Decoding goes on from there: see `vlmprof.vlm.decoding`.
 """
@@ -23,8 +23,10 @@ from vlmprof.settings import Dtype, Logits
 from vlmprof.vlm import llm_catalog
 from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.connector import create_connector
+from vlmprof.vlm.connector_catalog import facts as connector_facts
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.study_checkpoint import load_study_checkpoint
+from vlmprof.vlm.tiled import TiledConnector
 from vlmprof.vlm.workload import Workload
 
 DTYPES: dict[Dtype, torch.dtype] = {
@@ -68,16 +70,17 @@ class VLM:
         """Which implementation of each replaceable part runs, such as `{"ss2d": "torch"}`."""
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Stage `vision`: (batch, 3, height, width) to (batch, visual tokens, d_model)."""
+        """Stage `vision`: (batch or tiles, 3, height, width) to (batch or tiles, encoder tokens, d_model)."""
         with self._precision(images):
             tokens: Tensor = self.vision(images)
         return tokens
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Stage `connector`: (batch, visual tokens, d_model) to (batch, visual tokens, hidden size)."""
+        """Stage `connector`: the output of `encode_image` to (batch, visual tokens, hidden size)."""
         with self._precision(tokens):
             embeddings: Tensor = self.connector(tokens)
-        return embeddings
+        # autocast leaves a norm's output, the last of a resampler, in float32
+        return embeddings if self.autocast is None else embeddings.to(self.autocast)
 
     def prefill(self, embeddings: Tensor) -> Tensor:
         """Stage `prefill`: one forward pass of the LLM over visual and prompt tokens, no key–value cache.
@@ -133,12 +136,13 @@ def create_vlm(workload: Workload, device: torch.device | str = "cpu") -> VLM:
     where no stage needs it. Raises `UserError` for names, options and sizes that cannot be.
     """
     llm_catalog.check(workload.llm, workload.stages, workload.logits, workload.attention)
-    vision = build_vision(workload, device, (workload.height_px, workload.width_px))
+    vision = build_vision(workload, device, workload.encoder_size)
     check_attention(workload.backbone, vision, workload.attention)
     connector = build_connector(workload, device)
     language = build_llm(workload, device) if {"prefill", "decode"} & {*workload.stages} else None
     if workload.study_checkpoint is not None and language is not None:
         load_study_checkpoint(workload.study_checkpoint, connector, language)
+    connector = with_tiles(connector, workload, device)
     generator = torch.Generator(device).manual_seed(workload.seed)
     prompt = torch.randint(
         llm_catalog.facts(workload.llm).vocab_size,
@@ -174,15 +178,33 @@ def build_vision(
     )
 
 
-def build_connector(workload: Workload, device: torch.device | str) -> nn.Sequential:
-    """The connector from the backbone's channels to the LLM's."""
+def build_connector(workload: Workload, device: torch.device | str) -> nn.Module:
+    """The connector from encoder tokens to visual tokens. Raises `UserError` for a grid it cannot merge."""
+    backbone, llm = backbone_facts(workload.backbone, workload.level), llm_catalog.facts(workload.llm)
     return create_connector(
         workload.connector,
-        backbone_facts(workload.backbone, workload.level).embed_dim,
-        llm_catalog.facts(workload.llm).hidden_size,
+        backbone.embed_dim,
+        llm.hidden_size,
+        grid=backbone.grid(*workload.encoder_size),
+        mlp_size=llm.config.get("intermediate_size"),
         device=device,
         dtype=_before_llm(workload),
         seed=workload.seed,
+    )
+
+
+def with_tiles(connector: nn.Module, workload: Workload, device: torch.device | str) -> nn.Module:
+    """The connector, with what joins the tokens of tiles if the workload has any."""
+    if workload.tiling is None:
+        return connector
+    backbone, known = backbone_facts(workload.backbone, workload.level), connector_facts(workload.connector)
+    workload.tiling.check(known)
+    return TiledConnector(
+        connector,
+        workload.tiling,
+        (workload.height_px, workload.width_px),
+        known.visual_grid(backbone.grid(*workload.encoder_size)),
+        torch.zeros(llm_catalog.facts(workload.llm).hidden_size, device=device, dtype=_before_llm(workload)),
     )
 
 

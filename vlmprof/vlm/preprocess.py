@@ -64,11 +64,15 @@ class Preprocess:
 
     def __call__(self) -> Tensor:
         """Normalised images on the device: (batch, 3, height, width), every image of the batch decoded."""
-        images = torch.stack([self._one() for _ in range(self.batch_size)])
+        images = torch.stack([
+            self._normalised(picture) for _ in range(self.batch_size) for picture in self._pictures()
+        ])  # fmt: skip
         return images.to(self.device, self.dtype)
 
-    def _one(self) -> Tensor:
-        picture = self._fitted(self._decode())
+    def _pictures(self) -> list[Image.Image]:
+        return [self._fitted(self._decode())]
+
+    def _normalised(self, picture: Image.Image) -> Tensor:
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         return pixels.to(torch.float32).mul_(self._scale).add_(self._shift)
 

@@ -19,6 +19,7 @@ from vlmprof.settings import (
     Settings,
     StageName,
 )
+from vlmprof.vlm.tiling import Tiling
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,21 @@ class Workload:
     seed: int = 0
     weights: str | None = None
     study_checkpoint: str | None = None
+    tiling: Tiling | None = None
+    """With it, `height_px` × `width_px` is the size of photos that are cut into tiles."""
+
+    @property
+    def encoder_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the pictures that the backbone is given."""
+        if self.tiling is None:
+            return self.height_px, self.width_px
+        return self.tiling.tile_px, self.tiling.tile_px
+
+    @property
+    def encoder_batch(self) -> int:
+        """Pictures that the backbone is given at once."""
+        tiles = 1 if self.tiling is None else self.tiling.tiles(self.height_px, self.width_px)
+        return self.batch_size * tiles
 
     @classmethod
     def of(cls, axes: Axes, settings: Settings, height_px: int, width_px: int) -> Workload:
@@ -74,4 +90,5 @@ class Workload:
             seed=settings.seed,
             weights=settings.weights,
             study_checkpoint=settings.study_checkpoint,
+            tiling=Tiling.of(axes),
         )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vlmprof.backbones.interface import Backbone
-from vlmprof.execution.modes import MODES
+from vlmprof.execution.modes import wrapper_of
 from vlmprof.execution.pipelines.pipeline import Pipeline, image_source
 from vlmprof.measure.timeline import Stage
 from vlmprof.settings import Axes, Settings
@@ -26,13 +26,16 @@ MASKED = "before transformers 5.18, compiled or captured prefill uses a position
 def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Pipeline:
     """Build the backbone, connector and LLM of a cell. Raises the same errors as `build_pipeline`."""
     names = settings.stages
-    vlm = create_vlm(Workload.of(axes, settings, *size), device)
+    workload = Workload.of(axes, settings, *size)
+    vlm = create_vlm(workload, device)
     preprocess = image_source(axes, size, settings, device)
-    in_mode = MODES[axes.mode](device)
+    in_mode = wrapper_of(axes.mode, device)
     decodes = "decode" in names
     calls: dict[str, Callable[[Any], Any]] = {
         "preprocess": lambda _: preprocess(),
-        "vision": _checked_once(in_mode(vlm.encode_image), vlm.vision, axes.batch_size, size),
+        "vision": _checked_once(
+            in_mode(vlm.encode_image), vlm.vision, workload.encoder_batch, workload.encoder_size
+        ),
         "connector": in_mode(vlm.project),
         # the cache grows with each step, so stages that use it cannot be replayed from a graph
         "prefill": (lambda x: prefill_cached(vlm, x)) if decodes else in_mode(vlm.prefill),
@@ -48,6 +51,7 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
         first_input=None if "preprocess" in names else preprocess(),
         vision=vlm.vision,
         weight_bytes=vlm.weight_bytes(),
+        encoder_size=workload.encoder_size if workload.tiling else None,
         backends={**vlm.backends, **backends},
         warnings=tuple(warnings),
     )

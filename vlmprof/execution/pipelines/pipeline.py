@@ -14,6 +14,8 @@ from vlmprof.fields import resolution_size
 from vlmprof.measure.timeline import Stage, StageGroup
 from vlmprof.settings import Axes, Settings
 from vlmprof.vlm.preprocess import Preprocess
+from vlmprof.vlm.tiled import PreprocessTiles
+from vlmprof.vlm.tiling import Tiling
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,15 @@ class Pipeline:
 
 
 def image_source(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Preprocess:
-    """Return the source of a cell's images; `size` is (height, width) in pixels after padding."""
+    """Return the source of a cell's images; `size` is (height, width) in pixels after padding, of a photo
+    if that is tiled."""
     image = Path(settings.image) if settings.image else None
     dtype = torch.float32 if settings.autocast else getattr(torch, axes.dtype)
+    tiling = Tiling.of(axes)
+    if tiling is not None:
+        return PreprocessTiles(
+            image, *size, tiling, device=device, dtype=dtype, batch_size=axes.batch_size, seed=settings.seed
+        )
     return Preprocess(
         image, height=size[0], width=size[1], fit=settings.fit, device=device,
         dtype=dtype, batch_size=axes.batch_size, seed=settings.seed,

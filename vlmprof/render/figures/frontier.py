@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from vlmprof.analysis.frames import LineName
 from vlmprof.render.figures.files import save_figure
@@ -47,13 +48,22 @@ def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str
     axes.set_xscale("log")
     axes.set_xticks([tick / GIB for tick in ticks], [show_bytes(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * max((_measure(one.fits, axis) for one in found if one.fits), default=1.0))
     axes.set_xlabel("memory", fontsize=FONT_PT)
     sizes = "largest image that fits: side (px)" if axis == "resolution" else "largest batch that fits"
     axes.set_ylabel(sizes, fontsize=FONT_PT)
     axes.tick_params(labelsize=FONT_PT)
     axes.grid(alpha=0.3, linewidth=0.4)
-    axes.legend(fontsize=FONT_PT - 1, frameon=False)
+    # below the panel, where a handle cannot be taken for a point
+    handles = axes.get_legend_handles_labels()[0]
+    if any(one.fits is not None and one.fails is None for one in found):
+        arrow = Line2D([], [], linestyle="none", marker=r"$\uparrow$", color="black", markeredgewidth=0.2)
+        arrow.set_label("the largest tried fits")
+        handles.append(arrow)
+    columns = min(len(handles), 3)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, fontsize=FONT_PT - 1, frameon=False
+    )
     return save_figure(figure, folder, "frontier", formats, dpi=200)
 
 

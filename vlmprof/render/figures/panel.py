@@ -6,7 +6,7 @@
     ┬──●─┴─●              mean or median, with its 95 % interval if there are samples
  ●──┴
 ─┴──┴──────┴────┴──
-512² 1024² 2048² 3072²    positions proportional to the number of pixels
+512² 1024² 2048² 3072²    positions by the logarithm of the number of pixels, or proportional to it
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from vlmprof.units import GIB, seconds_unit
 _CROSS_STEP_PT = 4.5
 _CROSS_BAND_PT = 20.0
 _PALE = 0.35
+LEVEL_PT = 0.6
+"""Width of the lines that show the weights' part of memory."""
 _ONE_LINE = 20
 """Characters of a message that fit on one line of a panel."""
 
@@ -64,11 +66,13 @@ def draw_panel(axes: Axes, panel: PanelData, look: Look) -> None:
         _draw_pale(axes, series, size, look)
     for series in drawn:
         _draw_line(axes, series, size, look)
-    if look.log and (drawn or behind):
+    # memory is read against the capacity of a device, so it starts at 0
+    log = look.log and panel.unit == "s"
+    if log and (drawn or behind):
         axes.set_yscale("log")
         plain_log_labels(axes.yaxis)
     heights = _cross_heights([series.line for series in panel.series]) if panel.shows_oom else {}
-    _leave_room(axes, look.log, max(heights.values(), default=0.0))
+    _leave_room(axes, log, max(heights.values(), default=0.0))
     for series in panel.series:
         if series.line.key in heights:
             _draw_oom(axes, series, size, look, heights[series.line.key])
@@ -97,9 +101,10 @@ def _draw_line(axes: Axes, series: Series, size: float, look: Look) -> None:
     looks = style.line(look.page.line_pt, look.page.marker_pt)
     axes.plot(line.pixels[line.tried], series.values[line.tried] / size, **looks, zorder=3, gid="measured")
     if series.weight_bytes is not None:
+        alone = "_" if line.pixels.size == 1 else ""
         axes.plot(
-            line.pixels, series.weight_bytes / size, linewidth=0.4, marker="_", color=style.colour,
-            markeredgewidth=0.7, markersize=1.8 * look.page.marker_pt, zorder=2.5, gid="level",
+            line.pixels, series.weight_bytes / size, linewidth=LEVEL_PT, marker=alone, color=style.colour,
+            markersize=4 * look.page.marker_pt, zorder=2.5, gid="level",
         )  # fmt: skip
     known = np.isfinite(series.values) & np.isfinite(series.low) & np.isfinite(series.high)
     if known.any():

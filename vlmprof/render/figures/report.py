@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter
 from vlmprof.analysis.charts import Charts, FittedLine, FittedPanel, StackedLine
 from vlmprof.render.figures.layout import PAGES, family_entries, panel_grid
 from vlmprof.render.figures.style import STAGE_COLOURS, LineStyle, family_order, line_styles
-from vlmprof.render.figures.ticks import label_resolutions, plain_log_labels
+from vlmprof.render.figures.ticks import label_positions, plain_log_labels, scale_sizes
 from vlmprof.render.labels import line_label
 from vlmprof.render.tables.scaling import SCALED
 from vlmprof.units import GIB, seconds_unit
@@ -69,12 +69,12 @@ def launch_picture(charts: Charts) -> Figure | None:
         axes.set_ylim(bottom=0)
         axes.set_title(stage.capitalize(), fontsize=_PAGE.font_pt, pad=4)
         axes.set_ylabel("Share (%)", fontsize=_PAGE.font_pt)
-        label_resolutions(axes, charts.scaling.resolutions, _PAGE.font_pt * 0.93)
+        scale_sizes(axes, charts.scaling.resolutions, _PAGE.font_pt * 0.93)
     return figure
 
 
 def fits_picture(charts: Charts) -> Figure | None:
-    """Draw measured points and fitted curves against visual tokens, a panel per column; None without fits."""
+    """Draw measured points and fitted curves against tokens, a panel per column; None without fits."""
     fits = [panel for panel in charts.fits if any(panel.lines)]
     if not fits:
         return None
@@ -111,7 +111,7 @@ def _draw_fits(
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     title = SCALED[panel.column][0]
     axes.set_title(title[:1].upper() + title[1:], fontsize=_PAGE.font_pt, pad=4)
-    axes.set_xlabel("Visual tokens", fontsize=_PAGE.font_pt, labelpad=2)
+    axes.set_xlabel(panel.tokens.capitalize(), fontsize=_PAGE.font_pt, labelpad=2)
     quantity = "Memory" if panel.unit == "bytes" else "Latency"
     axes.set_ylabel(f"{quantity} ({unit})", fontsize=_PAGE.font_pt)
 
@@ -136,12 +136,11 @@ def frontier_picture(charts: Charts) -> Figure | None:
             axes.plot([first], [y], "x", color=style["color"], markersize=5, gid="oom")
     axes.set_yticks(range(len(lines)), [line_label(line) for line in lines], parse_math=False)
     axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.set_xlim(left=0)
     axes.tick_params(labelsize=_PAGE.font_pt * 0.93, width=0.6, length=2.5, pad=2)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(True, axis="x", color="0.92", linewidth=0.5)
-    label_resolutions(axes, charts.scaling.resolutions, _PAGE.font_pt * 0.93)
+    scale_sizes(axes, charts.scaling.resolutions, _PAGE.font_pt * 0.93)
     axes.set_xlabel("Image size (pixels). Points: ran. ×: first out of memory", fontsize=_PAGE.font_pt)
     return figure
 
@@ -151,7 +150,7 @@ PICTURES: dict[str, Sequence[tuple[str, str, Callable[[Charts], Figure | None]]]
         ("stages", "Stacked stage latencies of each line", stages_picture),
         ("launch", "Launch-bound share of each stage", launch_picture),
     ),
-    "scaling": (("fits", "Measured points and fitted curves against visual tokens", fits_picture),),
+    "scaling": (("fits", "Measured points and fitted curves against tokens", fits_picture),),
     "frontier": (("frontier", "The largest image that ran and the first out of memory", frontier_picture),),
 }
 """Pictures by section of the report: a word for the file name, a caption, and the function that draws it."""
@@ -180,7 +179,7 @@ def _stack(axes: Axes, stages: Sequence[str], stacked: StackedLine) -> None:
         bars = PolyCollection(list(corners.transpose(2, 0, 1)), facecolor=STAGE_COLOURS[stage], gid=stage)
         axes.add_collection(bars, autolim=False)
     axes.set(xlim=(-0.6, run.size - 0.4), ylim=(0, 1.05 * tops[-1].max()))
-    every = -(-run.size // 6)
-    labelled = middles[(run.size - 1) % every :: every]
-    axes.set_xticks(labelled, [stacked.line.resolutions[k] for k in run[labelled]])
+    resolutions = {float(i): stacked.line.resolutions[k] for i, k in enumerate(run)}
+    label_positions(axes, resolutions, _PAGE.font_pt * 0.93)
+    axes.tick_params(axis="x", which="minor", length=0)
     axes.set_ylabel(f"Latency ({unit})", fontsize=_PAGE.font_pt)

@@ -9,40 +9,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vlmprof.analysis.frames import Samples, Statistic, why_nothing_measured
+from vlmprof.analysis.frames import RunSamples, Statistic, why_nothing_measured
 from vlmprof.analysis.reference import load_reference, reference_title
 from vlmprof.analysis.series import FigureData, run_figure
 from vlmprof.errors import UserError
 from vlmprof.render.figures.files import save_figure
 from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_grid
-from vlmprof.render.figures.panel import Look, draw_panel
+from vlmprof.render.figures.panel import LEVEL_PT, Look, draw_panel
 from vlmprof.render.figures.style import LineStyle, line_styles
-from vlmprof.render.figures.ticks import label_resolutions
-from vlmprof.render.labels import point_note
+from vlmprof.render.figures.ticks import scale_sizes
+from vlmprof.render.labels import omitted_note, point_note
 
 
 def six_panel(
     frame: pd.DataFrame,
-    samples: Samples | None = None,
+    samples: RunSamples | None = None,
     *,
     statistic: Statistic = "mean",
-    log: bool = False,
+    log: bool = True,
     reference: str | None = None,
     width: str = "two-column",
 ) -> Figure:
-    """Draw the six-panel figure of a run.
+    """Draw the six-panel figure of a run. Panels in which nothing was measured are left out.
 
     Args:
         frame: the rows of a run, from `vlmprof.store.load_frame`.
         samples: raw values by cell and column; with them, every point has its 95 % interval.
         statistic: `mean`, or `median` for rows with samples.
-        log: make both axes logarithmic; otherwise both are linear and y starts at 0.
+        log: draw image sizes and latencies on logarithmic axes. Otherwise, positions are proportional to the
+            number of pixels, and latencies start at 0, as memory always does.
         reference: published points to draw pale in the background, by name (`kuo2026`): those of the run's
             backbones (or of all, if the run has none of them) up to its largest image.
         width: `one-column` (3.5 in) or `two-column` (7.16 in).
@@ -53,7 +53,7 @@ def six_panel(
     return draw_six_panel(run_figure(frame, samples, statistic, reference), log=log, width=width)
 
 
-def draw_reference(name: str = "kuo2026", *, log: bool = False, width: str = "two-column") -> Figure:
+def draw_reference(name: str = "kuo2026", *, log: bool = True, width: str = "two-column") -> Figure:
     """Draw the published figure from its points, in the style of this package.
 
     Raises `UserError` for an unknown reference or width.
@@ -63,9 +63,9 @@ def draw_reference(name: str = "kuo2026", *, log: bool = False, width: str = "tw
 
 
 def draw_six_panel(
-    data: FigureData, *, log: bool = False, width: str = "two-column", note: str | None = None
+    data: FigureData, *, log: bool = True, width: str = "two-column", note: str | None = None
 ) -> Figure:
-    """Draw the six panels; `note` is an additional sentence above the legend, before the figure's own notes.
+    """Draw the panels of the figure; `note` is a sentence above the legend, before the figure's own notes.
 
     Raises `UserError` for an unknown width.
     """
@@ -74,7 +74,8 @@ def draw_six_panel(
     look = Look(line_styles(behind) | line_styles(data.lines), page, log)
     notes = [*([note] if note else []), *_notes(data)]
     legend = _legend_groups(data, page)
-    figure, grid = panel_grid(len(data.panels), 3, legend, notes, page, page.row_in, spacing=0.03)
+    across = 2 if len(data.panels) == 4 else min(len(data.panels), 3)
+    figure, grid = panel_grid(len(data.panels), across, legend, notes, page, page.row_in, spacing=0.03)
     for axes, panel in zip(grid, data.panels, strict=True):
         _prepare(axes, data.resolutions, log, page)
         draw_panel(axes, panel, look)
@@ -85,12 +86,12 @@ def draw_six_panel(
 def save_six_panel(
     frame: pd.DataFrame,
     folder: Path | str,
-    samples: Samples | None = None,
+    samples: RunSamples | None = None,
     *,
     formats: Sequence[str] = ("png", "pdf"),
     stem: str = "six_panel",
     statistic: Statistic = "mean",
-    log: bool = False,
+    log: bool = True,
     reference: str | None = None,
     width: str = "two-column",
 ) -> list[Path]:
@@ -106,18 +107,12 @@ def save_six_panel(
 
 
 def _prepare(axes: Axes, ticks: Mapping[float, str], log: bool, page: Page) -> None:
-    pixels = np.array(sorted(ticks))
     axes.grid(True, axis="y", color="0.9", linewidth=0.5)
     axes.tick_params(pad=2)
     axes.tick_params(which="minor", width=0.4, length=1.5)
     for spine in axes.spines.values():
         spine.set_linewidth(0.6)
-    if log:
-        axes.set_xscale("log")
-        axes.set_xlim(pixels[0] / 1.4, pixels[-1] * 1.4)
-    else:
-        axes.set_xlim(0, pixels[-1] * (1.06 if pixels.size > 1 else 2.0))
-    label_resolutions(axes, ticks, page.font_pt * 0.93)
+    scale_sizes(axes, ticks, page.font_pt * 0.93, log)
     axes.set_xlabel("Image size (pixels)", fontsize=page.font_pt, labelpad=2)
 
 
@@ -132,7 +127,7 @@ def _legend_groups(data: FigureData, page: Page) -> list[list[Line2D]]:
     if any(line.first_oom is not None for line in data.lines):
         marks.append(entry("out of memory", markeredgewidth=max(page.line_pt, 0.9)))
     if any(series.weight_bytes is not None for panel in data.panels for series in panel.series):
-        marks.append(entry("weights alone", linestyle="none", marker="_", markersize=8.0))
+        marks.append(entry("weights alone", linestyle="-", marker="", linewidth=LEVEL_PT))
     groups = family_entries(data.lines, page.line_pt, page.marker_pt)
     return [*groups, marks] if marks else groups
 
@@ -149,4 +144,6 @@ def _notes(data: FigureData) -> list[str]:
     missing = [f"{count} {words}" for words, count in counts.items() if count]
     if missing:
         notes.append(f"Cells not drawn: {', '.join(missing)}.")
+    if data.omitted:
+        notes.append(omitted_note(data))
     return notes

@@ -1,5 +1,7 @@
 """The style of a line: color and dashes by family, marker by size, marker fill by the other axes.
 
+If all lines are of one backbone, color and dashes are by the other axes too.
+
 Colors are those of Okabe & Ito (2008) and of Tol's "muted" scheme, which remain distinguishable with all
 common color vision deficiencies; dashes and markers do so in grayscale. Dotted lines are reserved for OOM.
 """
@@ -55,10 +57,13 @@ class LineStyle:
     fill: str
 
     def line(self, line_pt: float, marker_pt: float) -> dict[str, Any]:
-        """Return keyword arguments for `Axes.plot`; line width and marker size are in points."""
+        """Return keyword arguments for `Axes.plot`; line width and marker size are in points.
+
+        A width of 0 leaves markers alone: matplotlib before 3.10 scales dashes to 0 and raises.
+        """
         return {
             "color": self.colour,
-            "linestyle": self.dash,
+            "linestyle": self.dash if line_pt else "none",
             "linewidth": line_pt,
             "marker": self.marker,
             "markersize": marker_pt,
@@ -90,15 +95,22 @@ def family_order(lines: Sequence[LineName]) -> list[int]:
 
 
 def line_styles(lines: Sequence[LineName]) -> dict[tuple[str, ...], LineStyle]:
-    """Return a style for each line, by its `key`. Lines of the same family share their color."""
+    """Return a style for each line, by its `key`.
+
+    Lines of the same family share their color, unless all lines are of one backbone: then each setting has
+    its own, and the first one the family's.
+    """
     words = {line.backbone: backbone_words(line.backbone) for line in lines}
     slots = _slots(dict.fromkeys(family for family, _ in words.values()))
     markers = _markers(dict.fromkeys(words.values()))
     settings = list(dict.fromkeys(tuple(line.setting.values()) for line in lines))
+    first = next(iter(slots.values()), 0)
+    others = [slot for slot in range(max(len(_COLOURS), len(settings))) if slot != first]
+    own = dict(zip(settings, [first, *others], strict=False)) if len(words) == 1 else {}
     styles = {}
     for line in lines:
         family, size = words[line.backbone]
-        slot = slots[family]
+        slot = own.get(tuple(line.setting.values()), slots[family])
         styles[line.key] = LineStyle(
             colour=_COLOURS[slot % len(_COLOURS)],
             # after all colors, the next dash pattern: 80 families look different

@@ -18,7 +18,7 @@ _MOST_TICKS = 30
 
 
 class ResolutionLocator(Locator):
-    """Selects the positions (pixel counts) whose labels fit at the current size without overlap.
+    """Selects the positions whose labels fit at the current size without overlap.
 
     The largest position is always selected, then every next smaller one that fits. Widths are computed from
     the outlines of the labels, so the selection is the same on every canvas.
@@ -48,8 +48,23 @@ class ResolutionLocator(Locator):
         return [position for position in self() if vmin <= position <= vmax]
 
 
-def label_resolutions(axes: Axes, labels: Mapping[float, str], font_pt: float) -> None:
-    """Add labelled ticks at as many of these pixel counts as fit, and a minor tick at each of them if these
+def scale_sizes(axes: Axes, labels: Mapping[float, str], font_pt: float, log: bool = True) -> None:
+    """Scale the x axis for images of these pixel counts, and label as many of them as fit.
+
+    A logarithmic axis keeps neighbouring sizes apart; a linear one starts at 0.
+    """
+    smallest, largest = min(labels), max(labels)
+    if log:
+        margin = max(0.07 * np.log(largest / smallest), 0.12)
+        axes.set_xscale("log")
+        axes.set_xlim(smallest * np.exp(-margin), largest * np.exp(margin))
+    else:
+        axes.set_xlim(0, largest * (1.06 if len(labels) > 1 else 2.0))
+    label_positions(axes, labels, font_pt)
+
+
+def label_positions(axes: Axes, labels: Mapping[float, str], font_pt: float) -> None:
+    """Add labelled ticks at as many of these positions as fit, and a minor tick at each of them if these
     remain distinguishable."""
     axis: XAxis = axes.xaxis
     axis.set_major_locator(ResolutionLocator(labels, font_pt))

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlmprof.analysis.charts import Charts, FittedLine, StageStacks
-from vlmprof.analysis.frames import Line, show_resolution
+from vlmprof.analysis.frames import Line
 from vlmprof.analysis.series import PanelData, Series
 from vlmprof.render.figures.style import STAGE_COLOURS, LineStyle, family_order, line_styles
 from vlmprof.render.labels import backbone_words, line_label, oom_words
 from vlmprof.render.tables.scaling import SCALED
 from vlmprof.render.tables.sheet import column_values
+from vlmprof.units import show_resolution
 
 _SYMBOLS = {
     "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "p": "pentagon",
@@ -34,6 +35,7 @@ def chart_data(charts: Charts) -> dict[str, Any]:
             {
                 "title": SCALED[panel.column][0],
                 "kind": "bytes" if panel.unit == "bytes" else "seconds",
+                "tokens": panel.tokens.capitalize(),
                 "lines": [_fitted(panel.lines[i]) for i in places],
             }
             for panel in charts.fits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -14,15 +14,14 @@ from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import count_lines, split_lines, why_nothing_measured
 from vlmprof.analysis.runs import Run, join, joint_statistic
 from vlmprof.analysis.series import scaling_figure
+from vlmprof.analysis.summary import Summary, summarize
 from vlmprof.errors import UserError
 from vlmprof.records import Status
+from vlmprof.render.report.findings import MOST_LINES, Finding, findings
 from vlmprof.render.tables import scaling
 from vlmprof.render.tables.provenance import conduct_sheet
 from vlmprof.render.tables.row_warnings import has_message, row_warnings
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
-
-MOST_LINES = 24
-"""Largest number of lines in charts and fits, since more cannot be distinguished. Tables have every row."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,8 @@ class Content:
 
     title: str
     summary: str
+    findings: Sequence[Finding]
+    """The summary in sentences; `anchor` is one of the sections, `warnings`, or empty."""
     notice: str
     """A sentence about lines omitted from charts and fits; empty if there are none."""
     no_figure: str
@@ -75,17 +76,29 @@ def gather(runs: Sequence[Run], reference: str | None = None) -> Content:
         stacks=stage_stacks(frame, lines),
         fits=fitted_panels(lines, scaling.scaled_columns(frame)),
     )
+    sections, warnings = _sections(estimates, charts), _warnings(frame)
     names = ", ".join(dict.fromkeys(run.name for run in runs))
     return Content(
         title=names,
         summary=_summary(frame),
+        findings=_findings(summarize(estimates, lines), sections, warnings),
         notice=_notice(len(lines), count_lines(frame)),
         no_figure=f"No figure: {why}." if (why := why_nothing_measured(frame)) else "",
         charts=charts,
-        sections=_sections(estimates, charts),
-        warnings=_warnings(frame),
+        sections=sections,
+        warnings=warnings,
         facts=[_facts(run) for run in runs],
     )
+
+
+def _findings(summary: Summary, sections: Sequence[Section], warnings: Sequence[str]) -> list[Finding]:
+    """Word the summary, with links only to what the report has."""
+    linked = {section.anchor for section in sections} | ({"warnings"} if warnings else set())
+    instead = {"warnings": "conduct" if "conduct" in linked else ""}
+    return [
+        one if one.anchor in linked else replace(one, anchor=instead.get(one.anchor, ""))
+        for one in findings(summary)
+    ]
 
 
 def _sections(estimates: Estimates, charts: Charts) -> list[Section]:
@@ -97,7 +110,7 @@ def _sections(estimates: Estimates, charts: Charts) -> list[Section]:
         Section("cells", "Cells", [cells]),
         Section("time", "Where the time goes", stages, chart="stacks"),
         Section("scaling", "Scaling", scaling.fits_sheets(fits), chart="fits"),
-        Section("marginal", "Marginal cost per visual token", [scaling.marginal_sheet(fits)]),
+        Section("marginal", "Marginal cost per token", [scaling.marginal_sheet(fits)]),
         Section("crossovers", "Crossovers", [scaling.crossovers_sheet(lines, columns, estimates.samples)]),
         Section("frontier", "Out-of-memory frontier", [scaling.frontier_sheet(lines, columns)]),
         Section("conduct", conduct.title, [conduct] if len(conduct) else []),

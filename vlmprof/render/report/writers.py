@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -16,7 +17,7 @@ from typing import Any
 
 import jinja2
 
-from vlmprof.render.labels import point_note
+from vlmprof.render.labels import omitted_note, point_note
 from vlmprof.render.report.charts import chart_data
 from vlmprof.render.report.content import Content, environment_sheet
 from vlmprof.render.tables.export import markdown_escape, to_markdown
@@ -43,7 +44,7 @@ def html_page(content: Content, figure_png: bytes) -> str:
     sheets = [sheet for section in content.sections for sheet in section.sheets]
     return template.render(
         content=content,
-        points=point_note(content.charts.scaling),
+        **_common(content),
         rows_per_page=ROWS_PER_PAGE,
         environment_sheet=environment_sheet,
         style=_text("report.css"),
@@ -64,13 +65,24 @@ def markdown_page(
     template = _environment(autoescape=False).get_template("report.md.j2")
     return template.render(
         content=content,
-        points=point_note(content.charts.scaling),
+        **_common(content),
         figure=figure_name,
         pictures=pictures or {},
         table=lambda sheet: to_markdown(sheet, _MARKDOWN_ROWS),
         environment_sheet=environment_sheet,
         version=__version__,
     )
+
+
+def _common(content: Content) -> dict[str, Any]:
+    figure = content.charts.scaling
+    count = {6: "Six", 4: "Four"}.get(len(figure.panels), str(len(figure.panels)))
+    return {
+        "points": point_note(figure),
+        "left_out": omitted_note(figure),
+        "section_titles": {s.anchor: s.title for s in content.sections} | {"warnings": "Warnings"},
+        "figure_alt": f"{count} panels: latency by stage and end to end, and peak memory, against image size",
+    }
 
 
 def _environment(autoescape: bool) -> jinja2.Environment:
@@ -82,6 +94,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["md"] = markdown_escape
+    environment.filters["slug"] = lambda title: re.sub(r"[^\w-]", "", title.lower().replace(" ", "-"))
     environment.filters["fenced"] = lambda text: text.replace("```", "'''")
     return environment
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vlmprof.plan import Cell, varied_axes
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value
@@ -33,19 +34,38 @@ def plan_sheet(cells: Sequence[Cell], ids: bool = False) -> Sheet:
         Column(name.replace("_", " "), Kind.TEXT, [str(cell.axes.named[name]) for cell in cells])
         for name in _named(cells)
     ]
-    unknown: list[Value] = [cell.visual_tokens or ("" if cell.skip_reason else "–") for cell in cells]
-    columns += [
-        Column(title, Kind.COUNT, values)
-        for title, values in (
-            ("tiles", [cell.tiles for cell in cells]),
-            ("encoder tokens", [cell.encoder_tokens for cell in cells]),
-        )
-        if any(values)
-    ]
-    columns.append(Column("visual tokens", Kind.COUNT, unknown))
+    columns += token_columns(cells)
     if any(cell.skip_reason for cell in cells):
         columns.append(Column("skipped because", Kind.TEXT, [cell.skip_reason for cell in cells]))
     return Sheet("plan", "Plan", "", columns)
+
+
+def plan_row(cell: Cell) -> dict[str, Any]:
+    """Return a cell for programs, with the columns of its future row and the reason for skipping it."""
+    return {
+        "cell_id": cell.cell_id,
+        **cell.axes.named,
+        "height_px": cell.height_px,
+        "width_px": cell.width_px,
+        "tiles": cell.tiles,
+        "encoder_tokens": cell.encoder_tokens,
+        "visual_tokens": cell.visual_tokens,
+        "skip_reason": cell.skip_reason,
+    }
+
+
+def token_columns(cells: Sequence[Cell], rank: int = 0) -> list[Column]:
+    """Return the visual tokens; before them the tiles, if any photo is cut, and the encoder tokens, if their
+    number differs."""
+    visual = [cell.visual_tokens or ("" if cell.skip_reason else "–") for cell in cells]
+    columns = [Column("visual tokens", Kind.COUNT, visual, rank)]
+    before = rank and rank + 1
+    if any(cell.encoder_tokens not in (None, cell.visual_tokens) for cell in cells):
+        encoded = [cell.encoder_tokens for cell in cells]
+        columns.insert(0, Column("encoder tokens", Kind.COUNT, encoded, before))
+    if any(cell.tiles for cell in cells):
+        columns.insert(0, Column("tiles", Kind.COUNT, [cell.tiles for cell in cells], before))
+    return columns
 
 
 def summary_sheets(cells: Sequence[Cell]) -> list[Sheet]:
@@ -77,7 +97,10 @@ def _backbones_sheet(by_backbone: Mapping[str, Sequence[Cell]]) -> Sheet:
         sorted((c for c in own if c.skip_reason is None), key=lambda c: c.height_px * c.width_px)
         for own in by_backbone.values()
     ]
-    tokens = [sorted(c.visual_tokens for c in cells if c.visual_tokens is not None) for cells in run]
+    tokens = [_counts([c.visual_tokens for c in cells]) for cells in run]
+    encoded = [_counts([c.encoder_tokens for c in cells]) for cells in run]
+    counted = {"encoder tokens": encoded} if any(encoded) and encoded != tokens else {}
+    counted |= {"visual tokens": tokens}
     skipped: list[Value] = [
         len(own) - len(cells) or None for own, cells in zip(by_backbone.values(), run, strict=True)
     ]
@@ -85,11 +108,16 @@ def _backbones_sheet(by_backbone: Mapping[str, Sequence[Cell]]) -> Sheet:
         Column("backbone", Kind.TEXT, list(by_backbone)),
         Column("cells to run", Kind.COUNT, [len(cells) for cells in run]),
         Column("resolutions", Kind.COUNT, [_range([c.axes.resolution for c in cells]) for cells in run]),
-        Column(
-            "visual tokens", Kind.COUNT, [_range([f"{count:,}" for count in own]) or "–" for own in tokens]
+        *(
+            Column(title, Kind.COUNT, [_range([f"{count:,}" for count in own]) or "–" for own in counts])
+            for title, counts in counted.items()
         ),
         *([Column("skipped", Kind.COUNT, skipped)] if any(skipped) else []),
     ])  # fmt: skip
+
+
+def _counts(tokens: Sequence[int | None]) -> list[int]:
+    return sorted(count for count in tokens if count is not None)
 
 
 def _skipped_sheet(by_backbone: Mapping[str, Sequence[Cell]]) -> Sheet:

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.frames import show_resolution, varying_axes
+from vlmprof.analysis.frames import varying_axes
 from vlmprof.records import Status
 from vlmprof.render.labels import backbone_label
+from vlmprof.units import show_resolution
 
 
 def row_warnings(row: Mapping[Any, Any]) -> list[str]:

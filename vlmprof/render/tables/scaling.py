@@ -10,14 +10,15 @@ import pandas as pd
 from vlmprof.analysis.charts import FittedPanel
 from vlmprof.analysis.crossover import all_crossovers
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Line, Samples, any_measured, numbers, show_resolution
+from vlmprof.analysis.frames import Line, RunSamples, any_measured, numbers
 from vlmprof.analysis.scaling import Fit
 from vlmprof.records import STAGES, Status
 from vlmprof.render.labels import line_label
 from vlmprof.render.tables.cells import status_words
 from vlmprof.render.tables.row_warnings import has_message
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values
-from vlmprof.render.tables.stages import median_column, name_columns, ok_places, stage_sheet
+from vlmprof.render.tables.stages import median_column, name_columns, ok_places, stage_sheet, token_columns
+from vlmprof.units import show_resolution
 
 SCALED = {
     "host_vision_s": ("host vision", Kind.SECONDS),
@@ -75,7 +76,7 @@ def cell_sheets(estimates: Estimates) -> list[Sheet]:
 def _cells_sheet(estimates: Estimates, shown: Mapping[str, list[Value]]) -> Sheet:
     frame = estimates.frame
     columns = name_columns(frame)
-    columns.append(Column("visual tokens", Kind.COUNT, column_values(numbers(frame, "visual_tokens"))))
+    columns += token_columns(frame)
     for name, (title, kind) in scaled_columns(frame).items():
         columns.append(Column(title, kind, shown.get(name) or column_values(numbers(frame, name))))
         if name == "end_to_end_s":
@@ -107,9 +108,10 @@ def fits_sheets(panels: Sequence[FittedPanel]) -> list[Sheet]:
 
 def _fits_sheet(fits: Sequence[tuple[str, str, Fit]], kind: Kind, word: str) -> Sheet:
     note = (
-        "y = fixed + linear · n + quadratic · n² in visual tokens n, by relative least squares, with 95 % "
-        "intervals. A part whose interval contains 0 is not significant. Misfit: root mean square of the "
-        "relative residuals; if it is large, the model does not describe the line."
+        "y = fixed + linear · n + quadratic · n², by relative least squares, with 95 % intervals. n counts "
+        "visual tokens for the LLM and encoder tokens for everything else. A part whose interval contains 0 "
+        "is not significant. Misfit: root mean square of the relative residuals; if it is large, the model "
+        "does not describe the line."
     )
     quadratics = [fit.quadratic for *_, fit in fits]
     columns = [
@@ -126,11 +128,11 @@ def _fits_sheet(fits: Sequence[tuple[str, str, Fit]], kind: Kind, word: str) -> 
         ),
         Column("misfit", Kind.PERCENT, [fit.relative_rms for *_, fit in fits]),
     ]
-    return Sheet(f"fits-{word}", f"Scaling of {word} with visual tokens", note, columns)
+    return Sheet(f"fits-{word}", f"Scaling of {word} with tokens", note, columns)
 
 
 def marginal_sheet(panels: Sequence[FittedPanel]) -> Sheet:
-    """Return the cost of one more visual token in the encoder and in prefill, at several token counts."""
+    """Return the cost of one more encoder token and of one more visual token, at several token counts."""
     fitted = {panel.column: panel.lines for panel in panels}
     clocked = "gpu" if "gpu_vision_s" in fitted or "gpu_prefill_s" in fitted else "host"
     stages = [
@@ -147,9 +149,10 @@ def marginal_sheet(panels: Sequence[FittedPanel]) -> Sheet:
     inside = [n for n in MARGINAL_AT if any(fit.tokens_low <= n <= fit.tokens_high for *_, fit in rows)]
     return Sheet(
         "marginal",
-        "Marginal cost per visual token",
+        "Marginal cost per token",
         f"Slope of the scaling fit of the {'GPU' if clocked == 'gpu' else 'host'} latency, with its 95 % "
-        "interval, at token counts within the measured range.",
+        "interval, at token counts within the measured range. The encoder is fitted against encoder tokens, "
+        "prefill against visual tokens.",
         [
             Column("line", Kind.TEXT, [label for label, *_ in rows]),
             Column("stage", Kind.TEXT, [title for _, title, _ in rows]),
@@ -169,7 +172,7 @@ def marginal_sheet(panels: Sequence[FittedPanel]) -> Sheet:
 
 
 def crossovers_sheet(
-    lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]], samples: Samples | None
+    lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]], samples: RunSamples | None
 ) -> Sheet:
     """Return a table of the sizes at which one backbone becomes cheaper than another."""
     found = [

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from vlmprof.activity import say
 from vlmprof.settings import Axes, Dtype, Logits, ProcessorBackend, Settings
 from vlmprof.vlm.hf_vlm.known_values import KnownValues
 from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm, refused
@@ -66,6 +67,7 @@ def _dry_run(
     backend: ProcessorBackend | None,
 ) -> DryRun:
     """The same; without a `backend`, images in one piece."""
+    say(f"building {name} on the meta device for {size[1]}x{size[0]}")
     vlm, values = _model(name, dtype, prompt_tokens, logits, backend is None)
     facts, inputs = PhotoFacts(None, None, None, size), None
     if backend is not None:

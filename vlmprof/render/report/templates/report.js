@@ -2,7 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const { lines, resolutions, panels, stacks, fits } = data.charts;
-  const state = { log: false, share: false, fitsLog: true, hidden: new Set() };
+  const state = { log: true, share: false, fitsLog: true, hidden: new Set() };
   const byId = (id) => document.getElementById(id);
 
   // ---- words -------------------------------------------------------------------------------------
@@ -63,11 +63,24 @@
     gridcolor: ink("--line"), linecolor: ink("--soft"), zeroline: false, ticks: "outside", ticklen: 3,
     tickcolor: ink("--soft"), fixedrange: false, ...extra,
   });
+  // plain numbers in steps of 1, 2 and 5, or of ten for two decades and more
+  function logTicks(bottom, top) {
+    const steps = top / bottom < 100 ? [1, 2, 5] : [1];
+    const [first, last] = [bottom, top].map((end) => Math.floor(Math.log10(end)));
+    const powers = [...Array(last - first + 1).keys()].map((k) => 10 ** (first + k));
+    const values = powers.flatMap((power) => steps.map((step) => step * power));
+    return { tickvals: values, ticktext: values.map((value) => String(Number(value.toPrecision(1)))) };
+  }
   const config = { displaylogo: false, responsive: false, displayModeBar: false, doubleClick: "reset" };
 
   // ---- six panels --------------------------------------------------------------------------------
   const finite = (values) => values.filter((value) => value !== null);
 
+  const pen = document.createElement("canvas").getContext("2d");
+  function textWidth(text) {
+    pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    return pen.measureText(text).width;
+  }
   function tickLabels(width, low, high) {
     const at = (pixels) => {
       const [a, b, x] = state.log ? [low, high, pixels].map(Math.log10) : [low, high, pixels];
@@ -76,8 +89,8 @@
     const kept = [];
     let free = Infinity;
     for (const { pixels, label } of [...resolutions].reverse()) {
-      const half = (label.length * 6.6) / 2;
-      if (at(pixels) + half <= free) { kept.push({ pixels, label }); free = at(pixels) - half - 6; }
+      const half = textWidth(label) / 2;
+      if (at(pixels) + half <= free) { kept.push({ pixels, label }); free = at(pixels) - half - 8; }
     }
     return kept.reverse();
   }
@@ -90,8 +103,10 @@
     const [unit, size] = panel.kind === "bytes" ? ["GiB", 2 ** 30] : unitFor("seconds", largest);
     const height = div.clientHeight - 78;
     const crosses = new Map();
-    const top = state.log ? (largest / size) * (largest / smallest) ** 0.1 * 1.2 : (largest / size) * 1.12;
-    const bottom = state.log ? (smallest / size) / 1.4 : 0;
+    // memory is read against the capacity of a device, so it starts at 0
+    const logY = state.log && panel.kind === "seconds";
+    const top = logY ? (largest / size) * (largest / smallest) ** 0.1 * 1.2 : (largest / size) * 1.12;
+    const bottom = logY ? (smallest / size) / 1.4 : 0;
     const traces = [];
     for (const t of shown) {
       const look = { color: colour(t.line.colour) };
@@ -114,7 +129,7 @@
         const place = crosses.get(t.oom_pixels) || 0;
         crosses.set(t.oom_pixels, place + 1);
         const part = 1 - Math.min(0.3, (6 + place * 10) / height);
-        const path = [...start, [t.oom_pixels, state.log ? bottom * (top / bottom) ** part : top * part]];
+        const path = [...start, [t.oom_pixels, logY ? bottom * (top / bottom) ** part : top * part]];
         traces.push({
           x: path.map((p) => p[0]), y: path.map((p) => p[1]), mode: "lines+markers", type: "scatter", cliponaxis: false,
           line: { ...look, width: 2, dash: "dot" },
@@ -125,14 +140,17 @@
     }
     const sizes = resolutions.map((r) => r.pixels);
     const last = Math.max(...sizes);
-    const [low, high] = state.log ? [Math.min(...sizes) / 1.4, last * 1.4] : [0, last * (sizes.length > 1 ? 1.06 : 2)];
-    const ticks = tickLabels(div.clientWidth - 70, low, high);
-    const scaled = (range) => (state.log ? range.map(Math.log10) : range);
-    const kind = state.log ? "log" : "linear";
+    const margin = Math.exp(Math.max(0.07 * Math.log(last / Math.min(...sizes)), 0.12));
+    const [low, high] = state.log ? [Math.min(...sizes) / margin, last * margin] : [0, last * (sizes.length > 1 ? 1.06 : 2)];
+    const right = Math.max(14, textWidth(resolutions[resolutions.length - 1].label) / 2);
+    const ticks = tickLabels(div.clientWidth - 56 - right, low, high);
+    const scaled = (range, log) => (log ? range.map(Math.log10) : range);
+    const kind = (log) => (log ? "log" : "linear");
     Plotly.react(div, traces, layout({
       title: { text: `(${panel.letter}) ${panel.title}`, font: { size: 13 }, x: 0.5, y: 0.97, yanchor: "top" },
-      xaxis: axis({ type: kind, range: scaled([low, high]), showgrid: false, tickvals: ticks.map((t) => t.pixels), ticktext: ticks.map((t) => t.label), title: { text: "Image size (pixels)", font: { size: 11 }, standoff: 6 } }),
-      yaxis: axis({ type: kind, range: scaled([bottom, top]), visible: every.length > 0, exponentformat: "none", dtick: state.log && top / bottom > 100 ? 1 : undefined, title: { text: `${panel.quantity} (${unit})`, font: { size: 11 }, standoff: 6 } }),
+      margin: { l: 56, r: right, t: 34, b: 44 },
+      xaxis: axis({ type: kind(state.log), range: scaled([low, high], state.log), showgrid: false, tickangle: 0, tickvals: ticks.map((t) => t.pixels), ticktext: ticks.map((t) => t.label), title: { text: "Image size (pixels)", font: { size: 11 }, standoff: 6 } }),
+      yaxis: axis({ type: kind(logY), range: scaled([bottom, top], logY), visible: every.length > 0, exponentformat: "none", ...(logY ? logTicks(bottom, top) : {}), title: { text: `${panel.quantity} (${unit})`, font: { size: 11 }, standoff: 6 } }),
       annotations: panel.empty === null ? [] : [{ text: panel.empty, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: ink("--soft"), size: 13 } }],
     }), config);
   }
@@ -144,6 +162,7 @@
     byId("panels").append(div);
     return div;
   });
+  byId("panels").classList.toggle("square", panels.length === 4);
   const drawPanels = () => panels.forEach((panel, i) => drawPanel(panel, panelDivs[i]));
 
   function button(text, pressed, toggle) {
@@ -195,10 +214,15 @@
       text: run.map((k) => `${stage}, ${plain(line.labels[k])}: ${show("seconds", line.seconds[s][k])}, ${show("percent", (line.seconds[s][k] || 0) / total(k))}`),
       textposition: "none", hovertemplate: "%{text}<extra></extra>",
     }));
+    const ticks = (div) => {
+      const widest = Math.max(...labels.map(textWidth)) + 8;
+      const every = Math.ceil((labels.length * widest) / (div.clientWidth - 70));
+      return axis({ type: "category", tickangle: 0, tickvals: labels.filter((_, k) => (labels.length - 1 - k) % every === 0) });
+    };
     const bottom = { orientation: "h", y: -0.18, x: 0.5, xanchor: "center" };
     Plotly.react(byId("stacks"), bars, layout({
       barmode: "stack", showlegend: true, legend: bottom,
-      title: { text: `${stacks.clock} latency by stage`, font: { size: 13 } }, xaxis: axis({ type: "category" }),
+      title: { text: `${stacks.clock} latency by stage`, font: { size: 13 } }, xaxis: ticks(byId("stacks")),
       yaxis: axis({ title: { text: state.share ? "Share (%)" : `Latency (${unit})`, font: { size: 11 } } }),
     }), config);
     if (stacks.clock !== "GPU") return;
@@ -207,7 +231,7 @@
       name: stage, mode: "lines+markers", line: { color: colour(stacks.colours[s]) },
       hovertemplate: `${stage}, %{x}: %{y:.0f} %<extra></extra>`,
     })), layout({
-      showlegend: true, legend: bottom, xaxis: axis({ type: "category" }),
+      showlegend: true, legend: bottom, xaxis: ticks(byId("stacks-launch")),
       title: { text: stacks.launch_words, font: { size: 13 } },
       yaxis: axis({ rangemode: "tozero", title: { text: "Share (%)", font: { size: 11 } } }),
     }), config);
@@ -263,11 +287,11 @@
     });
     const kind = state.fitsLog ? "log" : "linear";
     const range = state.fitsLog ? [bottom, top].map(Math.log10) : [bottom, top];
-    const plainTicks = (log) => ({ type: kind, exponentformat: "none", dtick: log ? 1 : undefined });
+    const plainTicks = (ends) => ({ type: kind, exponentformat: "none", ...(state.fitsLog ? logTicks(...ends) : {}) });
     Plotly.react(div, traces, layout({
       title: { text: fit.title[0].toUpperCase() + fit.title.slice(1), font: { size: 13 } },
-      xaxis: axis({ ...plainTicks(state.fitsLog), range: counts.length ? across : undefined, separatethousands: true, title: { text: "Visual tokens", font: { size: 11 }, standoff: 6 } }),
-      yaxis: axis({ ...plainTicks(state.fitsLog && top / bottom > 100), range, title: { text: `${fit.kind === "bytes" ? "Memory" : "Latency"} (${unit})`, font: { size: 11 }, standoff: 6 } }),
+      xaxis: axis({ ...plainTicks(across.map((end) => 10 ** end)), range: counts.length ? across : undefined, separatethousands: true, title: { text: fit.tokens, font: { size: 11 }, standoff: 6 } }),
+      yaxis: axis({ ...plainTicks([bottom, top]), range, title: { text: `${fit.kind === "bytes" ? "Memory" : "Latency"} (${unit})`, font: { size: 11 }, standoff: 6 } }),
     }), config);
   }
   const fittedOf = (kind) => fits.filter((fit) => fit.kind === kind && fit.lines.some((line) => line !== null));

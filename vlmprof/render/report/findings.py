@@ -1,0 +1,218 @@
+"""The summary of a run in sentences, each with its interval and the section that has its table."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from vlmprof.analysis.crossover import Crossover
+from vlmprof.analysis.estimates import Estimates
+from vlmprof.analysis.frames import split_lines
+from vlmprof.analysis.intervals import Interval
+from vlmprof.analysis.runs import Run, join
+from vlmprof.analysis.summary import Bound, Doubts, Limit, Measured, MemoryEnd, Ranking, Summary, summarize
+from vlmprof.render.labels import line_label, oom_words
+from vlmprof.render.tables.sheet import Kind, interval_values, show
+from vlmprof.units import show_resolution
+
+MOST_LINES = 24
+"""Largest number of lines in charts, fits and summaries. Tables have every row."""
+MOST = 4
+"""Largest number of sentences on one subject, and of names in one sentence; the tables have the others."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence of the summary."""
+
+    text: str
+    anchor: str
+    """The section of the report with its table."""
+
+
+def run_findings(runs: Sequence[Run]) -> list[Finding]:
+    """Word the summary of one or more runs."""
+    frame, samples = join(runs)
+    return findings(summarize(Estimates(frame, samples), split_lines(frame, most=MOST_LINES)))
+
+
+def findings(summary: Summary) -> list[Finding]:
+    """Word a summary: the cheapest encoders, crossovers, the encoder's share, limits, memory, doubts."""
+    lines = {one.line.key for group in summary.latency for ranking in group for one in _all(ranking)}
+    found = [Finding(text, "cells") for group in summary.latency for text in _cheapest(group)]
+    found += [Finding(text, "cells") for group in summary.memory for text in _smallest(group)]
+    found += [Finding(text, "crossovers") for text in _crossovers(summary.crossovers, len(lines))]
+    found += [Finding(text, "time") for text in _shares(summary.shares)]
+    found += [Finding(text, "time") for text in _limits(summary.limits)]
+    found += [Finding(text, "frontier") for text in _memory_ends(summary.memory_ends, summary.largest)]
+    return [*found, Finding(_doubts(summary.doubts), "warnings")]
+
+
+def _all(ranking: Ranking) -> list[Measured]:
+    return [ranking.cheapest, *ranking.tied, *([ranking.next] if ranking.next else [])]
+
+
+def _spans(group: Sequence[Ranking]) -> Iterator[list[Ranking]]:
+    """Split rankings by size into spans with the same lines in front."""
+    for _, span in itertools.groupby(group, lambda ranking: {one.line.key for one in _front(ranking)}):
+        yield list(span)
+
+
+def _front(ranking: Ranking) -> list[Measured]:
+    return [ranking.cheapest, *ranking.tied]
+
+
+def _cheapest(group: Sequence[Ranking]) -> Iterator[str]:
+    for span in _spans(group):
+        last = span[-1]
+        front = _front(last)
+        names = [line_label(one.line) for one in front]
+        took = _ends(Kind.SECONDS, [ranking.cheapest for ranking in span])
+        size = last.cheapest.resolution
+        if len(front) > 1:
+            why = "" if all(one.has_interval for one in front) else ", because intervals are unknown"
+            values = _names([_value(Kind.SECONDS, one) for one in front])
+            yield (
+                f"{_sizes(span)}, no difference in end-to-end latency is shown between {_names(names)}{why}; "
+                f"at {size}, they take {values}."
+            )
+        elif last.next is None:
+            yield f"{names[0]} takes {took} end to end."
+        else:
+            rival = f"{line_label(last.next.line)}, takes {_value(Kind.SECONDS, last.next)}"
+            where = f" at {size}" if len(span) > 1 else ""
+            fastest = f"{names[0]} is the fastest end to end with {took}"
+            yield f"{_sizes(span)}, {fastest}; the next, {rival}{where}."
+
+
+def _smallest(group: Sequence[Ranking]) -> Iterator[str]:
+    for span in _spans(group):
+        front = _front(span[-1])
+        if len(front) == 1 and span[-1].next is None:
+            continue
+        verb, equal = ("needs", "") if len(front) == 1 else ("need", ", equal within 2 %")
+        names = _names([line_label(one.line) for one in front])
+        peaks = _ends(Kind.BYTES, [ranking.cheapest for ranking in span])
+        yield (
+            f"{_sizes(span)}, {names} {verb} the least memory{equal}: "
+            f"a peak of {peaks}, from one reading per cell and so without an interval."
+        )
+
+
+def _crossovers(found: Sequence[Crossover], lines: int) -> Iterator[str]:
+    located = [one for one in found if not (one.open_below and one.open_above)]
+    if not found and lines > 1:
+        yield "No encoder overtakes another end to end within the measured sizes."
+    for one in located[:MOST]:
+        at = show(Kind.PIXELS, [one.pixels, one.low_pixels, one.high_pixels])
+        ends = {"smallest": one.open_below, "largest": one.open_above}
+        reaches = "".join(f"; the interval reaches the {end} size" for end in ends if ends[end])
+        above, below = line_label(one.cheaper_above), line_label(one.cheaper_below)
+        yield f"Above {at}, {above} is faster end to end than {below}{reaches}."
+    if len(located) > MOST:
+        yield f"{len(located) - MOST} more crossovers are in the table."
+    if undecided := len(found) - len(located):
+        pairs = "1 pair of encoders" if undecided == 1 else f"{undecided} pairs of encoders"
+        yield f"{pairs} may cross somewhere in the measured sizes; their intervals have no end within them."
+
+
+def _shares(shares: Sequence[Measured]) -> Iterator[str]:
+    by_size: dict[str, list[Measured]] = {}
+    for one in sorted(shares, key=lambda one: one.pixels):
+        by_size.setdefault(one.resolution, []).append(one)
+    sizes = list(by_size)
+    for size in dict.fromkeys([*sizes[:1], *sizes[-1:]]):
+        own = sorted(by_size[size], key=lambda one: one.value.value)
+        ends = [own[0], own[-1]] if len(own) > 1 else own
+        words = [f"{_value(Kind.PERCENT, one)} with {line_label(one.line)}" for one in ends]
+        ranges = "is" if len(words) == 1 else "ranges from"
+        yield f"At {size}, the encoder's share of end-to-end latency {ranges} {' to '.join(words)}."
+
+
+def _limits(limits: Sequence[Limit]) -> Iterator[str]:
+    groups: dict[tuple[str, Bound], list[Limit]] = {}
+    for limit in sorted(limits, key=lambda limit: limit.at.pixels):
+        groups.setdefault((limit.at.resolution, limit.bound), []).append(limit)
+    for (size, bound), group in groups.items():
+        own = sorted(group, key=lambda limit: limit.share.value)
+        names = _names([line_label(one.at.line) for one in own])
+        reached = [_share(own[0].share), _share(own[-1].share)]
+        reach = reached[0] if len(own) == 1 else f"between {reached[0]} and {reached[1]}"
+        encoders = "the encoder reaches" if len(own) == 1 else "the encoders reach"
+        if bound == "launches":
+            yield f"At {size}, kernel launches limit {names}: the GPU waits for the CPU ({reach})."
+        elif bound == "neither":
+            why = f"{encoders} {reach} of a ceiling"
+            yield f"At {size}, neither arithmetic nor memory traffic limits {names}: {why}."
+        else:
+            rate = "a large matrix product" if bound == "arithmetic" else "a large copy"
+            yield f"At {size}, {bound} limits {names}: {encoders} {reach} of the rate of {rate}."
+
+
+def _memory_ends(ends: Sequence[MemoryEnd], largest: Measured | None) -> Iterator[str]:
+    if not ends and largest is not None:
+        yield f"No encoder ran out of memory up to {largest.resolution}, the largest image measured."
+    for end in ends[:MOST]:
+        assert end.line.first_oom is not None
+        before = "no smaller size ran"
+        if end.largest is not None:
+            before = f"{end.largest.resolution} ran with {show(Kind.BYTES, end.largest.value.value)}"
+        first = end.line.first_oom
+        at = show_resolution(first.resolution)
+        yield f"{line_label(end.line)} runs {oom_words(first.stage)} at {at}; {before}."
+    if len(ends) > MOST:
+        yield f"{len(ends) - MOST} more encoders ran out of memory."
+
+
+def _doubts(doubts: Doubts) -> str:
+    def of(count: int, singular: str, plural: str) -> list[str]:
+        verb = singular if count == 1 else plural
+        return [f"{count} of {doubts.measured} measurements {verb}"] if count else []
+
+    said = [
+        *([f"{doubts.failed} cell{'s' * (doubts.failed != 1)} failed"] if doubts.failed else []),
+        *of(doubts.disturbed, "was disturbed", "were disturbed"),
+        *of(doubts.warned, "has warnings about samples or output", "have warnings about samples or output"),
+        *of(doubts.without_interval, "has no interval", "have no interval"),
+        *of(doubts.above_ceiling, "exceeds its ceiling", "exceed their ceilings"),
+    ]
+    text = "No measurement failed, was disturbed or has a warning."
+    if said:
+        text = f"Doubtful: {'; '.join(said)}."
+    if doubts.widest is None:
+        return text
+    value = doubts.widest.value
+    half = 100 * (value.high - value.low) / 2 / value.value
+    place = f"{line_label(doubts.widest.line)} at {doubts.widest.resolution}"
+    return f"{text} The widest end-to-end interval is ± {half:.2g} % ({place})."
+
+
+def _value(kind: Kind, one: Measured) -> str:
+    if one.has_interval:
+        return show(kind, interval_values(one.value))
+    return f"{show(kind, one.value.value)} (interval unknown)"
+
+
+def _share(share: Interval) -> str:
+    known = math.isfinite(share.low) and math.isfinite(share.high)
+    return show(Kind.PERCENT, interval_values(share) if known else share.value)
+
+
+def _ends(kind: Kind, values: Sequence[Measured]) -> str:
+    """Show the first and the last value with their sizes, or the only one."""
+    shown = [show(kind, one.value.value) if kind is Kind.BYTES else _value(kind, one) for one in values]
+    if len(values) == 1:
+        return shown[0]
+    return f"{shown[0]} at {values[0].resolution} and {shown[-1]} at {values[-1].resolution}"
+
+
+def _sizes(span: Sequence[Ranking]) -> str:
+    first, last = span[0].cheapest.resolution, span[-1].cheapest.resolution
+    return f"At {first}" if first == last else f"From {first} to {last}"
+
+
+def _names(words: Sequence[str]) -> str:
+    shown = [*words[:MOST], *([f"{len(words) - MOST} more"] if len(words) > MOST else [])]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
