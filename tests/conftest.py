@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections import Counter
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from vlmprof.environment import has_gpu
+from vlmprof.execution import counting, kernel_runs, processes
 
 # with workers, torch 2.11's compiler can take five minutes to end a process; read when it is imported
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -39,11 +43,22 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+FEW_BUT_LONG = (
+    "kernels/test_backends.py",
+    "kernels/test_baselines.py",
+    "sweeps/test_gpu_scripts.py",
+    "cli/test_stopping.py",
+    "execution/test_frontier.py",
+)
+"""Files that take long with few slow tests."""
+
+
 def _longest_first(items: list[pytest.Item]) -> None:
-    """Order files by their slow tests, then by all of theirs, so that no long one is left for the end."""
+    """Order files so that no long one is left for the end: by their slow tests, then by all of theirs."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     every = Counter(item.path for item in items)
-    items.sort(key=lambda item: (-slow[item.path], -every[item.path]))
+    begin = {path for path in slow if path.as_posix().endswith(FEW_BUT_LONG)}
+    items.sort(key=lambda item: (item.path not in begin, -slow[item.path], -every[item.path]))
 
 
 def _leave_a_sample(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -78,6 +93,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in on_gpu:
         item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and there is none here"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _facts_of_this_session_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep facts of encoders from one test to the next, and from no session to another."""
+    os.environ["VLMPROF_FACTS_CACHE"] = str(tmp_path_factory.mktemp("facts"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage while test modules import libraries, and never what they import.
+
+    Each collection would otherwise go over all objects of torch and transformers, for half a second.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        # libraries that check for leaks at exit would report frozen objects
+        atexit.register(gc.unfreeze)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_fork_server() -> Iterator[None]:
+    """The commands that run in this process share a fork server, which imports what any of them needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "PRELOAD", processes.PRELOAD)
+        patch.setattr(kernel_runs, "PRELOAD", processes.PRELOAD)
+        yield
 
 
 @pytest.fixture

@@ -7,38 +7,34 @@ import pty
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.commands import vlmprof
 from tests.helpers.synthetic_runs import samples, sweep, write_run
 from tests.helpers.terminal import read_to_end
-
-IMPATIENT = """
-import sys, time
-import vlmprof.activity as a
-
-def shown_at_once(narrator, what, patience_s, say=a._Narrator.say):
-    say(narrator, what, patience_s)
-    with narrator._lock:
-        narrator._show(time.monotonic())
-
-a.PATIENCE_S = a.LINES_APART_S = 0
-a.TICK_S = 0.01
-a._Narrator.say = shown_at_once
-from vlmprof.cli import main
-sys.argv[0] = "vlmprof"
-main()
-"""
-"""As a user who would not wait for a second, so that no test depends on how fast a machine is."""
-
-
-def ran(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=240)
+from vlmprof import activity
+from vlmprof.activity import _Narrator
 
 
 def impatiently(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return ran([sys.executable, "-c", IMPATIENT, *words], folder)
+    """As a user who would not wait for a second, so that no test depends on how fast a machine is."""
+    plain = _Narrator.say
+
+    def shown_at_once(narrator: _Narrator, what: str, patience_s: float | None) -> None:
+        plain(narrator, what, patience_s)
+        with narrator._lock:
+            narrator._show(time.monotonic())
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, seconds in (("PATIENCE_S", 0), ("LINES_APART_S", 0), ("TICK_S", 0.01)):
+            patch.setattr(activity, name, seconds)
+        patch.setattr(_Narrator, "say", shown_at_once)
+        ended = vlmprof(folder, *words)
+    assert ended.returncode == 0, ended.stderr
+    return ended
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +92,7 @@ def test_a_command_says_what_it_does_and_only_on_standard_error(
 def test_what_is_piped_is_the_same_whether_it_took_long_or_not(
     estimated: subprocess.CompletedProcess[str], tmp_path: Path
 ) -> None:
-    assert estimated.stdout == ran([sys.executable, "-m", "vlmprof", *ESTIMATE], tmp_path).stdout
+    assert estimated.stdout == vlmprof(tmp_path, *ESTIMATE).stdout
 
 
 def test_quick_work_stays_silent() -> None:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts).removesuffix(".__init__")
 
 
+@cache
 def imports(path: Path, everywhere: bool) -> set[str]:
     """Modules that a file imports: at its top level, or `everywhere` (inside functions too)."""
     tree = ast.parse(path.read_text())

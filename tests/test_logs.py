@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.faulty_sweeps import environment, rows, write_spec
+from tests.helpers.faulty_sweeps import environment, rows, sweep, write_spec
 
 pytestmark = pytest.mark.slow
 
@@ -23,10 +23,7 @@ LINE = re.compile(r"^\d\d:\d\d:\d\d (vlmprof\.[\w.]+): (.+)$", re.MULTILINE)
 def logged(folder: Path, *options: str) -> tuple[list[tuple[str, str]], str]:
     """The records, as (module, message), of a sweep of one cell that works and one that is out of memory."""
     spec = write_spec(folder, ["fine", "device_oom"], [32])
-    ended = subprocess.run(
-        [*VLMPROF, *options, "sweep", str(spec), "--out", "run"],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    ended = sweep(folder, spec, verbosity=options)
     assert ended.returncode == 0, ended.stderr
     assert not LINE.search(ended.stdout)
     return LINE.findall(ended.stderr), ended.stderr
@@ -64,10 +61,11 @@ def test_twice_verbose_tells_of_processes_and_how_they_ended(tmp_path: Path) -> 
 
 def test_an_interrupt_ends_a_cool_down_at_once_and_the_disturbed_row_is_on_disk(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, ["slow"], [32])
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    running = tmp_path / "running"
+    busy: list[subprocess.Popen[bytes]] = []
     process = subprocess.Popen(
         [*VLMPROF, "-v", "sweep", str(spec), "--out", "run", "--cool-down", "600s", "--iterations", "4"],
-        cwd=tmp_path, env=environment(SLOW_S="1"), text=True,
+        cwd=tmp_path, env=environment(SLOW_S="1", SLOW_MARK=str(running)), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     written = tmp_path / "run" / "rows.jsonl"
@@ -77,6 +75,9 @@ def test_an_interrupt_ends_a_cool_down_at_once_and_the_disturbed_row_is_on_disk(
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.05)
+            if running.exists() and not busy:
+                endless = [sys.executable, "-c", "while True: pass"]
+                busy = [subprocess.Popen(endless) for _ in range(os.cpu_count() or 1)]
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)

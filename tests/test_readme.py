@@ -5,18 +5,17 @@ The two commands of its first section set up an environment; `.ci/run` runs thos
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 
+from tests.helpers.commands import vlmprof
 from tests.helpers.synthetic_runs import samples, sweep, write_run
 
 ROOT = Path(__file__).parents[1]
@@ -61,11 +60,7 @@ def smaller(text: str) -> str:
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "vlmprof", *shlex.split(smaller(command))[1:]]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    ended = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    ended = vlmprof(folder, *shlex.split(smaller(command))[1:])
     assert ended.returncode == 0, f"{command}\n{ended.stdout[-2000:]}\n{ended.stderr[-2000:]}"
     return ended
 

@@ -56,7 +56,7 @@ def test_every_number_carries_its_unit() -> None:
     assert stage_column("peak_allocated_bytes", "prefill") == "peak_allocated_prefill_bytes"
     assert stage_column("achieved_flops_per_s", "vision") == "achieved_vision_flops_per_s"
     units = ("_s", "_bytes", "_px", "_tokens")
-    plain = {"batch_size", "warm_up", "iterations"}
+    plain = {"batch_size", "warm_up", "iterations", "repeat"}
     for name, value in a_row(weight_bytes=1, visual_tokens=2, build_s=1.0).to_flat().items():
         if isinstance(value, int | float) and name not in plain:
             assert name.endswith(units), name
@@ -86,6 +86,7 @@ def test_rows_samples_and_manifest_are_read_back(tmp_path: Path) -> None:
     assert load_manifest(tmp_path / "run") == MANIFEST
 
 
+@pytest.mark.filterwarnings("ignore::vlmprof.errors.RunWarning")
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
 def test_a_half_written_last_line_is_survived(tmp_path: Path, keep: float) -> None:
     run = tmp_path / "run"
@@ -101,6 +102,7 @@ def test_a_half_written_last_line_is_survived(tmp_path: Path, keep: float) -> No
     assert [row.cell_id for row in read_rows(run)] == ["a", "c"]
 
 
+@pytest.mark.filterwarnings("ignore::vlmprof.errors.RunWarning")
 def test_a_garbled_line_in_the_middle_costs_only_its_own_cell(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with RunFolder(run, MANIFEST) as folder:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vlmprof.activity import say
 from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
+from vlmprof.records import repeat_id
 from vlmprof.settings import Axes, AxisValue, ProcessorBackend, Settings
 from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog
@@ -50,6 +50,8 @@ class Cell:
     skip_reason: str | None = None
     distinguished_by: tuple[str, ...] = ()
     """Axes other than backbone and resolution in which the cells of the plan differ."""
+    repeat: int = 1
+    """Which measurement of the cell this is, counted from 1."""
 
     @property
     def line(self) -> LineKey:
@@ -60,9 +62,8 @@ class Cell:
     def label(self) -> str:
         """A readable name, such as `vmamba-t @ 512`, with the other axes that vary: `…, mode compile`."""
         place = f"{self.axes.backbone} @ {self.axes.resolution}"
-        return ", ".join(
-            [place, *(f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.distinguished_by)]
-        )
+        varied = [f"{name.replace('_', ' ')} {self.axes.named[name]}" for name in self.distinguished_by]
+        return ", ".join([place, *varied, *([f"repeat {self.repeat}"] if self.repeat > 1 else [])])
 
 
 def cell_id(axes: Axes) -> str:
@@ -110,12 +111,9 @@ def _check_promises(cells: Sequence[Cell]) -> None:
     asked = dict.fromkeys(
         (cell.axes.backbone, cell.axes.level, cell.axes.levels, *_encoded_size(cell))
         for cell in cells
-        if cell.skip_reason is None
-        and cell.axes.vlm is None
-        and cell.axes.backbone.startswith(catalog.LIBRARIES)
+        if cell.skip_reason is None and cell.axes.vlm is None and catalog.of_a_library(cell.axes.backbone)
     )
     for name, level, levels, height, width in asked:
-        say(f"building {name} on the meta device for {width}x{height}")
         check_promise(name, level, levels, height, width)
 
 
@@ -138,10 +136,6 @@ def _lines(spec: SweepSpec) -> list[Line]:
     for name, attention in itertools.product(spec.axes.llm, spec.axes.attention):
         llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
     connectors = {name: connector_catalog.facts(name) for name in spec.axes.connector}
-    for name in spec.axes.backbone:
-        if name not in catalog.ENTRIES:
-            say(f"loading torch to build {name} on the meta device")
-        catalog.facts(name)
     # without tiling, lines that differ in the tiles alone are the same
     lines = dict.fromkeys(_axes(line) for line in _combinations(spec))
     return [
@@ -255,6 +249,19 @@ def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
     if order == "random":
         return random.Random(seed).sample(list(cells), len(cells))
     return list(cells)
+
+
+def repeated(cells: Sequence[Cell], repeats: int, order: str, seed: int) -> list[Cell]:
+    """Return the cells `repeats` times in running order, one pass over all of them after another.
+
+    Passes keep slow drift of the machine from looking like a difference between cells. With `order` random,
+    each pass has its own order.
+    """
+    return [
+        replace(cell, cell_id=repeat_id(cell.cell_id, repeat), repeat=repeat)
+        for repeat in range(1, repeats + 1)
+        for cell in in_order(cells, order, seed + repeat - 1)
+    ]
 
 
 def _area(resolution: str) -> int:

@@ -6,12 +6,12 @@ A row is nested in memory (`Row.stages["vision"].host_s`) and flat on disk and i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from vlmprof.settings import AxisValue
+from vlmprof.settings import AXIS_NAMES, Axes, AxisValue
 
 STAGES = ("preprocess", "vision", "connector", "prefill", "decode")
 """The timed units of one iteration, in the order in which they run."""
@@ -71,6 +71,8 @@ class Row:
     height_px: int
     width_px: int
     status: Status
+    repeat: int = 1
+    """Which measurement of the cell this is, counted from 1. Each runs in a new process."""
     oom_stage: str | None = None
     """Where the cell ran out of memory: a stage, `build` (the model) or `load` (the process)."""
     message: str | None = None
@@ -149,12 +151,14 @@ class Row:
         return flat
 
     @classmethod
-    def from_flat(cls, flat: Mapping[str, Any]) -> Row:
-        """Build a row from the output of `to_flat`. Columns that are not fields of a row are axes.
+    def from_flat(cls, flat: Mapping[str, Any], axes: Collection[str] = AXIS_NAMES) -> Row:
+        """Build a row from the output of `to_flat`. Columns that are neither fields of a row nor in `axes`
+        come from a newer version, and are ignored.
 
-        Raises `KeyError` or `ValueError` if a required column is missing or the status is unknown.
+        Raises `KeyError`, `ValueError` or `TypeError` if a required column is missing, the status is unknown,
+        or an id or an axis is not a plain value.
         """
-        rest = dict(flat)
+        rest = completed(dict(flat))
         stages = {}
         for stage in STAGES:
             figures = {name: rest.pop(column, None) for name, column in _STAGE_COLUMNS[stage]}
@@ -162,11 +166,18 @@ class Row:
                 stages[stage] = StageFigures(**figures)
         own = {name: rest.pop(name) for name in ("cell_id", *_OWN_COLUMNS) if name in rest}
         own["status"] = Status(own["status"])
-        own |= {name: tuple(own.get(name, ())) for name in ("warnings", "disturbances")}
-        missing = _REQUIRED - own.keys()
-        if missing:
-            raise KeyError(f"row without {', '.join(sorted(missing))}")
-        return cls(axes=rest, stages=stages, **own)
+        own |= {name: tuple(own[name]) for name in ("warnings", "disturbances")}
+        return cls(axes={n: value for n, value in rest.items() if n in axes}, stages=stages, **own)
+
+
+def repeat_id(cell_id: str, repeat: int) -> str:
+    """Return the id under which a repeat of a cell is stored; the first has the cell's own."""
+    return cell_id if repeat == 1 else f"{cell_id}{_REPEAT}{repeat}"
+
+
+def cell_of_repeat(stored_id: str, repeat: int) -> str:
+    """Return the id of the cell whose repeat is stored under this id."""
+    return stored_id if repeat == 1 else stored_id.removesuffix(f"{_REPEAT}{repeat}")
 
 
 def completed(flat: dict[str, Any]) -> dict[str, Any]:
@@ -175,8 +186,14 @@ def completed(flat: dict[str, Any]) -> dict[str, Any]:
     Raises the same errors as `Row.from_flat`.
     """
     Status(flat["status"])
+    if type(flat["cell_id"]) is not str or any(type(flat.get(axis)) in (list, dict) for axis in AXIS_NAMES):
+        raise TypeError("an id or an axis is not a plain value")
     if not flat.keys() >= _REQUIRED:
         raise KeyError(f"row without {', '.join(sorted(_REQUIRED - flat.keys()))}")
+    if not all(type(flat[side]) is int and 0 < flat[side] < 2**31 for side in ("height_px", "width_px")):
+        raise ValueError("a side of the image is not a number of pixels")
+    if not all(flat.get(axis, "unknown") for axis in ("backbone", "resolution")):
+        raise ValueError("the backbone or the resolution has no name")
     if flat.keys() >= _UNSAID.keys():
         return flat
     return flat | {name: _UNSAID[name] for name in _UNSAID.keys() - flat.keys()}
@@ -190,11 +207,22 @@ def stage_column(figure: str, stage: str) -> str:
     return "_".join((head, stage, *unit))
 
 
+_REPEAT = "-repeat"
 # computed once, because a report may read a hundred thousand rows
 _NOTHING = StageFigures()
 _OWN_COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("cell_id", "axes", "stages"))
 _STAGE_COLUMNS = {
     stage: tuple((f.name, stage_column(f.name, stage)) for f in fields(StageFigures)) for stage in STAGES
 }
+INTEGERS = frozenset(
+    column
+    for names, kind in (
+        *(((f.name,), f.type) for f in (*fields(Row), *fields(Axes))),
+        *((tuple(stage_column(f.name, stage) for stage in STAGES), f.type) for f in fields(StageFigures)),
+    )
+    for column in names
+    if str(kind) in ("int", "int | None")
+)
+"""Columns of whole numbers, which a DataFrame holds as floats where a value is missing."""
 _REQUIRED = {"cell_id", "height_px", "width_px"}
 _UNSAID = Row("", {}, 0, 0, Status.OK).to_flat()

@@ -20,7 +20,7 @@ KernelBackend = Literal["auto", "reference", "torch", "triton"]
 CacheState = Literal["hot", "cold"]
 LevelsRun = Literal["through-tap", "all"]
 TilingKind = Literal["anyres", "dynamic"]
-Tiling = Literal["none", "anyres", "dynamic"]
+TilingMode = Literal["none", "anyres", "dynamic"]
 StageName = Literal["preprocess", "vision", "connector", "prefill", "decode"]
 Sampling = Literal["fixed", "adaptive"]
 Order = Literal["lines", "interleaved", "random"]
@@ -53,7 +53,7 @@ class AxisValues:
     cache: tuple[CacheState, ...] = ()
     level: tuple[int, ...] = ()
     levels: tuple[LevelsRun, ...] = ()
-    tiling: tuple[Tiling, ...] = ()
+    tiling: tuple[TilingMode, ...] = ()
     tile_size: tuple[int | Literal["auto"], ...] = ()
     max_tiles: tuple[int | Literal["auto"], ...] = ()
 
@@ -81,7 +81,7 @@ class Axes:
     cache: CacheState = "hot"
     level: int = 3
     levels: LevelsRun = "through-tap"
-    tiling: Tiling = "none"
+    tiling: TilingMode = "none"
     tile_px: int = 0
     """Side of a tile; 0 without tiling."""
     max_tiles: int = 0
@@ -106,8 +106,10 @@ class Axes:
         return values
 
 
-_NOT_NAMED = ("vlm", "memory_limit_bytes", "tile_px", "max_tiles")
-_AXES = tuple(axis.name for axis in fields(Axes) if axis.name not in _NOT_NAMED)
+AXIS_NAMES = tuple(axis.name for axis in fields(Axes) if axis.name not in ("tile_px", "max_tiles"))
+"""Every axis that a row may have."""
+
+_AXES = tuple(name for name in AXIS_NAMES if name not in ("vlm", "memory_limit_bytes"))
 _AXES_OF_A_VLM = (
     "vlm", *(name for name in _AXES if name not in ("level", "levels", "kernel_backend", "tiling"))
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """The run folder: `run.json`, append-only `rows.jsonl`, raw values in `samples/`, output in `logs/`.
 
-Each row is on disk before the next cell starts. Readers skip a truncated line, and the next writer removes
-it, so that its cell is measured again.
+Each row is on disk before the next cell starts. Readers skip a truncated line and say so, and the next writer
+removes it, so that its cell is measured again.
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from __future__ import annotations
 import errno
 import gc
 import json
+import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from vlmprof.errors import UserError
-from vlmprof.fields import AXES, SETTINGS
+from vlmprof.errors import RunWarning, UnwrittenError, UserError
+from vlmprof.files import exists, read_json, replace_file
+from vlmprof.manifest import MANIFEST, declared_axes, newer_schema, read_manifest, resumed
 from vlmprof.measure.samples import Samples
 from vlmprof.records import Row, completed
-from vlmprof.settings import PARTS
+from vlmprof.settings import AXIS_NAMES
 
 try:
     from orjson import loads as _loads
@@ -31,10 +34,7 @@ except ImportError:  # same values, three times slower
 if TYPE_CHECKING:
     import pandas as pd
 
-MANIFEST, ROWS, SAMPLES, LOGS, LOCK = "run.json", "rows.jsonl", "samples", "logs", ".lock"
-
-POLICY = {"run_after_oom", "cell_timeout_s", "cool_down_s", "order", "profile"}
-"""Settings that may change on resuming: they decide which cells and passes run, not what the numbers mean."""
+ROWS, SAMPLES, LOGS, LOCK = "rows.jsonl", "samples", "logs", ".lock"
 
 Understood = TypeVar("Understood")
 
@@ -46,22 +46,23 @@ class RunFolder:
         """Open `path`, or create it and write `manifest` (`spec`, `command`, `environment`).
 
         A specification that only adds values to axes replaces the stored one. Raises `UserError` if the
-        folder is not writable, belongs to another specification or device, or another sweep is writing to it.
+        folder is not writable, belongs to another specification, device or a newer version, or another sweep
+        is writing to it.
         """
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
-            existing = _read_manifest(path)
+            existing = read_manifest(path)
+            self._is_new = existing is None
             if existing is None:
                 if any(entry.name != LOCK for entry in path.iterdir()):
                     raise UserError(f"{path} is not empty and not a run folder; choose another with --out")
-                _write_whole(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+                self._write_manifest(manifest)
             else:
-                _refuse_other(path, existing, manifest)
-                if _section(existing, "axes") != _section(manifest, "axes"):
-                    grown = {**existing, "spec": manifest["spec"], "command": manifest["command"]}
-                    _write_whole(path / MANIFEST, json.dumps(grown, indent=2) + "\n")
+                goes_on = resumed(path, existing, manifest)
+                if goes_on != existing:
+                    self._write_manifest(goes_on)
             for folder in (SAMPLES, LOGS):
                 (path / folder).mkdir(exist_ok=True)
             self._rows = (path / ROWS).open("a+b", buffering=0)
@@ -81,26 +82,77 @@ class RunFolder:
     def append(self, row: Row, samples: Samples) -> None:
         """Write a cell's samples, then its row, and wait until both are on disk.
 
-        Raises `UserError` if the disk is full; existing rows stay intact.
+        Raises `UnwrittenError` if the disk is full or the folder is no longer there or writable; existing
+        rows stay intact.
         """
+        text = _line(row.to_flat()).decode().rstrip()
+        if (elsewhere := self._where()) is not None:
+            message = f"{self.path} {elsewhere}: the row of {row.cell_id}, above, was not written"
+            raise UnwrittenError(message, [text])
         end = self._rows.seek(0, os.SEEK_END)
         try:
             if samples:
-                _write_whole(self.path / SAMPLES / f"{row.cell_id}.json", json.dumps(samples))
-            text = json.dumps(row.to_flat(), allow_nan=False, ensure_ascii=False)
-            # an unpaired surrogate, as in a badly encoded file name, becomes a question mark
-            line = memoryview(text.encode("utf-8", "replace") + b"\n")
+                content = json.dumps(samples)
+                replace_file(self.path / SAMPLES / f"{row.cell_id}.json", content, to_disk=True)
+            line = memoryview(f"{text}\n".encode())
             while line:
                 line = line[self._rows.write(line) :]
             os.fsync(self._rows.fileno())
         except OSError as error:
-            self._rows.truncate(end)
+            with suppress(OSError):
+                self._rows.truncate(end)
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             why = "no space left on the disk" if full else error.strerror or str(error)
-            raise UserError(
-                f"{why}: the row of {row.cell_id} was not written; earlier rows are safe, "
+            message = (
+                f"{why}: the row of {row.cell_id}, above, was not written; earlier rows are safe, "
                 f"and the same command resumes once {self.path} is writable"
-            ) from None
+            )
+            raise UnwrittenError(message, [text]) from None
+
+    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        replace_file(self.path / MANIFEST, json.dumps(manifest, indent=2) + "\n", to_disk=True)
+
+    def _where(self) -> str | None:
+        """Say what became of the folder if it is no longer where it was; None if it is."""
+        held = os.fstat(self._rows.fileno())
+        try:
+            found = (self.path / ROWS).stat()
+        except OSError:
+            found = None
+        if found is not None and (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
+            return None
+        if not held.st_nlink:
+            return "was deleted, with the earlier rows"
+        try:
+            place = Path(os.readlink(f"/proc/self/fd/{self._rows.fileno()}"))
+        except OSError:  # not on Linux
+            return "was moved, with the earlier rows"
+        return f"was moved to {place.parent}, with the earlier rows"
+
+    def revise(self, rows: Mapping[str, Row], environment: Mapping[str, Any]) -> None:
+        """Replace finished rows by cell id, and entries of the environment if this sweep made the folder.
+
+        Other lines, and columns that a row does not know, stay as they are. Raises `UserError` if the disk is
+        full; the earlier files stay intact.
+        """
+        try:
+            lines = (self.path / ROWS).read_bytes().splitlines(keepends=True)
+            last: dict[str, int] = {}
+            for i, line in enumerate(lines):
+                with suppress(ValueError, KeyError, TypeError):
+                    last[_loads(line)["cell_id"]] = i
+            for cell_id, row in rows.items():
+                i = last[cell_id]
+                lines[i] = _line({**_loads(lines[i]), **row.to_flat()})
+            replace_file(self.path / ROWS, b"".join(lines), to_disk=True)
+            self._rows.close()
+            self._rows = (self.path / ROWS).open("a+b", buffering=0)
+            manifest = read_manifest(self.path) or {}
+            if self._is_new:
+                manifest["environment"] = {**manifest.get("environment", {}), **environment}
+                self._write_manifest(manifest)
+        except OSError as error:
+            raise UserError(f"cannot write the run folder {self.path}: {error.strerror or error}") from None
 
     def rows(self) -> dict[str, Row]:
         """Return the rows so far by cell id. A later row of a cell replaces an earlier one."""
@@ -123,52 +175,80 @@ class RunFolder:
 
 
 def check_can_hold_a_run(path: Path) -> None:
-    """Raise `UserError` if `path` is a file or not writable."""
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    """Raise `UserError` if `path` is a file, or if a folder there cannot be made and written."""
+    absent = [folder for folder in (path, *path.absolute().parents) if not exists(folder)]
+    existing = next(folder for folder in (path, *path.absolute().parents) if exists(folder))
     if not existing.is_dir():
         raise UserError(f"cannot write the run folder {path}: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"cannot write the run folder {path}: {existing} is not writable")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write the run folder {path}: {why}") from None
+    finally:
+        for folder in absent:  # a sweep that is refused for another reason leaves nothing
+            with suppress(OSError, ValueError):
+                folder.rmdir()
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read the rows of a run in the order written, skipping truncated or malformed lines."""
-    return list(_read(path, Row.from_flat))
+    """Read the rows of a run in the order written, skipping unreadable lines with a `RunWarning`."""
+    manifest = read_manifest(path) or {}
+    axes = {*AXIS_NAMES, *declared_axes(manifest)}
+    return _read(path, lambda flat: Row.from_flat(flat, axes))
 
 
-def _read(path: Path, understand: Callable[[dict[str, Any]], Understood]) -> Iterator[Understood]:
+def _read(path: Path, understand: Callable[[dict[str, Any]], Understood]) -> list[Understood]:
+    """Read the lines that `understand` accepts, and warn about the number of others."""
+    found, count = [], 0
     try:
         lines = (path / ROWS).open("rb")
     except FileNotFoundError:
-        return
+        return []
     with lines:
         for line in lines:
-            try:
-                yield understand(_loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
+            count += 1
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
+                found.append(understand(_loads(line)))
+    if len(found) < count:
+        _warn(f"{path}: {count - len(found)} of {count} lines could not be read and are ignored")
+    return found
 
 
-def check_runs(*runs: Path | None) -> None:
-    """Raise `UserError` for a path that is not a run folder, before slow imports."""
-    for run in runs:
-        if run is not None:
-            load_manifest(run)
+def _warn(words: str) -> None:
+    warnings.warn(words, RunWarning, stacklevel=3)
 
 
 def load_frame(run: Path | str) -> pd.DataFrame:
     """Read the rows of a run as a DataFrame, one per cell, with the columns of `records.Row.to_flat`.
 
-    Raises `UserError` if `run` is not a run folder or has no rows yet.
+    Columns of a newer version are kept; those that its `run.json` calls axes are listed in
+    `frame.attrs["axes"]`. What cannot be read or is newer is said with a `RunWarning`. Raises `UserError` if
+    `run` is not a run folder or has no rows yet.
     """
     import pandas as pd
 
-    load_manifest(run)
+    manifest = load_manifest(run)
+    if newer := newer_schema(run, manifest):
+        _warn(f"{newer}: columns that this version does not know are ignored")
     with _no_collection():
         latest = {row["cell_id"]: row for row in _read(Path(run), completed)}
         if not latest:
-            raise UserError(f"{run} has no rows yet")
-        return pd.DataFrame(list(latest.values()))
+            written = (Path(run) / ROWS).is_file() and (Path(run) / ROWS).stat().st_size
+            raise UserError(f"{run} has no rows that can be read" if written else f"{run} has no rows yet")
+        frame = pd.DataFrame(list(latest.values()))
+    axes = [axis for axis in declared_axes(manifest) if axis in frame]
+    for axis in set(axes) - set(AXIS_NAMES):
+        # a newer version may have lists there, which cannot be compared or grouped
+        frame[axis] = frame[axis].map(_plain)
+    frame.attrs["axes"] = axes
+    return frame
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
 
 
 @contextmanager
@@ -198,74 +278,29 @@ def load_manifest(run: Path | str) -> dict[str, Any]:
 
     Raises `UserError` if `run` is not a run folder.
     """
-    manifest = _read_manifest(Path(run))
+    manifest = read_manifest(Path(run))
     if manifest is None:
-        raise UserError(f"{run} is not a run folder: it has no {MANIFEST}")
+        why = f"it has no {MANIFEST}" if Path(run).exists() else "there is no such folder"
+        raise UserError(f"{run} is not a run folder: {why}")
     return manifest
 
 
 def _read_samples(path: Path) -> Samples | None:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except (OSError, ValueError):
         return None
-    return Samples(values) if isinstance(values, dict) else None
+    return Samples(values) if isinstance(values, dict) and all(map(_numbers, values.values())) else None
 
 
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict):
-            raise ValueError("not an object")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path / MANIFEST} cannot be read: {error}") from None
-    return manifest
+def _numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
 
 
-def _refuse_other(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise `UserError` if the folder belongs to another sweep, listing every difference."""
-    differing = [
-        f"{section}.{key} is {json.dumps(old.get(key))} there but {json.dumps(new.get(key))} here"
-        for section in ("axes", "fixed")
-        for old, new in [(_section(existing, section), _section(wanted, section))]
-        for key in sorted((old.keys() | new.keys()) - POLICY)
-        if old.get(key) != new.get(key) and not (section == "axes" and _has_all(new.get(key), old.get(key)))
-    ]
-    devices = [manifest.get("environment", {}).get("device_name") for manifest in (existing, wanted)]
-    if devices[0] != devices[1]:
-        differing.append(f"device is {devices[0]} there but {devices[1]} here")
-    if differing:
-        raise UserError(f"{path} belongs to another sweep: {'; '.join(differing)}; choose another with --out")
-
-
-def _has_all(values: Any, earlier: Any) -> bool:
-    return isinstance(values, list) and isinstance(earlier, list) and all(v in values for v in earlier)
-
-
-def _section(manifest: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """Return `axes` or `fixed` of a manifest. What was added since it was written has its default."""
-    written: dict[str, Any] = manifest.get("spec", {}).get(section, {})
-    if section == "axes":
-        inapplicable = PARTS if "vlm" in written else ("vlm",)
-        defaults = {axis.name: [axis.default] for axis in AXES.values() if axis.default is not None}
-        return {name: value for name, value in defaults.items() if name not in inapplicable} | written
-    return {setting.attribute: setting.default for setting in SETTINGS.values()} | written
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file atomically."""
-    draft = path.with_suffix(".part")
-    try:
-        with draft.open("w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+def _line(flat: Mapping[str, Any]) -> bytes:
+    text = json.dumps(flat, allow_nan=False, ensure_ascii=False)
+    # an unpaired surrogate, as in a badly encoded file name, becomes a question mark
+    return text.encode("utf-8", "replace") + b"\n"
 
 
 def _locked(path: Path) -> IO[bytes]:

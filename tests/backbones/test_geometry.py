@@ -64,6 +64,12 @@ def test_a_stride_that_the_native_size_hides() -> None:
     assert found.strides == (64,)
 
 
+def test_a_stride_that_three_sizes_hide() -> None:
+    # 224, 280 and 392 divided by 64 and rounded up are the same as divided by 56
+    found = find_geometry(encoder(64, up=True), (224, 224), patch=None, least_step=1)
+    assert (found.strides, found.rounding, found.multiple) == ((64,), "up", 1)
+
+
 def test_one_size_alone() -> None:
     found = find_geometry(encoder(16, only=(192, 256)), (192, 256), patch=16, least_step=16)
     assert found.fixed_size == (192, 256)

@@ -2,6 +2,9 @@
 
 import inspect
 import json
+import re
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,18 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
+from transformers.models.auto.configuration_auto import model_type_to_module_name
 from typer.testing import CliRunner
 
 from vlmprof.backbones import create_backbone, facts
 from vlmprof.backbones.facts import BackboneFacts
-from vlmprof.cli.backbones import app
+from vlmprof.backbones.hub_config import VISION_PARTS
+from vlmprof.cli.app import app
 from vlmprof.errors import UserError
+from vlmprof.execution.pipelines import build_pipeline
+from vlmprof.measure.timeline import Stage
 from vlmprof.plan import Cell, make_plan
-from vlmprof.spec import build_spec
+from vlmprof.spec import SweepSpec, build_spec
 
 pytestmark = pytest.mark.slow
 
@@ -34,11 +41,19 @@ RIGHT = {
     "vit", "vit_mae", "vit_msn", "vitdet", "vitpose_backbone", "yolos",
 }  # fmt: skip
 """Those that must not be refused, where transformers has them."""
+RIGHT_TOWERS = {
+    "align", "altclip", "blip", "blip-2", "clipseg", "flava", "git", "got_ocr2", "idefics2", "instructblip",
+    "janus", "kosmos-2", "metaclip_2", "ovis2", "owlv2", "owlvit", "phi4_multimodal",
+}  # fmt: skip
+"""Models whose towers must not be refused."""
 REFUSALS = (
     "cannot be built",
     "cannot encode an image by itself",
     "has no grid of tokens",
     "needs more than an image",
+    "needs timm: pip install",
+    "which is not installed",
+    "no configuration that transformers can read",
     "is no image encoder",
 )
 OF_FULL_DEPTH = ("stage_names", "out_features", "out_indices", "_out_features", "_out_indices")
@@ -46,9 +61,34 @@ LARGEST_RUN_PX = 512 * 512
 """Larger images are encoded without data."""
 
 
-def model_class(model_type: str) -> Any:
+def class_name(model_type: str) -> str:
     name = next(mapping[model_type] for mapping in MAPPINGS if model_type in mapping)
-    return getattr(transformers, name if isinstance(name, str) else name[0], None)
+    return name if isinstance(name, str) else name[0]
+
+
+def model_class(model_type: str) -> Any:
+    return getattr(transformers, class_name(model_type), None)
+
+
+def alone(parameters: Iterable[str]) -> bool:
+    return "pixel_values" in parameters and {"input_ids", "decoder_input_ids"}.isdisjoint(parameters)
+
+
+@cache
+def source(module: str) -> str:
+    folder = Path(transformers.__file__).parent / "models" / module
+    return "".join(path.read_text() for path in folder.glob("modeling_*.py"))
+
+
+def may_take_images_alone(model_type: str) -> bool:
+    """Read from the source, because importing every model of transformers takes ten seconds.
+
+    True also where the source of the class, or of its `forward`, is somewhere else.
+    """
+    code = source(model_type_to_module_name(model_type))
+    body = re.search(rf"^class {class_name(model_type)}\(.*?(?=^\S|\Z)", code, re.M | re.S)
+    signature = re.search(r"^    def forward\((.*?)\).*?:$", body[0], re.M | re.S) if body else None
+    return signature is None or alone(re.findall(r"\w+", signature[1]))
 
 
 def takes_images_alone(model_type: str) -> bool:
@@ -56,18 +96,41 @@ def takes_images_alone(model_type: str) -> bool:
         parameters = inspect.signature(model_class(model_type).forward).parameters
     except (AttributeError, ImportError, TypeError):
         return False
-    return "pixel_values" in parameters and not {"input_ids", "decoder_input_ids"} & parameters.keys()
+    return alone(parameters)
 
 
-ARCHITECTURES = [name for name in sorted({*MAPPINGS[0], *MAPPINGS[1]}) if takes_images_alone(name)]
+ARCHITECTURES = [name for name in sorted({*MAPPINGS[0], *MAPPINGS[1]}) if may_take_images_alone(name)]
+
+
+def models_with_a_tower() -> list[str]:
+    """One for each type of tower that is no architecture of its own, and one whose tower may be any."""
+    models: dict[str, str] = {}
+    for model_type in sorted(CONFIG_MAPPING.keys()):
+        try:
+            parts = CONFIG_MAPPING[model_type].sub_configs
+        except (AttributeError, ImportError):
+            continue
+        tower = next((parts[name] for name in VISION_PARTS if name in parts), None)
+        if tower is not None:
+            models.setdefault(getattr(tower, "model_type", "any"), model_type)
+    return [model for tower, model in models.items() if tower not in ARCHITECTURES]
+
+
+MODELS_WITH_A_TOWER = models_with_a_tower()
+
+
+def make_shallow(config: Any) -> None:
+    if isinstance(getattr(config, "depths", None), list | tuple):
+        config.depths = [min(depth, 2) for depth in config.depths]
+    elif isinstance(getattr(config, "num_hidden_layers", None), int):
+        if isinstance(getattr(config, "layer_types", None), list):
+            config.layer_types = config.layer_types[:2]
+        config.num_hidden_layers = min(config.num_hidden_layers, 2)
 
 
 def small_config(model_type: str, folder: Path) -> str:
     config = CONFIG_MAPPING[model_type]()
-    if isinstance(getattr(config, "depths", None), list | tuple):
-        config.depths = [min(depth, 2) for depth in config.depths]
-    elif isinstance(getattr(config, "num_hidden_layers", None), int):
-        config.num_hidden_layers = min(config.num_hidden_layers, 2)
+    make_shallow(config)
     config.save_pretrained(folder)
     file = folder / "config.json"
     # they would be those of the full depth
@@ -76,9 +139,41 @@ def small_config(model_type: str, folder: Path) -> str:
     return f"hf:{folder}"
 
 
-def plan_of(name: str, size: tuple[int, int]) -> list[Cell]:
+def small_model_with_a_tower(model_type: str, folder: Path) -> str:
+    config = CONFIG_MAPPING[model_type]()
+    for name in VISION_PARTS:
+        if getattr(config, name, None) is not None:
+            make_shallow(getattr(config, name))
+    config.save_pretrained(folder)
+    return f"hf:{folder}"
+
+
+def spec_of(name: str, size: tuple[int, int]) -> SweepSpec:
     axes = {"backbone": [name], "resolution": [f"{size[1]}x{size[0]}"], "llm": ["llama-23m"]}
-    return make_plan(build_spec({}, axes, "test"))
+    return build_spec({"fixed": {"stages": ["vision"]}}, {**axes, "dtype": ["float32"]}, "test")
+
+
+def plan_of(name: str, size: tuple[int, int]) -> list[Cell]:
+    return make_plan(spec_of(name, size))
+
+
+def output_of(cell: Cell, size: tuple[int, int]) -> torch.Tensor:
+    """What the stage `vision` of the cell's own pipeline gives."""
+    spec = spec_of(cell.axes.backbone, size)
+    pipeline = build_pipeline(cell.axes, (cell.height_px, cell.width_px), spec.settings, torch.device("cpu"))
+    (stage,) = pipeline.stages
+    assert isinstance(stage, Stage)
+    with torch.inference_mode():
+        tokens = stage.run(pipeline.first_input)
+    assert isinstance(tokens, torch.Tensor)
+    return tokens
+
+
+def output_without_data(name: str, size: tuple[int, int]) -> torch.Tensor:
+    encoder = create_backbone(name, image_size=size, device="meta")
+    with torch.inference_mode():
+        tokens: torch.Tensor = encoder(torch.empty(1, 3, *size, device="meta"))
+    return tokens
 
 
 def sizes_of(known: BackboneFacts) -> list[tuple[int, int]]:
@@ -91,34 +186,53 @@ def sizes_of(known: BackboneFacts) -> list[tuple[int, int]]:
 
 def test_there_are_as_many_as_there_should_be() -> None:
     assert len(ARCHITECTURES) > 60
+    assert len({*MODELS_WITH_A_TOWER} & RIGHT_TOWERS) > 12
     assert {"swin", "resnet", "hiera", "yolos", "sam_vision_model"} <= {*ARCHITECTURES}
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_right_or_refused_in_one_line(model_type: str, tmp_path: Path) -> None:
-    try:
-        name = small_config(model_type, tmp_path)
-    except Exception as problem:
-        pytest.skip(f"transformers cannot make or save its default configuration ({type(problem).__name__})")
+def check_right_or_refused(name: str) -> str | None:
+    """The reason of a refusal, which every command has to give alike; None for an encoder that is right."""
     try:
         known = facts(name)
     except UserError as refused:
         said = str(refused)
         assert "\n" not in said
         assert any(reason in said for reason in REFUSALS), said
-        assert model_type not in RIGHT, said
         with pytest.raises(UserError) as planned:
             plan_of(name, (224, 224))
-        shown = CliRunner().invoke(app, ["show", name, "--resolution", "224"])
-        assert str(planned.value) == str(shown.exception) == said
-        return
+        with pytest.raises(UserError) as built:
+            create_backbone(name)
+        shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "224"])
+        assert str(planned.value) == str(built.value) == str(shown.exception) == said
+        return said
     for size in sizes_of(known):
         (cell,) = plan_of(name, size)
-        device = "cpu" if size[0] * size[1] <= LARGEST_RUN_PX else "meta"
-        encoder = create_backbone(name, image_size=size, device=device)
-        images = torch.ones(1, 3, *size, device=device)
-        with torch.inference_mode():
-            tokens = encoder(images)
+        small = size[0] * size[1] <= LARGEST_RUN_PX
+        tokens = output_of(cell, size) if small else output_without_data(name, size)
         assert cell.visual_tokens == tokens.shape[1]
         assert tokens.shape == (1, known.num_tokens(*size), known.embed_dim)
+    return None
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_right_or_refused_in_one_line(model_type: str, tmp_path: Path) -> None:
+    if not takes_images_alone(model_type):
+        pytest.skip("takes more than an image, or is no model")
+    try:
+        name = small_config(model_type, tmp_path)
+    except Exception as problem:
+        pytest.skip(f"transformers cannot make or save its default configuration ({type(problem).__name__})")
+    refused = check_right_or_refused(name)
+    assert refused is None or model_type not in RIGHT, refused
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("model_type", MODELS_WITH_A_TOWER)
+def test_the_tower_of_a_larger_model_is_right_or_refused_in_one_line(model_type: str, tmp_path: Path) -> None:
+    try:
+        name = small_model_with_a_tower(model_type, tmp_path)
+    except Exception as problem:
+        pytest.skip(f"transformers cannot make or save its default configuration ({type(problem).__name__})")
+    refused = check_right_or_refused(name)
+    assert refused is None or model_type not in RIGHT_TOWERS, refused

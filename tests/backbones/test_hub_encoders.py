@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tests.helpers.encoders import wrapped
 from tests.helpers.golden import golden_image
 from vlmprof.backbones import create_backbone, facts
-from vlmprof.cli.backbones import app
+from vlmprof.cli.app import app
 from vlmprof.errors import UserError
 from vlmprof.plan import Cell, make_plan
 from vlmprof.spec import build_spec
@@ -68,6 +68,31 @@ def plan_of(name: str, resolution: str, **axes: object) -> list[Cell]:
         ({"model_type": "yolos", **PLAIN, "image_size": [112, 112]}, 49, 64),
         ({"model_type": "vitdet", **PLAIN, "image_size": 112}, 49, 64),
         ({"model_type": "smolvlm_vision", **PLAIN, "image_size": 112, "patch_size": 14}, 64, 64),
+        ({"model_type": "vit", **PLAIN, "image_size": 112, "patch_size": [14, 14]}, 64, 64),
+        ({"model_type": "clip_vision_model", **PLAIN, "image_size": 224, "patch_size": 56}, 4, 64),
+        (
+            {
+                "model_type": "lw_detr_vit",
+                **PLAIN,
+                "image_size": 112,
+                "patch_size": 14,
+                "num_windows": 4,
+                "num_windows_side": 2,
+            },
+            64,
+            64,
+        ),
+        ({"model_type": "blip", "vision_config": {**PLAIN, "image_size": 112, "patch_size": 14}}, 64, 64),
+        ({"model_type": "flava", "image_config": {**PLAIN, "image_size": 112, "patch_size": 14}}, 64, 64),
+        (
+            {
+                "model_type": "vision-encoder-decoder",
+                "decoder": {"model_type": "trocr"},
+                "encoder": {"model_type": "vit", **PLAIN, "image_size": 112, "patch_size": 14},
+            },
+            64,
+            64,
+        ),
     ],
     ids=lambda value: value.get("model_type") if isinstance(value, dict) else None,
 )
@@ -77,10 +102,28 @@ def test_what_is_planned_and_shown_is_what_comes_out(
     name = named(tmp_path, config)
     (cell,) = plan_of(name, "112")
     assert cell.visual_tokens == tokens
-    shown = CliRunner().invoke(app, ["show", name, "--resolution", "112"], catch_exceptions=False).stdout
+    shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "112"], catch_exceptions=False).stdout
     assert f"{tokens} of {d_model} channels" in shown
     encoder = create_backbone(name, image_size=(112, 112))
     assert encoder(golden_image(112, 112)).shape == (1, tokens, d_model)
+
+
+@pytest.mark.slow
+def test_a_map_with_as_many_channels_as_rows_is_read_the_right_way(tmp_path: Path) -> None:
+    # 56 channels, last, on a grid of 56 x 56 for the image size that the configuration names
+    config = {
+        "model_type": "sam2_hiera_det_model", "hidden_size": 56, "num_attention_heads": 1,
+        "image_size": [224, 224], "blocks_per_stage": [1], "embed_dim_per_stage": [56],
+        "num_attention_heads_per_stage": [1], "window_size_per_stage": [8], "global_attention_blocks": [],
+        "num_query_pool_stages": 0,
+    }  # fmt: skip
+    name = named(tmp_path, config)
+    encoder = create_backbone(name, image_size=(64, 96))
+    images = golden_image(64, 96)
+    with torch.inference_mode():
+        expected = wrapped(encoder)(images).last_hidden_state
+        assert expected.shape == (1, 16, 24, 56)
+        torch.testing.assert_close(encoder(images), expected.flatten(1, 2))
 
 
 @pytest.mark.slow
@@ -127,6 +170,18 @@ def test_tokens_between_others_are_the_images_own(tmp_path: Path) -> None:
         torch.testing.assert_close(encoder(images), expected[:, 1:25])
 
 
+@pytest.mark.parametrize("model_type", ["pixtral", "smolvlm_vision", "vit_mae"])
+def test_images_of_a_batch_are_encoded_as_they_are_alone(tmp_path: Path, model_type: str) -> None:
+    config = {"model_type": model_type, **PLAIN, "image_size": 64, "patch_size": 16, "head_dim": 16}
+    name = named(tmp_path, config)
+    encoder = create_backbone(name)
+    images = torch.stack([golden_image(48, 64)[0], golden_image(48, 64)[0].flip(1)])
+    with torch.inference_mode():
+        alone = torch.cat([encoder(image[None]) for image in images])
+        assert alone.shape == (2, facts(name).num_tokens(48, 64), 64)
+        torch.testing.assert_close(encoder(images), alone, rtol=1e-4, atol=1e-5)
+
+
 def test_no_patch_is_dropped_and_they_stay_in_order(tmp_path: Path) -> None:
     name = named(tmp_path, {"model_type": "vit_mae", **PLAIN, "image_size": 112, "patch_size": 14})
     encoder = create_backbone(name)
@@ -160,7 +215,7 @@ def test_an_encoder_of_one_size_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the nearest accepted size is 224"):
         plan_of(name, "256")
     assert plan_of(name, "200", fit="pad")[0].height_px == 224
-    shown = CliRunner().invoke(app, ["show", name, "--resolution", "512"])
+    shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "512"])
     assert "it can encode 224x224" in str(shown.exception)
 
 
@@ -173,6 +228,12 @@ def test_an_encoder_of_one_size_says_so(tmp_path: Path) -> None:
         ({"model_type": "maskformer"}, "no last hidden state"),
         ({"model_type": "gemma4_vision"}, "needs more than an image: pixel_position_ids"),
         ({"model_type": "llama"}, "no image encoder"),
+        ({"model_type": "videomae", **PLAIN}, "it takes 16 images at a time"),
+        ({"model_type": "rt_detr"}, r"its backbone_config \(rt_detr_resnet\).* may be named by itself"),
+        ({"model_type": "qwen2_vl"}, "takes hidden_states and grid_thw.*measured as a whole, with --vlm"),
+        ({"model_type": "vit", **PLAIN, "patch_size": [16, 8]}, "only square patches are supported"),
+        ({"model_type": "vit", **PLAIN, "num_channels": 1}, "Expected 1 but got 3"),
+        ({"model_type": "swin", "depths": 3}, "no configuration that transformers can read"),
     ],
     ids=lambda value: value.get("model_type") if isinstance(value, dict) else None,
 )
@@ -182,6 +243,6 @@ def test_what_cannot_be_is_refused_alike_in_one_line(
     name = named(tmp_path, config)
     with pytest.raises(UserError, match=said) as planned:
         plan_of(name, "224")
-    shown = CliRunner().invoke(app, ["show", name, "--resolution", "224"])
+    shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "224"])
     assert str(shown.exception) == str(planned.value)
     assert "\n" not in str(planned.value)

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
-from vlmprof.backbones import backbone, facts
+from vlmprof.backbones import backbone, create_backbone, facts
+from vlmprof.cli.app import app
 from vlmprof.errors import UserError
 
 MODULE = """
@@ -55,3 +58,69 @@ def test_sizes_that_can_be_are_kept() -> None:
 
     known = vars(backbone(embed_dim=8, stride=16, multiple=32)(made))["facts"]
     assert (known.embed_dim, known.stride, known.multiple, known.min_size) == (8, 16, 32, 32)
+
+
+OUTPUTS = """
+import torch
+from vlmprof.backbones import backbone
+
+class Patches(torch.nn.Conv2d):
+    def __init__(self, change):
+        super().__init__(3, 16, kernel_size=32, stride=32)
+        self.change = change
+
+    def forward(self, images):
+        return self.change(super().forward(images).flatten(2).transpose(1, 2))
+
+def declared(name, change, embed_dim=16, stride=32):
+    def factory():
+        return Patches(change)
+    globals()[name] = backbone(embed_dim=embed_dim, stride=stride)(factory)
+
+declared("good", lambda tokens: tokens)
+declared("narrower", lambda tokens: tokens, embed_dim=8)
+declared("finer", lambda tokens: tokens, stride=16)
+declared("a_tuple", lambda tokens: (tokens,))
+declared("a_dict", lambda tokens: {"last_hidden_state": tokens})
+declared("a_map", lambda tokens: tokens.transpose(1, 2).unflatten(2, (2, 3)))
+declared("a_class_token", lambda tokens: torch.cat((tokens[:, :1], tokens), dim=1))
+
+@backbone(embed_dim=16, stride=32)
+def fails():
+    raise RuntimeError("no file")
+
+@backbone(embed_dim=16, stride=32)
+def takes_two(options, depth):
+    return Patches(lambda tokens: tokens)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("narrower", "gave (1, 6, 16) for an image of 96x64; its facts promise (batch, tokens, d_model)"),
+        ("finer", "gave (1, 6, 16) for an image of 96x64; its facts promise"),
+        ("a_tuple", "gave tuple; it must give a tensor"),
+        ("a_dict", "gave dict; it must give a tensor"),
+        ("a_map", "gave (1, 16, 2, 3)"),
+        ("a_class_token", "gave (1, 7, 16)"),
+        ("fails", "cannot be built (RuntimeError: no file)"),
+        ("takes_two", "takes 2 arguments; it may take BuildOptions alone"),
+    ],
+)  # fmt: skip
+def test_a_module_that_breaks_its_promise_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    (tmp_path / "outputs_of_all_kinds.py").write_text(OUTPUTS)
+    monkeypatch.chdir(tmp_path)
+    name = f"outputs_of_all_kinds:{name}"
+    shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "96x64"])
+    assert isinstance(shown.exception, UserError)
+    assert said in str(shown.exception)
+    assert "\n" not in str(shown.exception)
+    with pytest.raises((UserError, RuntimeError)) as run:
+        create_backbone(name)(torch.zeros(1, 3, 64, 96))
+    assert said.partition(" (Run")[0].removeprefix("cannot be built") in str(run.value)
+    good = create_backbone("outputs_of_all_kinds:good")
+    assert good(torch.zeros(1, 3, 64, 96)).shape == (1, 6, 16)

@@ -35,7 +35,13 @@ def test_state_dict_is_the_official_one(name: str) -> None:
     assert shapes == OFFICIAL[name]["keys"]
 
 
-@pytest.mark.parametrize("name", sorted({*OFFICIAL, *VARIANTS}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name.startswith("vmamba-b") else [])
+        for name in sorted({*OFFICIAL, *VARIANTS})
+    ],
+)
 def test_every_level_and_the_logits_agree(name: str) -> None:
     module = official(name)
     cases = [case for golden in (OFFICIAL, VARIANTS) if name in golden for case in golden[name]["cases"]]

@@ -10,21 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.commands import vlmprof
+from vlmprof import activity
+
 ROOT = Path(__file__).parent.parent.parent
-PATIENT = """
-import sys
-import vlmprof.activity
-vlmprof.activity.PATIENCE_S = 60.0
-from vlmprof.cli import main
-sys.argv[0] = "vlmprof"
-main()
-"""
-"""Without lines on what takes long, which a loaded machine would print."""
-VLMPROF = [sys.executable, "-c", PATIENT]
 
 
-def vlmprof(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*VLMPROF, *words], cwd=cwd, capture_output=True, text=True, timeout=120)
+@pytest.fixture(autouse=True)
+def _no_lines_on_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded machine would print them."""
+    monkeypatch.setattr(activity, "PATIENCE_S", 60.0)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +55,7 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path: Path, words: list
     (tmp_path / "text.jpg").write_text("not a picture")
     (tmp_path / "misspelt.toml").write_text('[axes]\nbackbone = "vit-t"\nresolutoin = 224\n')
     before = sorted(tmp_path.iterdir())
-    ended = vlmprof(*words, cwd=tmp_path)
+    ended = vlmprof(tmp_path, *words)
     assert ended.returncode == 2
     assert said in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
@@ -72,7 +67,7 @@ def test_help_names_every_choice_and_default(tmp_path: Path, monkeypatch: pytest
     from vlmprof.fields import AXES, SETTINGS
 
     monkeypatch.setenv("COLUMNS", "200")
-    shown = " ".join(vlmprof("sweep", "--help", cwd=tmp_path).stdout.replace("│", " ").split())
+    shown = " ".join(vlmprof(tmp_path, "sweep", "--help").stdout.replace("│", " ").split())
     for words in (
         "One of eager (default), compile, graphs. Repeatable.",
         "Images per call (default: 1). Repeatable.",
@@ -94,7 +89,7 @@ def test_a_gpu_asked_for_where_there_is_none(tmp_path: Path) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("there is one here")
-    ended = vlmprof("sweep", "kuo2026-fig4", "--backbone", "vit-t", cwd=tmp_path)
+    ended = vlmprof(tmp_path, "sweep", "kuo2026-fig4", "--backbone", "vit-t")
     assert ended.returncode == 2
     assert ended.stderr.strip().endswith("this machine has no accelerator; use --device auto")
     assert not (tmp_path / "runs").exists()
@@ -102,22 +97,22 @@ def test_a_gpu_asked_for_where_there_is_none(tmp_path: Path) -> None:
 
 def test_plan_prints_cells_tokens_and_reasons(tmp_path: Path) -> None:
     ended = vlmprof(
-        "plan", "quick", "--backbone", "vit-t", "--backbone", "vmamba-t", "--resolution", "1333x800",
-        cwd=tmp_path,
-    )  # fmt: skip
+        tmp_path, "plan", "quick", "--backbone", "vit-t", "--backbone", "vmamba-t", "--resolution", "1333x800"
+    )
     assert ended.returncode == 0
     assert "4,200" in ended.stdout
     assert "vit-t does not accept 1333x800; the nearest accepted size is 1328x800 or 1344x800" in ended.stdout
     assert "1 cells to run, 1 skipped" in ended.stdout
     padded = vlmprof(
-        "plan", "quick", "--backbone", "vitdet-b", "--resolution", "1333x800", "--resolution", "1024",
-        "--fit", "pad", cwd=tmp_path,
+        tmp_path, "plan", "quick", "--backbone", "vitdet-b", "--resolution", "1333x800",
+        "--resolution", "1024", "--fit", "pad",
     )  # fmt: skip
     assert "4,200" in padded.stdout
     assert "4,096" in padded.stdout
     assert "2 cells to run, 0 skipped" in padded.stdout
 
 
+@pytest.mark.slow
 def test_a_wheel_holds_everything(tmp_path: Path) -> None:
     """Built as a user would build it; the shipped sweeps and data come with it."""
     source = tmp_path / "source"

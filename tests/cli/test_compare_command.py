@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from tests.helpers.commands import invoke
 from tests.helpers.synthetic_runs import cell, samples, sweep, write_run
 from vlmprof.errors import UserError
-from vlmprof.records import Status
+from vlmprof.plan import make_plan
+from vlmprof.records import Status, repeat_id
+from vlmprof.spec import load_spec
 
 
 def another(path: Path, scale: float, **options: Any) -> Path:
@@ -58,6 +61,131 @@ def test_the_guard_sets_the_exit_code(run: Path, tmp_path: Path) -> None:
     )
     assert lost.exit_code == 1
     assert "ViT-T at 512² ran in A but not in B" in lost.output
+
+
+def reasons(output: str) -> list[str]:
+    """The lines before the table."""
+    lines = output.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith(("backbone", "backbone ViT", "llm")))
+    return [line.rstrip() for line in lines[:head]]
+
+
+def test_a_missing_cell_fails_the_guard_with_the_reason_first(run: Path, tmp_path: Path) -> None:
+    fewer = another(tmp_path / "fewer", 1.0, resolutions=(224, 256, 384, 512, 768))
+    guarded = ("compare", run, fewer, "--fail-slower", "5%")
+    result = invoke(*guarded)
+    assert result.exit_code == 1
+    assert reasons(result.output) == [
+        "--fail-slower 5% fails: 2 missing in B",
+        "missing in B: ViT-T at 1024²",
+        "missing in B: ViT-S at 1024²",
+        "--allow-missing accepts cells without a verdict",
+    ]
+    assert invoke(*guarded, "--allow-missing").exit_code == 0
+
+
+@pytest.mark.parametrize("status", [Status.OOM, Status.ERROR, Status.TIMEOUT])
+def test_a_cell_that_no_longer_runs_fails_the_guard_also_where_missing_ones_may(
+    run: Path, tmp_path: Path, status: Status
+) -> None:
+    rows = [row for row in sweep(oom_from={"vmamba-t": 1024}) if row.cell_id != "vit-t-512"]
+    rows.append(cell("vit-t", 512, status=status))
+    ended = write_run(tmp_path / "ended", rows, samples(rows, spread=0.01, seed=1))
+    for options in ((), ("--allow-missing",)):
+        result = invoke("compare", run, ended, "--fail-slower", "5%", *options)
+        assert result.exit_code == 1
+        assert reasons(result.output)[:2] == [
+            "--fail-slower 5% fails: 1 no longer running",
+            "no longer runs: ViT-T at 512²",
+        ]
+
+
+def test_too_few_samples_fail_the_guard_and_say_how_many_are_needed(run: Path, tmp_path: Path) -> None:
+    rows = sweep(oom_from={"vmamba-t": 1024})
+    raw = samples(rows, spread=0.01, seed=1)
+    raw["vit-t-512"] = {name: values[:2] for name, values in raw["vit-t-512"].items()}
+    short = write_run(tmp_path / "short", rows, raw)
+    result = invoke("compare", run, short, "--fail-slower", "5%")
+    assert result.exit_code == 1
+    assert reasons(result.output) == [
+        "--fail-slower 5% fails: 1 without enough samples",
+        "no verdict, needs at least 3 iterations, B has 2: ViT-T at 512²",
+        "--allow-missing accepts cells without a verdict",
+    ]
+    assert "No verdict on 1 cell: needs at least 3 iterations, B has 2." in result.output
+    assert "no samples" not in result.output
+    assert invoke("compare", run, short, "--fail-slower", "5%", "--allow-missing").exit_code == 0
+    (line,) = [
+        row for row in result.output.splitlines() if "512²" in row and "ViT-T" in row and "end-to" in row
+    ]
+    assert line.rstrip().endswith("unclear")
+
+
+def test_two_runs_of_too_few_iterations_fail_the_guard(tmp_path: Path) -> None:
+    rows = sweep(("vit-t",), (224,))
+    run = write_run(tmp_path / "run", rows, samples(rows, iterations=2))
+    result = invoke("compare", run, run, "--fail-slower", "5%")
+    assert result.exit_code == 1
+    assert "needs at least 3 iterations, A has 2 and B has 2" in result.output
+
+
+def test_cells_that_differ_in_another_axis_are_told_apart_by_it(tmp_path: Path) -> None:
+    rows = [cell("vit-t", 224, axes={"mode": mode}) for mode in ("eager", "compile")]
+    a = write_run(tmp_path / "a", rows, samples(rows))
+    b = write_run(tmp_path / "b", rows[:1], samples(rows))
+    result = invoke("compare", a, b, "--fail-slower", "50%")
+    assert "missing in B: ViT-T at 224², mode compile" in result.output
+
+
+def test_an_unknown_axis_to_ignore_names_the_axes(run: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown axis to ignore 'typo'.*axes are backbone, batch"):
+        invoke("compare", run, run, "--ignore", "typo")
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Path:
+    """A run of the README's `mine.toml` on the paper's card, with every axis of a sweep."""
+    text = (Path(__file__).parents[2] / "README.md").read_text().split("# mine.toml\n")[1].split("```")[0]
+    (tmp_path / "mine.toml").write_text(text)
+    cells = make_plan(load_spec(str(tmp_path / "mine.toml")))
+    rows = [
+        replace(cell(planned.axes.backbone, planned.axes.resolution), axes=planned.axes.named)
+        for planned in cells
+        if planned.skip_reason is None
+    ]
+    return write_run(tmp_path / "mine", rows, samples(rows))
+
+
+def test_the_readmes_own_sweep_compares_with_the_paper(planned: Path) -> None:
+    result = invoke("compare", planned, "--reference", "kuo2026", "--figure", "end_to_end_s")
+    assert result.exit_code == 0
+    lines = [line for line in result.output.splitlines() if "end-to-end" in line and "×" in line]
+    compared = {tuple(line.split()[:2]) for line in lines}
+    assert {(name, size) for name in ("ViT-S", "ViT-B") for size in ("512²", "1024²")} <= compared
+    assert not any(name == "VMamba-T" for name, _ in compared)
+    said = " ".join(result.output.split())
+    assert "levels is all in A and through-tap in B; --ignore levels compares them anyway" in said
+    ignoring = invoke("compare", planned, "--reference", "kuo2026", "--ignore", "levels")
+    assert "VMamba-T" in ignoring.output
+
+
+def test_the_table_says_whether_it_had_the_spread_between_repeats(run: Path, tmp_path: Path) -> None:
+    def repeated(name: str, count: int) -> Path:
+        rows = [
+            cell("vit-t", 224, scale=1 + n / 100, cell_id=repeat_id("vit-t-224", n), repeat=n)
+            for n in range(1, count + 1)
+        ]
+        return write_run(tmp_path / name, rows, samples(rows, spread=0.01))
+
+    def said(a: Path, b: Path) -> str:
+        return " ".join(invoke("compare", a, b).output.split())
+
+    three, two, one = repeated("three", 3), repeated("two", 2), repeated("one", 1)
+    assert "cover the spread between repeats, 3 in A and 2 in B." in said(three, two)
+    assert "between the 3 repeats in A; B, measured once, is taken to vary as much." in said(three, one)
+    assert "cover the spread within each run, not between runs" in said(one, one)
+    beside = invoke("compare", three, "--reference", "kuo2026", "--ignore", "llm", "--ignore", "dtype")
+    assert "cover the spread between the 3 repeats in B." in " ".join(beside.output.split())
 
 
 def test_compare_with_the_paper(tmp_path: Path) -> None:
@@ -107,6 +235,9 @@ def test_on_the_papers_card_the_guard_holds(device: str, tmp_path: Path) -> None
     assert result.exit_code == 1
     assert "1 slower" in result.output
     assert "slower than allowed" in result.output
+    rows = [cell("vit-b", 1024, axes=axes, end_to_end_s=0.179, device=device)]
+    same = write_run(tmp_path / "same", rows, samples(rows, spread=0.01))
+    assert invoke("compare", same, "--reference", "kuo2026", "--fail-slower", "5%").exit_code == 0
 
 
 def test_compare_refuses_what_it_cannot_do(run: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.commands import vlmprof
 from tests.helpers.synthetic_runs import samples, sweep, write_run
 
 
@@ -22,12 +23,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def printed(folder: Path, encoding: str, *words: str) -> str:
-    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
-    command = [sys.executable, "-m", "vlmprof", *words]
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
-    assert ended.returncode == 0, ended.stderr.decode(errors="replace")
-    assert b"Traceback" not in ended.stderr
-    return ended.stdout.decode(encoding)
+    ended = vlmprof(folder, *words, encoding=encoding)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 COMMANDS = [

@@ -38,6 +38,18 @@ def test_it_predicts_every_cell_and_where_memory_ends() -> None:
     assert "launch-bound: vision" in shown
     assert "first out of memory at 896² in prefill" in shown
     assert "fits up to 896²" in run("quick", *SMALL, "--gpu", "l4")
+    limit = "256 MiB, the specification's memory_limit (NVIDIA GeForce RTX 4090 has 23.5 GiB)"
+    assert f"memory for tensors: {limit}" in shown
+
+
+def test_skipped_sizes_and_limits_beyond_the_card_are_said() -> None:
+    sizes = ["--resolution", "64", "--resolution", "70", "--resolution", "72"]
+    shown = run(
+        "quick", "--backbone", "vit-t", "--backbone", "vmamba-t", *sizes, "--gpu", "l4", "--memory", "1TiB"
+    )
+    assert "ViT-T: fits up to 64², the largest that it accepts; 70², 72² are skipped" in shown
+    assert "VMamba-T: fits up to 72², the largest in the specification" in shown
+    assert "memory for tensors: 22 GiB, all that NVIDIA L4 has (memory_limit is 1024 GiB)" in shown
 
 
 def test_several_gpus_are_estimated_from_one_count() -> None:
@@ -70,6 +82,7 @@ def test_costs_are_told_by_stage() -> None:
     assert rows["vision"][5:7] == [f"{(5_717_416 - 193_000) * 4 / 2**20:.1f}", "MiB"]
 
 
+@pytest.mark.slow
 def test_this_cpu_is_estimated_in_sixteen_bits() -> None:
     shown = run("quick", "--backbone", "vit-t", "--resolution", "64", "--dtype", "bfloat16", "--gpu", "here")
     assert "fits up to 64²" in shown

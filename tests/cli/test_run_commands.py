@@ -97,7 +97,7 @@ def test_recommend_by_scores(tmp_path: Path) -> None:
 
 def test_recommend_says_what_would_do(run: Path) -> None:
     result = invoke("recommend", run, "--max-ttft", "1us")
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert "no measured cell is within the limits; the lowest memory of any cell is" in result.output
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.faulty_sweeps import SWEEP, environment, rows, sweep, write_spec
+from tests.helpers.faulty_sweeps import SWEEP, environment, rows, sweep, sweep_by_itself, write_spec
 
 pytestmark = pytest.mark.slow
 
@@ -242,7 +242,8 @@ def test_a_sweep_stopped_in_the_middle_is_finished_by_the_same_command(
 
     before = (tmp_path / "run" / "rows.jsonl").read_bytes()
     assert len(before.splitlines()) == 2
-    ended = sweep(tmp_path, spec, SLOW_S="0")
+    (tmp_path / "slow_s").write_text("0")
+    ended = sweep(tmp_path, spec)
     assert ended.returncode == 0, ended.stderr
     after = (tmp_path / "run" / "rows.jsonl").read_bytes()
     assert after.startswith(before)
@@ -269,7 +270,7 @@ def test_a_wall_clock_that_jumps_changes_no_number(tmp_path: Path) -> None:
     assert jumps.stdout.strip() == "True"
 
     spec = write_spec(tmp_path, ["fine"], [32, 64])
-    first = sweep(tmp_path, spec, PYTHONPATH=path)
+    first = sweep_by_itself(tmp_path, spec, PYTHONPATH=path)
     assert first.returncode == 0, first.stderr
     found = rows(tmp_path)
     assert len(found) == 2
@@ -278,6 +279,6 @@ def test_a_wall_clock_that_jumps_changes_no_number(tmp_path: Path) -> None:
         assert 0 < row["host_vision_s"] < row["end_to_end_s"] < row["wall_s"] < 60
         assert 0 < row["build_s"] < row["wall_s"]
     assert "day" not in first.stderr
-    again = sweep(tmp_path, spec, PYTHONPATH=path)
+    again = sweep_by_itself(tmp_path, spec, PYTHONPATH=path)
     assert again.returncode == 0
     assert rows(tmp_path) == found

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.helpers.commands import vlmprof
 from vlmprof.execution.worker import ELEMENTS_AT_ONCE, is_finite
 from vlmprof.measure.measurement import MeasurementProtocol, measure
 from vlmprof.measure.stopping import FixedCount
@@ -43,22 +41,12 @@ DISCARDED = "a first iteration was discarded despite warm_up 0, since it may com
 
 def measured(folder: Path, stages: tuple[str, ...], *options: str) -> dict[str, Any]:
     (folder / "odd.py").write_text(MODULE)
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "vlmprof",
-            "sweep",
-            "--backbone",
-            "odd:first_token_lost",
-            "--resolution",
-            "96",
-        ),
-        *("--llm", "llama-23m", "--dtype", "float32", "--iterations", "2", "--out", "run", *options),
+    ended = vlmprof(
+        folder, "sweep", "--backbone", "odd:first_token_lost", "--resolution", "96", "--llm", "llama-23m",
+        "--dtype", "float32", "--iterations", "2", "--out", "run", *options,
         *(word for stage in stages for word in ("--stages", stage)),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
     row: dict[str, Any] = json.loads((folder / "run" / "rows.jsonl").read_text())
     return row
 

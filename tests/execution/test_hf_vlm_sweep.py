@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 import pytest
 
+from tests.helpers.commands import vlmprof
 from tests.helpers.small_vlms import internvl, llava, qwen2_5_vl, smolvlm
 
 STAGES = ("preprocess", "vision", "connector", "prefill")
@@ -31,10 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Swept:
         "[fixed]\nwarm_up = 1\niterations = 2\nprompt_tokens = 3\n"
         'processor = "one-piece"\n'
     )
-    ended = subprocess.run(
-        [sys.executable, "-m", "vlmprof", "sweep", "mine.toml", "--out", "run"],
-        cwd=folder, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
+    ended = vlmprof(folder, "sweep", "mine.toml", "--out", "run")
     assert ended.returncode == 0, ended.stderr
     rows = [json.loads(line) for line in (folder / "run" / "rows.jsonl").read_text().splitlines()]
     return ended, rows

@@ -10,18 +10,16 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.commands import vlmprof
+
 STAGES = ("preprocess", "vision", "connector", "prefill", "decode")
-VLMPROF = [sys.executable, "-m", "vlmprof"]
 
 SmallRun = tuple[Path, list[dict[str, Any]], subprocess.CompletedProcess[str]]
 """The folder that a sweep ran in, its rows, and how it ended."""
 
 
 def sweep(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*VLMPROF, "sweep", "quick", "--out", "run", *options],
-        cwd=folder, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
+    return vlmprof(folder, "sweep", "quick", "--out", "run", *options)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

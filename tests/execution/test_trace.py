@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.commands import vlmprof
+
 STAGES = ["preprocess", "vision", "connector", "prefill"]
 
 pytestmark = pytest.mark.slow
@@ -22,11 +24,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("trace")
-    ended = subprocess.run(
-        [sys.executable, "-m", "vlmprof", "trace", "quick", "--backbone", "vmamba-t", "--resolution", "64",
-         "--out", "traces"],
-        cwd=folder, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    ended = vlmprof(
+        folder, "trace", "quick", "--backbone", "vmamba-t", "--resolution", "64", "--out", "traces"
+    )
     assert ended.returncode == 0, ended.stderr
     return folder / "traces", ended.stdout
 
@@ -58,10 +58,7 @@ def test_operators_are_counted_in_their_own_stage(traced: tuple[Path, str]) -> N
 
 
 def test_an_unknown_cell_is_refused(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "vlmprof", "trace", "quick", "--cell", "nope"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    ended = vlmprof(tmp_path, "trace", "quick", "--cell", "nope")
     assert ended.returncode == 2
     assert "plan --ids" in ended.stderr
 

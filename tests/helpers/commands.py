@@ -1,19 +1,26 @@
-"""Commands that read runs, as a user types them."""
+"""Commands as a user types them, run in the tests' own process."""
 
 from __future__ import annotations
 
+import io
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from tests.helpers.synthetic_runs import samples, sweep, write_run
+from vlmprof.cli import main
 from vlmprof.cli.app import plot
 from vlmprof.cli.compare import compare
 from vlmprof.cli.export import export
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
+from vlmprof.cli.runs import runs
 from vlmprof.errors import UserError
+from vlmprof.logs import PACKAGE
 
 
 def one_run(path: Path) -> Path:
@@ -25,9 +32,54 @@ def one_run(path: Path) -> Path:
 def invoke(*words: object) -> Result:
     """Run a command in this process; a user's mistake is raised."""
     app = typer.Typer(pretty_exceptions_enable=False)
-    for command in (report, compare, recommend, export, plot):
+    for command in (report, compare, recommend, export, plot, runs):
         app.command()(command)
     result = CliRunner().invoke(app, [str(word) for word in words])
     if isinstance(result.exception, UserError):
         raise result.exception
     return result
+
+
+def vlmprof(folder: Path, *words: object, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
+    """Run a command in `folder`: its exit code and output are those of the command in its own process.
+
+    All such commands share one fork server, so a sweep does not spend seconds on importing torch.
+    """
+    typed = ["vlmprof", *map(str, words)]
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2))
+    level = PACKAGE.level
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", typed)
+        patch.setattr(sys, "meta_path", list(sys.meta_path))
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        # without a first sign of life, which a slow machine would need
+        patch.setattr("vlmprof.activity.PATIENCE_S", 1e9)
+        patch.setattr(PACKAGE, "handlers", list(PACKAGE.handlers))
+        try:
+            main()
+            code: object = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+        finally:
+            PACKAGE.setLevel(level)
+            _forget_modules_of(folder)
+    assert isinstance(code, int)
+    out.seek(0)
+    err.seek(0)
+    return subprocess.CompletedProcess(typed, code, out.read(), err.read())
+
+
+def only_line(ended: subprocess.CompletedProcess[str]) -> str:
+    """Return the only line on standard error, with nothing on standard output."""
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    return line
+
+
+def _forget_modules_of(folder: Path) -> None:
+    """Another folder's module of the same name is then imported rather than this one's."""
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(f"{folder}/"):
+            del sys.modules[name]

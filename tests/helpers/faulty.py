@@ -138,7 +138,8 @@ class Slow(Tiny):
     def forward(self, images: Tensor) -> Tensor:
         if "SLOW_MARK" in os.environ:
             Path(os.environ["SLOW_MARK"]).touch()
-        time.sleep(float(os.environ.get("SLOW_S", "0.5")))
+        chosen = Path("slow_s")
+        time.sleep(float(chosen.read_text() if chosen.exists() else os.environ.get("SLOW_S", "0.5")))
         return super().forward(images)
 
 

@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.helpers.commands import vlmprof
+
 HERE = Path(__file__).parent
 SWEEP = [sys.executable, "-m", "vlmprof", "sweep"]
 SPEC = """
@@ -36,9 +40,18 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2", **more}
 
 
-def sweep(folder: Path, spec: Path, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
+def sweep(
+    folder: Path, spec: Path, *options: str, verbosity: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(HERE)
+        return vlmprof(folder, *verbosity, "sweep", spec, "--out", "run", *options)
+
+
+def sweep_by_itself(folder: Path, spec: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, for what depends on its environment."""
     return subprocess.run(
-        [*SWEEP, str(spec), "--out", "run", *options],
+        [*SWEEP, str(spec), "--out", "run"],
         cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=240,
     )  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from tests.helpers.checks import known
+from tests.helpers.commands import vlmprof
 from vlmprof.kernels import ss2d
 from vlmprof.kernels.tools.baselines import find_baselines
 from vlmprof.kernels.tools.cases import ss2d_case
@@ -201,27 +201,12 @@ def test_a_broken_build_is_a_line_and_leaves_the_others(words: str, compared: di
 
 @pytest.mark.slow
 def test_the_command_says_what_is_missing_and_times_the_rest(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "vlmprof",
-        "kernels",
-        "bench",
-        "--device",
-        "cpu",
-        "--op",
-        "ss2d",
-        "--peers",
-    ]
-    command += ["--resolution", "64", "--level", "3", "--seconds", "0"]
-    build = write_mamba(tmp_path / "build")
+    command = ("kernels", "bench", "--device", "cpu", "--op", "ss2d", "--peers")
     outputs = []
-    for path in (build, tmp_path):
-        paths = os.pathsep.join([str(path), *filter(None, [os.environ.get("PYTHONPATH")])])
-        done = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300,
-            check=False,
-        )  # fmt: skip
+    for path in (write_mamba(tmp_path / "build"), tmp_path):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(path)
+            done = vlmprof(tmp_path, *command, "--resolution", "64", "--level", "3", "--seconds", "0")
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout)
     there, not_there = outputs

@@ -48,3 +48,13 @@ def test_a_cpu_is_measured_at_once_and_a_slow_call_once(monkeypatch: pytest.Monk
     slow = Device(lambda t: 500.0)
     assert measured(slow, False, monkeypatch) == pytest.approx(2.0)
     assert len(slow.calls) == 2
+
+
+def test_load_that_comes_and_goes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # another process for 0.45 s, a short pause in which one call is fast, and again until 0.8 s
+    loaded = Device(lambda t: 1.0 if 0.45 < t < 0.47 or t > 0.8 else 2.0 + t)
+    assert measured(loaded, False, monkeypatch) == pytest.approx(0.004)
+    assert loaded.now_s > 0.8
+    restless = Device(lambda t: 1.0 + t)
+    measured(restless, False, monkeypatch)
+    assert restless.now_s < ceilings.LONGEST_SETTLE_S + ceilings.MEASURE_S

@@ -233,7 +233,10 @@ def test_several_runs_are_told_apart(tmp_path: Path) -> None:
 def test_many_rows_are_all_in_the_page_and_charts_say_what_they_leave_out(tmp_path: Path) -> None:
     base = frame(sweep(("vit-t",), (224, 512)))
     many = pd.concat(
-        [base.assign(seed=i, cell_id=[f"{name}-{i}" for name in base["cell_id"]]) for i in range(1000)],
+        [
+            base.assign(llm=f"llm-{i}", cell_id=[f"{name}-{i}" for name in base["cell_id"]])
+            for i in range(1000)
+        ],
         ignore_index=True,
     )
     write_report([Run("many", many, {}, {})], tmp_path)

@@ -6,8 +6,6 @@ The expected numbers are worked out by hand from the geometry in each configurat
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tests.helpers.commands import vlmprof
 from tests.helpers.tiny_vlms import tiny_config
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
@@ -129,10 +128,9 @@ def test_a_type_without_a_processor_gets_one_line(folder: Folder) -> None:
 @pytest.mark.slow
 def test_a_sweep_of_photos(folder: Folder, tmp_path: Path) -> None:
     name = folder(GLM4V)
-    ended = subprocess.run(
-        [sys.executable, "-m", "vlmprof", "sweep", "--vlm", name, "--resolution", "224x112",
-         "--dtype", "float32", "--warm-up", "1", "--iterations", "2", "--out", "run"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=200,
+    ended = vlmprof(
+        tmp_path, "sweep", "--vlm", name, "--resolution", "224x112", "--dtype", "float32",
+        "--warm-up", "1", "--iterations", "2", "--out", "run",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     row = json.loads((tmp_path / "run" / "rows.jsonl").read_text())

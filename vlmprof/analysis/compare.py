@@ -7,39 +7,42 @@ log r (delta method; effective sample counts as in `intervals`). With a margin m
              (Schuirmann 1987) reject a difference as large as the margin
     faster   otherwise, the 95 % interval is below 1
     slower   otherwise, the 95 % interval is above 1
-    unclear  otherwise, or if both runs lack samples
+    unclear  otherwise, or with too few samples
 
-The samples show only the spread within a run. Two runs of the same code also differ in what is constant
-within a run (clocks, memory placement, other load); compare a run with a repetition of it to see by how much.
+The samples of a cell show only the spread within its process. Measurements of the same code also differ in
+what is constant in a process (clocks, memory placement, other load). If a run has repeats
+(`sweep --repeat`), the standard error of its mean is that of their spread (see `repeats`). If only one of the
+runs has repeats, a measurement of the other is taken to vary as much as one of them, which makes the interval
+a prediction interval; its own spread counts if that is larger. `CellRatio.repeats` says which it was.
 
 The guard. `regressions` lists the cells that are slower than allowed, by one-sided Welch tests of
 r ≤ 1 + allowed with Holm's correction (1979) over all tested cells: a harmless change is rejected in at most
-5 % of comparisons, however many cells there are. `lost` lists the cells that ran in A but not in B.
+5 % of comparisons, however many cells there are. `lost` lists the cells that ran in A but not in B, `missing`
+those that B lacks or skipped, and a ratio has `too_few` samples if it cannot be tested.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from vlmprof.analysis.frames import RunSamples, axis_columns, numbers
+from vlmprof.analysis.frames import RunSamples, numbers
 from vlmprof.analysis.intervals import Interval, Mean
-from vlmprof.analysis.sums import cell_mean
-from vlmprof.backbones.catalog import has_feature_levels
+from vlmprof.analysis.matching import Mismatch, match_cells
+from vlmprof.analysis.repeats import mean_over_repeats, sample_count
 from vlmprof.errors import UserError, unknown
+from vlmprof.measure.samples import CellSamples
 from vlmprof.records import STAGES, Status
 
 LATENCIES = (*(f"{clock}_{stage}_s" for stage in STAGES for clock in ("host", "gpu")), "end_to_end_s")
 MEMORIES = ("peak_allocated_bytes", "peak_rss_bytes")
 MARGIN = 0.02
-LEVEL_AXES = ("level", "levels")
-"""Axes that apply only to backbones with feature levels."""
 _SIZE = 0.05
 
 
@@ -62,12 +65,17 @@ class CellRatio:
     a: float
     b: float
     ratio: Interval | None
-    """None if neither run has samples of it."""
+    """None if a run has too few samples of it."""
     verdict: Verdict | None
     """None for memory, which is not sampled."""
     log_error: float = 0.0
     """Standard error of log(B / A)."""
     degrees_of_freedom: float = math.inf
+    repeats: tuple[int, int] = (1, 1)
+    """Repeats of the cell in A and B whose spread the interval covers; 1 for the spread within a process,
+    and 0 for an exact value."""
+    too_few: Mapping[str, int] = field(default_factory=dict)
+    """The number of iterations of each run, A or B, that has fewer than a verdict needs."""
 
     @property
     def value(self) -> float:
@@ -93,8 +101,12 @@ class Comparison:
     """Cells that are `ok` in A but ran out of memory, failed or timed out in B."""
     gained: Sequence[Mapping[str, str]]
     """Cells that are `ok` in B but did not run in A."""
+    missing: Sequence[Mapping[str, str]]
+    """Cells that are `ok` in A and that B lacks or skipped."""
     only_a: int
     only_b: int
+    mismatches: Sequence[Mismatch] = ()
+    """The axes that keep the cells that only one run has apart."""
     margin: float = MARGIN
     no_verdict: str | None = None
     """The reason why the ratios have no verdicts; None if they do."""
@@ -114,7 +126,8 @@ def compare(
     Args:
         a: the rows of the baseline run.
         b: the rows of the run to judge.
-        samples_a: raw values of `a` by cell id and column, in seconds; without samples there is no verdict.
+        samples_a: raw values of `a` by cell id and column, in seconds. A run without any is taken to be
+            exact, as published points are; if both are, there is no verdict.
         samples_b: raw values of `b`.
         margin: relative differences below this count as the same.
         ignore: axes that may differ.
@@ -130,30 +143,27 @@ def compare(
     >>> [f"{r.cell['backbone']}: {r.value:.2f}, {r.verdict}" for r in ratios if r.column == "gpu_vision_s"]
     ['vit-t: 1.25, slower', 'vit-t: 1.25, slower', 'vmamba-t: 1.25, slower', 'vmamba-t: 1.25, slower']
     """
-    known = {*axis_columns(a), *axis_columns(b)}
-    for axis in ignore:
-        if axis not in known:
-            raise unknown("axis to ignore", axis, known)
-    shared_axes = set(axis_columns(b)) - set(ignore)
-    axes = [axis for axis in axis_columns(a) if axis in shared_axes]
-    rows_a, rows_b = _by_axes(a, axes, "the first run"), _by_axes(b, axes, "the second run")
-    shared = [key for key in rows_a if key in rows_b]
-    if not shared:
-        raise UserError(f"the two runs have no cell in common: {_why_none_is_shared(a, b, axes)}")
+    matching = match_cells(a, b, ignore)
+    status_a, status_b = (frame["status"].tolist() for frame in (a, b))
     values_a, values_b = _values(a), _values(b)
-    ratios, lost, gained = [], [], []
-    for key in shared:
-        i, j = rows_a[key], rows_b[key]
-        cell = dict(zip(axes, key, strict=True))
-        ran_a, ran_b = (frame["status"].iloc[k] == Status.OK for frame, k in ((a, i), (b, j)))
-        if ran_a and not ran_b and b["status"].iloc[j] != Status.SKIPPED:
-            lost.append(cell)
+    ratios: list[CellRatio] = []
+    lost, gained = [], []
+    missing = [cell for cell, i in matching.only_a if status_a[i] == Status.OK]
+    for cell, i, j in matching.pairs:
+        ran_a, ran_b = status_a[i] == Status.OK, status_b[j] == Status.OK
+        if ran_a and not ran_b:
+            if status_b[j] == Status.SKIPPED:
+                missing.append(cell)
+            else:
+                lost.append(cell)
         if ran_b and not ran_a:
             gained.append(cell)
         if not (ran_a and ran_b):
             continue
-        own_a = (samples_a or {}).get(str(a["cell_id"].iloc[i]), {})
-        own_b = (samples_b or {}).get(str(b["cell_id"].iloc[j]), {})
+        own = [
+            known.get(str(frame["cell_id"].iloc[k]), {}) if known else None
+            for known, frame, k in ((samples_a, a, i), (samples_b, b, j))
+        ]
         for column in (*LATENCIES, *MEMORIES):
             x, y = float(values_a[column][i]), float(values_b[column][j])
             if not (x > 0 and y > 0):
@@ -161,9 +171,9 @@ def compare(
             if column in MEMORIES:
                 ratios.append(CellRatio(cell, column, x, y, None, None))
             else:
-                means = cell_mean(own_a, column), cell_mean(own_b, column)
-                ratios.append(_latency_ratio(cell, column, x, y, means, margin))
-    return Comparison(ratios, lost, gained, len(rows_a) - len(shared), len(rows_b) - len(shared), margin)
+                ratios.append(_latency_ratio(CellRatio(cell, column, x, y, None, None), own, margin))
+    only = len(matching.only_a), len(matching.only_b)
+    return Comparison(ratios, lost, gained, missing, *only, matching.mismatches, margin)
 
 
 def without_verdict(comparison: Comparison, why: str) -> Comparison:
@@ -197,83 +207,63 @@ def select(comparison: Comparison, columns: Sequence[str] | None) -> Comparison:
     return replace(comparison, ratios=[ratio for ratio in comparison.ratios if ratio.column in columns])
 
 
-def guard(comparison: Comparison, allowed: float, columns: Sequence[str]) -> list[CellRatio]:
-    """Return `regressions`, but raise `UserError` if no cell could be tested."""
-    if not any(ratio.column in columns and ratio.ratio is not None for ratio in comparison.ratios):
+@dataclass(frozen=True)
+class Guarded:
+    """What a guard found."""
+
+    slower: Sequence[CellRatio]
+    """Significantly slower than allowed."""
+    lost: Sequence[Mapping[str, str]]
+    missing: Sequence[Mapping[str, str]]
+    untested: Sequence[CellRatio]
+    """Ratios with too few samples."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was found."""
+        return not (self.slower or self.lost or self.missing or self.untested)
+
+
+def guard(
+    comparison: Comparison, allowed: float, columns: Sequence[str], allow_missing: bool = False
+) -> Guarded:
+    """Return what keeps B from being as fast as A: cells slower than 1 + `allowed`, cells that no longer run,
+    and, unless `allow_missing`, cells without a verdict, because B lacks them or samples are too few.
+
+    Raises `UserError` if no cell has samples in either run.
+    """
+    guarded = [ratio for ratio in comparison.ratios if ratio.column in columns]
+    untested = [ratio for ratio in guarded if ratio.too_few]
+    if not untested and not any(ratio.ratio is not None for ratio in guarded):
         raise UserError(f"nothing to guard: no common cell has samples of {', '.join(columns)} in either run")
-    return regressions(comparison, allowed, columns)
-
-
-def _keys(frame: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the values by which each row is matched."""
-    flat = [not has_feature_levels(str(name)) for name in frame["backbone"]]
-    columns = []
-    for axis in axes:
-        values = frame[axis].map(str).tolist()
-        if axis in LEVEL_AXES:
-            values = ["" if no_levels else value for no_levels, value in zip(flat, values, strict=True)]
-        columns.append(values)
-    return list(zip(*columns, strict=True))
-
-
-def _why_none_is_shared(a: pd.DataFrame, b: pd.DataFrame, axes: Sequence[str]) -> str:
-    """Describe the axes in which all cells differ, with both sides' values and the option to ignore them."""
-
-    def values(frame: pd.DataFrame, axis: str) -> str:
-        words = list(dict.fromkeys(frame[axis].map(str)))
-        return ", ".join(words[:4]) + (", …" if len(words) > 4 else "")
-
-    def blocks(axis: str) -> bool:
-        others = [other for other in axes if other != axis]
-        return bool(set(_keys(a, others)) & set(_keys(b, others)))
-
-    blocking = [axis for axis in axes if blocks(axis)]
-    if not blocking:
-        blocking = [axis for axis in axes if not set(a[axis].map(str)) & set(b[axis].map(str))] or list(axes)
-    differences = "; ".join(
-        f"{axis} is {values(a, axis)} in A and {values(b, axis)} in B" for axis in blocking
-    )
-    ignorable = [axis for axis in blocking if axis not in ("backbone", "resolution")]
-    hint = " ".join(f"--ignore {axis}" for axis in ignorable)
-    return f"{differences}{f'; {hint} compares them anyway' if hint else ''}"
-
-
-def _by_axes(frame: pd.DataFrame, axes: Sequence[str], which: str) -> dict[tuple[str, ...], int]:
-    keys = _keys(frame, axes)
-    index = {key: i for i, key in enumerate(keys)}
-    if len(index) < len(keys):
-        raise UserError(f"{which} has cells that differ only in an axis that the other run lacks")
-    return index
+    slower = regressions(comparison, allowed, columns)
+    if allow_missing:
+        return Guarded(slower, comparison.lost, [], [])
+    return Guarded(slower, comparison.lost, comparison.missing, untested)
 
 
 def _values(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     return {column: numbers(frame, column) for column in (*LATENCIES, *MEMORIES)}
 
 
-def _latency_ratio(
-    cell: Mapping[str, str],
-    column: str,
-    a: float,
-    b: float,
-    means: tuple[Mean | None, Mean | None],
-    margin: float,
-) -> CellRatio:
+def _latency_ratio(known: CellRatio, own: Sequence[CellSamples | None], margin: float) -> CellRatio:
+    """Add the interval and the verdict to a ratio. `own` has the samples of A and B, None if exact."""
+    means = [None if samples is None else mean_over_repeats(samples, known.column) for samples in own]
+    counts = {
+        which: sample_count(samples, known.column)
+        for which, samples, mean in zip("AB", own, means, strict=True)
+        if samples is not None and mean is None
+    }
     sampled = [mean for mean in means if mean is not None]
-    if not sampled:
-        return CellRatio(cell, column, a, b, None, Verdict.UNCLEAR)
-    parts = [(mean.standard_error / mean.value) ** 2 for mean in sampled]
-    variance = sum(parts)
-    freedom = (
-        variance**2
-        / sum(part**2 / mean.degrees_of_freedom for part, mean in zip(parts, sampled, strict=True))
-        if variance > 0
-        else math.inf
-    )
-    log_ratio, error = math.log(b / a), math.sqrt(variance)
+    if counts or not sampled:
+        return replace(known, verdict=Verdict.UNCLEAR, too_few=counts)
+    variance, freedom = _log_variance(sampled)
+    log_ratio, error = math.log(known.value), math.sqrt(variance)
 
     def interval(confidence: float) -> Interval:
         t = float(stdtrit(min(freedom, 1e6), (1 + confidence) / 2))
-        return Interval(b / a, math.exp(log_ratio - t * error), math.exp(log_ratio + t * error), confidence)
+        ends = math.exp(log_ratio - t * error), math.exp(log_ratio + t * error)
+        return Interval(known.value, *ends, confidence)
 
     wide, narrow = interval(0.95), interval(0.90)
     if narrow.low >= 1 / (1 + margin) and narrow.high <= 1 + margin:
@@ -284,4 +274,22 @@ def _latency_ratio(
         verdict = Verdict.SLOWER
     else:
         verdict = Verdict.UNCLEAR
-    return CellRatio(cell, column, a, b, wide, verdict, error, freedom)
+    repeats = [0 if mean is None else mean.repeats for mean in means]
+    return replace(
+        known, ratio=wide, verdict=verdict, log_error=error, degrees_of_freedom=freedom,
+        repeats=(repeats[0], repeats[1]),
+    )  # fmt: skip
+
+
+def _log_variance(means: Sequence[Mean]) -> tuple[float, float]:
+    """Return the variance of the difference of the logarithms of these means, and its degrees of freedom."""
+    parts = [(mean.standard_error / mean.value) ** 2 for mean in means]
+    freedoms = [mean.degrees_of_freedom for mean in means]
+    if len(means) == 2 and (means[0].repeats > 1) != (means[1].repeats > 1):
+        many = 0 if means[0].repeats > 1 else 1
+        borrowed = parts[many] * means[many].repeats
+        if borrowed >= parts[1 - many]:  # both are multiples of one estimate
+            return parts[many] + borrowed, freedoms[many]
+    variance = sum(parts)
+    spread = sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
+    return variance, variance**2 / spread if spread > 0 else math.inf

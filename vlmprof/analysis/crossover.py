@@ -31,7 +31,7 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from vlmprof.analysis.frames import Line, RunSamples
-from vlmprof.analysis.sums import cell_mean
+from vlmprof.analysis.repeats import mean_over_repeats
 
 Floats = npt.NDArray[np.float64]
 
@@ -126,7 +126,7 @@ def _points(line: Line, column: str, samples: RunSamples | None) -> dict[float, 
     for pixels, value, cell_id in zip(line.pixels, line.measured(column), cells, strict=True):
         if not (np.isfinite(value) and value > 0):
             continue
-        mean = cell_mean((samples or {}).get(cell_id, {}), column)
+        mean = mean_over_repeats((samples or {}).get(cell_id, {}), column)
         if mean is None:
             points[float(pixels)] = _Point(float(value), 0.0, math.inf)
         else:

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.frames import RunSamples, Statistic, numbers
-from vlmprof.analysis.intervals import interval_ends, medians_with_ends
+from vlmprof.analysis.intervals import interval_ends, mean_ends, medians_with_ends
+from vlmprof.analysis.repeats import RepeatedSamples, mean_over_repeats, median_over_repeats
 from vlmprof.analysis.sums import SUMMED, in_parts, sum_ends, sum_of_medians
 from vlmprof.records import Status
 
@@ -65,6 +66,9 @@ def column_intervals(frame: pd.DataFrame, column: str, samples: RunSamples | Non
     ends = interval_ends(_streams(frame, column, samples))
     for i, own in _summed(frame, column, samples):
         ends[i] = sum_ends(own)
+    for i, own in _repeated(frame, samples):
+        mean = mean_over_repeats(own, column)
+        ends[i] = np.nan if mean is None else mean_ends(mean)
     return ends
 
 
@@ -73,6 +77,8 @@ def column_medians(frame: pd.DataFrame, column: str, samples: RunSamples | None)
     medians = medians_with_ends(_streams(frame, column, samples))
     for i, own in _summed(frame, column, samples):
         medians[i] = sum_of_medians(own)
+    for i, own in _repeated(frame, samples):
+        medians[i] = median_over_repeats(own, column)
     return medians
 
 
@@ -89,3 +95,10 @@ def _summed(
         for i, cell in enumerate(frame["cell_id"].tolist()):
             if in_parts(own := samples.get(cell, {})):
                 yield i, own
+
+
+def _repeated(frame: pd.DataFrame, samples: RunSamples | None) -> Iterator[tuple[int, RepeatedSamples]]:
+    """Yield the position and samples of each row that joins repeats."""
+    for i, cell in enumerate(frame["cell_id"].tolist() if samples and "repeats" in frame else ()):
+        if isinstance(own := (samples or {}).get(cell), RepeatedSamples):
+            yield i, own

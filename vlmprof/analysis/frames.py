@@ -6,7 +6,7 @@ A line is a set of cells that differ only in resolution.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -16,7 +16,8 @@ import pandas as pd
 
 from vlmprof.errors import UserError
 from vlmprof.measure.samples import CellSamples
-from vlmprof.records import STAGES, Row, StageFigures, Status, stage_column
+from vlmprof.records import Status
+from vlmprof.settings import AXIS_NAMES
 from vlmprof.units import show_resolution
 
 Statistic = Literal["mean", "median"]
@@ -25,8 +26,8 @@ Statistic = Literal["mean", "median"]
 RunSamples = Mapping[str, CellSamples]
 """Raw values of a run by cell id and column: `samples["a1b2"]["host_vision_s"]`."""
 
-_ROW_FIELDS = frozenset(f.name for f in fields(Row)) - {"axes", "stages"}
-_STAGE_COLUMNS = frozenset(stage_column(f.name, stage) for f in fields(StageFigures) for stage in STAGES)
+RUN = "run"
+"""The axis that tells the runs of a joined frame apart."""
 
 _VLM_AXES = ("vlm", "llm", "connector")
 """Axes that describe a VLM from transformers, whose name is on the `backbone` axis."""
@@ -139,9 +140,12 @@ def any_measured(frame: pd.DataFrame, column: str) -> bool:
 
 
 def axis_columns(frame: pd.DataFrame) -> list[str]:
-    """Return the axes of a sweep: the columns that are neither fields of a row nor figures of a stage."""
-    own = _ROW_FIELDS | _STAGE_COLUMNS | {"pixels"}
-    return [column for column in frame.columns if column not in own]
+    """Return the axes of a sweep: those that this version knows, and those that its `run.json` names.
+
+    All other columns are fields of a row, or were written by a newer version.
+    """
+    known = {*AXIS_NAMES, RUN, *frame.attrs.get("axes", ())}
+    return [column for column in frame.columns if column in known]
 
 
 def varying_axes(frame: pd.DataFrame) -> list[str]:
@@ -153,7 +157,7 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
     if "vlm" in frame and frame["vlm"].notna().all():
         named = frame["vlm"].nunique() == frame["backbone"].nunique()
         others = [axis for axis in others if axis not in (_VLM_AXES if named else _VLM_AXES[1:])]
-    return [axis for axis in others if frame[axis].nunique(dropna=False) > 1]
+    return [axis for axis in others if len({_word(value) for value in frame[axis].unique()}) > 1]
 
 
 def _word(value: object) -> str:

@@ -10,11 +10,12 @@ interval of a mean too narrow. Three closed-form corrections keep the result det
   removal of skewness by transformation", J. R. Stat. Soc. B 54 (1992) 221–228, the cubic g);
 * correlated: n is replaced by the effective count of `measure.statistics`.
 
-An interval from one run does not cover the variation between runs.
+An interval from one measurement does not cover the variation between repeats of it: see `repeats`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,8 @@ class Mean:
     degrees_of_freedom: float
     skewness: float = 0.0
     """Skewness of the mean: that of the samples divided by the square root of their effective count."""
+    repeats: int = 1
+    """Number of repeats whose spread the error is; 1 for the spread within one measurement."""
 
 
 def describe_mean(samples: Sequence[float] | Floats) -> Mean | None:
@@ -66,8 +69,23 @@ def describe_mean(samples: Sequence[float] | Floats) -> Mean | None:
     return None if values.size < FEWEST else Mean(*_describe(values[None, :])[:, 0].tolist())
 
 
+def mean_of_repeats(values: Sequence[float]) -> Mean:
+    """Return the mean of at least two repeats' values, with the standard error of their spread."""
+    spread = float(np.std(values, ddof=1))
+    return Mean(float(np.mean(values)), spread / len(values) ** 0.5, len(values) - 1, repeats=len(values))
+
+
 def mean_ends(mean: Mean, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the low and high end of the interval of a mean."""
+    """Return the low and high end of the interval of a mean.
+
+    Repeats are few and far apart, so the interval of theirs is that of the logarithm, which stays positive.
+    """
+    if mean.repeats > 1 and mean.value > 0:
+        from scipy.special import stdtrit
+
+        t = float(stdtrit(mean.degrees_of_freedom, (1 + confidence) / 2))
+        factor = math.exp(t * mean.standard_error / mean.value)
+        return mean.value / factor, mean.value * factor
     described = np.array([[mean.value], [mean.standard_error], [mean.degrees_of_freedom], [mean.skewness]])
     low, high = _ends(described, confidence)[0].tolist()
     return low, high

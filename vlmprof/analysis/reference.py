@@ -71,6 +71,11 @@ _DEVICES = {"kuo2026": "NVIDIA H200"}
 """The device of each reference, as the driver names it."""
 
 
+def references() -> list[str]:
+    """Return the names of all references."""
+    return list(_REFERENCES)
+
+
 def reference_title(name: str) -> str:
     """Return the legend title of a reference. Raises `UserError` for an unknown name."""
     if name not in _REFERENCES:

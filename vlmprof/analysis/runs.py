@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from vlmprof.analysis.frames import RunSamples, Statistic
+from vlmprof.analysis.frames import RUN, RunSamples, Statistic, axis_columns
+from vlmprof.analysis.repeats import pool
+from vlmprof.manifest import declare_backbones
 from vlmprof.measure.samples import CellSamples
 
 
@@ -22,6 +24,13 @@ class Run:
     samples: RunSamples = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
     path: Path | None = None
+    stored: pd.DataFrame | None = field(default=None, repr=False)
+    """The rows as stored, if cells were repeated: one per repeat. `frame` has one per cell."""
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The rows as stored: one per cell, or per repeat of it."""
+        return self.frame if self.stored is None else self.stored
 
     @property
     def statistic(self) -> Statistic:
@@ -31,13 +40,19 @@ class Run:
 
 
 def load(run: Path | str) -> Run:
-    """Load a run folder. Raises `UserError` if it is not one or has no rows yet."""
+    """Load a run folder, with the repeats of each cell joined.
+
+    Raises `UserError` if it is not one or has no rows yet.
+    """
     from vlmprof import store
 
     path = Path(run)
-    return Run(
-        path.resolve().name, store.load_frame(path), store.load_samples(path), store.load_manifest(path), path
-    )
+    stored = store.load_frame(path)
+    frame, samples = pool(stored, store.load_samples(path))
+    repeated = stored if frame is not stored else None
+    manifest = store.load_manifest(path)
+    declare_backbones(manifest)
+    return Run(path.resolve().name, frame, samples, manifest, path, repeated)
 
 
 def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, RunSamples]:
@@ -50,10 +65,12 @@ def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, RunSamples]:
     frames: list[pd.DataFrame] = []
     samples: dict[str, CellSamples] = {}
     for name, run in zip(_distinct([run.name for run in runs]), runs, strict=True):
-        named = run.frame.assign(run=name, cell_id=[f"{name}/{cell}" for cell in run.frame["cell_id"]])
+        named = run.frame.assign(**{RUN: name}, cell_id=[f"{name}/{cell}" for cell in run.frame["cell_id"]])
         frames.append(named)
         samples |= {f"{name}/{cell}": values for cell, values in run.samples.items()}
-    return pd.concat(frames, ignore_index=True), samples
+    joined = pd.concat(frames, ignore_index=True)
+    joined.attrs["axes"] = list(dict.fromkeys(axis for frame in frames for axis in axis_columns(frame)))
+    return joined, samples
 
 
 def joint_statistic(runs: Sequence[Run]) -> Statistic:

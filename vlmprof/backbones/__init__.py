@@ -11,10 +11,14 @@ A backbone is an `nn.Module` (`vlmprof.backbones.interface.Backbone`) with
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar, get_args
 
+from vlmprof.activity import say
+from vlmprof.backbones import facts_cache
 from vlmprof.backbones.catalog import facts, names
 from vlmprof.backbones.facts import DEFAULT_LEVEL, BackboneFacts, BuildOptions
 from vlmprof.errors import UserError, unknown
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["BackboneFacts", "BuildOptions", "backbone", "check_promise", "create_backbone", "facts", "names"]
 
 LARGEST = 1 << 20
-"""What a declared size may be; beyond it, it is a slip."""
+"""The largest size that can be declared; anything above is a typing error."""
 
 Factory = TypeVar("Factory", bound=Callable[..., object])
 
@@ -52,9 +56,12 @@ def backbone(
     published model, where there is one. Raises `UserError` for sizes that cannot be.
 
     >>> import torch
+    >>> class Patches(torch.nn.Conv2d):
+    ...     def forward(self, images):
+    ...         return super().forward(images).flatten(2).transpose(1, 2)
     >>> @backbone(embed_dim=48, stride=32, multiple=32)
     ... def patches():
-    ...     return torch.nn.Sequential(torch.nn.Conv2d(3, 48, 32, stride=32), torch.nn.Flatten(2))
+    ...     return Patches(3, 48, kernel_size=32, stride=32)
     >>> patches.facts.num_tokens(64, 96), patches.facts.accepts(64, 90)
     (6, False)
     """
@@ -131,6 +138,8 @@ def create_backbone(
     with torch.inference_mode(False):
         with uninitialised(device, dtype or torch.float32):
             encoder: Backbone = importlib.import_module(known.module).build(known, options)
+        # some of transformers' parameters are made on the host whatever the default device is
+        encoder.to(device)
         fill(encoder, seed)
         encoder.facts = known
         if weights is not None:
@@ -143,19 +152,37 @@ def create_backbone(
 def check_promise(name: str, level: int, levels: str, height: int, width: int) -> None:
     """Compare the facts of a backbone with what it gives, built without data, for this size in pixels.
 
-    Raises `UserError` in one line for a difference, and for a model that does not run. Loads torch.
+    Raises `UserError` in one line for a difference, and for a model that does not run. Loads torch, unless
+    the comparison is in the cache of facts.
     """
+    at = (levels, level, height, width)
+    if facts_cache.is_checked(name, at):
+        return
+    say(f"building {name} on the meta device for {width}x{height}")
     import torch
 
     from vlmprof.backbones.dry_run import images, reason
 
     known = facts(name, level)
+    built_for = (height, width) if name.startswith("timm:") else None
     try:
-        encoder = create_backbone(name, level=level, levels=levels, image_size=(height, width), device="meta")
+        known.check_size(height, width)
         with torch.inference_mode():
+            # some encoders keep what they made of the last image's size
+            encoder = copy.deepcopy(_without_data(name, repr(known.config), level, levels, built_for))
+            encoder.prepare(height, width)
             tokens = encoder(images(height, width))
     except UserError:
         raise
     except Exception as problem:
         raise UserError(f"backbone {name!r} cannot encode {width}x{height} ({reason(problem)})") from problem
     known.check_output(tuple(tokens.shape), 1, height, width)
+    facts_cache.keep_checked(name, at)
+
+
+@lru_cache(maxsize=4)
+def _without_data(
+    name: str, config: str, level: int, levels: str, image_size: tuple[int, int] | None
+) -> Backbone:
+    """Build an encoder on `meta`; `config` tells apart what a file held at different times."""
+    return create_backbone(name, level=level, levels=levels, image_size=image_size, device="meta")

@@ -1,4 +1,4 @@
-"""Reading weights from files that other people made: safely, strictly, with one line when they do not fit.
+"""Read weights from other people's files: safely, strictly, and with a one-line error if they do not fit.
 
 No file's code is ever run. What official checkpoints keep beside their tensors (a training configuration, a
 log) is read as inert stand-ins; anything else that asks for code is refused.
@@ -23,8 +23,8 @@ WRAPPERS = (
     "model", "state_dict", "model_state_dict", "net", "module",
     "model_ema", "state_dict_ema", "ema", "ema_state_dict", "teacher", "student",
 )  # fmt: skip
-"""Keys under which checkpoints keep the state dict; the first that is there counts. Weights come before
-their moving average, and a distilled model's teacher before its student."""
+"""Keys under which checkpoints keep the state dict, in order of precedence: weights before their moving
+average, and a distilled model's teacher before its student."""
 INDEX_SUFFIX = ".index.json"
 SHARDED = (
     "model.safetensors",
@@ -32,17 +32,17 @@ SHARDED = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""What a folder that transformers saved holds, in the order in which it looks for them."""
+"""The weight files of a folder saved by transformers, in its own order of precedence."""
 
 
 class _StandIn:
-    """Takes the place of an object that we do not need, and does nothing."""
+    """A placeholder for an object that is not needed."""
 
     def __init__(self, *args: object) -> None:
         pass
 
     def __setstate__(self, state: object) -> None:
-        """Forget it."""
+        """Ignore the state."""
 
 
 INERT: dict[str, type] = {
@@ -58,8 +58,8 @@ INERT: dict[str, type] = {
     "mmengine.config.config.ConfigDict": OrderedDict,
     "yacs.config.CfgNode": OrderedDict,
 }
-"""What official VMamba, MambaVision, mmdetection and mmsegmentation files mention beside their tensors, and
-what is made of it. torch lets only these containers be filled."""
+"""Types that official VMamba, MambaVision, mmdetection and mmsegmentation files contain beside tensors, and
+what each is replaced by. torch fills only containers of its own list."""
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
@@ -75,7 +75,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_content(path: str | Path) -> object:
-    """Everything in the file or files that `read` would read, on the CPU; `UserError` as there."""
+    """Read the whole content of the files that `read` reads, on the CPU. Raises as `read` does."""
     file = Path(path).expanduser()
     if file.is_dir():
         present = [file / name for name in SHARDED if (file / name).is_file()]
@@ -90,7 +90,7 @@ def read_content(path: str | Path) -> object:
 
 
 def download(url: str) -> Path:
-    """The file behind an official address, from the cache of `torch.hub` or else from the network.
+    """Return the file at an official address, from the cache of `torch.hub` or from the network.
 
     Raises `UserError` in one line when it cannot be fetched.
     """
@@ -108,7 +108,7 @@ def download(url: str) -> Path:
 
 
 def unwrap(content: object) -> dict[str, Tensor]:
-    """The tensors by name, from a state dict or from one wrapped as training scripts do; empty if none."""
+    """Return the tensors by name, from a state dict or a training checkpoint; empty if there are none."""
     while isinstance(content, Mapping):
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
@@ -119,7 +119,7 @@ def unwrap(content: object) -> dict[str, Tensor]:
 
 
 def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names that a model has before torch.compile and data-parallel training wrap modules of it."""
+    """Remove the prefixes that torch.compile and data-parallel training add to names."""
     state = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
     while state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
@@ -127,7 +127,7 @@ def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[str, Tensor]:
-    """The part of a larger model's state that stands under one of `prefixes`, without it; else all of it.
+    """Return the part of a larger model's state under one of `prefixes`, without the prefix, or all of it.
 
     Of `backbone.`, `encoder.` and the like only what lies under them is kept: the rest are other parts.
     """
@@ -139,7 +139,7 @@ def strip_prefix(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[s
 
 
 def part_of(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
-    """The part of a larger model's state that has the names `own` under a common prefix, without the prefix.
+    """Return the part of a larger model's state that has the names `own` under a common prefix, without it.
 
     Other parts are left out. Names that differ from those of `own` in a number alone are kept, so that
     `load` refuses the file of a deeper model.

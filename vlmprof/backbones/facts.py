@@ -1,4 +1,4 @@
-"""What is said of a backbone before it is built: its `BackboneFacts`, and how to build it. No torch."""
+"""What is known of a backbone before it is built, and the options for building it. No torch."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ class BackboneFacts:
     min_size: int
     """Smallest side in pixels."""
     multiple: int
-    """Each side must be a multiple of this many pixels; 1 when any size will do."""
+    """Each side must be a multiple of this many pixels."""
     parameters: int | None
     """Parameters of the whole published model, its classification head included where it has one.
-    `None` when nobody said."""
+    `None` if unknown."""
     module: str
     """The module whose `build(facts, options)` makes it."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The family's own sizes."""
     extra: str | None = None
-    """The optional extra that has to be installed, if any."""
+    """The optional extra that must be installed, if any."""
     level_dims: tuple[int, ...] = ()
     """Channels of every feature level of a hierarchical backbone; empty for a plain one."""
     level_strides: tuple[int, ...] = ()
-    """Pixels per token of every feature level, where each is not twice the one before."""
+    """Pixels per token of every feature level, unless each is twice the one before."""
     level: int | None = None
     """The tapped feature level, counted from 1; `None` for a plain backbone."""
     pretrained: str | None = None
-    """Where official weights are: an address, or what the family's library calls them."""
+    """The address of the official weights, or their name in the family's library."""
     rounding: Rounding = "up"
     """Which way a side that the stride does not divide is rounded: `up` or `down`."""
     square: bool = False
     """Whether only square images can be encoded."""
     fixed_size: tuple[int, int] | None = None
-    """(height, width) in pixels of the only images that can be encoded, where there is but one size."""
+    """(height, width) in pixels, if only images of one size can be encoded."""
     grid_multiple: int = 1
     """Rows and columns of tokens must be multiples of this, as a connector that merges tokens requires."""
 

@@ -1,7 +1,7 @@
-"""Which image sizes an encoder takes and how many tokens it gives, found out by trying sizes. No torch.
+"""Find the image sizes that an encoder accepts, and its number of tokens for each, by trial. No torch.
 
-An encoder of somebody else's is tried at some sizes (on tensors without data), and the simplest rule that
-agrees with all of them is taken: a stride for each feature level, one way of rounding, a step between sides.
+An encoder of another library is run at several sizes (on tensors without data). The result is the simplest
+rule that agrees with all of them: a stride for each feature level, a rounding, and a step between sides.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from vlmprof.backbones.facts import Rounding
 from vlmprof.errors import UserError
 
 STEPS = (1, 2, 4, 7, 8, 14, 16, 32)
-"""Sides may have to be multiples of the coarsest stride times one of these, for windows or pooled queries."""
+"""Windows and pooled queries may require sides that are multiples of these times the coarsest stride."""
 USUAL_STRIDES = tuple(1 << i for i in range(11))
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One feature level's output for one image."""
+    """The output of one feature level for one image."""
 
     channels: int
     tokens: int
     grid: tuple[int, int] | None
-    """Rows and columns, where the output is a map; a sequence of tokens has none."""
+    """Rows and columns of a map; None for a sequence of tokens."""
 
 
 Try = Callable[[int, int], Sequence[Seen] | None]
-"""Each feature level's output for an image of (height, width) in pixels; None where the encoder fails."""
+"""Return each feature level's output for an image of (height, width) in pixels; None if the encoder fails."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Geometry:
 
 
 class NoGridError(UserError):
-    """What the encoder returns is no grid of tokens over the image."""
+    """The encoder's output is not a grid of tokens over the image."""
 
 
 def find_geometry(attempt: Try, native: tuple[int, int], *, patch: int | None, least_step: int) -> Geometry:
-    """The rule behind what `attempt` gives, which takes `native`, (height, width) in pixels.
+    """Return the rule that agrees with `attempt`, which accepts `native`, (height, width) in pixels.
 
     `patch` is the stride that a configuration names, if any: it decides where a size allows several. Sides
     are multiples of at least `least_step`, so that no pixel is lost to a patch that does not fit. Raises
@@ -58,18 +58,25 @@ def find_geometry(attempt: Try, native: tuple[int, int], *, patch: int | None, l
     first = attempt(*native)
     assert first is not None
     choices = [_strides(seen, native, patch) for seen in first]
-    problem: NoGridError | None = None
+    found: list[Geometry] = []
+    problems: list[NoGridError] = []
     for strides in dict.fromkeys((tuple(c[0] for c in choices), tuple(c[-1] for c in choices))):
         try:
-            return _rule(attempt, native, strides, least_step)
-        except NoGridError as failed:
-            problem = problem or failed
-    assert problem is not None
-    raise problem
+            geometry = _rule(attempt, native, strides, least_step)
+        except NoGridError as problem:
+            problems.append(problem)
+            continue
+        if geometry.fixed_size is None and geometry.multiple <= least_step:
+            return geometry
+        found.append(geometry)
+    if not found:
+        raise problems[0]
+    # both rules agree with every output; the one that accepts fewer sizes does so by coincidence
+    return min(found, key=lambda geometry: (geometry.fixed_size is not None, geometry.multiple))
 
 
 def _rule(attempt: Try, native: tuple[int, int], strides: tuple[int, ...], least_step: int) -> Geometry:
-    """The rule with these strides."""
+    """Return the rule with these strides."""
     coarsest = max(strides)
     for step in dict.fromkeys((least_step, *(coarsest * times for times in STEPS))):
         base = -(-max(native) // step) * step
@@ -91,7 +98,7 @@ def _rule(attempt: Try, native: tuple[int, int], strides: tuple[int, ...], least
 
 
 def grid_of(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Rows and columns of a sequence of tokens over an image of this size in pixels, if there are such."""
+    """Return the rows and columns of a sequence of tokens for an image of this size, if it is a grid."""
     height, width = size
     pairs = [(rows, tokens // rows) for rows in range(1, tokens + 1) if tokens % rows == 0]
     return next((pair for pair in pairs if _share(pair, size)), None) if height != width else _square(tokens)
@@ -103,7 +110,7 @@ def _square(tokens: int) -> tuple[int, int] | None:
 
 
 def _share(grid: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether one stride can make this grid of this size, rounded up or down."""
+    """Return whether one stride gives this grid for this size, rounded up or down."""
     return next(_strides_between(grid, size), None) is not None
 
 
@@ -119,8 +126,8 @@ def _divided(side: int, stride: int, up: bool) -> int:
 
 
 def _strides(seen: Seen, size: tuple[int, int], patch: int | None) -> list[int]:
-    """The strides that may be behind a feature level's output, the likeliest first: one that divides the
-    image, then one that a configuration or custom suggests."""
+    """Return the possible strides of a feature level, the likeliest first: one that divides the image, then
+    the one that the configuration names or a usual one."""
     grid = seen.grid or grid_of(seen.tokens, size)
     height, width = size
     if grid is None:
@@ -156,7 +163,7 @@ def _agrees(
 def _with_limits(
     attempt: Try, strides: tuple[int, ...], rounding: Rounding, step: int, base: int
 ) -> Geometry:
-    """Add the smallest side, and whether sides may differ."""
+    """Complete a rule with the smallest side, and with whether sides may differ."""
     coarsest = max(strides)
 
     def takes(height: int, width: int) -> bool:

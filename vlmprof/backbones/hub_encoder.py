@@ -1,81 +1,66 @@
-"""Encoders of transformers as a configuration describes them: plain ones, and pyramids of feature levels."""
+"""Encoders of transformers as a configuration describes them: plain ones, and ones with feature levels."""
 
 from __future__ import annotations
 
-import inspect
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoBackbone, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from torch.fx.experimental import _config as fx_config
+from transformers import AutoBackbone, PreTrainedConfig, PreTrainedModel
 
-from vlmprof.backbones.checkpoints import part_of
 from vlmprof.backbones.dry_run import built_without_data
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.geometry import NoGridError
+from vlmprof.backbones.hub_config import Settings, configuration, encoder_class, inputs_of
 from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.token_layout import TokenLayout
-from vlmprof.backbones.transformers_plain import hub_weights, interpolate_once
-
-AutoClass = Literal["AutoModel", "AutoBackbone"]
+from vlmprof.backbones.transformers_plain import FromTransformers
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
     """The encoder of these facts, on torch's default device and in its default dtype."""
-    settings, layout = facts.config["settings"], facts.config["layout"]
+    settings = facts.config["settings"]
     if facts.level is None:
-        return HubEncoder(settings, facts.config["auto_class"], layout)
+        return HubEncoder(settings, facts.config["layouts"][0], facts.config["interpolate"])
     return HubLevels(settings, facts, options)
 
 
-class _FromHub(Backbone):
-    """Holds the transformers model of a configuration."""
+class HubEncoder(FromTransformers):
+    """The last hidden state, or the last feature map of a model that gives feature maps alone.
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """transformers' names, of the encoder alone or of a larger model."""
-        return {f"model.{name}": tensor for name, tensor in part_of(state, self.model.state_dict()).items()}
-
-    def fetch(self, source: str) -> dict[str, Tensor]:
-        """The hub's weights, as transformers itself reads and renames them."""
-        return hub_weights(self.model, source)
-
-
-class HubEncoder(_FromHub):
-    """The last hidden state, or the last feature map of what is an `AutoBackbone` alone.
-
-    An encoder that drops patches at random while it is trained (ViT-MAE) keeps them all, in their order.
+    An encoder that drops patches at random during training (ViT-MAE) keeps all of them, in their order.
     """
 
-    def __init__(self, settings: dict[str, Any], auto_class: AutoClass, layout: TokenLayout | None) -> None:
+    def __init__(self, settings: Settings, layout: TokenLayout | None, interpolate: bool) -> None:
         config = configuration(settings)
         if hasattr(config, "mask_ratio"):
             config.mask_ratio = 0.0
-        auto = AutoModel if auto_class == "AutoModel" else AutoBackbone
-        super().__init__(auto.from_config(config))
+        model_class = encoder_class(config)
+        assert model_class is not None
+        super().__init__(model_class._from_config(config))
         self.layout = layout
-        parameters = inspect.signature(type(self.model).forward).parameters
-        self.interpolates = "interpolate_pos_encoding" in parameters
-        self.takes_noise = "noise" in parameters
-        self.takes_mask = "patch_attention_mask" in parameters and hasattr(self.model, "post_layernorm")
+        inputs = inputs_of(model_class)
+        self.interpolates = interpolate and "interpolate_pos_encoding" in inputs
+        self.takes_noise = "noise" in inputs
+        self.takes_mask = "patch_attention_mask" in inputs and hasattr(self.model, "post_layernorm")
         self.patch = getattr(config, "patch_size", None)
-        embeddings: Any = getattr(self.model, "embeddings", None)
-        if hasattr(embeddings, "interpolate_pos_encoding"):
-            interpolate_once(embeddings)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
         assert self.layout is not None
-        return self.layout.tokens(self.raw(images))
+        output = self.raw(images)
+        if len(output) == 1 < len(images):
+            # Pixtral's tower packs the images of a batch into one sequence
+            output = output.unflatten(1, (len(images), -1)).squeeze(0)
+        return self.layout.tokens(output)
 
     def raw(self, images: Tensor) -> Tensor:
-        """What the model returns, with whatever else it adds to the image's tokens."""
+        """Return the model's own output, any extra tokens included."""
         if self.takes_mask:
             return self._without_padding(images)
         arguments: dict[str, Any] = {"interpolate_pos_encoding": True} if self.interpolates else {}
@@ -87,41 +72,47 @@ class HubEncoder(_FromHub):
                 (height // down) * (width // across), device=images.device
             ).expand(batch, -1)
         output = self.model(pixel_values=images, **arguments)
-        if getattr(output, "feature_maps", None) is not None:
-            last: Tensor = output.feature_maps[-1]
-            return last
-        if getattr(output, "last_hidden_state", None) is None:
+        maps, hidden = (getattr(output, name, None) for name in ("feature_maps", "last_hidden_state"))
+        result: Tensor | None = maps[-1] if maps else hidden
+        if result is None:
             raise NoGridError(f"{type(self.model).__name__} returns no last hidden state")
-        tokens: Tensor = output.last_hidden_state
-        return tokens
+        return result
 
     def _without_padding(self, images: Tensor) -> Tensor:
-        """Idefics' and SmolVLM's tower for images without padding, which it would look for in every call."""
+        """Run the tower of Idefics and SmolVLM without its search for padding, which waits for the device."""
         batch, _, height, width = images.shape
         down, across = sides(self.patch)
         parts: Any = self.model
         mask = torch.ones(batch, height // down, width // across, dtype=torch.bool, device=images.device)
-        embedded = parts.embeddings(pixel_values=images, patch_attention_mask=mask)
+        with _full_masks() if images.is_meta else nullcontext():
+            embedded = parts.embeddings(pixel_values=images, patch_attention_mask=mask)
         encoded = parts.encoder(inputs_embeds=embedded, attention_mask=None).last_hidden_state
         tokens: Tensor = parts.post_layernorm(encoded)
         return tokens
 
 
-class HubLevels(_FromHub):
-    """The tapped feature map of an `AutoBackbone`, as its own library hands it to dense models.
+def _full_masks() -> AbstractContextManager[object]:
+    """Tell torch that masks without data are full: before 5.24 transformers indexes by them."""
+    settings: Any = fx_config
+    patched: AbstractContextManager[object] = settings.patch(meta_nonzero_assume_all_nonzero=True)
+    return patched
 
-    Levels above the tapped one are left out where a configuration of fewer stages gives the same model;
-    elsewhere they run too, and `backends` says so.
+
+class HubLevels(FromTransformers):
+    """The tapped feature map of an `AutoBackbone`, in the form that dense models get.
+
+    Levels above the tapped one are left out if a configuration with fewer stages gives the same map.
+    Otherwise they run too, and `backends` says so.
     """
 
-    def __init__(self, settings: dict[str, Any], facts: BackboneFacts, options: BuildOptions) -> None:
+    def __init__(self, settings: Settings, facts: BackboneFacts, options: BuildOptions) -> None:
         assert facts.level is not None
         stages = stage_names(configuration(settings))
         size = facts.fixed_size or facts.padded(facts.min_size, facts.min_size)
         above = options.levels != "all" and facts.level < len(stages)
         cut = cut_after(settings, facts.level, len(stages), size) if above else None
         super().__init__(backbone_from(cut.settings if cut else settings, [stages[facts.level - 1]]))
-        self.layout: TokenLayout = facts.config["layout"][facts.level - 1]
+        self.layout: TokenLayout = facts.config["layouts"][facts.level - 1]
         self.idle: frozenset[str] = cut.idle if cut else frozenset()
         if cut:
             self.unused = tuple(re.escape(f"model.{name}") for name in cut.left_out)
@@ -135,24 +126,13 @@ class HubLevels(_FromHub):
         return self.layout.tokens(level)
 
     def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """transformers' names, without those of what the tapped map does not depend on."""
+        """Use transformers' names, without those that the tapped map does not depend on."""
         idle = {f"model.{name}" for name in self.idle}
         return {name: tensor for name, tensor in super().renamed(state).items() if name not in idle}
 
 
-def configuration(settings: dict[str, Any]) -> PreTrainedConfig:
-    """transformers' configuration of these settings, the `model_type` among them."""
-    given = {key: value for key, value in settings.items() if key != "model_type"}
-    config: PreTrainedConfig = AutoConfig.for_model(settings["model_type"], **given)
-    for key, value in vars(config).items():
-        # some models add lists to their configuration's, whose own defaults may be tuples
-        if isinstance(value, tuple) and key in given:
-            setattr(config, key, list(value))
-    return config
-
-
-def backbone_from(settings: dict[str, Any], stages: list[str]) -> PreTrainedModel:
-    """The `AutoBackbone` of these settings that returns the maps of these stages."""
+def backbone_from(settings: Settings, stages: list[str]) -> PreTrainedModel:
+    """Build the `AutoBackbone` that returns the maps of these stages."""
     config = configuration(settings)
     config.set_output_features_output_indices(out_features=stages, out_indices=None)
     model: PreTrainedModel = AutoBackbone.from_config(config)
@@ -160,26 +140,26 @@ def backbone_from(settings: dict[str, Any], stages: list[str]) -> PreTrainedMode
 
 
 def stage_names(config: PreTrainedConfig) -> list[str]:
-    """The feature levels of a backbone's configuration, finest first; a stem is none."""
+    """Return the names of a backbone's feature levels, finest first, without the stem."""
     return [name for name in getattr(config, "stage_names", None) or () if name != "stem"]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A backbone's settings with fewer stages, which give the same map of the tapped one."""
+    """Settings with fewer stages that give the same map of the tapped stage."""
 
-    settings: dict[str, Any]
+    settings: Settings
     left_out: frozenset[str]
-    """Names in the whole model's state that this one has not."""
+    """Names in the whole model's state that this model lacks."""
     idle: frozenset[str]
     """Its own names that the tapped map does not depend on, such as a last norm's."""
 
 
-def cut_after(settings: dict[str, Any], level: int, count: int, size: tuple[int, int]) -> Cut | None:
-    """The first `level` stages of `count` alone; None where no configuration gives them.
+def cut_after(settings: Settings, level: int, count: int, size: tuple[int, int]) -> Cut | None:
+    """Return settings with the first `level` of `count` stages, or None if no configuration gives them.
 
-    Every list with one value per stage is cut. The tapped map has to depend on the same parameters as the
-    whole model's, which is seen by differentiating both at a `size` in pixels that they take.
+    Every list with one value per stage is cut. The tapped map must depend on the same parameters as that of
+    the whole model, which is checked by differentiating both at a `size` in pixels that they accept.
     """
     fewer_settings = {
         key: value[:level] if isinstance(value, list) and len(value) == count else value
@@ -195,7 +175,7 @@ def cut_after(settings: dict[str, Any], level: int, count: int, size: tuple[int,
         )
         wanted, given = (_parameters_behind(model, size) for model in (whole, fewer))
     except Exception:
-        # a configuration that cannot be cut fails in as many ways as there are architectures
+        # each architecture fails in its own way if its configuration cannot be cut
         return None
     if wanted != given:
         return None
@@ -205,7 +185,7 @@ def cut_after(settings: dict[str, Any], level: int, count: int, size: tuple[int,
 
 
 def _parameters_behind(model: PreTrainedModel, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters that a backbone's one feature map depends on."""
+    """Return the names and shapes of the parameters that a backbone's only feature map depends on."""
     with torch.inference_mode(False), torch.enable_grad():
         (level,) = model(torch.empty(1, 3, *size, device="meta")).feature_maps
         level.sum().backward()
@@ -214,7 +194,7 @@ def _parameters_behind(model: PreTrainedModel, size: tuple[int, int]) -> dict[st
 
 
 def sides(size: Any, default: int = 1) -> tuple[int, int]:
-    """(height, width) of a configuration's size, which may be a number, a pair, or absent."""
+    """Return (height, width) of a size in a configuration, which may be a number, a pair, or absent."""
     if isinstance(size, int):
         return size, size
     if isinstance(size, list | tuple) and size and all(isinstance(side, int) for side in size):

@@ -1,4 +1,4 @@
-"""What every built backbone is."""
+"""The base classes of all backbones."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ class Backbone(nn.Module):
         self.backends = {}
 
     unused: tuple[str, ...] = ()
-    """Regular expressions of names in official weights that this build has no use for, such as heads."""
+    """Regular expressions of names in official weights that this model does not have, such as heads."""
     optional: tuple[str, ...] = ()
-    """Regular expressions of own names that official weights may lack."""
+    """Regular expressions of names in this model that official weights may lack."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to visual tokens (batch, tokens, d_model)."""
         raise TypeError(f"{type(self).__name__} encodes nothing: it must define forward(images)")
 
     def prepare(self, height: int, width: int) -> None:
-        """Do once for a resolution in pixels what need not be done in every call. Optional."""
+        """Compute in advance what depends only on the resolution in pixels. Optional."""
 
     def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Official weights under this module's names. A family whose names differ overrides it."""
+        """Return official weights under this module's names. A family whose names differ overrides it."""
         return state
 
     def fetch(self, source: str) -> dict[str, Tensor]:
-        """What `facts.pretrained` names, from a cache or the network, under this module's names."""
+        """Load `facts.pretrained` from a cache or the network, under this module's names."""
         return self.renamed(checkpoints.read(checkpoints.download(source)))
 
 
 class HierarchicalBackbone(Backbone):
-    """Feature levels one after the other, built up to the tapped one unless all of them are asked for.
+    """A backbone with feature levels, built up to the tapped one unless all are requested.
 
     A family defines `run_levels` and `tokens`.
     """
@@ -56,7 +56,8 @@ class HierarchicalBackbone(Backbone):
         self.level_count = len(facts.level_dims) if run_all else facts.level
 
     def levels_left_out(self, name: str, of: int) -> tuple[str, ...]:
-        """For `unused`: the levels above the built ones in the list `name`, and the way to them."""
+        """Return the names, for `unused`, of the levels in the list `name` that were not built, and of the
+        down-sampling before them."""
         if self.level_count == of:
             return ()
         above = (rf"{name}\.{i}\." for i in range(self.level_count, of))

@@ -1,4 +1,4 @@
-"""Random weights made where they are used: on the target device, in the target dtype, in about one copy.
+"""Random weights, created on the target device in the target dtype, with little memory beyond their own.
 
 Modules are built with their own initialisation switched off (`uninitialised`), then every parameter is
 filled (`fill`) from one short pool of normal values. What a parameter holds depends on the seed, its own
@@ -25,7 +25,7 @@ _INITIALISERS = frozenset(_IN_PLACE) | {name for name in vars(nn.init) if name.e
 
 
 class _SkipInitialisers(TorchFunctionMode):
-    """Leaves a parameter untouched when a module's constructor would fill it in place."""
+    """Skip the in-place initialisation of parameters in constructors."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -39,7 +39,7 @@ class _SkipInitialisers(TorchFunctionMode):
 
 @contextmanager
 def uninitialised(device: torch.device | str, dtype: torch.dtype) -> Iterator[None]:
-    """While open, modules are made on `device` in `dtype`, and their parameters are left unfilled."""
+    """Create modules on `device` in `dtype` without initialising their parameters."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -77,7 +77,7 @@ def fill(module: nn.Module, seed: int) -> nn.Module:
 
 
 def _pool(device: torch.device, dtype: torch.dtype, seed: int) -> Tensor:
-    """The pool twice in a row, so that a slice of its length may start anywhere."""
+    """Return the pool twice in a row, so that a slice of its length can start anywhere."""
     generator = torch.Generator(device).manual_seed(seed)
     once = torch.randn(POOL_SIZE, generator=generator, device=device, dtype=dtype)
     return torch.cat((once, once))

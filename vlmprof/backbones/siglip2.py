@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.backbones.checkpoints import part_of
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
-from vlmprof.backbones.transformers_plain import from_config, hub_weights, keep_last
+from vlmprof.backbones.transformers_plain import FromTransformers, from_config, keep_last
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
@@ -18,13 +17,12 @@ def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
     return SigLIP2(facts, options)
 
 
-class SigLIP2(Backbone):
+class SigLIP2(FromTransformers):
     """transformers' `Siglip2VisionModel`, given every patch of the image and no padding."""
 
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
-        super().__init__()
+        super().__init__(from_config({**facts.config, "vision_use_head": options.classifier}))
         self.patch = facts.stride
-        self.model = from_config({**facts.config, "vision_use_head": options.classifier})
         self.rows_columns = (0, 0)
         embeddings = self._embeddings()
         # transformers resizes the positions anew in every call, from a shape that it reads on the host (to
@@ -58,11 +56,3 @@ class SigLIP2(Backbone):
             pixel_values=patches, pixel_attention_mask=None, spatial_shapes=shapes
         ).last_hidden_state
         return tokens
-
-    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """transformers' names, of the encoder alone or of a larger model."""
-        return {f"model.{name}": tensor for name, tensor in part_of(state, self.model.state_dict()).items()}
-
-    def fetch(self, source: str) -> dict[str, Tensor]:
-        """The hub's weights, as transformers itself reads and renames them."""
-        return hub_weights(self.model, source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from types import ModuleType
@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.backbones.dry_run import built_without_data, images, reason
+from vlmprof.backbones.dry_run import built_without_data, examine, images, reason
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
-from vlmprof.backbones.geometry import Geometry, NoGridError, Seen, find_geometry
+from vlmprof.backbones.geometry import NoGridError
 from vlmprof.backbones.interface import Backbone
-from vlmprof.backbones.token_layout import TokenLayout, find_layout, layout_of
+from vlmprof.backbones.token_layout import TokenLayout
 from vlmprof.errors import UserError, unknown
 
 
 def facts_of(name: str) -> BackboneFacts:
-    """What the model itself gives, built and run without data.
+    """Return the facts of a model, from its output when it is built and run without data.
 
     Raises `UserError` for no such model, and for one that gives no grid of tokens.
     """
@@ -58,81 +58,43 @@ def _facts(model_name: str) -> BackboneFacts:
     draft = replace(draft, parameters=sum(parameter.numel() for parameter in model.parameters()))
     reductions = sorted({entry["reduction"] for entry in getattr(model, "feature_info", ())})
     reductions = [reduction for reduction in reductions if reduction >= 4]
-    found = _pyramid(draft, native, reductions) if len(reductions) > 1 else None
+    found = _levels(draft, native, reductions) if len(reductions) > 1 else None
     return found or _plain(draft, native, reductions[-1] if reductions else None)
 
 
-def _pyramid(draft: BackboneFacts, native: tuple[int, int], reductions: list[int]) -> BackboneFacts | None:
-    """The facts of a model from which timm can take several feature maps, else None."""
-    config = {**draft.config, "reductions": tuple(reductions)}
-    draft = replace(draft, config=config, level=1, level_dims=(0,) * len(reductions))
-    run = _runs_at(lambda size: TimmLevels(draft, BuildOptions(image_size=size, levels="all")))
+def _levels(draft: BackboneFacts, native: tuple[int, int], reductions: list[int]) -> BackboneFacts | None:
+    """Return the facts of a model from which timm can take several feature maps, else None."""
+    draft = replace(draft, config={**draft.config, "reductions": tuple(reductions)})
+    several = replace(draft, level=1, level_dims=(0,) * len(reductions))
+
+    def run(height: int, width: int) -> Sequence[Tensor]:
+        options = BuildOptions(image_size=(height, width), levels="all")
+        model = built_without_data(lambda: TimmLevels(several, options))
+        with torch.inference_mode():
+            maps: Sequence[Tensor] = model.feature_maps(images(height, width))
+        return maps
+
     try:
-        layouts = tuple(layout_of(level, native, None) for level in run(*native))
+        return examine(run, [native]).facts(draft)
+    except NoGridError:
+        raise
     except Exception:
         # timm refuses feature extraction in as many ways as it has families
         return None
 
-    def attempt(height: int, width: int) -> Sequence[Seen] | None:
-        try:
-            maps = run(height, width)
-        except Exception:
-            return None
-        return [layout.seen(level) for layout, level in zip(layouts, maps, strict=True)]
-
-    seen = attempt(*native)
-    assert seen is not None
-    geometry = find_geometry(attempt, native, patch=None, least_step=1)
-    channels = tuple(level.channels for level in seen)
-    facts = replace(draft, config={**config, "layout": layouts}, level_dims=channels)
-    return _with_geometry(replace(facts, embed_dim=channels[0], level_strides=geometry.strides), geometry)
-
 
 def _plain(draft: BackboneFacts, native: tuple[int, int], patch: int | None) -> BackboneFacts:
-    run = _runs_at(lambda size: TimmPlain(draft, BuildOptions(image_size=size)), lambda model: model.raw)
+    def run(height: int, width: int) -> tuple[Tensor]:
+        model = built_without_data(lambda: TimmPlain(draft, BuildOptions(image_size=(height, width))))
+        with torch.inference_mode():
+            return (model.raw(images(height, width)),)
+
     try:
-        layout = find_layout(lambda: run(*native), native, patch)
+        return examine(run, [native], patch).facts(draft)
     except NoGridError:
         raise
     except Exception as problem:
         raise UserError(f"it cannot encode an image ({reason(problem)})") from problem
-
-    def attempt(height: int, width: int) -> Sequence[Seen] | None:
-        try:
-            return (layout.seen(run(height, width)),)
-        except Exception:
-            return None
-
-    (seen,) = attempt(*native) or ()
-    least_step = patch if patch and seen.grid is None else 1
-    geometry = find_geometry(attempt, native, patch=patch, least_step=least_step)
-    facts = replace(draft, config={**draft.config, "layout": layout}, embed_dim=seen.channels)
-    return _with_geometry(facts, geometry)
-
-
-def _with_geometry(facts: BackboneFacts, geometry: Geometry) -> BackboneFacts:
-    return replace(
-        facts,
-        stride=geometry.strides[0],
-        min_size=geometry.min_size,
-        multiple=geometry.multiple,
-        rounding=geometry.rounding,
-        square=geometry.square,
-        fixed_size=geometry.fixed_size,
-    )
-
-
-def _runs_at(
-    make: Callable[[tuple[int, int]], Any], call: Callable[[Any], Any] = lambda model: model.feature_maps
-) -> Callable[[int, int], Any]:
-    """What the encoder that `make` builds for a size gives for an image of that size, without data."""
-
-    def run(height: int, width: int) -> Any:
-        model = built_without_data(lambda: make((height, width)))
-        with torch.inference_mode():
-            return call(model)(images(height, width))
-
-    return run
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
@@ -143,13 +105,13 @@ def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
 
 
 class TimmPlain(Backbone):
-    """All patch tokens after the final norm; class and register tokens are dropped."""
+    """All patch tokens after the final norm, without class and register tokens."""
 
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
         super().__init__()
         self.model = _create(facts, options, num_classes=0)
         self.unused = (r"model\.(head|fc_norm)\.",)
-        self.layout: TokenLayout | None = facts.config.get("layout")
+        self.layout: TokenLayout | None = next(iter(facts.config.get("layouts", ())), None)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
@@ -157,7 +119,7 @@ class TimmPlain(Backbone):
         return self.layout.tokens(self.raw(images))
 
     def raw(self, images: Tensor) -> Tensor:
-        """What the model returns before its head, with whatever else it adds to the image's tokens."""
+        """Return the model's output before its head, any extra tokens included."""
         features: Tensor = self.model.forward_features(images)
         return features
 
@@ -185,7 +147,7 @@ class TimmLevels(Backbone):
         kept = range(count) if options.levels == "all" else [facts.level - 1]
         self.tap = list(kept).index(facts.level - 1)
         self.channels = [facts.level_dims[i] for i in kept]
-        layouts: Sequence[TokenLayout] = facts.config.get("layout", ())
+        layouts: Sequence[TokenLayout] = facts.config.get("layouts", ())
         self.layouts = [layouts[i] for i in kept] if layouts else None
         with torch.device("meta"):
             reductions = [entry["reduction"] for entry in _create(facts, options).feature_info]
@@ -233,7 +195,7 @@ def _pretrained(facts: BackboneFacts, source: str) -> dict[str, Tensor]:
 
 
 def import_timm(name: str) -> ModuleType:
-    """timm, or a `UserError` that says how to install it."""
+    """Import timm, or raise a `UserError` that says how to install it."""
     try:
         import timm
     except ImportError as problem:
@@ -242,7 +204,7 @@ def import_timm(name: str) -> ModuleType:
 
 
 def _create(facts: BackboneFacts, options: BuildOptions, **arguments: Any) -> Any:
-    """The model for the image size that was asked for, where its construction depends on one."""
+    """Create the model, for the requested image size if its construction depends on one."""
     timm = import_timm(facts.name)
     model_name = facts.config["timm_name"]
     if options.image_size is not None:

@@ -1,41 +1,40 @@
-"""Where the image's tokens stand in what an encoder returns, found out on tensors without data."""
+"""Where the image's tokens are in the output of an encoder. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from typing import TYPE_CHECKING, Any, Literal
 
 from vlmprof.backbones.geometry import NoGridError, Seen, grid_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Kind = Literal["sequence", "channels-first", "channels-last"]
 
 Join = tuple[int, tuple[int, ...]]
-"""The tokens of a sequence that was joined of others, and theirs."""
+"""The length of a concatenated sequence of tokens, and the lengths of its parts."""
 
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """What an encoder returns for one image: a sequence of tokens, or a map."""
+    """The form of an encoder's output for one image: a sequence of tokens, or a map."""
 
     kind: Kind
     before: int = 0
-    """Tokens in front of the image's own, such as a class token and registers."""
+    """Tokens before those of the image, such as a class token and registers."""
     after: int = 0
-    """Tokens behind them, such as YOLOS' detection tokens."""
+    """Tokens after them, such as the detection tokens of YOLOS."""
 
     def tokens(self, output: Tensor) -> Tensor:
-        """The image's tokens (batch, tokens, channels)."""
+        """Return the image's tokens (batch, tokens, channels)."""
         if self.kind == "sequence":
             return output[:, self.before : output.shape[1] - self.after]
         return output.flatten(2).transpose(1, 2) if self.kind == "channels-first" else output.flatten(1, 2)
 
     def seen(self, output: Tensor) -> Seen:
-        """Its sizes."""
+        """Return the sizes of an output."""
         _, tokens, channels = self.tokens(output).shape
         if self.kind == "sequence":
             return Seen(channels, tokens, None)
@@ -43,49 +42,24 @@ class TokenLayout:
         return Seen(channels, tokens, (rows, columns))
 
 
-def find_layout(call: Callable[[], Any], size: tuple[int, int], patch: int | None) -> TokenLayout:
-    """The layout of the tensor that `call` returns for an image of this size in pixels.
-
-    Extra tokens are found where they are joined to the others; `patch` is the stride that a configuration
-    names, if any. Raises `NoGridError` when the output is no grid of tokens over the image.
-    """
-    with _Joins() as joins:
-        output = call()
-    return layout_of(output, size, patch, joins.found)
-
-
-def layout_of(
+def possible_layouts(
     output: Any, size: tuple[int, int], patch: int | None, joins: Sequence[Join] = ()
-) -> TokenLayout:
-    """The layout of an output made of an image of this size in pixels; `joins` as `find_layout` saw them."""
-    if not isinstance(output, Tensor) or output.ndim not in (3, 4) or output.shape[0] != 1:
-        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+) -> list[TokenLayout]:
+    """Return the layouts that an output for an image of this size in pixels can have, the likeliest first.
+
+    Only a map with as many channels as rows and columns has several. Extra tokens are found by the
+    concatenations that were seen; `patch` is the stride that a configuration names, if any. Raises
+    `NoGridError` if the output is no grid of tokens over the image.
+    """
+    shape = getattr(output, "shape", None)
+    if shape is None or len(shape) not in (3, 4) or shape[0] != 1:
+        given = type(output).__name__ if shape is None else tuple(shape)
         raise NoGridError(f"it returns {given}, neither a sequence of tokens nor a map")
-    if output.ndim == 4:
-        return TokenLayout(_map_kind(output, size))
-    return _sequence(output.shape[1], size, patch, joins)
-
-
-def _map_kind(output: Tensor, size: tuple[int, int]) -> Kind:
-    """Whichever pair of axes has the image's proportions; channels come first where both have."""
-    _, a, b, c = output.shape
-    if grid_of(b * c, size) == (b, c):
-        return "channels-first"
-    return "channels-last" if grid_of(a * b, size) == (a, b) else "channels-first"
-
-
-class _Joins(TorchDispatchMode):
-    """Notes every concatenation of sequences of tokens while it is open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[Join] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten.cat.default and result.ndim == 3 and len(args) > 1 and args[1] in (1, -2):
-            self.found.append((result.shape[1], tuple(part.shape[1] for part in args[0])))
-        return result
+    if len(shape) == 3:
+        return [_sequence(shape[1], size, patch, joins)]
+    first = grid_of(shape[2] * shape[3], size) == tuple(shape[2:])
+    last = grid_of(shape[1] * shape[2], size) == tuple(shape[1:3])
+    return [TokenLayout("channels-first")] * (first or not last) + [TokenLayout("channels-last")] * last
 
 
 def _sequence(count: int, size: tuple[int, int], patch: int | None, joins: Sequence[Join]) -> TokenLayout:
@@ -104,13 +78,13 @@ def _sequence(count: int, size: tuple[int, int], patch: int | None, joins: Seque
 
 def _ways(
     count: int, joins: Sequence[Join], before: int, after: int, depth: int
-) -> list[tuple[int, int, int]]:
-    """(image's tokens, tokens before, tokens after) of which a sequence of this length may be joined."""
-    found = [(count, before, after)]
+) -> Iterator[tuple[int, int, int]]:
+    """Yield (image's tokens, tokens before, tokens after) for every way to split a sequence."""
+    yield count, before, after
     for total, parts in dict.fromkeys(joins):
         if total != count or not depth:
             continue
         for i, part in sorted(enumerate(parts), key=lambda at: -at[1]):
             if 0 < part < count:
-                found += _ways(part, joins, before + sum(parts[:i]), after + sum(parts[i + 1 :]), depth - 1)
-    return found
+                before_it, after_it = before + sum(parts[:i]), after + sum(parts[i + 1 :])
+                yield from _ways(part, joins, before_it, after_it, depth - 1)

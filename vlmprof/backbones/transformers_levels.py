@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from transformers import AutoBackbone, AutoConfig
 
-from vlmprof.backbones.checkpoints import part_of
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
-from vlmprof.backbones.transformers_plain import hub_weights
+from vlmprof.backbones.transformers_plain import FromTransformers
 
 PER_LEVEL = ("depths", "num_heads", "hidden_sizes")
 """Configuration entries with one value per feature level."""
@@ -19,14 +18,13 @@ def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
     return LevelEncoder(facts, options)
 
 
-class LevelEncoder(Backbone):
+class LevelEncoder(FromTransformers):
     """The tapped level after a layer norm, as transformers' and the authors' dense backbones give it.
 
     A cut encoder is one whose configuration has fewer levels.
     """
 
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
-        super().__init__()
         assert facts.level is not None
         count = len(facts.level_dims) if options.levels == "all" else facts.level
         settings = {
@@ -37,7 +35,9 @@ class LevelEncoder(Backbone):
         if "num_stages" in settings:
             settings["num_stages"] = count
         settings["out_features"] = [f"stage{facts.level}"]
-        self.model = AutoBackbone.from_config(AutoConfig.for_model(facts.config["model_type"], **settings))
+        super().__init__(
+            AutoBackbone.from_config(AutoConfig.for_model(facts.config["model_type"], **settings))
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to the tapped level's tokens (batch, rows·columns, channels)."""
@@ -49,11 +49,3 @@ class LevelEncoder(Backbone):
         norm, each (batch, channels, height, width)."""
         _, *levels = self.model(images, output_hidden_states=True).hidden_states
         return levels
-
-    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """transformers' names, of the encoder alone or of a larger model."""
-        return {f"model.{name}": tensor for name, tensor in part_of(state, self.model.state_dict()).items()}
-
-    def fetch(self, source: str) -> dict[str, Tensor]:
-        """The hub's weights, as transformers itself reads and renames them."""
-        return hub_weights(self.model, source)

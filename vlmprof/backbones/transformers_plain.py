@@ -28,18 +28,32 @@ def from_config(settings: dict[str, Any]) -> PreTrainedModel:
     return model
 
 
-class PlainEncoder(Backbone):
-    """The last hidden state's patch tokens; class and register tokens stand before them and are dropped."""
+class FromTransformers(Backbone):
+    """A backbone around one model of transformers, whose names its weights have."""
 
-    def __init__(self, facts: BackboneFacts, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.grid = facts.grid
         self.model = model
-        parameters = inspect.signature(type(model).forward).parameters
-        self.interpolates = "interpolate_pos_encoding" in parameters
         embeddings: Any = getattr(model, "embeddings", None)
         if hasattr(embeddings, "interpolate_pos_encoding"):
             interpolate_once(embeddings)
+
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Use transformers' names, of the encoder alone or of a larger model."""
+        return {f"model.{name}": tensor for name, tensor in part_of(state, self.model.state_dict()).items()}
+
+    def fetch(self, source: str) -> dict[str, Tensor]:
+        """Load the hub's weights as transformers itself reads and renames them."""
+        return hub_weights(self.model, source)
+
+
+class PlainEncoder(FromTransformers):
+    """The last hidden state's patch tokens, without the class and register tokens before them."""
+
+    def __init__(self, facts: BackboneFacts, model: PreTrainedModel) -> None:
+        super().__init__(model)
+        self.grid = facts.grid
+        self.interpolates = "interpolate_pos_encoding" in inspect.signature(type(model).forward).parameters
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
@@ -47,14 +61,6 @@ class PlainEncoder(Backbone):
         tokens: Tensor = self.model(images, **arguments).last_hidden_state
         rows, columns = self.grid(images.shape[2], images.shape[3])
         return tokens[:, tokens.shape[1] - rows * columns :]
-
-    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """transformers' names, of the encoder alone or of a larger model."""
-        return {f"model.{name}": tensor for name, tensor in part_of(state, self.model.state_dict()).items()}
-
-    def fetch(self, source: str) -> dict[str, Tensor]:
-        """The hub's weights, as transformers itself reads and renames them."""
-        return hub_weights(self.model, source)
 
 
 def hub_weights(model: PreTrainedModel, source: str) -> dict[str, Tensor]:
@@ -72,9 +78,11 @@ def hub_weights(model: PreTrainedModel, source: str) -> dict[str, Tensor]:
 
 def interpolate_once(embeddings: Any) -> None:
     """Keep the positions of the last resolution: transformers interpolates them anew in every call."""
-    embeddings.interpolate_pos_encoding = keep_last(
-        embeddings.interpolate_pos_encoding, lambda tokens, height, width: (height, width)
-    )
+    embeddings.interpolate_pos_encoding = keep_last(embeddings.interpolate_pos_encoding, _sizes)
+
+
+def _sizes(*args: Any, **kwargs: Any) -> Hashable:
+    return tuple(arg.shape[1:] if isinstance(arg, Tensor) else arg for arg in (*args, *kwargs.values()))
 
 
 def keep_last(make: Callable[..., Tensor], key: Callable[..., Hashable]) -> Callable[..., Tensor]:

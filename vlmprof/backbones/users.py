@@ -13,9 +13,15 @@ from vlmprof.errors import UserError
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
-    """Call the user's factory, with the options when it takes an argument."""
+    """Call the user's factory, with the options if it takes an argument."""
     factory = users_factory(facts.name)
-    module = factory(options) if inspect.signature(factory).parameters else factory()
+    inputs = inspect.signature(factory).parameters.values()
+    needed = [one for one in inputs if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+    if len(needed) > 1:
+        raise UserError(
+            f"backbone {facts.name!r} takes {len(needed)} arguments; it may take BuildOptions alone"
+        )
+    module = factory(options) if inputs else factory()
     if not isinstance(module, nn.Module):
         raise UserError(
             f"backbone {facts.name!r} returned a {type(module).__name__}; it must return a torch.nn.Module"
@@ -24,7 +30,7 @@ def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
 
 
 class UsersBackbone(Backbone):
-    """The user's module, held to the facts that its decorator promised."""
+    """The user's module, checked against the facts that its decorator declares."""
 
     def __init__(self, facts: BackboneFacts, module: nn.Module) -> None:
         super().__init__()

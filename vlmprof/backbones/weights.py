@@ -1,4 +1,4 @@
-"""Putting real weights into a built backbone."""
+"""Load weights into a backbone."""
 
 from __future__ import annotations
 

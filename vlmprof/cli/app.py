@@ -11,15 +11,19 @@ from typing import Annotated, Any
 import typer
 
 import vlmprof
-from vlmprof.cli import backbones, kernels
+from vlmprof import files
+from vlmprof.cli import kernels
+from vlmprof.cli.backbones import backbones
 from vlmprof.cli.compare import compare
 from vlmprof.cli.estimate import estimate
 from vlmprof.cli.export import export
 from vlmprof.cli.frontier import frontier
+from vlmprof.cli.json_output import json_option
 from vlmprof.cli.kernels_tables import tables
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
+from vlmprof.cli.runs import runs
 from vlmprof.cli.stopping import Stopped
 from vlmprof.cli.tables import SaveOption
 from vlmprof.cli.trace import trace
@@ -69,11 +73,21 @@ def _root(
 
 
 @app.command()
+@json_option("sweep", tables="cells, the rows of the run folder")
 @spec_options
 def sweep(
     overrides: dict[str, Any],
     spec: SpecArgument = None,
     out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME).")] = None,
+    repeat: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Measure every cell this often, each time in a new process, one pass over all cells after "
+            "another. Intervals then cover the spread between repeats, of which three are the least to be "
+            "useful. A larger number adds to a run.",
+        ),
+    ] = 1,
     retry: Annotated[
         list[str] | None,
         typer.Option(help="Rerun cells with this status: oom, error or timeout. Repeatable."),
@@ -106,8 +120,9 @@ def sweep(
     statuses = [_status(word, Status) for word in retry or ()]
     try:
         run_sweep(
-            checked, folder, _command(), choose_progress(), retry=statuses, devices=devices or (), cluster=ray
-        )
+            checked, folder, _command(), choose_progress(),
+            repeats=repeat, retry=statuses, devices=devices or (), cluster=ray,
+        )  # fmt: skip
     except Stopped as stop:
         stop.add_note(f"finished cells are in {folder}, and the same command resumes")
         raise
@@ -116,6 +131,7 @@ def sweep(
 
 
 @app.command()
+@json_option("plan", tables="plan")
 @spec_options
 def plan(
     overrides: dict[str, Any],
@@ -140,7 +156,7 @@ def plan(
 @app.command()
 def plot(
     run: Annotated[
-        Path | None, typer.Argument(help="A run folder. Without one, only the reference is drawn.")
+        Path | None, typer.Argument(help="A run; without one, only the reference is drawn.")
     ] = None,
     log: Annotated[bool, typer.Option(help="Logarithmic axes of image sizes and latencies.")] = True,
     reference: Annotated[
@@ -160,13 +176,12 @@ def plot(
     ] = None,
 ) -> None:
     """Redraw the six-panel figure of a run, or draw the published one."""
-    from vlmprof.store import check_runs
-
-    check_runs(run)
     from vlmprof.cli import show
+    from vlmprof.run_list import find_run
 
     formats = format or ["png", "pdf"]
     if run is not None:
+        run = find_run(run)
         paths = show.figure(run, out or run, log, reference, formats, width, statistic)
     elif reference is not None:
         paths = show.published_figure(reference, out or Path(), log, formats, width)
@@ -178,8 +193,7 @@ def plot(
 
 kernels.app.command()(tables)
 app.add_typer(kernels.app, name="kernels")
-app.add_typer(backbones.app, name="backbones")
-for command in (report, compare, recommend, export, estimate, frontier, trace, vlms):
+for command in (report, compare, recommend, export, runs, estimate, frontier, trace, backbones, vlms):
     app.command()(command)
 
 
@@ -192,9 +206,15 @@ def _load(spec: str | None, overrides: dict[str, Any]) -> Any:
         from vlmprof.vlm.image_file import read_rgb_file
 
         read_rgb_file(Path(checked.settings.image))
-    files = {"weights": checked.settings.weights, "study_checkpoint": checked.settings.study_checkpoint}
-    for setting, path in files.items():
-        if path not in (None, "pretrained") and not Path(path).expanduser().exists():
+    named = {"weights": checked.settings.weights, "study_checkpoint": checked.settings.study_checkpoint}
+    for setting, path in named.items():
+        if path in (None, "pretrained"):
+            continue
+        try:
+            files.check_regular(Path(path).expanduser())
+        except OSError as problem:
+            raise UserError(f"{setting}: {path} is {problem.strerror}") from None
+        if not files.exists(Path(path).expanduser()):
             raise UserError(f"{setting}: there is no file {path}")
     return checked
 

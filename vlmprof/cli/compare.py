@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vlmprof.cli.json_output import json_option, tell
 from vlmprof.cli.tables import SaveOption, show_sheet
 from vlmprof.errors import UserError
 
 
+@json_option("compare", tables="comparison")
 def compare(
-    a: Annotated[Path, typer.Argument(help="The baseline run; with --reference, the run to judge.")],
-    b: Annotated[Path | None, typer.Argument(help="The run to judge.")] = None,
+    a: Annotated[
+        Path,
+        typer.Argument(
+            help="The baseline: a run folder or a name in runs/. With --reference, the run to judge."
+        ),
+    ],
+    b: Annotated[Path | None, typer.Argument(help="The run to judge: a folder or a name.")] = None,
     reference: Annotated[str | None, typer.Option(help="Published points as the baseline: kuo2026.")] = None,
     fail_slower: Annotated[
         str | None,
         typer.Option(
-            help="Exit with code 1 if a cell is slower by more than this (such as 5%) or no longer runs."
+            help="Exit with code 1 if a cell is slower by more than this (such as 5%), no longer runs, is "
+            "missing, or has too few samples for a verdict."
         ),
     ] = None,
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="With --fail-slower, accept cells that B lacks or skipped, and cells with too few samples.",
+        ),
+    ] = False,
     margin: Annotated[str, typer.Option(help="Differences below this count as the same.")] = "2%",
     ignore: Annotated[list[str] | None, typer.Option(help="Axis that may differ. Repeatable.")] = None,
     figure: Annotated[
@@ -32,19 +48,19 @@ def compare(
 
     Published points from another device are compared by ratios only, without verdicts.
     """
-    from vlmprof.store import check_runs
+    from vlmprof.run_list import find_run
 
-    check_runs(a, b)
+    a, b = find_run(a), None if b is None else find_run(b)
     from vlmprof.activity import say
     from vlmprof.analysis import compare as comparing
     from vlmprof.analysis.reference import another_device_in, load_reference
     from vlmprof.analysis.runs import Run, load
-    from vlmprof.render.tables.decisions import comparison_sheet, comparison_words, ratio_name
-    from vlmprof.render.tables.terminal import console
+    from vlmprof.render.tables.comparisons import comparison_sheet, comparison_words, failure_words
     from vlmprof.units import parse_percent
 
     if (b is None) == (reference is None):
         raise UserError("compare takes two runs, or one run and --reference kuo2026")
+    allowed = None if fail_slower is None else parse_percent(fail_slower, "--fail-slower")
     say("reading the runs")
     judged = load(b or a)
     known = load(a) if reference is None else Run(reference, load_reference(reference), {}, {})
@@ -56,18 +72,18 @@ def compare(
     found = comparing.select(found, figure)
     if reference is not None and (elsewhere := another_device_in(reference, judged.frame)):
         found = comparing.without_verdict(found, elsewhere)
-    screen = console()
+    if reference is not None:  # nobody has to measure all that was published
+        found = replace(found, missing=())
+    failures: list[str] = []
+    if allowed is not None and not found.no_verdict:
+        guarded = comparing.guard(found, allowed, figure or ("end_to_end_s",), allow_missing)
+        failures = failure_words(guarded, found, str(fail_slower))
+    for sentence in failures:
+        tell(sentence)
     show_sheet(comparison_sheet(found), save_tables)
     for sentence in comparison_words(found):
-        screen.print(sentence, markup=False)
-    if fail_slower is None:
-        return
-    allowed = parse_percent(fail_slower, "--fail-slower")
-    if found.no_verdict:
-        screen.print("--fail-slower has no effect: the two ran on different kinds of device.", markup=False)
-        return
-    guarded = comparing.guard(found, allowed, figure or ("end_to_end_s",))
-    for ratio in guarded:
-        screen.print(f"slower than allowed: {ratio_name(ratio)}", markup=False)
-    if guarded or found.lost:
+        tell(sentence)
+    if allowed is not None and found.no_verdict:
+        tell("--fail-slower has no effect: the two ran on different kinds of device.")
+    if failures:
         raise typer.Exit(1)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
+from vlmprof.cli.json_output import tell
 from vlmprof.cli.tables import show_sheet
-from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, first_oom, misses, predict
+from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
 from vlmprof.cost.count import Counted
 from vlmprof.cost.devices import DeviceSheet, sheet
@@ -17,12 +18,11 @@ from vlmprof.cost.roofline import Efficiency
 from vlmprof.cost.scans import KERNELS, Kernels
 from vlmprof.errors import UserError, unknown
 from vlmprof.execution.counting import count_on_all_cores
-from vlmprof.plan import make_plan
+from vlmprof.plan import Cell, make_plan
 from vlmprof.render.labels import backbone_words
 from vlmprof.render.tables import estimates as tables
-from vlmprof.render.tables.terminal import console
+from vlmprof.run_list import find_run
 from vlmprof.spec import SweepSpec
-from vlmprof.store import load_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,12 +46,16 @@ class Measured:
 
     @classmethod
     def load(cls, name: str) -> Measured:
-        """Load a run folder or reference. Raises `UserError` if `name` is neither."""
-        if Path(name).is_dir():
-            return cls(name, load_frame(name))
-        from vlmprof.analysis.reference import load_reference
+        """Load a run or a reference. Raises `UserError` if `name` is neither."""
+        from vlmprof.analysis.reference import load_reference, references
+        from vlmprof.analysis.runs import load
 
-        return cls(name, load_reference(name))
+        if name in references():
+            return cls(name, load_reference(name))
+        try:
+            return cls(name, load(find_run(Path(name))).frame)
+        except UserError as error:
+            raise UserError(f"--against: {error}; published points are {', '.join(references())}") from None
 
 
 def show(
@@ -76,14 +80,14 @@ def show(
         raise unknown("scan implementation", str(kernels), KERNELS)
     measured = Measured.load(against) if against else None
     devices = [_device(gpu, spec) for gpu in dict.fromkeys(gpus)]
-    limit = spec.settings.memory_limit_bytes
+    limit, cells = spec.settings.memory_limit_bytes, make_plan(spec)
     counted: dict[Kernels, list[Counted]] = {}
     for device, efficiency in devices:
         chosen = cast(Kernels, kernels or _kernels_on(device, against))
         if chosen not in counted:
-            counted[chosen] = _counted(spec, chosen)
+            counted[chosen] = _counted(spec, cells, chosen)
             for words in tables.assumption_lines(counted[chosen]):
-                _print(words)
+                tell(words)
             if costs:
                 _show_costs(counted[chosen], chosen, save_to)
         predictions = predict(counted[chosen], device, efficiency, limit)
@@ -91,15 +95,13 @@ def show(
             efficiency = _refit(predictions, measured, device, efficiency)
             predictions = predict(counted[chosen], device, efficiency, limit)
         _show_predictions(predictions, device, chosen, save_to)
+        for line in (tables.memory_words(device, limit), *tables.memory_lines(predictions, cells)):
+            tell(line)
         if measured is not None:
-            _show_errors(predictions, measured, device if rates else None)
+            _show_errors(predictions, measured, device, rates)
     if measured is None:
         for name in _measured_already(spec):
-            _print(f"use --against {name} to see the errors")
-
-
-def _print(words: str) -> None:
-    console().print(words, markup=False)
+            tell(f"use --against {name} to see the errors")
 
 
 def _device(gpu: str, spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
@@ -117,37 +119,36 @@ def _kernels_on(device: DeviceSheet, against: str | None) -> str:
     return "torch" if device.synchronous else "triton"
 
 
-def _counted(spec: SweepSpec, kernels: Kernels) -> list[Counted]:
-    cells = make_plan(spec)
+def _counted(spec: SweepSpec, cells: Sequence[Cell], kernels: Kernels) -> list[Counted]:
     return count_on_all_cores(cells, spec.settings, kernels, lambda cell: say(f"counting {cell.label}"))
 
 
 def _show_costs(counted: Sequence[Counted], kernels: Kernels, save_to: Path | None) -> None:
     words = "counted, not measured (1 MAC = 2 FLOPs; bytes assume no cache hits)"
-    _print(f"{words}, {kernels} scan kernels")
+    tell(f"{words}, {kernels} scan kernels")
     show_sheet(tables.cost_sheet(counted, kernels), save_to)
 
 
 def _show_predictions(
     predictions: Sequence[Prediction], device: DeviceSheet, kernels: Kernels, save_to: Path | None
 ) -> None:
-    _print(f"{device.title}, estimated from counted costs with {kernels} scan kernels; nothing was run")
+    tell(f"{device.title}, estimated from counted costs with {kernels} scan kernels; nothing was run")
     show_sheet(tables.prediction_sheet(predictions, device.name), save_to)
-    for line in tables.memory_lines(predictions, list(first_oom(predictions).values())):
-        _print(line)
 
 
-def _show_errors(predictions: Sequence[Prediction], measured: Measured, device: DeviceSheet | None) -> None:
-    """Print the errors of the predictions and, with `device`, the share of its ceilings that was reached."""
+def _show_errors(
+    predictions: Sequence[Prediction], measured: Measured, device: DeviceSheet, rates: bool
+) -> None:
+    """Print the errors of the predictions and, with `rates`, the share of the ceilings that was reached."""
     found = misses(predictions, measured.rows)
     if not found:
         raise UserError(f"{measured.name} has none of these cells; pass the specification of that run")
     devices = measured.rows.get("device")
     names = "" if devices is None else ", ".join(sorted(devices.dropna().unique()))
-    _print(f"against {measured.name}{f', measured on {names}' if names else ''}")
-    if device is not None:
-        show_sheet(tables.achieved_sheet(achieved(predictions, measured.rows, device)))
-    show_sheet(tables.miss_sheet(found))
+    tell(f"against {measured.name}{f', measured on {names}' if names else ''}")
+    if rates:
+        show_sheet(tables.achieved_sheet(achieved(predictions, measured.rows, device), device.name))
+    show_sheet(tables.miss_sheet(found, device.name))
 
 
 def _refit(
@@ -160,7 +161,7 @@ def _refit(
         raise UserError(f"{measured.name} has none of these cells, so there is nothing to fit")
     say("fitting the constants")
     fitted = fit(points, device, efficiency)
-    _print(f"fitted to {measured.name}: {fitted}")
+    tell(f"fitted to {measured.name}: {fitted}")
     show_sheet(tables.group_sheet(leave_one_group_out(points, device, fitted)))
     return fitted
 

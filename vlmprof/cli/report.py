@@ -9,7 +9,7 @@ import typer
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="One or more run folders.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or names of runs in runs/.")],
     out: Annotated[Path | None, typer.Option(help="Output folder (default: the first run folder).")] = None,
     format: Annotated[
         list[str] | None, typer.Option(help="html or markdown (default: both). Repeatable.")
@@ -19,9 +19,9 @@ def report(
     ] = None,
 ) -> None:
     """Summarize runs in sentences, and write a report with figures and tables."""
-    from vlmprof.store import check_runs
+    from vlmprof.run_list import find_run
 
-    check_runs(*runs)
+    runs = [find_run(run) for run in runs]
     from vlmprof.activity import say
     from vlmprof.analysis.runs import load
     from vlmprof.cli import show

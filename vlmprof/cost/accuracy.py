@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vlmprof.backbones.catalog import axis_applies
 from vlmprof.cost.calibration import Point
 from vlmprof.cost.costs import CellCost
 from vlmprof.cost.count import Counted
@@ -82,16 +83,6 @@ def predict(
         Prediction(cell, cost, estimate(cost, device, efficiency, memory_limit_bytes, cell.axes.mode))
         for cell, cost in counted
     ]
-
-
-def first_oom(predictions: Sequence[Prediction]) -> dict[tuple[Any, ...], Prediction | None]:
-    """Return, for each line, the first cell that is predicted not to fit, or None."""
-    first: dict[tuple[Any, ...], Prediction | None] = {}
-    for prediction in predictions:
-        line = prediction.cell.line
-        if first.setdefault(line, None) is None and not prediction.estimate.fits:
-            first[line] = prediction
-    return first
 
 
 def misses(predictions: Sequence[Prediction], frame: pd.DataFrame) -> list[Miss]:
@@ -176,18 +167,18 @@ def calibration_points(
 def _matched(
     predictions: Sequence[Prediction], frame: pd.DataFrame
 ) -> Iterator[tuple[Prediction, dict[str, Any]]]:
-    """Yield each prediction with the `ok` row that has the same values on all common axes."""
+    """Yield each prediction with the `ok` row that has the same values on all common axes that apply."""
     named = predictions[0].cell.axes.named if predictions else ()
     axes = [axis for axis in named if axis in frame.columns]
-    rows = {
-        tuple(str(row[axis]) for axis in axes): row
-        for row in frame.to_dict("records")
-        if row["status"] == Status.OK
-    }
+
+    def key(values: Mapping[Any, Any]) -> tuple[str, ...]:
+        return tuple(str(values[axis]) for axis in axes if axis_applies(axis, str(values["backbone"])))
+
+    rows = {key(row): row for row in frame.to_dict("records") if row["status"] == Status.OK}
     for prediction in predictions:
-        row = rows.get(tuple(str(prediction.cell.axes.named[axis]) for axis in axes))
+        row = rows.get(key(prediction.cell.axes.named))
         if row is not None:
-            yield prediction, {str(key): value for key, value in row.items()}
+            yield prediction, {str(column): value for column, value in row.items()}
 
 
 def _measured(row: Mapping[str, Any], figure: str) -> float | None:

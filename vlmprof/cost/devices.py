@@ -41,6 +41,11 @@ class DeviceSheet:
     synchronous: bool = False
     """Whether a call returns only when its operation is finished, as on a CPU."""
 
+    @property
+    def usable_bytes(self) -> int:
+        """What is left for the allocator."""
+        return self.memory_bytes - self.context_bytes
+
     def rate(self, dtype: str) -> float:
         """Return the FLOP/s of matrix products in a dtype. Raises `UserError` if the data sheet has none."""
         if dtype not in self.flops_per_s:

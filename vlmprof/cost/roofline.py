@@ -99,14 +99,15 @@ def estimate(
     """Estimate the latencies and the peak memory of a counted cell on a device.
 
     Args:
-        memory_limit_bytes: Memory for the allocator; by default the device's without that of the driver.
+        memory_limit_bytes: Memory for the allocator; by default, and at most, the device's without that of
+            the driver.
         mode: The cell's execution mode. With `graphs`, each stage except decoding is a single launch.
             `compile` is estimated like `eager`, without fusion, and therefore too slow.
 
     Raises `UserError` for a dtype that the data sheet has no rate for.
     """
     used = efficiency or Efficiency()
-    allowed = memory_limit_bytes or device.memory_bytes - device.context_bytes
+    allowed = min(memory_limit_bytes or device.usable_bytes, device.usable_bytes)
     return CellEstimate(
         device=device.name,
         stages={

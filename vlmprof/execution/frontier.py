@@ -21,11 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vlmprof.backbones import catalog
 from vlmprof.execution import limits
 from vlmprof.execution.machine import describe_machine
 from vlmprof.execution.processes import call_in_process
 from vlmprof.execution.progress import Progress
 from vlmprof.execution.supervisor import measure_cell
+from vlmprof.manifest import new_manifest
 from vlmprof.plan import Cell, LineKey, cell_id, line_key, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.settings import AxisValue, Machine, Settings
@@ -78,7 +80,8 @@ def find_frontiers(
     budgets = sorted(set(memory_limits))
     for budget in budgets:
         limits.check_memory_limit(budget, machine.kind, machine.device_memory_bytes)
-    manifest = {"spec": spec.to_json(), "command": command, "environment": machine.to_json()}
+    backbones = catalog.declared(spec.axes.backbone)
+    manifest = new_manifest(spec.to_json(), command, machine.to_json(), backbones)
     found = []
     with RunFolder(out, manifest) as folder, progress:
         progress.begin([], kept=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from vlmprof.environment import Accelerator, host_facts
@@ -34,9 +34,16 @@ def describe_machine(device: str, dtypes: Collection[str] = ()) -> Machine:
     logger.info("device %s: %s, %s bytes", machine.device, machine.device_name, machine.device_memory_bytes)
     if not dtypes:
         return machine
-    target = "vlmprof.measure.ceilings:device_ceilings"
-    reached = call_in_process(target, (machine.device, sorted(dtypes)))
+    reached = measure_ceilings(machine.device, dtypes)
+    if isinstance(reached, str):
+        return replace(machine, facts={**machine.facts, "ceilings_missing": reached})
+    return replace(machine, ceilings=reached)
+
+
+def measure_ceilings(device: str, dtypes: Collection[str]) -> Mapping[str, Mapping[str, float]] | str:
+    """Measure the ceilings of `device` by dtype in a separate process; return why not if that fails."""
+    reached = call_in_process("vlmprof.measure.ceilings:device_ceilings", (device, sorted(dtypes)))
     if reached.value is None:
-        why = reached.error or f"exit code {reached.exit_code}"
-        return replace(machine, facts={**machine.facts, "ceilings_missing": why})
-    return replace(machine, ceilings=reached.value)
+        return reached.error or f"exit code {reached.exit_code}"
+    found: Mapping[str, Mapping[str, float]] = reached.value
+    return found

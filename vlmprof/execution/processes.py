@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, heap, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
@@ -117,6 +117,10 @@ def _as_a_fork_server() -> Iterator[None]:
 def _choose_socket_folder() -> None:
     """Put sockets where their paths are short enough, if `TMPDIR` is too long for them."""
     chosen = tempfile.tempdir
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise UserError("no temporary folder can be written; set TMPDIR to one that can") from None
     if len(os.fsencode(tempfile.gettempdir())) <= LONGEST_SOCKET_FOLDER:
         return
     short = [folder for folder in ("/tmp", "/var/tmp") if os.access(folder, os.W_OK | os.X_OK)]
@@ -282,4 +286,7 @@ def _tail(log: Path | None) -> str:
 
 def status_board() -> StatusBoard:
     """Create a status board that can be passed to `call_in_process`."""
+    # multiprocessing does without /dev/shm where it is full, but not where it is read-only
+    arena: Any = heap.Arena
+    arena._dir_candidates = [folder for folder in arena._dir_candidates if os.access(folder, os.W_OK)]
     return StatusBoard.shared(context())

@@ -18,6 +18,7 @@ def unmeasured_row(
         height_px=cell.height_px,
         width_px=cell.width_px,
         status=status,
+        repeat=cell.repeat,
         message=message,
         visual_tokens=cell.visual_tokens,
         encoder_tokens=cell.encoder_tokens,

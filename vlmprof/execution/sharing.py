@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from vlmprof.execution.ceilings import is_about_ceilings, with_ceilings
 from vlmprof.measure.samples import Samples
 from vlmprof.plan import Cell
 from vlmprof.records import END_TO_END_PARTS, Row, Status
@@ -37,11 +38,11 @@ class SharedLLM:
     def offer(self, row: Row) -> None:
         """Add a finished row, if it was measured completely."""
         if self._enabled and row.status is Status.OK and "prefill" in row.stages and not row.llm_shared_from:
-            self._source_rows.setdefault(_shape(row.axes, row.visual_tokens), row)
+            self._source_rows.setdefault(_shape(row.axes, row.visual_tokens, row.repeat), row)
 
     def source_row(self, cell: Cell) -> Row | None:
         """Return the row that `cell` can share; None if its shape has not been measured yet."""
-        return self._source_rows.get(_shape(cell.axes.named, cell.visual_tokens))
+        return self._source_rows.get(_shape(cell.axes.named, cell.visual_tokens, cell.repeat))
 
 
 def omitted_llm_bytes(cell: Cell, settings: Settings, source_row: Row) -> int:
@@ -117,7 +118,7 @@ def complete(
         joint[before] = samples["end_to_end_s"]
         joint[rest] = _after_encoder_s(source_samples)
     joint.update({column: source_samples[column] for column in columns if column in source_samples})
-    return completed, joint
+    return with_ceilings(completed, {}), joint
 
 
 def _after_encoder_s(source_samples: Samples) -> list[float]:
@@ -130,19 +131,25 @@ def _after_encoder_s(source_samples: Samples) -> list[float]:
 
 
 def _llm_warnings(source_row: Row) -> list[str]:
-    """Return the warnings and disturbances of a source row, except those about latencies not shared."""
+    """Return the warnings and disturbances of a source row, except those about latencies not shared and
+    about ceilings, which are compared again."""
     found = []
     for warning in (*source_row.warnings, *source_row.disturbances):
         latencies = re.findall(r"\b(?:host|gpu)_\w+_s\b|\bend_to_end_s\b", warning)
+        if is_about_ceilings(warning):
+            continue
         if not latencies or any(stage in latency for latency in latencies for stage in FROM_LLM):
             found.append(warning)
     return found
 
 
-def _shape(axes: Mapping[str, AxisValue], visual_tokens: int | None) -> tuple[Any, ...]:
-    """Return what determines the LLM's work: the axes other than the encoder's, and its input tokens."""
+def _shape(axes: Mapping[str, AxisValue], visual_tokens: int | None, repeat: int) -> tuple[Any, ...]:
+    """Return what determines the LLM's work: the axes other than the encoder's, and its input tokens.
+
+    Each repeat measures the LLM again.
+    """
     others = (item for item in axes.items() if item[0] not in _OF_THE_ENCODER)
-    return (visual_tokens, *others)
+    return (visual_tokens, repeat, *others)
 
 
 def _device_s(row: Row, stage: str) -> float:

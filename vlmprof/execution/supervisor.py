@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from vlmprof.execution.ceilings import with_ceilings
 from vlmprof.execution.endings import how_it_ended
 from vlmprof.execution.processes import call_in_process, status_board
 from vlmprof.execution.rows import unmeasured_row
@@ -83,10 +84,10 @@ def _with_machine(row: Row, telemetry: Telemetry, machine: Machine, cell: Cell) 
     """Add the machine's state during the measurement, and its ceilings."""
     seen = asdict(telemetry.summary())
     energy_j = seen.pop("energy_per_iteration_j")
-    return replace(
+    observed = replace(
         row,
         disturbances=seen.pop("warnings"),
         energy_per_image_j=None if energy_j is None else energy_j / cell.axes.batch_size,
         **seen,
-        **machine.ceilings.get(cell.axes.dtype, {}),  # type: ignore[arg-type]
     )
+    return with_ceilings(observed, machine.ceilings)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlmprof.activity import say
+from vlmprof.backbones import catalog
 from vlmprof.errors import UserError
 from vlmprof.execution import limits, sharing
+from vlmprof.execution.ceilings import AGAIN_AFTER_S, best_of, is_about_ceilings, with_ceilings
 from vlmprof.execution.duration import expected_seconds
 from vlmprof.execution.launchers import Finished, Job, Launcher
 from vlmprof.execution.launchers.local import LocalLauncher
 from vlmprof.execution.machine import describe_machine
 from vlmprof.execution.progress import Progress
 from vlmprof.execution.rows import unmeasured_row
+from vlmprof.manifest import new_manifest
 from vlmprof.measure.samples import Samples
-from vlmprof.plan import Cell, LineKey, in_order, line_key, make_plan
-from vlmprof.records import Row, Status
+from vlmprof.plan import Cell, LineKey, line_key, make_plan, repeated
+from vlmprof.records import Row, Status, cell_of_repeat
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder, check_can_hold_a_run
@@ -42,6 +46,7 @@ def run_sweep(
     command: str,
     progress: Progress,
     *,
+    repeats: int = 1,
     retry: Collection[Status] = (),
     devices: Sequence[str] = (),
     cluster: str | None = None,
@@ -50,6 +55,7 @@ def run_sweep(
 
     Args:
         command: The command to record in the manifest.
+        repeats: How often to measure each cell, each time in a new process.
         retry: Statuses of rows to run again.
         devices: Devices to run on, one cell at a time on each, instead of the device of the settings.
         cluster: Address of a Ray cluster to run on; `local` starts one on this machine.
@@ -57,7 +63,7 @@ def run_sweep(
     Raises `UserError` before anything is measured if the specification cannot be run here. If an exception
     such as `KeyboardInterrupt` ends it, every finished cell is on disk.
     """
-    cells = in_order(make_plan(spec), spec.settings.order, spec.settings.seed)
+    cells = repeated(make_plan(spec), repeats, spec.settings.order, spec.settings.seed)
     check_can_hold_a_run(out)
     prepare = _cluster_launcher if cluster is not None else _local_launcher
     with progress:
@@ -66,18 +72,21 @@ def run_sweep(
         settings = replace(spec.settings, device=machine.device)
         if settings.memory_limit_bytes:
             limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
-        manifest = {"spec": spec.to_json(), "command": command, "environment": machine.to_json()}
+        backbones = catalog.declared(spec.axes.backbone)
+        manifest = new_manifest(spec.to_json(), command, machine.to_json(), backbones)
         with RunFolder(out, manifest) as folder, launcher:
             again = {Status.SKIPPED, *retry} if settings.run_after_oom else set(retry)
             done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}
             todo = [cell for cell in cells if cell.cell_id not in done]
             say("estimating the duration")
-            expected_s = expected_seconds(todo, settings, machine)
+            expected_s = _expected_seconds(todo, settings, machine)
             if len(devices) > 1:
                 expected_s = {cell_id: seconds / len(devices) for cell_id, seconds in expected_s.items()}
             progress.begin(todo, len(cells) - len(todo), expected_s)
             logger.info("%d cells to run in %s, %d done before", len(todo), out, len(cells) - len(todo))
+            begun_s = time.monotonic()
             _Run(settings, machine, folder, progress, launcher, done.values()).finish(todo)
+            _revise_ceilings(folder, todo, machine, launcher, time.monotonic() - begun_s)
     return SweepOutcome(measured=len(todo), kept=len(cells) - len(todo))
 
 
@@ -110,6 +119,31 @@ def _cluster_launcher(
     from vlmprof.execution.launchers.ray import connect
 
     return connect(cluster or "", spec.settings.device, spec.axes.dtype)
+
+
+def _expected_seconds(todo: Sequence[Cell], settings: Settings, machine: Machine) -> dict[str, float]:
+    """Estimate how long each cell takes, by cell id; the repeats of a cell are estimated once."""
+    own_id = {cell.cell_id: cell_of_repeat(cell.cell_id, cell.repeat) for cell in todo}
+    once = {own_id[cell.cell_id]: replace(cell, cell_id=own_id[cell.cell_id]) for cell in todo}
+    expected_s = expected_seconds(list(once.values()), settings, machine)
+    return {cell_id: expected_s[own] for cell_id, own in own_id.items() if own in expected_s}
+
+
+def _revise_ceilings(
+    folder: RunFolder, cells: Sequence[Cell], machine: Machine, launcher: Launcher, lasted_s: float
+) -> None:
+    """Measure the ceilings again after a long sweep, or if a row is above them, and correct the rows."""
+    known = folder.rows()
+    rows = [row for cell in cells if (row := known[cell.cell_id]).status is Status.OK]
+    doubtful = any(is_about_ceilings(words) for row in rows for words in row.warnings)
+    if not rows or not machine.ceilings or not (doubtful or lasted_s > AGAIN_AFTER_S):
+        return
+    say("measuring the ceilings again")
+    best = best_of(machine.ceilings, launcher.ceilings(machine.ceilings))
+    changed = {row.cell_id: revised for row in rows if (revised := with_ceilings(row, best)) != row}
+    if changed:
+        logger.info("ceilings were higher after the sweep: %s", best)
+        folder.revise(changed, {"ceilings": best})
 
 
 @dataclass(frozen=True)

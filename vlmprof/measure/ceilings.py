@@ -1,13 +1,15 @@
 """Ceilings of this machine: the rates of a copy, a matrix product, attention and exp.
 
 `device_ceilings` are the rates that rows are compared with; `cpu_ceilings` are for estimates on a CPU, which
-has no data sheet. Rates are the best of several repetitions.
+has no data sheet. Rates are the best of several rounds of calls, repeated until two rounds reach the best, so
+that load that comes and goes does not lower them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -20,10 +22,15 @@ from vlmprof.measure.stopping import Settling
 SETTLE_S = 0.3
 """Shortest warm-up before an accelerator's ceiling is measured, because idle clocks are low."""
 LONGEST_SETTLE_S = 2.0
+"""Longest warm-up; after as long as this in all, rounds are not repeated either."""
 MEASURE_S = 0.3
-TRIES = 7
-LONGEST_S = 0.2
-"""Duration of a call after which it is not repeated: a CPU may emulate a dtype slowly."""
+"""Shortest time of all rounds together."""
+ESTIMATE_MEASURE_S = 0.15
+"""The same for the many ceilings of an estimate."""
+ROUNDS = 3
+"""Fewest rounds of calls."""
+AGREE_SHARE = 0.02
+"""The best calls of the two best rounds may differ by this share."""
 COPY_BYTES = 1 << 27
 CACHED_BYTES = 1 << 22
 """The size of a working tensor of the scans."""
@@ -87,6 +94,7 @@ def device_ceilings(
 @torch.inference_mode()
 def cpu_ceilings(dtype: torch.dtype) -> Ceilings:
     """Measure the ceilings of the CPU with torch's current number of threads."""
+    best = partial(sustained_s, measure_s=ESTIMATE_MEASURE_S)
     source = torch.ones(COPY_BYTES // 4, dtype=torch.float32)
     target = torch.empty_like(source)
     small = torch.empty(CACHED_BYTES // 4, dtype=torch.float32)
@@ -97,39 +105,44 @@ def cpu_ceilings(dtype: torch.dtype) -> Ceilings:
     one = torch.ones(1)
     return Ceilings(
         dtype=str(dtype).removeprefix("torch."),
-        bandwidth_bytes_per_s=2 * COPY_BYTES / _best_s(lambda: target.copy_(source)),
-        cache_bytes_per_s=2 * CACHED_BYTES / _best_s(lambda: small.copy_(source[: CACHED_BYTES // 4])),
-        matmul_flops_per_s=2 * SIDE**3 / _best_s(lambda: a @ b),
+        bandwidth_bytes_per_s=2 * COPY_BYTES / best(lambda: target.copy_(source)),
+        cache_bytes_per_s=2 * CACHED_BYTES / best(lambda: small.copy_(source[: CACHED_BYTES // 4])),
+        matmul_flops_per_s=2 * SIDE**3 / best(lambda: a @ b),
         attention_flops_per_s=4 * batch * heads * tokens**2 * head
-        / _best_s(lambda: F.scaled_dot_product_attention(q, q, q)),
-        special_functions_per_s=values.numel() / _best_s(lambda: values.exp()),
-        call_s=_best_s(lambda: [one.add(1) for _ in range(1000)]) / 1000,
+        / best(lambda: F.scaled_dot_product_attention(q, q, q)),
+        special_functions_per_s=values.numel() / best(lambda: values.exp()),
+        call_s=best(lambda: [one.add(1) for _ in range(1000)]) / 1000,
     )  # fmt: skip
 
 
-def sustained_s(work: Callable[[], object], settle: bool) -> float:
-    """Return the shortest call within `MEASURE_S`; with `settle`, first warm up until calls are stable, for
-    between `SETTLE_S` and `LONGEST_SETTLE_S`."""
+def sustained_s(work: Callable[[], object], settle: bool = False, measure_s: float = MEASURE_S) -> float:
+    """Return the shortest call of at least `ROUNDS` rounds, of which the best two agree if time allows.
+
+    With `settle`, first warm up until calls are stable, for between `SETTLE_S` and `LONGEST_SETTLE_S`.
+    """
     times = [_call_s(work)]
     if settle:
         settling = Settling(budget_s=LONGEST_SETTLE_S)
         while sum(times[1:]) < SETTLE_S or not settling.enough(times):
             times.append(_call_s(work))
-    times = []
-    while sum(times) < MEASURE_S:
-        times.append(_call_s(work))
-    return min(times)
+    spent_s, measured_s = sum(times[1:]), 0.0
+    best: list[float] = []
+    while measured_s < measure_s or not (_agree(best) or spent_s + measured_s >= LONGEST_SETTLE_S):
+        times = []
+        while sum(times) < measure_s / ROUNDS:
+            times.append(_call_s(work))
+        measured_s += sum(times)
+        best.append(min(times))
+    return min(best)
+
+
+def _agree(best: Sequence[float]) -> bool:
+    """Return whether two rounds reached the best call."""
+    first, second = sorted(best)[:2] if len(best) > 1 else (0.0, 1.0)
+    return second <= first * (1 + AGREE_SHARE)
 
 
 def _call_s(work: Callable[[], object]) -> float:
     begin = perf_counter()
     work()
     return perf_counter() - begin
-
-
-def _best_s(work: Callable[[], object]) -> float:
-    work()
-    times: list[float] = []
-    while len(times) < TRIES and sum(times) < LONGEST_S:
-        times.append(_call_s(work))
-    return min(times)

@@ -24,7 +24,7 @@ class Resampler(nn.Module):
         self.projection = GatedMLP(vision_dim, mlp_size, hidden_size)
         self.latents = nn.Parameter(torch.empty(latents, hidden_size))
         self.layers = nn.ModuleList(ResamplerLayer(hidden_size) for _ in range(LAYERS))
-        self.norm = nn.RMSNorm(hidden_size, EPS)
+        self.norm = Norm(hidden_size, EPS)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens, vision_dim) to (batch, latents, hidden_size)."""
@@ -41,13 +41,13 @@ class ResamplerLayer(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.latents_norm = nn.RMSNorm(hidden_size, EPS)
-        self.context_norm = nn.RMSNorm(hidden_size, EPS)
+        self.latents_norm = Norm(hidden_size, EPS)
+        self.context_norm = Norm(hidden_size, EPS)
         self.queries = nn.Linear(hidden_size, HEADS * HEAD_DIM, bias=False)
         self.keys = nn.Linear(hidden_size, KEY_HEADS * HEAD_DIM, bias=False)
         self.values = nn.Linear(hidden_size, KEY_HEADS * HEAD_DIM, bias=False)
         self.output = nn.Linear(HEADS * HEAD_DIM, hidden_size, bias=False)
-        self.mlp_norm = nn.RMSNorm(hidden_size, EPS)
+        self.mlp_norm = Norm(hidden_size, EPS)
         self.mlp = GatedMLP(hidden_size, 4 * hidden_size, hidden_size)
 
     def forward(self, latents: Tensor, context: Tensor) -> Tensor:
@@ -64,6 +64,14 @@ class ResamplerLayer(nn.Module):
         latents = latents + self.output(attended.transpose(1, 2).flatten(2))
         out: Tensor = latents + self.mlp(self.mlp_norm(latents))
         return out
+
+
+class Norm(nn.RMSNorm):
+    """An RMS norm whose result is rounded before it is scaled, which autocast needs too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, hidden_size) to the same shape."""
+        return self.weight * functional.rms_norm(x, self.normalized_shape, eps=self.eps)
 
 
 class GatedMLP(nn.Module):

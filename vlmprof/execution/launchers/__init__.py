@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from vlmprof.execution.ceilings import Ceilings
 from vlmprof.measure.samples import Samples
 from vlmprof.plan import Cell
 from vlmprof.records import Row
@@ -56,3 +58,6 @@ class Launcher(Protocol):
 
     def wait(self) -> Finished:
         """Wait for the next job to end."""
+
+    def ceilings(self, dtypes: Collection[str]) -> Ceilings:
+        """Measure the ceilings of a free device; empty if they cannot be measured."""

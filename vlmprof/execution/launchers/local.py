@@ -5,12 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 
+from vlmprof.execution.ceilings import Ceilings
 from vlmprof.execution.launchers import Finished, Job
+from vlmprof.execution.machine import measure_ceilings
 from vlmprof.execution.processes import POLL_S, StoppedError
 from vlmprof.execution.progress import Progress
 from vlmprof.execution.supervisor import measure_cell
@@ -57,6 +59,10 @@ class LocalLauncher:
             # not earlier, so that no other job has started there if this one must be repeated
             self._free.append(finished.place)
             return finished
+
+    def ceilings(self, dtypes: Collection[str]) -> Ceilings:
+        reached = measure_ceilings(self._free[0].device, dtypes)
+        return {} if isinstance(reached, str) else reached
 
     def _submit(self, job: Job, machine: Machine, rest_s: float) -> None:
         self._threads.submit(self._run, job, machine, rest_s).add_done_callback(self._finished.put)

@@ -17,8 +17,9 @@ from typing import Any
 
 from vlmprof.environment import visible_gpu_uuid
 from vlmprof.errors import UserError, first_line
+from vlmprof.execution.ceilings import Ceilings
 from vlmprof.execution.launchers import Finished, Job
-from vlmprof.execution.machine import describe_machine
+from vlmprof.execution.machine import describe_machine, measure_ceilings
 from vlmprof.execution.rows import unmeasured_row
 from vlmprof.execution.supervisor import measure_cell
 from vlmprof.measure.samples import Samples
@@ -166,6 +167,19 @@ class RayLauncher:
                 if printed:
                     job.log.write_text(printed)
                 return Finished(job, row, samples, slot)
+
+    def ceilings(self, dtypes: Collection[str]) -> Ceilings:
+        import ray
+
+        if not self._free:  # all nodes are lost
+            return {}
+        slot = self._free[0]
+        task = _on_node(slot.node_id, slot.resources, measure_ceilings)
+        try:
+            reached = ray.get(task.remote(slot.machine.device, list(dtypes)))
+        except ray.exceptions.RayError:
+            return {}
+        return {} if isinstance(reached, str) else reached
 
     def _send(self) -> None:
         while self._waiting and self._free:

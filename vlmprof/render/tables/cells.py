@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.estimates import Estimates
@@ -55,7 +56,7 @@ def run_sheet(estimates: Estimates) -> Sheet:
     if memory is not None:
         columns.append(Column(_MEMORY[memory], Kind.BYTES, column_values(numbers(frame, memory)), 1))
     columns.append(Column("status", Kind.TEXT, [_status(row) for row in frame.to_dict("records")]))
-    return Sheet("run", "Run", "", columns, head=_constants(frame))
+    return Sheet("cells", "Cells", "", columns, head=_constants(frame))
 
 
 def _latency_columns(frame: pd.DataFrame, wanted: tuple[tuple[str, str, int], ...]) -> list[Column]:
@@ -88,6 +89,14 @@ def _constants(frame: pd.DataFrame) -> str:
     fixed = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
     same = [axis for axis in fixed if frame[axis].nunique(dropna=False) == 1]
     words = [f"{axis.replace('_', ' ')} {frame[axis].iloc[0]}" for axis in same]
+    if "repeats" in frame:
+        words.append(f"means of {_range(numbers(frame, 'repeats'))} repeats")
     if "device" in frame and frame["device"].nunique() == 1:
         words.append(f"on {frame['device'].dropna().iloc[0]}")
     return ", ".join(words)
+
+
+def _range(counts: npt.NDArray[np.float64]) -> str:
+    """Format `3`, or `2 to 3`."""
+    least, most = int(counts.min()), int(counts.max())
+    return str(most) if least == most else f"{least} to {most}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vlmprof.plan import Cell, varied_axes
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vlmprof.cost.accuracy import Achieved, Miss, Prediction
     from vlmprof.cost.calibration import GroupError
     from vlmprof.cost.count import Counted
+    from vlmprof.cost.devices import DeviceSheet
 
 
 def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
@@ -26,34 +27,63 @@ def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     return Sheet(f"estimates-{device}", f"Estimates for {device}", "", [
         *_cell_columns([p.cell for p in predictions]),
         *token_columns([p.cell for p in predictions], 2),
-        Column("vision TFLOP", Kind.NUMBER, tera_flops, 3),
+        Column("vision TFLOP", Kind.NUMBER, tera_flops, 3, key="vision_flops",
+               raw=[None if cost is None else cost.flops for cost in vision]),
         *(Column(name, Kind.SECONDS, [e.stages[name].latency_s for e in estimates], 2) for name in stages),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
-        Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1),
-        Column("note", Kind.TEXT, [_comment(p) for p in predictions]),
+        Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1,
+               key="peak_allocated_bytes"),
+        Column("note", Kind.TEXT, [_comment(p) for p in predictions], key="oom_stage",
+               raw=[e.oom_stage for e in estimates]),
     ])  # fmt: skip
 
 
-def memory_lines(predictions: Sequence[Prediction], first_oom: Sequence[Prediction | None]) -> list[str]:
-    """Return a sentence on the memory, then one for each line; `first_oom` is None for a line that fits
-    completely."""
-    limits = sorted({p.estimate.memory_bytes for p in predictions})
-    lines: dict[object, list[Prediction]] = {}
-    for prediction in predictions:
-        lines.setdefault(prediction.cell.line, []).append(prediction)
-    varied = [axis for axis in varied_axes([own[0].cell for own in lines.values()]) if axis != "backbone"]
-    words = [f"memory for tensors: {', '.join(map(show_bytes, limits))}"]
-    for own, first in zip(lines.values(), first_oom, strict=True):
-        axes = own[0].cell.axes
-        name = " ".join([backbone_label(axes.backbone), *(str(axes.named[axis]) for axis in varied)])
-        if first is None:
-            largest = show_resolution(own[-1].cell.axes.resolution)
-            words.append(f"{name}: fits up to {largest}, the largest in the specification")
-        else:
-            size, need = show_resolution(first.cell.axes.resolution), first.estimate.peak_allocated_bytes
-            where = f"{size} in {first.estimate.oom_stage} ({show_bytes(need)})"
-            words.append(f"{name}: first out of memory at {where}")
-    return words
+def memory_words(device: DeviceSheet, limit_bytes: int | None) -> str:
+    """Describe the memory that an estimate allows tensors on a device, and what sets it."""
+    usable = show_bytes(device.usable_bytes)
+    if limit_bytes is None:
+        return f"memory for tensors: {usable}"
+    limit = show_bytes(limit_bytes)
+    if limit_bytes > device.usable_bytes:
+        return f"memory for tensors: {usable}, all that {device.title} has (memory_limit is {limit})"
+    return f"memory for tensors: {limit}, the specification's memory_limit ({device.title} has {usable})"
+
+
+def memory_lines(predictions: Sequence[Prediction], cells: Sequence[Cell]) -> list[str]:
+    """Return a sentence for each line of the planned `cells`: the first size that does not fit, or the
+    largest that does, and the larger ones that are skipped."""
+    predicted = {prediction.cell.cell_id: prediction for prediction in predictions}
+    lines: dict[object, list[Cell]] = {}
+    for cell in cells:
+        lines.setdefault(cell.line, []).append(cell)
+    varied = [axis for axis in varied_axes([own[0] for own in lines.values()]) if axis != "backbone"]
+    return [f"{_line_name(own[0], varied)}: {_fits_words(own, predicted)}" for own in lines.values()]
+
+
+def _line_name(cell: Cell, varied: Sequence[str]) -> str:
+    return " ".join([backbone_label(cell.axes.backbone), *(str(cell.axes.named[axis]) for axis in varied)])
+
+
+def _fits_words(line: Sequence[Cell], predicted: Mapping[str, Prediction]) -> str:
+    """Describe up to where a line fits."""
+    found = [predicted[cell.cell_id] for cell in line if cell.cell_id in predicted]
+    if not found:
+        return "skipped at every size"
+    first = next((prediction for prediction in found if not prediction.estimate.fits), None)
+    if first is not None:
+        size, need = show_resolution(first.cell.axes.resolution), first.estimate.peak_allocated_bytes
+        return f"first out of memory at {size} in {first.estimate.oom_stage} ({show_bytes(need)})"
+    largest = found[-1].cell
+    above = [cell for cell in line if cell.skip_reason and _area(cell) > _area(largest)]
+    words = f"fits up to {show_resolution(largest.axes.resolution)}, the largest "
+    if not above:
+        return f"{words}in the specification"
+    sizes = ", ".join(show_resolution(cell.axes.resolution) for cell in above)
+    return f"{words}that it accepts; {sizes} {'is' if len(above) == 1 else 'are'} skipped"
+
+
+def _area(cell: Cell) -> int:
+    return cell.height_px * cell.width_px
 
 
 def assumption_lines(counted: Sequence[Counted]) -> list[str]:
@@ -72,39 +102,46 @@ def cost_sheet(counted: Sequence[Counted], kernels: str) -> Sheet:
     return Sheet(f"costs-{kernels}", f"Counted costs, {kernels} scan kernels", "", [
         *_cell_columns([cell for cell, *_ in rows]),
         Column("stage", Kind.TEXT, [name for _, name, _ in rows]),
-        Column("GFLOP", Kind.NUMBER, [(s.flops - s.skipped_flops) / 1e9 for s in stages], 1),
+        Column("GFLOP", Kind.NUMBER, [(s.flops - s.skipped_flops) / 1e9 for s in stages], 1, key="flops",
+               raw=[s.flops - s.skipped_flops for s in stages]),
         Column("moved", Kind.BYTES, [s.moved_bytes + s.scratch_bytes for s in stages], 1),
         Column("least moved", Kind.BYTES, [s.least_bytes for s in stages], 4),
-        Column("weights", Kind.BYTES, [s.weight_bytes for s in stages], 1),
-        Column("activations", Kind.BYTES, [s.peak_activation_bytes for s in stages], 2),
-        Column("key–value cache", Kind.BYTES, [s.kv_cache_bytes or None for s in stages], 3),
+        Column("weights", Kind.BYTES, [s.weight_bytes for s in stages], 1, key="weight_bytes"),
+        Column("activations", Kind.BYTES, [s.peak_activation_bytes for s in stages], 2,
+               key="peak_activation_bytes"),
+        Column("key–value cache", Kind.BYTES, [s.kv_cache_bytes or None for s in stages], 3,
+               key="kv_cache_bytes", raw=[s.kv_cache_bytes for s in stages]),
         Column("launches", Kind.COUNT, [s.kernels for s in stages], 3),
     ])  # fmt: skip
 
 
-def miss_sheet(found: Sequence[Miss]) -> Sheet:
+def miss_sheet(found: Sequence[Miss], device: str) -> Sheet:
     """Return the errors of predictions by backbone and figure."""
     worst = [f"{m.worst_ratio:.2f} at {show_resolution(m.worst_resolution)}" for m in found]
-    return Sheet("errors", "Errors of the estimates", "", [
-        Column("backbone", Kind.TEXT, [backbone_label(m.backbone) for m in found]),
+    return Sheet(f"errors-{device}", f"Errors of the estimates for {device}", "", [
+        Column("backbone", Kind.TEXT, [backbone_label(m.backbone) for m in found],
+               raw=[m.backbone for m in found]),
         Column("figure", Kind.TEXT, [m.figure for m in found]),
         Column("cells", Kind.COUNT, [m.points for m in found]),
-        Column("typically off by", Kind.PERCENT, [m.median_factor - 1 for m in found]),
-        Column("predicted / measured", Kind.NUMBER, [m.median_ratio for m in found]),
-        Column("worst", Kind.TEXT, worst),
+        Column("typically off by", Kind.PERCENT, [m.median_factor - 1 for m in found],
+               key="median_error_share"),
+        Column("predicted / measured", Kind.NUMBER, [m.median_ratio for m in found], key="median_ratio"),
+        Column("worst", Kind.TEXT, worst, key="worst_ratio", raw=[m.worst_ratio for m in found]),
     ])  # fmt: skip
 
 
-def achieved_sheet(reached: Sequence[Achieved]) -> Sheet:
+def achieved_sheet(reached: Sequence[Achieved], device: str) -> Sheet:
     """Return the rates of measured stages, with their shares of the device's ceilings."""
-    return Sheet("rates", "Rates reached", "", [
+    return Sheet(f"rates-{device}", f"Rates reached on {device}", "", [
         *_cell_columns([one.cell for one in reached]),
         Column("stage", Kind.TEXT, [one.stage for one in reached]),
         Column("measured", Kind.SECONDS, [one.latency_s for one in reached]),
-        Column("TFLOP/s", Kind.NUMBER, [one.flops_per_s / 1e12 for one in reached]),
-        Column("of dense rate", Kind.PERCENT, [one.flops_share for one in reached]),
-        Column("GB/s", Kind.NUMBER, [one.bytes_per_s / 1e9 for one in reached]),
-        Column("of bandwidth", Kind.PERCENT, [one.bytes_share for one in reached]),
+        Column("TFLOP/s", Kind.NUMBER, [one.flops_per_s / 1e12 for one in reached], key="flops_per_s",
+               raw=[one.flops_per_s for one in reached]),
+        Column("of dense rate", Kind.PERCENT, [one.flops_share for one in reached], key="flops_share"),
+        Column("GB/s", Kind.NUMBER, [one.bytes_per_s / 1e9 for one in reached], key="bytes_per_s",
+               raw=[one.bytes_per_s for one in reached]),
+        Column("of bandwidth", Kind.PERCENT, [one.bytes_share for one in reached], key="bytes_share"),
     ])  # fmt: skip
 
 
@@ -113,8 +150,10 @@ def group_sheet(errors: Sequence[GroupError]) -> Sheet:
     return Sheet("fit-errors", "Errors of the fit", "", [
         Column("group", Kind.TEXT, [error.group for error in errors]),
         Column("stages", Kind.COUNT, [error.points for error in errors]),
-        Column("typically off by", Kind.PERCENT, [error.fitted - 1 for error in errors]),
-        Column("when left out of the fit", Kind.PERCENT, [error.left_out - 1 for error in errors]),
+        Column("typically off by", Kind.PERCENT, [error.fitted - 1 for error in errors],
+               key="median_error_share"),
+        Column("when left out of the fit", Kind.PERCENT, [error.left_out - 1 for error in errors],
+               key="median_error_when_left_out_share"),
     ])  # fmt: skip
 
 
@@ -132,11 +171,13 @@ def _cell_columns(cells: Sequence[Cell]) -> list[Column]:
         axis for axis in (varied_axes(cells) if cells else []) if axis not in ("backbone", "resolution")
     ]
     return [
-        Column("backbone", Kind.TEXT, [backbone_label(cell.axes.backbone) for cell in cells]),
-        Column("resolution", Kind.TEXT, [show_resolution(cell.axes.resolution) for cell in cells]),
+        Column("backbone", Kind.TEXT, [backbone_label(cell.axes.backbone) for cell in cells],
+               raw=[cell.axes.backbone for cell in cells]),
+        Column("resolution", Kind.TEXT, [show_resolution(cell.axes.resolution) for cell in cells],
+               raw=[cell.axes.resolution for cell in cells]),
         *(
-            Column(axis.replace("_", " "), Kind.TEXT, [str(cell.axes.named[axis]) for cell in cells])
+            Column(axis.replace("_", " "), Kind.TEXT, [str(cell.axes.named[axis]) for cell in cells],
+                   raw=[cell.axes.named[axis] for cell in cells])
             for axis in varied
-            if axis not in ("backbone", "resolution")
         ),
-    ]
+    ]  # fmt: skip

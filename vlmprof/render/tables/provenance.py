@@ -10,6 +10,7 @@ from vlmprof.render.tables.sheet import Column, Kind, Sheet, column_values
 from vlmprof.render.tables.stages import name_columns
 
 _NUMBERS = (
+    ("repeats", "repeats", Kind.COUNT),
     ("warm_up", "warm-up", Kind.COUNT),
     ("iterations", "iterations", Kind.COUNT),
     ("build_s", "build", Kind.SECONDS),
