@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -147,6 +148,18 @@ def test_what_limits_an_encoder(
     (limit,) = summary([row], {}).limits
     assert limit.bound == bound
     assert limit.share.value == pytest.approx(share)
+
+
+def test_a_latency_that_may_be_anything_leaves_its_share_without_an_interval() -> None:
+    row = measured("vit-t", 224, 0.1, matmul_ceiling_flops_per_s=1e12, copy_ceiling_bytes_per_s=1e9)
+    stages = {"vision": StageFigures(host_s=0.001, gpu_s=0.05, counted_flops=10**9, counted_bytes=10**6)}
+    row = replace(row, stages=stages)
+    wild = raw([row], {row.cell_id: (0.01, 0.01, 2.98)})
+    (limit,) = summary([row], wild).limits
+    assert math.isnan(limit.share.high)
+    said = words([row], wild)
+    assert any("ViT-T" in one and "of a ceiling" in one for one in said)
+    assert "nan" not in " ".join(said)
 
 
 def test_where_memory_ends_and_what_is_doubtful() -> None:

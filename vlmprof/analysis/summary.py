@@ -247,7 +247,9 @@ def _limit(estimates: Estimates, line: Line) -> Limit | None:
         least_s = float((numbers(row, work) / numbers(row, ceiling))[0])
         if math.isfinite(least_s):
             took = at.value
-            reached[bound] = Interval(least_s / took.value, least_s / took.high, least_s / took.low)
+            most = least_s / took.low if took.low > 0 else math.nan  # nothing is known of the shortest time
+            least = least_s / took.high if took.low > 0 else math.nan
+            reached[bound] = Interval(least_s / took.value, least, most)
     if not reached:
         return None
     bound, share = max(reached.items(), key=lambda pair: pair[1].value)
