@@ -15,6 +15,15 @@ class UserError(Exception):
     """Invalid user input. The command line prints the message and exits with code 2."""
 
 
+class UnwrittenError(UserError):
+    """Rows that could not be written. The command line prints them to standard error, as JSON lines."""
+
+    def __init__(self, message: str, rows: Iterable[str]) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
+        """The rows, each as a line of JSON."""
+
+
 class RunWarning(UserWarning):
     """Something in a run folder is ignored. The command line prints the message and goes on."""
 
@@ -27,7 +36,13 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}; {hint}")
 
 
-def in_one_line(problem: BaseException, limit: int = 300) -> str:
+def one_line(text: str, limit: int = 1000) -> str:
+    """Return a message on one line. The middle of a very long one, such as a name, is left out."""
+    line = " ".join(text.split("\n")).strip()
+    return line if len(line) <= limit else f"{line[: limit // 2]} … {line[-limit // 2 :]}"
+
+
+def error_line(problem: BaseException, limit: int = 300) -> str:
     """Show an exception with its type and, if a user's own code raised it, its file and line."""
     text = problem.msg if isinstance(problem, SyntaxError) else str(problem)
     said = f"{type(problem).__name__}: {first_line(text, limit)}"

@@ -100,11 +100,22 @@ def _choice(literal: Any, optional: bool = False) -> _Choice:
     return _Choice(get_args(literal), optional)
 
 
-def _integer(minimum: int) -> Callable[[Any], int]:
+LARGEST_SIDE_PX = 2**20
+"""A larger side of an image, in pixels, is a slip."""
+_MOST_DIGITS = 30
+"""Python refuses to convert very long numbers."""
+
+
+def _integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
-        if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", str(value)) or int(value) < minimum:
+        text = str(value)
+        if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", text):
             raise UserError(f"{value!r} is not an integer of at least {minimum}")
-        return int(value)
+        if len(text) > _MOST_DIGITS or int(text) > maximum:
+            raise UserError(f"{value!r} is too large; the largest is {maximum}")
+        if int(text) < minimum:
+            raise UserError(f"{value!r} is not an integer of at least {minimum}")
+        return int(text)
 
     return parse
 
@@ -139,9 +150,11 @@ def _optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def parse_resolution(value: Any) -> str:
     """Normalize a resolution: `512` for a square, otherwise `1333x800`, width by height in pixels."""
-    match = re.fullmatch(r"\s*(\d+)\s*(?:[x×]\s*(\d+))?\s*", str(value))
-    if match is None or isinstance(value, bool) or "0" in {match[1].lstrip("0") or "0", match[2]}:
+    match = re.fullmatch(r"\s*0*([1-9]\d*)\s*(?:[x×]\s*0*([1-9]\d*))?\s*", str(value), re.ASCII)
+    if match is None or isinstance(value, bool):
         raise UserError(f"{value!r} is not a resolution; write 512, or 1333x800 for width by height")
+    if any(len(side) > _MOST_DIGITS or int(side) > LARGEST_SIDE_PX for side in match.groups() if side):
+        raise UserError(f"resolution {value!r} is too large: a side has at most {LARGEST_SIDE_PX} pixels")
     width, height = int(match[1]), int(match[2] or match[1])
     return str(width) if width == height else f"{width}x{height}"
 
@@ -164,7 +177,7 @@ AXES: dict[str, Field] = {
               "pool4, pixel-shuffle2, pixel-shuffle4, resampler-64, -144 or -256, c-abstractor, ldpv2.",
               _text, "mlp2"),
         Field("dtype", "Data type of all weights and activations.", _choice(Dtype), "bfloat16"),
-        Field("batch_size", "Images per call.", _integer(1), 1),
+        Field("batch_size", "Images per call.", _integer(1, 2**20), 1),
         Field("mode", "Execution mode. compile uses torch.compile, graphs uses CUDA graphs.",
               _choice(Mode), "eager"),
         Field("attention", "Backend of scaled-dot-product attention.", _choice(Attention), "auto"),
@@ -215,7 +228,7 @@ SETTINGS: dict[str, Field] = {
               _flag, False),
         Field("outputs", "When the outputs of an iteration are freed: before the next one, or after it.",
               _choice(Outputs), "freed"),
-        Field("seed", "Seed for weights, prompt and generated image.", _integer(0), 0),
+        Field("seed", "Seed for weights, prompt and generated image.", _integer(0, 2**64 - 1), 0),
         Field("weights", "Backbone weights: pretrained, or the path of a checkpoint.",
               _optional(_text), shown_default="random"),
         Field("study_checkpoint", "Released checkpoint of the study to load connector and LLM from.",

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vlmprof.backbones import catalog
 from vlmprof.errors import UserError
 from vlmprof.fields import AXES, SETTINGS
+from vlmprof.files import exists, read_json
 from vlmprof.settings import AXIS_NAMES, PARTS
 
 MANIFEST = "run.json"
@@ -24,23 +26,47 @@ POLICY = {"run_after_oom", "cell_timeout_s", "cool_down_s", "order", "profile"}
 """Settings that may change on resuming: they decide which cells and passes run, not what the numbers mean."""
 
 
-def new_manifest(spec: Mapping[str, Any], command: str, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of `run.json` for a new run."""
+def new_manifest(
+    spec: Mapping[str, Any],
+    command: str,
+    environment: Mapping[str, Any],
+    backbones: Mapping[str, tuple[str, str]] | None = None,
+) -> dict[str, Any]:
+    """Return the content of `run.json` for a new run; `backbones` has (family, size) of users' backbones."""
     schema = {"schema_version": SCHEMA_VERSION, "axes": list(AXIS_NAMES)}
-    return {**schema, "spec": spec, "command": command, "environment": environment}
+    named = {name: {"family": family, "size": size} for name, (family, size) in (backbones or {}).items()}
+    return {**schema, "spec": spec, "command": command, "environment": environment, "backbones": named}
+
+
+def declare_backbones(manifest: Mapping[str, Any]) -> None:
+    """Let legends and tables show the users' backbones of a run by their family and size."""
+    found = manifest.get("backbones")
+    for name, facts in found.items() if isinstance(found, dict) else ():
+        if isinstance(facts, dict):
+            catalog.declare(name, str(facts.get("family", "")), str(facts.get("size", "")))
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """Read `run.json` of a folder; None if there is none. Raises `UserError` if it cannot be read."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict):
-            raise ValueError("not an object")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        if not exists(path / MANIFEST):
+            return None
+        manifest = read_json(path / MANIFEST)
+        _check_objects(manifest, "", "spec", "environment")
+        _check_objects(manifest.get("spec", {}), "spec.", "axes", "fixed")
     except (OSError, ValueError) as error:
-        raise UserError(f"{path / MANIFEST} cannot be read: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{path / MANIFEST} cannot be read: {why}") from None
     return manifest
+
+
+def _check_objects(value: Any, prefix: str, *sections: str) -> None:
+    """Raise `ValueError` unless `value` and those of its sections that are there are objects."""
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    for section in sections:
+        if not isinstance(value.get(section, {}), dict):
+            raise ValueError(f"{prefix}{section} is {json.dumps(value[section])[:80]}, not an object")
 
 
 def resumed(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +76,8 @@ def resumed(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, Any]) 
     specification or device, or to a newer version.
     """
     _refuse_other(path, existing, wanted)
-    goes_on = {**existing, **{key: wanted[key] for key in ("schema_version", "axes") if key in wanted}}
+    renewed = ("schema_version", "axes", "backbones")
+    goes_on = {**existing, **{key: wanted[key] for key in renewed if key in wanted}}
     if _section(existing, "axes") != _section(wanted, "axes"):
         goes_on |= {"spec": wanted["spec"], "command": wanted["command"]}
     return goes_on

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from vlmprof.settings import AXIS_NAMES, AxisValue
+from vlmprof.settings import AXIS_NAMES, Axes, AxisValue
 
 STAGES = ("preprocess", "vision", "connector", "prefill", "decode")
 """The timed units of one iteration, in the order in which they run."""
@@ -190,6 +190,10 @@ def completed(flat: dict[str, Any]) -> dict[str, Any]:
         raise TypeError("an id or an axis is not a plain value")
     if not flat.keys() >= _REQUIRED:
         raise KeyError(f"row without {', '.join(sorted(_REQUIRED - flat.keys()))}")
+    if not all(type(flat[side]) is int and 0 < flat[side] < 2**31 for side in ("height_px", "width_px")):
+        raise ValueError("a side of the image is not a number of pixels")
+    if not all(flat.get(axis, "unknown") for axis in ("backbone", "resolution")):
+        raise ValueError("the backbone or the resolution has no name")
     if flat.keys() >= _UNSAID.keys():
         return flat
     return flat | {name: _UNSAID[name] for name in _UNSAID.keys() - flat.keys()}
@@ -210,5 +214,15 @@ _OWN_COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("cell_id", "a
 _STAGE_COLUMNS = {
     stage: tuple((f.name, stage_column(f.name, stage)) for f in fields(StageFigures)) for stage in STAGES
 }
+INTEGERS = frozenset(
+    column
+    for names, kind in (
+        *(((f.name,), f.type) for f in (*fields(Row), *fields(Axes))),
+        *((tuple(stage_column(f.name, stage) for stage in STAGES), f.type) for f in fields(StageFigures)),
+    )
+    for column in names
+    if str(kind) in ("int", "int | None")
+)
+"""Columns of whole numbers, which a DataFrame holds as floats where a value is missing."""
 _REQUIRED = {"cell_id", "height_px", "width_px"}
 _UNSAID = Row("", {}, 0, 0, Status.OK).to_flat()

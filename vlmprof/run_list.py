@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlmprof.errors import UserError, unknown
+from vlmprof.files import exists, is_folder
 from vlmprof.manifest import read_manifest
 from vlmprof.records import Status
 from vlmprof.store import read_rows
@@ -43,8 +44,8 @@ def find_run(run: Path) -> Path:
     below = RUNS / run
     if not run.is_absolute() and read_manifest(below) is not None:
         return below
-    if run.exists() or len(run.parts) != 1 or not (names := _names(RUNS)):
-        why = "it has no run.json" if run.exists() else "there is no such folder"
+    if exists(run) or len(run.parts) != 1 or not (names := _names(RUNS)):
+        why = "it has no run.json" if exists(run) else "there is no such folder"
         raise UserError(f"{run} is not a run folder: {why}")
     raise unknown("run (no such folder either)", str(run), names)
 
@@ -56,9 +57,13 @@ def list_runs(folder: Path = RUNS) -> list[RunSummary]:
 
 
 def _names(folder: Path) -> list[str]:
-    if not folder.is_dir():
+    if not is_folder(folder):
         return []
     return sorted(path.parent.name for path in folder.glob("*/run.json"))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _summary(folder: Path, name: str) -> RunSummary:
@@ -73,9 +78,9 @@ def _summary(folder: Path, name: str) -> RunSummary:
     counts = Counter(row.status for row in rows.values())
     return RunSummary(
         name=name,
-        specification=spec.get("name"),
-        machine=environment.get("device_name") or environment.get("cpu"),
-        started_at=environment.get("started_at"),
+        specification=_text(spec.get("name")),
+        machine=_text(environment.get("device_name")) or _text(environment.get("cpu")),
+        started_at=_text(environment.get("started_at")),
         cells={status: counts[status] for status in Status if counts[status]},
         repeats=max((row.repeat for row in rows.values()), default=1),
     )

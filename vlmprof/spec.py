@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from vlmprof import files
 from vlmprof.errors import UserError, unknown
 from vlmprof.fields import AXES, SETTINGS, option
 from vlmprof.records import STAGES
@@ -95,7 +97,7 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
                 raise UserError(f"{name}: there are no tiles; add tiling anyres or dynamic")
     if is_hf_vlm:
         _check_hf_vlm(tables["axes"], axes, settings)
-    return SweepSpec(name=str(document.get("name", name)), axes=axes, settings=settings)
+    return SweepSpec(name=_name(document.get("name", name)), axes=axes, settings=settings)
 
 
 def load_spec(source: str, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
@@ -106,7 +108,9 @@ def load_spec(source: str, overrides: Mapping[str, Any] | None = None) -> SweepS
     name, text = _read(source)
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise UserError(f"{source} is not valid TOML: nested too deeply") from None
+    except ValueError as error:  # a long integer is one that is not a TOMLDecodeError
         raise UserError(f"{source} is not valid TOML: {error}") from None
     try:
         return build_spec(document, overrides or {}, name)
@@ -120,6 +124,13 @@ def shipped_specs() -> list[str]:
     names = [entry.name for entry in root.iterdir()]
     nested = [f"{n}/{e.name}" for n in names if "." not in n for e in _entries(root.joinpath(n))]
     return sorted(n.removesuffix(".toml") for n in [*names, *nested] if n.endswith(".toml"))
+
+
+def _name(value: Any) -> str:
+    """Validate the name of a sweep, which names its folder under `runs/`."""
+    if isinstance(value, str) and re.fullmatch(r"[^/\\\x00-\x1f]{1,100}", value) and value.strip(". "):
+        return value
+    raise UserError(f"name: {value!r} cannot name a folder; write letters, digits, - and _")
 
 
 def _making_room(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,11 +199,11 @@ def _listed(value: Any) -> list[Any]:
 
 def _read(source: str) -> tuple[str, str]:
     path = Path(source)
-    if path.is_file():
+    if files.exists(path) and not files.is_folder(path):
         try:
-            return path.stem, path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{source} cannot be read: {error}") from None
+            return path.stem, files.read_text(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     shipped = source.removesuffix(".toml")
     if shipped not in shipped_specs():
         raise unknown("specification (no such file either)", source, shipped_specs())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import gc
 import json
+import math
 import os
 import time
 import warnings
@@ -18,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from vlmprof.errors import RunWarning, UserError
+from vlmprof.errors import RunWarning, UnwrittenError, UserError
+from vlmprof.files import exists, read_json, replace_file
 from vlmprof.manifest import MANIFEST, declared_axes, newer_schema, read_manifest, resumed
 from vlmprof.measure.samples import Samples
 from vlmprof.records import Row, completed
@@ -56,11 +58,11 @@ class RunFolder:
             if existing is None:
                 if any(entry.name != LOCK for entry in path.iterdir()):
                     raise UserError(f"{path} is not empty and not a run folder; choose another with --out")
-                _write_whole(path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+                self._write_manifest(manifest)
             else:
                 goes_on = resumed(path, existing, manifest)
                 if goes_on != existing:
-                    _write_whole(path / MANIFEST, json.dumps(goes_on, indent=2) + "\n")
+                    self._write_manifest(goes_on)
             for folder in (SAMPLES, LOGS):
                 (path / folder).mkdir(exist_ok=True)
             self._rows = (path / ROWS).open("a+b", buffering=0)
@@ -80,24 +82,52 @@ class RunFolder:
     def append(self, row: Row, samples: Samples) -> None:
         """Write a cell's samples, then its row, and wait until both are on disk.
 
-        Raises `UserError` if the disk is full; existing rows stay intact.
+        Raises `UnwrittenError` if the disk is full or the folder is no longer there or writable; existing
+        rows stay intact.
         """
+        text = _line(row.to_flat()).decode().rstrip()
+        if (elsewhere := self._where()) is not None:
+            message = f"{self.path} {elsewhere}: the row of {row.cell_id}, above, was not written"
+            raise UnwrittenError(message, [text])
         end = self._rows.seek(0, os.SEEK_END)
         try:
             if samples:
-                _write_whole(self.path / SAMPLES / f"{row.cell_id}.json", json.dumps(samples))
-            line = memoryview(_line(row.to_flat()))
+                content = json.dumps(samples)
+                replace_file(self.path / SAMPLES / f"{row.cell_id}.json", content, to_disk=True)
+            line = memoryview(f"{text}\n".encode())
             while line:
                 line = line[self._rows.write(line) :]
             os.fsync(self._rows.fileno())
         except OSError as error:
-            self._rows.truncate(end)
+            with suppress(OSError):
+                self._rows.truncate(end)
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             why = "no space left on the disk" if full else error.strerror or str(error)
-            raise UserError(
-                f"{why}: the row of {row.cell_id} was not written; earlier rows are safe, "
+            message = (
+                f"{why}: the row of {row.cell_id}, above, was not written; earlier rows are safe, "
                 f"and the same command resumes once {self.path} is writable"
-            ) from None
+            )
+            raise UnwrittenError(message, [text]) from None
+
+    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        replace_file(self.path / MANIFEST, json.dumps(manifest, indent=2) + "\n", to_disk=True)
+
+    def _where(self) -> str | None:
+        """Say what became of the folder if it is no longer where it was; None if it is."""
+        held = os.fstat(self._rows.fileno())
+        try:
+            found = (self.path / ROWS).stat()
+        except OSError:
+            found = None
+        if found is not None and (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
+            return None
+        if not held.st_nlink:
+            return "was deleted, with the earlier rows"
+        try:
+            place = Path(os.readlink(f"/proc/self/fd/{self._rows.fileno()}"))
+        except OSError:  # not on Linux
+            return "was moved, with the earlier rows"
+        return f"was moved to {place.parent}, with the earlier rows"
 
     def revise(self, rows: Mapping[str, Row], environment: Mapping[str, Any]) -> None:
         """Replace finished rows by cell id, and entries of the environment if this sweep made the folder.
@@ -114,13 +144,13 @@ class RunFolder:
             for cell_id, row in rows.items():
                 i = last[cell_id]
                 lines[i] = _line({**_loads(lines[i]), **row.to_flat()})
-            _write_whole(self.path / ROWS, b"".join(lines))
+            replace_file(self.path / ROWS, b"".join(lines), to_disk=True)
             self._rows.close()
             self._rows = (self.path / ROWS).open("a+b", buffering=0)
             manifest = read_manifest(self.path) or {}
             if self._is_new:
                 manifest["environment"] = {**manifest.get("environment", {}), **environment}
-                _write_whole(self.path / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+                self._write_manifest(manifest)
         except OSError as error:
             raise UserError(f"cannot write the run folder {self.path}: {error.strerror or error}") from None
 
@@ -145,12 +175,22 @@ class RunFolder:
 
 
 def check_can_hold_a_run(path: Path) -> None:
-    """Raise `UserError` if `path` is a file or not writable."""
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    """Raise `UserError` if `path` is a file, or if a folder there cannot be made and written."""
+    absent = [folder for folder in (path, *path.absolute().parents) if not exists(folder)]
+    existing = next(folder for folder in (path, *path.absolute().parents) if exists(folder))
     if not existing.is_dir():
         raise UserError(f"cannot write the run folder {path}: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"cannot write the run folder {path}: {existing} is not writable")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write the run folder {path}: {why}") from None
+    finally:
+        for folder in absent:  # a sweep that is refused for another reason leaves nothing
+            with suppress(OSError, ValueError):
+                folder.rmdir()
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -247,30 +287,20 @@ def load_manifest(run: Path | str) -> dict[str, Any]:
 
 def _read_samples(path: Path) -> Samples | None:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except (OSError, ValueError):
         return None
-    return Samples(values) if isinstance(values, dict) else None
+    return Samples(values) if isinstance(values, dict) and all(map(_numbers, values.values())) else None
+
+
+def _numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
 
 
 def _line(flat: Mapping[str, Any]) -> bytes:
     text = json.dumps(flat, allow_nan=False, ensure_ascii=False)
     # an unpaired surrogate, as in a badly encoded file name, becomes a question mark
     return text.encode("utf-8", "replace") + b"\n"
-
-
-def _write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file atomically."""
-    draft = path.with_suffix(".part")
-    try:
-        with draft.open("wb") as handle:
-            handle.write(content.encode("utf-8") if isinstance(content, str) else content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _locked(path: Path) -> IO[bytes]:

@@ -9,6 +9,9 @@ from vlmprof.errors import UserError
 GIB = 2**30
 """Bytes per GiB, the unit of memory in all figures."""
 
+MOST_BYTES = 2**60
+LONGEST_S = 366 * 24 * 3600.0
+
 _BYTES = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
     "kib": 2**10, "mib": 2**20, "gib": GIB, "tib": 2**40,
@@ -19,14 +22,19 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def parse_bytes(text: str | int) -> int:
-    """Parse `24GiB`, `512 MiB`, `16GB` (10⁹) or a plain number to bytes. Raises `UserError`."""
-    value = _parse(str(text), _BYTES, "b", "a memory size", "24GiB or 512MiB")
+    """Parse `24GiB`, `512 MiB` or `16GB` (10⁹) to bytes. Raises `UserError`, also for a missing unit."""
+    value = _parse(str(text), _BYTES, "", "a memory size", "24GiB or 512MiB")
+    if value > MOST_BYTES:
+        raise UserError(f"{text!r} is more than any device has; write it like 24GiB or 512MiB")
     return round(value)
 
 
 def parse_seconds(text: str | float) -> float:
     """Parse `90`, `90s`, `1.5min` or `2h` to seconds. Raises `UserError`."""
-    return _parse(str(text), _SECONDS, "s", "a duration", "90s or 10min")
+    value = _parse(str(text), _SECONDS, "s", "a duration", "90s or 10min")
+    if value > LONGEST_S:
+        raise UserError(f"{text!r} is longer than a year; write it like 90s or 10min")
+    return value
 
 
 def parse_percent(text: str, option: str) -> float:
@@ -40,6 +48,8 @@ def parse_percent(text: str, option: str) -> float:
 def _parse(text: str, units: dict[str, float] | dict[str, int], default: str, what: str, like: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*", text)
     unit = (match[2].lower() or default) if match else ""
+    if match is not None and not unit:
+        raise UserError(f"{text!r} lacks a unit; write it like {like}")
     if match is None or unit not in units or float(match[1]) <= 0:
         raise UserError(f"{text!r} is not {what}; write it like {like}")
     return float(match[1]) * units[unit]

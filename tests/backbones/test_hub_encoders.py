@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tests.helpers.encoders import wrapped
 from tests.helpers.golden import golden_image
 from vlmprof.backbones import create_backbone, facts
-from vlmprof.cli.backbones import app
+from vlmprof.cli.app import app
 from vlmprof.errors import UserError
 from vlmprof.plan import Cell, make_plan
 from vlmprof.spec import build_spec
@@ -102,12 +102,13 @@ def test_what_is_planned_and_shown_is_what_comes_out(
     name = named(tmp_path, config)
     (cell,) = plan_of(name, "112")
     assert cell.visual_tokens == tokens
-    shown = CliRunner().invoke(app, ["show", name, "--resolution", "112"], catch_exceptions=False).stdout
+    shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "112"], catch_exceptions=False).stdout
     assert f"{tokens} of {d_model} channels" in shown
     encoder = create_backbone(name, image_size=(112, 112))
     assert encoder(golden_image(112, 112)).shape == (1, tokens, d_model)
 
 
+@pytest.mark.slow
 def test_a_map_with_as_many_channels_as_rows_is_read_the_right_way(tmp_path: Path) -> None:
     # 56 channels, last, on a grid of 56 x 56 for the image size that the configuration names
     config = {
@@ -169,6 +170,18 @@ def test_tokens_between_others_are_the_images_own(tmp_path: Path) -> None:
         torch.testing.assert_close(encoder(images), expected[:, 1:25])
 
 
+@pytest.mark.parametrize("model_type", ["pixtral", "smolvlm_vision", "vit_mae"])
+def test_images_of_a_batch_are_encoded_as_they_are_alone(tmp_path: Path, model_type: str) -> None:
+    config = {"model_type": model_type, **PLAIN, "image_size": 64, "patch_size": 16, "head_dim": 16}
+    name = named(tmp_path, config)
+    encoder = create_backbone(name)
+    images = torch.stack([golden_image(48, 64)[0], golden_image(48, 64)[0].flip(1)])
+    with torch.inference_mode():
+        alone = torch.cat([encoder(image[None]) for image in images])
+        assert alone.shape == (2, facts(name).num_tokens(48, 64), 64)
+        torch.testing.assert_close(encoder(images), alone, rtol=1e-4, atol=1e-5)
+
+
 def test_no_patch_is_dropped_and_they_stay_in_order(tmp_path: Path) -> None:
     name = named(tmp_path, {"model_type": "vit_mae", **PLAIN, "image_size": 112, "patch_size": 14})
     encoder = create_backbone(name)
@@ -202,7 +215,7 @@ def test_an_encoder_of_one_size_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the nearest accepted size is 224"):
         plan_of(name, "256")
     assert plan_of(name, "200", fit="pad")[0].height_px == 224
-    shown = CliRunner().invoke(app, ["show", name, "--resolution", "512"])
+    shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "512"])
     assert "it can encode 224x224" in str(shown.exception)
 
 
@@ -230,6 +243,6 @@ def test_what_cannot_be_is_refused_alike_in_one_line(
     name = named(tmp_path, config)
     with pytest.raises(UserError, match=said) as planned:
         plan_of(name, "224")
-    shown = CliRunner().invoke(app, ["show", name, "--resolution", "224"])
+    shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "224"])
     assert str(shown.exception) == str(planned.value)
     assert "\n" not in str(planned.value)

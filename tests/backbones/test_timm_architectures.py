@@ -5,7 +5,7 @@ import torch
 from typer.testing import CliRunner
 
 from vlmprof.backbones import create_backbone, facts
-from vlmprof.cli.backbones import app
+from vlmprof.cli.app import app
 from vlmprof.errors import UserError
 from vlmprof.plan import Cell, make_plan
 from vlmprof.spec import build_spec
@@ -56,7 +56,7 @@ def problem_with(model_name: str) -> str | None:
     except UserError as refused:
         with pytest.raises(UserError) as planned:
             plan_of(name, (224, 224))
-        shown = CliRunner().invoke(app, ["show", name, "--resolution", "224"])
+        shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "224"])
         alike = str(planned.value) == str(shown.exception) == str(refused)
         return None if alike and "\n" not in str(refused) else f"{name}: {refused}"
     size = known.padded(200, 200)

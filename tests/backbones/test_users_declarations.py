@@ -7,7 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from vlmprof.backbones import backbone, create_backbone, facts
-from vlmprof.cli.backbones import app
+from vlmprof.cli.app import app
 from vlmprof.errors import UserError
 
 MODULE = """
@@ -152,7 +152,7 @@ def test_a_module_that_breaks_its_promise_is_refused_in_one_line(
     (tmp_path / "outputs_of_all_kinds.py").write_text(OUTPUTS)
     monkeypatch.chdir(tmp_path)
     name = f"outputs_of_all_kinds:{name}"
-    shown = CliRunner().invoke(app, ["show", name, "--resolution", "96x64"])
+    shown = CliRunner().invoke(app, ["backbones", name, "--resolution", "96x64"])
     assert isinstance(shown.exception, UserError)
     assert said in str(shown.exception)
     assert "\n" not in str(shown.exception)

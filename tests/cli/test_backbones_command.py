@@ -1,14 +1,14 @@
-"""`vlmprof backbones` and `backbones show NAME`."""
+"""`vlmprof backbones` and `backbones NAME`."""
 
 import pytest
 from typer.testing import CliRunner
 
 from vlmprof.backbones import facts, names
-from vlmprof.cli.backbones import app
+from vlmprof.cli.app import app
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(app, ["backbones", *arguments], catch_exceptions=False)
     assert result.exit_code == 0
     return result.stdout
 
@@ -35,6 +35,6 @@ def test_the_list_names_every_backbone_with_its_tokens() -> None:
     ],
 )
 def test_one_backbone_is_shown(arguments: tuple[str, ...], said: list[str]) -> None:
-    shown = run("show", *arguments)
+    shown = run(*arguments)
     for words in said:
         assert words in shown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -14,6 +16,7 @@ import vlmprof
 from tests.helpers.commands import invoke
 from tests.helpers.synthetic_runs import cell, samples, write_run
 from vlmprof.errors import UserError
+from vlmprof.records import Status
 from vlmprof.render.tables.export import latex_escape
 
 
@@ -78,3 +81,40 @@ def test_parquet_keeps_every_number(run: Path) -> None:
     frame = vlmprof.load(run).frame
     assert again["gpu_vision_s"].tolist()[:5] == frame["gpu_vision_s"].tolist()[:5]
     assert len(again) == len(frame)
+
+
+@pytest.mark.slow
+def test_export_without_a_format_writes_what_most_programs_read(run: Path, tmp_path: Path) -> None:
+    assert invoke("export", run).exit_code == 0
+    suffixes = {path.suffix for path in (run / "export").iterdir()}
+    assert suffixes == {".csv", ".tex", ".md", ".png", ".pdf"}
+    failed = write_run(tmp_path / "failed", [cell("vit-t", 224, status=Status.ERROR)])
+    result = invoke("export", failed)
+    assert "no figure: none of its 1 cells was measured" in result.output
+    assert {path.suffix for path in (failed / "export").iterdir()} == {".csv", ".tex", ".md"}
+
+
+def test_whole_numbers_are_whole_in_csv(run: Path) -> None:
+    """Cells that ran out of memory lack most of them, so a DataFrame holds them as floats."""
+    assert invoke("export", run, "--format", "csv").exit_code == 0
+    with (run / "export" / "rows.csv").open() as file:
+        (first, *_, last) = csv.DictReader(file)
+    assert (first["visual_tokens"], first["iterations"], first["batch_size"]) == ("196", "10", "1")
+    assert first["peak_allocated_bytes"] == "576070912"
+    assert last["visual_tokens"] == ""
+    with (run / "export" / "cells.csv").open() as file:
+        shown = next(csv.DictReader(file))
+    assert shown["visual tokens"] == "196"
+    assert shown["peak allocated (bytes)"] == "576070912"
+
+
+def test_a_users_family_and_size_reach_tables_and_figures(tmp_path: Path) -> None:
+    rows = [cell("mine:small", side) for side in (224, 448)]
+    run = write_run(tmp_path / "run", rows, samples(rows))
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["backbones"] = {"mine:small": {"family": "Mine", "size": "S"}}
+    (run / "run.json").write_text(json.dumps(manifest))
+    assert invoke("export", run, "--format", "csv", "--format", "svg").exit_code == 0
+    assert "Mine-S,224²" in (run / "export" / "cells.csv").read_text()
+    assert "mine:small,224" in (run / "export" / "rows.csv").read_text()
+    assert "<!-- Mine" in (run / "export" / "six_panel.svg").read_text()

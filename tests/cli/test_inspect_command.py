@@ -61,6 +61,11 @@ def test_what_was_compiled_is_kept_and_printed_again(compiled: list[str]) -> Non
     again = inspect("--kernel", SMALL)
     assert len(compiled) == 6
     assert again.output == first.output
+    listed = json.loads(inspect("--kernel", SMALL, "--json").stdout)["tables"]["inspect"]
+    assert [row["name"] for row in listed] == NAMES
+    assert [str(row["registers"]) for row in listed] == [
+        line.split("sm_90")[1].split()[0] for line in first.output.splitlines()[1:]
+    ]
     rows, mixes = (inspect("--kernel", SMALL, "--mix").output.splitlines()[start::2] for start in (1, 2))
     assert rows == first.output.splitlines()[1:]
     assert all(re.fullmatch(r" +(\w+ \d+(, )?)+", mix) for mix in mixes)

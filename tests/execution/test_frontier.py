@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import sys
 from dataclasses import replace
@@ -100,8 +101,11 @@ def test_three_budgets_on_this_cpu(tmp_path: Path) -> None:
     first = CliRunner().invoke(app, words)
     assert first.exit_code == 0, first.output
     rows = load_frame(out)
-    more = CliRunner().invoke(app, [*words, "--memory", "352MiB"])
+    more = CliRunner().invoke(app, [*words, "--memory", "352MiB", "--json"])
     assert more.exit_code == 0, more.output
+    found = json.loads(more.stdout)["tables"]["frontier"]
+    assert [row["memory_limit_bytes"] for row in found] == [192 * 2**20, 256 * 2**20, 352 * 2**20]
+    assert found[-1]["largest_that_fits"] == str(load_frame(out).query("status == 'ok'")["height_px"].max())
     again = load_frame(out)
     assert set(rows["cell_id"]) < set(again["cell_id"]), "the third budget was added to the two"
     assert (

@@ -54,6 +54,8 @@ def vlmprof(folder: Path, *words: object, encoding: str = "utf-8") -> subprocess
         patch.setattr(sys, "meta_path", list(sys.meta_path))
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
+        # without a first sign of life, which a slow machine would need
+        patch.setattr("vlmprof.activity.PATIENCE_S", 1e9)
         patch.setattr(PACKAGE, "handlers", list(PACKAGE.handlers))
         try:
             main()
@@ -67,6 +69,13 @@ def vlmprof(folder: Path, *words: object, encoding: str = "utf-8") -> subprocess
     out.seek(0)
     err.seek(0)
     return subprocess.CompletedProcess(typed, code, out.read(), err.read())
+
+
+def only_line(ended: subprocess.CompletedProcess[str]) -> str:
+    """Return the only line on standard error, with nothing on standard output."""
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    return line
 
 
 def _forget_modules_of(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 from vlmprof.analysis.frames import numbers
 from vlmprof.analysis.reference import study_scores
 from vlmprof.errors import UserError, first_line, unknown
+from vlmprof.files import read_bytes
 from vlmprof.records import Status
 from vlmprof.units import show_bytes, show_seconds
 
@@ -162,7 +164,7 @@ def load_scores(source: str | Path) -> pd.DataFrame:
     if str(source) == STUDY:
         return study_scores()
     try:
-        table = pd.read_csv(source, dtype={"resolution": str})
+        table = pd.read_csv(io.BytesIO(read_bytes(Path(source))), dtype={"resolution": str})
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or first_line(str(problem))
         raise UserError(f"scores {source} cannot be read: {reason}; pass a CSV file or {STUDY}") from None

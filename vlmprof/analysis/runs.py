@@ -11,6 +11,7 @@ import pandas as pd
 
 from vlmprof.analysis.frames import RUN, RunSamples, Statistic, axis_columns
 from vlmprof.analysis.repeats import pool
+from vlmprof.manifest import declare_backbones
 from vlmprof.measure.samples import CellSamples
 
 
@@ -49,7 +50,9 @@ def load(run: Path | str) -> Run:
     stored = store.load_frame(path)
     frame, samples = pool(stored, store.load_samples(path))
     repeated = stored if frame is not stored else None
-    return Run(path.resolve().name, frame, samples, store.load_manifest(path), path, repeated)
+    manifest = store.load_manifest(path)
+    declare_backbones(manifest)
+    return Run(path.resolve().name, frame, samples, manifest, path, repeated)
 
 
 def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, RunSamples]:

@@ -19,7 +19,8 @@ from vlmprof.analysis.charts import gpu_waiting, host_over_gpu
 from vlmprof.analysis.crossover import Crossover, all_crossovers
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import Line, any_measured, numbers
-from vlmprof.analysis.intervals import Interval, mean_interval
+from vlmprof.analysis.intervals import Interval, mean_ends, mean_interval, mean_of_repeats
+from vlmprof.analysis.repeats import repeats_of
 from vlmprof.records import Status
 
 Floats = npt.NDArray[np.float64]
@@ -221,10 +222,18 @@ def _encoder_shares(estimates: Estimates, line: Line) -> Iterator[Measured]:
     known = np.flatnonzero(np.isfinite(shares))
     for i in dict.fromkeys(known[[0, -1]].tolist() if known.size else []):
         own = estimates.samples.get(str(line.rows["cell_id"].iloc[i]), {})
-        vision, whole = (np.array(own.get(name, ())) for name in (column, "end_to_end_s"))
-        paired = vision / whole if vision.size and vision.size == whole.size else np.array([])
-        interval = mean_interval(paired) or Interval(float(shares[i]), math.nan, math.nan)
+        pairs = [[np.array(one.get(c, ())) for c in (column, "end_to_end_s")] for one in repeats_of(own)]
+        each = [vision / whole for vision, whole in pairs if vision.size and vision.size == whole.size]
+        interval = _interval(each) or Interval(float(shares[i]), math.nan, math.nan)
         yield Measured(line, float(line.pixels[i]), line.resolutions[i], interval)
+
+
+def _interval(repeats: Sequence[npt.NDArray[np.float64]]) -> Interval | None:
+    """Return the interval of the mean of a cell's values: between its repeats, if there are several."""
+    if len(repeats) < 2:
+        return mean_interval(repeats[0]) if repeats else None
+    mean = mean_of_repeats([float(values.mean()) for values in repeats])
+    return Interval(mean.value, *mean_ends(mean))
 
 
 def _limit(estimates: Estimates, line: Line) -> Limit | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from vlmprof.activity import say
 from vlmprof.backbones import facts_cache, families, families_transformers
 from vlmprof.backbones.facts import DEFAULT_LEVEL, BackboneFacts
 from vlmprof.backbones.users_module import import_users_module
-from vlmprof.errors import UserError, in_one_line, place_in_users_code, unknown
+from vlmprof.errors import UserError, error_line, place_in_users_code, unknown
 
 ENTRIES: dict[str, BackboneFacts] = {
     facts.name: facts
@@ -27,6 +28,20 @@ _WITH_KERNELS = (".vmamba", ".mambavision")
 """Modules of backbones that are built with a kernel backend."""
 LIBRARIES = {"hf": "vlmprof.backbones.hub", "timm": "vlmprof.backbones.timm_models"}
 """Prefixes of names that stand for a library's models, and the modules that know them; these load torch."""
+
+
+_DECLARED: dict[str, tuple[str, str]] = {}
+"""Family and size of users' backbones: what their decorators say, or what a run folder keeps of it."""
+
+
+def declare(name: str, family: str, size: str) -> None:
+    """Let legends and tables show a user's backbone by its family and size."""
+    _DECLARED[name] = (family, size)
+
+
+def declared(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return (family, size) of those `names` that are users' backbones and declare them."""
+    return {name: _DECLARED[name] for name in names if name in _DECLARED}
 
 
 def names() -> list[str]:
@@ -96,7 +111,7 @@ def users_factory(name: str) -> Any:
     except UserError:
         raise
     except Exception as problem:
-        said = in_one_line(problem)
+        said = error_line(problem)
         if place_in_users_code(problem):
             raise UserError(f"backbone {name!r}: {said}") from problem
         if isinstance(problem, ImportError | ValueError):
@@ -111,4 +126,6 @@ def users_factory(name: str) -> Any:
             f"above {function_name!r}"
         )
     factory.facts = replace(factory.facts, name=name)
+    if factory.facts.size or factory.facts.family != getattr(factory, "__name__", ""):
+        declare(name, factory.facts.family, factory.facts.size)
     return factory

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_MAPPING
 
+from vlmprof import files
 from vlmprof.errors import UserError, first_line
 
 VISION_PARTS = ("vision_config", "image_config", "vlm_config", "thinker_config", "encoder")
@@ -36,10 +37,11 @@ def encoder_settings(name: str) -> Settings:
     """
     source = name.removeprefix("hf:")
     path = Path(source).expanduser()
-    if path.suffix == ".json" and not path.is_file():
+    if path.suffix == ".json" and not files.exists(path):
         raise UserError(f"backbone {name!r}: there is no file {path}")
     try:
-        config = AutoConfig.from_pretrained(str(path) if path.exists() else source)
+        files.check_regular(path)
+        config = AutoConfig.from_pretrained(str(path) if files.exists(path) else source)
     except Exception as problem:
         # the configurations check themselves, each with exceptions of its own
         said = first_line(str(problem)) or type(problem).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,15 @@ from typing import Any
 
 from vlmprof.cli.stopping import Stopped, stoppable
 
+MACHINE_FAULTS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
+"""Errors of the machine, such as a full or read-only disk, that a command does not explain itself."""
+
+BROKEN_PIPE = 141
+"""The exit code after SIGPIPE: the reader of standard output has gone."""
+
 
 def main() -> None:
     """Run the `vlmprof` command line.
@@ -17,32 +27,69 @@ def main() -> None:
     A user mistake, or an error in a user's own module, prints one line to standard error and exits with code
     2. A signal to stop prints one line and exits with 128 plus its number: 130 after Ctrl-C.
     """
-    from vlmprof.errors import UserError, in_one_line, place_in_users_code
+    from vlmprof.cli.encoding import print_any_text
+    from vlmprof.cli.streams import OutputError, guard_streams
+    from vlmprof.errors import UserError, error_line, place_in_users_code
 
+    print_any_text()
+    guard_streams()
     try:
         with stoppable():
-            _run(sys.argv[1:])
+            code = _run(sys.argv[1:])
+            sys.stdout.flush()
+    except OutputError as error:
+        code = BROKEN_PIPE if error.reader_has_gone else _complain(error)
     except UserError as error:
-        print(f"vlmprof: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        code = _complain(error)
+    except OSError as error:
+        if error.errno not in MACHINE_FAULTS:
+            raise
+        code = _complain(UserError(f"{error.strerror}: {error.filename or 'a file that the command needs'}"))
     except Exception as problem:
         if not place_in_users_code(problem):
             raise
-        print(f"vlmprof: {in_one_line(problem)}", file=sys.stderr)
-        raise SystemExit(2) from None
+        code = _complain(UserError(error_line(problem)))
     except Stopped as stop:
         print(f"vlmprof: {stop.line()}", file=sys.stderr)
-        raise SystemExit(stop.exit_code) from None
+        code = stop.exit_code
+    raise SystemExit(code)
 
 
-def _run(words: list[str]) -> None:
+def _complain(error: Exception) -> int:
+    from vlmprof.errors import UnwrittenError, one_line
+
+    for row in error.rows if isinstance(error, UnwrittenError) else ():
+        print(row, file=sys.stderr)
+    print(f"vlmprof: {one_line(str(error))}", file=sys.stderr)
+    return 2
+
+
+def _run(words: list[str]) -> int:
+    """Run a command and return its exit code. A mistake in the use of options is a `UserError`."""
     from vlmprof.activity import narrated
     from vlmprof.cli.app import app
-    from vlmprof.cli.encoding import print_any_text
+    from vlmprof.errors import UserError
 
-    print_any_text()
     with narrated(_starting(words)), _warnings_in_a_line():
-        app()
+        try:
+            return app(prog_name="vlmprof", standalone_mode=False) or 0
+        except Exception as error:
+            # Typer's own errors, whose class depends on its version
+            if not hasattr(error, "format_message"):
+                raise
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()  # type: ignore[attr-defined]
+                return 2
+            raise UserError(f"{_lower(error.format_message())}; see {_help(error)}") from None
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:].removesuffix(".")
+
+
+def _help(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context else 'vlmprof'} --help"
 
 
 @contextmanager
@@ -69,5 +116,5 @@ def _starting(words: list[str]) -> str | None:
     named = [word for word in words[:2] if word.isalpha()]
     if not named:
         return None
-    group = named if named[0] in ("kernels", "backbones") else named[:1]
+    group = named if named[0] == "kernels" else named[:1]
     return f"vlmprof {' '.join(group)}: running"

@@ -11,11 +11,14 @@ from typing import Annotated, Any
 import typer
 
 import vlmprof
-from vlmprof.cli import backbones, kernels
+from vlmprof import files
+from vlmprof.cli import kernels
+from vlmprof.cli.backbones import backbones
 from vlmprof.cli.compare import compare
 from vlmprof.cli.estimate import estimate
 from vlmprof.cli.export import export
 from vlmprof.cli.frontier import frontier
+from vlmprof.cli.json_output import json_option
 from vlmprof.cli.kernels_tables import tables
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.recommend import recommend
@@ -70,6 +73,7 @@ def _root(
 
 
 @app.command()
+@json_option("sweep", tables="cells, the rows of the run folder")
 @spec_options
 def sweep(
     overrides: dict[str, Any],
@@ -80,7 +84,8 @@ def sweep(
         typer.Option(
             min=1,
             help="Measure every cell this often, each time in a new process, one pass over all cells after "
-            "another. Intervals then cover the spread between repeats; a larger number adds to a run.",
+            "another. Intervals then cover the spread between repeats, of which three are the least to be "
+            "useful. A larger number adds to a run.",
         ),
     ] = 1,
     retry: Annotated[
@@ -126,6 +131,7 @@ def sweep(
 
 
 @app.command()
+@json_option("plan", tables="plan")
 @spec_options
 def plan(
     overrides: dict[str, Any],
@@ -187,8 +193,7 @@ def plot(
 
 kernels.app.command()(tables)
 app.add_typer(kernels.app, name="kernels")
-app.add_typer(backbones.app, name="backbones")
-for command in (report, compare, recommend, export, runs, estimate, frontier, trace, vlms):
+for command in (report, compare, recommend, export, runs, estimate, frontier, trace, backbones, vlms):
     app.command()(command)
 
 
@@ -201,9 +206,15 @@ def _load(spec: str | None, overrides: dict[str, Any]) -> Any:
         from vlmprof.vlm.image_file import read_rgb_file
 
         read_rgb_file(Path(checked.settings.image))
-    files = {"weights": checked.settings.weights, "study_checkpoint": checked.settings.study_checkpoint}
-    for setting, path in files.items():
-        if path not in (None, "pretrained") and not Path(path).expanduser().exists():
+    named = {"weights": checked.settings.weights, "study_checkpoint": checked.settings.study_checkpoint}
+    for setting, path in named.items():
+        if path in (None, "pretrained"):
+            continue
+        try:
+            files.check_regular(Path(path).expanduser())
+        except OSError as problem:
+            raise UserError(f"{setting}: {path} is {problem.strerror}") from None
+        if not files.exists(Path(path).expanduser()):
             raise UserError(f"{setting}: there is no file {path}")
     return checked
 

@@ -1,64 +1,94 @@
-"""`vlmprof backbones`: list the encoders, or describe one without running it."""
+"""`vlmprof backbones`: list the encoders, or describe some without running them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vlmprof.cli.json_output import json_option, tell
 from vlmprof.cli.tables import SaveOption, show_sheet
-
-app = typer.Typer(
-    help="List the vision backbones, or show one.", invoke_without_command=True, no_args_is_help=False
-)
 
 DTYPES = ("bfloat16", "float16", "float32")
 
-ResolutionOption = Annotated[
-    str, typer.Option(help="Image size in pixels: 512, or 1333x800 for width by height.")
-]
 
-
-@app.callback()
-def list_all(
-    context: typer.Context, resolution: ResolutionOption = "512", save_tables: SaveOption = None
+@json_option("backbones", tables="backbones, or backbone for those named")
+def backbones(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Backbones to describe (default: list all).", metavar="NAME")
+    ] = None,
+    resolution: Annotated[
+        str, typer.Option(help="Image size in pixels: 512, or 1333x800 for width by height.")
+    ] = "512",
+    level: Annotated[
+        int | None, typer.Option(help="Of those named: feature level that feeds the LLM (default: 3).")
+    ] = None,
+    levels: Annotated[
+        str | None, typer.Option(help="Of those named: levels to run, through-tap (default) or all.")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Of those named: data type, bfloat16 (default), float16 or float32."),
+    ] = None,
+    save_tables: SaveOption = None,
 ) -> None:
-    """List the backbones with their parameters, visual tokens at a resolution, and required extra."""
-    if context.invoked_subcommand is not None:
+    """List the vision backbones, or describe those named: sizes, feature levels, FLOPs and bytes.
+
+    Nothing runs: FLOPs and bytes are counted on tensors without data.
+    """
+    from vlmprof.backbones.facts import DEFAULT_LEVEL
+    from vlmprof.errors import UserError
+
+    # as the command was called when it had a subcommand of that name
+    named = (names or [])[1:] if names and names[0] == "show" else names or []
+    if named:
+        for name in named:
+            _describe(
+                name,
+                resolution,
+                DEFAULT_LEVEL if level is None else level,
+                levels or "through-tap",
+                dtype or "bfloat16",
+                save_tables,
+            )
         return
+    if names:
+        raise UserError("backbones show needs the name of a backbone")
+    for option, value in (("--level", level), ("--levels", levels), ("--dtype", dtype)):
+        if value is not None:
+            raise UserError(f"{option} needs the name of a backbone")
+    _list(resolution, save_tables)
+
+
+def _list(resolution: str, save_tables: Path | None) -> None:
     from vlmprof.backbones import facts, names
     from vlmprof.fields import parse_resolution, resolution_size
     from vlmprof.render.tables.backbones import backbones_sheet
 
     size = resolution_size(parse_resolution(resolution))
     show_sheet(backbones_sheet([facts(name) for name in names()], resolution, *size), save_tables)
-    print("Also accepted: timm:NAME, hf:NAME, hf:PATH, and module:function for your own backbone.")
+    tell("Also accepted: timm:NAME, hf:NAME, hf:PATH, and module:function for your own backbone.")
 
 
-@app.command()
-def show(
-    name: Annotated[str, typer.Argument(help="A backbone's name.")],
-    resolution: ResolutionOption = "512",
-    level: Annotated[int, typer.Option(help="Feature level that feeds the LLM.")] = 3,
-    levels: Annotated[str, typer.Option(help="Levels to run: through-tap or all.")] = "through-tap",
-    dtype: Annotated[str, typer.Option(help="Data type: bfloat16, float16 or float32.")] = "bfloat16",
+def _describe(
+    name: str, resolution: str, level: int, levels: str, dtype: str, save_tables: Path | None
 ) -> None:
-    """Show a backbone's sizes, feature level shapes, FLOPs and bytes, counted without running it."""
     from vlmprof.activity import say
+    from vlmprof.errors import UserError, unknown
+    from vlmprof.fields import parse_resolution, resolution_size
 
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    asked = resolution_size(parse_resolution(resolution))
     say("loading torch")
     import torch
 
     from vlmprof.backbones import create_backbone, facts, names
     from vlmprof.backbones.dry_run import reason
     from vlmprof.cost.dispatch_counter import count_call
-    from vlmprof.errors import UserError, unknown
-    from vlmprof.fields import parse_resolution, resolution_size
-    from vlmprof.render.tables.backbones import Built, backbone_sheet
+    from vlmprof.render.tables.backbones import Built, backbone_row, backbone_sheet
 
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
-    asked = resolution_size(parse_resolution(resolution))
     known = facts(name, level)
     size = known.padded(*asked)
     given_dtype = getattr(torch, dtype)
@@ -87,4 +117,4 @@ def show(
         padded=size != asked,
         cost=cost,
     )
-    show_sheet(backbone_sheet(known, built))
+    show_sheet(backbone_sheet(known, built), save_tables, rows=[backbone_row(known, built)])

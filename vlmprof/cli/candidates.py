@@ -14,6 +14,9 @@ from vlmprof.vlm import connector_catalog
 SEARCHED = {"resolution": 8192, "batch_size": 256}
 """Axes that can be searched, with the default largest value."""
 
+MOST = 2**16
+"""The largest value to search: every candidate is a cell."""
+
 
 def spec(
     source: str | None, overrides: Mapping[str, Any], axis: str, largest: int | None, step: int
@@ -25,9 +28,9 @@ def spec(
     """
     if axis not in SEARCHED:
         raise unknown("axis to search", axis, SEARCHED)
-    if step < 1 or (largest is not None and largest < 1):
-        raise UserError("--step and --largest must be at least 1")
-    most = largest or SEARCHED[axis]
+    most = SEARCHED[axis] if largest is None else largest
+    if step < 1 or not 1 <= most <= MOST:
+        raise UserError(f"--step must be at least 1, and --largest from 1 to {MOST}")
     wanted = dict(overrides)
     if not {"warm_up", "iterations", "sampling"} & wanted.keys():
         wanted |= {"warm_up": 1, "iterations": 1}

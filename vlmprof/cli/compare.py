@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
+from vlmprof.cli.json_output import json_option, tell
 from vlmprof.cli.tables import SaveOption, show_sheet
 from vlmprof.errors import UserError
 
 
+@json_option("compare", tables="comparison")
 def compare(
     a: Annotated[
         Path,
@@ -54,7 +56,6 @@ def compare(
     from vlmprof.analysis.reference import another_device_in, load_reference
     from vlmprof.analysis.runs import Run, load
     from vlmprof.render.tables.comparisons import comparison_sheet, comparison_words, failure_words
-    from vlmprof.render.tables.terminal import console
     from vlmprof.units import parse_percent
 
     if (b is None) == (reference is None):
@@ -77,13 +78,12 @@ def compare(
     if allowed is not None and not found.no_verdict:
         guarded = comparing.guard(found, allowed, figure or ("end_to_end_s",), allow_missing)
         failures = failure_words(guarded, found, str(fail_slower))
-    screen = console()
     for sentence in failures:
-        screen.print(sentence, markup=False)
+        tell(sentence)
     show_sheet(comparison_sheet(found), save_tables)
     for sentence in comparison_words(found):
-        screen.print(sentence, markup=False)
+        tell(sentence)
     if allowed is not None and found.no_verdict:
-        screen.print("--fail-slower has no effect: the two ran on different kinds of device.", markup=False)
+        tell("--fail-slower has no effect: the two ran on different kinds of device.")
     if failures:
         raise typer.Exit(1)

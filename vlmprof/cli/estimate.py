@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from vlmprof.cli.json_output import json_option
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.tables import SaveOption
 
 
+@json_option("estimate", tables="estimates-GPU; as asked, costs-KERNELS, errors-GPU, rates-GPU")
 @spec_options
 def estimate(
     overrides: dict[str, Any],

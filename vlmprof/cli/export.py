@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from vlmprof.analysis.runs import Run
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder, or the name of a run in runs/.")],
     format: Annotated[
-        list[str], typer.Option(help="csv, parquet, latex, markdown, png, pdf or svg. Repeatable.")
-    ],
+        list[str] | None,
+        typer.Option(
+            help="csv, parquet, latex, markdown, png, pdf or svg (default: csv, latex, markdown, "
+            "png and pdf). Repeatable."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Output folder (default: RUN/export).")] = None,
     table: Annotated[
         list[str] | None, typer.Option(help="Table to write, such as cells (default: all). Repeatable.")
@@ -30,5 +37,15 @@ def export(
     say(f"reading {run}")
     loaded = load(run)
     say("writing rows, tables and figures")
-    for path in export_run(loaded, out or run / "export", format, table, width):
+    for path in export_run(loaded, out or run / "export", format or _usual(loaded), table, width):
         print(path)
+
+
+def _usual(run: Run) -> list[str]:
+    """Return the default formats, without figures if there is nothing to draw."""
+    from vlmprof.analysis.frames import why_nothing_measured
+
+    if (why := why_nothing_measured(run.frame)) is not None:
+        print(f"no figure: {why}")
+        return ["csv", "latex", "markdown"]
+    return ["csv", "latex", "markdown", "png", "pdf"]

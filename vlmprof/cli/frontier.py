@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from vlmprof.cli.json_output import json_option, tell_files
 from vlmprof.cli.options import spec_options
 from vlmprof.cli.tables import SaveOption, show_sheet
 
 
+@json_option("frontier", tables="frontier")
 @spec_options
 def frontier(
     overrides: dict[str, Any],
@@ -50,5 +52,4 @@ def frontier(
         ProbeProgress(Console(stderr=True)),
     )  # fmt: skip
     show_sheet(search_sheet(found), save_tables)
-    for path in save_frontier(found, folder, ["png", "pdf"]):
-        print(path)
+    tell_files(save_frontier(found, folder, ["png", "pdf"]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlmprof.cli import kernels_rows
+from vlmprof.cli.json_output import add_rows, json_option, tell
 from vlmprof.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ IsolateOption = Annotated[
 
 
 @app.command()
+@json_option("kernels verify", tables="verify")
 def verify(
     device: DeviceOption = None,
     dtype: DtypesOption = None,
@@ -77,12 +79,14 @@ def verify(
 
     for name in operations:
         run.attempt_all("verify", (name, dtypes, run.backends), {"op": name}, show)
-    print(f"{len(rows)} comparisons on {run.device}, {failures} failed")
+    add_rows("verify", rows)
+    tell(f"{len(rows)} comparisons on {run.device}, {failures} failed")
     if failures:
         raise typer.Exit(1)
 
 
 @app.command()
+@json_option("kernels bench", tables="bench or, with --backbones, backbones")
 def bench(
     device: DeviceOption = None,
     dtype: DtypesOption = None,
@@ -188,6 +192,7 @@ def tune(
 
 
 @app.command()
+@json_option("kernels inspect", tables="inspect")
 def inspect(
     arch: Annotated[
         list[str] | None, typer.Option(help="Architecture: sm_80, sm_90 or sm_100. Repeatable.")

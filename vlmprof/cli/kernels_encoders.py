@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmprof.cli import kernels_rows
+from vlmprof.cli.json_output import add_rows
 from vlmprof.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def bench_backbones(
                 job = EncoderJob(name, side, dtype, levels, todo, public, seconds)
                 run.attempt_all("bench_encoder", (job,), {**known, "mode": ""}, show)
             kernels_rows.print_speed_ups(f"{name} {side}", measured)
+    add_rows("backbones", rows)
     if out is not None:
         print(f"wrote backbones.csv and backbones.json to {out}")
     return failures

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
 
 from vlmprof.activity import say
+from vlmprof.cli.json_output import add_rows, tell
 from vlmprof.errors import UserError
 
 PATIENCE_S = 0.5
@@ -46,10 +48,11 @@ def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> Non
         except (ValueError, RuntimeError) as error:
             raise UserError(str(error)) from None
     bad = compiler.spilling(made)
+    add_rows("inspect", map(asdict, made))
     for c in bad:
-        print(f"{c.name} spills on {c.architecture}: {c.spill_instructions} instructions")
+        tell(f"{c.name} spills on {c.architecture}: {c.spill_instructions} instructions")
     for line in failed:
-        print(line)
+        tell(line)
     if bad or failed:
         raise typer.Exit(1)
 

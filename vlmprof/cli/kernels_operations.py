@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmprof.cli import kernels_rows
+from vlmprof.cli.json_output import add_rows
 
 if TYPE_CHECKING:
     from vlmprof.execution.kernel_runs import KernelRun, Outcome
@@ -60,6 +61,7 @@ def bench_operations(run: KernelRun, asked: Asked, out: Path | None) -> int:
             tuple(baselines) if op == "ss2d" else (), asked.public, asked.seconds, ceilings,
         )  # fmt: skip
         run.attempt_all("bench_operation", (job,), {"op": op}, show)
+    add_rows("bench", rows)
     timed = [row for row in rows if row["status"] == "ok"]
     kernels_rows.print_ratios(timed)
     if out is not None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmprof.errors import UserError
+from vlmprof import files
+from vlmprof.errors import UnwrittenError, UserError
 
 if TYPE_CHECKING:
     from vlmprof.execution.kernel_runs import Outcome
@@ -125,10 +127,10 @@ def load(path: Path) -> list[dict[str, Any]]:
 
     Raises `UserError` if the file is not a list of rows.
     """
-    if not path.exists():
+    if not files.exists(path):
         return []
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = files.read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -157,17 +159,23 @@ def read(folder: Path, stem: str, device_name: str) -> list[dict[str, Any]]:
 
 
 def write(rows: Sequence[Mapping[str, Any]], folder: Path, stem: str) -> None:
-    """Write all rows so far to `stem`.csv and `stem`.json, so that an interruption loses none."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write all rows so far to `stem`.csv and `stem`.json, so that an interruption loses none.
+
+    Raises `UnwrittenError` with the rows if that fails.
+    """
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    partial = folder / f"{stem}.json.part"
     filled = [{name: row.get(name) for name in columns} for row in rows]
-    partial.write_text(json.dumps(filled, indent=1) + "\n")
-    partial.replace(folder / f"{stem}.json")
-    with (folder / f"{stem}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=columns)
-        writer.writeheader()
-        writer.writerows(filled)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=columns)
+    writer.writeheader()
+    writer.writerows(filled)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.replace_file(folder / f"{stem}.json", json.dumps(filled, indent=1) + "\n")
+        files.replace_file(folder / f"{stem}.csv", table.getvalue())
+    except OSError as error:
+        message = f"cannot write {folder}: {error.strerror or error}; its rows are above"
+        raise UnwrittenError(message, map(json.dumps, filled)) from None
 
 
 def _state(outcome: Outcome) -> dict[str, Any]:

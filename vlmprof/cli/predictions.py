@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
+from vlmprof.cli.json_output import tell
 from vlmprof.cli.tables import show_sheet
 from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
@@ -20,7 +21,6 @@ from vlmprof.execution.counting import count_on_all_cores
 from vlmprof.plan import Cell, make_plan
 from vlmprof.render.labels import backbone_words
 from vlmprof.render.tables import estimates as tables
-from vlmprof.render.tables.terminal import console
 from vlmprof.run_list import find_run
 from vlmprof.spec import SweepSpec
 
@@ -87,7 +87,7 @@ def show(
         if chosen not in counted:
             counted[chosen] = _counted(spec, cells, chosen)
             for words in tables.assumption_lines(counted[chosen]):
-                _print(words)
+                tell(words)
             if costs:
                 _show_costs(counted[chosen], chosen, save_to)
         predictions = predict(counted[chosen], device, efficiency, limit)
@@ -96,16 +96,12 @@ def show(
             predictions = predict(counted[chosen], device, efficiency, limit)
         _show_predictions(predictions, device, chosen, save_to)
         for line in (tables.memory_words(device, limit), *tables.memory_lines(predictions, cells)):
-            _print(line)
+            tell(line)
         if measured is not None:
-            _show_errors(predictions, measured, device if rates else None)
+            _show_errors(predictions, measured, device, rates)
     if measured is None:
         for name in _measured_already(spec):
-            _print(f"use --against {name} to see the errors")
-
-
-def _print(words: str) -> None:
-    console().print(words, markup=False)
+            tell(f"use --against {name} to see the errors")
 
 
 def _device(gpu: str, spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
@@ -129,28 +125,30 @@ def _counted(spec: SweepSpec, cells: Sequence[Cell], kernels: Kernels) -> list[C
 
 def _show_costs(counted: Sequence[Counted], kernels: Kernels, save_to: Path | None) -> None:
     words = "counted, not measured (1 MAC = 2 FLOPs; bytes assume no cache hits)"
-    _print(f"{words}, {kernels} scan kernels")
+    tell(f"{words}, {kernels} scan kernels")
     show_sheet(tables.cost_sheet(counted, kernels), save_to)
 
 
 def _show_predictions(
     predictions: Sequence[Prediction], device: DeviceSheet, kernels: Kernels, save_to: Path | None
 ) -> None:
-    _print(f"{device.title}, estimated from counted costs with {kernels} scan kernels; nothing was run")
+    tell(f"{device.title}, estimated from counted costs with {kernels} scan kernels; nothing was run")
     show_sheet(tables.prediction_sheet(predictions, device.name), save_to)
 
 
-def _show_errors(predictions: Sequence[Prediction], measured: Measured, device: DeviceSheet | None) -> None:
-    """Print the errors of the predictions and, with `device`, the share of its ceilings that was reached."""
+def _show_errors(
+    predictions: Sequence[Prediction], measured: Measured, device: DeviceSheet, rates: bool
+) -> None:
+    """Print the errors of the predictions and, with `rates`, the share of the ceilings that was reached."""
     found = misses(predictions, measured.rows)
     if not found:
         raise UserError(f"{measured.name} has none of these cells; pass the specification of that run")
     devices = measured.rows.get("device")
     names = "" if devices is None else ", ".join(sorted(devices.dropna().unique()))
-    _print(f"against {measured.name}{f', measured on {names}' if names else ''}")
-    if device is not None:
-        show_sheet(tables.achieved_sheet(achieved(predictions, measured.rows, device)))
-    show_sheet(tables.miss_sheet(found))
+    tell(f"against {measured.name}{f', measured on {names}' if names else ''}")
+    if rates:
+        show_sheet(tables.achieved_sheet(achieved(predictions, measured.rows, device), device.name))
+    show_sheet(tables.miss_sheet(found, device.name))
 
 
 def _refit(
@@ -163,7 +161,7 @@ def _refit(
         raise UserError(f"{measured.name} has none of these cells, so there is nothing to fit")
     say("fitting the constants")
     fitted = fit(points, device, efficiency)
-    _print(f"fitted to {measured.name}: {fitted}")
+    tell(f"fitted to {measured.name}: {fitted}")
     show_sheet(tables.group_sheet(leave_one_group_out(points, device, fitted)))
     return fitted
 

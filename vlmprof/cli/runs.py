@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from vlmprof.cli.json_output import json_option, tell
 from vlmprof.cli.tables import SaveOption, show_sheet
 
 
+@json_option("runs", tables="runs")
 def runs(
     folder: Annotated[Path, typer.Argument(help="A folder of run folders.")] = Path("runs"),
     save_tables: SaveOption = None,
@@ -24,4 +26,4 @@ def runs(
     if found := list_runs(folder):
         show_sheet(runs_sheet(found), save_tables)
     else:
-        print(f"no runs in {folder}")
+        tell(f"no runs in {folder}")

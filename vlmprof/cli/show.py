@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
+from vlmprof.cli.json_output import add_message, json_wanted, tell, tell_files
 from vlmprof.cli.tables import show_sheet
 from vlmprof.errors import unknown
 from vlmprof.plan import Cell, longest_sampling_s
@@ -40,21 +41,21 @@ def plan(
     """Print the cells of a plan, with constant axes once above the table. On a terminal, a long plan is
     summarized unless `every_cell` or `ids` is set. `timed` adds how long it takes on this machine."""
     screen = console()
-    screen.print(plans.head_line(spec, cells), markup=False)
-    short = screen.is_terminal and len(cells) > plans.LONG and not (every_cell or ids)
+    tell(plans.head_line(spec, cells))
+    short = screen.is_terminal and len(cells) > plans.LONG and not (every_cell or ids or json_wanted())
     if short:
         for sheet in plans.summary_sheets(cells):
             screen.print()
             show_sheet(sheet, save_to)
     else:
-        show_sheet(plans.plan_sheet(cells, ids), save_to)
+        show_sheet(plans.plan_sheet(cells, ids), save_to, rows=map(plans.plan_row, cells))
     to_run = sum(cell.skip_reason is None for cell in cells)
-    screen.print(f"{to_run} cells to run, {len(cells) - to_run} skipped")
+    tell(f"{to_run} cells to run, {len(cells) - to_run} skipped")
     if to_run and (longest_s := longest_sampling_s(spec.settings)) is not None:
         longest = show_duration(to_run * longest_s)
-        screen.print(f"sampling takes at most {longest}, unless two iterations of a cell take longer")
+        tell(f"sampling takes at most {longest}, unless two iterations of a cell take longer")
     if timed and to_run:
-        screen.print(_duration(spec, cells), markup=False)
+        tell(_duration(spec, cells))
     if short:
         screen.print("--all prints every cell")
 
@@ -86,16 +87,18 @@ def run(folder: Path) -> int:
     from vlmprof.render.tables.row_warnings import warning_lines
 
     say("drawing the figure")
-    finished, screen = load(folder), console()
-    show_sheet(run_sheet(Estimates(finished.frame, finished.samples)))
+    finished = load(folder)
+    known = finished.frame.dropna(axis="columns", how="all")
+    rows = ({str(name): value for name, value in row.items()} for row in known.to_dict("records"))
+    show_sheet(run_sheet(Estimates(finished.frame, finished.samples)), rows=rows)
     for line in warning_lines(finished.frame):
-        screen.print(line, markup=False)
+        tell(line)
     summary([finished])
     if (why := why_nothing_measured(finished.frame)) is not None:
-        print(f"no figure: {why}")
+        tell(f"no figure: {why}")
     else:
-        for path in save_six_panel(finished.frame, folder, finished.samples, statistic=finished.statistic):
-            print(path)
+        figure = save_six_panel(finished.frame, folder, finished.samples, statistic=finished.statistic)
+        tell_files(figure)
     return _say_failures(finished.rows, folder)
 
 
@@ -105,6 +108,7 @@ def summary(runs: Sequence[Run]) -> None:
 
     width = console().width
     for finding in run_findings(runs):
+        add_message(finding.text)
         print(textwrap.fill(finding.text, width, initial_indent="- ", subsequent_indent="  "))
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vlmprof.backbones import catalog
 from vlmprof.execution import limits
 from vlmprof.execution.machine import describe_machine
 from vlmprof.execution.processes import call_in_process
@@ -80,7 +81,8 @@ def find_frontiers(
     budgets = sorted(set(memory_limits))
     for budget in budgets:
         limits.check_memory_limit(budget, machine.kind, machine.device_memory_bytes)
-    manifest = new_manifest(spec.to_json(), command, machine.to_json())
+    backbones = catalog.declared(spec.axes.backbone)
+    manifest = new_manifest(spec.to_json(), command, machine.to_json(), backbones)
     found = []
     with RunFolder(out, manifest) as folder, progress:
         progress.begin([], kept=0)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from vlmprof.files import replacing
+
 
 @dataclass(frozen=True)
 class OperatorTime:
@@ -23,7 +25,7 @@ class OperatorTime:
 
 def write_csv(operators: Sequence[OperatorTime], path: Path) -> None:
     """Write the table as CSV, one operator per line."""
-    with path.open("w", newline="", encoding="utf-8") as handle:
+    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, [f.name for f in fields(OperatorTime)])
         writer.writeheader()
         writer.writerows(asdict(operator) for operator in operators)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, heap, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Any
 
 import psutil
 
-from vlmprof.errors import UserError, in_one_line
+from vlmprof.errors import UserError, error_line
 from vlmprof.execution.fork_server import GROUP_SIGNALS
 from vlmprof.execution.status_board import StatusBoard
 from vlmprof.logs import PACKAGE, log_to_stderr
@@ -147,6 +147,10 @@ def _as_a_fork_server() -> Iterator[None]:
 def _choose_socket_folder() -> None:
     """Put sockets where their paths are short enough, if `TMPDIR` is too long for them."""
     chosen = tempfile.tempdir
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise UserError("no temporary folder can be written; set TMPDIR to one that can") from None
     if len(os.fsencode(tempfile.gettempdir())) <= LONGEST_SOCKET_FOLDER:
         return
     short = [folder for folder in ("/tmp", "/var/tmp") if os.access(folder, os.W_OK | os.X_OK)]
@@ -273,7 +277,7 @@ def _serve(
         reply = ("user_error", str(error))
     except Exception as error:  # whatever a model raises is the result of its cell and must not end the sweep
         traceback.print_exc()
-        reply = ("error", in_one_line(error))
+        reply = ("error", error_line(error))
     with suppress(BrokenPipeError):  # the caller is gone
         answer.send(reply)
     for stream in (sys.stdout, sys.stderr):
@@ -318,4 +322,7 @@ def _tail(log: Path | None) -> str:
 
 def status_board() -> StatusBoard:
     """Create a status board that can be passed to `call_in_process`."""
+    # multiprocessing does without /dev/shm where it is full, but not where it is read-only
+    arena: Any = heap.Arena
+    arena._dir_candidates = [folder for folder in arena._dir_candidates if os.access(folder, os.W_OK)]
     return StatusBoard.shared(context())

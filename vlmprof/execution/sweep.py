@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlmprof.activity import say
+from vlmprof.backbones import catalog
 from vlmprof.errors import UserError
 from vlmprof.execution import limits, sharing
 from vlmprof.execution.ceilings import AGAIN_AFTER_S, best_of, is_about_ceilings, with_ceilings
@@ -71,7 +72,8 @@ def run_sweep(
         settings = replace(spec.settings, device=machine.device)
         if settings.memory_limit_bytes:
             limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
-        manifest = new_manifest(spec.to_json(), command, machine.to_json())
+        backbones = catalog.declared(spec.axes.backbone)
+        manifest = new_manifest(spec.to_json(), command, machine.to_json(), backbones)
         with RunFolder(out, manifest) as folder, launcher:
             again = {Status.SKIPPED, *retry} if settings.run_after_oom else set(retry)
             done = {cell_id: row for cell_id, row in folder.rows().items() if row.status not in again}

@@ -18,13 +18,15 @@ SIZE_WORDS = frozenset({"nano", "tiny", "small", "base", "large", "huge", "giant
 def backbone_words(name: str) -> tuple[str, str]:
     """Return (family, size) of a backbone as legends show them: (`VMamba`, `T`) for `vmamba-t`.
 
-    Names that are not in the catalog are split at the last dash if a size follows.
+    Names that are neither in the catalog nor declared are split at the last dash if a size follows.
     """
     from vlmprof.backbones import catalog
 
     if name in catalog.names():
         facts = catalog.facts(name)
         return facts.family, facts.size
+    if declared := catalog.declared([name]):
+        return declared[name]
     family, _, size = name.rpartition("-")
     if not family or size.lower() not in SIZE_WORDS:
         return _PROPER_NAMES.get(name, name), ""

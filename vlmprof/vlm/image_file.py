@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from vlmprof.errors import UserError
+from vlmprof.files import read_bytes
 
 TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -32,7 +33,7 @@ def read_rgb(data: bytes, name: str) -> Image.Image:
 def read_rgb_file(path: Path) -> Image.Image:
     """As `read_rgb`, from a file."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as problem:
         raise UserError(f"image {path} cannot be read: {problem.strerror}") from problem
     return read_rgb(data, str(path))

@@ -6,12 +6,12 @@ named hub model, the only one that may use the network.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlmprof import files
 from vlmprof.errors import UserError, unknown
 from vlmprof.vlm.llm_config import built_facts
 
@@ -60,8 +60,8 @@ def facts(name: str) -> LLMFacts:
     if name.startswith("hf:"):
         return _hub(name)
     path = Path(name).expanduser()
-    if path.suffix == ".json" or "/" in name or path.is_dir():
-        return _from_file(name, path / "config.json" if path.is_dir() else path)
+    if path.suffix == ".json" or "/" in name or files.is_folder(path):
+        return _from_file(name, path / "config.json" if files.is_folder(path) else path)
     raise unknown("language model", name, _ENTRIES)
 
 
@@ -83,7 +83,7 @@ def check(name: str, stages: Sequence[str], logits: str = "all", attention: str 
 
 def _from_file(name: str, path: Path) -> LLMFacts:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = files.read_json(path)
     except OSError as problem:
         raise UserError(f"language model {name!r}: cannot read {path} ({problem.strerror})") from problem
     except ValueError as problem:
@@ -99,6 +99,7 @@ def _hub(name: str) -> LLMFacts:
 
     hub_name = name.removeprefix("hf:")
     try:
+        files.check_regular(Path(hub_name))
         config = AutoConfig.from_pretrained(hub_name)
     except (OSError, ValueError, KeyError) as problem:
         first_line = str(problem).strip().splitlines()[0]

@@ -9,6 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from vlmprof.errors import UserError, unknown
+from vlmprof.files import replacing
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -29,7 +30,8 @@ def save_figure(
         folder.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "vlmprof"}):
             for path, name in zip(paths, formats, strict=True):
-                figure.savefig(path, format=name, dpi=dpi, metadata=undated[name])
+                with replacing(path) as draft:
+                    figure.savefig(draft, format=name, dpi=dpi, metadata=undated[name])
     except OSError as problem:
         raise UserError(f"cannot write the figure to {folder}: {problem.strerror or problem}") from problem
     return paths

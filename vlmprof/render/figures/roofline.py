@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from vlmprof.files import replacing
+
 MARKERS = "osD^v<>P*X"
 
 
@@ -43,4 +45,5 @@ def draw_roofline(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     ]
     figure.legend(handles + shapes, backends + operations, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+    with replacing(path) as draft:
+        figure.savefig(draft, format="png", dpi=150, bbox_inches="tight")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError
+from vlmprof.files import replace_file
 from vlmprof.render.figures.files import save_figure
 from vlmprof.render.figures.report import PICTURES
 from vlmprof.render.figures.six_panel import draw_six_panel
@@ -38,12 +39,12 @@ def write_report(
         if "html" in formats:
             page = html_page(content, figure_png)
             written.append(folder / "report.html")
-            written[-1].write_text(page, encoding="utf-8")
+            replace_file(written[-1], page)
         if "markdown" in formats:
             pictures = _save_pictures(content, folder)
             written += [folder / picture.file for shown in pictures.values() for picture in shown]
             written.append(folder / "report.md")
-            written[-1].write_text(markdown_page(content, figure_name, pictures), encoding="utf-8")
+            replace_file(written[-1], markdown_page(content, figure_name, pictures))
     except OSError as problem:
         raise UserError(f"cannot write the report to {folder}: {problem.strerror or problem}") from None
     return written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
@@ -32,19 +32,23 @@ class Built:
 def backbones_sheet(known: Sequence[BackboneFacts], resolution: str, height_px: int, width_px: int) -> Sheet:
     """List every backbone with its parameters, visual tokens at a resolution, and required extra."""
     given = [facts.padded(height_px, width_px) for facts in known]
+    counts = [facts.num_tokens(*size) for facts, size in zip(known, given, strict=True)]
     tokens = [
-        f"{facts.num_tokens(*size):,}" + ("" if size == (height_px, width_px) else f" ({size[1]}x{size[0]})")
-        for facts, size in zip(known, given, strict=True)
+        f"{count:,}" + ("" if size == (height_px, width_px) else f" ({size[1]}x{size[0]})")
+        for count, size in zip(counts, given, strict=True)
     ]
     padded = "In brackets: the padded size (--fit pad) if a backbone does not accept the resolution."
     all_take_it = all(facts.accepts(height_px, width_px) for facts in known)
     return Sheet("backbones", "Backbones", "" if all_take_it else padded, [
         Column("backbone", Kind.TEXT, [facts.name for facts in known]),
         Column("parameters", Kind.COUNT, [facts.parameters or None for facts in known]),
-        Column(f"tokens at {resolution}", Kind.TEXT, tokens),
-        Column("d_model", Kind.TEXT, [str(facts.embed_dim) for facts in known], 1),
-        Column("sides", Kind.TEXT, [_sides(facts) for facts in known], 2),
-        Column("extra", Kind.TEXT, [facts.extra or "" for facts in known], 1),
+        Column(f"tokens at {resolution}", Kind.TEXT, tokens, key="visual_tokens", raw=counts),
+        Column("d_model", Kind.TEXT, [str(facts.embed_dim) for facts in known], 1,
+               raw=[facts.embed_dim for facts in known]),
+        Column("sides", Kind.TEXT, [_sides(facts) for facts in known], 2, key="accepted_size_px",
+               raw=[{"least": facts.min_size, "multiple": facts.multiple} for facts in known]),
+        Column("extra", Kind.TEXT, [facts.extra or "" for facts in known], 1,
+               raw=[facts.extra for facts in known]),
     ])  # fmt: skip
 
 
@@ -78,6 +82,35 @@ def backbone_sheet(facts: BackboneFacts, built: Built) -> Sheet:
         Column("backbone", Kind.TEXT, list(rows)),
         Column(facts.name, Kind.TEXT, list(rows.values())),
     ])  # fmt: skip
+
+
+def backbone_row(facts: BackboneFacts, built: Built) -> dict[str, Any]:
+    """Return the same description for programs."""
+    size = (built.height_px, built.width_px)
+    levels = [facts.at_level(level) for level in range(1, len(facts.level_dims) + 1)]
+    return {
+        "backbone": facts.name,
+        "family": facts.family,
+        "size": facts.size,
+        "published_parameters": facts.parameters,
+        "parameters": built.parameters,
+        "pretrained": facts.pretrained,
+        "extra": facts.extra,
+        "height_px": built.height_px,
+        "width_px": built.width_px,
+        "padded": built.padded,
+        "dtype": built.dtype,
+        "level": facts.level,
+        "levels": built.levels,
+        "visual_tokens": facts.num_tokens(*size),
+        "d_model": facts.embed_dim,
+        "stride_px": facts.stride,
+        "level_shapes": [[level.embed_dim, *level.grid(*size)] for level in levels],
+        "flops": built.cost.flops,
+        "weight_bytes": built.cost.weight_bytes,
+        "least_bytes": built.cost.least_bytes,
+        "peak_activation_bytes": built.cost.peak_activation_bytes,
+    }
 
 
 def _sides(facts: BackboneFacts) -> str:

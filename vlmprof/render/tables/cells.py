@@ -56,7 +56,7 @@ def run_sheet(estimates: Estimates) -> Sheet:
     if memory is not None:
         columns.append(Column(_MEMORY[memory], Kind.BYTES, column_values(numbers(frame, memory)), 1))
     columns.append(Column("status", Kind.TEXT, [_status(row) for row in frame.to_dict("records")]))
-    return Sheet("run", "Run", "", columns, head=_constants(frame))
+    return Sheet("cells", "Cells", "", columns, head=_constants(frame))
 
 
 def _latency_columns(frame: pd.DataFrame, wanted: tuple[tuple[str, str, int], ...]) -> list[Column]:

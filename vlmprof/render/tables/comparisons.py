@@ -41,10 +41,15 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
         note,
         [
             *_cell_columns(ratios),
-            Column("figure", Kind.TEXT, [words[ratio.column][0] for ratio in ratios]),
-            Column("A", Kind.TEXT, _shown(ratios, [ratio.a for ratio in ratios])),
-            Column("B", Kind.TEXT, _shown(ratios, [ratio.b for ratio in ratios])),
-            Column("B / A", Kind.RATIO, [interval_values(r.ratio) or r.value for r in ratios]),
+            Column(
+                "figure",
+                Kind.TEXT,
+                [words[ratio.column][0] for ratio in ratios],
+                raw=[ratio.column for ratio in ratios],
+            ),
+            Column("A", Kind.TEXT, _shown(ratios, [r.a for r in ratios]), raw=[r.a for r in ratios]),
+            Column("B", Kind.TEXT, _shown(ratios, [r.b for r in ratios]), raw=[r.b for r in ratios]),
+            Column("B / A", Kind.RATIO, [interval_values(r.ratio) or r.value for r in ratios], key="ratio"),
             Column("verdict", Kind.TEXT, [ratio.verdict and str(ratio.verdict) for ratio in ratios]),
         ],
     )
@@ -153,7 +158,7 @@ def _cell_columns(ratios: Sequence[CellRatio]) -> list[Column]:
         values = [ratio.cell[axis] for ratio in ratios]
         if axis in shown or len({*values} - {""}) > 1:
             words: list[Value] = [shown[axis](value) if axis in shown else value for value in values]
-            columns.append(Column(axis.replace("_", " "), Kind.TEXT, words))
+            columns.append(Column(axis.replace("_", " "), Kind.TEXT, words, raw=values))
     return columns
 
 

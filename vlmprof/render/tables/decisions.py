@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from vlmprof.analysis.advice import Advice
-from vlmprof.analysis.frames import numbers, varying_axes
-from vlmprof.render.labels import backbone_label
-from vlmprof.render.tables.sheet import Column, Kind, Sheet, column_values
-from vlmprof.units import show_resolution
+from vlmprof.analysis.frames import numbers
+from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values
+from vlmprof.render.tables.stages import name_columns
 
 COST_WORDS: dict[str, tuple[str, Kind]] = {
     "ttft_s": ("TTFT", Kind.SECONDS),
@@ -23,14 +21,18 @@ COST_WORDS: dict[str, tuple[str, Kind]] = {
 def advice_sheet(advice: Advice) -> Sheet:
     """Return a table of the Pareto front within the limits, best first."""
     chosen = advice.chosen
+
+    def values(name: str) -> list[Value]:
+        return column_values(numbers(chosen, name))
+
     quality = "a larger image" if advice.quality == "pixels" else f"a higher {advice.quality}"
     note = f"The Pareto front within the limits: {quality} is available only at a higher cost."
     if advice.tolerance:
         note += f" Costs that differ by at most {100 * advice.tolerance:g} % count as equal."
     return Sheet("recommended", "Recommended", note, [
-        *_named(advice.cells.loc[chosen.index]),
-        *(Column(name, Kind.NUMBER, column_values(numbers(chosen, name))) for name in advice.scores),
-        *(Column(*COST_WORDS[cost], column_values(numbers(chosen, cost))) for cost in advice.costs),
+        *name_columns(advice.cells.loc[chosen.index]),
+        *(Column(name, Kind.NUMBER, values(name), key=name) for name in advice.scores),
+        *(Column(*COST_WORDS[cost], values(cost), key=cost) for cost in advice.costs),
     ])  # fmt: skip
 
 
@@ -43,17 +45,9 @@ def correlation_sheet(advice: Advice) -> Sheet | None:
     note = f"Spearman's rank correlation over the {len(advice.candidates)} scored cells."
     values = [column_values(np.asarray(matrix[name], dtype=np.float64)) for name in matrix.columns]
     return Sheet("correlation", "Scores and costs", note, [
-        Column("", Kind.TEXT, titles),
-        *(Column(title, Kind.NUMBER, column) for title, column in zip(titles, values, strict=True)),
-    ])  # fmt: skip
-
-
-def _named(rows: pd.DataFrame) -> list[Column]:
-    return [
-        Column("backbone", Kind.TEXT, [backbone_label(str(name)) for name in rows["backbone"]]),
-        Column("resolution", Kind.TEXT, [show_resolution(name) for name in rows["resolution"]]),
+        Column("", Kind.TEXT, titles, key="column", raw=list(matrix.columns)),
         *(
-            Column(axis.replace("_", " "), Kind.TEXT, [str(value) for value in rows[axis]])
-            for axis in varying_axes(rows)
+            Column(title, Kind.NUMBER, column, key=str(name))
+            for title, column, name in zip(titles, values, matrix.columns, strict=True)
         ),
-    ]
+    ])  # fmt: skip

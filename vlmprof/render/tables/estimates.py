@@ -27,11 +27,14 @@ def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     return Sheet(f"estimates-{device}", f"Estimates for {device}", "", [
         *_cell_columns([p.cell for p in predictions]),
         *token_columns([p.cell for p in predictions], 2),
-        Column("vision TFLOP", Kind.NUMBER, tera_flops, 3),
+        Column("vision TFLOP", Kind.NUMBER, tera_flops, 3, key="vision_flops",
+               raw=[None if cost is None else cost.flops for cost in vision]),
         *(Column(name, Kind.SECONDS, [e.stages[name].latency_s for e in estimates], 2) for name in stages),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
-        Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1),
-        Column("note", Kind.TEXT, [_comment(p) for p in predictions]),
+        Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1,
+               key="peak_allocated_bytes"),
+        Column("note", Kind.TEXT, [_comment(p) for p in predictions], key="oom_stage",
+               raw=[e.oom_stage for e in estimates]),
     ])  # fmt: skip
 
 
@@ -99,39 +102,46 @@ def cost_sheet(counted: Sequence[Counted], kernels: str) -> Sheet:
     return Sheet(f"costs-{kernels}", f"Counted costs, {kernels} scan kernels", "", [
         *_cell_columns([cell for cell, *_ in rows]),
         Column("stage", Kind.TEXT, [name for _, name, _ in rows]),
-        Column("GFLOP", Kind.NUMBER, [(s.flops - s.skipped_flops) / 1e9 for s in stages], 1),
+        Column("GFLOP", Kind.NUMBER, [(s.flops - s.skipped_flops) / 1e9 for s in stages], 1, key="flops",
+               raw=[s.flops - s.skipped_flops for s in stages]),
         Column("moved", Kind.BYTES, [s.moved_bytes + s.scratch_bytes for s in stages], 1),
         Column("least moved", Kind.BYTES, [s.least_bytes for s in stages], 4),
-        Column("weights", Kind.BYTES, [s.weight_bytes for s in stages], 1),
-        Column("activations", Kind.BYTES, [s.peak_activation_bytes for s in stages], 2),
-        Column("key–value cache", Kind.BYTES, [s.kv_cache_bytes or None for s in stages], 3),
+        Column("weights", Kind.BYTES, [s.weight_bytes for s in stages], 1, key="weight_bytes"),
+        Column("activations", Kind.BYTES, [s.peak_activation_bytes for s in stages], 2,
+               key="peak_activation_bytes"),
+        Column("key–value cache", Kind.BYTES, [s.kv_cache_bytes or None for s in stages], 3,
+               key="kv_cache_bytes", raw=[s.kv_cache_bytes for s in stages]),
         Column("launches", Kind.COUNT, [s.kernels for s in stages], 3),
     ])  # fmt: skip
 
 
-def miss_sheet(found: Sequence[Miss]) -> Sheet:
+def miss_sheet(found: Sequence[Miss], device: str) -> Sheet:
     """Return the errors of predictions by backbone and figure."""
     worst = [f"{m.worst_ratio:.2f} at {show_resolution(m.worst_resolution)}" for m in found]
-    return Sheet("errors", "Errors of the estimates", "", [
-        Column("backbone", Kind.TEXT, [backbone_label(m.backbone) for m in found]),
+    return Sheet(f"errors-{device}", f"Errors of the estimates for {device}", "", [
+        Column("backbone", Kind.TEXT, [backbone_label(m.backbone) for m in found],
+               raw=[m.backbone for m in found]),
         Column("figure", Kind.TEXT, [m.figure for m in found]),
         Column("cells", Kind.COUNT, [m.points for m in found]),
-        Column("typically off by", Kind.PERCENT, [m.median_factor - 1 for m in found]),
-        Column("predicted / measured", Kind.NUMBER, [m.median_ratio for m in found]),
-        Column("worst", Kind.TEXT, worst),
+        Column("typically off by", Kind.PERCENT, [m.median_factor - 1 for m in found],
+               key="median_error_share"),
+        Column("predicted / measured", Kind.NUMBER, [m.median_ratio for m in found], key="median_ratio"),
+        Column("worst", Kind.TEXT, worst, key="worst_ratio", raw=[m.worst_ratio for m in found]),
     ])  # fmt: skip
 
 
-def achieved_sheet(reached: Sequence[Achieved]) -> Sheet:
+def achieved_sheet(reached: Sequence[Achieved], device: str) -> Sheet:
     """Return the rates of measured stages, with their shares of the device's ceilings."""
-    return Sheet("rates", "Rates reached", "", [
+    return Sheet(f"rates-{device}", f"Rates reached on {device}", "", [
         *_cell_columns([one.cell for one in reached]),
         Column("stage", Kind.TEXT, [one.stage for one in reached]),
         Column("measured", Kind.SECONDS, [one.latency_s for one in reached]),
-        Column("TFLOP/s", Kind.NUMBER, [one.flops_per_s / 1e12 for one in reached]),
-        Column("of dense rate", Kind.PERCENT, [one.flops_share for one in reached]),
-        Column("GB/s", Kind.NUMBER, [one.bytes_per_s / 1e9 for one in reached]),
-        Column("of bandwidth", Kind.PERCENT, [one.bytes_share for one in reached]),
+        Column("TFLOP/s", Kind.NUMBER, [one.flops_per_s / 1e12 for one in reached], key="flops_per_s",
+               raw=[one.flops_per_s for one in reached]),
+        Column("of dense rate", Kind.PERCENT, [one.flops_share for one in reached], key="flops_share"),
+        Column("GB/s", Kind.NUMBER, [one.bytes_per_s / 1e9 for one in reached], key="bytes_per_s",
+               raw=[one.bytes_per_s for one in reached]),
+        Column("of bandwidth", Kind.PERCENT, [one.bytes_share for one in reached], key="bytes_share"),
     ])  # fmt: skip
 
 
@@ -140,8 +150,10 @@ def group_sheet(errors: Sequence[GroupError]) -> Sheet:
     return Sheet("fit-errors", "Errors of the fit", "", [
         Column("group", Kind.TEXT, [error.group for error in errors]),
         Column("stages", Kind.COUNT, [error.points for error in errors]),
-        Column("typically off by", Kind.PERCENT, [error.fitted - 1 for error in errors]),
-        Column("when left out of the fit", Kind.PERCENT, [error.left_out - 1 for error in errors]),
+        Column("typically off by", Kind.PERCENT, [error.fitted - 1 for error in errors],
+               key="median_error_share"),
+        Column("when left out of the fit", Kind.PERCENT, [error.left_out - 1 for error in errors],
+               key="median_error_when_left_out_share"),
     ])  # fmt: skip
 
 
@@ -159,11 +171,13 @@ def _cell_columns(cells: Sequence[Cell]) -> list[Column]:
         axis for axis in (varied_axes(cells) if cells else []) if axis not in ("backbone", "resolution")
     ]
     return [
-        Column("backbone", Kind.TEXT, [backbone_label(cell.axes.backbone) for cell in cells]),
-        Column("resolution", Kind.TEXT, [show_resolution(cell.axes.resolution) for cell in cells]),
+        Column("backbone", Kind.TEXT, [backbone_label(cell.axes.backbone) for cell in cells],
+               raw=[cell.axes.backbone for cell in cells]),
+        Column("resolution", Kind.TEXT, [show_resolution(cell.axes.resolution) for cell in cells],
+               raw=[cell.axes.resolution for cell in cells]),
         *(
-            Column(axis.replace("_", " "), Kind.TEXT, [str(cell.axes.named[axis]) for cell in cells])
+            Column(axis.replace("_", " "), Kind.TEXT, [str(cell.axes.named[axis]) for cell in cells],
+                   raw=[cell.axes.named[axis] for cell in cells])
             for axis in varied
-            if axis not in ("backbone", "resolution")
         ),
-    ]
+    ]  # fmt: skip

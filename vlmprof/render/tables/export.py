@@ -16,6 +16,8 @@ from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import RunSamples, split_lines
 from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError, unknown
+from vlmprof.files import replace_file, replacing
+from vlmprof.records import INTEGERS
 from vlmprof.render.figures.files import FORMATS
 from vlmprof.render.figures.six_panel import save_six_panel
 from vlmprof.render.tables.provenance import conduct_sheet
@@ -126,15 +128,18 @@ def write_rows(frame: pd.DataFrame, path: Path, kind: str) -> Path:
     for column in ("backends", "warnings", "disturbances"):
         if column in plain:
             plain[column] = plain[column].map(lambda value: json.dumps(value, sort_keys=True))
+    whole = {name: "Int64" for name in plain if name in INTEGERS and plain[name].dtype == "float64"}
+    plain = plain.astype({name: kind for name, kind in whole.items() if not (plain[name] % 1).any()})
     if kind == "parquet":
         # a column with only nulls has no type
         plain = plain.astype({c: "float64" for c in plain if plain[c].isna().all()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if kind == "csv":
-            plain.to_csv(path, index=False)
-        else:
-            plain.to_parquet(path, index=False)
+        with replacing(path) as draft:
+            if kind == "csv":
+                plain.to_csv(draft, index=False)
+            else:
+                plain.to_parquet(draft, index=False)
     except ImportError:
         raise UserError("Parquet needs pyarrow; pip install 'vlmprof[parquet]'") from None
     except OSError as problem:
@@ -150,7 +155,7 @@ def write_sheet(sheet: Sheet, folder: Path, kind: str) -> Path:
     path = folder / f"{sheet.name}.{suffix}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(writer(sheet), encoding="utf-8")
+        replace_file(path, writer(sheet))
     except OSError as problem:
         raise UserError(f"cannot write {path}: {problem.strerror or problem}") from None
     return path

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
+from vlmprof.settings import AxisValue
 from vlmprof.units import show_resolution
 
 if TYPE_CHECKING:
@@ -16,9 +17,15 @@ if TYPE_CHECKING:
 
 def search_sheet(found: Sequence[Frontier]) -> Sheet:
     """Return one row per line and memory budget: what fits, what does not, and the predicted size."""
-    axes = [Column("backbone", Kind.TEXT, [backbone_label(str(one.line["backbone"])) for one in found])]
+    names = [str(one.line["backbone"]) for one in found]
+    axes = [Column("backbone", Kind.TEXT, [backbone_label(name) for name in names], raw=names)]
     axes += [
-        Column(axis.replace("_", " "), Kind.TEXT, [str(one.line[axis]) for one in found])
+        Column(
+            axis.replace("_", " "),
+            Kind.TEXT,
+            [str(one.line[axis]) for one in found],
+            raw=[one.line[axis] for one in found],
+        )
         for axis in varied_axes(found)
     ]
     return Sheet(
@@ -27,16 +34,39 @@ def search_sheet(found: Sequence[Frontier]) -> Sheet:
         "Counted: the largest size that fits according to the cost model. Probes: cells that ran.",
         [
             *axes,
-            Column("memory", Kind.BYTES, [one.memory_limit_bytes for one in found]),
-            Column("largest that fits", Kind.TEXT, [_show(one.fits, one.axis) for one in found]),
+            Column("memory", Kind.BYTES, [one.memory_limit_bytes for one in found], key="memory_limit_bytes"),
+            Column(
+                "largest that fits",
+                Kind.TEXT,
+                [_show(one.fits, one.axis) for one in found],
+                raw=[_value(one.fits, one.axis) for one in found],
+            ),
             Column(
                 "visual tokens",
                 Kind.COUNT,
                 [None if one.fits is None else _tokens(one.fits) for one in found],
             ),
-            Column("counted", Kind.TEXT, [_show(one.guess, one.axis) for one in found]),
+            Column(
+                "counted",
+                Kind.TEXT,
+                [_show(one.guess, one.axis) for one in found],
+                raw=[_value(one.guess, one.axis) for one in found],
+            ),
             Column("probes", Kind.COUNT, [one.probes for one in found]),
-            Column("ends with", Kind.TEXT, [_ending(one) for one in found]),
+            Column(
+                "ends with",
+                Kind.TEXT,
+                [_ending(one) for one in found],
+                key="end",
+                raw=[
+                    {
+                        "out_of_memory_at": _value(one.fails, one.axis),
+                        "oom_stage": one.oom_stage,
+                        "undecided": one.trouble,
+                    }
+                    for one in found
+                ],
+            ),
         ],
     )
 
@@ -45,6 +75,10 @@ def varied_axes(found: Sequence[Frontier]) -> list[str]:
     """Return the axes, other than the backbone, in which the lines of a search differ."""
     axes = [axis for axis in found[0].line if axis != "backbone"]
     return [axis for axis in axes if len({str(one.line[axis]) for one in found}) > 1]
+
+
+def _value(cell: Cell | None, axis: str) -> AxisValue | None:
+    return None if cell is None else cell.axes.named[axis]
 
 
 def _show(cell: Cell | None, axis: str) -> str:

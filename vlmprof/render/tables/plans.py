@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vlmprof.plan import Cell, varied_axes
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value
@@ -33,6 +34,20 @@ def plan_sheet(cells: Sequence[Cell], ids: bool = False) -> Sheet:
     if any(cell.skip_reason for cell in cells):
         columns.append(Column("skipped because", Kind.TEXT, [cell.skip_reason for cell in cells]))
     return Sheet("plan", "Plan", "", columns)
+
+
+def plan_row(cell: Cell) -> dict[str, Any]:
+    """Return a cell for programs, with the columns of its future row and the reason for skipping it."""
+    return {
+        "cell_id": cell.cell_id,
+        **cell.axes.named,
+        "height_px": cell.height_px,
+        "width_px": cell.width_px,
+        "tiles": cell.tiles,
+        "encoder_tokens": cell.encoder_tokens,
+        "visual_tokens": cell.visual_tokens,
+        "skip_reason": cell.skip_reason,
+    }
 
 
 def token_columns(cells: Sequence[Cell], rank: int = 0) -> list[Column]:

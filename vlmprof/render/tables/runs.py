@@ -13,9 +13,11 @@ def runs_sheet(runs: Sequence[RunSummary]) -> Sheet:
     return Sheet("runs", "Runs", "", [
         Column("run", Kind.TEXT, [run.name for run in runs]),
         Column("specification", Kind.TEXT, [run.specification or "" for run in runs], 2),
-        Column("machine", Kind.TEXT, [run.machine or "" for run in runs], 3),
-        Column("date (UTC)", Kind.TEXT, [(run.started_at or "")[:16].replace("T", " ") for run in runs], 1),
-        Column("cells", Kind.TEXT, [_cells(run) for run in runs]),
+        Column("machine", Kind.TEXT, [run.machine or "" for run in runs], 3, key="device_name"),
+        Column("date (UTC)", Kind.TEXT, [(run.started_at or "")[:16].replace("T", " ") for run in runs], 1,
+               key="started_at", raw=[run.started_at for run in runs]),
+        Column("cells", Kind.TEXT, [_cells(run) for run in runs],
+               raw=[{"problem": run.problem, "repeats": run.repeats, **run.cells} for run in runs]),
     ])  # fmt: skip
 
 

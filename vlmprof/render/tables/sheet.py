@@ -5,6 +5,7 @@ A value with an interval is a list `[value, low, high]`, to be valid JSON; unkno
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -43,6 +44,10 @@ class Column:
     """Narrow terminals omit columns with the highest rank first; those with rank 0 are always shown."""
     half_width: bool = False
     """Whether to show intervals by their half-width, `12.3 ms ± 2.1 %`, instead of their ends."""
+    key: str = ""
+    """The column's name for programs, with its unit, as in rows: `gpu_vision_s`. By default, of the title."""
+    raw: Sequence[Any] | None = None
+    """The values for programs, where `values` are words: `vit-t` for `ViT-T`."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,45 @@ def sheet_records(sheet: Sheet) -> list[dict[str, Any]]:
         wide = any(isinstance(value, list) for value in column.values)
         for record, value in zip(records, column.values, strict=True):
             parts = value if isinstance(value, list) else [value, None, None]
-            record[f"{column.title}{unit}"] = parts[0]
+            record[f"{column.title}{unit}"] = _whole(column.kind, parts[0])
             if wide:
                 record[f"{column.title} low{unit}"], record[f"{column.title} high{unit}"] = parts[1:]
     return records
+
+
+def _whole(kind: Kind, value: Value) -> Value:
+    """Return a count or a number of bytes as an integer, although arrays with gaps hold floats."""
+    counted = kind in (Kind.COUNT, Kind.BYTES) and isinstance(value, float) and value.is_integer()
+    return int(value) if counted else value  # type: ignore[arg-type]
+
+
+def program_rows(sheet: Sheet) -> list[dict[str, Any]]:
+    """Convert the sheet to rows for programs: raw values in base units by key.
+
+    The ends of intervals have columns of their own: `gpu_vision_low_s` and `gpu_vision_high_s`.
+    """
+    rows: list[dict[str, Any]] = [{} for _ in range(len(sheet))]
+    for column in sheet.columns:
+        key = column.key or _key(column)
+        values = column.values if column.raw is None else column.raw
+        wide = any(isinstance(value, list) for value in column.values) and column.raw is None
+        for row, value in zip(rows, values, strict=True):
+            parts = value if isinstance(value, list) and wide else [value, None, None]
+            row[key] = _whole(column.kind, parts[0])
+            if wide:
+                row[_end_key(key, "low")], row[_end_key(key, "high")] = parts[1:]
+    return rows
+
+
+_UNITS = {Kind.SECONDS: "s", Kind.BYTES: "bytes", Kind.PIXELS: "pixels", Kind.PERCENT: "share"}
+
+
+def _key(column: Column) -> str:
+    """Return the title as a name, with the unit of the column's values."""
+    words = re.sub(r"[^a-z0-9]+", "_", column.title.lower()).strip("_")
+    return "_".join(filter(None, (words, _UNITS.get(column.kind))))
+
+
+def _end_key(key: str, end: str) -> str:
+    head, _, unit = key.rpartition("_")
+    return f"{head}_{end}_{unit}" if head and unit in _UNITS.values() else f"{key}_{end}"

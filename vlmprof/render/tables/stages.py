@@ -27,16 +27,22 @@ from vlmprof.units import show_resolution
 
 def name_columns(frame: pd.DataFrame) -> list[Column]:
     """Return the columns that identify rows: backbone, resolution, and every other axis that varies."""
+
+    def _words(axis: str, shown: Mapping[str, str]) -> Column:
+        names = frame[axis].tolist()
+        return Column(axis, Kind.TEXT, [shown[name] for name in names], raw=names)
+
     labels = {name: backbone_label(str(name)) for name in frame["backbone"].unique()}
     resolutions = {name: show_resolution(name) for name in frame["resolution"].unique()}
     return [
-        Column("backbone", Kind.TEXT, [labels[name] for name in frame["backbone"].tolist()]),
-        Column("resolution", Kind.TEXT, [resolutions[name] for name in frame["resolution"].tolist()]),
+        _words("backbone", labels),
+        _words("resolution", resolutions),
         *(
-            Column(axis.replace("_", " "), Kind.TEXT, [str(value) for value in frame[axis].tolist()])
+            Column(axis.replace("_", " "), Kind.TEXT, [str(value) for value in frame[axis].tolist()],
+                   raw=frame[axis].tolist())
             for axis in varying_axes(frame)
         ),
-    ]
+    ]  # fmt: skip
 
 
 def token_columns(frame: pd.DataFrame, rank: int = 0) -> list[Column]:

@@ -6,12 +6,12 @@ may use the network.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmprof import files
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 
@@ -47,7 +47,8 @@ def facts(name: str) -> HfVLMFacts:
             "it must be an image-text-to-text model"
         )
     model_type = str(config.get("model_type"))
-    text = config.get("text_config") or {}
+    text = config.get("text_config")
+    text = text if isinstance(text, dict) else {}
     language = text.get("_name_or_path") or text.get("model_type") or model_type
     label = source(name).rstrip("/").rsplit("/", 1)[-1] if path is None else path.resolve().parent.name
     return HfVLMFacts(
@@ -63,10 +64,8 @@ def source(name: str) -> str:
 def config_path(name: str) -> Path | None:
     """The configuration file that is meant, or `None` for a hub model's name. Raises `UserError`."""
     path = Path(source(name)).expanduser()
-    if path.is_dir():
-        path /= "config.json"
-    if path.is_file():
-        return path
+    if files.exists(path):
+        return path / "config.json" if path.is_dir() else path
     owner, _, model = source(name).partition("/")
     if not model or "/" in model or path.suffix == ".json" or owner in ("", ".", "..", "~"):
         raise UserError(f"vlm {name!r}: there is no file {path}; a hub model is written hf:OWNER/NAME")
@@ -75,7 +74,7 @@ def config_path(name: str) -> Path | None:
 
 def _from_file(name: str, path: Path) -> Config:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = files.read_json(path)
     except (OSError, ValueError) as problem:
         raise UserError(f"vlm {name!r}: {path} is not JSON that can be read ({problem})") from problem
     if not isinstance(config, dict) or "model_type" not in config:
