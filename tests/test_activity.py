@@ -100,6 +100,17 @@ def test_quick_work_stays_silent() -> None:
     assert narrating(work).stderr == ""
 
 
+def test_a_sign_of_life_comes_within_a_second_also_in_a_pipe() -> None:
+    assert activity.PATIENCE_S + activity.TICK_S < 0.8
+    work = """
+        a.PATIENCE_S, a.TICK_S = 0.02, 0.01
+        with narrated('working'):
+            while a._narrators[-1]._shown is None:
+                time.sleep(0.01)
+    """
+    assert narrating(work).stderr == "working\n"
+
+
 @pytest.mark.slow
 def test_each_activity_gets_a_line_that_says_how_long_it_takes() -> None:
     work = """

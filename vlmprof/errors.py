@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+_PACKAGE = Path(__file__).absolute().parent
 
 
 class UserError(Exception):
@@ -35,6 +40,35 @@ def one_line(text: str, limit: int = 1000) -> str:
     """Return a message on one line. The middle of a very long one, such as a name, is left out."""
     line = " ".join(text.split("\n")).strip()
     return line if len(line) <= limit else f"{line[: limit // 2]} … {line[-limit // 2 :]}"
+
+
+def error_line(problem: BaseException, limit: int = 300) -> str:
+    """Show an exception with its type and, if a user's own code raised it, its file and line."""
+    text = problem.msg if isinstance(problem, SyntaxError) else str(problem)
+    said = f"{type(problem).__name__}: {first_line(text, limit)}"
+    place = place_in_users_code(problem)
+    return f"{place}: {said}" if place else said
+
+
+def place_in_users_code(problem: BaseException) -> str:
+    """Return where an exception was raised in a file of the current folder: `mine.py, line 12`; or nothing.
+
+    Installed packages and this one are not the user's own, wherever they are.
+    """
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(problem.__traceback__)]
+    if isinstance(problem, SyntaxError) and problem.filename:
+        places.append((problem.filename, problem.lineno))
+    with suppress(OSError):  # the current folder may be gone
+        for filename, line in reversed(places):
+            if _is_users(filename):
+                return f"{Path(filename).absolute().relative_to(Path.cwd()).as_posix()}, line {line}"
+    return ""
+
+
+def _is_users(filename: str) -> bool:
+    path = Path(filename)
+    inside = path.is_file() and Path.cwd() in path.absolute().parents
+    return inside and "site-packages" not in path.parts and _PACKAGE not in path.absolute().parents
 
 
 def first_line(text: str, limit: int = 300) -> str:

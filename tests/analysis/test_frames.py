@@ -79,3 +79,13 @@ def test_unknown_references_and_foreign_frames_are_refused() -> None:
         split_lines(frame([cell()]).iloc[:0])
     with pytest.raises(UserError, match="not rows of a run"):
         split_lines(frame([cell()]).drop(columns="status"))
+
+
+def test_rows_from_before_tiling_are_on_the_line_of_those_without() -> None:
+    old, new = cell("vit-t", 224), cell("vit-t", 448, axes={"tiling": "none"})
+    (line,) = split_lines(frame([old, new]))
+    assert line.setting == {}
+    tiled = cell("vit-t", 448, axes={"tiling": "dynamic-224-4"})
+    plain, cut = split_lines(frame([old, new, tiled]))
+    assert [line.setting["tiling"] for line in (plain, cut)] == ["none", "dynamic-224-4"]
+    assert len(plain.pixels) == 2

@@ -12,6 +12,8 @@ from vlmprof.errors import UserError
 from vlmprof.plan import make_plan
 from vlmprof.spec import build_spec
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "model_type": "swin", "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "image_size": 64,
     "window_size": 4,
@@ -75,7 +77,6 @@ def test_a_refusal_is_not_kept(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("cache/*"))
 
 
-@pytest.mark.slow
 def test_a_plan_from_the_cache_loads_no_torch(name: str) -> None:
     plan_of(name, "64x96")
     code = f"""if True:

@@ -108,6 +108,7 @@ def test_what_is_planned_and_shown_is_what_comes_out(
     assert encoder(golden_image(112, 112)).shape == (1, tokens, d_model)
 
 
+@pytest.mark.slow
 def test_a_map_with_as_many_channels_as_rows_is_read_the_right_way(tmp_path: Path) -> None:
     # 56 channels, last, on a grid of 56 x 56 for the image size that the configuration names
     config = {
@@ -167,6 +168,18 @@ def test_tokens_between_others_are_the_images_own(tmp_path: Path) -> None:
         expected = wrapped(encoder)(images).last_hidden_state
         assert expected.shape == (1, 1 + 24 + 7, 64)
         torch.testing.assert_close(encoder(images), expected[:, 1:25])
+
+
+@pytest.mark.parametrize("model_type", ["pixtral", "smolvlm_vision", "vit_mae"])
+def test_images_of_a_batch_are_encoded_as_they_are_alone(tmp_path: Path, model_type: str) -> None:
+    config = {"model_type": model_type, **PLAIN, "image_size": 64, "patch_size": 16, "head_dim": 16}
+    name = named(tmp_path, config)
+    encoder = create_backbone(name)
+    images = torch.stack([golden_image(48, 64)[0], golden_image(48, 64)[0].flip(1)])
+    with torch.inference_mode():
+        alone = torch.cat([encoder(image[None]) for image in images])
+        assert alone.shape == (2, facts(name).num_tokens(48, 64), 64)
+        torch.testing.assert_close(encoder(images), alone, rtol=1e-4, atol=1e-5)
 
 
 def test_no_patch_is_dropped_and_they_stay_in_order(tmp_path: Path) -> None:

@@ -52,6 +52,43 @@ def test_a_module_that_fails_while_it_is_imported_gets_one_line(
         facts("broken_encoder:mine")
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def small(:\n", "line 1: SyntaxError: "),
+        ("import math\nprint(maths)\n", "line 2: NameError: name 'maths' is not defined"),
+        ("import math\n\nmath.nothing\n", "line 3: AttributeError: module 'math' has no attribute 'nothing'"),
+        ("len(1)\n", "line 1: TypeError: object of type 'int' has no len()"),
+        ("import not_installed_anywhere\n", "line 1: ModuleNotFoundError: No module named 'not_installed"),
+        (
+            MODULE.format(declared="stride=16"),
+            "line 5: TypeError: backbone() missing 1 required",
+        ),
+    ],
+)
+def test_an_error_of_the_module_is_shown_with_its_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str, request: pytest.FixtureRequest
+) -> None:
+    module = f"wrong_{abs(hash(request.node.name))}"
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as problem:
+        facts(f"{module}:mine")
+    assert str(problem.value).startswith(f"backbone '{module}:mine': {module}.py, {said}")
+    assert "\n" not in str(problem.value)
+
+
+def test_an_error_of_the_factory_is_shown_with_its_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = MODULE.format(declared="stride=16, embed_dim=8").replace("nn.Identity", "nn.Identify")
+    (tmp_path / "wrong_factory.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    said = "'wrong_factory:mine': wrong_factory.py, line 7: AttributeError: module 'torch.nn'"
+    with pytest.raises(UserError, match=said):
+        create_backbone("wrong_factory:mine")
+
+
 def test_sizes_that_can_be_are_kept() -> None:
     def made() -> None:
         return None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.helpers.checks import known
-from vlmprof.execution import duration
+from vlmprof.errors import UserError
+from vlmprof.execution import duration, sweep
 from vlmprof.execution.duration import TimeLeft, cell_seconds, total_seconds
 from vlmprof.execution.duration_counting import iteration_seconds
+from vlmprof.execution.progress import PlainProgress
 from vlmprof.plan import longest_sampling_s, make_plan
 from vlmprof.settings import Machine
 from vlmprof.spec import load_spec
@@ -71,3 +76,29 @@ def test_what_cannot_be_counted_is_left_out(monkeypatch: pytest.MonkeyPatch) -> 
     assert total_seconds(CELLS, {}) is None
     every = {cell.cell_id: 2.0 for cell in CELLS}
     assert known(total_seconds(CELLS, every, devices=2)) == pytest.approx(6.0)
+
+
+def test_progress_is_shown_while_the_device_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+
+    class Watched(PlainProgress):
+        def __enter__(self) -> Watched:
+            shown.append("progress")
+            return self
+
+    def looked_at(*about: object) -> object:
+        shown.append("device")
+        raise UserError("no such device")
+
+    monkeypatch.setattr(sweep, "_local_launcher", looked_at)
+    with pytest.raises(UserError, match="no such device"):
+        sweep.run_sweep(SPEC, tmp_path / "run", "", Watched(Console()))
+    assert shown == ["progress", "device"]
+
+
+def test_a_sweep_says_how_long_it_takes_before_its_first_cell() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    PlainProgress(console).begin(CELLS, 0, {cell.cell_id: 20.0 for cell in CELLS})
+    assert console.file.getvalue() == "6 cells to run, about 2 min 00 s\n"  # type: ignore[attr-defined]

@@ -119,12 +119,9 @@ def test_repeats_are_passes_over_all_cells_that_go_on_where_they_stopped(
     rows = written(tmp_path)
     assert [row["repeat"] for row in rows] == [1] * 4 + [2] * 4 + [3] * 4
     assert len({row["cell_id"] for row in rows}) == 12
-    assert (
-        pretended.estimated
-        == [row["cell_id"] for row in rows if row["repeat"] == 1][2:]
-        + [row["cell_id"] for row in rows if row["repeat"] == 1][:2]
-    ), "each cell once, from the seventh measurement on"
     assert len(list((tmp_path / "samples").iterdir())) == 12
+    first = [row["cell_id"] for row in rows if row["repeat"] == 1]
+    assert sorted(pretended.estimated) == sorted(first), "the duration of a cell is estimated once"
     assert run(tmp_path).measured == 0, "without --repeat there is nothing left to do"
 
 

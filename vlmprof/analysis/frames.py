@@ -157,7 +157,7 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
     if "vlm" in frame and frame["vlm"].notna().all():
         named = frame["vlm"].nunique() == frame["backbone"].nunique()
         others = [axis for axis in others if axis not in (_VLM_AXES if named else _VLM_AXES[1:])]
-    return [axis for axis in others if frame[axis].nunique(dropna=False) > 1]
+    return [axis for axis in others if len({_word(value) for value in frame[axis].unique()}) > 1]
 
 
 def _word(value: object) -> str:

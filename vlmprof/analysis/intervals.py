@@ -15,6 +15,7 @@ An interval from one measurement does not cover the variation between repeats of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,16 @@ def mean_of_repeats(values: Sequence[float]) -> Mean:
 
 
 def mean_ends(mean: Mean, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the low and high end of the interval of a mean."""
+    """Return the low and high end of the interval of a mean.
+
+    Repeats are few and far apart, so the interval of theirs is that of the logarithm, which stays positive.
+    """
+    if mean.repeats > 1 and mean.value > 0:
+        from scipy.special import stdtrit
+
+        t = float(stdtrit(mean.degrees_of_freedom, (1 + confidence) / 2))
+        factor = math.exp(t * mean.standard_error / mean.value)
+        return mean.value / factor, mean.value * factor
     described = np.array([[mean.value], [mean.standard_error], [mean.degrees_of_freedom], [mean.skewness]])
     low, high = _ends(described, confidence)[0].tolist()
     return low, high

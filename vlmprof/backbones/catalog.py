@@ -16,7 +16,7 @@ from vlmprof.activity import say
 from vlmprof.backbones import facts_cache, families, families_transformers
 from vlmprof.backbones.facts import DEFAULT_LEVEL, BackboneFacts
 from vlmprof.backbones.users_module import import_users_module
-from vlmprof.errors import UserError, first_line, unknown
+from vlmprof.errors import UserError, error_line, place_in_users_code, unknown
 
 ENTRIES: dict[str, BackboneFacts] = {
     facts.name: facts
@@ -110,10 +110,12 @@ def users_factory(name: str) -> Any:
         module = import_users_module(module_name)
     except UserError:
         raise
-    except (ImportError, ValueError) as problem:
-        raise UserError(f"backbone {name!r}: cannot import module {module_name!r} ({problem})") from problem
     except Exception as problem:
-        said = f"{type(problem).__name__}: {first_line(str(problem))}"
+        said = error_line(problem)
+        if place_in_users_code(problem):
+            raise UserError(f"backbone {name!r}: {said}") from problem
+        if isinstance(problem, ImportError | ValueError):
+            said = str(problem)
         raise UserError(f"backbone {name!r}: cannot import module {module_name!r} ({said})") from problem
     factory = getattr(module, function_name, None)
     if factory is None:

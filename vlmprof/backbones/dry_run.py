@@ -15,7 +15,7 @@ from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.backbones.geometry import Geometry, NoGridError, Seen, find_geometry
 from vlmprof.backbones.random_weights import uninitialised
 from vlmprof.backbones.token_layout import Join, TokenLayout, possible_layouts
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, error_line
 
 Run = Callable[[int, int], Sequence[Tensor]]
 """Return each feature level's output for an image of (height, width) in pixels."""
@@ -133,4 +133,4 @@ def reason(problem: BaseException) -> str:
     """Return an exception in one line."""
     if isinstance(problem, UserError):
         return str(problem)
-    return f"{type(problem).__name__}: {first_line(str(problem), 160)}"
+    return error_line(problem, 160)

@@ -53,7 +53,11 @@ class HubEncoder(FromTransformers):
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
         assert self.layout is not None
-        return self.layout.tokens(self.raw(images))
+        output = self.raw(images)
+        if len(output) == 1 < len(images):
+            # Pixtral's tower packs the images of a batch into one sequence
+            output = output.unflatten(1, (len(images), -1)).squeeze(0)
+        return self.layout.tokens(output)
 
     def raw(self, images: Tensor) -> Tensor:
         """Return the model's own output, any extra tokens included."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vlmprof.backbones.catalog import users_factory
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, error_line
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
@@ -21,7 +21,10 @@ def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
         raise UserError(
             f"backbone {facts.name!r} takes {len(needed)} arguments; it may take BuildOptions alone"
         )
-    module = factory(options) if inputs else factory()
+    try:
+        module = factory(options) if inputs else factory()
+    except (AttributeError, ImportError, NameError, SyntaxError, TypeError) as problem:
+        raise UserError(f"backbone {facts.name!r}: {error_line(problem)}") from problem
     if not isinstance(module, nn.Module):
         raise UserError(
             f"backbone {facts.name!r} returned a {type(module).__name__}; it must return a torch.nn.Module"

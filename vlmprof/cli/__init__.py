@@ -24,12 +24,12 @@ BROKEN_PIPE = 141
 def main() -> None:
     """Run the `vlmprof` command line.
 
-    A user mistake prints one line to standard error and exits with code 2. A signal to stop prints one line
-    and exits with 128 plus its number: 130 after Ctrl-C.
+    A user mistake, or an error in a user's own module, prints one line to standard error and exits with code
+    2. A signal to stop prints one line and exits with 128 plus its number: 130 after Ctrl-C.
     """
     from vlmprof.cli.encoding import print_any_text
     from vlmprof.cli.streams import OutputError, guard_streams
-    from vlmprof.errors import UserError
+    from vlmprof.errors import UserError, error_line, place_in_users_code
 
     print_any_text()
     guard_streams()
@@ -45,6 +45,10 @@ def main() -> None:
         if error.errno not in MACHINE_FAULTS:
             raise
         code = _complain(UserError(f"{error.strerror}: {error.filename or 'a file that the command needs'}"))
+    except Exception as problem:
+        if not place_in_users_code(problem):
+            raise
+        code = _complain(UserError(error_line(problem)))
     except Stopped as stop:
         print(f"vlmprof: {stop.line()}", file=sys.stderr)
         code = stop.exit_code

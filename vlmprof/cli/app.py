@@ -85,7 +85,8 @@ def sweep(
             min=1,
             max=1000,
             help="Measure every cell this often, each time in a new process, one pass over all cells after "
-            "another. Intervals then cover the spread between repeats; a larger number adds to a run.",
+            "another. Intervals then cover the spread between repeats, of which three are the least to be "
+            "useful. A larger number adds to a run.",
         ),
     ] = 1,
     retry: Annotated[

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from vlmprof.analysis.runs import Run
 
 
+MOST_LOGS = 10
+"""Largest number of failed cells whose logs are named; the others are in the same folder."""
+
+
 def plan(
     spec: SweepSpec,
     cells: Sequence[Cell],
@@ -74,6 +78,7 @@ def run(folder: Path) -> int:
 
     If no cell was measured, the reason is printed instead of the figure.
     """
+    say("reading the run")
     from vlmprof.analysis.estimates import Estimates
     from vlmprof.analysis.frames import why_nothing_measured
     from vlmprof.analysis.runs import load
@@ -113,6 +118,9 @@ def _say_failures(frame: pd.DataFrame, folder: Path) -> int:
     counts = {status: int((frame["status"] == status).sum()) for status in FAILED}
     failed = sum(counts.values())
     if failed:
+        for row in frame[frame["status"].isin(FAILED)].head(MOST_LOGS).to_dict("records"):
+            log = folder / LOGS / f"{row['cell_id']}.txt"
+            print(f"{row['backbone']} @ {row['resolution']} {row['status']}: {log}", file=sys.stderr)
         ended = " and ".join(f"{count} in {status}" for status, count in counts.items() if count)
         sys.stdout.flush()
         print(

@@ -113,4 +113,4 @@ def total_seconds(cells: Collection[Cell], expected_s: Mapping[str, float], devi
 
 
 def _tokens(cell: Cell) -> int:
-    return (cell.visual_tokens or 0) * cell.axes.batch_size
+    return (cell.encoder_tokens or cell.visual_tokens or 0) * cell.axes.batch_size

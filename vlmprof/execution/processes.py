@@ -26,7 +26,9 @@ from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
-from vlmprof.errors import UserError, first_line
+import psutil
+
+from vlmprof.errors import UserError, error_line
 from vlmprof.execution.fork_server import GROUP_SIGNALS
 from vlmprof.execution.status_board import StatusBoard
 from vlmprof.logs import PACKAGE, log_to_stderr
@@ -52,6 +54,8 @@ class Ended:
     exit_code: int | None = None
     """Set if the process died without an answer; a negative signal number if it was killed by a signal."""
     timed_out: bool = False
+    server_died: bool = False
+    """Whether the fork server died, so that nothing is known of the process."""
     last_words: str = ""
     """The end of its output."""
 
@@ -79,6 +83,32 @@ def start_fork_server(preload: str = PRELOAD) -> None:
         context().set_forkserver_preload([preload])
         with _as_a_fork_server():
             forkserver.ensure_running()
+
+
+def _fork_server() -> psutil.Process | None:
+    """Return the running fork server, if the system supports one."""
+    pid = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
+    try:
+        return psutil.Process(pid) if pid else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _has_died(server: psutil.Process | None, exit_code: int | None) -> bool:
+    """Return whether the fork server of a process that ended without an answer is dead.
+
+    multiprocessing then reports exit code 255, slightly before the system reports the end of the server,
+    which is left to multiprocessing to wait for.
+    """
+    if server is None or exit_code != 255:
+        return False
+    until_s = time.monotonic() + 1.0
+    with suppress(psutil.NoSuchProcess):
+        while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > until_s:
+                return False
+            time.sleep(POLL_S / 10)
+    return True
 
 
 _starting = threading.Lock()
@@ -165,6 +195,7 @@ def call_in_process(
     process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log, level))
     with _as_a_fork_server():
         process.start()
+    server = _fork_server()
     logger.debug("process %d started: %s", process.pid, target)
     begun_s = heard_s = time.monotonic()
     answer.close()
@@ -189,6 +220,9 @@ def call_in_process(
                 heard_s = time.monotonic()
         if kind == "died":
             process.join()
+            if _has_died(server, process.exitcode):
+                logger.warning("the fork server died")
+                return Ended(server_died=True, last_words=_tail(log))
             logger.debug("process %d died, exit code %s", process.pid, process.exitcode)
             return Ended(exit_code=process.exitcode, last_words=_tail(log))
         # other resources of the process, such as compiler workers and locks, are for it to close
@@ -238,10 +272,12 @@ def _serve(
             value = drained(value, lambda item: answer.send(("item", item)))
         reply: tuple[str, Any] = ("value", value)
     except UserError as error:
+        if error.__cause__ is not None:
+            traceback.print_exc()
         reply = ("user_error", str(error))
     except Exception as error:  # whatever a model raises is the result of its cell and must not end the sweep
         traceback.print_exc()
-        reply = ("error", f"{type(error).__name__}: {first_line(str(error))}")
+        reply = ("error", error_line(error))
     with suppress(BrokenPipeError):  # the caller is gone
         answer.send(reply)
     for stream in (sys.stdout, sys.stderr):

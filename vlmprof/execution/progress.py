@@ -18,7 +18,8 @@ from vlmprof.activity import say
 from vlmprof.execution.duration import TimeLeft
 from vlmprof.execution.status_board import Reading
 from vlmprof.plan import Cell
-from vlmprof.records import Row, Status
+from vlmprof.records import FAILED, Row, Status
+from vlmprof.store import LOGS
 from vlmprof.units import show_duration, show_seconds
 
 RECENT = 4
@@ -143,7 +144,8 @@ def describe(cell: Cell, row: Row) -> str:
     if row.status is Status.OK:
         return f"{cell.label}: ok, {show_seconds(row.end_to_end_s or 0.0)} end to end"
     where = f" in {row.oom_stage}" if row.oom_stage else ""
-    return f"{cell.label}: {row.status}{where}, {row.message}"
+    log = f"; log: {LOGS}/{row.cell_id}.txt" if row.status in FAILED else ""
+    return f"{cell.label}: {row.status}{where}, {row.message}{log}"
 
 
 def choose_progress() -> Progress:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from vlmprof.execution.ceilings import with_ceilings
@@ -52,7 +53,8 @@ def measure_cell(
 
     early: list[tuple[Row, Samples]] = []
     kills_before = oom.system_oom_kills()
-    ended = call_in_process(
+    call = partial(
+        call_in_process,
         "vlmprof.execution.worker:run_cell",
         (cell, settings, machine.device_name, board),
         log=log,
@@ -61,14 +63,22 @@ def measure_cell(
         on_item=early.append,
         stop=stop,
     )
+    ended = call()
+    again: tuple[str, ...] = ()
+    if ended.server_died and not early:
+        logger.warning("%s runs again, because the fork server died", cell.label)
+        again = ("measured again, because the fork server died",)
+        ended = call()
     if ended.value is not None or early:
         row, samples = ended.value or early[-1]
-        row = _with_machine(row, telemetry, machine, cell)
+        row = _with_machine(replace(row, warnings=(*row.warnings, *again)), telemetry, machine, cell)
     else:
         row, samples = unmeasured_row(cell, machine.device_name), Samples()
     if ended.value is None:
         last = board.read()
-        status, why = how_it_ended(ended, f" while {last}", kills_before, settings.cell_timeout_s)
+        status, why = how_it_ended(
+            ended, f" while {last}", kills_before, settings.cell_timeout_s, settings.memory_limit_bytes
+        )
         if early:  # lost in a pass that only adds to the measurement
             row = replace(row, warnings=(*row.warnings, f"failed after the measurement: {why}"))
         else:

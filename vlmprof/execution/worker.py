@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vlmprof.cost.count import count_cell
-from vlmprof.errors import first_line
+from vlmprof.execution.endings import in_plain_words
 from vlmprof.execution.limits import limit_memory
 from vlmprof.execution.modes import CompileTime, attention_backend, quiet_autograd
 from vlmprof.execution.pipelines import Pipeline, build_pipeline
@@ -61,7 +61,7 @@ def run_cell(
             raise
         place = board.read().place
         logger.warning("out of memory in %s", place, exc_info=True)
-        message = first_line(str(error)) or "MemoryError"
+        message = in_plain_words(str(error), settings.memory_limit_bytes) or "MemoryError"
         row = replace(row, status=Status.OOM, oom_stage=place, message=message)
     return replace(row, wall_s=time.perf_counter() - begun_s), samples
 
@@ -231,9 +231,7 @@ def _with_token_times(row: Row, samples: Samples, new_tokens: int, batch_size: i
 def _counted(
     cell: Cell, settings: Settings, pipeline: Pipeline, device: torch.device
 ) -> tuple[dict[str, StageFigures], tuple[str, ...]]:
-    """Count each stage's FLOPs and bytes, and list assumptions; empty for a VLM from transformers."""
-    if cell.axes.vlm is not None:
-        return {}, ()
+    """Count each stage's FLOPs and bytes, and list assumptions."""
     costs = count_cell(cell, settings, "triton" if pipeline.backends.get("ss2d") == "triton" else "torch")
     figures = {
         name: StageFigures(
