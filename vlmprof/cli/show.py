@@ -110,6 +110,7 @@ def summary(runs: Sequence[Run]) -> None:
     for finding in run_findings(runs):
         add_message(finding.text)
         print(textwrap.fill(finding.text, width, initial_indent="- ", subsequent_indent="  "))
+        add_message(finding.text)
 
 
 def _say_failures(frame: pd.DataFrame, folder: Path) -> int:
