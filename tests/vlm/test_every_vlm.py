@@ -68,18 +68,18 @@ def test_a_type_runs_as_its_processor_would_feed_it(model_type: str, tmp_path: P
         photo = own_photo(name, size, "float32", prompt_tokens=5)
         inputs = photo.inputs("cpu")
         parts = vlm.tell_parts(inputs)
-        # torch's counter has no formula for the CPU's fused attention
-        with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as torchs:
-            logits, seen = marked(vlm, inputs)
         with torch.inference_mode():
+            logits, seen = marked(vlm, inputs)
             plain = vlm.model(**inputs, return_dict=False)[0]
-            black, white = (
-                vlm.forward(photo.make([Image.new("RGB", size[::-1], color)])) for color in ("black", "white")
-            )
+            # some processors take the mean of each photo from it, so that all of one color are alike
+            black = vlm.forward(photo.make([Image.new("RGB", size[::-1])]))
+            # torch's counter has no formula for the CPU's fused attention
+            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as torchs:
+                vlm.forward(inputs)
         assert seen == [(edge, stage) for stage in parts.stages for edge in ("begin", "end")]
         torch.testing.assert_close(logits, plain)
         assert parts.encoder_tokens > 0
-        assert not torch.allclose(black[:, -1], white[:, -1])
+        assert not torch.allclose(black[:, -1], logits[:, -1])
         assert logits.isfinite().all()
         own = photo.make([Image.new("RGB", size[::-1])])
         number = getattr(vlm.model.config, "image_token_id", None)
