@@ -102,6 +102,7 @@ def _choice(literal: Any, optional: bool = False) -> _Choice:
 
 LARGEST_SIDE_PX = 2**20
 """A larger side of an image, in pixels, is a slip."""
+MOST_TILES = 1024
 _MOST_DIGITS = 30
 """Python refuses to convert very long numbers."""
 
@@ -120,11 +121,14 @@ def _integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[Any], int]:
     return parse
 
 
-def _integer_or_auto(value: Any) -> int | str:
-    try:
-        return "auto" if value == "auto" else _integer(1)(value)
-    except UserError as error:
-        raise UserError(f"{error}, nor auto") from None
+def _integer_or_auto(maximum: int) -> Callable[[Any], int | str]:
+    def parse(value: Any) -> int | str:
+        try:
+            return "auto" if value == "auto" else _integer(1, maximum)(value)
+        except UserError as error:
+            raise UserError(f"{error}, nor auto") from None
+
+    return parse
 
 
 def _share(value: Any) -> float:
@@ -191,9 +195,9 @@ AXES: dict[str, Field] = {
         Field("tiling", "Tiles that photos of the resolution are cut into: anyres as LLaVA-NeXT, with rows "
               "ended by a token, or dynamic as InternVL.", _choice(TilingMode), "none"),
         Field("tile_size", "Side of a tile in pixels; auto is 336 for anyres and 448 for dynamic.",
-              _integer_or_auto, "auto"),
+              _integer_or_auto(LARGEST_SIDE_PX), "auto"),
         Field("max_tiles", "Most tiles of a photo, without the thumbnail; auto is 4 for anyres and 12 for "
-              "dynamic.", _integer_or_auto, "auto"),
+              "dynamic.", _integer_or_auto(MOST_TILES), "auto"),
     )
 }  # fmt: skip
 """Every axis of a sweep: the varied parameters, each with one or more values."""

@@ -14,7 +14,7 @@ from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
 from vlmprof.records import repeat_id
-from vlmprof.settings import Axes, AxisValue, ProcessorBackend, Settings
+from vlmprof.settings import Axes, AxisValue, Settings
 from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
@@ -74,11 +74,12 @@ def cell_id(axes: Axes) -> str:
     return f"{readable[-80:]}-{digest(named)}"
 
 
-def make_plan(spec: SweepSpec) -> list[Cell]:
+def make_plan(spec: SweepSpec, photos: bool = True) -> list[Cell]:
     """Expand a specification to the cells of its grid, line by line, from small to large images.
 
     A resolution that a backbone does not accept is skipped for that backbone. With `fit = "pad"`, images are
-    padded to the next accepted size instead. Raises `UserError` for an unknown backbone, connector or LLM,
+    padded to the next accepted size instead. Without `photos`, VLMs from transformers have no token counts,
+    which take them a second per size. Raises `UserError` for an unknown backbone, connector or LLM,
     and for a resolution that no backbone of the sweep accepts.
     """
     lines = _hf_vlm_lines(spec) if spec.axes.vlm else _lines(spec)
@@ -87,17 +88,15 @@ def make_plan(spec: SweepSpec) -> list[Cell]:
     for resolution in resolutions:
         if not pad:
             _refuse_if_none_runs(lines, resolution)
-    distinguished_by = tuple(
-        axis for axis in lines[0][0].named
-        if axis not in ("backbone", "resolution") and len({line.named[axis] for line, _ in lines}) > 1
-    )  # fmt: skip
+    varied = _varied([line for line, _ in lines])
+    distinguished_by = tuple(axis for axis in varied if axis not in ("backbone", "resolution"))
     cells = [
         _cell(replace(line, resolution=resolution), facts, pad, distinguished_by)
         for line, facts in lines
         for resolution in resolutions
     ]
-    if spec.axes.vlm and spec.settings.processor == "own":
-        return [_of_a_photo(cell, spec.settings.processor_backend) for cell in cells]
+    if spec.axes.vlm:
+        return [of_a_photo(cell, spec.settings) for cell in cells] if photos else cells
     _check_promises(cells)
     return cells
 
@@ -125,7 +124,19 @@ def _encoded_size(cell: Cell) -> tuple[int, int]:
 
 def varied_axes(cells: Sequence[Cell]) -> list[str]:
     """Return the axes in which the cells of a plan differ."""
-    return [axis for axis in cells[0].axes.named if len({cell.axes.named[axis] for cell in cells}) > 1]
+    return _varied([cell.axes for cell in cells])
+
+
+def _varied(lines: Sequence[Axes]) -> list[str]:
+    """The axes in which these differ, but for the name and LLM of a VLM that its label already names."""
+    values = {axis: {line.named[axis] for line in lines} for axis in lines[0].named}
+    labels = {
+        axis: {(line.backbone, line.named[axis]) for line in lines}
+        for axis in ("vlm", "llm")
+        if axis in values
+    }
+    named = {axis for axis, own in labels.items() if "vlm" in values and len(own) == len(values["backbone"])}
+    return [axis for axis, own in values.items() if len(own) > 1 and axis not in named]
 
 
 Line = tuple[Axes, BackboneFacts | None]
@@ -218,20 +229,28 @@ def _tokens(axes: Axes, facts: BackboneFacts, size: tuple[int, int]) -> _Tokens:
     return _Tokens(visual, tiles * facts.num_tokens(*tile), tiles)
 
 
-def _of_a_photo(cell: Cell, backend: ProcessorBackend) -> Cell:
-    """The cell with the tokens of a photo of its size, by the VLM's own processor, or why it takes none."""
-    name = cell.axes.vlm
-    if name is None:
+def of_a_photo(cell: Cell, settings: Settings) -> Cell:
+    """Return the cell of a VLM from transformers with the tokens that its own processor makes of a photo, or
+    with the reason why it accepts none of this size."""
+    name, size = cell.axes.vlm, (cell.height_px, cell.width_px)
+    if settings.processor != "own" or name is None:
         return cell
     # transformers takes seconds to import, and only a VLM of transformers needs it to be planned
+    from vlmprof.vlm.hf_vlm.dry_run import dry_run
     from vlmprof.vlm.hf_vlm.own import check_processor, photo_facts
 
-    check_processor(name, backend)
+    check_processor(name, settings.processor_backend)
     try:
-        photo = photo_facts(name, (cell.height_px, cell.width_px), backend)
+        photo = photo_facts(name, size, settings.processor_backend)
     except UserError as problem:
         return replace(cell, skip_reason=str(problem))
-    return replace(cell, visual_tokens=photo.visual_tokens)
+    planned = replace(cell, visual_tokens=photo.visual_tokens, tiles=photo.tiles)
+    try:
+        # a batch has as many tokens per image as one
+        run = dry_run(name, size, replace(cell.axes, batch_size=1), settings)
+    except UserError:
+        return planned  # only a run shows its tokens
+    return replace(planned, visual_tokens=run.visual_tokens, encoder_tokens=run.encoder_tokens)
 
 
 def longest_sampling_s(settings: Settings) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -124,6 +125,27 @@ def test_crossings_shares_and_memory_are_found_where_they_are() -> None:
     assert "No encoder ran out of memory up to 896², the largest image measured." in said
 
 
+def test_crossings_without_samples_or_an_end_are_only_counted() -> None:
+    assert summary(CROSSING, {}).crossovers == []
+    assert any(text.startswith("1 crossover is possible") for text in words(CROSSING, {}))
+    two_sizes = [row for row in CROSSING if row.axes["resolution"] != "448"]
+    found = summary(two_sizes, raw(two_sizes))
+    assert (found.crossovers, found.undecided_crossovers) == ([], 1)
+
+
+def test_of_an_order_that_changes_often_the_ends_are_told() -> None:
+    rows = [
+        measured(name, 224 + 32 * i, 0.01 * (i + 1) * (2 if (i % 2) == (name == "vit-t") else 1))
+        for name in ("vit-t", "vmamba-t")
+        for i in range(7)
+    ]
+    said = [text for text in words(rows, raw(rows)) if "fastest" in text or "order" in text]
+    assert [text.split(" is the fastest")[0] for text in said] == [
+        "At 224², ViT-T", "At 416², ViT-T",
+        "Between these sizes, the order changes 6 times; the table has every size.",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("host_s", "flops", "moved", "busy_s", "bound", "share"),
     [
@@ -147,6 +169,18 @@ def test_what_limits_an_encoder(
     (limit,) = summary([row], {}).limits
     assert limit.bound == bound
     assert limit.share.value == pytest.approx(share)
+
+
+def test_a_latency_that_may_be_anything_leaves_its_share_without_an_interval() -> None:
+    row = measured("vit-t", 224, 0.1, matmul_ceiling_flops_per_s=1e12, copy_ceiling_bytes_per_s=1e9)
+    stages = {"vision": StageFigures(host_s=0.001, gpu_s=0.05, counted_flops=10**9, counted_bytes=10**6)}
+    row = replace(row, stages=stages)
+    wild = raw([row], {row.cell_id: (0.01, 0.01, 2.98)})
+    (limit,) = summary([row], wild).limits
+    assert math.isnan(limit.share.high)
+    said = words([row], wild)
+    assert any("ViT-T" in one and "of a ceiling" in one for one in said)
+    assert "nan" not in " ".join(said)
 
 
 def test_where_memory_ends_and_what_is_doubtful() -> None:

@@ -154,6 +154,8 @@ def test_a_row_of_wrong_types_is_counted_and_left_out(run: Path, column: str) ->
         (("frontier", "quick", "--memory", "1GiB", "--step", "0"), "--step must be at least 1"),
         (("sweep", "quick", "--out", "good/run.json"), "good/run.json is not a folder"),
         (("sweep", "quick", "--out", "x" * 300), "cannot write the run folder"),
+        (("plan", "quick", "--tiling", "anyres", "--max-tiles", "99999"), "max_tiles: '99999' is too large"),
+        (("sweep", "quick", "--repeat", LONG[:19]), "--repeat"),
         (("plan", "quick", "--bogus"), "--bogus"),
         (("kernels", "tables", "x" * 300), "no backbones.json or bench.json"),
     ],

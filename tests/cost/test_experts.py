@@ -49,6 +49,9 @@ class Architecture:
     """In decoding, for each position in a cache of latents, which newer ones of transformers keep."""
     fixed: Callable[[int], int] = lambda tokens: 0
     """What neither grows by the token nor by the score."""
+    rotated: int = HEAD_DIM
+    """Dimensions of a head with rotary positions. transformers 5.17 makes their angles by a matrix product,
+    with as many FLOPs for each token; later versions multiply elementwise."""
 
 
 MLA_QK, MLA_V, Q_RANK, KV_RANK, ROTATED = 16 + 8, 16, 20, 12, 8
@@ -92,7 +95,7 @@ ARCHITECTURES = {
          "q_lora_rank": Q_RANK, "kv_lora_rank": KV_RANK, "qk_rope_head_dim": ROTATED,
          "qk_nope_head_dim": 16, "v_head_dim": MLA_V},
         4 * MLA + 3 * (ROUTED + SHARED) + DENSE, 4 * HEADS * (MLA_QK + MLA_V), sparse_layers=3,
-        expanded=4 * KV_RANK * HEADS * (16 + MLA_V),
+        expanded=4 * KV_RANK * HEADS * (16 + MLA_V), rotated=ROTATED,
     ),
     "gpt_oss": Architecture(
         {**COMMON, "num_local_experts": EXPERTS, "intermediate_size": EXPERT_MLP, "sliding_window": 512},
@@ -105,13 +108,14 @@ ARCHITECTURES = {
          "linear_value_head_dim": LINEAR_DIM, "linear_conv_kernel_dim": CONVOLVED},
         # the queries of full attention come with a gate as wide
         GQA + HIDDEN * HEAD_DIM * HEADS + 3 * LINEAR + 4 * (ROUTED + SHARED + HIDDEN), GQA_SCORES,
-        fixed=delta_rule,
+        fixed=delta_rule, rotated=HEAD_DIM // 4,
     ),
     "glm4_moe": Architecture(
         {**COMMON, "n_routed_experts": EXPERTS, "moe_intermediate_size": EXPERT_MLP,
          "intermediate_size": DENSE_MLP, "n_shared_experts": 2, "first_k_dense_replace": 2, "n_group": 1,
          "topk_group": 1},
         4 * GQA + 2 * (ROUTED + 2 * SHARED) + 2 * DENSE, 4 * GQA_SCORES, sparse_layers=2,
+        rotated=HEAD_DIM // 2,
     ),
 }  # fmt: skip
 
@@ -134,9 +138,11 @@ def test_flops_are_those_of_the_formula(name: str, tokens: int, tmp_path: Path) 
     found = costs(tmp_path, name, tokens)
     matrices = known.per_token + HIDDEN * VOCABULARY
     by_hand = tokens * matrices + tokens**2 * known.per_score + known.fixed(tokens)
-    assert found["prefill"].matrix_flops == 2 * by_hand
+    assert found["prefill"].matrix_flops in (2 * by_hand, 2 * by_hand + tokens * known.rotated)
     by_hand = matrices + (tokens + 1) * known.per_score + known.fixed(1)
-    assert found["decode"].matrix_flops in (2 * by_hand, 2 * (by_hand + tokens * known.expanded))
+    of_latents = 2 * (by_hand + tokens * known.expanded)
+    expected = {flops + more for flops in (2 * by_hand, of_latents) for more in (0, known.rotated)}
+    assert found["decode"].matrix_flops in expected
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -185,7 +191,8 @@ CASE = {
 def test_two_of_sixteen_experts_under_a_causal_mask(dtype: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CASE))
     prefill = count(Workload("vit-t", str(tmp_path), 256, 256, dtype=dtype)).stages["prefill"]
-    assert prefill.matrix_flops - prefill.skipped_flops == 1_012_400_128
+    by_hand = 1_012_400_128
+    assert prefill.matrix_flops - prefill.skipped_flops in (by_hand, by_hand + 256 * 32)
     experts = sum(op.flops * n for op, n in prefill.ops.items() if op.assumed)
     assert experts == 4 * 256 * 2 * 2 * 3 * 256 * 128
 

@@ -114,7 +114,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "blip-2": {"image_token_index": 1000},
     "instructblip": {"image_token_index": 1000},
     "chameleon": {
-        "image_token_id": 1000, "vq_config.num_embeddings": 8,
+        "image_token_id": 1000, "vq_config.num_embeddings": 8, "vq_config.base_channels": 32,
         "vocabulary_map": {"<image>": 1000, **{f"IMGIMG{'ABCDEFGH'[n % 8]}Z": n for n in range(8)}},
     },
     "gemma3": SIGLIP,
@@ -122,12 +122,22 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "t5gemma2": {"encoder.vision_config.image_size": 256, "encoder.mm_tokens_per_image": 64},
     "glm46v": MROPE, "glm4v": MROPE, "glm4v_moe": {"text_config.rope_parameters.mrope_section": [2, 3, 3]},
     "glm_ocr": MROPE, "glmga": MROPE, "qwen2_vl": MROPE, "qwen2_5_vl": MROPE, "paddleocr_vl": MROPE,
-    "gemma4": GEMMA4, "diffusion_gemma": GEMMA4, "fast_vlm": {"vision_config.hidden_size": 3072},
-    "emu3": {"image_token_id": 1000, "vq_config.codebook_size": 8, "vocabulary_map": {
+    "gemma4": GEMMA4, "diffusion_gemma": GEMMA4, "fast_vlm": {
+        "vision_config.hidden_size": 128,
+        "vision_config.model_args": {"layers": [1, 1, 1, 1, 1], "embed_dims": [32, 32, 64, 64, 64]},
+    },
+    "florence2": {
+        "vision_config.embed_dim": [32, 64, 64, 128], "vision_config.num_heads": [2, 2, 2, 4],
+        "vision_config.num_groups": [2, 2, 2, 4], "vision_config.depths": [1, 1, 2, 1],
+    },
+    "emu3": {"image_token_id": 1000, "vq_config.codebook_size": 8, "vq_config.base_channels": 32,
+             "vq_config.hidden_size": 128, "vocabulary_map": {
         "<image>": 1000, "<|extra_200|>": 1001, "<|extra_201|>": 1002,
         **{f"<|visual token {n:06}|>": n + 10 for n in range(8)},
     }},
-    "hunyuan_vl": {"text_config.head_dim": 32},
+    "hunyuan_vl": {
+        "text_config.head_dim": 32, "text_config.rope_parameters.mrope_section": [4, 4, 4, 4],
+    },
     "idefics3": {"vision_config.image_size": 256},
     "smolvlm": {"vision_config.image_size": 256},
     "minicpm_ocr": {"image_token_id": 1000}, "minicpmv4_6": {"image_token_id": 1000},
@@ -147,11 +157,13 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "nemotron_h_omni": {"vision_hidden_size": 64, "image_token_id": 1000},
     "mistral_large4": {"text_config.kv_source_layers": [0, 1]},
     "granite4_vision": {
-        "downsample_rate": "1/2", "deepstack_layer_map": [[-1, 0]], "spatial_target_layers": [0],
+        "vision_config.image_size": 384, "vision_config.patch_size": 16, "downsample_rate": "1/2",
+        "image_grid_pinpoints": [[384, 384], [384, 768], [768, 384]],
+        "deepstack_layer_map": [[-1, 0]], "spatial_target_layers": [0],
     },
     "qwen2_5_omni_thinker": {"vision_start_token_id": 1000, **MROPE},
     "qwen3_omni_moe_thinker": {"vision_start_token_id": 1000},
-    "perception_lm": {"vision_config": {
+    "perception_lm": {"projector_pooling_ratio": 2, "vision_config": {
         "model_type": "timm_wrapper", "architecture": "vit_pe_core_tiny_patch16_384",
         "model_args": {"embed_dim": 64, "depth": 2, "num_heads": 2, "img_size": [448, 448], "patch_size": 14,
                        "global_pool": "", "use_post_transformer_norm": False},

@@ -11,57 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from PIL import Image
-from torch import Tensor
 
 from tests.helpers.commands import vlmprof
-from tests.helpers.tiny_vlms import tiny_config
+from tests.helpers.photo_vlms import GLM4V, LLAVA_NEXT, PALIGEMMA
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
-from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm
 from vlmprof.vlm.hf_vlm.own import own_photo, photo_facts
-from vlmprof.vlm.hf_vlm.support import REFUSED, RUN, all_support
 
 Folder = Callable[[Mapping[str, Any]], str]
-
-TEXT = {
-    "vocab_size": 1000, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8192,
-}  # fmt: skip
-PLAIN = {
-    "image_size": 112, "patch_size": 14, "hidden_size": 64, "intermediate_size": 128,
-    "num_hidden_layers": 3, "num_attention_heads": 4,
-}  # fmt: skip
-LLAVA_NEXT = {
-    "model_type": "llava_next", "image_token_index": 999,
-    "image_grid_pinpoints": [[112, 224], [224, 112], [224, 224]],
-    "text_config": {"model_type": "llama", **TEXT},
-    "vision_config": {"model_type": "clip_vision_model", **PLAIN},
-}  # fmt: skip
-GLM4V = {
-    "model_type": "glm4v", "image_token_id": 990, "video_token_id": 991,
-    "image_start_token_id": 992, "image_end_token_id": 993,
-    "text_config": {
-        "model_type": "glm4v_text", **TEXT,
-        "rope_parameters": {
-            "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5,
-            "mrope_section": [2, 3, 3],
-        },
-    },
-    "vision_config": {
-        "model_type": "glm4v_vision", "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4,
-        "out_hidden_size": 128, "image_size": 112, "patch_size": 14, "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-    },
-}  # fmt: skip
-PALIGEMMA = {
-    "model_type": "paligemma", "image_token_index": 990, "projection_dim": 128, "hidden_size": 128,
-    "text_config": {"model_type": "gemma", "head_dim": 32, **TEXT},
-    "vision_config": {
-        "model_type": "siglip_vision_model", "vision_use_head": False, "projection_dim": 128, **PLAIN
-    },
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -138,54 +95,3 @@ def test_a_sweep_of_photos(folder: Folder, tmp_path: Path) -> None:
     assert found == [32, 128, 1]
     assert (row["encoder_height_px"], row["encoder_width_px"]) == (112, 224)
     assert all(row[f"host_{stage}_s"] > 0 for stage in ("preprocess", "vision", "connector", "prefill"))
-
-
-def test_every_type_of_transformers_is_in_the_table() -> None:
-    from transformers.models.auto import modeling_auto
-
-    known = set(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
-    assert known - {support.model_type for support in all_support()} == set()
-    assert set(RUN) & set(REFUSED) == set()
-
-
-def marked(vlm: HfVLM, inputs: dict[str, Any]) -> tuple[Tensor, list[tuple[str, str]]]:
-    """Logits of a forward pass, and the marks of its stages."""
-    seen: list[tuple[str, str]] = []
-    handles = vlm.mark_stages(
-        lambda stage: seen.append(("begin", stage)), lambda stage: seen.append(("end", stage))
-    )
-    logits = vlm.forward(inputs)
-    for handle in handles:
-        handle.remove()
-    return logits, seen
-
-
-@pytest.mark.exhaustive
-@pytest.mark.slow
-@pytest.mark.parametrize("model_type", RUN)
-def test_a_type_runs_as_its_processor_would_feed_it(model_type: str, tmp_path: Path) -> None:
-    """Photos of two shapes: the logits are those of a plain forward pass of what the processor made, and the
-    visual tokens are the placeholders of its own ids."""
-    for package in RUN[model_type]:
-        pytest.importorskip(package)
-    tiny_config(model_type).save_pretrained(tmp_path)
-    vlm = create_hf_vlm(f"hf:{tmp_path}", one_piece=False)
-    for size in ((224, 448), (300, 200)):
-        photo = own_photo(f"hf:{tmp_path}", size, "float32", prompt_tokens=5)
-        inputs = photo.inputs("cpu")
-        parts = vlm.tell_parts(inputs)
-        with torch.inference_mode():
-            logits, seen = marked(vlm, inputs)
-            plain = vlm.model(**inputs, return_dict=False)[0]
-            black, white = (
-                vlm.forward(photo.make([Image.new("RGB", size[::-1], color)])) for color in ("black", "white")
-            )
-        assert seen == [(edge, stage) for stage in parts.stages for edge in ("begin", "end")]
-        torch.testing.assert_close(logits, plain)
-        assert parts.encoder_tokens > 0
-        assert not torch.allclose(black[:, -1], white[:, -1])
-        assert logits.isfinite().all()
-        own = photo.make([Image.new("RGB", size[::-1])])
-        number = getattr(vlm.model.config, "image_token_id", None)
-        if photo.facts.visual_tokens is not None and number is not None:
-            assert photo.facts.visual_tokens == int((own["input_ids"] == number).sum())

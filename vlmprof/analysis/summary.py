@@ -110,7 +110,9 @@ class Summary:
     """Rankings by end-to-end latency, by size, for each setting of the other axes."""
     memory: Sequence[Sequence[Ranking]]
     crossovers: Sequence[Crossover]
-    """Of end-to-end latency."""
+    """Of end-to-end latency, with an interval that ends within the measured sizes on at least one side."""
+    undecided_crossovers: int
+    """Further ones, whose intervals have no end there or lack the sampling error."""
     shares: Sequence[Measured]
     """The encoder's share of the end-to-end latency, at the smallest and largest size of each line."""
     limits: Sequence[Limit]
@@ -129,10 +131,19 @@ def summarize(estimates: Estimates, lines: Sequence[Line]) -> Summary:
     memory = next((c for c in ("peak_allocated_bytes", "peak_rss_bytes") if any_measured(frame, c)), None)
     peaks = _values(estimates, lines, memory) if memory else {}
     every = [one for own in latency.values() for one in own]
+    crossovers = all_crossovers(lines, "end_to_end_s", estimates.samples)
+    sampled = {key for key, own in latency.items() if all(one.has_interval for one in own)}
+    decided = [
+        one
+        for one in crossovers
+        if not (one.open_below and one.open_above)
+        and {one.cheaper_below.key, one.cheaper_above.key} <= sampled
+    ]
     return Summary(
         latency=[_rankings(group, latency, _differ) for group in _groups(lines)],
         memory=[_rankings(group, peaks, _differ_by_margin) for group in _groups(lines)] if memory else [],
-        crossovers=all_crossovers(lines, "end_to_end_s", estimates.samples),
+        crossovers=decided,
+        undecided_crossovers=len(crossovers) - len(decided),
         shares=[share for line in lines for share in _encoder_shares(estimates, line)],
         limits=[limit for line in lines if (limit := _limit(estimates, line)) is not None],
         memory_ends=[
@@ -247,7 +258,9 @@ def _limit(estimates: Estimates, line: Line) -> Limit | None:
         least_s = float((numbers(row, work) / numbers(row, ceiling))[0])
         if math.isfinite(least_s):
             took = at.value
-            reached[bound] = Interval(least_s / took.value, least_s / took.high, least_s / took.low)
+            most = least_s / took.low if took.low > 0 else math.nan  # nothing is known of the shortest time
+            least = least_s / took.high if took.low > 0 else math.nan
+            reached[bound] = Interval(least_s / took.value, least, most)
     if not reached:
         return None
     bound, share = max(reached.items(), key=lambda pair: pair[1].value)

@@ -83,6 +83,7 @@ def sweep(
         int,
         typer.Option(
             min=1,
+            max=1000,
             help="Measure every cell this often, each time in a new process, one pass over all cells after "
             "another. Intervals then cover the spread between repeats, of which three are the least to be "
             "useful. A larger number adds to a run.",

@@ -44,18 +44,14 @@ def spec(
             connector_catalog.facts(connector).sizes_of(catalog.facts(name, level))
             for name, level, connector in parts
         ]
-        tiled = set(first.axes.tiling) != {"none"}
+        # a VLM's own processor takes photos of any size, as tiling does
+        any_size = bool(first.axes.vlm) or set(first.axes.tiling) != {"none"}
         sides = range(step, most + 1, step)
-        wanted[axis] = [side for side in sides if tiled or any(known.accepts(side, side) for known in facts)]
+        wanted[axis] = [s for s in sides if any_size or any(known.accepts(s, s) for known in facts)]
         if not wanted[axis]:
             raise UserError(f"these backbones accept no multiple of {step} up to {most}")
     return _build(source, wanted)
 
 
 def _build(source: str | None, overrides: Mapping[str, Any]) -> SweepSpec:
-    built = build_spec({}, overrides, "search") if source is None else load_spec(source, overrides)
-    if built.axes.vlm:
-        raise UserError(
-            "vlm: a search starts from counted costs, which are not available for a VLM from transformers"
-        )
-    return built
+    return build_spec({}, overrides, "search") if source is None else load_spec(source, overrides)

@@ -86,10 +86,12 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
 
 
 def count_cell(cell: Cell, settings: Settings, kernels: Kernels = "triton") -> CellCost:
-    """Count the cost of a planned cell. Raises `UserError` as `count` does, and for a VLM from
-    transformers."""
+    """Count the cost of a planned cell. Raises `UserError` as `count` does."""
     if cell.axes.vlm is not None:
-        raise UserError(f"{cell.axes.vlm}: costs cannot be counted for a VLM from transformers")
+        # importing transformers' image processors takes a second
+        from vlmprof.cost.count_hf_vlm import count_hf_vlm
+
+        return count_hf_vlm(cell.axes.vlm, cell.axes, settings, (cell.height_px, cell.width_px))
     return count(Workload.of(cell.axes, settings, cell.height_px, cell.width_px), kernels)
 
 

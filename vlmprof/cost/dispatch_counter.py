@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from weakref import WeakSet
 
 import torch
@@ -27,6 +27,7 @@ from vlmprof.cost.scans import Kernels, is_project_op, project_op
 from vlmprof.cost.values import ReadsValuesError, assumed_values, is_read, on_one_device
 
 Attention = Literal["fused", "math"]
+Result = TypeVar("Result")
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 _CONVOLUTION = torch.ops.aten.convolution.default
@@ -118,6 +119,13 @@ class CostCounter(TorchDispatchMode):
                 self._outcomes.clear()
             self._outcomes[call.key] = did
         return output
+
+    def cut(self) -> tuple[dict[OpCost, int], int]:
+        """The operations since the last cut, and the most bytes alive at once meanwhile."""
+        ops, peak_bytes = self.ops(), self.memory.peak_bytes
+        self._costs.clear()
+        self.memory.peak_bytes = self.memory.live_bytes
+        return ops, peak_bytes
 
     def ops(self) -> dict[OpCost, int]:
         """Return the number of calls of each distinct operation, in the order of their first calls."""
@@ -223,14 +231,7 @@ def count_call(
             memory.peak_bytes = memory.live_bytes
             return counter, resident_bytes, (call or module)(*given)
 
-    loops = module in _LOOPS_OVER_EXPERTS
-    try:
-        counter, resident_bytes, output = counted(routes=loops)
-    except ReadsValuesError:
-        if loops:
-            raise
-        counter, resident_bytes, output = counted(routes=True)
-        _LOOPS_OVER_EXPERTS.add(module)
+    counter, resident_bytes, output = routed_if_read(module, counted)
     ops = counter.ops()
     cost = StageCost(
         ops=ops,
@@ -242,6 +243,19 @@ def count_call(
         peak_activation_bytes=counter.memory.peak_bytes - resident_bytes,
     )
     return cost, output
+
+
+def routed_if_read(module: nn.Module, counted: Callable[[bool], Result]) -> Result:
+    """What `counted` returns, told whether routers must choose: where a model reads their choices."""
+    loops = module in _LOOPS_OVER_EXPERTS
+    try:
+        return counted(loops)
+    except ReadsValuesError:
+        if loops:
+            raise
+    result = counted(True)
+    _LOOPS_OVER_EXPERTS.add(module)
+    return result
 
 
 @cache

@@ -103,7 +103,7 @@ def find_frontiers(
 def candidate_lines(spec: SweepSpec, axis: str) -> list[list[Cell]]:
     """Return the cells of each line, sorted by size along `axis`, without sizes that a backbone rejects."""
     lines: dict[LineKey, list[Cell]] = {}
-    for cell in make_plan(spec):
+    for cell in make_plan(spec, photos=False):
         if cell.skip_reason is None:
             lines.setdefault(line_key(cell.axes.named, axis), []).append(cell)
     return [sorted(cells, key=_size) for cells in lines.values()]
@@ -155,7 +155,7 @@ def counted_peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
 class _Probing:
     """Runs the probes of one line of cells, or reads them from disk."""
 
-    cells: Sequence[Cell]
+    cells: list[Cell]
     folder: RunFolder
     settings: Settings
     machine: Machine
@@ -170,6 +170,8 @@ class _Probing:
             nonlocal ran
             rows[i], fresh = self._row(i, budget)
             ran += fresh
+            if rows[i].visual_tokens is not None:  # only a run shows the tokens of a VLM from transformers
+                self.cells[i] = replace(self.cells[i], visual_tokens=rows[i].visual_tokens)
             if rows[i].status not in (Status.OK, Status.OOM):
                 raise _UndecidedError(f"{self.cells[i].label}: {rows[i].status}, {rows[i].message}")
             return rows[i].status is Status.OK

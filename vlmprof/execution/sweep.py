@@ -134,7 +134,8 @@ def _revise_ceilings(
 ) -> None:
     """Measure the ceilings again after a long sweep, or if a row is above them, and correct the rows."""
     known = folder.rows()
-    rows = [row for cell in cells if (row := known[cell.cell_id]).status is Status.OK]
+    found = [known[cell.cell_id] for cell in cells if cell.cell_id in known]
+    rows = [row for row in found if row.status is Status.OK]
     doubtful = any(is_about_ceilings(words) for row in rows for words in row.warnings)
     if not rows or not machine.ceilings or not (doubtful or lasted_s > AGAIN_AFTER_S):
         return

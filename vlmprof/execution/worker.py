@@ -231,9 +231,7 @@ def _with_token_times(row: Row, samples: Samples, new_tokens: int, batch_size: i
 def _counted(
     cell: Cell, settings: Settings, pipeline: Pipeline, device: torch.device
 ) -> tuple[dict[str, StageFigures], tuple[str, ...]]:
-    """Count each stage's FLOPs and bytes, and list assumptions; empty for a VLM from transformers."""
-    if cell.axes.vlm is not None:
-        return {}, ()
+    """Count each stage's FLOPs and bytes, and list assumptions."""
     costs = count_cell(cell, settings, "triton" if pipeline.backends.get("ss2d") == "triton" else "torch")
     figures = {
         name: StageFigures(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 from transformers import PreTrainedModel
 
 from vlmprof.errors import UserError
 
 SDPA = "sdpa"
+NOT_FUSED = "{name} uses transformers' {path} attention: it does not support scaled-dot-product attention"
 
 
 def attention_path(module: nn.Module | None) -> str | None:
@@ -21,6 +24,18 @@ def attention_path(module: nn.Module | None) -> str | None:
         if isinstance(part, PreTrainedModel) and _attends(part)
     ]
     return next((path for path in chosen if path != SDPA), SDPA if chosen else None)
+
+
+def attention_run(
+    parts: Mapping[str, tuple[str, nn.Module | None]],
+) -> tuple[dict[str, str], list[str]]:
+    """The backends and warnings of those `parts`, a name and a module each, that have no such kernels."""
+    paths = {part: (name, attention_path(module)) for part, (name, module) in parts.items()}
+    others = {part: (name, path) for part, (name, path) in paths.items() if path not in (None, SDPA)}
+    return (
+        {f"{part}_attention": str(path) for part, (_, path) in others.items()},
+        [NOT_FUSED.format(name=name, path=path) for name, path in others.values()],
+    )
 
 
 def check_attention(name: str, module: nn.Module | None, asked: str) -> None:

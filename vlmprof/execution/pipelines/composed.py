@@ -12,18 +12,15 @@ from vlmprof.execution.modes import wrapper_of
 from vlmprof.execution.pipelines.pipeline import Pipeline, image_source
 from vlmprof.measure.timeline import Stage
 from vlmprof.settings import Axes, Settings
-from vlmprof.vlm.attention import SDPA, attention_path
+from vlmprof.vlm.attention import attention_run
 from vlmprof.vlm.decoding import decode, prefill_cached
 from vlmprof.vlm.llm import masks_traced_prefill
-from vlmprof.vlm.model import VLM, create_vlm
+from vlmprof.vlm.model import create_vlm
 from vlmprof.vlm.workload import Workload
 
 LEFT_EAGER = "prefill and decode share a cache and run eager; mode {mode} applies to the other stages"
 
 MASKED = "before transformers 5.18, compiled or captured prefill uses a positions × positions attention mask"
-
-
-NOT_FUSED = "{name} uses transformers' {path} attention: it does not support scaled-dot-product attention"
 
 
 def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Pipeline:
@@ -44,7 +41,7 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
         "prefill": (lambda x: prefill_cached(vlm, x)) if decodes else in_mode(vlm.prefill),
         "decode": lambda context: decode(vlm, context, settings.new_tokens),
     }
-    backends, warnings = attention_run(axes, vlm)
+    backends, warnings = attention_run({"vision": (axes.backbone, vlm.vision), "llm": (axes.llm, vlm.llm)})
     if axes.mode != "eager" and decodes:
         warnings.append(LEFT_EAGER.format(mode=axes.mode))
     elif axes.mode != "eager" and "prefill" in names and masks_traced_prefill():
@@ -57,17 +54,6 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
         encoder_size=workload.encoder_size if workload.tiling else None,
         backends={**vlm.backends, **backends},
         warnings=tuple(warnings),
-    )
-
-
-def attention_run(axes: Axes, vlm: VLM) -> tuple[dict[str, str], list[str]]:
-    """Return the backends and warnings of models without scaled-dot-product attention."""
-    parts = {"vision": (axes.backbone, vlm.vision), "llm": (axes.llm, vlm.llm)}
-    paths = {part: (name, attention_path(module)) for part, (name, module) in parts.items()}
-    others = {part: (name, path) for part, (name, path) in paths.items() if path not in (None, SDPA)}
-    return (
-        {f"{part}_attention": str(path) for part, (_, path) in others.items()},
-        [NOT_FUSED.format(name=name, path=path) for name, path in others.values()],
     )
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from vlmprof.analysis.crossover import Crossover
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import split_lines
 from vlmprof.analysis.intervals import Interval
@@ -41,9 +40,9 @@ def run_findings(runs: Sequence[Run]) -> list[Finding]:
 def findings(summary: Summary) -> list[Finding]:
     """Word a summary: the cheapest encoders, crossovers, the encoder's share, limits, memory, doubts."""
     lines = {one.line.key for group in summary.latency for ranking in group for one in _all(ranking)}
-    found = [Finding(text, "cells") for group in summary.latency for text in _cheapest(group)]
-    found += [Finding(text, "cells") for group in summary.memory for text in _smallest(group)]
-    found += [Finding(text, "crossovers") for text in _crossovers(summary.crossovers, len(lines))]
+    found = [Finding(text, "cells") for group in summary.latency for text in _told(group, _cheapest)]
+    found += [Finding(text, "cells") for group in summary.memory for text in _told(group, _smallest)]
+    found += [Finding(text, "crossovers") for text in _crossovers(summary, len(lines))]
     found += [Finding(text, "time") for text in _shares(summary.shares)]
     found += [Finding(text, "time") for text in _limits(summary.limits)]
     found += [Finding(text, "frontier") for text in _memory_ends(summary.memory_ends, summary.largest)]
@@ -54,68 +53,74 @@ def _all(ranking: Ranking) -> list[Measured]:
     return [ranking.cheapest, *ranking.tied, *([ranking.next] if ranking.next else [])]
 
 
-def _spans(group: Sequence[Ranking]) -> Iterator[list[Ranking]]:
+def _spans(group: Sequence[Ranking]) -> list[list[Ranking]]:
     """Split rankings by size into spans with the same lines in front."""
-    for _, span in itertools.groupby(group, lambda ranking: {one.line.key for one in _front(ranking)}):
-        yield list(span)
+    by_front = itertools.groupby(group, lambda ranking: {one.line.key for one in _front(ranking)})
+    return [list(span) for _, span in by_front]
+
+
+def _told(group: Sequence[Ranking], tell: Callable[[list[Ranking]], str]) -> list[str]:
+    """Tell each span in a sentence; of many, only those of the smallest and the largest images."""
+    spans = _spans(group)
+    if len(spans) <= MOST:
+        return [text for span in spans if (text := tell(span))]
+    between = f"Between these sizes, the order changes {len(spans) - 1} times; the table has every size."
+    return [tell(spans[0]), tell(spans[-1]), between]
 
 
 def _front(ranking: Ranking) -> list[Measured]:
     return [ranking.cheapest, *ranking.tied]
 
 
-def _cheapest(group: Sequence[Ranking]) -> Iterator[str]:
-    for span in _spans(group):
-        last = span[-1]
-        front = _front(last)
-        names = [line_label(one.line) for one in front]
-        took = _ends(Kind.SECONDS, [ranking.cheapest for ranking in span])
-        size = last.cheapest.resolution
-        if len(front) > 1:
-            why = "" if all(one.has_interval for one in front) else ", because intervals are unknown"
-            values = _names([_value(Kind.SECONDS, one) for one in front])
-            yield (
-                f"{_sizes(span)}, no difference in end-to-end latency is shown between {_names(names)}{why}; "
-                f"at {size}, they take {values}."
-            )
-        elif last.next is None:
-            yield f"{names[0]} takes {took} end to end."
-        else:
-            rival = f"{line_label(last.next.line)}, takes {_value(Kind.SECONDS, last.next)}"
-            where = f" at {size}" if len(span) > 1 else ""
-            fastest = f"{names[0]} is the fastest end to end with {took}"
-            yield f"{_sizes(span)}, {fastest}; the next, {rival}{where}."
-
-
-def _smallest(group: Sequence[Ranking]) -> Iterator[str]:
-    for span in _spans(group):
-        front = _front(span[-1])
-        if len(front) == 1 and span[-1].next is None:
-            continue
-        verb, equal = ("needs", "") if len(front) == 1 else ("need", ", equal within 2 %")
-        names = _names([line_label(one.line) for one in front])
-        peaks = _ends(Kind.BYTES, [ranking.cheapest for ranking in span])
-        yield (
-            f"{_sizes(span)}, {names} {verb} the least memory{equal}: "
-            f"a peak of {peaks}, from one reading per cell and so without an interval."
+def _cheapest(span: Sequence[Ranking]) -> str:
+    last = span[-1]
+    front = _front(last)
+    names = [line_label(one.line) for one in front]
+    took = _ends(Kind.SECONDS, [ranking.cheapest for ranking in span])
+    size = last.cheapest.resolution
+    if len(front) > 1:
+        why = "" if all(one.has_interval for one in front) else ", because intervals are unknown"
+        values = _names([_value(Kind.SECONDS, one) for one in front])
+        return (
+            f"{_sizes(span)}, no difference in end-to-end latency is shown between {_names(names)}{why}; "
+            f"at {size}, they take {values}."
         )
+    if last.next is None:
+        return f"{names[0]} takes {took} end to end."
+    rival = f"{line_label(last.next.line)}, takes {_value(Kind.SECONDS, last.next)}"
+    where = f" at {size}" if len(span) > 1 else ""
+    return f"{_sizes(span)}, {names[0]} is the fastest end to end with {took}; the next, {rival}{where}."
 
 
-def _crossovers(found: Sequence[Crossover], lines: int) -> Iterator[str]:
-    located = [one for one in found if not (one.open_below and one.open_above)]
-    if not found and lines > 1:
+def _smallest(span: Sequence[Ranking]) -> str:
+    """Name the lines with the least memory; nothing if there is only one line."""
+    front = _front(span[-1])
+    if len(front) == 1 and span[-1].next is None:
+        return ""
+    verb, equal = ("needs", "") if len(front) == 1 else ("need", ", equal within 2 %")
+    names = _names([line_label(one.line) for one in front])
+    peaks = _ends(Kind.BYTES, [ranking.cheapest for ranking in span])
+    return (
+        f"{_sizes(span)}, {names} {verb} the least memory{equal}: "
+        f"a peak of {peaks}, from one reading per cell and so without an interval."
+    )
+
+
+def _crossovers(summary: Summary, lines: int) -> Iterator[str]:
+    found, undecided = summary.crossovers, summary.undecided_crossovers
+    if not found and not undecided and lines > 1:
         yield "No encoder overtakes another end to end within the measured sizes."
-    for one in located[:MOST]:
+    for one in found[:MOST]:
         at = show(Kind.PIXELS, [one.pixels, one.low_pixels, one.high_pixels])
         ends = {"smallest": one.open_below, "largest": one.open_above}
         reaches = "".join(f"; the interval reaches the {end} size" for end in ends if ends[end])
         above, below = line_label(one.cheaper_above), line_label(one.cheaper_below)
         yield f"Above {at}, {above} is faster end to end than {below}{reaches}."
-    if len(located) > MOST:
-        yield f"{len(located) - MOST} more crossovers are in the table."
-    if undecided := len(found) - len(located):
-        pairs = "1 pair of encoders" if undecided == 1 else f"{undecided} pairs of encoders"
-        yield f"{pairs} may cross somewhere in the measured sizes; their intervals have no end within them."
+    if len(found) > MOST:
+        yield f"{len(found) - MOST} more crossovers are in the table."
+    if undecided:
+        are = "1 crossover is" if undecided == 1 else f"{undecided} crossovers are"
+        yield f"{are} possible within the measured sizes, but not shown: the intervals are open or unknown."
 
 
 def _shares(shares: Sequence[Measured]) -> Iterator[str]:

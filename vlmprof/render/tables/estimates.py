@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from vlmprof.cost.calibration import GroupError
     from vlmprof.cost.count import Counted
     from vlmprof.cost.devices import DeviceSheet
+    from vlmprof.cost.roofline import CellEstimate
 
 
 def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     """Return one row per cell: latencies of each stage and end to end, peak memory, and whether it fits."""
     estimates = [p.estimate for p in predictions]
-    stages = list(estimates[0].stages) if estimates else []
+    stages = list(dict.fromkeys(name for e in estimates for name in e.stages))
     vision = [p.cost.stages.get("vision") for p in predictions]
     tera_flops = [None if cost is None else cost.flops / 1e12 for cost in vision]
     return Sheet(f"estimates-{device}", f"Estimates for {device}", "", [
@@ -29,7 +30,7 @@ def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
         *token_columns([p.cell for p in predictions], 2),
         Column("vision TFLOP", Kind.NUMBER, tera_flops, 3, key="vision_flops",
                raw=[None if cost is None else cost.flops for cost in vision]),
-        *(Column(name, Kind.SECONDS, [e.stages[name].latency_s for e in estimates], 2) for name in stages),
+        *(Column(name, Kind.SECONDS, [_latency_s(e, name) for e in estimates], 2) for name in stages),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
         Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1,
                key="peak_allocated_bytes"),
@@ -157,11 +158,15 @@ def group_sheet(errors: Sequence[GroupError]) -> Sheet:
     ])  # fmt: skip
 
 
+def _latency_s(estimate: CellEstimate, stage: str) -> float | None:
+    return estimate.stages[stage].latency_s if stage in estimate.stages else None
+
+
 def _comment(prediction: Prediction) -> str:
     estimate = prediction.estimate
     if not estimate.fits:
         return oom_words(estimate.oom_stage)
-    launched = [stage for stage, e in estimate.stages.items() if e.launch_bound]
+    launched = [stage for stage, e in estimate.stages.items() if e.launch_bound and stage != "other"]
     return f"launch-bound: {', '.join(launched)}" if launched else ""
 
 

@@ -16,7 +16,11 @@ LONG = 200
 def head_line(spec: SweepSpec, cells: Sequence[Cell]) -> str:
     """Return the constant axes and the sampling protocol in one line."""
     varied = _named(cells)
-    fixed = [f"{axis} {value}" for axis, value in cells[0].axes.named.items() if axis not in varied]
+    fixed = [
+        f"{axis} {value}"
+        for axis, value in cells[0].axes.named.items()
+        if axis not in varied and all(cell.axes.named[axis] == value for cell in cells)
+    ]
     protocol = "sampled until the medians are known"
     if spec.settings.sampling == "fixed":
         protocol = f"{spec.settings.warm_up} warm-up + {spec.settings.iterations} measured iterations"

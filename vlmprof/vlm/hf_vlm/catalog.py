@@ -14,6 +14,7 @@ from typing import Any
 from vlmprof import files
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
+from vlmprof.vlm.hf_vlm.support import REFUSED, RUN
 
 CONNECTOR = "its own"
 """What stands on the axis `connector` for these VLMs."""
@@ -41,12 +42,12 @@ def facts(name: str) -> HfVLMFacts:
     """What the configuration tells. Raises `UserError` in one line when there is none, or no VLM in it."""
     path = config_path(name)
     config = _from_hub(name) if path is None else _from_file(name, path)
-    if not isinstance(config.get("vision_config"), dict):
+    model_type = str(config.get("model_type"))
+    if not isinstance(config.get("vision_config"), dict) and model_type not in (*RUN, *REFUSED):
         raise UserError(
-            f"vlm {name!r}: its model type {config.get('model_type')!r} has no vision_config; "
+            f"vlm {name!r}: its model type {model_type!r} has no vision_config; "
             "it must be an image-text-to-text model"
         )
-    model_type = str(config.get("model_type"))
     text = config.get("text_config")
     text = text if isinstance(text, dict) else {}
     language = text.get("_name_or_path") or text.get("model_type") or model_type

@@ -92,22 +92,31 @@ class HfVLM:
         with torch.inference_mode():
             return find_parts(self.model, self.inputs(images))
 
-    def mark_stages(self, begin: Mark, end: Mark) -> list[RemovableHandle]:
-        """Call `begin(stage)` and `end(stage)` around each part of every forward pass from now on.
+    def mark_stages(self, begin: Mark, end: Mark, parts: Parts | None = None) -> list[RemovableHandle]:
+        """Call `begin(stage)` and `end(stage)` around each part of every forward pass from now on; without
+        `parts`, of those told last.
 
         A projector inside the encoder ends the stage `vision` where it begins; `prefill` ends with the whole
         model, output head included. Remove the handles to stop.
         """
-        return mark_stages(self.model, self.parts, begin, end)
+        return mark_stages(self.model, parts or self.parts, begin, end)
 
-    def weight_bytes(self) -> dict[str, int]:
-        """Bytes of parameters and buffers of each stage; what is in no other part counts as `prefill`."""
-        connectors = {id(t): t for module in self.parts.connector for t in _tensors(module)}
-        encoder = {id(t): t for t in _tensors(self.parts.vision) if id(t) not in connectors}
+    def stage_tensors(self, parts: Parts | None = None) -> dict[str, list[Tensor]]:
+        """Parameters and buffers of each stage; what is in no other part counts as `prefill`."""
+        parts = parts or self.parts
+        connectors = {id(t): t for module in parts.connector for t in _tensors(module)}
+        encoder = {id(t): t for t in _tensors(parts.vision) if id(t) not in connectors}
         everything = {id(t): t for t in _tensors(self.model)}
         rest = {key: t for key, t in everything.items() if key not in connectors and key not in encoder}
-        sizes = {"vision": _bytes(encoder), "connector": _bytes(connectors), "prefill": _bytes(rest)}
-        return {stage: size for stage, size in sizes.items() if size}
+        found = {"vision": encoder, "connector": connectors, "prefill": rest}
+        return {stage: list(tensors.values()) for stage, tensors in found.items() if tensors}
+
+    def weight_bytes(self) -> dict[str, int]:
+        """Bytes of parameters and buffers of each stage, as `stage_tensors` tells them apart."""
+        return {
+            stage: sum(t.numel() * t.element_size() for t in tensors)
+            for stage, tensors in self.stage_tensors().items()
+        }
 
 
 def read_config(name: str) -> tuple[Any, Path | None]:
@@ -143,22 +152,13 @@ def create_hf_vlm(
     config, folder = read_config(name)
     try:
         if weights == PRETRAINED:
-            model: Any = _with_attention(
-                lambda **attention: AutoModelForImageTextToText.from_pretrained(
-                    source(name) if folder is None else str(folder),
-                    config=copy.deepcopy(config),
-                    dtype=dtype,
-                    **attention,
-                )
+            model: Any = AutoModelForImageTextToText.from_pretrained(
+                source(name) if folder is None else str(folder), config=copy.deepcopy(config), dtype=dtype
             )
             model.requires_grad_(False).to(device).eval()
         else:
             with uninitialised(device, dtype):
-                model = _with_attention(
-                    lambda **attention: AutoModelForImageTextToText.from_config(
-                        copy.deepcopy(config), dtype=dtype, **attention
-                    )
-                )
+                model = AutoModelForImageTextToText.from_config(copy.deepcopy(config), dtype=dtype)
             fill(model, seed)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as problem:
         raise _not_built(name, problem) from problem
@@ -167,20 +167,20 @@ def create_hf_vlm(
     if not isinstance(getattr(config, "image_token_id", None), int):
         raise UserError(f"vlm {name!r}: its configuration names no image_token_id")
     _interpolate_positions(model)
-    generator = torch.Generator(device).manual_seed(seed)
     highest = min(config.get_text_config().vocab_size, config.image_token_id)
-    prompt = torch.randint(highest, (1, prompt_tokens), generator=generator, device=device)
+    prompt = torch.randint(highest, (1, prompt_tokens), generator=torch.Generator().manual_seed(seed))
+    prompt = prompt.to(device)
     return HfVLM(model, prompt, logits)
 
 
-def _with_attention(build: Any) -> Any:
-    """Built with scaled-dot-product attention, or with what transformers chooses where a model has none."""
-    try:
-        return build(attn_implementation="sdpa")
-    except ValueError as problem:
-        if "attention" not in str(problem):
-            raise
-        return build()
+def refused(vlm: HfVLM, name: str, size: tuple[int, int], problem: Exception) -> UserError:
+    """What to say of a `size` (height, width) that a model does not take."""
+    height, width = size
+    reason = first_line(str(problem)) or type(problem).__name__
+    trained = getattr(vision_config(vlm.model.config), "image_size", None)
+    sides = "x".join(map(str, trained)) if isinstance(trained, list | tuple) else trained
+    made_for = f"; its configuration is for {sides}" if trained else ""
+    return UserError(f"vlm {name!r} does not accept {width}x{height}{made_for} ({reason})")
 
 
 def _not_built(name: str, problem: Exception) -> UserError:
@@ -203,7 +203,3 @@ def _interpolate_positions(model: nn.Module) -> None:
 
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
-
-
-def _bytes(tensors: dict[int, Tensor]) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors.values())

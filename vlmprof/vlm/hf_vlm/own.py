@@ -58,6 +58,23 @@ def own_photo(
     return OwnPhoto([photo] * batch_size, make, make.facts(inputs, batch_size), own.backend, own.warnings)
 
 
+def photo_inputs(
+    name: str,
+    size: tuple[int, int],
+    dtype: str,
+    *,
+    prompt_tokens: int = 0,
+    backend: ProcessorBackend = "auto",
+    batch_size: int = 1,
+) -> tuple[PhotoFacts, dict[str, Any]]:
+    """What blank photos of `size` (height, width) become. Raises `UserError` as `own_photo` does."""
+    config, own = _processor(name, backend)
+    make = PhotoInputs(own, config, prompt_tokens, getattr(torch, dtype))
+    photo = Image.new("RGB", (size[1], size[0]))
+    inputs = check_photo(name, lambda: make([photo] * batch_size), size)
+    return make.facts(inputs, batch_size), inputs
+
+
 def check_processor(name: str, backend: ProcessorBackend = "auto") -> None:
     """Raise `UserError` in one line when there is no such VLM, or no processor for it."""
     _processor(name, backend)
@@ -65,11 +82,8 @@ def check_processor(name: str, backend: ProcessorBackend = "auto") -> None:
 
 @lru_cache(maxsize=512)
 def photo_facts(name: str, size: tuple[int, int], backend: ProcessorBackend = "auto") -> PhotoFacts:
-    """What a photo of `size` (height, width) in pixels becomes. Raises `UserError` as `own_photo` does."""
-    config, own = _processor(name, backend)
-    make = PhotoInputs(own, config, 0, torch.float32)
-    inputs = check_photo(name, lambda: make([Image.new("RGB", (size[1], size[0]))]), size)
-    return make.facts(inputs)
+    """The facts of such a photo."""
+    return photo_inputs(name, size, "float32", backend=backend)[0]
 
 
 @lru_cache(maxsize=8)

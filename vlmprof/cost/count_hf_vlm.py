@@ -1,0 +1,111 @@
+"""The counted cost of a VLM of transformers: one forward pass on `meta`, cut where stages begin and end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmprof.cost.costs import CellCost, OpCost, StageCost
+from vlmprof.cost.dispatch_counter import Attention, CostCounter, routed_if_read
+from vlmprof.cost.formulas import tensors_in
+from vlmprof.cost.liveness import in_blocks, module_tensors
+from vlmprof.errors import UserError, first_line
+from vlmprof.settings import Axes, Settings
+from vlmprof.vlm.attention import check_attention
+from vlmprof.vlm.hf_vlm.dry_run import DryRun, dry_run
+
+OTHER = "other"
+"""What runs between the stages: packing tiles, merging embeddings."""
+_COUNTED: dict[Any, CellCost] = {}
+"""By what a forward pass can see."""
+
+
+def count_hf_vlm(name: str, axes: Axes, settings: Settings, size: tuple[int, int]) -> CellCost:
+    """The cost of one iteration on images of `size` (height, width) in pixels.
+
+    What runs between the stages is counted as `other`; its memory is in the stage before it. `preprocess` is
+    not counted. Raises `UserError` for a VLM that cannot be built or counted, and for a size that it does not
+    accept.
+    """
+    run = dry_run(name, size, axes, settings)
+    check_attention(name, run.vlm.model, axes.attention)
+    key = run.key(), axes.attention, settings.outputs
+    try:
+        if key not in _COUNTED:
+            _COUNTED[key] = routed_if_read(
+                run.vlm.model, lambda routes: _counted(run, axes, settings, routes)
+            )
+    except UserError:
+        raise
+    except Exception as problem:  # what a model of transformers raises is its own affair
+        raise UserError(f"vlm {name!r}: its cost cannot be counted ({first_line(str(problem))})") from problem
+    return _COUNTED[key]
+
+
+@dataclass
+class _Cuts:
+    """The operations and the peak memory of each stage of one pass."""
+
+    counter: CostCounter
+    stages: tuple[str, ...]
+    ops: dict[str, Counter[OpCost]] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
+    at: str = OTHER
+    last: str = ""
+
+    def begin(self, stage: str) -> None:
+        self._cut()
+        self.at = self.last = stage
+
+    def end(self, stage: str) -> None:
+        self._cut()
+        self.at = OTHER
+
+    def _cut(self) -> None:
+        ops, peak_bytes = self.counter.cut()
+        self.ops.setdefault(self.at, Counter()).update(ops)
+        held_by = self.last or self.stages[0]
+        self.peaks[held_by] = max(self.peaks.get(held_by, 0), peak_bytes)
+
+
+def _counted(run: DryRun, axes: Axes, settings: Settings, routes: bool) -> CellCost:
+    attention: Attention = "math" if axes.attention == "math" else "fused"
+    with torch.inference_mode(), CostCounter(attention=attention, routes=routes) as counter, run.values:
+        counter.memory.hold(module_tensors(run.vlm.model))
+        resident_bytes = counter.memory.live_bytes
+        given = tensors_in(run.inputs)
+        counter.memory.hold(given)
+        cuts = _Cuts(counter, run.parts.stages)
+        handles = run.vlm.mark_stages(cuts.begin, cuts.end, run.parts)
+        try:
+            logits = run.vlm.forward(run.inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        cuts.end("")
+    weights = run.vlm.stage_tensors(run.parts)
+    resident = {stage: sum(in_blocks(_bytes([t])) for t in tensors) for stage, tensors in weights.items()}
+    last = run.parts.stages[-1]
+    resident[last] = resident_bytes - sum(size for stage, size in resident.items() if stage != last)
+    costs = {
+        stage: StageCost(
+            ops=(ops := cuts.ops.get(stage, Counter())),
+            unread_weight_bytes=sum(op.unread_bytes * n for op, n in ops.items()),
+            weight_bytes=_bytes(weights.get(stage, [])),
+            resident_bytes=resident.get(stage, 0),
+            input_bytes=_bytes(given) if stage == "vision" else 0,
+            output_bytes=_bytes([logits]) if stage == last else 0,
+            peak_activation_bytes=max(0, cuts.peaks.get(stage, 0) - resident_bytes),
+        )
+        for stage in (*run.parts.stages, OTHER)
+    }
+    kept = in_blocks(_bytes([logits])) if settings.outputs == "kept" else 0
+    return CellCost(costs, run.visual_tokens, held_bytes=dict.fromkeys(run.parts.stages, kept))
+
+
+def _bytes(tensors: list[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

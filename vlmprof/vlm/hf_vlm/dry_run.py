@@ -1,0 +1,110 @@
+"""A VLM of transformers on torch's `meta` device: what it makes of a photo, without weights or a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from vlmprof.activity import say
+from vlmprof.settings import Axes, Dtype, Logits, ProcessorBackend, Settings
+from vlmprof.vlm.hf_vlm.known_values import KnownValues
+from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm, refused
+from vlmprof.vlm.hf_vlm.own import photo_inputs
+from vlmprof.vlm.hf_vlm.parts import Parts
+from vlmprof.vlm.hf_vlm.photo import PhotoFacts
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """A model without data and its inputs for images of one size."""
+
+    vlm: HfVLM
+    inputs: dict[str, Any]
+    """Floating-point tensors without values; ids, masks and grids with those that the host knows."""
+    facts: PhotoFacts
+    parts: Parts
+    values: KnownValues
+    batch_size: int
+
+    @property
+    def visual_tokens(self) -> int:
+        """Tokens that the language model is given of an image."""
+        return self.facts.visual_tokens or self.parts.connector_tokens // self.batch_size
+
+    @property
+    def encoder_tokens(self) -> int:
+        """Tokens that the encoder makes of an image."""
+        return self.parts.encoder_tokens // self.batch_size
+
+    def key(self) -> tuple[Any, ...]:
+        """What the forward pass can see: photos of two sizes may become the same inputs."""
+        leaves, layout = tree_flatten(self.inputs)
+        return id(self.vlm), str(layout), *(_seen(leaf, self.values) for leaf in leaves)
+
+
+def dry_run(name: str, size: tuple[int, int], axes: Axes, settings: Settings) -> DryRun:
+    """Build the VLM `name` on `meta`, and give it images of `size` (height, width) in pixels.
+
+    Raises `UserError` in one line as a sweep would, and for a model whose steps depend on its weights.
+    """
+    backend = settings.processor_backend if settings.processor == "own" else None
+    return _dry_run(name, size, axes.dtype, axes.batch_size, settings.prompt_tokens, settings.logits, backend)
+
+
+@lru_cache(maxsize=256)
+def _dry_run(
+    name: str,
+    size: tuple[int, int],
+    dtype: Dtype,
+    batch_size: int,
+    prompt_tokens: int,
+    logits: Logits,
+    backend: ProcessorBackend | None,
+) -> DryRun:
+    """The same; without a `backend`, images in one piece."""
+    say(f"building {name} on the meta device for {size[1]}x{size[0]}")
+    vlm, values = _model(name, dtype, prompt_tokens, logits, backend is None)
+    facts, inputs = PhotoFacts(None, None, None, size), None
+    if backend is not None:
+        facts, made = photo_inputs(
+            name, size, dtype, prompt_tokens=prompt_tokens, backend=backend, batch_size=batch_size
+        )
+        inputs = tree_map_only(Tensor, lambda tensor: _without_data(tensor, values), dict(made))
+    try:
+        with torch.inference_mode(), values:
+            if inputs is None:
+                images = torch.empty(batch_size, 3, *size, device="meta", dtype=getattr(torch, dtype))
+                inputs = vlm.inputs(images)
+            parts = vlm.tell_parts(inputs)
+    except Exception as problem:  # models raise different errors for unsupported sizes
+        raise refused(vlm, name, size, problem) from problem
+    return DryRun(vlm, inputs, facts, parts, values, batch_size)
+
+
+@lru_cache(maxsize=2)
+def _model(
+    name: str, dtype: str, prompt_tokens: int, logits: Logits, one_piece: bool
+) -> tuple[HfVLM, KnownValues]:
+    values = KnownValues()
+    with values:
+        vlm = create_hf_vlm(
+            name, device="meta", dtype=getattr(torch, dtype), prompt_tokens=prompt_tokens, logits=logits,
+            one_piece=one_piece,
+        )  # fmt: skip
+    return vlm, values
+
+
+def _without_data(tensor: Tensor, values: KnownValues) -> Tensor:
+    return tensor.to("meta") if tensor.is_floating_point() else values.put_on_meta(tensor)
+
+
+def _seen(leaf: Any, values: KnownValues) -> Any:
+    if not isinstance(leaf, Tensor):
+        return repr(leaf)
+    known = values.of(leaf)
+    return tuple(leaf.shape), leaf.dtype, None if known is None else known.numpy().tobytes()
