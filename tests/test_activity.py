@@ -29,10 +29,10 @@ def impatiently(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
             narrator._show(time.monotonic())
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, seconds in (("PATIENCE_S", 0), ("LINES_APART_S", 0), ("TICK_S", 0.01)):
+        for name, seconds in (("LINES_APART_S", 0), ("TICK_S", 0.01)):
             patch.setattr(activity, name, seconds)
         patch.setattr(_Narrator, "say", shown_at_once)
-        ended = vlmprof(folder, *words)
+        ended = vlmprof(folder, *words, patience_s=0)
     assert ended.returncode == 0, ended.stderr
     return ended
 

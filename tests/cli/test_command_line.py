@@ -11,15 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.commands import vlmprof
-from vlmprof import activity
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(autouse=True)
-def _no_lines_on_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loaded machine would print them."""
-    monkeypatch.setattr(activity, "PATIENCE_S", 60.0)
 
 
 @pytest.mark.parametrize(

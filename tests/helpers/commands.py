@@ -40,10 +40,13 @@ def invoke(*words: object) -> Result:
     return result
 
 
-def vlmprof(folder: Path, *words: object, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
+def vlmprof(
+    folder: Path, *words: object, encoding: str = "utf-8", patience_s: float = 1e9
+) -> subprocess.CompletedProcess[str]:
     """Run a command in `folder`: its exit code and output are those of the command in its own process.
 
-    All such commands share one fork server, so a sweep does not spend seconds on importing torch.
+    All such commands share one fork server, so a sweep does not spend seconds on importing torch. By default
+    no command says what takes so long, as it would on a slow machine.
     """
     typed = ["vlmprof", *map(str, words)]
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2))
@@ -54,8 +57,7 @@ def vlmprof(folder: Path, *words: object, encoding: str = "utf-8") -> subprocess
         patch.setattr(sys, "meta_path", list(sys.meta_path))
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
-        # without a first sign of life, which a slow machine would need
-        patch.setattr("vlmprof.activity.PATIENCE_S", 1e9)
+        patch.setattr("vlmprof.activity.PATIENCE_S", patience_s)
         patch.setattr(PACKAGE, "handlers", list(PACKAGE.handlers))
         try:
             main()
