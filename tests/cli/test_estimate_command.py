@@ -6,15 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from vlmprof.cli.estimate import estimate
+from vlmprof.cost.accuracy import predict
+from vlmprof.cost.count import count_cells
+from vlmprof.cost.devices import sheet
 from vlmprof.errors import UserError
 from vlmprof.measure.samples import Samples
 from vlmprof.plan import make_plan
 from vlmprof.records import Row, StageFigures, Status
+from vlmprof.render.figures.predictions import draw_predictions
 from vlmprof.spec import load_spec
 from vlmprof.store import RunFolder
 
@@ -138,3 +143,24 @@ def test_mistakes_are_one_line(measured: Path) -> None:
         run("quick", *SMALL, "--kernels", "theirs")
     with pytest.raises(UserError, match="has none of these cells"):
         run("quick", "--backbone", "vit-s", "--resolution", "224", "--against", str(measured))
+
+
+def test_a_figure_of_estimates_says_that_it_is_one(tmp_path: Path) -> None:
+    shown = run("quick", *SMALL, "--gpu", "l4", "--memory", "256MiB", "--figure", str(tmp_path / "figures"))
+    for name in ("estimates-l4.png", "estimates-l4.pdf"):
+        assert (tmp_path / "figures" / name).stat().st_size > 0
+        assert f"{tmp_path}/figures/{name}" in shown.replace("\n", "")
+    spec = load_spec("quick", {"backbone": ["vit-t"], "resolution": ["224", "896"]})
+    predictions = predict(count_cells(make_plan(spec), spec.settings), sheet("l4"), None, 256 << 20)
+    figure = draw_predictions(predictions, "NVIDIA L4")
+    assert all(axes.get_title().endswith(", estimated") for axes in figure.axes)
+    assert len(figure.axes) == 6
+    legend = figure.legends[0]
+    assert legend.get_title().get_text().startswith("Estimated for NVIDIA L4 from counted costs")
+    fits, too_large = predictions
+    assert too_large.estimate.oom_stage == "prefill"
+    end_to_end_ms = [
+        value for line in figure.axes[2].lines for value in np.asarray(line.get_ydata(), dtype=float)
+    ]
+    assert 1000 * fits.estimate.end_to_end_s == pytest.approx(end_to_end_ms[0])
+    assert 1000 * too_large.estimate.end_to_end_s not in [pytest.approx(value) for value in end_to_end_ms]

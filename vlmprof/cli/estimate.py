@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -39,6 +40,10 @@ def estimate(
         bool, typer.Option(help="Show the counts per stage: FLOPs, bytes, weights, activations, cache.")
     ] = False,
     refit: Annotated[bool, typer.Option(help="First fit the constants to --against.")] = False,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the six panels of the estimates: estimates-GPU.png and .pdf."),
+    ] = None,
     save_tables: SaveOption = None,
 ) -> None:
     """Predict latencies, peak memory and the first resolution that does not fit. Runs nothing.
@@ -58,4 +63,4 @@ def estimate(
     get_ready_to_count(make_plan(checked))
     from vlmprof.cli import predictions
 
-    predictions.show(checked, gpu or ["h200"], kernels, against, rates, refit, costs, save_tables)
+    predictions.show(checked, gpu or ["h200"], kernels, against, rates, refit, costs, save_tables, figure)

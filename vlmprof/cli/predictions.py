@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
-from vlmprof.cli.json_output import tell
+from vlmprof.cli.json_output import tell, tell_files
 from vlmprof.cli.tables import show_sheet
 from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
@@ -67,9 +67,11 @@ def show(
     refit: bool,
     costs: bool,
     save_to: Path | None = None,
+    figure_to: Path | None = None,
 ) -> None:
     """Estimate every cell of `spec` on each GPU, print the tables, and compare with the measurements of
-    `against`, if given. Estimates and costs are also written to the folder `save_to`.
+    `against`, if given. Estimates and costs are also written to the folder `save_to`, and a figure of the
+    estimates to `figure_to`.
 
     Raises `UserError` for an unknown GPU, implementation or run, and if `against` has none of the cells.
     """
@@ -95,6 +97,8 @@ def show(
             efficiency = _refit(predictions, measured, device, efficiency)
             predictions = predict(counted[chosen], device, efficiency, limit)
         _show_predictions(predictions, device, chosen, save_to)
+        if figure_to is not None:
+            _draw(predictions, device, figure_to)
         for line in (tables.memory_words(device, limit), *tables.memory_lines(predictions, cells)):
             tell(line)
         if measured is not None:
@@ -134,6 +138,14 @@ def _show_predictions(
 ) -> None:
     tell(f"{device.title}, estimated from counted costs with {kernels} scan kernels; nothing was run")
     show_sheet(tables.prediction_sheet(predictions, device.name), save_to)
+
+
+def _draw(predictions: Sequence[Prediction], device: DeviceSheet, folder: Path) -> None:
+    from vlmprof.render.figures.files import save_figure
+    from vlmprof.render.figures.predictions import draw_predictions
+
+    figure = draw_predictions(predictions, device.title)
+    tell_files(save_figure(figure, folder, f"estimates-{device.name}", ("png", "pdf")))
 
 
 def _show_errors(
