@@ -41,7 +41,8 @@ def test_verbose_tells_of_the_device_and_of_every_cell(tmp_path: Path) -> None:
     device = messages[0].split()[1].removesuffix(":")
     assert f"faulty:fine @ 32 begins on {device}" in messages
     assert "faulty:fine @ 32 ended: ok" in messages
-    assert "faulty:device_oom @ 32 ended: oom, CUDA out of memory. Tried to allocate 20.00 GiB" in messages
+    ended = "faulty:device_oom @ 32 ended: oom, needed 20 GiB more"
+    assert any(message.startswith(ended) for message in messages)
     assert not [module for module, _ in found if module.endswith("processes")]
     # what a cell's own process logs is in its log
     log = (tmp_path / "run" / "logs" / f"{rows(tmp_path)['device_oom', '32']['cell_id']}.txt").read_text()
