@@ -50,6 +50,7 @@ def test_verdicts(scale: float, spread: float, verdict: Verdict) -> None:
     assert verdicts.count(verdict) >= 15
 
 
+@pytest.mark.slow
 def test_ratio_intervals_cover_the_truth_as_often_as_they_say() -> None:
     ratios = [ratio for seed in range(40) for ratio in end_to_end(both(1.1, 0.05, seed))]
     assert np.mean([1.1 in known(ratio.ratio) for ratio in ratios]) == pytest.approx(0.95, abs=0.025)

@@ -31,6 +31,7 @@ def test_intervals_of_even_samples_cover_as_often_as_they_say(n: int) -> None:
     assert coverage(lambda: random.normal(3, 1, n), 3.0) == pytest.approx(0.95, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [10, 20, 100])
 def test_intervals_of_skewed_samples_cover_more_often_than_the_plain_t_interval(n: int) -> None:
     random = np.random.default_rng(n)

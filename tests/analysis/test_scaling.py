@@ -123,6 +123,7 @@ def test_a_crossover_is_found_where_it_is_and_names_who_is_cheaper() -> None:
     assert (found.open_below, found.open_above) == (False, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.002, 0.05])
 def test_crossover_intervals_cover_the_truth_at_least_as_often_as_they_say(spread: float) -> None:
     random = np.random.default_rng(11)

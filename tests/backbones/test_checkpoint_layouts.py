@@ -140,6 +140,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "settings", "prefix"),
     [

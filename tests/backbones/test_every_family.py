@@ -16,6 +16,7 @@ def levels_of(name: str) -> Sequence[int]:
     return range(1, len(facts(name).level_dims) + 1) or (3,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "level"), [(name, level) for name in SMALLEST.values() for level in levels_of(name)]
 )

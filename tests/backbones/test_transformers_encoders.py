@@ -76,6 +76,7 @@ def test_siglip2_cuts_patches_as_its_processor_does() -> None:
     torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["swin-t", "convnextv2-t"])
 @pytest.mark.parametrize("size", [(224, 224), (75, 109)])
 def test_hierarchical_encoders_agree_with_transformers(name: str, size: tuple[int, int]) -> None:

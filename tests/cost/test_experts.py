@@ -163,6 +163,7 @@ def test_bytes_are_those_of_the_experts_that_are_read(name: str, dtype: str, tmp
         assert f"2 of 8 experts, read E·(1 − (1 − k/E)^n) = {read:.4g} of them" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "batched_mm", "grouped_mm"])
 @pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "gpt_oss"])
 def test_every_back_end_for_experts_does_the_same_products(name: str, backend: str, tmp_path: Path) -> None:

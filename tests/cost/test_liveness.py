@@ -41,6 +41,7 @@ def traced_peak_bytes(call: Callable[..., Tensor], *inputs: Tensor) -> int:
     return peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "height", "width", "off_by"),
     [

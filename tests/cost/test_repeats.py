@@ -32,6 +32,7 @@ def everything(cost: CellCost) -> Any:
 QUICK = ("vit", "vmamba", "siglip2", "swin")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -25,6 +25,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize("dies", [False, True])
 def test_the_same_costs_in_the_same_order(dies: bool, monkeypatch: pytest.MonkeyPatch) -> None:

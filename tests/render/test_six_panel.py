@@ -77,6 +77,7 @@ def test_linear_x_positions_are_proportional_to_pixels() -> None:
     assert axes.get_xlim()[0] == 0
 
 
+@pytest.mark.slow
 def test_every_published_size_can_be_told_from_its_neighbours() -> None:
     found = panels(draw_reference("kuo2026"))
     sizes = np.unique(np.concatenate([xs(line) for line in drawn(found["a"], "measured")]))

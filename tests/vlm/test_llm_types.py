@@ -122,6 +122,7 @@ def test_every_type_is_counted_right_or_refused(model_type: str, tmp_path: Path)
     assert counted == pytest.approx(flops_of(lambda: decode(vlm, context, 1)), rel=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model_type", ["gpt2", "mpt", "nemotron", "jetmoe", "opt", "rembert", "electra", "ministral"]
 )

@@ -92,6 +92,7 @@ class FromHost(TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLEST.values())
 @torch.inference_mode()
 def test_encoders_take_nothing_from_the_host_but_images(name: str, request: pytest.FixtureRequest) -> None:
