@@ -158,6 +158,12 @@ def test_a_row_of_wrong_types_is_counted_and_left_out(run: Path, column: str) ->
         (("sweep", "quick", "--repeat", LONG[:19]), "--repeat"),
         (("plan", "quick", "--bogus"), "--bogus"),
         (("kernels", "tables", "x" * 300), "no backbones.json or bench.json"),
+        (("kernels", "bench", "--seconds", "nan"), "--seconds: nan is not a number of seconds"),
+        (("kernels", "bench", "--seconds", "-1"), "--seconds: -1 is not a number of seconds"),
+        (("kernels", "bench", "--level", "99"), "invalid value for '--level'"),
+        (("kernels", "tune", "--level", "0"), "invalid value for '--level'"),
+        (("kernels", "bench", "--resolution", "0"), "invalid value for '--resolution'"),
+        (("kernels", "tune", "--resolution", "-5"), "invalid value for '--resolution'"),
     ],
 )  # fmt: skip
 def test_other_options_that_mean_nothing(run: Path, words: tuple[str, ...], said: str) -> None:

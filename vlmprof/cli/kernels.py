@@ -33,6 +33,27 @@ OpsOption = Annotated[
     list[str] | None, typer.Option("--op", help="Operation to run (default: all). Repeatable.")
 ]
 ModelOption = Annotated[str, typer.Option(help="Model whose shapes to use: vmamba-t, vmamba-s or vmamba-b.")]
+SidesOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--resolution", min=16, max=1 << 14, help="Image side in pixels (default: 224). Repeatable."
+    ),
+]
+LevelsOption = Annotated[
+    list[int] | None,
+    typer.Option("--level", min=1, max=4, help="Feature level (default: 1 to 3; to tune, all)."),
+]
+
+
+def _finite(seconds: float) -> float:
+    if not 0 < seconds <= 3600:
+        raise UserError(f"--seconds: {seconds:g} is not a number of seconds above 0 and up to 3600")
+    return seconds
+
+
+SecondsOption = Annotated[
+    float, typer.Option("--seconds", callback=_finite, help="Measuring time per row, in seconds.")
+]
 TimeoutOption = Annotated[
     str, typer.Option("--row-timeout", help="Time limit per row, compilation included, such as 60s.")
 ]
@@ -92,14 +113,10 @@ def bench(
     dtype: DtypesOption = None,
     backend: BackendsOption = None,
     model: ModelOption = "vmamba-t",
-    resolution: Annotated[
-        list[int] | None, typer.Option(help="Image side in pixels (default: 224). Repeatable.")
-    ] = None,
-    level: Annotated[
-        list[int] | None, typer.Option(help="Feature level, 1 to 4 (default: 1 to 3). Repeatable.")
-    ] = None,
+    resolution: SidesOption = None,
+    level: LevelsOption = None,
     op: OpsOption = None,
-    seconds: Annotated[float, typer.Option(help="Measuring time per row, in seconds.")] = 0.5,
+    seconds: SecondsOption = 0.5,
     peers: Annotated[bool, typer.Option(help="Also time other implementations of SS2D.")] = False,
     public: Annotated[
         Path | None, typer.Option(help="Also time the VMamba code in this checkout of MzeroMiko/VMamba.")
@@ -155,12 +172,8 @@ def bench(
 def tune(
     dtype: DtypesOption = None,
     model: ModelOption = "vmamba-t",
-    resolution: Annotated[
-        list[int] | None, typer.Option(help="Image side in pixels (default: 224). Repeatable.")
-    ] = None,
-    level: Annotated[
-        list[int] | None, typer.Option(help="Feature level, 1 to 4 (default: all). Repeatable.")
-    ] = None,
+    resolution: SidesOption = None,
+    level: LevelsOption = None,
     row_timeout: TimeoutOption = "180s",
     isolate: IsolateOption = True,
 ) -> None:
