@@ -46,8 +46,8 @@ LevelsOption = Annotated[
 
 
 def _finite(seconds: float) -> float:
-    if not 0 < seconds <= 3600:
-        raise UserError(f"--seconds: {seconds:g} is not a number of seconds above 0 and up to 3600")
+    if not 0 <= seconds <= 3600:
+        raise UserError(f"--seconds: {seconds:g} is not a number of seconds from 0 to 3600")
     return seconds
 
 
