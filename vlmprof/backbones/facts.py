@@ -208,3 +208,13 @@ def doubling(d_model: int) -> tuple[int, int, int, int]:
 def catalog_name(family: str, size: str) -> str:
     """As written in a spec: `siglip2-b` for size B of `SigLIP 2`."""
     return f"{family.lower().replace(' ', '')}-{size.lower()}"
+
+
+def unexamined(
+    name: str, family: str, module: str, config: Mapping[str, Any], extra: str | None = None
+) -> BackboneFacts:
+    """Return facts of another library's model whose sizes only the model itself can tell."""
+    return BackboneFacts(
+        name=name, family=family, size="", embed_dim=0, stride=1, min_size=1, multiple=1, parameters=None,
+        module=module, config=config, extra=extra,
+    )  # fmt: skip

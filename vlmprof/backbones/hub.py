@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NAMES
 
 from vlmprof.backbones.dry_run import Examined, built_without_data, examine, images, reason
-from vlmprof.backbones.facts import BackboneFacts
+from vlmprof.backbones.facts import BackboneFacts, unexamined
 from vlmprof.backbones.geometry import NoGridError
 from vlmprof.backbones.hub_config import (
     IMAGES,
@@ -66,18 +66,7 @@ def _facts_or_refusal(settings_json: str) -> BackboneFacts | UserError:
 def _facts(settings: Settings) -> BackboneFacts:
     """Return the facts of these settings, without a name. Raises `UserError` with the reason alone."""
     model_type = settings["model_type"]
-    draft = BackboneFacts(
-        name="",
-        family=model_type,
-        size="",
-        embed_dim=0,
-        stride=1,
-        min_size=1,
-        multiple=1,
-        parameters=None,
-        module="vlmprof.backbones.hub_encoder",
-        config={"settings": settings},
-    )
+    draft = unexamined("", model_type, "vlmprof.backbones.hub_encoder", {"settings": settings})
     if model_type == "siglip2_vision_model":
         return _siglip2(draft, settings)
     try:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vlmprof.backbones.dry_run import built_without_data, examine, images, reason
-from vlmprof.backbones.facts import BackboneFacts, BuildOptions
+from vlmprof.backbones.facts import BackboneFacts, BuildOptions, unexamined
 from vlmprof.backbones.geometry import NoGridError
 from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.token_layout import TokenLayout
@@ -37,19 +37,8 @@ def facts_of(name: str) -> BackboneFacts:
 @lru_cache(maxsize=64)
 def _facts(model_name: str) -> BackboneFacts:
     """The facts of a model, named by timm's name. Raises `UserError` with the reason alone."""
-    draft = BackboneFacts(
-        name=model_name,
-        family=model_name.split("_")[0],
-        size="",
-        embed_dim=0,
-        stride=1,
-        min_size=1,
-        multiple=1,
-        parameters=None,
-        module="vlmprof.backbones.timm_models",
-        config={"timm_name": model_name},
-        extra="timm",
-    )
+    family, config = model_name.split("_")[0], {"timm_name": model_name}
+    draft = unexamined(model_name, family, "vlmprof.backbones.timm_models", config, extra="timm")
     try:
         model = built_without_data(lambda: _create(draft, BuildOptions()))
         native = tuple(model.pretrained_cfg["input_size"][1:])

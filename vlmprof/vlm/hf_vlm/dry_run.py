@@ -14,7 +14,7 @@ from vlmprof.activity import say
 from vlmprof.settings import Axes, Dtype, Logits, ProcessorBackend, Settings
 from vlmprof.vlm.hf_vlm.known_values import KnownValues
 from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm, refused
-from vlmprof.vlm.hf_vlm.own import photo_inputs
+from vlmprof.vlm.hf_vlm.own import blank_photo
 from vlmprof.vlm.hf_vlm.parts import Parts
 from vlmprof.vlm.hf_vlm.photo import PhotoFacts
 
@@ -71,9 +71,7 @@ def _dry_run(
     vlm, values = _model(name, dtype, prompt_tokens, logits, backend is None)
     facts, inputs = PhotoFacts(None, None, None, size), None
     if backend is not None:
-        facts, made = photo_inputs(
-            name, size, dtype, prompt_tokens=prompt_tokens, backend=backend, batch_size=batch_size
-        )
+        facts, made = blank_photo(name, size, dtype, prompt_tokens, backend, batch_size)
         inputs = tree_map_only(Tensor, lambda tensor: _without_data(tensor, values), dict(made))
     try:
         with torch.inference_mode(), values:

@@ -50,29 +50,33 @@ def own_photo(
 
     Raises `UserError` in one line when there is no such VLM or processor, or it does not take the size.
     """
-    config, own = _processor(name, backend)
     source = read_rgb_file(Path(image)) if image else read_rgb(generated_jpeg(seed), "that was generated")
     photo = fitted(source, size, fit if fit == "letterbox" else "resize")
-    make = PhotoInputs(own, config, prompt_tokens, getattr(torch, dtype))
-    inputs = check_photo(name, lambda: make([photo] * batch_size), size)
-    return OwnPhoto([photo] * batch_size, make, make.facts(inputs, batch_size), own.backend, own.warnings)
+    return _processed(name, [photo] * batch_size, dtype, prompt_tokens, backend)[0]
 
 
-def photo_inputs(
+def blank_photo(
     name: str,
     size: tuple[int, int],
     dtype: str,
-    *,
-    prompt_tokens: int = 0,
-    backend: ProcessorBackend = "auto",
-    batch_size: int = 1,
+    prompt_tokens: int,
+    backend: ProcessorBackend,
+    batch_size: int,
 ) -> tuple[PhotoFacts, dict[str, Any]]:
     """What blank photos of `size` (height, width) become. Raises `UserError` as `own_photo` does."""
+    photo = Image.new("RGB", (size[1], size[0]))
+    own, inputs = _processed(name, [photo] * batch_size, dtype, prompt_tokens, backend)
+    return own.facts, inputs
+
+
+def _processed(
+    name: str, photos: list[Image.Image], dtype: str, prompt_tokens: int, backend: ProcessorBackend
+) -> tuple[OwnPhoto, dict[str, Any]]:
     config, own = _processor(name, backend)
     make = PhotoInputs(own, config, prompt_tokens, getattr(torch, dtype))
-    photo = Image.new("RGB", (size[1], size[0]))
-    inputs = check_photo(name, lambda: make([photo] * batch_size), size)
-    return make.facts(inputs, batch_size), inputs
+    width, height = photos[0].size
+    inputs = check_photo(name, lambda: make(photos), (height, width))
+    return OwnPhoto(photos, make, make.facts(inputs, len(photos)), own.backend, own.warnings), inputs
 
 
 def check_processor(name: str, backend: ProcessorBackend = "auto") -> None:
@@ -83,7 +87,7 @@ def check_processor(name: str, backend: ProcessorBackend = "auto") -> None:
 @lru_cache(maxsize=512)
 def photo_facts(name: str, size: tuple[int, int], backend: ProcessorBackend = "auto") -> PhotoFacts:
     """The facts of such a photo."""
-    return photo_inputs(name, size, "float32", backend=backend)[0]
+    return blank_photo(name, size, "float32", 0, backend, 1)[0]
 
 
 @lru_cache(maxsize=8)
