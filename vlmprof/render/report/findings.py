@@ -13,7 +13,7 @@ from vlmprof.analysis.intervals import Interval
 from vlmprof.analysis.runs import Run, join
 from vlmprof.analysis.summary import Bound, Doubts, Limit, Measured, MemoryEnd, Ranking, Summary, summarize
 from vlmprof.render.labels import line_label, oom_words
-from vlmprof.render.tables.sheet import Kind, interval_values, show
+from vlmprof.render.tables.sheet import Kind, interval_values, percent_width, show
 from vlmprof.units import show_resolution
 
 MOST_LINES = 24
@@ -191,7 +191,7 @@ def _doubts(doubts: Doubts) -> str:
     value = doubts.widest.value
     half = 100 * (value.high - value.low) / 2 / value.value
     place = f"{line_label(doubts.widest.line)} at {doubts.widest.resolution}"
-    return f"{text} The widest end-to-end interval is ± {half:.2g} % ({place})."
+    return f"{text} The widest end-to-end interval is ± {percent_width(half)} ({place})."
 
 
 def _value(kind: Kind, one: Measured) -> str:
