@@ -104,12 +104,11 @@ def show_half_width(kind: Kind, value: Value) -> str:
     if middle <= 0:
         return show(kind, middle)
     percent = 100 * (high - low) / 2 / middle
-    # beyond 100 %, the exact value does not matter
     return f"{show(kind, middle)} ± {percent_width(percent)}"
 
 
 def percent_width(percent: float) -> str:
-    """Format the half-width of an interval in percent: `2.1 %`, and `over 100 %` where it tells no more."""
+    """Format the half-width of an interval in percent: `2.1 %`, and `over 100 %` where the value says no more."""
     width = "over 100" if percent > 100 else f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
     return f"{width} %"
 
