@@ -108,7 +108,7 @@ def show_half_width(kind: Kind, value: Value) -> str:
 
 
 def percent_width(percent: float) -> str:
-    """Format the half-width of an interval in percent: `2.1 %`, and `over 100 %` where the value says no more."""
+    """Format the half-width of an interval in percent: `2.1 %`, and `over 100 %` for any more."""
     width = "over 100" if percent > 100 else f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
     return f"{width} %"
 
