@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from tests.helpers.photo_vlms import GLM4V, LLAVA_NEXT, PALIGEMMA
 from tests.helpers.small_vlms import llava
 from vlmprof.cli import candidates
 from vlmprof.cli.estimate import estimate
+from vlmprof.cost import count_hf_vlm
 from vlmprof.cost.costs import CellCost
 from vlmprof.cost.count import count_cell
 from vlmprof.errors import UserError
 from vlmprof.execution.frontier import candidate_lines, counted_peaks
 from vlmprof.plan import Cell, make_plan
 from vlmprof.spec import SweepSpec, build_spec
+from vlmprof.vlm.hf_vlm import dry_run
 from vlmprof.vlm.hf_vlm.model import create_hf_vlm
 from vlmprof.vlm.hf_vlm.own import own_photo
 
@@ -109,3 +112,14 @@ def test_what_cannot_be_counted_gets_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not accept 112x112") as problem:
         counted(name)
     assert "\n" not in str(problem.value)
+
+
+def test_counts_are_forgotten_with_their_model(tmp_path: Path) -> None:
+    """Another model may be built at the same address."""
+    count_hf_vlm._COUNTED.clear()
+    counted(written(tmp_path, LLAVA_NEXT), resolution=["112"])
+    assert len(count_hf_vlm._COUNTED) == 1
+    dry_run._dry_run.cache_clear()
+    dry_run._model.cache_clear()
+    gc.collect()
+    assert len(count_hf_vlm._COUNTED) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -17,11 +18,12 @@ from vlmprof.errors import UserError, first_line
 from vlmprof.settings import Axes, Settings
 from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.hf_vlm.dry_run import DryRun, dry_run
+from vlmprof.vlm.hf_vlm.model import HfVLM
 
 OTHER = "other"
 """What runs between the stages: packing tiles, merging embeddings."""
-_COUNTED: dict[Any, CellCost] = {}
-"""By what a forward pass can see."""
+_COUNTED: WeakKeyDictionary[HfVLM, dict[Any, CellCost]] = WeakKeyDictionary()
+"""By model, and by what its forward pass can see. An entry lives as long as its model."""
 
 
 def count_hf_vlm(name: str, axes: Axes, settings: Settings, size: tuple[int, int]) -> CellCost:
@@ -33,17 +35,16 @@ def count_hf_vlm(name: str, axes: Axes, settings: Settings, size: tuple[int, int
     """
     run = dry_run(name, size, axes, settings)
     check_attention(name, run.vlm.model, axes.attention)
+    counted = _COUNTED.setdefault(run.vlm, {})
     key = run.key(), axes.attention, settings.outputs
     try:
-        if key not in _COUNTED:
-            _COUNTED[key] = routed_if_read(
-                run.vlm.model, lambda routes: _counted(run, axes, settings, routes)
-            )
+        if key not in counted:
+            counted[key] = routed_if_read(run.vlm.model, lambda routes: _counted(run, axes, settings, routes))
     except UserError:
         raise
     except Exception as problem:  # what a model of transformers raises is its own affair
         raise UserError(f"vlm {name!r}: its cost cannot be counted ({first_line(str(problem))})") from problem
-    return _COUNTED[key]
+    return counted[key]
 
 
 @dataclass

@@ -42,9 +42,9 @@ class DryRun:
         return self.parts.encoder_tokens // self.batch_size
 
     def key(self) -> tuple[Any, ...]:
-        """What the forward pass can see: photos of two sizes may become the same inputs."""
+        """What the model's forward pass can see: photos of two sizes may become the same inputs."""
         leaves, layout = tree_flatten(self.inputs)
-        return id(self.vlm), str(layout), *(_seen(leaf, self.values) for leaf in leaves)
+        return str(layout), *(_seen(leaf, self.values) for leaf in leaves)
 
 
 def dry_run(name: str, size: tuple[int, int], axes: Axes, settings: Settings) -> DryRun:
