@@ -69,6 +69,17 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
     assert facts(name, 1).embed_dim == 16
 
 
+def test_a_user_without_a_home_has_no_cache(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in (facts_cache.VARIABLE, "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert facts_cache.folder() is None
+    assert facts(name, 1).embed_dim == 16
+
+
 def test_a_refusal_is_not_kept(name: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     for _ in range(2):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -28,12 +28,15 @@ Size = tuple[str, int, int, int]
 
 
 def folder() -> Path | None:
-    """Return VLMPROF_FACTS_CACHE (None if it is empty), or vlmprof/facts in XDG_CACHE_HOME or ~/.cache."""
+    """Return VLMPROF_FACTS_CACHE, or vlmprof/facts in XDG_CACHE_HOME or ~/.cache; None for no cache."""
     named = os.environ.get(VARIABLE)
     if named is not None:
         return Path(named) if named else None
     caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path.home() / ".cache") / "vlmprof" / "facts"
+    try:
+        return (Path(caches) if caches else Path.home() / ".cache") / "vlmprof" / "facts"
+    except RuntimeError:  # a user without a home
+        return None
 
 
 def cached_facts(name: str) -> BackboneFacts | None:
@@ -122,7 +125,7 @@ def _versions() -> str:
 def _read(name: str) -> dict[str, Any]:
     file = _file(name)
     try:
-        kept = json.loads(file.read_text(encoding="utf-8")) if file else {}
+        kept = files.read_json(file) if file else {}
     except (OSError, ValueError):
         return {}
     return kept if isinstance(kept, dict) and {"facts", "checked"} <= kept.keys() else {}
@@ -132,10 +135,6 @@ def _write(name: str, kept: dict[str, Any]) -> None:
     file = _file(name)
     if file is None:
         return
-    try:
+    with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as new:
-            json.dump(kept, new)
-        os.replace(new.name, file)
-    except OSError:
-        return
+        files.replace_file(file, json.dumps(kept))
