@@ -2,11 +2,13 @@
 # The steps of run.sh, which sources this file. Each continues the results of an earlier call.
 #
 #   versions   the environment: versions, driver, card
-#   verify     every kernel against float64, in three dtypes
-#   tests      the tests that need a GPU: fused against plain, graphs, running out of memory
+#   verify     every kernel against float64, in three dtypes, beside the tests that need a GPU: fused against
+#              plain, graphs, running out of memory
+#   tests      the test that compares modes, compiled ones included
 #   encoders   VMamba-T and -B in modes eager, graphs, fused, fused graphs, and public if there is a checkout
 #   ss2d       SS2D tuned and timed at VMamba's shapes, with its shares of a copy and a matrix product
 #   telling    the most informative part of Figure 4: five encoders at five resolutions, with a shared LLM
+#   breakdown  the kernels of a fused encoder by their share of its time, from torch's profiler
 #   profile    the bottleneck of the scan, from Nsight Compute
 #   sizes      the encoders, and VMamba-S, at the study's other resolutions
 #   figure     the complete figure of step telling
@@ -21,8 +23,8 @@
 #   published  the settings that reproduce the paper's memory
 #   fidelity   ViT and the LLM in other dtypes and attention backends
 #   sanitize   one small case of each operation that failed in verify, under compute-sanitizer
-FIRST=(versions verify tests encoders ss2d telling)
-SECOND=(versions telling profile sizes figure tuned)
+FIRST=(versions verify encoders breakdown ss2d tests telling)
+SECOND=(versions telling profile figure sizes tuned)
 
 device=(--device cuda)
 models=(vmamba-t vmamba-b)
@@ -39,8 +41,11 @@ cells=(--budget 2s)
 all_cells=()
 each=(--seconds 0.2)
 # without tests/kernels/test_backends.py, whose cases verify covers
+# without tests/kernels/test_backends.py, whose cases verify covers
 gpu_tests=(tests/execution/test_on_a_gpu.py tests/measure/test_busy.py tests/measure/test_memory.py
     tests/measure/test_timeline.py)
+gpu_tests=("$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider -vv --tb=short -m gpu
+    "${gpu_tests[@]/#/$root/}")
 if [ -n "${TOUCH:-}" ]; then
     each=(--seconds 0.01)
     cells=(--warm-up 1 --iterations 1)
@@ -112,20 +117,18 @@ step_verify() {
             >"verify-$dtype.txt" 2>&1 &
         jobs+=($!)
     done
+    if [ -z "$short$small" ]; then
+        launch_job 120 "${gpu_tests[@]}" -k "not every_mode" >tests.txt 2>&1 &
+        jobs+=($!)
+    fi
     wait "${jobs[@]}"
     grep -hE 'FAILED|NOT DET|comparisons|rror' verify-*.txt
+    [ ! -f tests.txt ] || cat tests.txt
     pack
 }
 
-step_tests() {
-    [ -z "$short$small" ] || return 0
-    local which
-    # the test that compiles whole models takes as long as all others and comes last
-    for which in "not every_mode" every_mode; do
-        run 80 "$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider -vv --tb=short \
-            -m gpu -k "$which" "${gpu_tests[@]/#/$root/}"
-    done
-}
+# it compiles whole models and compares their latencies, so it runs alone
+step_tests() { [ -n "$short$small" ] || run 80 "${gpu_tests[@]}" -k every_mode; }
 
 step_encoders() {
     local public_modes=()
@@ -160,7 +163,19 @@ step_tuned() {
     encode 60 encoders-tuned "$(joined "${models[@]}")" fused "fused graphs" -- "${most_telling[@]}"
 }
 
+step_breakdown() {
+    [ -z "$small" ] || return 0
+    local model
+    for model in "${models[@]}"; do
+        run 60 "$python" "$here/kernel_times.py" "$model" 224 1024 4096
+    done
+}
+
 step_profile() {
+    if [ -n "${TOUCH:-}" ]; then
+        run 60 "$python" "$here/scan.py" 1024 1
+        return
+    fi
     if ! command -v ncu >/dev/null; then
         echo "ncu is not installed; nothing was profiled"
         return
