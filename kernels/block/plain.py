@@ -33,6 +33,20 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Te
     return F.layer_norm(x.to(dtype), weight.shape, weight.to(dtype), bias, eps).to(x.dtype)
 
 
+def layer_norm_plain(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    input_bias: Tensor | None = None,
+    activation: str | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Compute `layer_norm`: x (..., channels) -> the same shape and dtype."""
+    if input_bias is not None:
+        x = x + input_bias.to(x.dtype)
+    return activate_(layer_norm(x, weight, bias, eps), activation).to(x.dtype)
+
+
 def onednn_multiplies(x: Tensor, *others: Tensor | None) -> bool:
     """Return whether oneDNN's matrix product is faster: for float32 on a CPU, without autograd.
 

@@ -28,6 +28,7 @@ OPERATIONS = (
     "norm_linear",
     "linear",
     "depthwise_conv_silu",
+    "layer_norm",
 )
 
 FOUR_WARPS = {"num_warps": 4, "enable_fp_fusion": True}

@@ -62,6 +62,11 @@ def linear_counts(rows: int, in_features: int, out_features: int, item_bytes: in
     )
 
 
+def layer_norm_counts(rows: int, channels: int, item_bytes: int) -> Counts:
+    """Count `layer_norm` with an input bias: x in, y out, three vectors; 8 FLOPs per value."""
+    return Counts((2 * rows + 3) * channels * item_bytes, 8 * rows * channels)
+
+
 def depthwise_counts(
     batch: int, height: int, width: int, channels: int, size: int, item_bytes: int
 ) -> Counts:

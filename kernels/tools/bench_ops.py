@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear
+from vlmprof.kernels.block import depthwise_conv_silu, layer_norm, linear, norm_linear
 from vlmprof.kernels.common import counts
+from vlmprof.kernels.common.backends import Backend
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
 from vlmprof.kernels.ss2d import ss2d
@@ -101,6 +102,7 @@ def workloads(
             "norm_linear": counts.linear_counts(length, d_model, d_inner, item, norm=True),
             "linear": counts.linear_counts(length, d_inner, d_model, item, norm=False),
             "depthwise_conv_silu": counts.depthwise_counts(1, side, side, d_inner, 3, item),
+            "layer_norm": counts.layer_norm_counts(length, d_model, item),
         }
         for op, work in works.items():
             launch = {"launch": prepare.ss2d_launch} if op == "ss2d" else {}
@@ -181,6 +183,15 @@ class _Prepared:
     def depthwise_conv_silu(self) -> Call:
         draw = self._draw()
         return _calling(depthwise_conv_silu, self._pixels(draw, self.d_inner), draw(self.d_inner, 1, 3, 3))
+
+    def layer_norm(self) -> Call:
+        draw, d_model = self._draw(), self.d_inner // 2
+        bias = draw(d_model)
+
+        def after_convolution(*arguments: Tensor, backend: Backend) -> Tensor:
+            return layer_norm(*arguments, input_bias=bias, backend=backend)
+
+        return _calling(after_convolution, self._pixels(draw, d_model), draw(d_model), draw(d_model))
 
 
 def measure(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear
+from vlmprof.kernels.block import depthwise_conv_silu, layer_norm, linear, norm_linear
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
 from vlmprof.kernels.ss2d import ss2d
@@ -143,6 +143,8 @@ def medium_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield ss2d_case("19 × 29, steps of ±50", (1, 19, 29, 8), 2, 1, dtype, device, dt_offset=50.0)
     yield ss2d_case("13 × 17, d_state 16", (1, 13, 17, 12), 2, 16, dtype, device)
     yield selective_scan_case("1031 steps, d_state 16", (1, 6, 1031), 2, 16, dtype, device)
+    for channels in (1, 37, 96, 128, 192, 331, 384, 768, 1024, 1537):
+        yield layer_norm_case(f"67 rows of {channels}", 67, channels, dtype, device)
 
 
 def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
@@ -155,6 +157,9 @@ def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield ss2d_case("56 × 56, d_state 16", (1, 56, 56, 192), 6, 16, dtype, device)
     yield selective_scan_case("VMamba level 1", (1, 768, 3136), 4, 1, dtype, device)
     yield linear_case("20001 rows, large tiles", 20001, 200, 300, dtype, device)
+    yield layer_norm_case("300007 rows of 48, GELU", 300007, 48, dtype, device, "gelu")
+    yield layer_norm_case("100003 rows of 128", 100003, 128, dtype, device)
+    yield layer_norm_case("20011 rows of 768", 20011, 768, dtype, device)
 
 
 def linear_case(
@@ -167,6 +172,21 @@ def linear_case(
     weight = (draw(width_out, width_in) * width_in**-0.5).to(dtype)
     arguments = (x, 1.0 + 0.1 * draw(width_in), draw(width_in), weight, draw(width_out))
     return Case("norm_linear", name, norm_linear, arguments, {"residual": draw(rows, width_out).to(dtype)})
+
+
+def layer_norm_case(
+    name: str,
+    rows: int,
+    channels: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    activation: str | None = None,
+) -> Case:
+    """Create a layer norm of x (rows, channels) with a mean far from 0 after an input bias."""
+    draw = _drawing(name, device)
+    arguments = ((draw(rows, channels) + 2.0).to(dtype), 1.0 + 0.1 * draw(channels), draw(channels))
+    options: dict[str, object] = {"input_bias": draw(channels).to(dtype), "activation": activation}
+    return Case("layer_norm", name, layer_norm, arguments, options)
 
 
 def _layout_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
@@ -188,6 +208,8 @@ def _block_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield linear_case("few rows, wide weight", 3, 40, 70, dtype, device)
     convolution = (draw(2, 5, 35, 20).to(dtype), draw(20, 1, 3, 3).to(dtype) / 3.0, draw(20))
     yield Case("depthwise_conv_silu", "3 × 3", depthwise_conv_silu, convolution, {})
+    yield layer_norm_case("48 channels, GELU", 131, 48, dtype, device, "gelu")
+    yield layer_norm_case("odd channels", 7, 45, dtype, device)
 
 
 def _drawing(name: str, device: torch.device) -> Callable[..., Tensor]:

@@ -103,7 +103,8 @@ def comparisons(
 
 def _plain(case: Case) -> Tensor:
     """Run the plain code in the kernel's dtype: the `torch` backend for the block, else the reference."""
-    return _run(case, "torch" if case.op in ("linear", "norm_linear", "depthwise_conv_silu") else "reference")
+    block = ("linear", "norm_linear", "layer_norm", "depthwise_conv_silu")
+    return _run(case, "torch" if case.op in block else "reference")
 
 
 def _run(case: Case, backend: str, dtype: torch.dtype | None = None) -> Tensor:

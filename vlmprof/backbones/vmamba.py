@@ -14,6 +14,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -23,12 +24,20 @@ from torch import Tensor, nn
 from vlmprof.backbones.checkpoints import strip_prefix
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import HierarchicalBackbone
-from vlmprof.kernels import Backend, depthwise_conv_silu, linear, norm_linear, resolve_backend, ss2d
+from vlmprof.kernels import (
+    Backend,
+    depthwise_conv_silu,
+    layer_norm,
+    linear,
+    norm_linear,
+    resolve_backend,
+    ss2d,
+)
 
 DIRECTIONS = 4
 
-PIECES = ("ss2d", "norm_linear", "linear", "depthwise_conv_silu")
-"""The operations of a block that have more than one backend."""
+PIECES = ("ss2d", "norm_linear", "linear", "layer_norm", "depthwise_conv_silu")
+"""The operations that have more than one backend."""
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> HierarchicalBackbone:
@@ -46,12 +55,16 @@ class VMamba(HierarchicalBackbone):
 
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
         super().__init__(facts, options)
-        config, dims = facts.config, facts.level_dims
-        self.patch_embed = _overlapping_embedding(dims[0]) if config["overlap"] else _patches(dims[0])
+        config, dims, kernels = facts.config, facts.level_dims, options.kernels
+        self.kernels = kernels
+        embedding = _overlapping_embedding if config["overlap"] else _patches
+        self.patch_embed = ConvolutionNorms(embedding(dims[0]), kernels)
         self.layers = nn.ModuleList(
             Level(
-                (Block(dims[i], config, options.kernels) for _ in range(config["depths"][i])),
-                _downsample(dims[i], dims[i + 1], config["overlap"]) if i + 1 < self.level_count else None,
+                (Block(dims[i], config, kernels) for _ in range(config["depths"][i])),
+                _downsample(dims[i], dims[i + 1], config["overlap"], kernels)
+                if i + 1 < self.level_count
+                else None,
             )
             for i in range(self.level_count)
         )
@@ -67,12 +80,13 @@ class VMamba(HierarchicalBackbone):
             *(() if options.classifier else (r"classifier\.",)),
         )
         device = next(self.parameters()).device
-        self.backends = {piece: resolve_backend(piece, device, options.kernels) for piece in PIECES}
+        self.backends = {piece: resolve_backend(piece, device, kernels) for piece in PIECES}
 
     def tokens(self, level: Tensor) -> Tensor:
         """(batch, height, width, channels) to (batch, rows·columns, channels)."""
-        normed: Tensor = self.get_submodule(self.outnorm)(level) if self.outnorm else level
-        return normed.flatten(1, 2)
+        if self.outnorm:
+            level = _layer_norm(level, getattr(self, self.outnorm), self.kernels)
+        return level.flatten(1, 2)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """(batch, 3, height, width) to every built level's output before its down-sampling, each
@@ -174,7 +188,7 @@ class SS2D(nn.Module):
         )
         if gate is None:
             return _norm_linear(x, self.out_norm, self.out_proj, self.kernels, residual=block)
-        x = self.out_norm(x) * F.silu(gate)
+        x = _layer_norm(x, self.out_norm, self.kernels) * F.silu(gate)
         return linear(x, self.out_proj.weight, residual=block, backend=self.kernels)
 
 
@@ -208,12 +222,49 @@ def _norm_linear(
     )  # fmt: skip
 
 
+def _layer_norm(
+    x: Tensor,
+    norm: nn.LayerNorm,
+    kernels: Backend,
+    input_bias: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """activation(norm(x + input_bias)), in one kernel where the backend has it."""
+    return layer_norm(
+        x, norm.weight, norm.bias,
+        input_bias=input_bias, activation=activation, eps=norm.eps, backend=kernels,
+    )  # fmt: skip
+
+
 class Convolution(nn.Conv2d):
     """A convolution between channels-last tensors: (batch, height, width, channels) in and out."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, biased: bool = True) -> Tensor:
         """The permutations move no data: torch convolves channels-last memory in place."""
-        return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        y = self._conv_forward(input.permute(0, 3, 1, 2), self.weight, self.bias if biased else None)
+        return y.permute(0, 2, 3, 1)
+
+
+class ConvolutionNorms(nn.Sequential):
+    """Convolutions, each followed by a layer norm and some of those by GELU."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], kernels: Backend) -> None:
+        super().__init__(OrderedDict(modules))
+        self.kernels = kernels
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(batch, height, width, channels) in and out. On a GPU, cuDNN adds a bias in a pass of its own; the
+        norm's kernel adds it for nothing."""
+        x = input
+        biased = resolve_backend("layer_norm", x.device, self.kernels) != "triton"
+        bias = None
+        for module, following in zip_longest(self, list(self)[1:]):
+            if isinstance(module, Convolution):
+                x, bias = module(x, biased), None if biased else module.bias
+            elif isinstance(module, nn.LayerNorm):
+                activation = "gelu" if isinstance(following, nn.GELU) else None
+                x = _layer_norm(x, module, self.kernels, bias, activation)
+        return x
 
 
 class PatchMerging(nn.Module):
@@ -245,31 +296,27 @@ class Classifier(nn.Module):
         return self.head(self.norm(x).mean(dim=(1, 2)))
 
 
-def _overlapping_embedding(d_model: int) -> nn.Sequential:
+def _overlapping_embedding(d_model: int) -> dict[str, nn.Module]:
     """Two 3×3 convolutions of stride 2; the keys are the positions in the authors' sequence."""
-    return nn.Sequential(
-        OrderedDict(
-            {
-                "0": Convolution(3, d_model // 2, 3, stride=2, padding=1),
-                "2": nn.LayerNorm(d_model // 2),
-                "4": nn.GELU(),
-                "5": Convolution(d_model // 2, d_model, 3, stride=2, padding=1),
-                "7": nn.LayerNorm(d_model),
-            }
-        )
-    )
+    return {
+        "0": Convolution(3, d_model // 2, 3, stride=2, padding=1),
+        "2": nn.LayerNorm(d_model // 2),
+        "4": nn.GELU(),
+        "5": Convolution(d_model // 2, d_model, 3, stride=2, padding=1),
+        "7": nn.LayerNorm(d_model),
+    }
 
 
-def _patches(d_model: int) -> nn.Sequential:
+def _patches(d_model: int) -> dict[str, nn.Module]:
     """v0's patch embedding: one 4×4 convolution of stride 4."""
-    return nn.Sequential(OrderedDict({"0": Convolution(3, d_model, 4, stride=4), "2": nn.LayerNorm(d_model)}))
+    return {"0": Convolution(3, d_model, 4, stride=4), "2": nn.LayerNorm(d_model)}
 
 
-def _downsample(d_in: int, d_out: int, overlap: bool) -> nn.Module:
+def _downsample(d_in: int, d_out: int, overlap: bool, kernels: Backend) -> nn.Module:
     if not overlap:
         return PatchMerging(d_in, d_out)
-    convolution = Convolution(d_in, d_out, 3, stride=2, padding=1)
-    return nn.Sequential(OrderedDict({"1": convolution, "3": nn.LayerNorm(d_out)}))
+    modules = {"1": Convolution(d_in, d_out, 3, stride=2, padding=1), "3": nn.LayerNorm(d_out)}
+    return ConvolutionNorms(modules, kernels)
 
 
 RENAMED = (

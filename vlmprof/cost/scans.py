@@ -216,6 +216,18 @@ def _linear(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[Op
     ), 0
 
 
+def _layer_norm(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
+    x, _, _, input_bias, activation, _ = args
+    per_value = 7 + (input_bias is not None) + (4 if activation else 0)
+    return OpCost(
+        Kind.ELEMENTWISE,
+        dtype_name(x),
+        flops=per_value * x.numel(),
+        moved_bytes=touched_bytes(tensors_in((*args[:4], output))),
+        special_functions=x.numel() if activation else 0,
+    ), 0
+
+
 def _depthwise_conv_silu(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
     x, weight, bias = args
     return OpCost(
@@ -233,6 +245,7 @@ _COSTS = {
     "cross_scan": _cross_scan,
     "cross_merge": _cross_merge,
     "linear": _linear,
+    "layer_norm": _layer_norm,
     "depthwise_conv_silu": _depthwise_conv_silu,
 }
 

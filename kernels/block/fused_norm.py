@@ -1,0 +1,184 @@
+"""Input bias, layer norm and activation of channels-last rows in one kernel: the `triton` backend.
+
+A program loads whole rows into registers and computes their mean, then their centred squares, so that memory
+is read once and nothing cancels. Rows are cut into parts of a power of two of channels, 3 × 16 for 48: every
+lane loads 16 bytes, few lanes share a row, and only channel counts without such parts need a mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vlmprof.kernels.block.fused_linear import activate
+from vlmprof.kernels.common.backends import FOUR_WARPS
+from vlmprof.kernels.common.device_math import load_where
+from vlmprof.kernels.common.launcher import Launcher
+
+LANES = 32
+LANE_BYTES = 16
+"""The widest load of a lane."""
+
+MOST_PARTS = 4
+"""Most parts narrower than what a warp loads at once. A row with more is padded and masked instead."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a program's rows are spread over its lanes."""
+
+    warps: int
+    lane_elements: int
+    """Most values of a lane, which are registers. More rows per lane keep more loads in flight."""
+
+    def options(self) -> dict[str, int | bool]:
+        """Return the compile options of the kernel."""
+        return FOUR_WARPS | {"num_warps": self.warps}
+
+
+DEFAULT = Spread(4, 32)
+CANDIDATES = (DEFAULT, Spread(4, 64), Spread(8, 32), Spread(2, 32))
+"""To be timed on a GPU, by changing `DEFAULT`."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The compile-time constants of the kernel."""
+
+    C: int
+    """Channels of a row: at most PARTS · WIDTH."""
+    WIDTH: int
+    """Channels of a part."""
+    PARTS: int
+    ROWS: int
+    """Rows per program."""
+    INPUT_BIAS: bool = False
+    BIAS: bool = True
+    ACTIVATION: str = ""
+    """`gelu`, `silu` or empty."""
+
+
+@triton.jit
+def channels_of(ptr, channel, line, real, MASKED: tl.constexpr):
+    """A vector over channels, float32, for every row: in the layout of the rows, so without an exchange."""
+    return load_where(ptr + channel + 0 * line, real, MASKED).to(tl.float32)  # (ROWS, WIDTH)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def norm_kernel(
+    x_ptr, input_bias_ptr, weight_ptr, bias_ptr, y_ptr, rows, eps, V: tl.constexpr,
+):  # fmt: skip
+    """y (rows, C) = activation((x + input_bias - mean) · rsqrt(variance + eps) · weight + bias).
+
+    Grid (row blocks of ROWS).
+    """
+    C: tl.constexpr = V.C
+    ROWS: tl.constexpr = V.ROWS
+    WIDTH: tl.constexpr = V.WIDTH
+    PARTS: tl.constexpr = V.PARTS
+    ACTIVATION: tl.constexpr = V.ACTIVATION  # Triton 3.6 takes no plain string as an argument
+    MASKED: tl.constexpr = C % WIDTH != 0
+    first = tl.program_id(0).to(tl.int64) * ROWS
+    line = tl.arange(0, ROWS)[:, None]  # (ROWS, 1)
+    there = line < tl.minimum(rows - first, ROWS).to(tl.int32)
+    x_rows = x_ptr + first * C
+    y_rows = y_ptr + first * C
+
+    total = tl.zeros([ROWS, WIDTH], tl.float32)
+    parts = ()
+    for p in tl.static_range(PARTS):
+        channel = p * WIDTH + tl.arange(0, WIDTH)[None, :]  # (1, WIDTH)
+        real = (channel < C) & (line >= 0)
+        inside = there & real if MASKED else there
+        x = tl.load(x_rows + (line * C + channel), mask=inside, other=0.0).to(tl.float32)  # (ROWS, WIDTH)
+        if V.INPUT_BIAS:
+            x += channels_of(input_bias_ptr, channel, line, real, MASKED)
+        total += x
+        parts += (x,)
+    mean = tl.sum(total, 1)[:, None] / C  # (ROWS, 1)
+
+    squares = tl.zeros([ROWS, WIDTH], tl.float32)
+    for p in tl.static_range(PARTS):
+        centred = parts[p] - mean
+        if MASKED:
+            centred = tl.where(p * WIDTH + tl.arange(0, WIDTH)[None, :] < C, centred, 0.0)
+        squares += centred * centred
+    scale = tl.rsqrt(tl.sum(squares, 1)[:, None] / C + eps)  # (ROWS, 1)
+
+    for p in tl.static_range(PARTS):
+        channel = p * WIDTH + tl.arange(0, WIDTH)[None, :]
+        real = (channel < C) & (line >= 0)
+        inside = there & real if MASKED else there
+        y = (parts[p] - mean) * scale * channels_of(weight_ptr, channel, line, real, MASKED)
+        if V.BIAS:
+            y += channels_of(bias_ptr, channel, line, real, MASKED)
+        y = activate(y, ACTIVATION)
+        tl.store(y_rows + (line * C + channel), y.to(y_ptr.dtype.element_ty), mask=inside)
+
+
+def parts_of(channels: int, item_bytes: int) -> tuple[int, int]:
+    """Return the channels of a part, a power of two that one warp loads at once, and the number of parts."""
+    widest = LANES * LANE_BYTES // item_bytes
+    width = min(widest, channels & -channels)
+    if width < widest and channels // width > MOST_PARTS:
+        width = min(widest, 1 << (channels - 1).bit_length())
+    return width, -(-channels // width)
+
+
+def variant_for(channels: int, item_bytes: int, spread: Spread, *fused: Any) -> Variant:
+    """Return the constants for rows of `channels`; `fused` are the last fields of `Variant`.
+
+    The rows of a program, a power of two, fill every lane's load once, or as often as its registers allow.
+    """
+    width, parts = parts_of(channels, item_bytes)
+    load = LANE_BYTES // item_bytes
+    loads = max(1, spread.lane_elements // (parts * load))
+    rows = spread.warps * LANES * load * (1 << loads.bit_length() - 1) // width
+    return Variant(channels, width, parts, rows, *fused)
+
+
+def layer_norm_fused(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    input_bias: Tensor | None,
+    activation: str | None,
+    eps: float,
+) -> Tensor:
+    """Compute `layer_norm`: x (..., channels) on a GPU -> the same shape and dtype.
+
+    bfloat16, float16 or float32; raises TypeError for float64.
+    """
+    if x.dtype == torch.float64:
+        raise TypeError("layer_norm: backend 'triton' sums in float32; backend 'torch' takes float64")
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    channels = x.shape[-1]
+    rows = x.numel() // channels
+    per_program, launch = _launcher(
+        channels, x.dtype.itemsize, DEFAULT, input_bias is not None, bias is not None, activation or ""
+    )
+    launch(
+        (-(-rows // per_program), 1, 1),
+        x,
+        x if input_bias is None else input_bias,
+        weight,
+        x if bias is None else bias,
+        y,
+        rows,
+        eps,
+    )
+    return y
+
+
+@lru_cache(maxsize=1024)
+def _launcher(channels: int, item_bytes: int, spread: Spread, *fused: Any) -> tuple[int, Launcher]:
+    """Return the rows per program and the launcher."""
+    variant = variant_for(channels, item_bytes, spread, *fused)
+    return variant.ROWS, Launcher(norm_kernel, {"V": variant}, spread.options())
