@@ -62,7 +62,7 @@ def test_reference_kernels_give_the_same() -> None:
 
 INTERPRETED = """
 import torch
-from vlmprof.backbones.vmamba import Block
+from vlmprof.backbones.vmamba import Block, ConvolutionNorms, _overlapping_embedding
 torch.manual_seed(0)
 for gate, d_state, mlp_ratio in ((False, 1, 4), (True, 3, 0)):
     config = {"d_state": d_state, "ssm_ratio": 2, "gate": gate, "mlp_ratio": mlp_ratio}
@@ -75,6 +75,15 @@ for gate, d_state, mlp_ratio in ((False, 1, 4), (True, 3, 0)):
         with torch.inference_mode():
             torch.testing.assert_close(fused(x), plain(x), rtol=1e-4, atol=1e-5)
         print(gate, height, width)
+fused = ConvolutionNorms(_overlapping_embedding(16), "triton")
+plain = ConvolutionNorms(_overlapping_embedding(16), "torch")
+plain.load_state_dict(fused.state_dict(), strict=True)
+images = torch.randn(2, 23, 13, 3)
+with torch.inference_mode():
+    torch.testing.assert_close(fused(images), plain(images), rtol=1e-4, atol=1e-5)
+    in_order = torch.nn.Sequential(*plain)
+    assert torch.equal(plain(images), in_order(images))
+print("embedding")
 """
 
 
@@ -90,7 +99,7 @@ def test_a_block_of_fused_kernels_gives_the_same(interpreted_environment: dict[s
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(done.stdout.splitlines()) == 4
+    assert len(done.stdout.splitlines()) == 5
 
 
 def test_first_version_cuts_odd_edges_off() -> None:

@@ -45,6 +45,8 @@ NARROW = [
     ("norm_linear", "GELU, residual"),
     ("norm_linear", "few rows, wide weight"),
     ("depthwise_conv_silu", "3 × 3"),
+    ("layer_norm", "48 channels, GELU"),
+    ("layer_norm", "odd channels"),
 ]
 """What the interpreter runs in the narrow dtypes too: it is slow."""
 

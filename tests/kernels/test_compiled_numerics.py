@@ -56,6 +56,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
         ("cross_scan", "7 × 41", torch.bfloat16),
         ("cross_merge", "7 × 41", torch.float16),
         ("depthwise_conv_silu", "3 × 3", torch.bfloat16),
+        ("layer_norm", "48 channels, GELU", torch.bfloat16),
+        ("layer_norm", "odd channels", torch.float32),
         ("linear", "bias", torch.bfloat16),
         ("norm_linear", "GELU, residual", torch.bfloat16),
         ("norm_linear", "GELU, residual", torch.float32),

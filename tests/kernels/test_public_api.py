@@ -16,6 +16,7 @@ from vlmprof.kernels import (
     cross_merge,
     cross_scan,
     depthwise_conv_silu,
+    layer_norm,
     norm_linear,
     resolve_backend,
     selective_scan,
@@ -160,6 +161,10 @@ def test_a_wrong_shape_is_named() -> None:
         ss2d(x, x_proj[:, 1:], *rest)
     with pytest.raises(TypeError, match="float"):
         ss2d(x.long(), x_proj, *rest)
+    with pytest.raises(ValueError, match=r"input_bias must be .* = \(6,\)"):
+        layer_norm(x, torch.ones(6), input_bias=torch.ones(5))
+    with pytest.raises(ValueError, match="unknown activation 'relu'"):
+        layer_norm(x, torch.ones(6), activation="relu")
     u, B = torch.ones(1, 4, 5), torch.ones(1, 3, 1, 5)
     with pytest.raises(ValueError, match="groups"):
         selective_scan(u, u, torch.ones(4, 1), B, B)
@@ -177,6 +182,9 @@ def test_the_block_matches_modules() -> None:
         convolution = torch.nn.Conv2d(12, 12, 3, padding=1, groups=12)
         expected = torch.nn.functional.silu(convolution(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
         y = depthwise_conv_silu(x, convolution.weight, convolution.bias)
+        assert torch.allclose(y, expected, atol=1e-6)
+        expected = torch.nn.functional.gelu(norm(x + convolution.bias))
+        y = layer_norm(x, norm.weight, norm.bias, input_bias=convolution.bias, activation="gelu")
         assert torch.allclose(y, expected, atol=1e-6)
 
 
