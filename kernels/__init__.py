@@ -3,7 +3,7 @@
 Each operation has a `backend` argument: "reference", "torch", "triton", or "auto" for the fastest available.
 """
 
-from vlmprof.kernels.block import depthwise_conv_silu, layer_norm, linear, norm_linear
+from vlmprof.kernels.block import convolution_norm, depthwise_conv_silu, layer_norm, linear, norm_linear
 from vlmprof.kernels.common.backends import BACKENDS, OPERATIONS, Backend, resolve_backend
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
@@ -13,6 +13,7 @@ __all__ = [
     "BACKENDS",
     "OPERATIONS",
     "Backend",
+    "convolution_norm",
     "cross_merge",
     "cross_scan",
     "depthwise_conv_silu",

@@ -25,6 +25,10 @@ LANES = 32
 LANE_BYTES = 16
 """The widest load of a lane."""
 
+NARROWEST = 16
+"""Fewest channels of a part that is cut further: a memory sector in 16 bits. The fewer lanes share a row, the
+fewer shuffles its sums take."""
+
 MOST_PARTS = 4
 """Most parts narrower than what a warp loads at once. A row with more is padded and masked instead."""
 
@@ -70,6 +74,22 @@ def channels_of(ptr, channel, line, real, MASKED: tl.constexpr):
     return load_where(ptr + channel + 0 * line, real, MASKED).to(tl.float32)  # (ROWS, WIDTH)
 
 
+@triton.jit
+def statistics(parts, eps, C: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr):
+    """Mean and 1 / sqrt(variance + eps) of rows that are cut into parts (rows, WIDTH), each (rows, 1)."""
+    total = parts[0]
+    for p in tl.static_range(1, PARTS):
+        total += parts[p]
+    mean = tl.sum(total, 1)[:, None] / C
+    squares = tl.zeros_like(total)
+    for p in tl.static_range(PARTS):
+        centred = parts[p] - mean
+        if C % WIDTH != 0:
+            centred = tl.where(p * WIDTH + tl.arange(0, WIDTH)[None, :] < C, centred, 0.0)
+        squares += centred * centred
+    return mean, tl.rsqrt(tl.sum(squares, 1)[:, None] / C + eps)
+
+
 @triton.jit(do_not_specialize=["rows"])
 def norm_kernel(
     x_ptr, input_bias_ptr, weight_ptr, bias_ptr, y_ptr, rows, eps, V: tl.constexpr,
@@ -90,7 +110,6 @@ def norm_kernel(
     x_rows = x_ptr + first * C
     y_rows = y_ptr + first * C
 
-    total = tl.zeros([ROWS, WIDTH], tl.float32)
     parts = ()
     for p in tl.static_range(PARTS):
         channel = p * WIDTH + tl.arange(0, WIDTH)[None, :]  # (1, WIDTH)
@@ -99,18 +118,8 @@ def norm_kernel(
         x = tl.load(x_rows + (line * C + channel), mask=inside, other=0.0).to(tl.float32)  # (ROWS, WIDTH)
         if V.INPUT_BIAS:
             x += channels_of(input_bias_ptr, channel, line, real, MASKED)
-        total += x
         parts += (x,)
-    mean = tl.sum(total, 1)[:, None] / C  # (ROWS, 1)
-
-    squares = tl.zeros([ROWS, WIDTH], tl.float32)
-    for p in tl.static_range(PARTS):
-        centred = parts[p] - mean
-        if MASKED:
-            centred = tl.where(p * WIDTH + tl.arange(0, WIDTH)[None, :] < C, centred, 0.0)
-        squares += centred * centred
-    scale = tl.rsqrt(tl.sum(squares, 1)[:, None] / C + eps)  # (ROWS, 1)
-
+    mean, scale = statistics(parts, eps, C, WIDTH, PARTS)
     for p in tl.static_range(PARTS):
         channel = p * WIDTH + tl.arange(0, WIDTH)[None, :]
         real = (channel < C) & (line >= 0)
@@ -126,6 +135,8 @@ def parts_of(channels: int, item_bytes: int) -> tuple[int, int]:
     """Return the channels of a part, a power of two that one warp loads at once, and the number of parts."""
     widest = LANES * LANE_BYTES // item_bytes
     width = min(widest, channels & -channels)
+    while width > NARROWEST and channels // width * 2 <= MOST_PARTS:
+        width //= 2
     if width < widest and channels // width > MOST_PARTS:
         width = min(widest, 1 << (channels - 1).bit_length())
     return width, -(-channels // width)

@@ -1,4 +1,4 @@
-"""Products, norm and convolution of a block: checks, choice of backend, registered operators."""
+"""`norm_linear`, `linear` and `depthwise_conv_silu`: checks, choice of backend, registered operators."""
 
 from __future__ import annotations
 
@@ -7,17 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.block.plain import (
-    ACTIVATIONS,
-    depthwise_conv_silu_plain,
-    layer_norm_plain,
-    linear_plain,
-)
-from vlmprof.kernels.block.reference import (
-    depthwise_conv_silu_reference,
-    layer_norm_reference,
-    linear_reference,
-)
+from vlmprof.kernels.block.plain import ACTIVATIONS, depthwise_conv_silu_plain, linear_plain
+from vlmprof.kernels.block.reference import depthwise_conv_silu_reference, linear_reference
 from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
 from vlmprof.kernels.common.checks import check_device, check_dims, check_float, check_shape
 from vlmprof.kernels.common.operators import like_the_first, operator, under_autocast
@@ -109,64 +100,6 @@ def _computed(op: str, backend: Backend, x: Tensor, *others: Any) -> Tensor:
     return _linear_op(x, *others)
 
 
-def layer_norm(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *,
-    input_bias: Tensor | None = None,
-    activation: str | None = None,
-    eps: float = 1e-5,
-    backend: Backend = "auto",
-) -> Tensor:
-    """Compute activation(LayerNorm(x + input_bias)) over the last dimension, in one kernel with "triton".
-
-    With the bias of the convolution before it as `input_bias`, that convolution needs no pass for its bias.
-
-    Args:
-        x: (..., channels), bfloat16, float16, float32 or float64.
-        weight: (channels). bias: (channels), or None.
-        input_bias: (channels), added to x first, or None.
-        activation: "gelu" (by the error function), "silu" or None.
-        eps: added to the variance.
-        backend: one of `BACKENDS`; see `resolve_backend`.
-
-    Returns:
-        Same shape and dtype as x. The norm's statistics are float32 for every dtype of x; "reference" and
-        "triton" round only the result.
-
-    Raises:
-        ValueError: a shape or device does not fit, or the activation or backend is unknown.
-        TypeError: the dtype is not supported; "triton" does not take float64.
-        RuntimeError: the backend cannot run on this device, or an input requires grad and the backend is
-            "triton".
-
-    Example:
-        >>> x = torch.randn(1, 56, 56, 48)
-        >>> layer_norm(x, torch.ones(48), torch.zeros(48), activation="gelu").shape
-        torch.Size([1, 56, 56, 48])
-
-    Source: Ba et al., "Layer Normalization" (arXiv 1607.06450).
-    """
-    op = "layer_norm"
-    check_float(op, "x", x)
-    if x.dim() < 1 or 0 in x.shape:
-        raise ValueError(f"{op}: x must be (..., channels), none of them 0; got {tuple(x.shape)}")
-    for name, tensor in (("weight", weight), ("bias", bias), ("input_bias", input_bias)):
-        if tensor is not None:
-            check_shape(op, name, tensor, x.shape[-1:], "(channels)")
-    _check_activation(op, activation)
-    check_device(op, x.device, weight=weight, bias=bias, input_bias=input_bias)
-    chosen = resolve_backend(op, x.device, backend)
-    if chosen == "reference":
-        return layer_norm_reference(x, weight, bias, input_bias, activation, eps)
-    if chosen == "torch":
-        return layer_norm_plain(x, weight, bias, input_bias, activation, eps)
-    if needs_grad(x, weight, bias, input_bias):
-        refuse_grad(op, chosen)
-    return _layer_norm_op(x, weight, bias, input_bias, activation, eps)
-
-
 def depthwise_conv_silu(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: Backend = "auto"
 ) -> Tensor:
@@ -236,21 +169,6 @@ def _linear_op(
         return linear_fused(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
 
 
-@operator("layer_norm", fake=like_the_first)
-def _layer_norm_op(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    input_bias: Tensor | None,
-    activation: str | None,
-    eps: float,
-) -> Tensor:
-    from vlmprof.kernels.block.fused_norm import layer_norm_fused
-
-    with torch.cuda.device_of(x):  # Triton launches on the current device
-        return layer_norm_fused(x, weight, bias, input_bias, activation, eps)
-
-
 @operator("depthwise_conv_silu", fake=like_the_first)
 def _depthwise_conv_silu_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     from vlmprof.kernels.block.fused_depthwise import depthwise_conv_silu_fused
@@ -276,10 +194,11 @@ def _check_linear(
         check_shape(op, "bias", bias, (out_features,), "(out_features)")
     if residual is not None:
         check_shape(op, "residual", residual, (*x.shape[:-1], out_features), "(..., out_features)")
-    _check_activation(op, activation)
+    check_activation(op, activation)
     check_device(op, x.device, weight=weight, bias=bias, residual=residual)
 
 
-def _check_activation(op: str, activation: str | None) -> None:
+def check_activation(op: str, activation: str | None) -> None:
+    """Raise ValueError for an unknown activation."""
     if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"{op}: unknown activation {activation!r}; known: {', '.join(ACTIVATIONS)} or None")

@@ -68,6 +68,18 @@ def tap_major(dtype: torch.dtype, weight: Tensor) -> Tensor:
     return weight.to(dtype).flatten(1).t().contiguous()
 
 
+def padded_taps(taps: int) -> int:
+    """Return the depth of a product over the values under a filter: a power of two, at least 16."""
+    return max(16, 1 << (taps - 1).bit_length())
+
+
+def taps_first(dtype: torch.dtype, weight: Tensor) -> Tensor:
+    """Reorder filters (out, in, k, k) to (out, k · k · in) and pad both with zeros to whole blocks."""
+    rows = weight.to(dtype).permute(0, 2, 3, 1).flatten(1)
+    missing = padded_taps(rows.shape[1]) - rows.shape[1]
+    return torch.nn.functional.pad(rows, (0, missing, 0, -rows.shape[0] % 256))
+
+
 def _offset(norm_bias: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
     offset = weight.new_zeros(weight.shape[0], dtype=torch.float32)
     if norm_bias is not None:

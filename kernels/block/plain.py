@@ -47,6 +47,23 @@ def layer_norm_plain(
     return activate_(layer_norm(x, weight, bias, eps), activation).to(x.dtype)
 
 
+def convolution_norm_plain(
+    x: Tensor,
+    filters: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    input_bias: Tensor | None,
+    stride: int,
+    padding: int,
+    activation: str | None,
+    eps: float,
+) -> Tensor:
+    """Compute `convolution_norm`: (batch, height, width, in_channels) -> (batch, rows, columns, channels)."""
+    input_bias = None if input_bias is None else input_bias.to(x.dtype)
+    y = F.conv2d(x.permute(0, 3, 1, 2), filters.to(x.dtype), input_bias, stride, padding)
+    return layer_norm_plain(y.permute(0, 2, 3, 1), weight, bias, None, activation, eps).contiguous()
+
+
 def onednn_multiplies(x: Tensor, *others: Tensor | None) -> bool:
     """Return whether oneDNN's matrix product is faster: for float32 on a CPU, without autograd.
 

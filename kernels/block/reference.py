@@ -9,7 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from vlmprof.kernels.block.plain import depthwise_conv_silu_plain, layer_norm_plain, linear_plain
+from vlmprof.kernels.block.plain import (
+    convolution_norm_plain,
+    depthwise_conv_silu_plain,
+    layer_norm_plain,
+    linear_plain,
+)
 from vlmprof.kernels.common.backends import compute_dtype
 
 
@@ -25,6 +30,11 @@ def linear_reference(x: Tensor, *others: Any) -> Tensor:
 def layer_norm_reference(x: Tensor, *others: Any) -> Tensor:
     """Compute `layer_norm_plain` for the same arguments: x (..., channels) -> the same shape."""
     return layer_norm_plain(*map(_widened, (x, *others))).to(x.dtype)
+
+
+def convolution_norm_reference(x: Tensor, *others: Any) -> Tensor:
+    """Compute `convolution_norm_plain` for the same arguments."""
+    return convolution_norm_plain(*map(_widened, (x, *others))).to(x.dtype)
 
 
 def depthwise_conv_silu_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -29,6 +29,7 @@ OPERATIONS = (
     "linear",
     "depthwise_conv_silu",
     "layer_norm",
+    "convolution_norm",
 )
 
 FOUR_WARPS = {"num_warps": 4, "enable_fp_fusion": True}

@@ -67,6 +67,16 @@ def layer_norm_counts(rows: int, channels: int, item_bytes: int) -> Counts:
     return Counts((2 * rows + 3) * channels * item_bytes, 8 * rows * channels)
 
 
+def convolution_norm_counts(
+    pixels: int, in_pixels: int, in_channels: int, channels: int, size: int, item_bytes: int
+) -> Counts:
+    """Count `convolution_norm` with bias and GELU: image in, y out, parameters; 12 FLOPs per value after the
+    convolution."""
+    taps = size * size * in_channels
+    moved = in_pixels * in_channels + (pixels + taps + 3) * channels
+    return Counts(moved * item_bytes, pixels * channels * (2 * taps + 12))
+
+
 def depthwise_counts(
     batch: int, height: int, width: int, channels: int, size: int, item_bytes: int
 ) -> Counts:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.block import depthwise_conv_silu, layer_norm, linear, norm_linear
+from vlmprof.kernels.block import convolution_norm, depthwise_conv_silu, layer_norm, linear, norm_linear
 from vlmprof.kernels.common import counts
 from vlmprof.kernels.common.backends import Backend
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
@@ -103,6 +103,9 @@ def workloads(
             "linear": counts.linear_counts(length, d_inner, d_model, item, norm=False),
             "depthwise_conv_silu": counts.depthwise_counts(1, side, side, d_inner, 3, item),
             "layer_norm": counts.layer_norm_counts(length, d_model, item),
+            "convolution_norm": counts.convolution_norm_counts(
+                4 * length, 16 * length, 3, d_model // 2, 3, item
+            ),
         }
         for op, work in works.items():
             launch = {"launch": prepare.ss2d_launch} if op == "ss2d" else {}
@@ -188,10 +191,23 @@ class _Prepared:
         draw, d_model = self._draw(), self.d_inner // 2
         bias = draw(d_model)
 
-        def after_convolution(*arguments: Tensor, backend: Backend) -> Tensor:
+        def with_bias(*arguments: Tensor, backend: Backend) -> Tensor:
             return layer_norm(*arguments, input_bias=bias, backend=backend)
 
-        return _calling(after_convolution, self._pixels(draw, d_model), draw(d_model), draw(d_model))
+        return _calling(with_bias, self._pixels(draw, d_model), draw(d_model), draw(d_model))
+
+    def convolution_norm(self) -> Call:
+        """The stem at the first level; at others, a smaller image with more filters."""
+        draw, channels = self._draw(), self.d_inner // 4
+        bias = draw(channels)
+
+        def stem(*arguments: Tensor, backend: Backend) -> Tensor:
+            return convolution_norm(
+                *arguments, input_bias=bias, stride=2, padding=1, activation="gelu", backend=backend
+            )
+
+        image = draw(1, 4 * self.side, 4 * self.side, 3)
+        return _calling(stem, image, draw(channels, 3, 3, 3), draw(channels), draw(channels))
 
 
 def measure(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.block import depthwise_conv_silu, layer_norm, linear, norm_linear
+from vlmprof.kernels.block import convolution_norm, depthwise_conv_silu, layer_norm, linear, norm_linear
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
 from vlmprof.kernels.ss2d import ss2d
@@ -145,6 +145,8 @@ def medium_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield selective_scan_case("1031 steps, d_state 16", (1, 6, 1031), 2, 16, dtype, device)
     for channels in (1, 96, 331, 384, 1024, 1537):
         yield layer_norm_case(f"67 rows of {channels}", 67, channels, dtype, device)
+    yield stem_case("two blocks of a row", (1, 7, 263, 3), 64, 3, 2, 1, dtype, device)
+    yield stem_case("deep filters", (1, 11, 13, 20), 50, 3, 2, 1, dtype, device)
 
 
 def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
@@ -159,6 +161,9 @@ def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield linear_case("20001 rows, large tiles", 20001, 200, 300, dtype, device)
     yield layer_norm_case("300007 rows of 48, GELU", 300007, 48, dtype, device, "gelu")
     yield layer_norm_case("100003 rows of 128", 100003, 128, dtype, device)
+    yield stem_case("1021 × 517", (2, 1021, 517, 3), 48, 3, 2, 1, dtype, device)
+    yield stem_case("513 × 1031, 64 filters", (1, 513, 1031, 3), 64, 3, 2, 1, dtype, device)
+    yield stem_case("255 × 301, patches", (1, 255, 301, 3), 96, 4, 4, 0, dtype, device)
     yield layer_norm_case("40009 rows of 192", 40009, 192, dtype, device)
     yield layer_norm_case("20011 rows of 768, GELU", 20011, 768, dtype, device, "gelu")
 
@@ -190,6 +195,25 @@ def layer_norm_case(
     return Case("layer_norm", name, layer_norm, arguments, options)
 
 
+def stem_case(
+    name: str,
+    shape: tuple[int, int, int, int],
+    channels: int,
+    size: int,
+    stride: int,
+    padding: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Case:
+    """Create a convolution of x (batch, height, width, in_channels) with bias, layer norm and GELU."""
+    draw = _drawing(name, device)
+    filters = draw(channels, shape[3], size, size) / (shape[3] ** 0.5 * size)
+    arguments = (draw(*shape).to(dtype), filters.to(dtype), 1.0 + 0.1 * draw(channels), draw(channels))
+    options: dict[str, object] = {"input_bias": draw(channels).to(dtype), "activation": "gelu"}
+    options |= {"stride": stride, "padding": padding}
+    return Case("convolution_norm", name, convolution_norm, arguments, options)
+
+
 def _layout_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     draw = _drawing("layout", device)
     yield Case("cross_scan", "7 × 41", cross_scan, (draw(2, 3, 7, 41).to(dtype),), {})
@@ -211,6 +235,8 @@ def _block_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield Case("depthwise_conv_silu", "3 × 3", depthwise_conv_silu, convolution, {})
     yield layer_norm_case("48 channels, GELU", 131, 48, dtype, device, "gelu")
     yield layer_norm_case("odd channels", 7, 45, dtype, device)
+    yield stem_case("3 × 3, stride 2", (2, 9, 13, 3), 48, 3, 2, 1, dtype, device)
+    yield stem_case("4 × 4, stride 4, odd channels", (1, 9, 13, 3), 45, 4, 4, 0, dtype, device)
 
 
 def _drawing(name: str, device: torch.device) -> Callable[..., Tensor]:

@@ -116,13 +116,14 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     """Return norm, projection, convolution, MLP, cross-scan and cross-merge of a block; the stem's norm."""
     from vlmprof.kernels.block import fused_depthwise as depthwise
     from vlmprof.kernels.block import fused_norm as norm
+    from vlmprof.kernels.block import fused_stem as stem
     from vlmprof.kernels.block.fused_linear import LARGE, SMALL, WIDE, Tile, Variant, linear_kernel
     from vlmprof.kernels.cross_scan import fused as cross
 
     element = ELEMENT_NAMES[dtype]
-    names = ("x", "y", "xs", "ys", "weight", "bias", "input_bias", "norm_weight", "residual")
+    names = ("x", "y", "xs", "ys", "weight", "bias", "input_bias", "filter", "norm_weight", "residual")
     types = {f"{name}_ptr": "*" + element for name in names} | {"sum_ptr": "*fp32", "offset_ptr": "*fp32"}
-    types |= dict.fromkeys(("rows", "channels", "height", "width"), "i32") | {"eps": "fp32"}
+    types |= dict.fromkeys(("rows", "columns", "channels", "height", "width"), "i32") | {"eps": "fp32"}
     where = f"d{d_model} {element}"
 
     def product(name: str, width_in: int, width_out: int, tile: Tile, **more: Any) -> Launch:
@@ -145,10 +146,12 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
         ("linear, residual", 4 * d_model, d_model, {"RESIDUAL": True}),
     ]
     rows = {"V": norm.variant_for(d_model // 2, dtype.itemsize, norm.DEFAULT, True, True, "gelu")}
+    image = {"V": stem.variant_for(dtype, 3, d_model // 2, 3, 2, 1, True, True, "gelu")}
     tiles = (WIDE,) if element == "fp32" else (SMALL, LARGE)
     return [
         *(product(name, given, made, size, **more) for size in tiles for name, given, made, more in products),
         Launch(f"layer_norm, GELU {where}", norm.norm_kernel, types, rows, norm.DEFAULT.options()),
+        Launch(f"convolution_norm, GELU {where}", stem.stem_kernel, types, image, FOUR_WARPS),
         Launch(f"depthwise_conv_silu {where}", convolve, types, convolution, FOUR_WARPS),
         Launch(f"cross_scan {element}", cross.cross_scan_kernel, types, tile, FOUR_WARPS),
         Launch(f"cross_merge {element}", cross.cross_merge_kernel, types, tile, FOUR_WARPS),

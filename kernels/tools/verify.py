@@ -103,7 +103,7 @@ def comparisons(
 
 def _plain(case: Case) -> Tensor:
     """Run the plain code in the kernel's dtype: the `torch` backend for the block, else the reference."""
-    block = ("linear", "norm_linear", "layer_norm", "depthwise_conv_silu")
+    block = ("linear", "norm_linear", "layer_norm", "convolution_norm", "depthwise_conv_silu")
     return _run(case, "torch" if case.op in block else "reference")
 
 

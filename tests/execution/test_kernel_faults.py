@@ -62,7 +62,7 @@ def test_every_comparison_has_its_row_and_the_healthy_ones_pass(verified: Any) -
     found, ended = verified
     assert ended.returncode == 1, ended.stderr
     named = {(row["op"], row.get("case")): row for row in found}
-    assert len(named) == len(found) == 38
+    assert len(named) == len(found) == 42
     failed = {name for name, row in named.items() if not row["passed"]}
     assert failed == {
         ("selective_scan", "longer than a chunk"),
@@ -76,7 +76,7 @@ def test_every_comparison_has_its_row_and_the_healthy_ones_pass(verified: Any) -
         ("norm_linear", "GELU, residual"),
         ("norm_linear", None),
     }
-    assert "38 comparisons on cpu, 10 failed" in ended.stdout
+    assert "42 comparisons on cpu, 10 failed" in ended.stdout
     assert "Traceback" not in ended.stdout
 
 
@@ -132,6 +132,7 @@ def test_a_bench_goes_on_after_every_fault(tmp_path: Path) -> None:
         ("linear", "2", "torch"): "timeout", ("linear", "", None): "skipped",
         ("depthwise_conv_silu", "2", "torch"): "ok", ("depthwise_conv_silu", "3", "torch"): "ok",
         ("layer_norm", "2", "torch"): "ok", ("layer_norm", "3", "torch"): "ok",
+        ("convolution_norm", "2", "torch"): "ok", ("convolution_norm", "3", "torch"): "ok",
     }  # fmt: skip
     assert "failed: its process exited with SIGSEGV" in ended.stdout
     for row in found:

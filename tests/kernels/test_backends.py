@@ -47,6 +47,7 @@ NARROW = [
     ("depthwise_conv_silu", "3 × 3"),
     ("layer_norm", "48 channels, GELU"),
     ("layer_norm", "odd channels"),
+    ("convolution_norm", "3 × 3, stride 2"),
 ]
 """What the interpreter runs in the narrow dtypes too: it is slow."""
 

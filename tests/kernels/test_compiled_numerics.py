@@ -58,6 +58,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
         ("depthwise_conv_silu", "3 × 3", torch.bfloat16),
         ("layer_norm", "48 channels, GELU", torch.bfloat16),
         ("layer_norm", "odd channels", torch.float32),
+        ("convolution_norm", "3 × 3, stride 2", torch.bfloat16),
+        ("convolution_norm", "4 × 4, stride 4, odd channels", torch.float32),
         ("linear", "bias", torch.bfloat16),
         ("norm_linear", "GELU, residual", torch.bfloat16),
         ("norm_linear", "GELU, residual", torch.float32),

@@ -9,7 +9,7 @@ import pytest
 
 from vlmprof import kernels
 
-MODULES = ("block.op", "common.backends", "cross_scan.op", "selective_scan.op", "ss2d.op")
+MODULES = ("block.norm_op", "block.op", "common.backends", "cross_scan.op", "selective_scan.op", "ss2d.op")
 
 
 @pytest.mark.parametrize("name", MODULES)

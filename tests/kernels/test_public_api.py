@@ -183,6 +183,7 @@ def test_the_block_matches_modules() -> None:
         expected = torch.nn.functional.silu(convolution(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
         y = depthwise_conv_silu(x, convolution.weight, convolution.bias)
         assert torch.allclose(y, expected, atol=1e-6)
+        assert convolution.bias is not None
         expected = torch.nn.functional.gelu(norm(x + convolution.bias))
         y = layer_norm(x, norm.weight, norm.bias, input_bias=convolution.bias, activation="gelu")
         assert torch.allclose(y, expected, atol=1e-6)

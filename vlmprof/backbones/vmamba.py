@@ -14,7 +14,6 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import HierarchicalBackbone
 from vlmprof.kernels import (
     Backend,
+    convolution_norm,
     depthwise_conv_silu,
     layer_norm,
     linear,
@@ -36,7 +36,7 @@ from vlmprof.kernels import (
 
 DIRECTIONS = 4
 
-PIECES = ("ss2d", "norm_linear", "linear", "layer_norm", "depthwise_conv_silu")
+PIECES = ("ss2d", "norm_linear", "linear", "layer_norm", "convolution_norm", "depthwise_conv_silu")
 """The operations that have more than one backend."""
 
 
@@ -226,44 +226,39 @@ def _layer_norm(
     x: Tensor,
     norm: nn.LayerNorm,
     kernels: Backend,
-    input_bias: Tensor | None = None,
-    activation: str | None = None,
 ) -> Tensor:
-    """activation(norm(x + input_bias)), in one kernel where the backend has it."""
-    return layer_norm(
-        x, norm.weight, norm.bias,
-        input_bias=input_bias, activation=activation, eps=norm.eps, backend=kernels,
-    )  # fmt: skip
+    """norm(x), by the chosen backend."""
+    return layer_norm(x, norm.weight, norm.bias, eps=norm.eps, backend=kernels)
 
 
 class Convolution(nn.Conv2d):
     """A convolution between channels-last tensors: (batch, height, width, channels) in and out."""
 
-    def forward(self, input: Tensor, biased: bool = True) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """The permutations move no data: torch convolves channels-last memory in place."""
-        y = self._conv_forward(input.permute(0, 3, 1, 2), self.weight, self.bias if biased else None)
-        return y.permute(0, 2, 3, 1)
+        return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class ConvolutionNorms(nn.Sequential):
-    """Convolutions, each followed by a layer norm and some of those by GELU."""
+    """Convolutions, each followed by a layer norm, and some of those by GELU."""
 
     def __init__(self, modules: Mapping[str, nn.Module], kernels: Backend) -> None:
         super().__init__(OrderedDict(modules))
         self.kernels = kernels
 
     def forward(self, input: Tensor) -> Tensor:
-        """(batch, height, width, channels) in and out. On a GPU, cuDNN adds a bias in a pass of its own; the
-        norm's kernel adds it for nothing."""
-        x = input
-        biased = resolve_backend("layer_norm", x.device, self.kernels) != "triton"
-        bias = None
-        for module, following in zip_longest(self, list(self)[1:]):
-            if isinstance(module, Convolution):
-                x, bias = module(x, biased), None if biased else module.bias
-            elif isinstance(module, nn.LayerNorm):
-                activation = "gelu" if isinstance(following, nn.GELU) else None
-                x = _layer_norm(x, module, self.kernels, bias, activation)
+        """(batch, height, width, channels) in and out; each convolution with its norm in one operation."""
+        x, modules = input, list(self)
+        for convolution, norm, last in zip(modules, modules[1:], [*modules[2:], None], strict=False):
+            if isinstance(convolution, Convolution) and isinstance(norm, nn.LayerNorm):
+                (stride, _), padding = convolution.stride, convolution.padding[0]
+                assert isinstance(padding, int)
+                x = convolution_norm(
+                    x, convolution.weight, norm.weight, norm.bias,
+                    input_bias=convolution.bias, stride=stride, padding=padding,
+                    activation="gelu" if isinstance(last, nn.GELU) else None,
+                    eps=norm.eps, backend=self.kernels,
+                )  # fmt: skip
         return x
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vlmprof.cost.liveness import in_blocks
-from vlmprof.kernels.block.packing import fold, is_folded, tap_major, unfolded
+from vlmprof.kernels.block.packing import fold, is_folded, tap_major, taps_first, unfolded
 from vlmprof.kernels.ss2d.packing import pack
 
 
@@ -61,6 +61,8 @@ def _cached_by(
         return pack, args[1:6]
     if operator == "depthwise_conv_silu":
         return tap_major, args[1:2]
+    if operator == "convolution_norm":
+        return taps_first, args[1:2]
     if operator == "linear" and args[1] is not None:
         x, *norm_and_product = args[:5]
         weight = norm_and_product[2]

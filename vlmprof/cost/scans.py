@@ -228,6 +228,18 @@ def _layer_norm(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tupl
     ), 0
 
 
+def _convolution_norm(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
+    x, filters, _, _, input_bias, _, _, activation, _ = args
+    per_value = 2 * filters[0].numel() + 7 + (input_bias is not None) + (4 if activation else 0)
+    return OpCost(
+        Kind.CONVOLUTION,
+        dtype_name(x),
+        flops=per_value * output.numel(),
+        moved_bytes=touched_bytes(tensors_in((*args[:5], output))),
+        special_functions=output.numel() if activation else 0,
+    ), 0
+
+
 def _depthwise_conv_silu(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
     x, weight, bias = args
     return OpCost(
@@ -246,6 +258,7 @@ _COSTS = {
     "cross_merge": _cross_merge,
     "linear": _linear,
     "layer_norm": _layer_norm,
+    "convolution_norm": _convolution_norm,
     "depthwise_conv_silu": _depthwise_conv_silu,
 }
 

@@ -230,8 +230,10 @@ class Machine:
         """`wgmma`: m64 of each four warps; A in shared memory or registers, B in shared memory."""
         (shape, _, kind, _), out, given = parts[4:8], _names(operands[0]), _names(operands[1])
         width, depth = map(int, known(re.fullmatch(r"m64n(\d+)k(\d+)", shape)).groups())
-        if [int(o) for o in operands[4:6]] != [1, 1] or any(int(o) for o in operands[6:]):
-            raise ValueError("a factor that is negated or transposed")
+        # whether A's columns instead of its rows are contiguous, and the same of B
+        across = [int(o) for o in operands[6:]]
+        if [int(o) for o in operands[4:6]] != [1, 1] or any(across[1:]):
+            raise ValueError("a factor that is negated, or a right one that is transposed")
         groups = self._lanes.size // (4 * WARP)
         descriptors = [self._read(o)[:: 4 * WARP].tolist() for o in operands[1:3] if not o.startswith("{")]
         adds = bool(self._read(operands[3])[0])
@@ -240,6 +242,8 @@ class Machine:
             right = [factor(self._shared, d, width, depth, kind).T for d in descriptors[-1]]
             if len(given) > 1:
                 left = list(self._left_fragment(given, depth, kind).reshape(groups, ROWS, depth))
+            elif any(across):
+                left = [factor(self._shared, d, depth, ROWS, kind).T for d in descriptors[0]]
             else:
                 left = [factor(self._shared, d, ROWS, depth, kind) for d in descriptors[0]]
             sums = np.matmul(left, right)

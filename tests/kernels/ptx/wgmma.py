@@ -2,7 +2,7 @@
 
 After NVIDIA's PTX ISA, sections "Asynchronous warpgroup level matrix instructions" and "Strides": a
 descriptor contains the address and the stride between groups of eight rows, both without their low 4 bits,
-and the swizzle of the bytes of a row. Only operands whose rows run along k are supported.
+and the swizzle of the bytes of a row. Rows run along k, except those of a transposed A.
 """
 
 from __future__ import annotations
