@@ -11,9 +11,7 @@ import importlib
 import signal
 from collections.abc import Iterable
 
-GROUP_SIGNALS = (
-    (signal.SIGINT, signal.SIGHUP, signal.SIGTERM) if hasattr(signal, "pthread_sigmask") else ()
-)
+GROUP_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM) if hasattr(signal, "pthread_sigmask") else ()
 """Ctrl-C, a closed terminal and tools such as `timeout` reach the whole process group; the command decides
 what becomes of forks. If a server ended, the command would start another one before it could stop."""
 
