@@ -16,9 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlmprof.kernels.block.fused_linear import activate
 from vlmprof.kernels.common.backends import FOUR_WARPS
-from vlmprof.kernels.common.device_math import load_where
+from vlmprof.kernels.common.device_math import gelu, load_where
 from vlmprof.kernels.common.launcher import Launcher
 
 LANES = 32
@@ -66,6 +65,8 @@ class Variant:
     BIAS: bool = True
     ACTIVATION: str = ""
     """`gelu`, `silu` or empty."""
+    PRECISE: bool = False
+    """Whether x is float32."""
 
 
 @triton.jit
@@ -90,6 +91,16 @@ def statistics(parts, eps, C: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.const
     return mean, tl.rsqrt(tl.sum(squares, 1)[:, None] / C + eps)
 
 
+@triton.jit
+def activated(x, V: tl.constexpr):
+    """GELU, SiLU or nothing, in float32."""
+    if V.ACTIVATION == "gelu":
+        x = gelu(x, V.PRECISE)
+    elif V.ACTIVATION == "silu":
+        x = x / (1.0 + tl.exp(-x))
+    return x
+
+
 @triton.jit(do_not_specialize=["rows"])
 def norm_kernel(
     x_ptr, input_bias_ptr, weight_ptr, bias_ptr, y_ptr, rows, eps, V: tl.constexpr,
@@ -102,7 +113,6 @@ def norm_kernel(
     ROWS: tl.constexpr = V.ROWS
     WIDTH: tl.constexpr = V.WIDTH
     PARTS: tl.constexpr = V.PARTS
-    ACTIVATION: tl.constexpr = V.ACTIVATION  # Triton 3.6 takes no plain string as an argument
     MASKED: tl.constexpr = C % WIDTH != 0
     first = tl.program_id(0).to(tl.int64) * ROWS
     line = tl.arange(0, ROWS)[:, None]  # (ROWS, 1)
@@ -127,7 +137,7 @@ def norm_kernel(
         y = (parts[p] - mean) * scale * channels_of(weight_ptr, channel, line, real, MASKED)
         if V.BIAS:
             y += channels_of(bias_ptr, channel, line, real, MASKED)
-        y = activate(y, ACTIVATION)
+        y = activated(y, V)
         tl.store(y_rows + (line * C + channel), y.to(y_ptr.dtype.element_ty), mask=inside)
 
 
@@ -151,7 +161,7 @@ def variant_for(channels: int, item_bytes: int, spread: Spread, *fused: Any) -> 
     load = LANE_BYTES // item_bytes
     loads = max(1, spread.lane_elements // (parts * load))
     rows = spread.warps * LANES * load * (1 << loads.bit_length() - 1) // width
-    return Variant(channels, width, parts, rows, *fused)
+    return Variant(channels, width, parts, rows, *fused, PRECISE=item_bytes == 4)
 
 
 def layer_norm_fused(

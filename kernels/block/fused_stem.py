@@ -15,8 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlmprof.kernels.block.fused_linear import activate
-from vlmprof.kernels.block.fused_norm import parts_of, statistics
+from vlmprof.kernels.block.fused_norm import activated, parts_of, statistics
 from vlmprof.kernels.block.packing import padded_taps, taps_first
 from vlmprof.kernels.common.backends import FOUR_WARPS
 from vlmprof.kernels.common.device_math import INTERPRETED, load_where
@@ -62,7 +61,6 @@ def stem_kernel(
     C_IN: tl.constexpr = V.C_IN
     WIDTH: tl.constexpr = V.WIDTH
     PARTS: tl.constexpr = V.PARTS
-    ACTIVATION: tl.constexpr = V.ACTIVATION  # Triton 3.6 takes no plain string as an argument
     MASKED: tl.constexpr = C % WIDTH != 0
     across = tl.cdiv(columns, V.PIXELS)
     line = tl.program_id(0) // across
@@ -101,7 +99,7 @@ def stem_kernel(
         y = (parts[p] - mean) * scale * gamma[None, :]
         if V.BIAS:
             y += load_where(bias_ptr + channel, channel < C, MASKED).to(tl.float32)[None, :]
-        y = activate(y, ACTIVATION)
+        y = activated(y, V)
         wanted = there & (channel < C)[None, :] if MASKED else there
         tl.store(out + (column * C + channel[None, :]), y.to(y_ptr.dtype.element_ty), mask=wanted)
 
