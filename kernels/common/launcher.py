@@ -45,9 +45,9 @@ class Launcher:
     def __call__(self, grid: tuple[int, int, int], *arguments: Any) -> None:
         """Launch on the current device and stream, with tensors, integers and floats in the kernel's order.
 
-        Tensors come first, all on one device. Raises ValueError for a tensor after a number, and for an
-        integer that is not in the kernel's `do_not_specialize`, because the choice of the compiled kernel
-        would depend on its value.
+        Tensors come first, all on one device, then at least one number, none below -2³¹. Raises ValueError
+        for another order, and for an integer that is not in the kernel's `do_not_specialize`, because the
+        choice of the compiled kernel would depend on its value.
         """
         if self._interpreted:
             self._kernel[grid](*arguments, **self._named)
@@ -57,7 +57,7 @@ class Launcher:
         device = gpu.get_current_device()
         addresses = tuple(map(_address, tensors))
         compiled = self._compiled.get((gpu, device, *map(_dtype, tensors)))
-        if compiled is None or reduce(or_, addresses, 0) % ALIGNMENT_BYTES or _wide(numbers):
+        if compiled is None or reduce(or_, addresses) % ALIGNMENT_BYTES or max(numbers) >= INT32_END:
             self._analysed(grid, arguments)
             return
         hooks = knobs.runtime
@@ -76,15 +76,11 @@ class Launcher:
             if isinstance(argument, int) and not parameter.do_not_specialize:
                 raise ValueError(f"{parameter.name} must be in the kernel's do_not_specialize")
         tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-        if any(given is not tensor for given, tensor in zip(arguments, tensors, strict=False)):
-            raise ValueError("tensors must come before numbers")
+        numbers = arguments[len(tensors) :]
+        if not tensors or not numbers or any(isinstance(number, Tensor) for number in numbers):
+            raise ValueError("a kernel takes tensors, then numbers")
         compiled = self._kernel[grid](*arguments, **self._named)
-        if reduce(or_, map(_address, tensors), 0) % ALIGNMENT_BYTES or _wide(arguments[len(tensors) :]):
+        if reduce(or_, map(_address, tensors)) % ALIGNMENT_BYTES or max(numbers) >= INT32_END:
             return
         self._tensors = len(tensors)
         self._compiled[driver.active, driver.active.get_current_device(), *map(_dtype, tensors)] = compiled
-
-
-def _wide(numbers: tuple[float, ...]) -> bool:
-    """Return whether a number may not fit into 32 bits, for which Triton compiles a separate kernel."""
-    return bool(numbers) and (min(numbers) < -INT32_END or max(numbers) >= INT32_END)
