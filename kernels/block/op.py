@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vlmprof.kernels.block.plain import ACTIVATIONS, depthwise_conv_silu_plain, linear_plain
@@ -165,7 +166,7 @@ def depthwise_conv_silu(
 
 
 def _empty_product(x: Tensor, _: object, __: object, weight: Tensor, *___: object) -> Tensor:
-    return x.new_empty(*x.shape[:-1], weight.shape[0])
+    return torch.empty(*x.shape[:-1], weight.shape[0], dtype=x.dtype, device=x.device)
 
 
 @operator("linear", fake=_empty_product)
