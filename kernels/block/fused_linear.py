@@ -182,7 +182,7 @@ def linear_fused(
     if x.dtype == torch.float64:
         raise TypeError("linear: backend 'triton' sums in float32; backend 'torch' takes float64")
     features, depth = weight.shape
-    y = x.new_empty((*x.shape[:-1], features))
+    y = x.new_empty(*x.shape[:-1], features)
     x = x.contiguous()
     rows = x.numel() // depth
     sums, offset = x, bias
@@ -193,7 +193,8 @@ def linear_fused(
         )
         weight = weight if norm.weight is None else norm.weight
         sums, offset = norm.sums, norm.offset
-    weight = weight.to(x.dtype)
+    if weight.dtype != x.dtype:
+        weight = weight.to(x.dtype)
     tile = tile_for(rows, features, x.dtype)
     normed = norm_weight is not None
     launch = _launcher(
