@@ -193,8 +193,7 @@ def linear_fused(
         )
         weight = weight if norm.weight is None else norm.weight
         sums, offset = norm.sums, norm.offset
-    if weight.dtype != x.dtype:
-        weight = weight.to(x.dtype)
+    weight = weight.to(x.dtype)
     tile = tile_for(rows, features, x.dtype)
     normed = norm_weight is not None
     launch = _launcher(
