@@ -72,13 +72,13 @@ class Launcher:
 
     def _analysed(self, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
         """Let Triton select or compile the kernel, and keep it for aligned tensors of these dtypes."""
-        for parameter, argument in zip(self._kernel.params, arguments, strict=False):
-            if isinstance(argument, int) and not parameter.do_not_specialize:
-                raise ValueError(f"{parameter.name} must be in the kernel's do_not_specialize")
         tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
         numbers = arguments[len(tensors) :]
         if not tensors or not numbers or any(isinstance(number, Tensor) for number in numbers):
             raise ValueError("a kernel takes tensors, then numbers")
+        for parameter, argument in zip(self._kernel.params, arguments, strict=False):
+            if isinstance(argument, int) and not parameter.do_not_specialize:
+                raise ValueError(f"{parameter.name} must be in the kernel's do_not_specialize")
         compiled = self._kernel[grid](*arguments, **self._named)
         if reduce(or_, map(_address, tensors)) % ALIGNMENT_BYTES or max(numbers) >= INT32_END:
             return
