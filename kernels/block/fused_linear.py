@@ -182,7 +182,7 @@ def linear_fused(
     if x.dtype == torch.float64:
         raise TypeError("linear: backend 'triton' sums in float32; backend 'torch' takes float64")
     features, depth = weight.shape
-    y = x.new_empty((*x.shape[:-1], features))
+    y = x.new_empty(*x.shape[:-1], features)
     x = x.contiguous()
     rows = x.numel() // depth
     sums, offset = x, bias

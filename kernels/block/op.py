@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from vlmprof.kernels.block.plain import ACTIVATIONS, depthwise_conv_silu_plain, 
 from vlmprof.kernels.block.reference import depthwise_conv_silu_reference, linear_reference
 from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
 from vlmprof.kernels.common.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.common.direct import has_passed, passed, signature
 from vlmprof.kernels.common.operators import like_the_first, operator, under_autocast
 
 
@@ -56,12 +58,16 @@ def norm_linear(
     """
     op = "norm_linear"
     x = under_autocast(x)
+    arguments = (x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
+    signed = signature(op, *arguments, backend)
+    if has_passed(signed):
+        return _linear_op.direct(*arguments)
     _check_linear(op, x, weight, bias, residual, activation)
     for name, tensor in (("norm_weight", norm_weight), ("norm_bias", norm_bias)):
         if tensor is not None:
             check_shape(op, name, tensor, (x.shape[-1],), "(in_features)")
     check_device(op, x.device, norm_weight=norm_weight, norm_bias=norm_bias)
-    return _computed(op, backend, x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
+    return _computed(op, backend, signed, *arguments)
 
 
 def linear(
@@ -84,11 +90,15 @@ def linear(
     """
     op = "linear"
     x = under_autocast(x)
+    arguments = (x, None, None, weight, bias, residual, activation, 0.0)
+    signed = signature(op, *arguments, backend)
+    if has_passed(signed):
+        return _linear_op.direct(*arguments)
     _check_linear(op, x, weight, bias, residual, activation)
-    return _computed(op, backend, x, None, None, weight, bias, residual, activation, 0.0)
+    return _computed(op, backend, signed, *arguments)
 
 
-def _computed(op: str, backend: Backend, x: Tensor, *others: Any) -> Tensor:
+def _computed(op: str, backend: Backend, signed: Hashable, x: Tensor, *others: Any) -> Tensor:
     """Compute the product on the chosen backend; `others` are the arguments of `_linear_op` after x."""
     chosen = resolve_backend(op, x.device, backend)
     if chosen == "reference":
@@ -97,7 +107,9 @@ def _computed(op: str, backend: Backend, x: Tensor, *others: Any) -> Tensor:
         return linear_plain(x, *others)
     if needs_grad(x, *others[:5]):  # the tensors
         refuse_grad(op, chosen)
-    return _linear_op(x, *others)
+    y = _linear_op(x, *others)
+    passed(signed, x, *others[:5])
+    return y
 
 
 def depthwise_conv_silu(
@@ -128,6 +140,9 @@ def depthwise_conv_silu(
     """
     op = "depthwise_conv_silu"
     x = under_autocast(x)
+    signed = signature(op, x, weight, bias, backend)
+    if has_passed(signed):
+        return _depthwise_conv_silu_op.direct(x, weight, bias)
     check_dims(op, "x", x, 4, "(batch, height, width, channels)")
     check_float(op, "x", x)
     check_dims(op, "weight", weight, 4, "(channels, 1, k, k)")
@@ -145,11 +160,13 @@ def depthwise_conv_silu(
         return depthwise_conv_silu_plain(x, weight, bias)
     if needs_grad(x, weight, bias):
         refuse_grad(op, chosen)
-    return _depthwise_conv_silu_op(x, weight, bias)
+    y = _depthwise_conv_silu_op(x, weight, bias)
+    passed(signed, x, weight, bias)
+    return y
 
 
 def _empty_product(x: Tensor, _: object, __: object, weight: Tensor, *___: object) -> Tensor:
-    return x.new_empty(*x.shape[:-1], weight.shape[0])
+    return torch.empty(*x.shape[:-1], weight.shape[0], dtype=x.dtype, device=x.device)
 
 
 @operator("linear", fake=_empty_product)
@@ -165,16 +182,14 @@ def _linear_op(
 ) -> Tensor:
     from vlmprof.kernels.block.fused_linear import linear_fused
 
-    with torch.cuda.device_of(x):  # Triton launches on the current device
-        return linear_fused(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
+    return linear_fused(x, norm_weight, norm_bias, weight, bias, residual, activation, eps)
 
 
 @operator("depthwise_conv_silu", fake=like_the_first)
 def _depthwise_conv_silu_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     from vlmprof.kernels.block.fused_depthwise import depthwise_conv_silu_fused
 
-    with torch.cuda.device_of(x):  # Triton launches on the current device
-        return depthwise_conv_silu_fused(x, weight, bias)
+    return depthwise_conv_silu_fused(x, weight, bias)
 
 
 def _check_linear(

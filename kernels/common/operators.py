@@ -14,21 +14,38 @@ import torch
 LIBRARY = torch.library.Library("vlmprof", "FRAGMENT")
 
 
+class Operator:
+    """A registered operator. Calls are dispatched by torch; `direct` is the function itself, for calls with a
+    signature that has passed (`vlmprof.kernels.common.direct`)."""
+
+    def __init__(self, direct: Callable[..., torch.Tensor], registered: Callable[..., torch.Tensor]) -> None:
+        self.direct = direct
+        self.registered = registered
+
+    def __call__(self, *arguments: Any) -> torch.Tensor:
+        """Call the operator through torch's dispatcher."""
+        return self.registered(*arguments)
+
+
 def operator(
     name: str, *, fake: Callable[..., torch.Tensor]
-) -> Callable[[Callable[..., torch.Tensor]], torch._ops.OpOverload[..., Any]]:
+) -> Callable[[Callable[..., torch.Tensor]], Operator]:
     """Register a function as `vlmprof::name` for every device. It must not modify its inputs.
 
-    `fake` returns an empty tensor with the shape and dtype of the result for the same arguments. The result
-    must not be an input or a view of one.
+    The function runs with the first argument's device as the current one, where Triton launches. `fake`
+    returns an empty tensor with the shape and dtype of the result for the same arguments. The result must not
+    be an input or a view of one.
     """
 
-    def register(function: Callable[..., torch.Tensor]) -> torch._ops.OpOverload[..., Any]:
+    def register(function: Callable[..., torch.Tensor]) -> Operator:
+        def on_its_device(x: torch.Tensor, *others: Any) -> torch.Tensor:
+            with torch.cuda.device_of(x):
+                return function(x, *others)
+
         LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=()))
-        LIBRARY.impl(name, function, "CompositeExplicitAutograd")
+        LIBRARY.impl(name, on_its_device, "CompositeExplicitAutograd")
         torch.library.register_fake(f"vlmprof::{name}", fake, lib=LIBRARY)
-        registered: torch._ops.OpOverload[..., Any] = getattr(torch.ops.vlmprof, name).default
-        return registered
+        return Operator(function, getattr(torch.ops.vlmprof, name).default)
 
     return register
 

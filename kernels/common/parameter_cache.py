@@ -16,34 +16,39 @@ Made = TypeVar("Made")
 @dataclass(frozen=True)
 class _Entry:
     parameters: tuple[weakref.ref[Tensor], ...]
-    versions: tuple[int, ...]
+    state: list[tuple[int, int]]
     made: Any
 
 
 _cache: dict[tuple[object, ...], _Entry] = {}
+"""By function, dtype and the parameters' identities. An entry is dropped with the first of its parameters, so
+that no other object can have the same identity as long as there is an entry."""
 
 
 def cached_from_parameters(make: Callable[..., Made], dtype: torch.dtype, *parameters: Tensor | None) -> Made:
     """Return `make(dtype, *parameters)`, cached as long as the parameters exist and do not change.
 
-    In-place writes to a parameter change its version and invalidate the result. Writes through `.data` do
-    not, because torch does not track them. Inference tensors have no version and are not cached.
+    In-place writes to a parameter change its version and invalidate the result, as do moves to other memory.
+    Writes through `.data` do not, because torch does not track them. Inference tensors have no version and
+    are not cached.
     """
-    given = [p for p in parameters if p is not None]
-    if torch.compiler.is_compiling() or any(p.is_inference() for p in given):
+    if torch.compiler.is_compiling():
         return make(dtype, *parameters)
-    key = (make, dtype, *(None if p is None else id(p) for p in parameters))
-    versions = tuple(p._version for p in given)
+    key = (make, dtype, *map(id, parameters))
     entry = _cache.get(key)
-    if (
-        entry is not None
-        and entry.versions == versions
-        and all(ref() is p for ref, p in zip(entry.parameters, given, strict=True))
-    ):
+    if entry is not None and entry.state == _state(parameters):
         found: Made = entry.made
         return found
+    given = [p for p in parameters if p is not None]
+    if any(p.is_inference() for p in given):
+        return make(dtype, *parameters)
+    state = _state(parameters)
     made = make(dtype, *parameters)
-    # an entry is dropped with the first of its parameters, because it may be as large as they are
     refs = tuple(weakref.ref(p, lambda _: _cache.pop(key, None)) for p in given)
-    _cache[key] = _Entry(refs, versions, made)
+    _cache[key] = _Entry(refs, state, made)
     return made
+
+
+def _state(parameters: tuple[Tensor | None, ...]) -> list[tuple[int, int]]:
+    """Return what changes with the values of parameters: versions and addresses."""
+    return [(p._version, p.data_ptr()) for p in parameters if p is not None]

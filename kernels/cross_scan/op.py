@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
@@ -95,8 +94,7 @@ def _cross_scan_op(x: Tensor, backend: str) -> Tensor:
         return cross_scan_vectorized(x)
     from vlmprof.kernels.cross_scan.fused import cross_scan_fused
 
-    with torch.cuda.device_of(x):  # Triton launches on the current device
-        return cross_scan_fused(x)
+    return cross_scan_fused(x)
 
 
 def _empty_image(ys: Tensor, height: int, width: int, backend: str) -> Tensor:
@@ -111,5 +109,4 @@ def _cross_merge_op(ys: Tensor, height: int, width: int, backend: str) -> Tensor
         return cross_merge_vectorized(ys, height, width)
     from vlmprof.kernels.cross_scan.fused import cross_merge_fused
 
-    with torch.cuda.device_of(ys):  # Triton launches on the current device
-        return cross_merge_fused(ys, height, width)
+    return cross_merge_fused(ys, height, width)

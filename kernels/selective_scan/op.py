@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
@@ -87,8 +86,7 @@ def _selective_scan_op(
         return selective_scan_vectorized(*arguments)
     from vlmprof.kernels.selective_scan.fused import selective_scan_fused
 
-    with torch.cuda.device_of(u):  # Triton launches on the current device
-        return selective_scan_fused(*arguments)
+    return selective_scan_fused(*arguments)
 
 
 def _check(

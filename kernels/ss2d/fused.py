@@ -97,7 +97,7 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, packed: Packed, tiles: int) 
     sums = x.new_empty(batch, 4, chunks, channels, dtype=torch.float32)
     ends = x.new_empty(batch, 4, chunks, d_state * channels, dtype=torch.float32)
     entering = torch.empty_like(ends)
-    y = out if x.dtype == torch.float32 else x.new_empty(x.shape, dtype=torch.float32)
+    y = out if x.dtype == torch.float32 else torch.empty_like(x, dtype=torch.float32)
 
     inputs = (
         x.view(word),

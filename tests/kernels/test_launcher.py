@@ -101,3 +101,5 @@ def test_what_a_launcher_cannot_tell_apart_is_refused(asked: list[str]) -> None:
         Launcher(scale_kernel, {"BLOCK": BLOCK, "count": 3}, {})
     with pytest.raises(ValueError, match="do_not_specialize"):
         Launcher(careless_kernel, {"BLOCK": BLOCK}, {})((1, 1, 1), torch.zeros(16), 16)
+    with pytest.raises(ValueError, match="tensors, then numbers"):
+        Launcher(scale_kernel, {"BLOCK": BLOCK, "SHIFT": 0}, {})((1, 1, 1), 16, torch.zeros(16))

@@ -31,6 +31,13 @@ def test_a_parameter_written_in_place_is_made_anew_and_its_past_forgotten() -> N
     assert past() is None
 
 
+def test_a_parameter_that_moved_is_made_anew() -> None:
+    first = torch.nn.Parameter(torch.ones(3), requires_grad=False)
+    assert cached_from_parameters(doubled, torch.float32, first, None).tolist() == [2.0, 2.0, 2.0]
+    first.data = torch.full((3,), 3.0)
+    assert cached_from_parameters(doubled, torch.float32, first, None).tolist() == [6.0, 6.0, 6.0]
+
+
 def test_nothing_outlives_its_parameters() -> None:
     first, second = torch.ones(3), torch.ones(3)
     made = weakref.ref(cached_from_parameters(doubled, torch.float32, first, second))
