@@ -3,7 +3,7 @@
 Each operation has a `backend` argument: "reference", "torch", "triton", or "auto" for the fastest available.
 """
 
-from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear
+from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear, norm_mlp
 from vlmprof.kernels.common.backends import BACKENDS, OPERATIONS, Backend, resolve_backend
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
@@ -18,6 +18,7 @@ __all__ = [
     "depthwise_conv_silu",
     "linear",
     "norm_linear",
+    "norm_mlp",
     "resolve_backend",
     "selective_scan",
     "ss2d",

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vlmprof.kernels.block.plain import depthwise_conv_silu_plain, linear_plain
+from vlmprof.kernels.block.plain import depthwise_conv_silu_plain, linear_plain, norm_mlp_plain
 from vlmprof.kernels.common.backends import compute_dtype
 
 
@@ -20,6 +20,11 @@ def _widened(argument: Any) -> Any:
 def linear_reference(x: Tensor, *others: Any) -> Tensor:
     """Compute `linear_plain` for the same arguments: x (..., in_features) -> (..., out_features)."""
     return linear_plain(*map(_widened, (x, *others))).to(x.dtype)
+
+
+def norm_mlp_reference(x: Tensor, *others: Any) -> Tensor:
+    """Compute `norm_mlp_plain` for the same arguments: x (..., channels) -> the same shape and dtype."""
+    return norm_mlp_plain(*map(_widened, (x, *others))).to(x.dtype)
 
 
 def depthwise_conv_silu_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -6,6 +6,7 @@ tiles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear
+from vlmprof.kernels.block import depthwise_conv_silu, linear, norm_linear, norm_mlp
+from vlmprof.kernels.block.mlp_tiles import ROWS_PER_CHANNEL
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
 from vlmprof.kernels.ss2d import ss2d
@@ -155,6 +157,13 @@ def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield ss2d_case("56 × 56, d_state 16", (1, 56, 56, 192), 6, 16, dtype, device)
     yield selective_scan_case("VMamba level 1", (1, 768, 3136), 4, 1, dtype, device)
     yield linear_case("20001 rows, large tiles", 20001, 200, 300, dtype, device)
+    for channels in (96, 128, 192, 256):
+        yield mlp_case(f"20001 rows of {channels}", (20001, channels), 4 * channels, dtype, device)
+        side = math.isqrt(ROWS_PER_CHANNEL * channels) + 1
+        shape = (1, side, side + 4, channels)
+        yield mlp_case(f"few rows of {channels}", shape, 4 * channels, dtype, device)
+    yield mlp_case("1009 × 131 rows of 96", (1009, 131, 96), 384, dtype, device)
+    yield mlp_case("4099 rows of 100, in two kernels", (4099, 100), 400, dtype, device)
 
 
 def linear_case(
@@ -167,6 +176,29 @@ def linear_case(
     weight = (draw(width_out, width_in) * width_in**-0.5).to(dtype)
     arguments = (x, 1.0 + 0.1 * draw(width_in), draw(width_in), weight, draw(width_out))
     return Case("norm_linear", name, norm_linear, arguments, {"residual": draw(rows, width_out).to(dtype)})
+
+
+def mlp_case(
+    name: str, shape: tuple[int, ...], hidden: int, dtype: torch.dtype, device: torch.device
+) -> Case:
+    """Create an MLP on x (..., channels) with a mean far from 0."""
+    draw = _drawing(name, device)
+    channels = shape[-1]
+    return Case(
+        "norm_mlp",
+        name,
+        norm_mlp,
+        (
+            (draw(*shape) + 2.0).to(dtype),
+            1.0 + 0.1 * draw(channels),
+            draw(channels),
+            (draw(hidden, channels) * channels**-0.5).to(dtype),
+            draw(hidden),
+            (draw(channels, hidden) * hidden**-0.5).to(dtype),
+            draw(channels),
+        ),
+        {},
+    )
 
 
 def _layout_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
@@ -186,6 +218,7 @@ def _block_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield Case("linear", "bias", linear, linear_arguments, {})
     yield Case("norm_linear", "GELU, residual", norm_linear, norm, more)
     yield linear_case("few rows, wide weight", 3, 40, 70, dtype, device)
+    yield mlp_case("rows of 13, in two kernels", (3, 7, 13), 20, dtype, device)
     convolution = (draw(2, 5, 35, 20).to(dtype), draw(20, 1, 3, 3).to(dtype) / 3.0, draw(20))
     yield Case("depthwise_conv_silu", "3 × 3", depthwise_conv_silu, convolution, {})
 
