@@ -50,7 +50,7 @@ with torch.inference_mode():
             }
             for tile in CANDIDATES[channels]:
                 name = f"{tile.rows}x{tile.hidden} {tile.warps} warps {tile.stages} stages"
-                calls[name] = partial(norm_mlp_fused, *inputs, EPS, tile)
+                calls[name] = partial(norm_mlp_fused, *inputs, eps=EPS, tile=tile)
             told = ", ".join(f"{name} {time_us(call):.1f}" for name, call in calls.items())
             print(f"{resolution}² {rows} rows of {channels}: {told}", flush=True)
             del inputs, calls
