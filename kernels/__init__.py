@@ -3,7 +3,14 @@
 Each operation has a `backend` argument: "reference", "torch", "triton", or "auto" for the fastest available.
 """
 
-from vlmprof.kernels.block import convolution_norm, depthwise_conv_silu, layer_norm, linear, norm_linear
+from vlmprof.kernels.block import (
+    convolution_norm,
+    depthwise_conv_silu,
+    layer_norm,
+    linear,
+    norm_linear,
+    norm_mlp,
+)
 from vlmprof.kernels.common.backends import BACKENDS, OPERATIONS, Backend, resolve_backend
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
@@ -20,6 +27,7 @@ __all__ = [
     "layer_norm",
     "linear",
     "norm_linear",
+    "norm_mlp",
     "resolve_backend",
     "selective_scan",
     "ss2d",

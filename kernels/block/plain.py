@@ -110,6 +110,21 @@ def linear_plain(
     return y + residual if y.requires_grad or residual.requires_grad else y.add_(residual)
 
 
+def norm_mlp_plain(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    fc1_weight: Tensor,
+    fc1_bias: Tensor,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor,
+    eps: float,
+) -> Tensor:
+    """Compute `norm_mlp`: x (..., channels) -> the same shape and dtype."""
+    hidden = linear_plain(x, norm_weight, norm_bias, fc1_weight, fc1_bias, None, "gelu", eps)
+    return linear_plain(hidden, None, None, fc2_weight, fc2_bias, x)
+
+
 def depthwise_conv_silu_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Compute `depthwise_conv_silu`: x (batch, height, width, channels) -> the same shape and dtype."""
     bias = None if bias is None else bias.to(x.dtype)

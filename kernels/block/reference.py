@@ -14,6 +14,7 @@ from vlmprof.kernels.block.plain import (
     depthwise_conv_silu_plain,
     layer_norm_plain,
     linear_plain,
+    norm_mlp_plain,
 )
 from vlmprof.kernels.common.backends import compute_dtype
 
@@ -35,6 +36,11 @@ def layer_norm_reference(x: Tensor, *others: Any) -> Tensor:
 def convolution_norm_reference(x: Tensor, *others: Any) -> Tensor:
     """Compute `convolution_norm_plain` for the same arguments."""
     return convolution_norm_plain(*map(_widened, (x, *others))).to(x.dtype)
+
+
+def norm_mlp_reference(x: Tensor, *others: Any) -> Tensor:
+    """Compute `norm_mlp_plain` for the same arguments: x (..., channels) -> the same shape and dtype."""
+    return norm_mlp_plain(*map(_widened, (x, *others))).to(x.dtype)
 
 
 def depthwise_conv_silu_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -27,6 +27,7 @@ OPERATIONS = (
     "ss2d",
     "norm_linear",
     "linear",
+    "norm_mlp",
     "depthwise_conv_silu",
     "layer_norm",
     "convolution_norm",

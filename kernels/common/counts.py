@@ -77,6 +77,12 @@ def convolution_norm_counts(
     return Counts(moved * item_bytes, pixels * channels * (2 * taps + 12))
 
 
+def mlp_counts(rows: int, channels: int, hidden: int, item_bytes: int) -> Counts:
+    """Count `norm_mlp`: x in, y out, both weights; the norm counts as 8 FLOPs per value, and GELU as 4."""
+    values = 2 * rows * channels + 2 * channels * hidden
+    return Counts(values * item_bytes, rows * (4 * channels * hidden + 4 * hidden + 8 * channels))
+
+
 def depthwise_counts(
     batch: int, height: int, width: int, channels: int, size: int, item_bytes: int
 ) -> Counts:

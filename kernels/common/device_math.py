@@ -214,10 +214,11 @@ def scan_columns(decay, drive, COLUMNS: tl.constexpr):
 
 @triton.jit
 def gelu(x, PRECISE: tl.constexpr):
-    """GELU by the error function, float32: exact when PRECISE, and otherwise within 5e-7 for every x.
+    """GELU by the error function, float32: exact when PRECISE, and otherwise within 7e-7 for every x.
 
-    GELU(x) = max(x, 0) - |x| Φ(-|x|), and log2 Φ(-z) is close to a parabola: a polynomial of degree 5,
-    minimax on [0, 6.5] in z |Φ(-z) - 2^p(z)|, which falls for all larger z. Ten instructions, not 25.
+    GELU(x) = max(x, 0) - |x| Φ(-|x|), and log2 Φ(-z) is close to a parabola: p(z) of degree 5, minimax in
+    z |Φ(-z) - 2^p(z)| on [0, 6.5] (our own fit), with 2^p(z) falling for all larger z. Nine instructions
+    instead of about 25.
     """
     if PRECISE:
         y = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.block import convolution_norm, depthwise_conv_silu, layer_norm, linear, norm_linear
+from vlmprof.kernels.block import (
+    convolution_norm,
+    depthwise_conv_silu,
+    layer_norm,
+    linear,
+    norm_linear,
+    norm_mlp,
+)
 from vlmprof.kernels.common import counts
 from vlmprof.kernels.common.backends import Backend
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
@@ -101,6 +108,7 @@ def workloads(
             "cross_merge": counts.cross_counts(1, d_inner, side, side, item, merge=True),
             "norm_linear": counts.linear_counts(length, d_model, d_inner, item, norm=True),
             "linear": counts.linear_counts(length, d_inner, d_model, item, norm=False),
+            "norm_mlp": counts.mlp_counts(length, d_model, 4 * d_model, item),
             "depthwise_conv_silu": counts.depthwise_counts(1, side, side, d_inner, 3, item),
             "layer_norm": counts.layer_norm_counts(length, d_model, item),
             "convolution_norm": counts.convolution_norm_counts(
@@ -182,6 +190,20 @@ class _Prepared:
     def linear(self) -> Call:
         draw = self._draw()
         return _calling(linear, self._pixels(draw, self.d_inner), draw(self.d_inner // 2, self.d_inner))
+
+    def norm_mlp(self) -> Call:
+        draw, d_model = self._draw(), self.d_inner // 2
+        x, hidden = self._pixels(draw, d_model), 4 * d_model
+        return _calling(
+            norm_mlp,
+            x,
+            draw(d_model),
+            draw(d_model),
+            draw(hidden, d_model) * d_model**-0.5,
+            draw(hidden),
+            draw(d_model, hidden) * hidden**-0.5,
+            draw(d_model),
+        )
 
     def depthwise_conv_silu(self) -> Call:
         draw = self._draw()

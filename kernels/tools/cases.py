@@ -6,6 +6,7 @@ tiles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.block import convolution_norm, depthwise_conv_silu, layer_norm, linear, norm_linear
+from vlmprof.kernels.block import (
+    convolution_norm,
+    depthwise_conv_silu,
+    layer_norm,
+    linear,
+    norm_linear,
+    norm_mlp,
+)
+from vlmprof.kernels.block.mlp_tiles import ROWS_PER_CHANNEL
 from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
 from vlmprof.kernels.ss2d import ss2d
@@ -166,6 +175,13 @@ def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield stem_case("255 × 301, patches", (1, 255, 301, 3), 96, 4, 4, 0, dtype, device)
     yield layer_norm_case("40009 rows of 192", 40009, 192, dtype, device)
     yield layer_norm_case("20011 rows of 768, GELU", 20011, 768, dtype, device, "gelu")
+    for channels in (96, 128, 192, 256):
+        yield mlp_case(f"20001 rows of {channels}", (20001, channels), 4 * channels, dtype, device)
+        side = math.isqrt(ROWS_PER_CHANNEL * channels) + 1
+        shape = (1, side, side + 4, channels)
+        yield mlp_case(f"few rows of {channels}", shape, 4 * channels, dtype, device)
+    yield mlp_case("1009 × 131 rows of 96", (1009, 131, 96), 384, dtype, device)
+    yield mlp_case("4099 rows of 100, in two kernels", (4099, 100), 400, dtype, device)
 
 
 def linear_case(
@@ -214,6 +230,29 @@ def stem_case(
     return Case("convolution_norm", name, convolution_norm, arguments, options)
 
 
+def mlp_case(
+    name: str, shape: tuple[int, ...], hidden: int, dtype: torch.dtype, device: torch.device
+) -> Case:
+    """Create an MLP on x (..., channels) with a mean far from 0."""
+    draw = _drawing(name, device)
+    channels = shape[-1]
+    return Case(
+        "norm_mlp",
+        name,
+        norm_mlp,
+        (
+            (draw(*shape) + 2.0).to(dtype),
+            1.0 + 0.1 * draw(channels),
+            draw(channels),
+            (draw(hidden, channels) * channels**-0.5).to(dtype),
+            draw(hidden),
+            (draw(channels, hidden) * hidden**-0.5).to(dtype),
+            draw(channels),
+        ),
+        {},
+    )
+
+
 def _layout_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     draw = _drawing("layout", device)
     yield Case("cross_scan", "7 × 41", cross_scan, (draw(2, 3, 7, 41).to(dtype),), {})
@@ -231,6 +270,7 @@ def _block_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield Case("linear", "bias", linear, linear_arguments, {})
     yield Case("norm_linear", "GELU, residual", norm_linear, norm, more)
     yield linear_case("few rows, wide weight", 3, 40, 70, dtype, device)
+    yield mlp_case("rows of 13, in two kernels", (3, 7, 13), 20, dtype, device)
     convolution = (draw(2, 5, 35, 20).to(dtype), draw(20, 1, 3, 3).to(dtype) / 3.0, draw(20))
     yield Case("depthwise_conv_silu", "3 × 3", depthwise_conv_silu, convolution, {})
     yield layer_norm_case("48 channels, GELU", 131, 48, dtype, device, "gelu")

@@ -158,6 +158,24 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     ]
 
 
+def mlp_launches(channels: int, dtype: torch.dtype) -> list[Launch]:
+    """Return the MLP in one kernel with every candidate tile; none in float32."""
+    from vlmprof.kernels.block.fused_mlp import MlpVariant, mlp_kernel
+    from vlmprof.kernels.block.mlp_tiles import CANDIDATES, PIECES
+
+    if dtype == torch.float32:
+        return []
+    element = ELEMENT_NAMES[dtype]
+    types = {name: "*" + element for name in mlp_kernel.arg_names if name.endswith("_ptr")}
+    types |= {"rows": "i32", "eps": "fp32"}
+    variant = MlpVariant(*PIECES[channels], 4 * channels)
+    return [
+        Launch(f"norm_mlp {tile.rows}x{tile.hidden}, {tile.stages} stages, d{channels} {element}", mlp_kernel,
+               types, {"V": variant, "TILE": tile}, tile.options())
+        for tile in CANDIDATES[channels]
+    ]  # fmt: skip
+
+
 def all_launches() -> Iterator[Launch]:
     """Yield SS2D at all levels in bfloat16, at the first level in the other dtypes and with d_state 16, and
     at the widest level in float32; then every other kernel in every dtype."""
@@ -173,3 +191,5 @@ def all_launches() -> Iterator[Launch]:
         for d_state in (1, 8, 16):
             yield from selective_scan_launches(d_state, dtype)
         yield from block_launches(LEVELS[0][0] // 2, dtype)
+        for channels in (96, 128, 192, 256):
+            yield from mlp_launches(channels, dtype)

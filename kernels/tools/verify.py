@@ -18,6 +18,10 @@ from vlmprof.kernels.tools.cases import Case, large_cases, medium_cases, small_c
 
 MULTIPLE = 4.0
 
+BLOCK_OPERATIONS = (
+    "linear", "norm_linear", "norm_mlp", "layer_norm", "convolution_norm", "depthwise_conv_silu",
+)  # fmt: skip
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -103,8 +107,7 @@ def comparisons(
 
 def _plain(case: Case) -> Tensor:
     """Run the plain code in the kernel's dtype: the `torch` backend for the block, else the reference."""
-    block = ("linear", "norm_linear", "layer_norm", "convolution_norm", "depthwise_conv_silu")
-    return _run(case, "torch" if case.op in block else "reference")
+    return _run(case, "torch" if case.op in BLOCK_OPERATIONS else "reference")
 
 
 def _run(case: Case, backend: str, dtype: torch.dtype | None = None) -> Tensor:

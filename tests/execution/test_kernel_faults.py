@@ -76,7 +76,7 @@ def test_every_comparison_has_its_row_and_the_healthy_ones_pass(verified: Any) -
         ("norm_linear", "GELU, residual"),
         ("norm_linear", None),
     }
-    assert "42 comparisons on cpu, 10 failed" in ended.stdout
+    assert "43 comparisons on cpu, 10 failed" in ended.stdout
     assert "Traceback" not in ended.stdout
 
 
@@ -130,6 +130,7 @@ def test_a_bench_goes_on_after_every_fault(tmp_path: Path) -> None:
         ("ss2d", "3", "torch"): "ok", ("ss2d", "3", "compiled"): "error",
         ("norm_linear", "2", "torch"): "oom", ("norm_linear", "3", "torch"): "oom",
         ("linear", "2", "torch"): "timeout", ("linear", "", None): "skipped",
+        ("norm_mlp", "2", "torch"): "ok", ("norm_mlp", "3", "torch"): "ok",
         ("depthwise_conv_silu", "2", "torch"): "ok", ("depthwise_conv_silu", "3", "torch"): "ok",
         ("layer_norm", "2", "torch"): "ok", ("layer_norm", "3", "torch"): "ok",
         ("convolution_norm", "2", "torch"): "ok", ("convolution_norm", "3", "torch"): "ok",

@@ -30,13 +30,22 @@ from vlmprof.kernels import (
     layer_norm,
     linear,
     norm_linear,
+    norm_mlp,
     resolve_backend,
     ss2d,
 )
 
 DIRECTIONS = 4
 
-PIECES = ("ss2d", "norm_linear", "linear", "layer_norm", "convolution_norm", "depthwise_conv_silu")
+PIECES = (
+    "ss2d",
+    "norm_linear",
+    "linear",
+    "norm_mlp",
+    "layer_norm",
+    "convolution_norm",
+    "depthwise_conv_silu",
+)
 """The operations that have more than one backend."""
 
 
@@ -203,8 +212,10 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
         """x + MLP(norm(x)); x: (..., d_model)."""
-        hidden = _norm_linear(x, norm, self.fc1, self.kernels, activation="gelu")
-        return linear(hidden, self.fc2.weight, self.fc2.bias, residual=x, backend=self.kernels)
+        return norm_mlp(
+            x, norm.weight, norm.bias, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias,
+            eps=norm.eps, backend=self.kernels,
+        )  # fmt: skip
 
 
 def _norm_linear(
@@ -213,12 +224,11 @@ def _norm_linear(
     projection: nn.Linear,
     kernels: Backend,
     residual: Tensor | None = None,
-    activation: str | None = None,
 ) -> Tensor:
-    """activation(projection(norm(x))) + residual, in one kernel where the backend has it."""
+    """projection(norm(x)) + residual, in one kernel where the backend has it."""
     return norm_linear(
         x, norm.weight, norm.bias, projection.weight, projection.bias,
-        residual=residual, activation=activation, eps=norm.eps, backend=kernels,
+        residual=residual, eps=norm.eps, backend=kernels,
     )  # fmt: skip
 
 

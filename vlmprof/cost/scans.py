@@ -240,6 +240,18 @@ def _convolution_norm(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -
     ), 0
 
 
+def _norm_mlp(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
+    x, _, _, fc1_weight, *_ = args
+    hidden = x.numel() // x.shape[-1] * fc1_weight.shape[0]
+    return OpCost(
+        Kind.MATMUL,
+        dtype_name(x),
+        flops=4 * hidden * x.shape[-1] + 4 * hidden + 8 * x.numel(),
+        moved_bytes=touched_bytes(tensors_in(args)) + touched_bytes([output]),
+        special_functions=hidden,
+    ), 0
+
+
 def _depthwise_conv_silu(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
     x, weight, bias = args
     return OpCost(
@@ -259,6 +271,7 @@ _COSTS = {
     "linear": _linear,
     "layer_norm": _layer_norm,
     "convolution_norm": _convolution_norm,
+    "norm_mlp": _norm_mlp,
     "depthwise_conv_silu": _depthwise_conv_silu,
 }
 
