@@ -210,3 +210,23 @@ def scan_columns(decay, drive, COLUMNS: tl.constexpr):
     else:
         products, states = tl.associative_scan((decay, drive), 1, compose)
     return products, states
+
+
+@triton.jit
+def gelu(x, PRECISE: tl.constexpr):
+    """GELU by the error function, float32: exact when PRECISE, and otherwise within 5e-7 for every x.
+
+    GELU(x) = max(x, 0) - |x| Φ(-|x|), and log2 Φ(-z) is close to a parabola: a polynomial of degree 5,
+    minimax on [0, 6.5] in z |Φ(-z) - 2^p(z)|, which falls for all larger z. Ten instructions, not 25.
+    """
+    if PRECISE:
+        y = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    else:
+        z = tl.abs(x)
+        p = z * -0.00047330930829048157 + 0.007084557320922613
+        p = p * z - 0.051827382296323776
+        p = p * z - 0.4599924385547638
+        p = p * z - 1.1507878303527832
+        p = p * z - 1.000037670135498
+        y = tl.maximum(x, 0.0) - z * exp2_fast(p)
+    return y
