@@ -101,7 +101,7 @@ STEPPED_DEPTHS, KEPT_DEPTHS = (64, 128, 200, 768), (40, 200, 384)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["folded", "not folded"])
-@pytest.mark.parametrize("tile", [SMALL, LARGE, LARGEST, KEPT, KEPT_FEW, KEPT_LOW], ids=Tile.label)
+@pytest.mark.parametrize("tile", [WIDE, SMALL, LARGE, LARGEST, KEPT, KEPT_FEW, KEPT_LOW], ids=Tile.label)
 def test_no_copy_overwrites_what_a_product_reads(
     tile: Tile, norm: str, monkeypatch: pytest.MonkeyPatch, gpu: EmulatedGpu
 ) -> None:
@@ -111,13 +111,12 @@ def test_no_copy_overwrites_what_a_product_reads(
     """
     monkeypatch.setattr(fused_linear, "is_folded", lambda weight, rows: norm == "folded")
     monkeypatch.setattr(fused_linear, "tile_for", lambda product, device: tile)
+    dtype = torch.float32 if tile is WIDE else torch.bfloat16
     for depth in STEPPED_DEPTHS if tile.depth else KEPT_DEPTHS:
         columns = tile.columns if tile.depth else 2 * tile.columns
-        case = cases.linear_case(
-            str(depth), tile.rows - 3, depth, columns, torch.bfloat16, torch.device("cpu")
-        )
+        case = cases.linear_case(str(depth), tile.rows - 3, depth, columns, dtype, torch.device("cpu"))
         for gpu.eager_copies in (False, True):
-            verdict = verify.verify_case(case, torch.bfloat16, "triton", twice=False)
+            verdict = verify.verify_case(case, dtype, "triton", twice=False)
             assert verdict.passed, (gpu.eager_copies, verdict)
 
 

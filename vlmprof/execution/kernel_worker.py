@@ -148,7 +148,8 @@ def tune(device: str, job: TuneJob, start: int) -> Messages:
 
 
 def _tune_attempts(where: torch.device, job: TuneJob) -> Iterator[Attempt]:
-    from vlmprof.kernels.tools.tune import block_products, tune_linear, tune_ss2d
+    from vlmprof.kernels.tools.cases import block_products
+    from vlmprof.kernels.tools.tune import tune_linear, tune_ss2d
 
     dtype = getattr(torch, job.dtype)
     for size in job.resolutions:
