@@ -110,10 +110,11 @@ def test_no_copy_overwrites_what_a_product_reads(
     With x in a ring of one buffer less than the weight, only copies that run at once gave wrong results.
     """
     monkeypatch.setattr(fused_linear, "is_folded", lambda weight, rows: norm == "folded")
+    monkeypatch.setattr(linear_tiles, "FILLING", 1)  # one program computes all columns
     monkeypatch.setattr(fused_linear, "tile_for", lambda product, device: tile)
     dtype = torch.float32 if tile is WIDE else torch.bfloat16
     for depth in STEPPED_DEPTHS if tile.depth else KEPT_DEPTHS:
-        columns = tile.columns if tile.depth else 2 * tile.columns
+        columns = (2 if tile.depth else 4) * tile.columns - depth % 16
         case = cases.linear_case(str(depth), tile.rows - 3, depth, columns, dtype, torch.device("cpu"))
         for gpu.eager_copies in (False, True):
             verdict = verify.verify_case(case, dtype, "triton", twice=False)
