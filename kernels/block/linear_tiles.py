@@ -124,7 +124,6 @@ def shared_limit_bytes(device: torch.device) -> int:
     return int(driver.active.utils.get_device_properties(index)["max_shared_mem"])
 
 
-@lru_cache(maxsize=1024)
 def tile_for(product: Product, device: torch.device) -> Tile:
     """Return the tile that was tuned for a product on a device, or that the rule chooses."""
     offered = candidates(product, device)

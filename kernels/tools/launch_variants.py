@@ -115,7 +115,8 @@ def carry_launches(d_state: int) -> list[Launch]:
 def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     """Return norm, projection, convolution, MLP, cross-scan and cross-merge of a block."""
     from vlmprof.kernels.block import fused_depthwise as depthwise
-    from vlmprof.kernels.block.fused_linear import Variant, kernel_for
+    from vlmprof.kernels.block.fused_linear import kernel_for
+    from vlmprof.kernels.block.linear_kernels import Variant
     from vlmprof.kernels.block.linear_tiles import KEPT, KEPT_FEW, LARGE, SMALL, WIDE, Tile
     from vlmprof.kernels.cross_scan import fused as cross
 

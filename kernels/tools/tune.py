@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from vlmprof.kernels.block.fused_linear import linear_fused
-from vlmprof.kernels.block.linear_tiles import Product, Tile, by_rule, candidates, tile_for
+from vlmprof.kernels.block.fused_linear import linear_fused, plan
+from vlmprof.kernels.block.linear_tiles import Product, Tile, by_rule, candidates
 from vlmprof.kernels.common.backends import why_not_triton
 from vlmprof.kernels.common.tuning_cache import Shape, keep_choice, keep_tiles
 from vlmprof.kernels.ss2d.chunks import POSITIONS
@@ -127,7 +127,7 @@ def tune_linear(
     if seconds[usual] <= NOISE * seconds[best]:
         best = usual
     keep_choice(shape.key(), x.device, best + 1)
-    tile_for.cache_clear()
+    plan.cache_clear()
     return TunedProduct(
         offered[best].label(), {tile.label(): s for tile, s in zip(offered, seconds, strict=True)}
     )

@@ -87,6 +87,7 @@ def test_large_tiles_of_a_product_as_compiled(
     monkeypatch: pytest.MonkeyPatch, gpu: EmulatedGpu, capability: int
 ) -> None:
     gpu.capability = capability
+    fused_linear.plan.cache_clear()
     monkeypatch.setattr(linear_tiles, "FILLING", 4)
     for dtype, tile in ((torch.bfloat16, LARGE), (torch.float32, WIDE)):
         product = linear_tiles.Product(131, 400, 150, True, True, dtype)
@@ -110,6 +111,7 @@ def test_no_copy_overwrites_what_a_product_reads(
     With x in a ring of one buffer less than the weight, only copies that run at once gave wrong results.
     """
     monkeypatch.setattr(fused_linear, "is_folded", lambda weight, rows: norm == "folded")
+    fused_linear.plan.cache_clear()
     monkeypatch.setattr(linear_tiles, "FILLING", 1)  # one program computes all columns
     monkeypatch.setattr(fused_linear, "tile_for", lambda product, device: tile)
     dtype = torch.float32 if tile is WIDE else torch.bfloat16

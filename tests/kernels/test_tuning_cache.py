@@ -185,7 +185,6 @@ def test_a_product_is_launched_with_the_tile_that_was_fastest(monkeypatch: pytes
         assert found.tile == linear_tiles.SMALL.label()
         assert len(found.seconds) == len(tried) <= 6
         assert linear_tiles.tile_for(shape, CPU) is linear_tiles.SMALL
-    linear_tiles.tile_for.cache_clear()
 
 
 @pytest.mark.slow
