@@ -1,10 +1,11 @@
-"""Launch parameters of `ss2d`, the only ones that are tuned: measured once per GPU and stored on disk.
+"""Launch parameters of `ss2d` and of matrix products: measured once per GPU and stored on disk.
 
-    tools/tune.py ── keep_tiles ──> cache file ──> tuned_tiles ── looked up at a launch
-                                  shipped tables ──┘
+    tools/tune.py ── keep_choice ──> cache file ──> tuned_choice ── looked up at a launch
+                                   shipped tables ──┘
 
-Choices are looked up in the user's cache file, then in the tables in `SHIPPED`: cache files of known cards,
-written by `keep_tiles`. Other shapes are launched by a rule, which rows record.
+A choice is a positive integer: tiles per chunk of `ss2d`, or the number of a product's tile. Choices are
+looked up in the user's cache file, then in the tables in `SHIPPED`: cache files of known cards. Other shapes
+are launched by a rule; rows record which of the two chose for `ss2d`.
 """
 
 from __future__ import annotations
@@ -45,10 +46,12 @@ class Shape:
         """Return the key under which the choice is stored."""
         kind = str(self.dtype).removeprefix("torch.")
         size = f"d_inner={self.d_inner} dt_rank={self.dt_rank} d_state={self.d_state} {kind}"
-        return (
-            f"{device_name} | torch {torch.__version__} triton {_triton_version()} kernels {KERNELS} | "
-            f"{size} positions<2^{self.positions.bit_length()}"
-        )
+        return _key(device_name, f"{size} positions<2^{self.positions.bit_length()}")
+
+
+def _key(device_name: str, size: str) -> str:
+    versions = f"torch {torch.__version__} triton {_triton_version()} kernels {KERNELS}"
+    return f"{device_name} | {versions} | {size}"
 
 
 def _without_libraries(key: str) -> str:
@@ -71,10 +74,19 @@ def cache_path() -> Path:
 def tuned_tiles(shape: Shape, device: torch.device) -> int | None:
     """Return the tuned tiles per chunk for this shape on this device, or None if it was not tuned.
 
-    The user's cache takes precedence over the shipped tables. The files are read at the first launch of a
-    shape in a process; later launches cost a dictionary lookup.
+    The files are read at the first launch of a shape in a process; later launches cost a dictionary lookup.
     """
-    path, key = cache_path(), shape.key(_device_name(device))
+    return _stored(shape.key(_device_name(device)))
+
+
+def tuned_choice(size: str, device: torch.device) -> int | None:
+    """Return the choice that `keep_choice` stored for `size`, for a caller that keeps the answer."""
+    return _stored(_key(_device_name(device), size))
+
+
+def _stored(key: str) -> int | None:
+    """Look a choice up in the user's cache, which takes precedence, and in the shipped tables."""
+    path = cache_path()
     own = _read(path).get(key) if path.exists() else None
     return own if own is not None else _shipped(SHIPPED).get(_without_libraries(key))
 
@@ -95,6 +107,12 @@ def keep_tiles(shape: Shape, device: torch.device, tiles: int) -> None:
     writable."""
     _keep(cache_path(), shape.key(_device_name(device)), tiles)
     tuned_tiles.cache_clear()
+
+
+def keep_choice(size: str, device: torch.device, choice: int) -> None:
+    """Store a choice for `size`, a text without " | ", on this device. Raises OSError if the file is not
+    writable."""
+    _keep(cache_path(), _key(_device_name(device), size), choice)
 
 
 def _read(path: Path) -> dict[str, int]:

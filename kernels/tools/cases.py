@@ -182,6 +182,51 @@ def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
         yield mlp_case(f"few rows of {channels}", shape, 4 * channels, dtype, device)
     yield mlp_case("1009 × 131 rows of 96", (1009, 131, 96), 384, dtype, device)
     yield mlp_case("4099 rows of 100, in two kernels", (4099, 100), 400, dtype, device)
+    yield from _product_cases(dtype, device)
+
+
+def _product_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
+    """Yield a block's products for few rows at three levels, and for many rows with each kind of tile."""
+    for channels in (96, 384, 512):
+        for product in block_products(channels):
+            yield product_case(f"{product.name} of {channels}, 197 rows", 197, product, dtype, device)
+    for channels in (96, 128, 256, 384):
+        for product in block_products(channels):
+            yield product_case(f"{product.name} of {channels}, 20001 rows", 20001, product, dtype, device)
+
+
+@dataclass(frozen=True)
+class BlockProduct:
+    """One matrix product of a VMamba block."""
+
+    name: str
+    depth: int
+    features: int
+    normed: bool = False
+    residual: bool = False
+    activation: str | None = None
+
+
+def block_products(channels: int) -> Iterator[BlockProduct]:
+    """Yield the products of a block of so many channels, in their order."""
+    yield BlockProduct("in_proj", channels, 2 * channels, normed=True)
+    yield BlockProduct("out_proj", 2 * channels, channels, normed=True, residual=True)
+    yield BlockProduct("fc1", channels, 4 * channels, normed=True, activation="gelu")
+    yield BlockProduct("fc2", 4 * channels, channels, residual=True)
+
+
+def product_case(
+    name: str, rows: int, product: BlockProduct, dtype: torch.dtype, device: torch.device
+) -> Case:
+    """Create one product of a block, whose x has a mean far from 0."""
+    draw = _drawing(name, device)
+    k, m = product.depth, product.features
+    x, weight, bias = (draw(rows, k) + 2.0).to(dtype), (draw(m, k) * k**-0.5).to(dtype), draw(m)
+    residual = draw(rows, m).to(dtype) if product.residual else None
+    options: dict[str, object] = {"residual": residual, "activation": product.activation}
+    if not product.normed:
+        return Case("linear", name, linear, (x, weight, bias), options)
+    return Case("norm_linear", name, norm_linear, (x, 1.0 + 0.1 * draw(k), draw(k), weight, bias), options)
 
 
 def linear_case(

@@ -117,20 +117,23 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     from vlmprof.kernels.block import fused_depthwise as depthwise
     from vlmprof.kernels.block import fused_norm as norm
     from vlmprof.kernels.block import fused_stem as stem
-    from vlmprof.kernels.block.fused_linear import LARGE, SMALL, WIDE, Tile, Variant, linear_kernel
+    from vlmprof.kernels.block.fused_linear import kernel_for
+    from vlmprof.kernels.block.linear_kernels import Variant
+    from vlmprof.kernels.block.linear_tiles import KEPT, KEPT_FEW, LARGE, SMALL, WIDE, Tile
     from vlmprof.kernels.cross_scan import fused as cross
 
     element = ELEMENT_NAMES[dtype]
     names = ("x", "y", "xs", "ys", "weight", "bias", "input_bias", "filter", "norm_weight", "residual")
     types = {f"{name}_ptr": "*" + element for name in names} | {"sum_ptr": "*fp32", "offset_ptr": "*fp32"}
-    types |= dict.fromkeys(("rows", "columns", "channels", "height", "width"), "i32") | {"eps": "fp32"}
+    types |= dict.fromkeys(("rows", "blocks", "columns", "channels", "height", "width"), "i32") | {
+        "eps": "fp32"
+    }
     where = f"d{d_model} {element}"
 
-    def product(name: str, width_in: int, width_out: int, tile: Tile, **more: Any) -> Launch:
+    def product(tile: Tile, name: str, width_in: int, width_out: int, **more: Any) -> Launch:
         variant = Variant(width_in, width_out, PRECISE=element == "fp32", **({"FOLDED": True} | more))
-        size = ", large tiles" if tile is LARGE else ""
-        constants = {"V": variant, "TILE": tile}
-        return Launch(f"{name}{size} {where}", linear_kernel, types, constants, tile.options())
+        kernel, constants = kernel_for(tile, variant)
+        return Launch(f"{name}, {tile.label()} {where}", kernel, types, constants, tile.options())
 
     convolution = {
         "D": 2 * d_model, "SIZE": 3, "HAS_BIAS": True,
@@ -147,9 +150,11 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     ]
     rows = {"V": norm.variant_for(d_model // 2, dtype.itemsize, norm.DEFAULT, True, True, "gelu")}
     image = {"V": stem.variant_for(dtype, 3, d_model // 2, 3, 2, 1, True, True, "gelu")}
-    tiles = (WIDE,) if element == "fp32" else (SMALL, LARGE)
+    kept, stepped = ((), (WIDE,)) if element == "fp32" else ((KEPT, KEPT_FEW), (SMALL, LARGE))
     return [
-        *(product(name, given, made, size, **more) for size in tiles for name, given, made, more in products),
+        *(product(tile, name, k, m, **more) for tile in kept for name, k, m, more in products),
+        # those of a deeper level, whose rows are too long to keep
+        *(product(tile, name, 8 * k, 8 * m, **more) for tile in stepped for name, k, m, more in products[1:]),
         Launch(f"layer_norm, GELU {where}", norm.norm_kernel, types, rows, norm.DEFAULT.options()),
         Launch(f"convolution_norm, GELU {where}", stem.stem_kernel, types, image, FOUR_WARPS),
         Launch(f"depthwise_conv_silu {where}", convolve, types, convolution, FOUR_WARPS),

@@ -1,7 +1,8 @@
-"""Tuning of SS2D's launch parameters for given shapes.
+"""Tuning of launch parameters for given shapes: of SS2D, and of a block's matrix products.
 
-Tuning happens only on request, never in a call of a kernel. It chooses the number of tiles per chunk, which
-is an argument of the kernels rather than a constant, so that candidates need no compilation.
+Tuning happens only on request, never in a call of a kernel. For SS2D, it chooses the number of tiles per
+chunk, which is an argument of the kernels rather than a constant, so that candidates need no compilation.
+For a product, it chooses one of at most six tiles, each of which is compiled once.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from dataclasses import dataclass
 
 import torch
 
+from vlmprof.kernels.block.fused_linear import linear_fused, plan
+from vlmprof.kernels.block.linear_tiles import Product, Tile, by_rule, candidates
 from vlmprof.kernels.common.backends import why_not_triton
-from vlmprof.kernels.common.tuning_cache import Shape, keep_tiles
+from vlmprof.kernels.common.tuning_cache import Shape, keep_choice, keep_tiles
 from vlmprof.kernels.ss2d.chunks import POSITIONS
 from vlmprof.kernels.ss2d.fused import ss2d_fused
 from vlmprof.kernels.ss2d.parameters import Parameters
-from vlmprof.kernels.tools.cases import ss2d_case
+from vlmprof.kernels.tools.cases import BlockProduct, ss2d_case
 from vlmprof.kernels.tools.timing import samples_of
 
 SECONDS = 0.05
@@ -25,6 +28,9 @@ SECONDS = 0.05
 
 CANDIDATES = (1, 2, 3, 4, 6, 8, 12, 16)
 """Candidate tiles per chunk."""
+
+NOISE = 1.02
+"""A tile replaces that of the rule if it is faster by more than this factor."""
 
 Timer = Callable[[Callable[[], object]], float]
 """Returns the duration of one call in seconds."""
@@ -65,21 +71,73 @@ def tune_ss2d(
     `timer` returns the seconds of a call; by default, the median over `SECONDS` after a warm-up.
     Raises RuntimeError if the `triton` backend cannot run.
     """
-    reason = why_not_triton(device)
-    if reason is not None:
-        raise RuntimeError(f"tuning needs the triton backend: {reason}")
+    _need_triton(device)
     case = ss2d_case("tuning", shape, dt_rank, d_state, dtype, device)
     x, *parameters = (argument for argument in case.arguments if argument is not None)
     batch, height, width, d_inner = shape
     kind = Shape(d_inner, dt_rank, d_state, dtype, batch * height * width)
-
-    def median_s(call: Callable[[], object]) -> float:
-        return statistics.median(samples_of(call, x.device, SECONDS))
 
     with torch.inference_mode():
         return tune(
             kind,
             x.device,
             lambda tiles: ss2d_fused(x, Parameters(*parameters), tiles),
-            timer or median_s,
+            timer or _median_s(x.device),
         )
+
+
+@dataclass(frozen=True)
+class TunedProduct:
+    """The result of tuning one product."""
+
+    tile: str
+    seconds: dict[str, float]
+    """Duration by candidate."""
+
+
+def tune_linear(
+    product: BlockProduct, rows: int, dtype: torch.dtype, device: torch.device, timer: Timer | None = None
+) -> TunedProduct:
+    """Time a product of `rows` random rows with each of its tiles and store the fastest on disk.
+
+    `timer` and the exceptions are those of `tune_ss2d`, and OSError if the cache is not writable.
+    """
+    _need_triton(device)
+    k, m = product.depth, product.features
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=device, dtype=dtype)
+
+    x, weight, bias = draw(rows, k), draw(m, k) * k**-0.5, draw(m)
+    norm_weight = norm_bias = None
+    if product.normed:
+        norm_weight, norm_bias = draw(k), draw(k)
+    residual = draw(rows, m) if product.residual else None
+    shape = Product(rows, k, m, product.normed, product.residual, dtype)
+    offered = candidates(shape, x.device)
+    time = timer or _median_s(x.device)
+
+    def run(tile: Tile) -> object:
+        return linear_fused(x, norm_weight, norm_bias, weight, bias, residual, product.activation, 1e-5, tile)
+
+    with torch.inference_mode():
+        seconds = [time(lambda tile=tile: run(tile)) for tile in offered]  # type: ignore[misc]
+    best = seconds.index(min(seconds))
+    usual = offered.index(by_rule(shape)) if by_rule(shape) in offered else best
+    if seconds[usual] <= NOISE * seconds[best]:
+        best = usual
+    keep_choice(shape.key(), x.device, best + 1)
+    plan.cache_clear()
+    return TunedProduct(
+        offered[best].label(), {tile.label(): s for tile, s in zip(offered, seconds, strict=True)}
+    )
+
+
+def _need_triton(device: torch.device) -> None:
+    reason = why_not_triton(device)
+    if reason is not None:
+        raise RuntimeError(f"tuning needs the triton backend: {reason}")
+
+
+def _median_s(device: torch.device) -> Timer:
+    return lambda call: statistics.median(samples_of(call, device, SECONDS))

@@ -9,9 +9,13 @@ import torch
 
 pytest.importorskip("triton")
 
+from vlmprof.kernels.block import linear_tiles
+from vlmprof.kernels.block.fused_linear import kernel_for
+from vlmprof.kernels.block.linear_kernels import Variant
 from vlmprof.kernels.tools import inspect as compiler
 from vlmprof.kernels.tools.launch_variants import (
     LEVELS,
+    Launch,
     block_launches,
     carry_launches,
     selective_scan_launches,
@@ -56,6 +60,26 @@ def test_every_other_kernel_compiles_without_a_spill(dtype: torch.dtype) -> None
     for launch in (*selective_scan_launches(16, dtype), *carry_launches(16), *block_launches(96, dtype)):
         compiled = compiler.compile_launch(launch, "sm_90")
         assert compiled.spill_instructions == 0, compiled.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_tiles_are_offered_only_where_their_shared_memory_fits(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = {"sm_80": 163, "sm_90": 227}[architecture] * 1024
+    monkeypatch.setattr(linear_tiles, "shared_limit_bytes", lambda device: room)
+    for depth, kept in ((192, 4), (384, 3 if architecture == "sm_80" else 4)):
+        product = linear_tiles.Product(1 << 20, depth, 512, False, False, torch.bfloat16)
+        tiles = linear_tiles.candidates(product, torch.device("cpu"))
+        assert len([tile for tile in tiles if not tile.depth]) == kept
+        assert linear_tiles.tile_for(product, torch.device("cpu")) in tiles
+        for tile in tiles:
+            kernel, constants = kernel_for(tile, Variant(depth, 512))
+            types = dict.fromkeys(kernel.arg_names, "*bf16") | {"offset_ptr": "*fp32", "eps": "fp32"}
+            types |= dict.fromkeys(("rows", "blocks"), "i32")
+            launch = Launch(tile.label(), kernel, types, constants, tile.options())
+            assert compiler.compile_launch(launch, architecture).shared_bytes <= room
 
 
 def test_an_unknown_architecture_is_named() -> None:

@@ -25,7 +25,8 @@ from triton.runtime import driver
 
 from tests.kernels.ptx.emulated_gpu import EmulatedGpu, remember_ptx
 from tests.kernels.ptx.memory import Memory
-from vlmprof.kernels.block.fused_linear import LARGE, WIDE, tile_for
+from vlmprof.kernels.block import fused_linear, linear_tiles
+from vlmprof.kernels.block.linear_tiles import KEPT, KEPT_FEW, KEPT_LOW, LARGE, LARGEST, SMALL, WIDE, Tile
 from vlmprof.kernels.common import backends
 from vlmprof.kernels.ss2d import chunks
 from vlmprof.kernels.tools import cases, verify
@@ -90,12 +91,40 @@ def test_large_tiles_of_a_product_as_compiled(
     monkeypatch: pytest.MonkeyPatch, gpu: EmulatedGpu, capability: int
 ) -> None:
     gpu.capability = capability
-    monkeypatch.setattr("vlmprof.kernels.block.fused_linear.LARGE_FILLS", 4)
-    assert tile_for(131, 150, torch.bfloat16) is LARGE
-    assert tile_for(131, 150, torch.float32) is WIDE
-    case = cases.linear_case("large tiles", 131, 200, 150, torch.bfloat16, torch.device("cpu"))
+    fused_linear.plan.cache_clear()
+    monkeypatch.setattr(linear_tiles, "FILLING", 4)
+    for dtype, tile in ((torch.bfloat16, LARGE), (torch.float32, WIDE)):
+        product = linear_tiles.Product(131, 400, 150, True, True, dtype)
+        assert linear_tiles.tile_for(product, torch.device("cpu")) is tile
+    case = cases.linear_case("large tiles", 131, 400, 150, torch.bfloat16, torch.device("cpu"))
     verdict = verify.verify_case(case, torch.bfloat16, "triton", twice=False)
     assert verdict.passed, verdict
+
+
+STEPPED_DEPTHS, KEPT_DEPTHS = (64, 128, 200, 768), (40, 200, 384)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["folded", "not folded"])
+@pytest.mark.parametrize("tile", [WIDE, SMALL, LARGE, LARGEST, KEPT, KEPT_FEW, KEPT_LOW], ids=Tile.label)
+def test_no_copy_overwrites_what_a_product_reads(
+    tile: Tile, norm: str, monkeypatch: pytest.MonkeyPatch, gpu: EmulatedGpu
+) -> None:
+    """Copies run as late as the waits for them allow, then at once, and products always as late as possible.
+
+    With x in a ring of one buffer less than the weight, only copies that run at once gave wrong results.
+    """
+    monkeypatch.setattr(fused_linear, "is_folded", lambda weight, rows: norm == "folded")
+    fused_linear.plan.cache_clear()
+    monkeypatch.setattr(linear_tiles, "FILLING", 1)  # one program computes all columns
+    monkeypatch.setattr(fused_linear, "tile_for", lambda product, device: tile)
+    dtype = torch.float32 if tile is WIDE else torch.bfloat16
+    for depth in STEPPED_DEPTHS if tile.depth else KEPT_DEPTHS:
+        columns = (2 if tile.depth else 4) * tile.columns - depth % 16
+        case = cases.linear_case(str(depth), tile.rows - 3, depth, columns, dtype, torch.device("cpu"))
+        for gpu.eager_copies in (False, True):
+            verdict = verify.verify_case(case, dtype, "triton", twice=False)
+            assert verdict.passed, (gpu.eager_copies, verdict)
 
 
 def test_a_stray_or_crooked_access_is_an_error() -> None:

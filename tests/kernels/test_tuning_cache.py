@@ -157,6 +157,36 @@ def test_what_tune_writes_can_be_shipped_as_it_is(monkeypatch: pytest.MonkeyPatc
     assert tuning_cache.tuned_tiles(SHAPE, CPU) == 4
 
 
+def test_a_product_is_launched_with_the_tile_that_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from vlmprof.kernels.block import linear_tiles
+    from vlmprof.kernels.tools import tune as tuning
+    from vlmprof.kernels.tools.cases import block_products
+
+    tried: list[linear_tiles.Tile] = []
+
+    def run(x: torch.Tensor, *arguments: object) -> None:
+        assert isinstance(arguments[-1], linear_tiles.Tile)
+        tried.append(arguments[-1])
+
+    def timer(call: Callable[[], object]) -> float:
+        call()
+        return 1.0 if tried[-1] == linear_tiles.SMALL else 2.0
+
+    monkeypatch.setattr(tuning, "linear_fused", run)
+    monkeypatch.setattr(tuning, "why_not_triton", lambda device: None)
+    for product in block_products(96):
+        tried.clear()
+        shape = linear_tiles.Product(
+            1000, product.depth, product.features, product.normed, product.residual, torch.bfloat16
+        )
+        assert linear_tiles.tile_for(shape, CPU) is linear_tiles.by_rule(shape) is not linear_tiles.SMALL
+        found = tuning.tune_linear(product, 1000, torch.bfloat16, CPU, timer)
+        assert found.tile == linear_tiles.SMALL.label()
+        assert len(found.seconds) == len(tried) <= 6
+        assert linear_tiles.tile_for(shape, CPU) is linear_tiles.SMALL
+
+
 @pytest.mark.slow
 def test_a_launch_uses_what_tuning_found_and_says_so(interpreted_environment: dict[str, str]) -> None:
     done = subprocess.run(

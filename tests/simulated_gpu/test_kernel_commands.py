@@ -62,6 +62,10 @@ def test_the_commands_of_a_short_loan_run_one_after_another(machine: dict[str, s
     ]
     shape = ("--resolution", "64", "--level", "3")
     assert f"kept in {machine['VLMPROF_TUNING_CACHE']}" in kernels(machine, tmp_path, "tune", *shape)
+    said = kernels(machine, tmp_path, "tune", "--op", "linear", *shape)
+    assert [line.split(":")[0] for line in said.splitlines() if " ms" in line] == [
+        f"vmamba-t 64 level 3 {name}" for name in ("in_proj", "out_proj", "fc1", "fc2")
+    ]
     compiled = set(Path(machine["TRITON_CACHE_DIR"]).glob("**/*.cubin"))
     kernels(machine, tmp_path, "bench", "--op", "ss2d", *shape, "--seconds", "0.05", *out)
     found = {row["backend"]: row for row in rows(tmp_path, "bench")}

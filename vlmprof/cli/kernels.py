@@ -170,6 +170,9 @@ def bench(
 
 @app.command()
 def tune(
+    op: Annotated[
+        list[str] | None, typer.Option(help="Operation: ss2d (default) or linear. Repeatable.")
+    ] = None,
     dtype: DtypesOption = None,
     model: ModelOption = "vmamba-t",
     resolution: SidesOption = None,
@@ -177,7 +180,9 @@ def tune(
     row_timeout: TimeoutOption = "180s",
     isolate: IsolateOption = True,
 ) -> None:
-    """Find and store the best launch parameters of ss2d on this GPU. No other command tunes.
+    """Find and store the best launch parameters of ss2d, or of a block's matrix products, on this GPU.
+
+    No other command tunes.
 
     The parameters are stored in the file named by VLMPROF_TUNING_CACHE, or in
     vlmprof/ss2d-tuning.json in the user's cache folder.
@@ -185,6 +190,9 @@ def tune(
     from vlmprof.execution.kernel_runs import TuneJob
 
     dtypes = _dtypes(dtype)
+    for name in op or ():
+        if name not in ("ss2d", "linear"):
+            raise UserError(f"--op: {name!r} is not tuned; ss2d and linear are")
     run = _open(None, None, isolate, row_timeout)
     _known_model(run, model)
     if run.why_not_triton:
@@ -197,8 +205,9 @@ def tune(
         kernels_rows.print_tuned(outcome)
 
     for kind in dtypes or (_default_dtype(run),):
-        job = TuneJob(model, kind, tuple(resolution or [224]), tuple(level or (1, 2, 3, 4)))
-        run.attempt_all("tune", (job,), {"shape": model, "dtype": kind}, show)
+        for name in op or ("ss2d",):
+            job = TuneJob(name, model, kind, tuple(resolution or [224]), tuple(level or (1, 2, 3, 4)))
+            run.attempt_all("tune", (job,), {"shape": model, "dtype": kind}, show)
     print(f"kept in {run.call('tuning_path')}")
     if failures:
         raise typer.Exit(1)

@@ -62,8 +62,9 @@ def print_tuned(outcome: Outcome) -> None:
         print(f"{outcome.labels.get('shape', '')}: {reason(outcome)}", flush=True)
         return
     seconds = outcome.figures["seconds"]
-    times = ", ".join(f"{tiles}: {s * 1e3:.3f} ms" for tiles, s in seconds.items())
-    print(f"{outcome.labels['shape']}: {outcome.figures['tiles']} tiles per chunk ({times})", flush=True)
+    times = ", ".join(f"{candidate}: {s * 1e3:.3f} ms" for candidate, s in seconds.items())
+    chosen = outcome.figures.get("tile") or f"{outcome.figures['tiles']} tiles per chunk"
+    print(f"{outcome.labels['shape']}: {chosen} ({times})", flush=True)
 
 
 def bench_row(outcome: Outcome, environment: Mapping[str, Any]) -> dict[str, Any]:

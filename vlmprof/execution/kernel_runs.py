@@ -71,8 +71,9 @@ class EncoderJob:
 
 @dataclass(frozen=True)
 class TuneJob:
-    """The shapes to tune `ss2d` for."""
+    """The operation to tune, `ss2d` or `linear`, and the shapes to tune it for."""
 
+    op: str
     model: str
     dtype: str
     resolutions: tuple[int, ...]

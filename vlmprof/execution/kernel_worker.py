@@ -142,23 +142,32 @@ def _bench_attempts(where: torch.device, job: BenchJob) -> Iterator[Attempt]:
 
 
 def tune(device: str, job: TuneJob, start: int) -> Messages:
-    """Tune `ss2d` at each shape and store the choices on disk."""
+    """Tune an operation at each shape and store the choices on disk."""
     where = _device(device)
     return _attempted(_tune_attempts(where, job), start, where)
 
 
 def _tune_attempts(where: torch.device, job: TuneJob) -> Iterator[Attempt]:
-    from vlmprof.kernels.tools.tune import tune_ss2d
+    from vlmprof.kernels.tools.cases import block_products
+    from vlmprof.kernels.tools.tune import tune_linear, tune_ss2d
 
+    dtype = getattr(torch, job.dtype)
     for size in job.resolutions:
         for level in job.levels:
             side, d_inner, dt_rank = bench_ops.level_shape(job.model, size, level)
-            shape = (1, side, side, d_inner)
+            label = f"{job.model} {size} level {level}"
+            if job.op == "ss2d":
+                shape = (1, side, side, d_inner)
+                run: Callable[[], Any] = partial(tune_ss2d, shape, dt_rank, 1, dtype, where)
+                yield {"shape": label, "dtype": job.dtype}, partial(_figures, run)
+                continue
+            for product in block_products(d_inner // 2):
+                run = partial(tune_linear, product, side * side, dtype, where)
+                yield {"shape": f"{label} {product.name}", "dtype": job.dtype}, partial(_figures, run)
 
-            def tuned(shape: tuple[int, int, int, int] = shape, dt_rank: int = dt_rank) -> dict[str, Any]:
-                return asdict(tune_ss2d(shape, dt_rank, 1, getattr(torch, job.dtype), where))
 
-            yield {"shape": f"{job.model} {size} level {level}", "dtype": job.dtype}, tuned
+def _figures(run: Callable[[], Any]) -> dict[str, Any]:
+    return asdict(run())
 
 
 def tuning_path() -> Path:

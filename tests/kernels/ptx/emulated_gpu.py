@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +22,12 @@ LARGEST_SHARED_BYTES = 232448
 
 class EmulatedGpu:
     """Make it the active one of `triton.runtime.driver`, with `remember_ptx` as the hook that Triton calls
-    when it has loaded a kernel. `capability` may be changed between launches."""
+    when it has loaded a kernel. `capability` and `eager_copies` may be changed between launches."""
 
     def __init__(self, capability: int = 90) -> None:
         self.capability = capability
-        self.launcher_cls = _Launcher
+        self.eager_copies = False
+        self.launcher_cls = partial(_Launcher, self)
         self.utils = SimpleNamespace(
             get_device_properties=lambda device: {"max_shared_mem": LARGEST_SHARED_BYTES},
             # module, function, registers, spills, threads at most; the function learns its PTX when loaded
@@ -54,17 +56,22 @@ def remember_ptx(
 class _Launcher:
     """Called in the place of the compiled C function that launches a kernel."""
 
-    def __init__(self, source: Any, metadata: Any) -> None:
+    def __init__(self, gpu: EmulatedGpu, source: Any, metadata: Any) -> None:
+        self._gpu = gpu
         self._types = list(source.signature.values())
         self._metadata = metadata
-        self._machine: Machine | None = None
+        self._machines: dict[bool, Machine] = {}
 
     def __call__(
         self, width: int, height: int, depth: int, stream: int, function: dict[str, str], packed: object,
         launch: object, enter: Callable[..., None] | None, leave: Callable[..., None] | None, *arguments: Any,
     ) -> None:  # fmt: skip
-        if self._machine is None:
-            self._machine = Machine(function["ptx"], self._metadata.num_warps, self._metadata.shared)
+        eager = self._gpu.eager_copies
+        if eager not in self._machines:
+            self._machines[eager] = Machine(
+                function["ptx"], self._metadata.num_warps, self._metadata.shared, eager
+            )
+        machine = self._machines[eager]
         memory = Memory()
         values = [v for v, kind in zip(arguments, self._types, strict=True) if kind != "constexpr"]
         # views of one tensor are one place in memory
@@ -75,7 +82,7 @@ class _Launcher:
         for z in range(depth):
             for y in range(height):
                 for x in range(width):
-                    self._machine.run(parameters, memory, (x, y, z))
+                    machine.run(parameters, memory, (x, y, z))
         memory.write_back()
 
 

@@ -1,10 +1,11 @@
 """Programs of PTX on a CPU, in numpy: what a compiled kernel computes, without a GPU.
 
 All lanes of a program run in lockstep, which is one of the orders that its barriers allow. Asynchronous
-copies and products run when the program waits for them, so that premature overwrites of their data are
-detected. Only the instructions that the kernels use are implemented, after NVIDIA's PTX ISA (fragments of
-`mma`, `ldmatrix` and `stmatrix` as in its section on warp-level matrix instructions). Branches must be taken
-by all lanes or by none. Unknown instructions raise an error.
+products run when the program waits for them. Copies run then too, which detects reads that do not wait, or,
+with `eager_copies`, when they begin, which detects copies over what a product has yet to read. Only the
+instructions that the kernels use are implemented, after NVIDIA's PTX ISA (fragments of `mma`, `ldmatrix` and
+`stmatrix` as in its section on warp-level matrix instructions). Branches must be taken by all lanes or by
+none. Unknown instructions raise an error.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ SHARED_ALIGNMENT = 1024
 class Machine:
     """A kernel's PTX, parsed once, to be run for each program of a grid."""
 
-    def __init__(self, ptx: str, warps: int, shared_bytes: int) -> None:
+    def __init__(self, ptx: str, warps: int, shared_bytes: int, eager_copies: bool = False) -> None:
+        self._eager_copies = eager_copies
         self._lanes = np.arange(WARP * warps, dtype=np.uint64)
         self._every = np.ones(WARP * warps, bool)
         self._shared_bytes = max(shared_bytes, 16)
@@ -118,7 +120,11 @@ class Machine:
         elif name in ("ld", "st"):
             self._access(parts, operands, active)
         elif name == "cp":
-            self._copies.begin(self._copy(operands, active))
+            copy = self._copy(operands, active)
+            if self._eager_copies:
+                copy()
+            else:
+                self._copies.begin(copy)
         elif name == "wgmma":
             self._products.begin(self._group_product(parts, operands))
         elif name in ("ldmatrix", "stmatrix"):
