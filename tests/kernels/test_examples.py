@@ -6,6 +6,7 @@ import doctest
 import importlib
 
 import pytest
+import torch
 
 from vlmprof import kernels
 
@@ -14,7 +15,8 @@ MODULES = ("block.norm_op", "block.op", "common.backends", "cross_scan.op", "sel
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_hold(name: str) -> None:
-    failed, attempted = doctest.testmod(importlib.import_module(f"vlmprof.kernels.{name}"))
+    module = importlib.import_module(f"vlmprof.kernels.{name}")
+    failed, attempted = doctest.testmod(module, extraglobs={"torch": torch})
     assert (failed, attempted > 0) == (0, True)
 
 
