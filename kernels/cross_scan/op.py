@@ -28,6 +28,7 @@ def cross_scan(x: Tensor, *, backend: Backend = "auto") -> Tensor:
             "reference".
 
     Example:
+        >>> import torch
         >>> x = torch.arange(6.0).view(1, 1, 2, 3)
         >>> cross_scan(x)[0, :, 0].int().tolist()
         [[0, 1, 2, 3, 4, 5], [0, 3, 1, 4, 2, 5], [5, 4, 3, 2, 1, 0], [5, 2, 4, 1, 3, 0]]
@@ -63,6 +64,7 @@ def cross_merge(ys: Tensor, height: int, width: int, *, backend: Backend = "auto
             "reference".
 
     Example:
+        >>> import torch
         >>> x = torch.randn(1, 2, 4, 6)
         >>> torch.equal(cross_merge(cross_scan(x), 4, 6), 4 * x)
         True

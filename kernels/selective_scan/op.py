@@ -44,6 +44,7 @@ def selective_scan(
             not "reference".
 
     Example:
+        >>> import torch
         >>> batch, d_inner, d_state, length = 1, 4, 2, 10
         >>> u, delta = torch.randn(2, batch, d_inner, length)
         >>> A = -torch.rand(d_inner, d_state)

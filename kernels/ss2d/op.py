@@ -46,6 +46,7 @@ def ss2d(
             not "reference".
 
     Example:
+        >>> import torch
         >>> d_inner, dt_rank, d_state = 8, 2, 1
         >>> x = torch.randn(1, 14, 14, d_inner)
         >>> y = ss2d(
