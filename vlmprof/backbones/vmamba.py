@@ -38,15 +38,9 @@ from vlmprof.kernels import (
 DIRECTIONS = 4
 
 PIECES = (
-    "ss2d",
-    "norm_linear",
-    "linear",
-    "norm_mlp",
-    "layer_norm",
-    "convolution_norm",
-    "depthwise_conv_silu",
-)
-"""The operations that have more than one backend."""
+    "ss2d", "norm_linear", "linear", "norm_mlp", "layer_norm", "convolution_norm", "depthwise_conv_silu",
+)  # fmt: skip
+"""Operations with a choice of backends."""
 
 
 def build(facts: BackboneFacts, options: BuildOptions) -> HierarchicalBackbone:
