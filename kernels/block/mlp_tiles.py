@@ -60,9 +60,10 @@ CANDIDATES = {
         MlpTile(128, 32, 8, 3, 255),
     ),
 }
-"""Tiles by channels: first the default, second the one for few rows, then others to be timed. With Triton
-3.6, none spills. Where registers are tight (128x64 and 64x64 of 96 channels, 128x64 in two stages and 128x32 of
-128), ptxas waits for each instruction of a product before the next, so that other warps have to fill the gaps.
+"""Tiles by channels: first the default, second the one for few rows, then others to be timed. With
+Triton 3.6, none spills. Where registers are tight (128x64 and 64x64 of 96 channels, 128x64 in two stages and
+128x32 of 128), ptxas waits for each instruction of a product before the next: other warps have to fill the
+gaps.
 
 Weights are read once per program, so 128 rows halve that traffic, which is 704 FLOPs per byte then, and close
 to the ratio of the tensor cores' rate to that of the L2 cache.
