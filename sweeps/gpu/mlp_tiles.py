@@ -13,7 +13,7 @@ from triton.testing import do_bench
 
 from vlmprof.kernels import linear, norm_linear, norm_mlp
 from vlmprof.kernels.block.fused_mlp import norm_mlp_fused
-from vlmprof.kernels.block.mlp_tiles import CANDIDATES
+from vlmprof.kernels.block.mlp_tiles import CANDIDATES, MlpTile
 
 STRIDES = {96: 4, 128: 4, 192: 8, 256: 8}
 EPS = 1e-5
@@ -34,6 +34,12 @@ def in_two(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
     return linear(hidden, fc2, bias2, residual=x, backend="triton")
 
 
+def in_one(tile: MlpTile, *inputs: torch.Tensor) -> torch.Tensor:
+    """The MLP in one kernel with this tile."""
+    x, norm_weight, norm_bias, fc1, bias1, fc2, bias2 = inputs
+    return norm_mlp_fused(x, norm_weight, norm_bias, fc1, bias1, fc2, bias2, EPS, tile)
+
+
 def time_us(call: Callable[[], object]) -> float:
     """Return the median duration of a call."""
     return float(do_bench(call, warmup=WARM_UP_MS, rep=TIMED_MS, return_mode="median")) * 1e3
@@ -50,7 +56,7 @@ with torch.inference_mode():
             }
             for tile in CANDIDATES[channels]:
                 name = f"{tile.rows}x{tile.hidden} {tile.warps} warps {tile.stages} stages"
-                calls[name] = partial(norm_mlp_fused, *inputs, eps=EPS, tile=tile)
+                calls[name] = partial(in_one, tile, *inputs)
             told = ", ".join(f"{name} {time_us(call):.1f}" for name, call in calls.items())
             print(f"{resolution}² {rows} rows of {channels}: {told}", flush=True)
             del inputs, calls

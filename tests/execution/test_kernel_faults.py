@@ -62,7 +62,7 @@ def test_every_comparison_has_its_row_and_the_healthy_ones_pass(verified: Any) -
     found, ended = verified
     assert ended.returncode == 1, ended.stderr
     named = {(row["op"], row.get("case")): row for row in found}
-    assert len(named) == len(found) == 42
+    assert len(named) == len(found) == 43
     failed = {name for name, row in named.items() if not row["passed"]}
     assert failed == {
         ("selective_scan", "longer than a chunk"),
