@@ -16,7 +16,8 @@ def carry_kernel(
     """Exclusive scan over chunks in scan order, grid (N · D / ELEMENTS, 4 · batch).
 
     sum: (batch, 4, chunks, D), the sums of steps; if N is 1, the decays themselves.
-    end, entering: (batch, 4, chunks, N · D), state by state. a: (4, N · D), A · log2(e). Directions 2 and 3 run from the last chunk to the first.
+    end, entering: (batch, 4, chunks, N · D), state by state. a: (4, N · D), A · log2(e).
+    Directions 2 and 3 run from the last chunk to the first.
     """
     direction = tl.program_id(1) % 4
     element = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)  # (ELEMENTS,)

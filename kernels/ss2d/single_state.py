@@ -189,7 +189,7 @@ def summary_kernel(
     end_ptr += image * 4 * chunks * V.D
     passed_ptr += (image * 2 + by_columns) * tl.cdiv(height * width, T) * V.D
     present = tiles_present(inputs, chunk, tiles)
-    APART: tl.constexpr = V.ELEMENT != tl.float32
+    APART: tl.constexpr = tl.float32 != V.ELEMENT
     zeros = tl.zeros([LANES], tl.float32)
     ones = zeros + 1.0
     for columns in tl.static_range(2):
@@ -265,8 +265,8 @@ def output_kernel(
     height, width, chunks, tiles,
     COLUMNS: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
-    """Both directions of each chunk: by rows written to y (batch, pixels, D), float32; by columns added to it,
-    and the sum written to out."""
+    """Both directions of each chunk: by rows written to y (batch, pixels, D), float32; by columns added
+    to it, and the sum written to out."""
     chunk = tl.program_id(0)
     image = tl.program_id(2).to(tl.int64)
     inputs = image_inputs(x_ptr, p_ptr, bc_ptr, weight_ptr, image, height, width, V)
@@ -278,7 +278,7 @@ def output_kernel(
     outputs = Outputs(y_ptr + pixels * (V.D // 2), out_ptr + pixels * (V.D // 2), skip, entering)
     passed_ptr += (image * 2 + COLUMNS) * tl.cdiv(height * width, T) * V.D
     directions = _load_directions(inputs, bias_ptr, a_ptr, COLUMNS, V)
-    APART: tl.constexpr = COLUMNS == 1 or V.ELEMENT == tl.float32
+    APART: tl.constexpr = COLUMNS == 1 or tl.float32 == V.ELEMENT
     present = tiles_present(inputs, chunk, tiles)
     for j in range(0, present):
         tile = chunk * tiles + j
