@@ -18,6 +18,7 @@ import pytest
 from tests.helpers.checks import known
 from vlmprof import store
 from vlmprof.errors import UserError
+from vlmprof.manifest import environments
 from vlmprof.measure.samples import Samples
 from vlmprof.records import Row, StageFigures, Status, stage_column
 from vlmprof.store import RunFolder, load_frame, load_manifest, load_samples, read_rows
@@ -161,6 +162,20 @@ def test_a_run_grows_by_values_on_its_axes_and_by_nothing_else(tmp_path: Path) -
     grown["spec"]["fixed"]["seed"] = 1
     with pytest.raises(UserError, match=r"fixed\.seed"):
         RunFolder(tmp_path / "run", grown)
+
+
+def test_a_run_continued_by_other_software_lists_both_environments(tmp_path: Path) -> None:
+    def here(commit: str, load: float) -> dict[str, Any]:
+        environment = {**MANIFEST["environment"], "commit": commit, "load_average": [load]}
+        return {**MANIFEST, "environment": environment}
+
+    for commit, load in (("aaa", 0.0), ("aaa", 9.0), ("bbb", 0.0), ("bbb", 1.0), ("aaa", 0.0)):
+        with RunFolder(tmp_path / "run", here(commit, load)):
+            pass
+    kept = load_manifest(tmp_path / "run")
+    assert kept["environment"]["commit"] == "aaa"
+    assert [part["environment"]["commit"] for part in kept["continued"]] == ["bbb", "aaa"]
+    assert [environment["commit"] for environment in environments(kept)] == ["aaa", "bbb", "aaa"]
 
 
 def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:

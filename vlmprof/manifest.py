@@ -69,18 +69,45 @@ def _check_objects(value: Any, prefix: str, *sections: str) -> None:
             raise ValueError(f"{prefix}{section} is {json.dumps(value[section])[:80]}, not an object")
 
 
+DECISIVE = ("vlmprof", "commit", "python", "packages", "cuda_version", "gpus", "cpu")
+"""Facts of an environment that may change what is measured; others, such as the load, change all the time."""
+
+
 def resumed(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest of the run folder `path` when a sweep goes on in it.
 
-    Only values added to axes and the schema are updated. Raises `UserError` if the folder belongs to another
-    specification or device, or to a newer version.
+    Only values added to axes and the schema are updated. If software or hardware differ from before,
+    `continued` lists the command and the new environment too, because the rows that follow are from there.
+    Raises `UserError` if the folder belongs to another specification or device, or to a newer version.
     """
     _refuse_other(path, existing, wanted)
     renewed = ("schema_version", "axes", "backbones")
     goes_on = {**existing, **{key: wanted[key] for key in renewed if key in wanted}}
     if _section(existing, "axes") != _section(wanted, "axes"):
         goes_on |= {"spec": wanted["spec"], "command": wanted["command"]}
+    before = _continuations(existing)
+    latest = before[-1] if before else existing
+    if _decisive(latest) != _decisive(wanted):
+        renewed_by = {"command": wanted["command"], "environment": wanted["environment"]}
+        goes_on["continued"] = [*before, renewed_by]
     return goes_on
+
+
+def environments(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the environments that a run was measured in: that of its start, then those that continued it."""
+    found = [manifest, *_continuations(manifest)]
+    return [part["environment"] for part in found if isinstance(part.get("environment"), dict)]
+
+
+def _continuations(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = manifest.get("continued")
+    return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else []
+
+
+def _decisive(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    environment = manifest.get("environment")
+    known = environment if isinstance(environment, dict) else {}
+    return {name: known.get(name) for name in DECISIVE}
 
 
 def newer_schema(path: Path | str, manifest: Mapping[str, Any]) -> str | None:

@@ -26,7 +26,7 @@ tar -C "$scratch" -xzf "$archive"
 card=$(ls "$scratch")
 mkdir -p "$reports/$card"
 cd "$reports/$card"
-tar -C "$scratch/$card" -cf - --exclude=logs --exclude='*.lock' --exclude=log.txt --exclude=machine.txt \
+tar -C "$scratch/$card" -cf - --exclude=logs --exclude='*.lock' --exclude=log.txt --exclude=machine.txt --exclude=tests.txt \
     --exclude='*.ncu-rep' --exclude='*-source.csv' --exclude='*.png' --exclude='*.pdf' --exclude='*.part' . | tar -xf -
 
 ending() { awk -F'\t' '$2 == 0 { s = "" } $2 == 124 || $2 == 137 { s = ", ended by its time limit" }

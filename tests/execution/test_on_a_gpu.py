@@ -58,7 +58,7 @@ def test_out_of_memory_is_a_row_and_the_next_cell_runs(tmp_path: Path) -> None:
     found = {row["resolution"]: row for row in rows}
     assert {size: row["status"] for size, row in found.items()} == {"224": "ok", "6144": "oom", "256": "ok"}
     assert found["6144"]["oom_stage"] in ("build", "vision")
-    assert "memory" in found["6144"]["message"]
+    assert "under a limit of 2 GiB" in found["6144"]["message"]
 
 
 @pytest.mark.parametrize("size", [(224, 224), (96, 160), (352, 32)], ids=str)

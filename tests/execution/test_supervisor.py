@@ -35,6 +35,20 @@ def test_a_fork_server_that_is_killed_is_said_to_have_died_and_replaced() -> Non
     assert call_in_process("os:getppid", ()).value > 0
 
 
+@pytest.mark.slow
+def test_a_signal_to_terminate_the_group_ends_the_fork_but_not_the_server() -> None:
+    start_fork_server()
+    server = call_in_process("os:getppid", ()).value
+
+    def strike(pid: int) -> None:
+        os.kill(server, signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
+
+    ended = call_in_process("time:sleep", (60,), on_poll=strike)
+    assert (ended.exit_code, ended.server_died) == (-signal.SIGTERM, False)
+    assert call_in_process("os:getppid", ()).value == server
+
+
 @pytest.mark.parametrize(("deaths", "status"), [(1, Status.OK), (2, Status.ERROR)])
 def test_a_cell_whose_fork_server_died_runs_again_once(
     deaths: int, status: Status, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

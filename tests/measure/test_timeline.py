@@ -168,7 +168,8 @@ def test_a_known_wait_is_measured_as_long_as_it_is() -> None:
 def test_gpu_latency_agrees_with_torchs_own_timer() -> None:
     from torch.utils.benchmark import Timer
 
-    a = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16)
+    # a millisecond or more: on an idle GPU, events also see the launch, tens of microseconds on slow hosts
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     line = Timeline([Stage("vision", lambda _: a @ a)], device_clock(torch.device("cuda"), 1))
     line.sample(FixedCount(20))
     ours = statistics.median(line.sample(FixedCount(50)).gpu_s["vision"])

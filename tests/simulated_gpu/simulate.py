@@ -55,12 +55,12 @@ def environment(work: Path) -> dict[str, str]:
     wanted = _imported(users) | _named(rb"\x00(cu[A-Z]\w+)(?=\x00)", looked_up) | _called_by_triton()
     sources = ["devices", "memory", "streams", "kernels", "libraries", "profiler"]
     preloaded = [
-        _build(work, "libsimulated_gpu.so", sources, wanted),
+        # under the driver's name, which is then what kernels' launchers need wherever they are carried to
+        _build(work, "libcuda.so.1", sources, wanted),
         _build(work, _soname(users, "libnvrtc.so"), ["nvrtc"], set()),
     ]
     _build(work, "libnvidia-ml.so.1", ["nvml"], _named(rb"\x00(nvml\w+)(?=\x00)", looked_up))
-    (work / "libcuda.so.1").symlink_to("libsimulated_gpu.so")
-    (work / "libcuda.so").symlink_to("libsimulated_gpu.so")
+    (work / "libcuda.so").symlink_to("libcuda.so.1")
     smi = work / "nvidia-smi"
     smi.write_text(NVIDIA_SMI.format(capability=os.environ.get("SIMULATED_CAPABILITY", "9.0")))
     smi.chmod(0o755)

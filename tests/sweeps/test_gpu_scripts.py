@@ -251,6 +251,12 @@ def test_kernels_that_were_compiled_without_a_gpu_are_not_compiled_again(tmp_pat
     built = run(environment, "--out", str(tmp_path / "cache"), script=SCRIPTS / "build_cache.sh")
     count = int(known(re.match(r"(\d+) kernels for sm_90", built.stdout.splitlines()[-1]))[1])
     assert count > 0
+    with tarfile.open(tmp_path / "cache" / "sm_90.txz") as packed:
+        packed.extractall(tmp_path / "unpacked", filter="data")
+    launchers = list((tmp_path / "unpacked").rglob("*.so"))
+    assert launchers
+    needed = subprocess.run(["readelf", "-d", *launchers], capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"NEEDED.*\[(.+)\]", needed)) <= {"libcuda.so.1", "libc.so.6", "libpython3.so"}
 
     simulated = [sys.executable, str(ROOT / "tests/simulated_gpu/simulate.py"), "bash", str(RUN)]
     for cache, said in (

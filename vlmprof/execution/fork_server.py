@@ -11,8 +11,9 @@ import importlib
 import signal
 from collections.abc import Iterable
 
-GROUP_SIGNALS = (signal.SIGINT, signal.SIGHUP) if hasattr(signal, "pthread_sigmask") else ()
-"""Ctrl-C and a closed terminal reach the whole process group; the command decides what becomes of forks."""
+GROUP_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM) if hasattr(signal, "pthread_sigmask") else ()
+"""Ctrl-C, a closed terminal and tools such as `timeout` reach the whole process group; the command decides
+what becomes of forks. If a server ended, the command would start another one before it could stop."""
 
 
 def import_once(modules: Iterable[str]) -> None:
@@ -30,3 +31,10 @@ def import_once(modules: Iterable[str]) -> None:
         signal.signal(signum, signal.SIG_IGN)
     if GROUP_SIGNALS:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
+
+
+def accept_termination() -> None:
+    """Let SIGTERM end this fork again, and the programs it starts, such as compilers."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if GROUP_SIGNALS:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])

@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 
 from vlmprof.errors import UserError, error_line
-from vlmprof.execution.fork_server import GROUP_SIGNALS
+from vlmprof.execution.fork_server import GROUP_SIGNALS, accept_termination
 from vlmprof.execution.status_board import StatusBoard
 from vlmprof.logs import PACKAGE, log_to_stderr
 
@@ -259,6 +259,7 @@ def _serve(
     level: int,
 ) -> None:
     """Run the call in the other process and send the result."""
+    accept_termination()
     if lifeline.poll():  # already closed: the caller was interrupted while this process started
         os._exit(1)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()

@@ -16,6 +16,7 @@ from vlmprof.analysis.runs import Run, join, joint_statistic
 from vlmprof.analysis.series import scaling_figure
 from vlmprof.analysis.summary import Summary, summarize
 from vlmprof.errors import UserError
+from vlmprof.manifest import environments
 from vlmprof.records import Status
 from vlmprof.render.report.findings import MOST_LINES, Finding, findings
 from vlmprof.render.tables import scaling
@@ -156,11 +157,14 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _facts(run: Run) -> Facts:
-    environment = run.manifest.get("environment", {})
+    first, *later = environments(run.manifest) or [{}]
+    continued = [
+        (f"continued · {name}", value) for environment in later for name, value in _flatten(environment)
+    ]
     return Facts(
         name=run.name,
         command=str(run.manifest.get("command", "")),
-        environment=list(_flatten(environment)),
+        environment=[*_flatten(first), *continued],
         spec=json.dumps(run.manifest.get("spec", {}), indent=2, ensure_ascii=False),
     )
 
