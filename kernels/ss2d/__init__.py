@@ -42,11 +42,11 @@ batch · height · width, row by row.
     bias        (4, D)                    float32   dt_proj's bias
     a           (4, N, D)                 float32   A · log2(e), where A = −exp(A_logs): decays by exp2
     skip        (D)                       float32   Ds summed over the directions; added with direction 0
-    sum         (batch, 4, chunks, D)     float32   Σ Δ over each chunk; for N = 1 its decay, exp2(a Σ Δ)
+    sum         (batch, 4, chunks, D)     float32   Σ Δ over each chunk; for N = 1 its decay
     end         (batch, 4, chunks, N, D)  float32   state at each chunk's end if 0 enters it
     entering    (batch, 4, chunks, N, D)  float32   state that enters each chunk; for N > 1, the output
                                                     kernels overwrite it with the running state
-    passed      (batch, 2, ⌈L / T⌉, 2, D) float32   N = 1: decay and end state from 0 of the part of a chunk that
+    passed      (batch, 2, ⌈L / T⌉, 2, D) float32   N = 1: decay and end state from 0 of what a chunk's
                                                     direction 2 or 3 passes before each tile; as words
     y           (pixels, D)               float32   sum over the directions so far; for float32, same as `out`
     out         (pixels, D)               *         the result, rounded once

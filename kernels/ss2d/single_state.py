@@ -113,7 +113,7 @@ def _visit(
         for backward in tl.static_range(2):
             for _ in range(0, opaque(1)):
                 tl.debug_barrier()  # the same lanes read what they wrote to y forwards
-                at = opaque(start)
+                at = start if COLUMNS else opaque(start)
                 carried = visit(
                     inputs,
                     directions,
