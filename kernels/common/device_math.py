@@ -150,6 +150,18 @@ def last_row(x, ROWS: tl.constexpr):
 
 
 @triton.jit
+def flip_rows(x, ROWS: tl.constexpr):
+    """x (ROWS, 32) with its rows in reverse order. Where a lane has all rows, this takes no instruction;
+    a reversed `associative_scan` would shuffle every element between lanes and back."""
+    if INTERPRETED:
+        i = tl.arange(0, ROWS)[:, None]
+        flipped = tl.gather(x, tl.broadcast_to(i ^ (ROWS - 1), x.shape), 0)
+    else:
+        flipped = tl.flip(x, 0)
+    return flipped
+
+
+@triton.jit
 def load_where(pointers, mask, MASKED: tl.constexpr):
     """Load with `mask` and 0 elsewhere, or, when not MASKED, without one."""
     return tl.load(pointers, mask=mask, other=0) if MASKED else tl.load(pointers)

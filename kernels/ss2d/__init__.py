@@ -42,24 +42,28 @@ batch · height · width, row by row.
     bias        (4, D)                    float32   dt_proj's bias
     a           (4, N, D)                 float32   A · log2(e), where A = −exp(A_logs): decays by exp2
     skip        (D)                       float32   Ds summed over the directions; added with direction 0
-    sum         (batch, 4, chunks, D)     float32   Σ Δ over each chunk
+    sum         (batch, 4, chunks, D)     float32   Σ Δ over each chunk; for N = 1 its decay
     end         (batch, 4, chunks, N, D)  float32   state at each chunk's end if 0 enters it
     entering    (batch, 4, chunks, N, D)  float32   state that enters each chunk; for N > 1, the output
                                                     kernels overwrite it with the running state
+    passed      (batch, 2, ⌈L / T⌉, 2, D) float32   N = 1: decay and end state from 0 of what a chunk's
+                                                    direction 2 or 3 passes before each tile; as words
     y           (pixels, D)               float32   sum over the directions so far; for float32, same as `out`
     out         (pixels, D)               *         the result, rounded once
 
 **Passes**, in launch order; grids are (chunks, channel blocks, sequences) except for the carry:
 
     x_proj      one matrix product            x ─> p
-    summary     N = 1: one launch, 4 · batch  x, p ─> sum, end
-                sequences; N > 1: one launch
+    summary     N = 1: one launch, 2 · batch  x, p ─> sum, end, passed
+                sequences, both directions of
+                a tile at once; N > 1: one
+                launch
                 per direction, batch sequences
     carry       grid (⌈N D / 16 or 32⌉,       sum, end ─> entering: exclusive scan over chunks of
                 4 · batch)                    h ← exp2(a · sum) h + end
-    output      N = 1: rows (0, then 2), then x, p, entering ─> y; with direction 3 ─> out
-                columns (1, then 3); N > 1:
-                one launch per direction
+    output      N = 1: rows (0 and 2), then   x, p, entering, passed ─> y; with direction 3 ─> out
+                columns (1 and 3); N > 1: one
+                launch per direction
 
 **Constants of a kernel**: V, a `Variant` with D, KW, N, RANK; ELEMENT, the dtype of x; EDGES, whether any
 tile of the launch may cross an edge; and FEW_ROWS, whether the image has fewer than T rows, so that a tile by

@@ -1,4 +1,4 @@
-"""The carry between the passes: from each chunk's sum of steps and end state to the state that enters it."""
+"""The carry between the passes: from each chunk's decay and end state to the state that enters it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ def carry_kernel(
 ):  # fmt: skip
     """Exclusive scan over chunks in scan order, grid (N · D / ELEMENTS, 4 · batch).
 
-    sum: (batch, 4, chunks, D). end, entering: (batch, 4, chunks, N · D), state by state.
-    a: (4, N · D), A · log2(e). Directions 2 and 3 run from the last chunk to the first.
+    sum: (batch, 4, chunks, D), the sums of steps; if N is 1, the decays themselves.
+    end, entering: (batch, 4, chunks, N · D), state by state. a: (4, N · D), A · log2(e).
+    Directions 2 and 3 run from the last chunk to the first.
     """
     direction = tl.program_id(1) % 4
     element = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)  # (ELEMENTS,)
@@ -37,7 +38,8 @@ def carry_kernel(
         # (CHUNKS, ELEMENTS) from here on
         steps = tl.load(sum_ptr + chunk[:, None] * D + (element % D)[None, :], mask=there, other=0.0)
         ends = tl.load(end_ptr + chunk[:, None] * (N * D) + element[None, :], mask=there, other=0.0)
-        decay, drive = scan_rows(exp2_fast(a2[None, :] * steps), ends, CHUNKS)
+        decays = exp2_fast(a2[None, :] * steps) if N > 1 else steps
+        decay, drive = scan_rows(decays, ends, CHUNKS)
         leaving = decay * state[None, :] + drive
         following = tl.where(backward, chunk - 1, chunk + 1)
         followed = (order + 1 < chunks)[:, None] & inside[None, :]

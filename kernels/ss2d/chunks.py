@@ -9,17 +9,25 @@ CHANNELS = 64
 """Channels per program: two per lane."""
 
 MOST_TILES = 8
-"""Tiles per chunk if there are enough chunks to fill a GPU."""
+"""Most tiles per chunk without tuning."""
 
-ENOUGH_PROGRAMS = 2048
-"""Approximate number of warps that a large GPU runs at once, given the registers of these kernels."""
+ENOUGH_PROGRAMS = 1056
+"""Programs of the output pass that a large GPU runs at once: eight on each of 132 multiprocessors."""
+
+CHUNK_OVERHEAD = 1
+"""Time that a chunk takes apart from its tiles, weights and carry included, in tiles."""
 
 
 def tiles_per_chunk(positions: int, channels: int, batch: int) -> int:
-    """Return the tiles per chunk: as many as leave enough programs, because fewer chunks need less carry."""
-    tiles = -(-positions // POSITIONS)
-    programs = tiles * -(-channels // CHANNELS) * batch
-    return max(1, min(MOST_TILES, programs // ENOUGH_PROGRAMS))
+    """Return the tiles per chunk with which the GPU should finish first: programs run in waves, and the last
+    of them should not be almost empty."""
+    programs = -(-channels // CHANNELS) * batch
+
+    def duration(tiles: int) -> int:
+        waves = -(-chunk_count(positions, tiles) * programs // ENOUGH_PROGRAMS)
+        return waves * (tiles + CHUNK_OVERHEAD)
+
+    return min(range(MOST_TILES, 0, -1), key=duration)
 
 
 def chunk_count(positions: int, tiles: int) -> int:

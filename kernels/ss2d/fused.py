@@ -27,6 +27,7 @@ from vlmprof.kernels.ss2d.carry import carry_kernel
 from vlmprof.kernels.ss2d.chunks import CHANNELS, POSITIONS, chunk_count, tiles_per_chunk
 from vlmprof.kernels.ss2d.packing import Packed, pack
 from vlmprof.kernels.ss2d.parameters import Parameters
+from vlmprof.kernels.ss2d.steps import is_resident
 from vlmprof.kernels.ss2d.tile import Variant
 
 ELEMENTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
@@ -34,6 +35,9 @@ WORDS = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32:
 
 COMPILE_OPTIONS = {"num_warps": 1, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": True}
 """One warp per program. By default, the assembler limits some kernels to 168 registers, and they spill."""
+
+TWELVE_WARPS = {**COMPILE_OPTIONS, "maxnreg": 168}
+"""For kernels that fit in so few registers without a spill: 12 programs per multiprocessor instead of 8."""
 
 FEW_CHUNKS, FEW_CHUNKS_STATES = 32, 32
 """Chunks per step of the carry, and states per program, for sequences of up to that many chunks."""
@@ -94,9 +98,13 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, packed: Packed, tiles: int) 
     d_state = packed.a2.shape[1]
     chunks = chunk_count(height * width, tiles)
     word = WORDS[x.dtype]
-    sums = x.new_empty(batch, 4, chunks, channels, dtype=torch.float32)
+    lost = x.new_empty(batch, 4, chunks, channels, dtype=torch.float32)
     ends = x.new_empty(batch, 4, chunks, d_state * channels, dtype=torch.float32)
     entering = torch.empty_like(ends)
+    passed: tuple[Tensor, ...] = ()
+    if d_state == 1:
+        all_tiles = chunk_count(height * width, 1)
+        passed = (x.new_empty(batch, 2, all_tiles, 2, channels // 2, dtype=torch.int64),)
     y = out if x.dtype == torch.float32 else torch.empty_like(x, dtype=torch.float32)
 
     inputs = (
@@ -107,7 +115,7 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, packed: Packed, tiles: int) 
         packed.dt_bias,
         packed.a2,
     )
-    outputs = (packed.skip, entering, y.view(torch.int64), out.view(word))
+    outputs = (packed.skip, entering, *passed, y.view(torch.int64), out.view(word))
     sizes = (height, width, chunks, tiles)
     launchers = _launchers(
         channels, d_state, packed.block, packed.rank, x.dtype, height < POSITIONS,
@@ -115,11 +123,11 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, packed: Packed, tiles: int) 
     )  # fmt: skip
     carry, elements = _carry_launcher(channels, d_state, chunks > FEW_CHUNKS)
     channel_blocks = -(-channels // CHANNELS)
-    sequences = (4 if d_state == 1 else 1) * batch
+    sequences = (2 if d_state == 1 else 1) * batch
     for summarise in launchers.summary:
-        summarise((chunks, channel_blocks, sequences), *inputs, sums, ends, *sizes)
+        summarise((chunks, channel_blocks, sequences), *inputs, lost, ends, *passed, *sizes)
     grid = (-(-d_state * channels // elements), 4 * batch, 1)
-    carry(grid, sums, ends, packed.a2, entering, chunks)
+    carry(grid, lost, ends, packed.a2, entering, chunks)
     for put_out in launchers.output:
         put_out((chunks, channel_blocks, batch), *inputs, *outputs, *sizes)
 
@@ -134,6 +142,12 @@ class _Launchers:
     """For d_state 1, rows, then columns; otherwise one launch per direction."""
 
 
+def compile_options(kernel: Any, V: Variant, COLUMNS: int = 0, **_: Any) -> dict[str, Any]:
+    """Return the compile options of a summary or output kernel."""
+    small = V.N == 1 and not V.EDGES and is_resident(V.RANK, V.ELEMENT)
+    return TWELVE_WARPS if small and not COLUMNS else COMPILE_OPTIONS
+
+
 @lru_cache(maxsize=1024)
 def _launchers(
     channels: int, d_state: int, block: int, rank: int, dtype: torch.dtype, few_rows: bool,
@@ -143,7 +157,7 @@ def _launchers(
     variant = Variant(channels, block, d_state, rank, ELEMENTS[dtype], few_rows, edges_by_columns)
 
     def launcher(kernel: Any, **constants: Any) -> Launcher:
-        return Launcher(kernel, constants, COMPILE_OPTIONS)
+        return Launcher(kernel, constants, compile_options(kernel, **constants))
 
     if d_state > 1:
         summary, output = many_states.summary_kernel, many_states.output_kernel

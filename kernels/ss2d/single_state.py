@@ -1,9 +1,14 @@
 """The two passes over chunks for d_state 1, with the states in registers.
 
-    summary   grid (chunks, channel blocks, 4 · batch)   each chunk's sum of steps and end state from 0
+    summary   grid (chunks, channel blocks, 2 · batch)   each chunk's decay and end state from 0, and those of
+                                                         the part of it that a backward direction has passed
+                                                         before each tile
     (carry)                                              the state that enters each chunk: carry.py
-    output    grid (chunks, channel blocks, batch)       by rows, then by columns: both directions of a
-                                                         chunk by the same lanes, y added in place
+    output    grid (chunks, channel blocks, batch)       by rows, then by columns
+
+Each program takes both directions of its tiles at once, in the order of the image's pixels, so that it loads
+x once. The summary walks from the last tile to the first. The output pass walks in the other direction; the
+backward state that enters a tile follows from what the summary stored, so that y is written once, complete.
 
 Every array is addressed by a 64-bit base per tile and 32-bit offsets inside it.
 
@@ -19,22 +24,31 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from vlmprof.kernels.common.device_math import join_pair, load_where, split_pair, store_where, sum_rows
+from vlmprof.kernels.common.device_math import (
+    compose,
+    join_pair,
+    load_where,
+    opaque,
+    split_pair,
+    store_where,
+)
 from vlmprof.kernels.ss2d.steps import load_low_rank, load_resident_weights, tile_steps
 from vlmprof.kernels.ss2d.tile import (
     LANES,
     SIZES,
     UNALIGNED,
     T,
+    fold_tile,
     image_inputs,
     is_partial,
     load_b_c,
     load_channels,
+    load_words,
     load_x,
     scan_tile,
     store_channels,
+    store_words,
     tile_place,
-    tile_start,
     tiles_present,
 )
 
@@ -48,11 +62,12 @@ class Direction(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """The outputs of the output pass for one image, and the skip of each half of the channels."""
+    """The outputs of the output pass for one image, and what each half of the channels starts from."""
 
     y: tl.tensor  # pointers to the image's first pixel
     out: tl.tensor
     skip: tl.tuple  # (LANES,)
+    entering: tl.tuple  # (LANES,): the backward state that enters the chunk
 
 
 @triton.jit
@@ -65,140 +80,208 @@ def _load_direction(inputs, bias_ptr, a_ptr, K, V: tl.constexpr):
 
 
 @triton.jit
-def _walk_chunk(
-    visit: tl.constexpr, inputs, direction, outputs, carried, chunk, tiles,
-    K: tl.constexpr, V: tl.constexpr,
+def _load_directions(inputs, bias_ptr, a_ptr, COLUMNS: tl.constexpr, V: tl.constexpr):
+    """The forward and the backward direction, by rows or by columns."""
+    return (
+        _load_direction(inputs, bias_ptr, a_ptr, COLUMNS, V),
+        _load_direction(inputs, bias_ptr, a_ptr, COLUMNS + 2, V),
+    )
+
+
+@triton.jit
+def _visit(
+    visit: tl.constexpr, inputs, directions, outputs, passed_ptr, carried, tile,
+    COLUMNS: tl.constexpr, V: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
-    """carried = visit(inputs, direction, outputs, carried, start, K, V, INTERIOR) for each tile of the
-    chunk in scan order."""
+    """visit(inputs, directions, outputs, passed, carried, start, FROM, TO, COLUMNS, V, INTERIOR) for the
+    directions FROM to TO - 1 of one tile of the image; passed: pointer to what its backward direction passed
+    before it. APART: one direction after the other at an edge, for kernels that would spill otherwise."""
     length = inputs.height * inputs.width
-    present = tiles_present(inputs, chunk, tiles)
-    for j in range(0, present):
-        start = tile_start(j, present, chunk, tiles, K)
-        interior = start + T <= length
-        if K % 2 == 1:
-            interior = interior & (start % inputs.height + T <= inputs.height)
-        # where no tile reaches over an edge, the path for those that do is not compiled
-        for INTERIOR in tl.static_range(0 if V.EDGES else 1, 2):
-            if interior == INTERIOR or not V.EDGES:
-                carried = visit(inputs, direction, outputs, carried, start, K, V, INTERIOR)
+    start = tile * T
+    passed = passed_ptr + tile.to(tl.int64) * V.D
+    interior = start + T <= length
+    if COLUMNS == 1:
+        interior = interior & (start % inputs.height + T <= inputs.height)
+    # where no tile reaches over an edge, the path for those that do is not compiled
+    if interior or not V.EDGES:
+        carried = visit(inputs, directions, outputs, passed, carried, start, 0, 2, COLUMNS, V, True)
+    elif not APART:
+        carried = visit(inputs, directions, outputs, passed, carried, start, 0, 2, COLUMNS, V, False)
+    else:
+        # one direction after the other: both at once would not fit in registers. The compiler does not mix
+        # them if it can tell neither that each loop runs once nor that both are at the same place
+        for backward in tl.static_range(2):
+            for _ in range(0, opaque(1)):
+                tl.debug_barrier()  # the same lanes read what they wrote to y forwards
+                at = start if COLUMNS else opaque(start)
+                carried = visit(
+                    inputs,
+                    directions,
+                    outputs,
+                    passed,
+                    carried,
+                    at,
+                    backward,
+                    backward + 1,
+                    COLUMNS,
+                    V,
+                    False,
+                )
     return carried
 
 
 @triton.jit
 def _summarise_tile(
-    inputs, direction, outputs, carried, start, K: tl.constexpr, V: tl.constexpr, INTERIOR: tl.constexpr
+    inputs, directions, outputs, passed, carried, start,
+    FROM: tl.constexpr, TO: tl.constexpr, COLUMNS: tl.constexpr, V: tl.constexpr, INTERIOR: tl.constexpr,
 ):  # fmt: skip
-    """States and sums of steps after the tile, (LANES,) for both halves of the channels."""
-    before, sums_before = carried
-    place = tile_place(inputs, start, K, V, INTERIOR)
+    """Decays and end states from 0 of the part of the chunk from the tile on, in both directions, (LANES,)
+    for both halves of the channels; store those of the backward direction before the tile."""
+    place = tile_place(inputs, start, COLUMNS, V, INTERIOR)
     x, _ = load_x(inputs, place, V, INTERIOR)  # (T, LANES) for each half
-    low_rank = load_low_rank(inputs, place, K, V)  # (RANK, T)
-    B, _ = load_b_c(inputs, place, K, 0, V, INTERIOR)  # (T, LANES)
-    states = ()
-    sums = ()
-    for half in tl.static_range(2):
-        steps = tile_steps(
-            inputs, place, low_rank, direction.weights[half], direction.bias[half], K, half, V, INTERIOR
-        )  # (T, LANES)
-        _, state = scan_tile(steps, x[half], direction.a[half], B, before[half])
-        states += (state,)
-        sums += (sums_before[half] + sum_rows(steps, x[half], T),)
-    return states, sums
-
-
-@triton.jit
-def _summarise_chunk(inputs, bias_ptr, a_ptr, chunk, tiles, K: tl.constexpr, V: tl.constexpr):
-    """End states from 0 and sums of steps of direction K, (LANES,) for both halves of the channels."""
-    direction = _load_direction(inputs, bias_ptr, a_ptr, K, V)
-    zeros = tl.zeros([LANES], tl.float32)
-    nothing = ((zeros, zeros), (zeros, zeros))
-    return _walk_chunk(_summarise_tile, inputs, direction, None, nothing, chunk, tiles, K, V)
+    if TO == 2:
+        store_words(passed, carried[1][0], inputs.words, V.D)
+        store_words(passed + V.D // 2, carried[1][1], inputs.words, V.D)
+    after = ()
+    if FROM == 1:
+        after += (carried[0],)
+    for backward in tl.static_range(FROM, TO):
+        direction = directions[backward]
+        low_rank = load_low_rank(inputs, place, COLUMNS + 2 * backward, V)  # (RANK, T)
+        B, _ = load_b_c(inputs, place, COLUMNS + 2 * backward, 0, V, INTERIOR)  # (T, LANES)
+        decays, states = carried[backward]
+        decays_after = ()
+        states_after = ()
+        for half in tl.static_range(2):
+            steps = tile_steps(
+                inputs, place, low_rank, direction.weights[half], direction.bias[half],
+                COLUMNS + 2 * backward, half, V, INTERIOR,
+            )  # (T, LANES)  # fmt: skip
+            decay, state = fold_tile(steps, x[half], direction.a[half], B, backward)
+            if backward:
+                decay, state = compose(decays[half], states[half], decay, state)
+            else:
+                decay, state = compose(decay, state, decays[half], states[half])
+            decays_after += (decay,)
+            states_after += (state,)
+        after += ((decays_after, states_after),)
+    if TO == 1:
+        after += (carried[1],)
+    return after
 
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=UNALIGNED)
 def summary_kernel(
-    x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, sum_ptr, end_ptr, height, width, chunks, tiles,
+    x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, decay_ptr, end_ptr, passed_ptr,
+    height, width, chunks, tiles,
     V: tl.constexpr,
 ):  # fmt: skip
-    """Sum of steps and end state from 0 of each chunk: sum, end (batch, 4, chunks, D), float32."""
+    """Decay and end state from 0 of each chunk: decay, end (batch, 4, chunks, D), float32.
+
+    passed: (batch, 2, all tiles, 2, D), as words of two channels: decay and end state from 0 of what the
+    backward directions have passed of a chunk before each tile.
+    """
     chunk = tl.program_id(0)
-    image = (tl.program_id(2) // 4).to(tl.int64)
-    direction = tl.program_id(2) % 4
+    image = (tl.program_id(2) // 2).to(tl.int64)
+    by_columns = tl.program_id(2) % 2
     inputs = image_inputs(x_ptr, p_ptr, bc_ptr, weight_ptr, image, height, width, V)
-    sum_ptr += image * 4 * chunks * V.D
+    decay_ptr += image * 4 * chunks * V.D
     end_ptr += image * 4 * chunks * V.D
-    for k in tl.static_range(4):
-        if direction == k:
-            states, sums = _summarise_chunk(inputs, bias_ptr, a_ptr, chunk, tiles, k, V)
-            at = (k * chunks + chunk).to(tl.int64) * V.D
-            store_channels(sum_ptr, at, sums, inputs.words, V.D)
-            store_channels(end_ptr, at, states, inputs.words, V.D)
+    passed_ptr += (image * 2 + by_columns) * tl.cdiv(height * width, T) * V.D
+    present = tiles_present(inputs, chunk, tiles)
+    APART: tl.constexpr = tl.float32 != V.ELEMENT
+    zeros = tl.zeros([LANES], tl.float32)
+    ones = zeros + 1.0
+    for columns in tl.static_range(2):
+        if by_columns == columns:
+            directions = _load_directions(inputs, bias_ptr, a_ptr, columns, V)
+            nothing = ((ones, ones), (zeros, zeros))
+            carried = (nothing, nothing)
+            for j in range(0, present):
+                tile = chunk * tiles + present - 1 - j
+                carried = _visit(
+                    _summarise_tile, inputs, directions, None, passed_ptr, carried, tile, columns, V, APART
+                )
+            for backward in tl.static_range(2):
+                at = ((columns + 2 * backward) * chunks + chunk).to(tl.int64) * V.D
+                store_channels(decay_ptr, at, carried[backward][0], inputs.words, V.D)
+                store_channels(end_ptr, at, carried[backward][1], inputs.words, V.D)
 
 
 @triton.jit
 def _output_tile(
-    inputs, direction, outputs, before, start, K: tl.constexpr, V: tl.constexpr, INTERIOR: tl.constexpr
+    inputs, directions, outputs, passed, before, start,
+    FROM: tl.constexpr, TO: tl.constexpr, COLUMNS: tl.constexpr, V: tl.constexpr, INTERIOR: tl.constexpr,
 ):  # fmt: skip
-    """Add one direction of one tile to y, or with the last direction write the sum to out; return the states
-    after the tile, (LANES,) for both halves of the channels."""
+    """Write directions FROM to TO - 1 of one tile by rows to y, or add those by columns and write the sum to
+    out; return the forward states after the tile, (LANES,) for both halves of the channels."""
     D2: tl.constexpr = V.D // 2
     PARTIAL: tl.constexpr = is_partial(V.D)
-    place = tile_place(inputs, start, K, V, INTERIOR)
-    inside = (inputs.words < D2)[None, :]
+    place = tile_place(inputs, start, COLUMNS, V, INTERIOR)
     x, offsets = load_x(inputs, place, V, INTERIOR)  # (T, LANES) for each half
-    low_rank = load_low_rank(inputs, place, K, V)  # (RANK, T)
-    B, C = load_b_c(inputs, place, K, 0, V, INTERIOR)  # (T, LANES)
-    states = ()
-    y = ()
-    for half in tl.static_range(2):
-        steps = tile_steps(
-            inputs, place, low_rank, direction.weights[half], direction.bias[half], K, half, V, INTERIOR
-        )  # (T, LANES)
-        scanned, state = scan_tile(steps, x[half], direction.a[half], B, before[half])
-        states += (state,)
-        y += (scanned * C,)
+    decays = load_words(passed, inputs.words, V.D)  # (LANES,)
+    ends = load_words(passed + D2, inputs.words, V.D)
+    FIRST: tl.constexpr = not COLUMNS and FROM == 0
+    LAST: tl.constexpr = COLUMNS and TO == 2
+    y = (tl.zeros([T, LANES], tl.float32), tl.zeros([T, LANES], tl.float32))
+    if FIRST:
+        y = (x[0] * outputs.skip[0][None, :], x[1] * outputs.skip[1][None, :])
+    after = before
+    for backward in tl.static_range(FROM, TO):
+        direction = directions[backward]
+        low_rank = load_low_rank(inputs, place, COLUMNS + 2 * backward, V)  # (RANK, T)
+        B, C = load_b_c(inputs, place, COLUMNS + 2 * backward, 0, V, INTERIOR)  # (T, LANES)
+        y_after = ()
+        last = ()
+        for half in tl.static_range(2):
+            steps = tile_steps(
+                inputs, place, low_rank, direction.weights[half], direction.bias[half],
+                COLUMNS + 2 * backward, half, V, INTERIOR,
+            )  # (T, LANES)  # fmt: skip
+            state = decays[half] * outputs.entering[half] + ends[half] if backward else before[half]
+            states, state = scan_tile(steps, x[half], direction.a[half], B, state, backward)
+            last += (state,)
+            y_after += (y[half] + states * C,)
+        y = y_after
+        if not backward:
+            after = last
 
+    inside = (inputs.words < D2)[None, :]
     at = place.first * D2
-    if K == 0:
-        so_far = (x[0] * outputs.skip[0][None, :], x[1] * outputs.skip[1][None, :])
-    else:
+    if not FIRST:
+        # only now: held from the beginning, it would take registers
         so_far = split_pair(load_where(outputs.y + at + offsets, inside, PARTIAL), tl.float32)  # (T, LANES)
-    pointers = (outputs.out if K == 3 else outputs.y) + at + offsets  # (T, LANES)
-    ROUNDED: tl.constexpr = V.ELEMENT if K == 3 else tl.float32
-    pair = join_pair(y[0] + so_far[0], y[1] + so_far[1], ROUNDED)
+        y = (y[0] + so_far[0], y[1] + so_far[1])
+    pointers = (outputs.out if LAST else outputs.y) + at + offsets  # (T, LANES)
+    ROUNDED: tl.constexpr = V.ELEMENT if LAST else tl.float32
+    pair = join_pair(y[0], y[1], ROUNDED)
     store_where(pointers, pair, inside & place.exists[:, None], PARTIAL or not INTERIOR)
-    return states
-
-
-@triton.jit
-def _output_chunk(
-    inputs, outputs, bias_ptr, a_ptr, entering_ptr, chunk, chunks, tiles, K: tl.constexpr, V: tl.constexpr
-):  # fmt: skip
-    """Add direction K of the chunk to y, or with the last direction write the sum to out."""
-    direction = _load_direction(inputs, bias_ptr, a_ptr, K, V)
-    entering = entering_ptr + (K * chunks + chunk).to(tl.int64) * V.D
-    states = load_channels(entering, inputs.words, V.D)
-    if K >= 2:
-        tl.debug_barrier()  # the same lanes read what they wrote to y forwards
-    _walk_chunk(_output_tile, inputs, direction, outputs, states, chunk, tiles, K, V)
+    return after
 
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=UNALIGNED)
 def output_kernel(
-    x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, skip_ptr, entering_ptr, y_ptr, out_ptr,
+    x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr, skip_ptr, entering_ptr, passed_ptr, y_ptr, out_ptr,
     height, width, chunks, tiles,
     COLUMNS: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
-    """Both directions of each chunk, by rows or by columns, added to y (batch, pixels, D), float32."""
+    """Both directions of each chunk: by rows written to y (batch, pixels, D), float32; by columns added
+    to it, and the sum written to out."""
     chunk = tl.program_id(0)
     image = tl.program_id(2).to(tl.int64)
     inputs = image_inputs(x_ptr, p_ptr, bc_ptr, weight_ptr, image, height, width, V)
     pixels = image * (height * width)
     skip = load_channels(skip_ptr, inputs.words, V.D)
-    outputs = Outputs(y_ptr + pixels * (V.D // 2), out_ptr + pixels * (V.D // 2), skip)
-    entering_ptr += image * 4 * chunks * V.D
-    for backward in tl.static_range(2):
-        _output_chunk(
-            inputs, outputs, bias_ptr, a_ptr, entering_ptr, chunk, chunks, tiles, COLUMNS + 2 * backward, V
-        )  # fmt: skip
+    entering_ptr += ((image * 4 + COLUMNS) * chunks + chunk) * V.D
+    states = load_channels(entering_ptr, inputs.words, V.D)
+    entering = load_channels(entering_ptr + (2 * V.D) * chunks.to(tl.int64), inputs.words, V.D)
+    outputs = Outputs(y_ptr + pixels * (V.D // 2), out_ptr + pixels * (V.D // 2), skip, entering)
+    passed_ptr += (image * 2 + COLUMNS) * tl.cdiv(height * width, T) * V.D
+    directions = _load_directions(inputs, bias_ptr, a_ptr, COLUMNS, V)
+    APART: tl.constexpr = COLUMNS == 1 or tl.float32 == V.ELEMENT
+    present = tiles_present(inputs, chunk, tiles)
+    for j in range(0, present):
+        tile = chunk * tiles + j
+        states = _visit(
+            _output_tile, inputs, directions, outputs, passed_ptr, states, tile, COLUMNS, V, APART
+        )

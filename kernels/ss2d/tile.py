@@ -19,6 +19,8 @@ import triton.language as tl
 
 from vlmprof.kernels.common.device_math import (
     exp2_fast,
+    flip_rows,
+    join_pair,
     last_row,
     load_where,
     opaque,
@@ -160,17 +162,37 @@ def load_b_c(inputs, place, K, n, V: tl.constexpr, INTERIOR: tl.constexpr):
 
 
 @triton.jit
-def scan_tile(steps, x, A2, B, state):
+def scan_tile(steps, x, A2, B, state, BACKWARD: tl.constexpr = False):
     """States h = exp2(A2 step) h + step x B along the tile, (T, LANES), and the last of them, (LANES,).
 
-    steps, x, B: (T, LANES); A2, state: (LANES,). All are float32.
+    steps, x, B: (T, LANES); A2, state: (LANES,). All are float32. BACKWARD scans from the last row to the
+    first, and returns the states in the order of the rows.
     """
     i = tl.arange(0, T)
-    decay = exp2_fast(steps * A2[None, :])  # (T, LANES)
-    drive = steps * x * B
+    decay, drive = _decay_and_drive(steps, x, A2, B, BACKWARD)
     drive = tl.where(i[:, None] == 0, decay * state[None, :] + drive, drive)
     _, states = scan_rows(decay, drive, T)
-    return states, last_row(states, T)
+    last = last_row(states, T)
+    return flip_rows(states, T) if BACKWARD else states, last
+
+
+@triton.jit
+def fold_tile(steps, x, A2, B, BACKWARD: tl.constexpr):
+    """Decay of a state that crosses the tile, and the end state from 0, (LANES,) each."""
+    decay, drive = _decay_and_drive(steps, x, A2, B, BACKWARD)
+    decays, states = scan_rows(decay, drive, T)
+    return last_row(decays, T), last_row(states, T)
+
+
+@triton.jit
+def _decay_and_drive(steps, x, A2, B, BACKWARD: tl.constexpr):
+    """Both factors of each position in scan order, (T, LANES)."""
+    decay = exp2_fast(steps * A2[None, :])
+    drive = steps * x * B
+    if BACKWARD:
+        decay = flip_rows(decay, T)
+        drive = flip_rows(drive, T)
+    return decay, drive
 
 
 @triton.jit
@@ -188,6 +210,19 @@ def store_channels(pointer, offset, values, words, D: tl.constexpr):
     offsets = offset + 2 * words  # (LANES,)
     for half in tl.static_range(2):
         store_where(pointer + offsets + half, values[half], 2 * words < D, is_partial(D))
+
+
+@triton.jit
+def load_words(pointers, words, D: tl.constexpr):
+    """`load_channels` of float32 arrays addressed as words of two channels."""
+    return split_pair(load_where(pointers + words, 2 * words < D, is_partial(D)), tl.float32)
+
+
+@triton.jit
+def store_words(pointers, values, words, D: tl.constexpr):
+    """The inverse of `load_words`."""
+    pair = join_pair(values[0], values[1], tl.float32)
+    store_where(pointers + words, pair, 2 * words < D, is_partial(D))
 
 
 @triton.jit

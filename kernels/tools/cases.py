@@ -165,6 +165,8 @@ def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
         yield ss2d_case(f"level {level + 1}", (2, side, side, d_inner), dt_rank, 1, dtype, device)
     yield ss2d_case("VMamba-B, level 3", (2, 24, 24, 1024), 32, 1, dtype, device)
     yield ss2d_case("97 × 131", (1, 97, 131, 192), 6, 1, dtype, device)
+    yield ss2d_case("131 × 257, several tiles per chunk", (1, 131, 257, 192), 6, 1, dtype, device)
+    yield ss2d_case("128 × 160, no edges, batch 2", (2, 128, 160, 384), 12, 1, dtype, device)
     yield ss2d_case("56 × 56, d_state 16", (1, 56, 56, 192), 6, 16, dtype, device)
     yield selective_scan_case("VMamba level 1", (1, 768, 3136), 4, 1, dtype, device)
     yield linear_case("20001 rows, large tiles", 20001, 200, 300, dtype, device)

@@ -21,8 +21,8 @@ from vlmprof.kernels.tools.launch_variants import Launch
 
 ARCHITECTURES = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
 
-TILE_ELEMENTS_PER_LANE = 32
-"""Positions × channels of a tile per lane: the work of one loop iteration."""
+TILE_ELEMENTS_PER_LANE = 64
+"""Positions × channels × directions of a tile per lane: the work of one loop iteration."""
 
 
 @dataclass(frozen=True)

@@ -40,16 +40,18 @@ def ss2d_launches(
 ) -> list[Launch]:
     """Return the kernels of `ss2d` for one level, without the carry."""
     from vlmprof.kernels.ss2d import many_states, tile
-    from vlmprof.kernels.ss2d.fused import COMPILE_OPTIONS, ELEMENTS
+    from vlmprof.kernels.ss2d.fused import ELEMENTS, compile_options
     from vlmprof.kernels.ss2d.packing import block_shape
     from vlmprof.kernels.ss2d.single_state import output_kernel, summary_kernel
     from vlmprof.kernels.ss2d.steps import is_sliced
 
     element = ELEMENT_NAMES[dtype]
     word = "*i64" if dtype == torch.float32 else "*i32"
-    types = dict.fromkeys(("bias_ptr", "a_ptr", "skip_ptr", "sum_ptr", "end_ptr", "entering_ptr"), "*fp32")
+    types = dict.fromkeys(
+        ("bias_ptr", "a_ptr", "skip_ptr", "sum_ptr", "decay_ptr", "end_ptr", "entering_ptr"), "*fp32"
+    )
     types |= dict.fromkeys(("p_ptr", "weight_ptr"), "*" + element)
-    types |= {"x_ptr": word, "bc_ptr": word, "out_ptr": word, "y_ptr": "*i64"}
+    types |= {"x_ptr": word, "bc_ptr": word, "out_ptr": word, "y_ptr": "*i64", "passed_ptr": "*i64"}
     types |= dict.fromkeys(tile.SIZES, "i32")
     block, rank = block_shape(dt_rank, d_state, dtype)
     variant = tile.Variant(d_inner, block, d_state, rank, ELEMENTS[dtype])
@@ -58,7 +60,7 @@ def ss2d_launches(
 
     def launch(name: str, kernel: Any, count: bool = False, **constants: Any) -> Launch:
         return Launch(
-            f"ss2d.{name} {where}", kernel, types, constants, COMPILE_OPTIONS, unaligned,
+            f"ss2d.{name} {where}", kernel, types, constants, compile_options(kernel, **constants), unaligned,
             single_state=d_state == 1, count_loop=count,
         )  # fmt: skip
 

@@ -84,6 +84,8 @@ class _SS2D:
     """batch · height · width · d_inner"""
     chunks: int
     """Chunks of all images in the Triton kernels, without tuning."""
+    tiles: int
+    """Tiles of all images in these kernels."""
     block: int
     """Outputs of the Triton kernels' projection per pixel and direction."""
     rows: int
@@ -108,14 +110,17 @@ class _SS2D:
         return self.elements * FLOAT_BYTES
 
     def triton(self) -> _Traffic:
-        # x is read by the projection, the summary of each direction and each output launch; the first of
-        # the latter writes the sum, and the others add to it
-        outputs = 2 if self.d_state == 1 else DIRECTIONS
+        # x is read by the projection and by both passes, once for each direction or for two at once; the
+        # first of the output pass writes the sum, and the others add to it
+        passes = 2 if self.d_state == 1 else DIRECTIONS
         # for each chunk: the sum of step sizes, the final states and the initial states
         carries = DIRECTIONS * self.chunks * self.d_inner * (1 + 2 * self.d_state) * FLOAT_BYTES
+        if self.d_state == 1:
+            # for each tile and backward direction: decay and state of the part of the chunk before it
+            carries += 2 * self.tiles * 2 * self.d_inner * FLOAT_BYTES
         projected = self.elements // self.d_inner * DIRECTIONS * self.block * self.item_bytes
-        moved = (2 + DIRECTIONS + outputs) * self.image + 3 * projected
-        moved += (2 * outputs - 2) * self.merged + 2 * carries
+        moved = (2 + 2 * passes) * self.image + 3 * projected
+        moved += (2 * passes - 2) * self.merged + 2 * carries
         workspace = projected + carries + (self.merged if self.item_bytes < FLOAT_BYTES else 0)
         return _Traffic(moved, 0, workspace, 5 if self.d_state == 1 else 10)
 
@@ -148,10 +153,11 @@ def _ss2d(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCo
     x, _, dt_projs, _, A_logs, _ = args[:6]
     batch, height, width, d_inner = x.shape
     dt_rank, d_state = dt_projs.shape[2], A_logs.shape[1]
+    tiles = chunk_count(height * width, 1)
     chunks = batch * chunk_count(height * width, tiles_per_chunk(height * width, d_inner, batch))
     block, _ = block_shape(dt_rank, d_state, x.dtype)
     rows = DIRECTIONS * (dt_rank + 2 * d_state)
-    sizes = _SS2D(x.numel(), chunks, block, rows, d_inner, d_state, x.element_size())
+    sizes = _SS2D(x.numel(), chunks, batch * tiles, block, rows, d_inner, d_state, x.element_size())
     traffic: _Traffic = getattr(sizes, kernels)()
     scanned = DIRECTIONS * x.numel()
     flops = ss2d_counts(batch, height, width, d_inner, dt_rank, d_state, x.element_size()).flops
