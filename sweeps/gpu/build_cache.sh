@@ -45,7 +45,7 @@ out=$(cd "$out" && pwd)
 jobs=$(nproc) # before OMP_NUM_THREADS, which nproc obeys
 # verify reports every result as wrong, because a simulated GPU computes nothing; only the compilation matters
 export PYTHON=$python TOUCH=1 TOTAL=600 CACHE=none TRITON_CACHE_DIR=$build OMP_NUM_THREADS=1 scratch here
-printf '%s\n' ${STEPS_ASKED:-verify tests sizes encoders breakdown ss2d profile operations} >"$scratch/steps"
+printf '%s\n' ${STEPS_ASKED:-verify tests sizes encoders breakdown products ss2d profile operations} >"$scratch/steps"
 nice "$python" "$root/tests/simulated_gpu/simulate.py" xargs -a "$scratch/steps" -P "$jobs" -I{} \
     bash -c 'OUT=$scratch/{} WORK=$scratch/{} "$here/run.sh" {}' | grep -E '^(==|--)' || true
 

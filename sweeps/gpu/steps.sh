@@ -7,12 +7,13 @@
 #   tests      the test that compares modes, compiled ones included
 #   encoders   VMamba-T and -B in modes eager, graphs, fused, fused graphs, and public if there is a checkout
 #   ss2d       SS2D tuned and timed at VMamba's shapes, with its shares of a copy and a matrix product
+#   products   matrix products tuned, and the candidates for the fused MLP timed
 #   telling    the most informative part of Figure 4: five encoders at five resolutions, with a shared LLM
 #   breakdown  the kernels of a fused encoder by their share of its time, from torch's profiler
 #   profile    the bottleneck of the scan, from Nsight Compute
 #   sizes      the encoders, and VMamba-S, at the study's other resolutions
 #   figure     the complete figure of step telling
-#   tuned      the fused encoders again, with the launch parameters tuned by ss2d
+#   tuned      the fused encoders again, with the launch parameters tuned by products and ss2d
 #
 # Only by name:
 #
@@ -23,7 +24,7 @@
 #   published  the settings that reproduce the paper's memory
 #   fidelity   ViT and the LLM in other dtypes and attention backends
 #   sanitize   one small case of each operation that failed in verify, under compute-sanitizer
-FIRST=(versions verify encoders breakdown ss2d tests telling)
+FIRST=(versions verify encoders breakdown products ss2d tests telling)
 SECOND=(versions telling profile figure sizes tuned)
 
 device=(--device cuda)
@@ -148,6 +149,15 @@ step_ss2d() {
         bench 60 --model "$model" --op ss2d "${most_telling[@]}" --level 1 --level 2 --level 3 --level 4 \
             --out "ss2d-$model"
     done
+}
+
+step_products() {
+    [ -z "$short$small" ] || return 0
+    local model
+    for model in "${models[@]}"; do
+        vlmprof 45 kernels tune --op linear --model "$model" --resolution 1024 --resolution 4096
+    done
+    run 45 "$python" "$here/mlp_tiles.py" 1024 4096
 }
 
 step_telling() { sweep 250 figure "${five[@]}" "${cells[@]}"; }
