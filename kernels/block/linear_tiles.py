@@ -105,8 +105,18 @@ def candidates(product: Product, device: torch.device) -> tuple[Tile, ...]:
         room = shared_limit_bytes(device)
         kept = (KEPT, KEPT_NARROW, KEPT_LOW, KEPT_FEW)
         return (*(tile for tile in kept if shared_bytes(tile, product.depth) <= room), LARGE, SMALL)
-    roomy = not product.residual and 4 * LARGEST.row_blocks(product.rows) >= FILLING
+    roomy = is_roomy(product) and ring_bytes(LARGEST) <= shared_limit_bytes(device)
     return (LARGE, SMALL, LARGEST) if roomy else (LARGE, SMALL)
+
+
+def is_roomy(product: Product) -> bool:
+    """Return whether a product leaves `LARGEST` the registers that it needs, and has rows enough for it."""
+    return not product.residual and 4 * LARGEST.row_blocks(product.rows) >= FILLING
+
+
+def ring_bytes(tile: Tile) -> int:
+    """Return the shared memory that the loads in flight of a tile with steps take in 16 bits."""
+    return 2 * tile.stages * tile.depth * (tile.rows + tile.columns)
 
 
 def shared_bytes(tile: Tile, depth: int) -> int:
@@ -131,24 +141,30 @@ def tile_for(product: Product, device: torch.device) -> Tile:
     if number is not None and number <= len(offered):
         return offered[number - 1]
     chosen = by_rule(product)
-    return chosen if chosen in offered else KEPT_LOW
+    return chosen if chosen in offered else offered[-1]
 
 
 def by_rule(product: Product) -> Tile:
-    """Return the tile for a product that was not tuned."""
+    """Return the tile for a product that was not tuned: the one that was best, or within 9 % of it, for most
+    products of VMamba-T and -B at 1024² and 4096² on an H200 (reports/kernels.md). Keeping rows pays for the
+    norm alone, and only up to 256 features."""
     if product.dtype.itemsize > 2:
         return WIDE
-    if product.depth > KEPT_FEATURES:
-        return LARGE if LARGE.programs(product.rows, product.features) >= FILLING else SMALL
-    if 2 * KEPT.row_blocks(product.rows) < FILLING:
+    rows, depth, features = product.rows, product.depth, product.features
+    if product.normed and depth <= 256 and 4 * KEPT.row_blocks(rows) < FILLING:
         return KEPT_FEW
-    if product.depth <= 128:
+    if product.normed and depth <= 128:
         return KEPT_NARROW  # memory is the limit: the more programs load and store at once, the better
-    if product.depth < 256:
-        return KEPT  # two programs on a multiprocessor
-    if product.features <= 256:
-        return KEPT_LOW  # memory is the limit, and the others fill a multiprocessor alone
-    return KEPT_NARROW if product.depth == 256 else KEPT
+    if product.normed and depth < 256:
+        return KEPT if features > 128 else KEPT_LOW
+    if product.normed and depth == 256 and features > 256:
+        return KEPT_FEW
+    if depth <= KEPT_FEATURES and product.normed:
+        return SMALL
+    if product.normed and is_roomy(product) and LARGEST.programs(rows, features) >= FILLING:
+        return LARGEST
+    wasted = features > LARGE.columns and -features % LARGE.columns > features // 4
+    return LARGE if LARGE.programs(rows, features) >= FILLING and not wasted else SMALL
 
 
 def column_blocks_per_program(product: Product, tile: Tile) -> int:

@@ -171,7 +171,7 @@ def test_a_product_is_launched_with_the_tile_that_was_fastest(monkeypatch: pytes
 
     def timer(call: Callable[[], object]) -> float:
         call()
-        return 1.0 if tried[-1] == linear_tiles.SMALL else 2.0
+        return 1.0 if tried[-1] == linear_tiles.LARGE else 2.0
 
     monkeypatch.setattr(tuning, "linear_fused", run)
     monkeypatch.setattr(tuning, "why_not_triton", lambda device: None)
@@ -180,11 +180,11 @@ def test_a_product_is_launched_with_the_tile_that_was_fastest(monkeypatch: pytes
         shape = linear_tiles.Product(
             1000, product.depth, product.features, product.normed, product.residual, torch.bfloat16
         )
-        assert linear_tiles.tile_for(shape, CPU) is linear_tiles.by_rule(shape) is not linear_tiles.SMALL
+        assert linear_tiles.tile_for(shape, CPU) is linear_tiles.by_rule(shape) is not linear_tiles.LARGE
         found = tuning.tune_linear(product, 1000, torch.bfloat16, CPU, timer)
-        assert found.tile == linear_tiles.SMALL.label()
+        assert found.tile == linear_tiles.LARGE.label()
         assert len(found.seconds) == len(tried) <= 6
-        assert linear_tiles.tile_for(shape, CPU) is linear_tiles.SMALL
+        assert linear_tiles.tile_for(shape, CPU) is linear_tiles.LARGE
 
 
 @pytest.mark.slow
