@@ -159,8 +159,8 @@ def medium_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
 
 
 def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    """Yield cases with the shapes of VMamba's levels, for a GPU. The scans come last, because their references
-    take a step per pixel, and seconds to minutes on a slow host."""
+    """Yield cases with the shapes of VMamba's levels, for a GPU. The scans come last, because their
+    references take a step per pixel, and seconds to minutes on a slow host."""
     yield from _product_cases(dtype, device)
     yield linear_case("20001 rows, large tiles", 20001, 200, 300, dtype, device)
     yield layer_norm_case("300007 rows of 48, GELU", 300007, 48, dtype, device, "gelu")
