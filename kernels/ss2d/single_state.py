@@ -32,7 +32,7 @@ from vlmprof.kernels.common.device_math import (
     split_pair,
     store_where,
 )
-from vlmprof.kernels.ss2d.steps import load_low_rank, load_resident_weights, tile_steps
+from vlmprof.kernels.ss2d.steps import is_resident, load_low_rank, load_resident_weights, tile_steps
 from vlmprof.kernels.ss2d.tile import (
     LANES,
     SIZES,
@@ -91,11 +91,12 @@ def _load_directions(inputs, bias_ptr, a_ptr, COLUMNS: tl.constexpr, V: tl.const
 @triton.jit
 def _visit(
     visit: tl.constexpr, inputs, directions, outputs, passed_ptr, carried, tile,
-    COLUMNS: tl.constexpr, V: tl.constexpr, APART: tl.constexpr,
+    COLUMNS: tl.constexpr, V: tl.constexpr, TOGETHER: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
     """visit(inputs, directions, outputs, passed, carried, start, FROM, TO, COLUMNS, V, INTERIOR) for the
     directions FROM to TO - 1 of one tile of the image; passed: pointer to what its backward direction passed
-    before it. APART: one direction after the other at an edge, for kernels that would spill otherwise."""
+    before it. TOGETHER: both directions at once inside the image, and unless APART at an edge, as far as the
+    kernel does not spill."""
     length = inputs.height * inputs.width
     start = tile * T
     passed = passed_ptr + tile.to(tl.int64) * V.D
@@ -104,29 +105,33 @@ def _visit(
         interior = interior & (start % inputs.height + T <= inputs.height)
     # where no tile reaches over an edge, the path for those that do is not compiled
     if interior or not V.EDGES:
-        carried = visit(inputs, directions, outputs, passed, carried, start, 0, 2, COLUMNS, V, True)
-    elif not APART:
+        if TOGETHER:
+            carried = visit(inputs, directions, outputs, passed, carried, start, 0, 2, COLUMNS, V, True)
+        else:
+            carried = _visit_apart(
+                visit, inputs, directions, outputs, passed, carried, start, COLUMNS, V, True
+            )  # fmt: skip
+    elif TOGETHER and not APART:
         carried = visit(inputs, directions, outputs, passed, carried, start, 0, 2, COLUMNS, V, False)
     else:
-        # one direction after the other: both at once would not fit in registers. The compiler does not mix
-        # them if it can tell neither that each loop runs once nor that both are at the same place
-        for backward in tl.static_range(2):
-            for _ in range(0, opaque(1)):
-                tl.debug_barrier()  # the same lanes read what they wrote to y forwards
-                at = start if COLUMNS else opaque(start)
-                carried = visit(
-                    inputs,
-                    directions,
-                    outputs,
-                    passed,
-                    carried,
-                    at,
-                    backward,
-                    backward + 1,
-                    COLUMNS,
-                    V,
-                    False,
-                )
+        carried = _visit_apart(visit, inputs, directions, outputs, passed, carried, start, COLUMNS, V, False)
+    return carried
+
+
+@triton.jit
+def _visit_apart(
+    visit: tl.constexpr, inputs, directions, outputs, passed, carried, start,
+    COLUMNS: tl.constexpr, V: tl.constexpr, INTERIOR: tl.constexpr,
+):  # fmt: skip
+    """One direction after the other. The compiler does not mix them if it can tell neither that each loop
+    runs once nor that both are at the same place."""
+    for backward in tl.static_range(2):
+        for _ in range(0, opaque(1)):
+            tl.debug_barrier()  # the same lanes read what they wrote to y forwards
+            at = start if COLUMNS else opaque(start)
+            carried = visit(
+                inputs, directions, outputs, passed, carried, at, backward, backward + 1, COLUMNS, V, INTERIOR
+            )  # fmt: skip
     return carried
 
 
@@ -189,7 +194,7 @@ def summary_kernel(
     end_ptr += image * 4 * chunks * V.D
     passed_ptr += (image * 2 + by_columns) * tl.cdiv(height * width, T) * V.D
     present = tiles_present(inputs, chunk, tiles)
-    APART: tl.constexpr = tl.float32 != V.ELEMENT
+    TOGETHER: tl.constexpr = not V.EDGES or is_resident(V.RANK, V.ELEMENT)
     zeros = tl.zeros([LANES], tl.float32)
     ones = zeros + 1.0
     for columns in tl.static_range(2):
@@ -200,8 +205,9 @@ def summary_kernel(
             for j in range(0, present):
                 tile = chunk * tiles + present - 1 - j
                 carried = _visit(
-                    _summarise_tile, inputs, directions, None, passed_ptr, carried, tile, columns, V, APART
-                )
+                    _summarise_tile, inputs, directions, None, passed_ptr, carried, tile, columns, V,
+                    TOGETHER, True,
+                )  # fmt: skip
             for backward in tl.static_range(2):
                 at = ((columns + 2 * backward) * chunks + chunk).to(tl.int64) * V.D
                 store_channels(decay_ptr, at, carried[backward][0], inputs.words, V.D)
@@ -278,10 +284,13 @@ def output_kernel(
     outputs = Outputs(y_ptr + pixels * (V.D // 2), out_ptr + pixels * (V.D // 2), skip, entering)
     passed_ptr += (image * 2 + COLUMNS) * tl.cdiv(height * width, T) * V.D
     directions = _load_directions(inputs, bias_ptr, a_ptr, COLUMNS, V)
-    APART: tl.constexpr = COLUMNS == 1 or tl.float32 == V.ELEMENT
+    # by rows, float32 alone is short of registers
+    FITS: tl.constexpr = is_resident(V.RANK, V.ELEMENT) if COLUMNS else tl.float32 != V.ELEMENT
+    TOGETHER: tl.constexpr = not V.EDGES or FITS
     present = tiles_present(inputs, chunk, tiles)
     for j in range(0, present):
         tile = chunk * tiles + j
         states = _visit(
-            _output_tile, inputs, directions, outputs, passed_ptr, states, tile, COLUMNS, V, APART
-        )
+            _output_tile, inputs, directions, outputs, passed_ptr, states, tile, COLUMNS, V,
+            TOGETHER, COLUMNS == 1,
+        )  # fmt: skip

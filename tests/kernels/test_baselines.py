@@ -86,6 +86,7 @@ from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.ss2d.reference import ss2d_reference
 from vlmprof.kernels.tools.cases import ss2d_case
 x, *parameters = ss2d_case("any", (2, 5, 7, 6), 3, 1, torch.float32, torch.device("cpu")).arguments
+torch.set_num_threads(1)  # a pool of threads does not survive the forks below
 truth = ss2d_reference(x.double(), Parameters(*(p.double() for p in parameters)))
 def compare(build, checkout):
     sys.path.insert(0, build)
