@@ -284,9 +284,10 @@ def output_kernel(
     outputs = Outputs(y_ptr + pixels * (V.D // 2), out_ptr + pixels * (V.D // 2), skip, entering)
     passed_ptr += (image * 2 + COLUMNS) * tl.cdiv(height * width, T) * V.D
     directions = _load_directions(inputs, bias_ptr, a_ptr, COLUMNS, V)
-    # by rows, float32 alone is short of registers
-    FITS: tl.constexpr = is_resident(V.RANK, V.ELEMENT) if COLUMNS else tl.float32 != V.ELEMENT
-    TOGETHER: tl.constexpr = not V.EDGES or FITS
+    # by rows, float32 alone is short of registers, with or without edges
+    BY_ROWS: tl.constexpr = tl.float32 != V.ELEMENT
+    BY_COLUMNS: tl.constexpr = not V.EDGES or is_resident(V.RANK, V.ELEMENT)
+    TOGETHER: tl.constexpr = BY_COLUMNS if COLUMNS else BY_ROWS
     present = tiles_present(inputs, chunk, tiles)
     for j in range(0, present):
         tile = chunk * tiles + j

@@ -146,7 +146,7 @@ def test_an_operation_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPat
     assert "failed: no such layout\n" in result.output
     rows = json.loads((tmp_path / "bench.json").read_text())
     timed = [row for row in rows if row["status"] == "ok"]
-    assert len(timed) == 7
+    assert len(timed) == 9
     assert "cross_scan" not in {row["op"] for row in timed}
     (failed,) = [row for row in rows if row["status"] != "ok"]
     assert (failed["op"], failed["status"], failed["median_s"]) == ("cross_scan", "error", None)

@@ -94,9 +94,9 @@ def test_large_tiles_of_a_product_as_compiled(
     fused_linear.plan.cache_clear()
     monkeypatch.setattr(linear_tiles, "FILLING", 4)
     for dtype, tile in ((torch.bfloat16, LARGE), (torch.float32, WIDE)):
-        product = linear_tiles.Product(131, 400, 150, True, True, dtype)
+        product = linear_tiles.Product(131, 400, 230, True, True, dtype)
         assert linear_tiles.tile_for(product, torch.device("cpu")) is tile
-    case = cases.linear_case("large tiles", 131, 400, 150, torch.bfloat16, torch.device("cpu"))
+    case = cases.linear_case("large tiles", 131, 400, 230, torch.bfloat16, torch.device("cpu"))
     verdict = verify.verify_case(case, torch.bfloat16, "triton", twice=False)
     assert verdict.passed, verdict
 
