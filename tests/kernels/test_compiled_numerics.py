@@ -102,7 +102,7 @@ def test_large_tiles_of_a_product_as_compiled(
 
 
 STEPPED_DEPTHS, KEPT_DEPTHS = (128, 200), (40, 384)
-"""Two steps, the fewest with which a copy can come too early, and four with a partial one; rows that are kept."""
+"""Two steps, the fewest with which a copy can come too early, and four with a partial one; kept rows."""
 
 
 @pytest.mark.slow
