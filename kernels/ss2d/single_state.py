@@ -89,49 +89,67 @@ def _load_directions(inputs, bias_ptr, a_ptr, COLUMNS: tl.constexpr, V: tl.const
 
 
 @triton.jit
+def _is_interior(inputs, start, COLUMNS: tl.constexpr):
+    """Whether the tile that begins at position `start` crosses no edge."""
+    interior = start + T <= inputs.height * inputs.width
+    if COLUMNS == 1:
+        interior = interior & (start % inputs.height + T <= inputs.height)
+    return interior
+
+
+@triton.jit
 def _visit(
     visit: tl.constexpr, inputs, directions, outputs, passed_ptr, carried, tile,
-    COLUMNS: tl.constexpr, V: tl.constexpr, TOGETHER: tl.constexpr, APART: tl.constexpr,
+    COLUMNS: tl.constexpr, V: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
     """visit(inputs, directions, outputs, passed, carried, start, FROM, TO, COLUMNS, V, INTERIOR) for the
     directions FROM to TO - 1 of one tile of the image; passed: pointer to what its backward direction passed
-    before it. TOGETHER: both directions at once inside the image, and unless APART at an edge, as far as the
-    kernel does not spill."""
-    length = inputs.height * inputs.width
+    before it. APART: one direction after the other at an edge, for kernels that would spill otherwise."""
     start = tile * T
     passed = passed_ptr + tile.to(tl.int64) * V.D
-    interior = start + T <= length
-    if COLUMNS == 1:
-        interior = interior & (start % inputs.height + T <= inputs.height)
     # where no tile reaches over an edge, the path for those that do is not compiled
-    if interior or not V.EDGES:
-        if TOGETHER:
-            carried = visit(inputs, directions, outputs, passed, carried, start, 0, 2, COLUMNS, V, True)
-        else:
-            carried = _visit_apart(
-                visit, inputs, directions, outputs, passed, carried, start, COLUMNS, V, True
-            )  # fmt: skip
-    elif TOGETHER and not APART:
+    if _is_interior(inputs, start, COLUMNS) or not V.EDGES:
+        carried = visit(inputs, directions, outputs, passed, carried, start, 0, 2, COLUMNS, V, True)
+    elif not APART:
         carried = visit(inputs, directions, outputs, passed, carried, start, 0, 2, COLUMNS, V, False)
     else:
-        carried = _visit_apart(visit, inputs, directions, outputs, passed, carried, start, COLUMNS, V, False)
+        carried = _visit_apart(visit, inputs, directions, outputs, passed, carried, start, COLUMNS, V)
+    return carried
+
+
+@triton.jit
+def _visit_one(
+    visit: tl.constexpr, inputs, directions, outputs, passed_ptr, carried, tile,
+    BACKWARD: tl.constexpr, COLUMNS: tl.constexpr, V: tl.constexpr,
+):  # fmt: skip
+    """`_visit` for one direction, for kernels that walk the whole chunk in one direction, then in the other,
+    because both at once would not fit in registers."""
+    start = tile * T
+    passed = passed_ptr + tile.to(tl.int64) * V.D
+    interior = _is_interior(inputs, start, COLUMNS)
+    for INTERIOR in tl.static_range(0 if V.EDGES else 1, 2):
+        if interior == INTERIOR or not V.EDGES:
+            carried = visit(
+                inputs, directions, outputs, passed, carried, start, BACKWARD, BACKWARD + 1, COLUMNS, V,
+                INTERIOR,
+            )  # fmt: skip
     return carried
 
 
 @triton.jit
 def _visit_apart(
     visit: tl.constexpr, inputs, directions, outputs, passed, carried, start,
-    COLUMNS: tl.constexpr, V: tl.constexpr, INTERIOR: tl.constexpr,
+    COLUMNS: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
-    """One direction after the other. The compiler does not mix them if it can tell neither that each loop
-    runs once nor that both are at the same place."""
+    """One direction after the other at an edge. The compiler does not mix them if it can tell neither that
+    each loop runs once nor that both are at the same place."""
     for backward in tl.static_range(2):
         for _ in range(0, opaque(1)):
             tl.debug_barrier()  # the same lanes read what they wrote to y forwards
             at = start if COLUMNS else opaque(start)
             carried = visit(
-                inputs, directions, outputs, passed, carried, at, backward, backward + 1, COLUMNS, V, INTERIOR
-            )  # fmt: skip
+                inputs, directions, outputs, passed, carried, at, backward, backward + 1, COLUMNS, V, False
+            )
     return carried
 
 
@@ -199,15 +217,24 @@ def summary_kernel(
     ones = zeros + 1.0
     for columns in tl.static_range(2):
         if by_columns == columns:
-            directions = _load_directions(inputs, bias_ptr, a_ptr, columns, V)
             nothing = ((ones, ones), (zeros, zeros))
             carried = (nothing, nothing)
-            for j in range(0, present):
-                tile = chunk * tiles + present - 1 - j
-                carried = _visit(
-                    _summarise_tile, inputs, directions, None, passed_ptr, carried, tile, columns, V,
-                    TOGETHER, True,
-                )  # fmt: skip
+            if TOGETHER:
+                directions = _load_directions(inputs, bias_ptr, a_ptr, columns, V)
+                for j in range(0, present):
+                    tile = chunk * tiles + present - 1 - j
+                    carried = _visit(
+                        _summarise_tile, inputs, directions, None, passed_ptr, carried, tile, columns, V, True
+                    )
+            else:
+                for backward in tl.static_range(2):
+                    directions = _load_directions(inputs, bias_ptr, a_ptr, columns, V)
+                    for j in range(0, present):
+                        tile = chunk * tiles + present - 1 - j
+                        carried = _visit_one(
+                            _summarise_tile, inputs, directions, None, passed_ptr, carried, tile,
+                            backward, columns, V,
+                        )  # fmt: skip
             for backward in tl.static_range(2):
                 at = ((columns + 2 * backward) * chunks + chunk).to(tl.int64) * V.D
                 store_channels(decay_ptr, at, carried[backward][0], inputs.words, V.D)
@@ -283,15 +310,24 @@ def output_kernel(
     entering = load_channels(entering_ptr + (2 * V.D) * chunks.to(tl.int64), inputs.words, V.D)
     outputs = Outputs(y_ptr + pixels * (V.D // 2), out_ptr + pixels * (V.D // 2), skip, entering)
     passed_ptr += (image * 2 + COLUMNS) * tl.cdiv(height * width, T) * V.D
-    directions = _load_directions(inputs, bias_ptr, a_ptr, COLUMNS, V)
     # by rows, float32 alone is short of registers, with or without edges
     BY_ROWS: tl.constexpr = tl.float32 != V.ELEMENT
     BY_COLUMNS: tl.constexpr = not V.EDGES or is_resident(V.RANK, V.ELEMENT)
     TOGETHER: tl.constexpr = BY_COLUMNS if COLUMNS else BY_ROWS
     present = tiles_present(inputs, chunk, tiles)
-    for j in range(0, present):
-        tile = chunk * tiles + j
-        states = _visit(
-            _output_tile, inputs, directions, outputs, passed_ptr, states, tile, COLUMNS, V,
-            TOGETHER, COLUMNS == 1,
-        )  # fmt: skip
+    if TOGETHER:
+        directions = _load_directions(inputs, bias_ptr, a_ptr, COLUMNS, V)
+        for j in range(0, present):
+            states = _visit(
+                _output_tile, inputs, directions, outputs, passed_ptr, states, chunk * tiles + j, COLUMNS, V,
+                COLUMNS == 1,
+            )  # fmt: skip
+    else:
+        for backward in tl.static_range(2):
+            tl.debug_barrier()  # the same lanes read what they wrote to y forwards
+            directions = _load_directions(inputs, bias_ptr, a_ptr, COLUMNS, V)
+            for j in range(0, present):
+                states = _visit_one(
+                    _output_tile, inputs, directions, outputs, passed_ptr, states, chunk * tiles + j,
+                    backward, COLUMNS, V,
+                )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 
 import pytest
 import torch
@@ -37,11 +36,7 @@ def test_single_state_kernels_do_not_spill(d_inner: int, dt_rank: int, dtype: to
     launches = ss2d_launches(d_inner, dt_rank, dtype=dtype)
     compiled = [compiler.compile_launch(launch, "sm_90") for launch in launches]
     assert len(compiled) == 6  # the summary, the output by rows and by columns, with edges and without
-    spilling = compiler.spilling(compiled)
-    if version("triton") < "3.7":
-        assert spilling == []
-    # later assemblers spill a little where an image has edges; nothing does without
-    assert all("edges" in c.name and c.spill_instructions <= 32 for c in spilling), spilling
+    assert compiler.spilling(compiled) == []
     assert all(c.mix["MUFU"] > 0 and c.mix["HMMA"] > 0 for c in compiled)
     # a scan or sum whose positions are spread over lanes would shuffle
     assert all("SHFL" not in c.mix for c in compiled)
