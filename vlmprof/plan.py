@@ -44,9 +44,9 @@ class Cell:
     is cut into tiles."""
     visual_tokens: int | None
     encoder_tokens: int | None = None
-    """Tokens of an image before the connector; None if only a forward pass can tell."""
+    """Tokens of an image or video before the connector; None if only a forward pass can tell."""
     tiles: int | None = None
-    """Pictures that a photo is cut into; None if it is not cut."""
+    """Pictures that a photo, or a frame, is cut into; None if it is not cut."""
     skip_reason: str | None = None
     distinguished_by: tuple[str, ...] = ()
     """Axes other than backbone and resolution in which the cells of the plan differ."""
@@ -66,11 +66,14 @@ class Cell:
         return ", ".join([place, *varied, *([f"repeat {self.repeat}"] if self.repeat > 1 else [])])
 
 
+_ADDED = (("tiling", "none"), ("frames", 1), ("prefill_chunk", "none"))
+
+
 def cell_id(axes: Axes) -> str:
     """Return a readable, reproducible file name for a cell, with a digest of all its axes."""
     readable = re.sub(r"[^a-z0-9.-]+", "-", f"{axes.backbone}-{axes.resolution}".lower()).strip("-.")
-    # ids of cells without tiling are those of versions without it
-    named = {name: value for name, value in axes.named.items() if (name, value) != ("tiling", "none")}
+    # ids of cells with these values are those of versions without the axes
+    named = {name: value for name, value in axes.named.items() if (name, value) not in _ADDED}
     return f"{readable[-80:]}-{digest(named)}"
 
 
@@ -144,8 +147,9 @@ Line = tuple[Axes, BackboneFacts | None]
 
 
 def _lines(spec: SweepSpec) -> list[Line]:
+    in_chunks = bool({*spec.axes.prefill_chunk} - {"none"})
     for name, attention in itertools.product(spec.axes.llm, spec.axes.attention):
-        llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
+        llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention, in_chunks)
     connectors = {name: connector_catalog.facts(name) for name in spec.axes.connector}
     # without tiling, lines that differ in the tiles alone are the same
     lines = dict.fromkeys(_axes(line) for line in _combinations(spec))
@@ -180,8 +184,9 @@ def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
 
 
 def _combinations(spec: SweepSpec) -> list[dict[str, Any]]:
-    """Return the axes of each line at its first resolution."""
-    values = replace(spec.axes, resolution=spec.axes.resolution[:1]).named
+    """Return the axes of each line at its first resolution, those with few frames first."""
+    frames = tuple(sorted(spec.axes.frames))
+    values = replace(spec.axes, resolution=spec.axes.resolution[:1], frames=frames).named
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
@@ -211,7 +216,7 @@ def _cell(
 
 @dataclass(frozen=True)
 class _Tokens:
-    """What is made of one image or photo; None if only a forward pass can tell."""
+    """What is made of one image, photo or video; None if only a forward pass can tell."""
 
     visual: int | None = None
     encoder: int | None = None
@@ -223,10 +228,11 @@ def _tokens(axes: Axes, facts: BackboneFacts, size: tuple[int, int]) -> _Tokens:
         return _Tokens(facts.num_tokens(*size))
     connector, tiling = connector_catalog.facts(axes.connector), Tiling.of(axes)
     if tiling is None:
-        return _Tokens(connector.visual_tokens(facts.grid(*size)), facts.num_tokens(*size))
+        visual = connector.visual_tokens(facts.grid(*size))
+        return _Tokens(axes.frames * visual, axes.frames * facts.num_tokens(*size))
     tile, tiles = (tiling.tile_px, tiling.tile_px), tiling.tiles(*size)
     visual = tiling.visual_tokens(*size, connector, facts.grid(*tile))
-    return _Tokens(visual, tiles * facts.num_tokens(*tile), tiles)
+    return _Tokens(axes.frames * visual, axes.frames * tiles * facts.num_tokens(*tile), tiles)
 
 
 def of_a_photo(cell: Cell, settings: Settings) -> Cell:

@@ -21,6 +21,7 @@ CacheState = Literal["hot", "cold"]
 LevelsRun = Literal["through-tap", "all"]
 TilingKind = Literal["anyres", "dynamic"]
 TilingMode = Literal["none", "anyres", "dynamic"]
+PrefillChunk = int | Literal["none"]
 StageName = Literal["preprocess", "vision", "connector", "prefill", "decode"]
 Sampling = Literal["fixed", "adaptive"]
 Order = Literal["lines", "interleaved", "random"]
@@ -31,7 +32,8 @@ Processor = Literal["own", "one-piece"]
 ProcessorBackend = Literal["auto", "pil", "torchvision"]
 
 PARTS = (
-    "backbone", "llm", "connector", "level", "levels", "kernel_backend", "tiling", "tile_size", "max_tiles"
+    "backbone", "llm", "connector", "level", "levels", "kernel_backend", "tiling", "tile_size", "max_tiles",
+    "frames", "prefill_chunk",
 )  # fmt: skip
 """Axes that do not apply to a VLM from transformers."""
 
@@ -56,6 +58,8 @@ class AxisValues:
     tiling: tuple[TilingMode, ...] = ()
     tile_size: tuple[int | Literal["auto"], ...] = ()
     max_tiles: tuple[int | Literal["auto"], ...] = ()
+    frames: tuple[int, ...] = ()
+    prefill_chunk: tuple[PrefillChunk, ...] = ()
 
     @property
     def named(self) -> Mapping[str, tuple[AxisValue, ...]]:
@@ -86,6 +90,10 @@ class Axes:
     """Side of a tile; 0 without tiling."""
     max_tiles: int = 0
     """Most tiles of a photo, without the one of the whole photo; 0 without tiling."""
+    frames: int = 1
+    """Frames of each video; 1 for images."""
+    prefill_chunk: PrefillChunk = "none"
+    """Positions that the LLM is given at once in prefill, with a key–value cache; all without it if none."""
     vlm: str | None = None
     """A VLM from transformers; `kernel_backend`, `level` and `levels` do not apply to it."""
     memory_limit_bytes: int | None = None
@@ -111,8 +119,13 @@ AXIS_NAMES = tuple(axis.name for axis in fields(Axes) if axis.name not in ("tile
 
 _AXES = tuple(name for name in AXIS_NAMES if name not in ("vlm", "memory_limit_bytes"))
 _AXES_OF_A_VLM = (
-    "vlm", *(name for name in _AXES if name not in ("level", "levels", "kernel_backend", "tiling"))
-)  # fmt: skip
+    "vlm",
+    *(
+        name
+        for name in _AXES
+        if name not in ("level", "levels", "kernel_backend", "tiling", "frames", "prefill_chunk")
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,8 @@ class Settings:
     logits: Logits
     autocast: bool
     outputs: Outputs
+    frame_batch: int | None
+    """Frames that the encoder is given at once; None for those of all videos."""
     seed: int
     weights: str | None
     study_checkpoint: str | None
