@@ -27,6 +27,7 @@ from vlmprof.records import Row, Status, cell_of_repeat
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder, check_can_hold_a_run
+from vlmprof.units import show_frames
 
 logger = logging.getLogger(__name__)
 
@@ -247,8 +248,7 @@ class _TooLarge:
         own = cell.height_px * cell.width_px, cell.axes.frames
         for pixels, frames, resolution in sorted(self._sizes.get(_but_frames(cell.line), ())):
             if (pixels, frames) != own and pixels <= own[0] and frames <= own[1]:
-                fewer = "" if frames == own[1] else f" with {frames} frame{'s' if frames > 1 else ''}"
-                return f"{resolution}{fewer}"
+                return resolution if frames == own[1] else f"{resolution} with {show_frames(frames)}"
         return None
 
 

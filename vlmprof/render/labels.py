@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlmprof.analysis.frames import LineName
+    from vlmprof.analysis.frames import Along, LineName
     from vlmprof.analysis.series import FigureData
 
 SIZE_LETTERS = ("t", "s", "b", "l", "h", "g", "xl")
@@ -38,17 +38,29 @@ def backbone_label(name: str) -> str:
     return "-".join(filter(None, backbone_words(name)))
 
 
-_UNCLEAR = {("tiling", "none"): "no tiles"}
+_UNCLEAR = {("tiling", "none"): "no tiles", ("prefill_chunk", "none"): "one pass", ("frames", "1"): "1 frame"}
 """Values of an axis that a legend without the axis's name has to explain."""
+_WORDS = {"batch_size": "batch {}", "frames": "{} frames", "prefill_chunk": "chunks of {}"}
 
 
 def line_label(line: LineName) -> str:
     """Return the label of a line in a legend, with its other axes: `VMamba-T · float16 · batch 4`."""
     words = [
-        f"batch {value}" if axis == "batch_size" else _UNCLEAR.get((axis, value), value)
+        _UNCLEAR.get((axis, value)) or _WORDS.get(axis, "{}").format(value)
         for axis, value in line.setting.items()
     ]
     return " · ".join([backbone_label(line.backbone), *words])
+
+
+SIZE_TITLES: dict[Along, str] = {"resolution": "Image size (pixels)", "frames": "Frames per video"}
+"""Titles of the axis along which lines run."""
+
+
+def size_note(figure: FigureData) -> str:
+    """Explain the x axis of the scaling figure and its out-of-memory marks."""
+    if figure.along == "frames":
+        return "Against frames per video. ×: first number of frames out of memory."
+    return "Against image size in pixels. ×: first resolution out of memory."
 
 
 def point_note(figure: FigureData) -> str:
