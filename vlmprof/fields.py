@@ -20,6 +20,7 @@ from vlmprof.settings import (
     Fit,
     KernelBackend,
     LevelsRun,
+    LLMPrecision,
     Logits,
     Mode,
     Order,
@@ -198,6 +199,8 @@ AXES: dict[str, Field] = {
               _integer_or_auto(LARGEST_SIDE_PX), "auto"),
         Field("max_tiles", "Most tiles of a photo, without the thumbnail; auto is 4 for anyres and 12 for "
               "dynamic.", _integer_or_auto(MOST_TILES), "auto"),
+        Field("llm_precision", "Precision of the LLM's linear layers, except the output layer: that of "
+              "dtype, or quantized by torchao.", _choice(LLMPrecision), "as-dtype"),
     )
 }  # fmt: skip
 """Every axis of a sweep: the varied parameters, each with one or more values."""

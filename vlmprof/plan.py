@@ -16,7 +16,7 @@ from vlmprof.fields import resolution_size
 from vlmprof.records import repeat_id
 from vlmprof.settings import Axes, AxisValue, Settings
 from vlmprof.spec import SweepSpec, digest
-from vlmprof.vlm import connector_catalog, llm_catalog
+from vlmprof.vlm import connector_catalog, llm_catalog, precision
 from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
 from vlmprof.vlm.tiling import AUTO_TILES, Tiling
 
@@ -66,33 +66,39 @@ class Cell:
         return ", ".join([place, *varied, *([f"repeat {self.repeat}"] if self.repeat > 1 else [])])
 
 
+_ADDED = (("tiling", "none"), ("llm_precision", "as-dtype"))
+
+
 def cell_id(axes: Axes) -> str:
     """Return a readable, reproducible file name for a cell, with a digest of all its axes."""
     readable = re.sub(r"[^a-z0-9.-]+", "-", f"{axes.backbone}-{axes.resolution}".lower()).strip("-.")
-    # ids of cells without tiling are those of versions without it
-    named = {name: value for name, value in axes.named.items() if (name, value) != ("tiling", "none")}
+    # ids of cells with these values are those of versions without the axes
+    named = {name: value for name, value in axes.named.items() if (name, value) not in _ADDED}
     return f"{readable[-80:]}-{digest(named)}"
 
 
 def make_plan(spec: SweepSpec, photos: bool = True) -> list[Cell]:
     """Expand a specification to the cells of its grid, line by line, from small to large images.
 
-    A resolution that a backbone does not accept is skipped for that backbone. With `fit = "pad"`, images are
-    padded to the next accepted size instead. Without `photos`, VLMs from transformers have no token counts,
-    which take them a second per size. Raises `UserError` for an unknown backbone, connector or LLM,
-    and for a resolution that no backbone of the sweep accepts.
+    Resolutions that a backbone does not accept and precisions that the device does not support are skipped.
+    With `fit = "pad"`, images are padded to the next accepted size instead. Without `photos`, VLMs from
+    transformers have no token counts, which take them a second per size. Raises `UserError` for an unknown
+    backbone, connector or LLM, for a resolution that no backbone accepts, and if no precision is supported.
     """
     lines = _hf_vlm_lines(spec) if spec.axes.vlm else _lines(spec)
     resolutions = sorted(spec.axes.resolution, key=_area)
     pad = spec.settings.fit == "pad"
+    refused = [precision.refusal(axes, spec.settings) for axes, _ in lines]
+    if all(refused):
+        raise UserError("; ".join(dict.fromkeys(filter(None, refused))))
     for resolution in resolutions:
         if not pad:
             _refuse_if_none_runs(lines, resolution)
     varied = _varied([line for line, _ in lines])
     distinguished_by = tuple(axis for axis in varied if axis not in ("backbone", "resolution"))
     cells = [
-        _cell(replace(line, resolution=resolution), facts, pad, distinguished_by)
-        for line, facts in lines
+        _cell(replace(line, resolution=resolution), facts, pad, distinguished_by, reason)
+        for (line, facts), reason in zip(lines, refused, strict=True)
         for resolution in resolutions
     ]
     if spec.axes.vlm:
@@ -190,11 +196,12 @@ def _cell(
     facts: BackboneFacts | None,
     pad: bool,
     distinguished_by: tuple[str, ...],
+    refused: str | None,
 ) -> Cell:
     height, width = resolution_size(axes.resolution)
     if pad and facts is not None:
         height, width = facts.padded(height, width)
-    reason = _skip_reason(axes, facts, (height, width))
+    reason = refused or _skip_reason(axes, facts, (height, width))
     tokens = _Tokens() if facts is None or reason is not None else _tokens(axes, facts, (height, width))
     return Cell(
         cell_id=cell_id(axes),

@@ -19,6 +19,7 @@ Attention = Literal["auto", "flash", "efficient", "cudnn", "math"]
 KernelBackend = Literal["auto", "reference", "torch", "triton"]
 CacheState = Literal["hot", "cold"]
 LevelsRun = Literal["through-tap", "all"]
+LLMPrecision = Literal["as-dtype", "int8-weight", "int8-dynamic", "int4-weight", "fp8"]
 TilingKind = Literal["anyres", "dynamic"]
 TilingMode = Literal["none", "anyres", "dynamic"]
 StageName = Literal["preprocess", "vision", "connector", "prefill", "decode"]
@@ -31,7 +32,8 @@ Processor = Literal["own", "one-piece"]
 ProcessorBackend = Literal["auto", "pil", "torchvision"]
 
 PARTS = (
-    "backbone", "llm", "connector", "level", "levels", "kernel_backend", "tiling", "tile_size", "max_tiles"
+    "backbone", "llm", "connector", "level", "levels", "kernel_backend", "tiling", "tile_size", "max_tiles",
+    "llm_precision",
 )  # fmt: skip
 """Axes that do not apply to a VLM from transformers."""
 
@@ -56,6 +58,7 @@ class AxisValues:
     tiling: tuple[TilingMode, ...] = ()
     tile_size: tuple[int | Literal["auto"], ...] = ()
     max_tiles: tuple[int | Literal["auto"], ...] = ()
+    llm_precision: tuple[LLMPrecision, ...] = ()
 
     @property
     def named(self) -> Mapping[str, tuple[AxisValue, ...]]:
@@ -86,6 +89,8 @@ class Axes:
     """Side of a tile; 0 without tiling."""
     max_tiles: int = 0
     """Most tiles of a photo, without the one of the whole photo; 0 without tiling."""
+    llm_precision: LLMPrecision = "as-dtype"
+    """How torchao quantizes the linear layers of the LLM; not at all if `as-dtype`."""
     vlm: str | None = None
     """A VLM from transformers; `kernel_backend`, `level` and `levels` do not apply to it."""
     memory_limit_bytes: int | None = None
@@ -110,9 +115,8 @@ AXIS_NAMES = tuple(axis.name for axis in fields(Axes) if axis.name not in ("tile
 """Every axis that a row may have."""
 
 _AXES = tuple(name for name in AXIS_NAMES if name not in ("vlm", "memory_limit_bytes"))
-_AXES_OF_A_VLM = (
-    "vlm", *(name for name in _AXES if name not in ("level", "levels", "kernel_backend", "tiling"))
-)  # fmt: skip
+_NOT_OF_A_VLM = ("level", "levels", "kernel_backend", "tiling", "llm_precision")
+_AXES_OF_A_VLM = ("vlm", *(name for name in _AXES if name not in _NOT_OF_A_VLM))
 
 
 @dataclass(frozen=True)
