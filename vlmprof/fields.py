@@ -121,12 +121,12 @@ def _integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[Any], int]:
     return parse
 
 
-def _integer_or_auto(maximum: int) -> Callable[[Any], int | str]:
+def _integer_or(word: str, maximum: int = 2**31 - 1) -> Callable[[Any], int | str]:
     def parse(value: Any) -> int | str:
         try:
-            return "auto" if value == "auto" else _integer(1, maximum)(value)
+            return word if value == word else _integer(1, maximum)(value)
         except UserError as error:
-            raise UserError(f"{error}, nor auto") from None
+            raise UserError(f"{error}, nor {word}") from None
 
     return parse
 
@@ -189,15 +189,16 @@ AXES: dict[str, Field] = {
               _choice(KernelBackend), "auto"),
         Field("cache", "State of the caches. cold flushes them before every iteration.",
               _choice(CacheState), "hot"),
-        Field("level", "Feature level of a hierarchical backbone that feeds the LLM.", _integer(1), 3),
+        Field("level", "Feature level of a hierarchical backbone that feeds the LLM; last is its coarsest.",
+              _integer_or("last"), 3),
         Field("levels", "Levels of a hierarchical backbone to run: through that level, or all.",
               _choice(LevelsRun), "through-tap"),
         Field("tiling", "Tiles that photos of the resolution are cut into: anyres as LLaVA-NeXT, with rows "
               "ended by a token, or dynamic as InternVL.", _choice(TilingMode), "none"),
         Field("tile_size", "Side of a tile in pixels; auto is 336 for anyres and 448 for dynamic.",
-              _integer_or_auto(LARGEST_SIDE_PX), "auto"),
+              _integer_or("auto", LARGEST_SIDE_PX), "auto"),
         Field("max_tiles", "Most tiles of a photo, without the thumbnail; auto is 4 for anyres and 12 for "
-              "dynamic.", _integer_or_auto(MOST_TILES), "auto"),
+              "dynamic.", _integer_or("auto", MOST_TILES), "auto"),
     )
 }  # fmt: skip
 """Every axis of a sweep: the varied parameters, each with one or more values."""

@@ -151,16 +151,20 @@ def axis_columns(frame: pd.DataFrame) -> list[str]:
 def varying_axes(frame: pd.DataFrame) -> list[str]:
     """Return the axes other than backbone and resolution with more than one value in this frame.
 
-    If every row is of a VLM from transformers, its parts are left out, because its name implies them.
+    If every row is of a VLM from transformers, its parts are left out, because its name implies them; so is
+    the level if each backbone has only one.
     """
     others = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
     if "vlm" in frame and frame["vlm"].notna().all():
         named = frame["vlm"].nunique() == frame["backbone"].nunique()
         others = [axis for axis in others if axis not in (_VLM_AXES if named else _VLM_AXES[1:])]
-    return [axis for axis in others if len({_word(value) for value in frame[axis].unique()}) > 1]
+    varied = [axis for axis in others if len({axis_word(value) for value in frame[axis].unique()}) > 1]
+    # the last level, whose number depends on the backbone
+    implied = "level" in varied and (frame.groupby("backbone")["level"].nunique() <= 1).all()
+    return [axis for axis in varied if not (implied and axis == "level")]
 
 
-def _word(value: object) -> str:
+def axis_word(value: object) -> str:
     """Format an axis value; empty for rows written before the axis existed."""
     return "none" if value is None or value != value else str(value)
 
@@ -182,7 +186,7 @@ def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
         numbered = numbered[numbered["line"] < most]
     lines = []
     for _, rows in numbered.sort_values("pixels", kind="stable").groupby("line"):
-        values = {axis: _word(rows[axis].iloc[0]) for axis in axes}
+        values = {axis: axis_word(rows[axis].iloc[0]) for axis in axes}
         in_order = rows.drop(columns=["line", "place"]).reset_index(drop=True)
         lines.append(Line(str(rows["backbone"].iloc[0]), values, in_order, rows["place"].to_numpy()))
     return lines
@@ -195,5 +199,5 @@ def count_lines(frame: pd.DataFrame) -> int:
 
 def _line_numbers(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[int]:
     """Return the line number of each row, counted from 0 in the order of first appearance."""
-    keys = [frame[axis].map(_word) for axis in ("backbone", *axes)]
+    keys = [frame[axis].map(axis_word) for axis in ("backbone", *axes)]
     return frame.groupby(keys, sort=False).ngroup()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from vlmprof.units import show_resolution
 
 if TYPE_CHECKING:
     from vlmprof.analysis.frames import LineName
+    from vlmprof.analysis.levers import Change
     from vlmprof.analysis.series import FigureData
 
 SIZE_LETTERS = ("t", "s", "b", "l", "h", "g", "xl")
@@ -42,6 +46,25 @@ _UNCLEAR = {("tiling", "none"): "no tiles"}
 """Values of an axis that a legend without the axis's name has to explain."""
 
 
+def value_label(axis: str, value: str) -> str:
+    """Return the label of one value of an axis, without the others: `ViT-B`, `512²`, `level 4`."""
+    if axis == "backbone":
+        return backbone_label(value)
+    if axis == "resolution":
+        return show_resolution(value)
+    if axis == "batch_size":
+        return f"batch {value}"
+    unclear = value == "none" or value.replace(".", "", 1).isdigit()
+    return _UNCLEAR.get((axis, value), f"{axis.replace('_', ' ')} {value}" if unclear else value)
+
+
+def change_label(change: Change) -> str:
+    """Return the label of a change of one axis: `pixel-shuffle2 → mlp2`, `level 3 → 4`."""
+    before, after = (value_label(change.axis, value) for value in (change.before, change.after))
+    head, _, word = before.rpartition(" ")
+    return f"{before} → {after.removeprefix(f'{head} ') if head and word else after}"
+
+
 def line_label(line: LineName) -> str:
     """Return the label of a line in a legend, with its other axes: `VMamba-T · float16 · batch 4`."""
     words = [
@@ -49,6 +72,13 @@ def line_label(line: LineName) -> str:
         for axis, value in line.setting.items()
     ]
     return " · ".join([backbone_label(line.backbone), *words])
+
+
+def lever_words(changes: Sequence[Change], most: int | None = None) -> str:
+    """Return the labels of changes in one line; beyond `most`, their number: `mlp2 → pool2, … 2 more`."""
+    shown = [change_label(change) for change in changes[:most]]
+    more = len(changes) - len(shown)
+    return ", ".join([*shown, *([f"… {more} more"] if more else [])])
 
 
 def point_note(figure: FigureData) -> str:
