@@ -124,7 +124,7 @@ def _integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[Any], int]:
     return parse
 
 
-def _integer_or(word: str, maximum: int) -> Callable[[Any], int | str]:
+def _integer_or(word: str, maximum: int = 2**31 - 1) -> Callable[[Any], int | str]:
     def parse(value: Any) -> int | str:
         try:
             return word if value == word else _integer(1, maximum)(value)
@@ -192,7 +192,8 @@ AXES: dict[str, Field] = {
               _choice(KernelBackend), "auto"),
         Field("cache", "State of the caches. cold flushes them before every iteration.",
               _choice(CacheState), "hot"),
-        Field("level", "Feature level of a hierarchical backbone that feeds the LLM.", _integer(1), 3),
+        Field("level", "Feature level of a hierarchical backbone that feeds the LLM; last is its coarsest.",
+              _integer_or("last"), 3),
         Field("levels", "Levels of a hierarchical backbone to run: through that level, or all.",
               _choice(LevelsRun), "through-tap"),
         Field("tiling", "Tiles that photos of the resolution are cut into: anyres as LLaVA-NeXT, with rows "

@@ -134,14 +134,20 @@ def varied_axes(cells: Sequence[Cell]) -> list[str]:
 
 
 def _varied(lines: Sequence[Axes]) -> list[str]:
-    """The axes in which these differ, but for the name and LLM of a VLM that its label already names."""
+    """The axes in which these differ, but for those that the backbone implies: the name and LLM of a VLM, and
+    the level if each backbone has only one."""
     values = {axis: {line.named[axis] for line in lines} for axis in lines[0].named}
     labels = {
         axis: {(line.backbone, line.named[axis]) for line in lines}
         for axis in ("vlm", "llm")
         if axis in values
     }
-    named = {axis for axis, own in labels.items() if "vlm" in values and len(own) == len(values["backbone"])}
+    named: set[str] = {
+        axis for axis, own in labels.items() if "vlm" in values and len(own) == len(values["backbone"])
+    }
+    levels = {(line.backbone, line.level) for line in lines}
+    if len(levels) == len(values["backbone"]):
+        named.add("level")
     return [axis for axis, own in values.items() if len(own) > 1 and axis not in named]
 
 
@@ -154,7 +160,7 @@ def _lines(spec: SweepSpec) -> list[Line]:
     for name, attention in itertools.product(spec.axes.llm, spec.axes.attention):
         llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention, in_chunks)
     connectors = {name: connector_catalog.facts(name) for name in spec.axes.connector}
-    # without tiling, lines that differ in the tiles alone are the same
+    # the same: without tiling, lines that differ in the tiles alone; the last level by name and by number
     lines = dict.fromkeys(_axes(line) for line in _combinations(spec))
     return [
         (line, connectors[line.connector].sizes_of(catalog.facts(line.backbone, line.level)))
@@ -163,6 +169,7 @@ def _lines(spec: SweepSpec) -> list[Line]:
 
 
 def _axes(line: dict[str, Any]) -> Axes:
+    line["level"] = catalog.level_number(line["backbone"], line["level"])
     tile_px, max_tiles = line.pop("tile_size"), line.pop("max_tiles")
     if line["tiling"] == "none":
         return Axes(**line)

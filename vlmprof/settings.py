@@ -54,7 +54,7 @@ class AxisValues:
     attention: tuple[Attention, ...] = ()
     kernel_backend: tuple[KernelBackend, ...] = ()
     cache: tuple[CacheState, ...] = ()
-    level: tuple[int, ...] = ()
+    level: tuple[int | Literal["last"], ...] = ()
     levels: tuple[LevelsRun, ...] = ()
     tiling: tuple[TilingMode, ...] = ()
     tile_size: tuple[int | Literal["auto"], ...] = ()

@@ -37,6 +37,11 @@ def parse_seconds(text: str | float) -> float:
     return value
 
 
+def parse_joules(text: str) -> float:
+    """Parse `20`, `20J` or `500mJ` to joules. Raises `UserError`."""
+    return _parse(text, {"mj": 1e-3, "j": 1.0, "kj": 1e3}, "j", "an energy", "20J or 500mJ")
+
+
 def parse_percent(text: str, option: str) -> float:
     """Parse `5%` to 0.05. Raises `UserError` that names the `option`."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)

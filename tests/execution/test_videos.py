@@ -139,7 +139,7 @@ def test_a_run_from_before_videos_goes_on_with_them(swept: Path, tmp_path: Path)
 
 
 def test_more_frames_are_skipped_where_fewer_ran_out_of_memory(tmp_path: Path) -> None:
-    axes = {"backbone": "vit-t", "resolution": ["64", "80"], "frames": ["4", "1"]}
+    axes: dict[str, str | list[str]] = {"backbone": "vit-t", "resolution": ["64", "80"], "frames": ["4", "1"]}
     limit = {"memory_limit": "1MiB", "iterations": "2"}
     vlmprof(tmp_path, "sweep", "quick", "--out", "run", *typed(axes, limit))
     found = [json.loads(line) for line in (tmp_path / "run" / "rows.jsonl").read_text().splitlines()]

@@ -7,7 +7,7 @@ resolution, in frames.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Literal
 
@@ -18,7 +18,7 @@ import pandas as pd
 from vlmprof.errors import UserError
 from vlmprof.measure.samples import CellSamples
 from vlmprof.records import Status
-from vlmprof.settings import AXIS_NAMES
+from vlmprof.settings import AXIS_NAMES, Axes
 from vlmprof.units import show_frames, show_resolution
 
 Statistic = Literal["mean", "median"]
@@ -35,6 +35,10 @@ RUN = "run"
 
 _VLM_AXES = ("vlm", "llm", "connector")
 """Axes that describe a VLM from transformers, whose name is on the `backbone` axis."""
+
+_DEFAULTS = {
+    axis.name: str(axis.default) for axis in fields(Axes) if axis.name in ("frames", "llm_precision")
+}
 
 
 @dataclass(frozen=True)
@@ -157,19 +161,23 @@ def axis_columns(frame: pd.DataFrame) -> list[str]:
 def varying_axes(frame: pd.DataFrame) -> list[str]:
     """Return the axes other than backbone and resolution with more than one value in this frame.
 
-    If every row is of a VLM from transformers, its parts are left out, because its name implies them.
+    If every row is of a VLM from transformers, its parts are left out, because its name implies them; so is
+    the level if each backbone has only one.
     """
     others = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
     if "vlm" in frame and frame["vlm"].notna().all():
         named = frame["vlm"].nunique() == frame["backbone"].nunique()
         others = [axis for axis in others if axis not in (_VLM_AXES if named else _VLM_AXES[1:])]
-    return [axis for axis in others if len({_word(axis, value) for value in frame[axis].unique()}) > 1]
+    varied = [axis for axis in others if len({axis_word(axis, value) for value in frame[axis].unique()}) > 1]
+    # the last level, whose number depends on the backbone
+    implied = "level" in varied and (frame.groupby("backbone")["level"].nunique() <= 1).all()
+    return [axis for axis in varied if not (implied and axis == "level")]
 
 
-def _word(axis: str, value: object) -> str:
+def axis_word(axis: str, value: object) -> str:
     """Format an axis value; that of rows written before the axis existed is its default."""
     if value is None or value != value:
-        return "1" if axis == "frames" else "none"
+        return _DEFAULTS.get(axis, "none")
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -198,7 +206,7 @@ def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
         numbered = numbered[numbered["line"] < most]
     lines = []
     for _, rows in numbered.sort_values("size", kind="stable").groupby("line"):
-        values = {axis: _word(axis, rows[axis].iloc[0]) for axis in axes}
+        values = {axis: axis_word(axis, rows[axis].iloc[0]) for axis in axes}
         in_order = rows.drop(columns=["line", "place"]).reset_index(drop=True)
         backbone, places = str(rows["backbone"].iloc[0]), rows["place"].to_numpy()
         lines.append(Line(backbone, values, in_order, places, followed))
@@ -218,5 +226,5 @@ def _line_axes(frame: pd.DataFrame) -> list[str]:
 
 def _line_numbers(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[int]:
     """Return the line number of each row, counted from 0 in the order of first appearance."""
-    keys = [frame[axis].map(partial(_word, axis)) for axis in ("backbone", *axes)]
+    keys = [frame[axis].map(partial(axis_word, axis)) for axis in ("backbone", *axes)]
     return frame.groupby(keys, sort=False).ngroup()

@@ -42,7 +42,9 @@ def spec(
         first = _build(source, {**wanted, axis: [step]})
         parts = itertools.product(first.axes.backbone, first.axes.level, first.axes.connector)
         facts = [
-            connector_catalog.facts(connector).sizes_of(catalog.facts(name, level))
+            connector_catalog.facts(connector).sizes_of(
+                catalog.facts(name, catalog.level_number(name, level))
+            )
             for name, level, connector in parts
         ]
         # a VLM's own processor takes photos of any size, as tiling does

@@ -63,7 +63,7 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
         vision = build_vision(workload, META, workload.encoder_size)
         check_attention(workload.backbone, vision, workload.attention)
     # a user's own file may define another backbone the next time
-    remembered = not in_full and workload.backbone in names()
+    remembered = not in_full and (workload.backbone in names() or workload.backbone.startswith("timm:"))
     vision_costs = _vision_costs if remembered else _vision_costs.__wrapped__
     vision_cost, tokens, images_bytes = vision_costs(_until_tokens(workload), kernels, remembered, in_full)
     visual_tokens = _visual_tokens(workload)
