@@ -20,6 +20,7 @@ from vlmprof.settings import (
     Fit,
     KernelBackend,
     LevelsRun,
+    LLMPrecision,
     Logits,
     Mode,
     Order,
@@ -204,6 +205,8 @@ AXES: dict[str, Field] = {
               _integer(1, MOST_FRAMES), 1),
         Field("prefill_chunk", "Tokens that prefill gives the LLM at once, with a key-value cache; none for "
               "all of them, without a cache.", _integer_or("none", MOST_POSITIONS), "none"),
+        Field("llm_precision", "Precision of the LLM's linear layers, except the output layer: that of "
+              "dtype, or quantized by torchao.", _choice(LLMPrecision), "as-dtype"),
     )
 }  # fmt: skip
 """Every axis of a sweep: the varied parameters, each with one or more values."""

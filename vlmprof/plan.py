@@ -16,7 +16,7 @@ from vlmprof.fields import resolution_size
 from vlmprof.records import repeat_id
 from vlmprof.settings import Axes, AxisValue, Settings
 from vlmprof.spec import SweepSpec, digest
-from vlmprof.vlm import connector_catalog, llm_catalog
+from vlmprof.vlm import connector_catalog, llm_catalog, precision
 from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
 from vlmprof.vlm.tiling import AUTO_TILES, Tiling
 
@@ -66,7 +66,7 @@ class Cell:
         return ", ".join([place, *varied, *([f"repeat {self.repeat}"] if self.repeat > 1 else [])])
 
 
-_ADDED = (("tiling", "none"), ("frames", 1), ("prefill_chunk", "none"))
+_ADDED = (("tiling", "none"), ("frames", 1), ("prefill_chunk", "none"), ("llm_precision", "as-dtype"))
 
 
 def cell_id(axes: Axes) -> str:
@@ -80,22 +80,25 @@ def cell_id(axes: Axes) -> str:
 def make_plan(spec: SweepSpec, photos: bool = True) -> list[Cell]:
     """Expand a specification to the cells of its grid, line by line, from small to large images.
 
-    A resolution that a backbone does not accept is skipped for that backbone. With `fit = "pad"`, images are
-    padded to the next accepted size instead. Without `photos`, VLMs from transformers have no token counts,
-    which take them a second per size. Raises `UserError` for an unknown backbone, connector or LLM,
-    and for a resolution that no backbone of the sweep accepts.
+    Resolutions that a backbone does not accept and precisions that the device does not support are skipped.
+    With `fit = "pad"`, images are padded to the next accepted size instead. Without `photos`, VLMs from
+    transformers have no token counts, which take them a second per size. Raises `UserError` for an unknown
+    backbone, connector or LLM, for a resolution that no backbone accepts, and if no precision is supported.
     """
     lines = _hf_vlm_lines(spec) if spec.axes.vlm else _lines(spec)
     resolutions = sorted(spec.axes.resolution, key=_area)
     pad = spec.settings.fit == "pad"
+    refused = [precision.refusal(axes, spec.settings) for axes, _ in lines]
+    if all(refused):
+        raise UserError("; ".join(dict.fromkeys(filter(None, refused))))
     for resolution in resolutions:
         if not pad:
             _refuse_if_none_runs(lines, resolution)
     varied = _varied([line for line, _ in lines])
     distinguished_by = tuple(axis for axis in varied if axis not in ("backbone", "resolution"))
     cells = [
-        _cell(replace(line, resolution=resolution), facts, pad, distinguished_by)
-        for line, facts in lines
+        _cell(replace(line, resolution=resolution), facts, pad, distinguished_by, reason)
+        for (line, facts), reason in zip(lines, refused, strict=True)
         for resolution in resolutions
     ]
     if spec.axes.vlm:
@@ -195,11 +198,12 @@ def _cell(
     facts: BackboneFacts | None,
     pad: bool,
     distinguished_by: tuple[str, ...],
+    refused: str | None,
 ) -> Cell:
     height, width = resolution_size(axes.resolution)
     if pad and facts is not None:
         height, width = facts.padded(height, width)
-    reason = _skip_reason(axes, facts, (height, width))
+    reason = refused or _skip_reason(axes, facts, (height, width))
     tokens = _Tokens() if facts is None or reason is not None else _tokens(axes, facts, (height, width))
     return Cell(
         cell_id=cell_id(axes),

@@ -19,6 +19,7 @@ Attention = Literal["auto", "flash", "efficient", "cudnn", "math"]
 KernelBackend = Literal["auto", "reference", "torch", "triton"]
 CacheState = Literal["hot", "cold"]
 LevelsRun = Literal["through-tap", "all"]
+LLMPrecision = Literal["as-dtype", "int8-weight", "int8-dynamic", "int4-weight", "fp8"]
 TilingKind = Literal["anyres", "dynamic"]
 TilingMode = Literal["none", "anyres", "dynamic"]
 PrefillChunk = int | Literal["none"]
@@ -33,7 +34,7 @@ ProcessorBackend = Literal["auto", "pil", "torchvision"]
 
 PARTS = (
     "backbone", "llm", "connector", "level", "levels", "kernel_backend", "tiling", "tile_size", "max_tiles",
-    "frames", "prefill_chunk",
+    "frames", "prefill_chunk", "llm_precision",
 )  # fmt: skip
 """Axes that do not apply to a VLM from transformers."""
 
@@ -60,6 +61,7 @@ class AxisValues:
     max_tiles: tuple[int | Literal["auto"], ...] = ()
     frames: tuple[int, ...] = ()
     prefill_chunk: tuple[PrefillChunk, ...] = ()
+    llm_precision: tuple[LLMPrecision, ...] = ()
 
     @property
     def named(self) -> Mapping[str, tuple[AxisValue, ...]]:
@@ -94,6 +96,8 @@ class Axes:
     """Frames of each video; 1 for images."""
     prefill_chunk: PrefillChunk = "none"
     """Positions that the LLM is given at once in prefill, with a key–value cache; all without it if none."""
+    llm_precision: LLMPrecision = "as-dtype"
+    """How torchao quantizes the linear layers of the LLM; not at all if `as-dtype`."""
     vlm: str | None = None
     """A VLM from transformers; `kernel_backend`, `level` and `levels` do not apply to it."""
     memory_limit_bytes: int | None = None
@@ -118,14 +122,8 @@ AXIS_NAMES = tuple(axis.name for axis in fields(Axes) if axis.name not in ("tile
 """Every axis that a row may have."""
 
 _AXES = tuple(name for name in AXIS_NAMES if name not in ("vlm", "memory_limit_bytes"))
-_AXES_OF_A_VLM = (
-    "vlm",
-    *(
-        name
-        for name in _AXES
-        if name not in ("level", "levels", "kernel_backend", "tiling", "frames", "prefill_chunk")
-    ),
-)
+_NOT_OF_A_VLM = ("level", "levels", "kernel_backend", "tiling", "frames", "prefill_chunk", "llm_precision")
+_AXES_OF_A_VLM = ("vlm", *(name for name in _AXES if name not in _NOT_OF_A_VLM))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from vlmprof.records import Row, Status
 from vlmprof.settings import AxisValue, Machine, Settings
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder
+from vlmprof.vlm.precision import check_installed
 
 COUNTED = 12
 """Cells per line whose peaks are counted; the others are interpolated."""
@@ -75,6 +76,7 @@ def find_frontiers(
     enforce a budget.
     """
     lines = candidate_lines(spec, axis)
+    check_installed(spec.axes.llm_precision)
     with progress:
         machine = describe_machine(spec.settings.device)
     settings = replace(spec.settings, device=machine.device)

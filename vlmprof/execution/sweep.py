@@ -28,6 +28,7 @@ from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder, check_can_hold_a_run
 from vlmprof.units import show_frames
+from vlmprof.vlm.precision import check_installed
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +65,17 @@ def run_sweep(
     Raises `UserError` before anything is measured if the specification cannot be run here. If an exception
     such as `KeyboardInterrupt` ends it, every finished cell is on disk.
     """
-    cells = repeated(make_plan(spec), repeats, spec.settings.order, spec.settings.seed)
+    planned = make_plan(spec)
+    check_installed(spec.axes.llm_precision)
     check_can_hold_a_run(out)
     prepare = _cluster_launcher if cluster is not None else _local_launcher
     with progress:
         say("looking at the device")
         launcher, machine = prepare(spec, progress, devices, cluster)
         settings = replace(spec.settings, device=machine.device)
+        if {*spec.axes.llm_precision} - {"as-dtype"}:
+            planned = make_plan(replace(spec, settings=settings))  # now that the device is known
+        cells = repeated(planned, repeats, settings.order, settings.seed)
         if settings.memory_limit_bytes:
             limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
         backbones = catalog.declared(spec.axes.backbone)

@@ -27,6 +27,7 @@ from vlmprof.vlm.connector_catalog import facts as connector_facts
 from vlmprof.vlm.frames import VideoConnector
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.llm_config import state_of
+from vlmprof.vlm.quantization import quantize, stored_tensors
 from vlmprof.vlm.study_checkpoint import load_study_checkpoint
 from vlmprof.vlm.tiled import TiledConnector
 from vlmprof.vlm.workload import Workload
@@ -160,6 +161,8 @@ def create_vlm(workload: Workload, device: torch.device | str = "cpu") -> VLM:
     language = build_llm(workload, device) if {"prefill", "decode"} & {*workload.stages} else None
     if workload.study_checkpoint is not None and language is not None:
         load_study_checkpoint(workload.study_checkpoint, connector, language)
+        if workload.llm_precision != "as-dtype":
+            quantize(language, workload.llm_precision)
     connector = joining(connector, workload, device)
     generator = torch.Generator(device).manual_seed(workload.seed)
     prompt = torch.randint(
@@ -243,8 +246,14 @@ def _with_tiles(connector: nn.Module, workload: Workload, device: torch.device |
 
 
 def build_llm(workload: Workload, device: torch.device | str) -> PreTrainedModel:
-    """The language model."""
-    return create_llm(workload.llm, device=device, dtype=torch_dtype(workload.dtype), seed=workload.seed)
+    """The language model, quantized unless a checkpoint is to be loaded first."""
+    return create_llm(
+        workload.llm,
+        device=device,
+        dtype=torch_dtype(workload.dtype),
+        seed=workload.seed,
+        precision="as-dtype" if workload.study_checkpoint else workload.llm_precision,
+    )
 
 
 def torch_dtype(name: Dtype) -> torch.dtype:
@@ -258,4 +267,5 @@ def _before_llm(workload: Workload) -> torch.dtype:
 
 
 def _weight_bytes(module: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
+    stored = [part for own in (*module.parameters(), *module.buffers()) for part in stored_tensors(own)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in stored)

@@ -14,6 +14,7 @@ from vlmprof.settings import (
     Dtype,
     KernelBackend,
     LevelsRun,
+    LLMPrecision,
     Logits,
     Outputs,
     Settings,
@@ -40,6 +41,7 @@ class Workload:
     levels: LevelsRun = "through-tap"
     kernel_backend: KernelBackend = "auto"
     attention: Attention = "auto"
+    llm_precision: LLMPrecision = "as-dtype"
     stages: tuple[StageName, ...] = ("vision", "connector", "prefill")
     """Without `prefill` and `decode`, the LLM is not built."""
     prompt_tokens: int = 0
@@ -95,6 +97,7 @@ class Workload:
             levels=axes.levels,
             kernel_backend=axes.kernel_backend,
             attention=axes.attention,
+            llm_precision=axes.llm_precision,
             stages=settings.stages,
             prompt_tokens=settings.prompt_tokens,
             new_tokens=settings.new_tokens,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from vlmprof.backbones.interface import Backbone
+from vlmprof.errors import UserError
 from vlmprof.execution.modes import Call, wrapper_of
 from vlmprof.execution.pipelines.pipeline import Pipeline, image_source
 from vlmprof.measure.timeline import Stage
@@ -18,6 +19,8 @@ from vlmprof.vlm.decoding import decode, prefill_cached
 from vlmprof.vlm.frames import in_batches
 from vlmprof.vlm.llm import masks_traced_prefill
 from vlmprof.vlm.model import create_vlm
+from vlmprof.vlm.precision import Capability, refusal
+from vlmprof.vlm.quantization import quantization_run
 from vlmprof.vlm.workload import Workload
 
 LEFT_EAGER = "prefill and decode share a cache and run eager; mode {mode} applies to the other stages"
@@ -30,14 +33,17 @@ MASKED = "before transformers 5.18, compiled or captured prefill uses a position
 def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Pipeline:
     """Build the backbone, connector and LLM of a cell. Raises the same errors as `build_pipeline`."""
     names = settings.stages
+    if reason := refusal(axes, settings, nvidia_capability(device)):
+        raise UserError(reason)
     workload = Workload.of(axes, settings, *size)
     vlm = create_vlm(workload, device)
     preprocess = image_source(axes, size, settings, device)
     in_mode = wrapper_of(axes.mode, device)
     decodes, in_chunks = "decode" in names, workload.prefill_chunk is not None
     encode = _in_frame_batches(vlm.encode_image, workload.encoded_at_once, axes.mode, in_mode)
+    llm_in_mode = wrapper_of(axes.mode, device, quantized=axes.llm_precision != "as-dtype")
     # a cache grows with each call, so stages that use it cannot be replayed from a graph
-    prefill: Callable[[Any], Any] = vlm.prefill if in_chunks else in_mode(vlm.prefill)
+    prefill: Callable[[Any], Any] = vlm.prefill if in_chunks else llm_in_mode(vlm.prefill)
     if decodes:
         prefill = partial(prefill_cached, vlm)
     calls: dict[str, Callable[[Any], Any]] = {
@@ -48,6 +54,10 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
         "decode": lambda context: decode(vlm, context, settings.new_tokens),
     }
     backends, warnings = attention_run({"vision": (axes.backbone, vlm.vision), "llm": (axes.llm, vlm.llm)})
+    quantized_by, remarks = quantization_run(
+        vlm.llm, axes.llm_precision, "eager" if decodes or in_chunks else axes.mode
+    )
+    warnings += remarks
     if axes.mode != "eager" and decodes:
         warnings.append(LEFT_EAGER.format(mode=axes.mode))
     elif axes.mode != "eager" and in_chunks:
@@ -60,7 +70,7 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
         vision=vlm.vision,
         weight_bytes=vlm.weight_bytes(),
         encoder_size=workload.encoder_size if workload.tiling else None,
-        backends={**vlm.backends, **backends},
+        backends={**vlm.backends, **backends, **quantized_by},
         warnings=tuple(warnings),
     )
 
@@ -76,6 +86,11 @@ def _in_frame_batches(
         return in_mode(lambda images: in_batches(encode, images, at_once))
     one_batch = in_mode(encode)
     return lambda images: in_batches(one_batch, images, at_once)
+
+
+def nvidia_capability(device: torch.device) -> Capability | None:
+    """Return the compute capability of a GPU of NVIDIA's; None for other devices."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" and torch.version.cuda else None
 
 
 def _checked_once(
