@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ SETTINGS = {"frame_batch": "3", "warm_up": "0", "iterations": "2", "prompt_token
 Rows = Mapping[tuple[str, int, object], dict[str, Any]]
 
 
-def typed(*given: Mapping[str, list[str] | str]) -> list[str]:
+def typed(*given: Mapping[str, Sequence[str]]) -> list[str]:
     """The fields of a specification as options."""
     return [
         word

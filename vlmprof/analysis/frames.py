@@ -166,10 +166,14 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
     return [axis for axis in others if len({_word(axis, value) for value in frame[axis].unique()}) > 1]
 
 
+_BEFORE = {"frames": "1", "llm_precision": "as-dtype"}
+"""What rows have that were written before an axis existed, if not `none`."""
+
+
 def _word(axis: str, value: object) -> str:
     """Format an axis value; that of rows written before the axis existed is its default."""
     if value is None or value != value:
-        return "1" if axis == "frames" else "none"
+        return _BEFORE.get(axis, "none")
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
