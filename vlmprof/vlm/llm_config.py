@@ -31,8 +31,11 @@ UNSUPPORTED = {
 
 ONE_BY_ONE = frozenset(
     (
-        # they count positions from the start of every chunk
+        # they count the positions of embeddings from the start of every chunk
         "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
+        # so do these before transformers 5.24
+        "megatron-bert", "rembert",
+        # these fail, or give other logits as soon as they keep a cache
         "dory", "prophetnet",
     )
 )  # fmt: skip
