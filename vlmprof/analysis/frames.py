@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -31,6 +31,8 @@ RUN = "run"
 
 _VLM_AXES = ("vlm", "llm", "connector")
 """Axes that describe a VLM from transformers, whose name is on the `backbone` axis."""
+_BEFORE = {"llm_precision": "as-dtype"}
+"""Values of axes in rows of versions without them, if not `none`."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +159,12 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
     if "vlm" in frame and frame["vlm"].notna().all():
         named = frame["vlm"].nunique() == frame["backbone"].nunique()
         others = [axis for axis in others if axis not in (_VLM_AXES if named else _VLM_AXES[1:])]
-    return [axis for axis in others if len({_word(value) for value in frame[axis].unique()}) > 1]
+    return [axis for axis in others if len({_word(axis, value) for value in frame[axis].unique()}) > 1]
 
 
-def _word(value: object) -> str:
-    """Format an axis value; empty for rows written before the axis existed."""
-    return "none" if value is None or value != value else str(value)
+def _word(axis: str, value: object) -> str:
+    """Format an axis value; that of rows written before the axis existed is its default."""
+    return _BEFORE.get(axis, "none") if value is None or value != value else str(value)
 
 
 def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
@@ -182,7 +184,7 @@ def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
         numbered = numbered[numbered["line"] < most]
     lines = []
     for _, rows in numbered.sort_values("pixels", kind="stable").groupby("line"):
-        values = {axis: _word(rows[axis].iloc[0]) for axis in axes}
+        values = {axis: _word(axis, rows[axis].iloc[0]) for axis in axes}
         in_order = rows.drop(columns=["line", "place"]).reset_index(drop=True)
         lines.append(Line(str(rows["backbone"].iloc[0]), values, in_order, rows["place"].to_numpy()))
     return lines
@@ -195,5 +197,5 @@ def count_lines(frame: pd.DataFrame) -> int:
 
 def _line_numbers(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[int]:
     """Return the line number of each row, counted from 0 in the order of first appearance."""
-    keys = [frame[axis].map(_word) for axis in ("backbone", *axes)]
+    keys = [frame[axis].map(partial(_word, axis)) for axis in ("backbone", *axes)]
     return frame.groupby(keys, sort=False).ngroup()

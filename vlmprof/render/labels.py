@@ -41,11 +41,13 @@ def backbone_label(name: str) -> str:
 _UNCLEAR = {("tiling", "none"): "no tiles"}
 """Values of an axis that a legend without the axis's name has to explain."""
 
+_PREFIXES = {"batch_size": "batch", "llm_precision": "LLM"}
+
 
 def line_label(line: LineName) -> str:
     """Return the label of a line in a legend, with its other axes: `VMamba-T · float16 · batch 4`."""
     words = [
-        f"batch {value}" if axis == "batch_size" else _UNCLEAR.get((axis, value), value)
+        f"{_PREFIXES[axis]} {value}" if axis in _PREFIXES else _UNCLEAR.get((axis, value), value)
         for axis, value in line.setting.items()
     ]
     return " · ".join([backbone_label(line.backbone), *words])
