@@ -44,9 +44,9 @@ class Cell:
     is cut into tiles."""
     visual_tokens: int | None
     encoder_tokens: int | None = None
-    """Tokens of an image before the connector; None if only a forward pass can tell."""
+    """Tokens of an image or video before the connector; None if only a forward pass can tell."""
     tiles: int | None = None
-    """Pictures that a photo is cut into; None if it is not cut."""
+    """Pictures that a photo, or a frame, is cut into; None if it is not cut."""
     skip_reason: str | None = None
     distinguished_by: tuple[str, ...] = ()
     """Axes other than backbone and resolution in which the cells of the plan differ."""
@@ -66,7 +66,7 @@ class Cell:
         return ", ".join([place, *varied, *([f"repeat {self.repeat}"] if self.repeat > 1 else [])])
 
 
-_ADDED = (("tiling", "none"), ("llm_precision", "as-dtype"))
+_ADDED = (("tiling", "none"), ("frames", 1), ("prefill_chunk", "none"), ("llm_precision", "as-dtype"))
 
 
 def cell_id(axes: Axes) -> str:
@@ -81,19 +81,15 @@ def make_plan(spec: SweepSpec, photos: bool = True) -> list[Cell]:
     """Expand a specification to the cells of its grid, line by line, from small to large images.
 
     Resolutions that a backbone does not accept and precisions that the device does not support are skipped.
-    With `fit = "pad"`, images are padded to the next accepted size instead. Without `photos`, VLMs from
-    transformers have no token counts, which take them a second per size. Raises `UserError` for an unknown
-    backbone, connector or LLM, for a resolution that no backbone accepts, and if no precision is supported.
-    """
+    With `fit = "pad"`, images are padded to the next accepted size. Without `photos`, VLMs from transformers
+    have no token counts, which take them a second per size. Raises `UserError` for unknown names, for a
+    resolution that no backbone accepts, and if no precision is supported."""
     lines = _hf_vlm_lines(spec) if spec.axes.vlm else _lines(spec)
     resolutions = sorted(spec.axes.resolution, key=_area)
     pad = spec.settings.fit == "pad"
-    refused = [precision.refusal(axes, spec.settings) for axes, _ in lines]
-    if all(refused):
-        raise UserError("; ".join(dict.fromkeys(filter(None, refused))))
-    for resolution in resolutions:
-        if not pad:
-            _refuse_if_none_runs(lines, resolution)
+    refused = precision.refusals([axes for axes, _ in lines], spec.settings)
+    for resolution in () if pad else resolutions:
+        _refuse_if_none_runs(lines, resolution)
     varied = _varied([line for line, _ in lines])
     distinguished_by = tuple(axis for axis in varied if axis not in ("backbone", "resolution"))
     cells = [
@@ -134,14 +130,20 @@ def varied_axes(cells: Sequence[Cell]) -> list[str]:
 
 
 def _varied(lines: Sequence[Axes]) -> list[str]:
-    """The axes in which these differ, but for the name and LLM of a VLM that its label already names."""
+    """The axes in which these differ, but for those that the backbone implies: the name and LLM of a VLM, and
+    the level if each backbone has only one."""
     values = {axis: {line.named[axis] for line in lines} for axis in lines[0].named}
     labels = {
         axis: {(line.backbone, line.named[axis]) for line in lines}
         for axis in ("vlm", "llm")
         if axis in values
     }
-    named = {axis for axis, own in labels.items() if "vlm" in values and len(own) == len(values["backbone"])}
+    named: set[str] = {
+        axis for axis, own in labels.items() if "vlm" in values and len(own) == len(values["backbone"])
+    }
+    levels = {(line.backbone, line.level) for line in lines}
+    if len(levels) == len(values["backbone"]):
+        named.add("level")
     return [axis for axis, own in values.items() if len(own) > 1 and axis not in named]
 
 
@@ -150,10 +152,11 @@ Line = tuple[Axes, BackboneFacts | None]
 
 
 def _lines(spec: SweepSpec) -> list[Line]:
+    in_chunks = bool({*spec.axes.prefill_chunk} - {"none"})
     for name, attention in itertools.product(spec.axes.llm, spec.axes.attention):
-        llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
+        llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention, in_chunks)
     connectors = {name: connector_catalog.facts(name) for name in spec.axes.connector}
-    # without tiling, lines that differ in the tiles alone are the same
+    # the same: without tiling, lines that differ in the tiles alone; the last level by name and by number
     lines = dict.fromkeys(_axes(line) for line in _combinations(spec))
     return [
         (line, connectors[line.connector].sizes_of(catalog.facts(line.backbone, line.level)))
@@ -162,6 +165,7 @@ def _lines(spec: SweepSpec) -> list[Line]:
 
 
 def _axes(line: dict[str, Any]) -> Axes:
+    line["level"] = catalog.level_number(line["backbone"], line["level"])
     tile_px, max_tiles = line.pop("tile_size"), line.pop("max_tiles")
     if line["tiling"] == "none":
         return Axes(**line)
@@ -186,8 +190,9 @@ def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
 
 
 def _combinations(spec: SweepSpec) -> list[dict[str, Any]]:
-    """Return the axes of each line at its first resolution."""
-    values = replace(spec.axes, resolution=spec.axes.resolution[:1]).named
+    """Return the axes of each line at its first resolution, those with few frames first."""
+    frames = tuple(sorted(spec.axes.frames))
+    values = replace(spec.axes, resolution=spec.axes.resolution[:1], frames=frames).named
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
@@ -218,7 +223,7 @@ def _cell(
 
 @dataclass(frozen=True)
 class _Tokens:
-    """What is made of one image or photo; None if only a forward pass can tell."""
+    """What is made of one image, photo or video; None if only a forward pass can tell."""
 
     visual: int | None = None
     encoder: int | None = None
@@ -230,10 +235,11 @@ def _tokens(axes: Axes, facts: BackboneFacts, size: tuple[int, int]) -> _Tokens:
         return _Tokens(facts.num_tokens(*size))
     connector, tiling = connector_catalog.facts(axes.connector), Tiling.of(axes)
     if tiling is None:
-        return _Tokens(connector.visual_tokens(facts.grid(*size)), facts.num_tokens(*size))
+        visual = connector.visual_tokens(facts.grid(*size))
+        return _Tokens(axes.frames * visual, axes.frames * facts.num_tokens(*size))
     tile, tiles = (tiling.tile_px, tiling.tile_px), tiling.tiles(*size)
     visual = tiling.visual_tokens(*size, connector, facts.grid(*tile))
-    return _Tokens(visual, tiles * facts.num_tokens(*tile), tiles)
+    return _Tokens(axes.frames * visual, axes.frames * tiles * facts.num_tokens(*tile), tiles)
 
 
 def of_a_photo(cell: Cell, settings: Settings) -> Cell:

@@ -1,4 +1,4 @@
-"""The out-of-memory frontier: the largest image, or the largest batch, that fits each memory budget.
+"""The out-of-memory frontier: the largest image, batch or number of frames that fits each memory budget.
 
 The candidates of every line are sorted by size. The cost model makes the first guess, corrected for memory
 that it does not count by the results of smaller budgets. From there, the search doubles its step until it has
@@ -69,7 +69,7 @@ class _UndecidedError(Exception):
 def find_frontiers(
     spec: SweepSpec, axis: str, memory_limits: Sequence[int], out: Path, command: str, progress: Progress
 ) -> list[Frontier]:
-    """Search along `axis` (`resolution` or `batch_size`) for every line of `spec` and every budget.
+    """Search along `axis` (`resolution`, `batch_size` or `frames`) for every line of `spec` and every budget.
 
     The candidates are the spec's values on that axis; `memory_limits` are the budgets in bytes. Calling this
     again on the same folder resumes the search. Raises `UserError` before anything runs if the device cannot
@@ -138,8 +138,8 @@ def largest_fitting(
 def counted_peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
     """Estimate the peak memory of every cell in bytes with the cost model. Imports torch.
 
-    A few cells are counted; the others are interpolated logarithmically over pixels times batch size. Scans
-    are counted for the backend of this machine: `triton` on a GPU, `torch` elsewhere.
+    A few cells are counted; the others are interpolated logarithmically over pixels times batch size
+    times frames. Scans are counted for the backend of this machine: `triton` on a GPU, `torch` elsewhere.
     """
     import numpy as np
 
@@ -238,5 +238,5 @@ def _countable(budget: int, seen: Sequence[tuple[float, float]]) -> float:
     return peak1 + (budget - budget1) * (peak1 - peak0) / (budget1 - budget0)
 
 
-def _size(cell: Cell) -> tuple[int, int]:
-    return cell.height_px * cell.width_px, cell.axes.batch_size
+def _size(cell: Cell) -> tuple[int, int, int]:
+    return cell.height_px * cell.width_px, cell.axes.batch_size, cell.axes.frames

@@ -27,6 +27,7 @@ from vlmprof.records import Row, Status, cell_of_repeat
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder, check_can_hold_a_run
+from vlmprof.units import show_frames
 from vlmprof.vlm.precision import check_installed
 
 logger = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ class _Run:
         self._folder = folder
         self._progress = progress
         self._launcher = launcher
-        self._too_large = _smallest_oom(done)
+        self._too_large = _TooLarge(done)
         self._llms = sharing.SharedLLM(settings.share_llm and "prefill" in settings.stages, done)
         self._running: dict[str, _SharedFrom | None] = {}
         """Running cells by id, with the source of their LLM stages if these are shared."""
@@ -194,9 +195,9 @@ class _Run:
 
     def _begin(self, cell: Cell) -> None:
         reason = cell.skip_reason
-        smallest = self._too_large.get(cell.line)
-        if smallest and not self._settings.run_after_oom and _area(cell) > smallest[0]:
-            reason = f"already out of memory at {smallest[1]}"
+        smaller = self._too_large.smaller_than(cell)
+        if smaller is not None and not self._settings.run_after_oom:
+            reason = f"already out of memory at {smaller}"
         if reason is not None:
             logger.debug("%s skipped: %s", cell.label, reason)
             self._record(cell, unmeasured_row(cell, self._device_name, Status.SKIPPED, reason), Samples())
@@ -226,26 +227,35 @@ class _Run:
 
     def _record(self, cell: Cell, row: Row, samples: Samples) -> None:
         if row.status is Status.OOM:
-            known = self._too_large.get(cell.line, _size(row))
-            self._too_large[cell.line] = min(known, _size(row))
+            self._too_large.add(row)
         self._llms.offer(row)
         self._folder.append(row, samples)
         self._progress.finished(cell, row)
 
 
-def _smallest_oom(rows: Collection[Row]) -> dict[LineKey, tuple[int, str]]:
-    """Return for each line the smallest image (pixels, resolution as written) that did not fit."""
-    smallest: dict[LineKey, tuple[int, str]] = {}
-    for row in rows:
-        if row.status is Status.OOM:
-            line = line_key(row.axes)
-            smallest[line] = min(smallest.get(line, _size(row)), _size(row))
-    return smallest
+class _TooLarge:
+    """The cells that ran out of memory."""
+
+    def __init__(self, rows: Collection[Row]) -> None:
+        self._sizes: dict[LineKey, set[tuple[int, int, str]]] = {}
+        """Pixels, frames and resolution as written, by the axes other than frames and resolution."""
+        for row in rows:
+            if row.status is Status.OOM:
+                self.add(row)
+
+    def add(self, row: Row) -> None:
+        frames = int(row.axes.get("frames", 1))
+        size = (row.height_px * row.width_px, frames, str(row.axes["resolution"]))
+        self._sizes.setdefault(_but_frames(line_key(row.axes)), set()).add(size)
+
+    def smaller_than(self, cell: Cell) -> str | None:
+        """Describe the smallest of them with no larger images and no more frames; None if there is none."""
+        own = cell.height_px * cell.width_px, cell.axes.frames
+        for pixels, frames, resolution in sorted(self._sizes.get(_but_frames(cell.line), ())):
+            if (pixels, frames) != own and pixels <= own[0] and frames <= own[1]:
+                return resolution if frames == own[1] else f"{resolution} with {show_frames(frames)}"
+        return None
 
 
-def _size(row: Row) -> tuple[int, str]:
-    return row.height_px * row.width_px, str(row.axes["resolution"])
-
-
-def _area(cell: Cell) -> int:
-    return cell.height_px * cell.width_px
+def _but_frames(line: LineKey) -> LineKey:
+    return tuple((name, value) for name, value in line if name != "frames")

@@ -17,8 +17,8 @@ from vlmprof.settings import LLMPrecision
 def measure_this_cpu(
     dtypes: Iterable[str], precisions: Collection[LLMPrecision] = ()
 ) -> tuple[DeviceSheet, Efficiency]:
-    """Measure the ceilings in each dtype (torch names), and in int8 if a precision multiplies in it, within a few
-    seconds; return sheet and efficiency."""
+    """Measure the ceilings in each dtype (torch names), and in int8 if it is multiplied; return sheet and
+    efficiency. Takes a few seconds."""
     # 16-bit models compute some operations in float32
     reached = [cpu_ceilings(getattr(torch, dtype)) for dtype in sorted({"float32", *dtypes})]
     int8 = {"int8": int8_flops_per_s()} if "int8-dynamic" in precisions else {}
