@@ -90,10 +90,9 @@ def make_plan(spec: SweepSpec, photos: bool = True) -> list[Cell]:
     refused = precision.refusals([axes for axes, _ in lines], spec.settings)
     for resolution in () if pad else resolutions:
         _refuse_if_none_runs(lines, resolution)
-    varied = _varied([line for line, _ in lines])
-    distinguished_by = tuple(axis for axis in varied if axis not in ("backbone", "resolution"))
+    varied = [axis for axis in _varied([line for line, _ in lines]) if axis not in ("backbone", "resolution")]
     cells = [
-        _cell(replace(line, resolution=resolution), facts, pad, distinguished_by, reason)
+        _cell(replace(line, resolution=resolution), facts, pad, tuple(varied), reason)
         for (line, facts), reason in zip(lines, refused, strict=True)
         for resolution in resolutions
     ]
