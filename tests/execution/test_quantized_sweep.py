@@ -60,7 +60,7 @@ def test_every_precision_of_a_cpu_is_measured_and_fp8_skipped(tmp_path: Path) ->
     assert report.returncode == 0, report.stderr
     assert "ViT-T · LLM int8-weight" in (tmp_path / "run" / "report.md").read_text()
     resumed = vlmprof(tmp_path, *command)
-    assert "5 cells were done before" in resumed.stderr or "0 cells" in resumed.stderr, resumed.stderr
+    assert "5 of 5 cells were done before" in resumed.stderr
 
 
 def test_a_precision_that_the_device_lacks_is_refused_by_the_plan(tmp_path: Path) -> None:

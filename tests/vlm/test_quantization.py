@@ -17,6 +17,7 @@ from vlmprof.backbones.random_weights import RandomValues
 from vlmprof.cost.count import count
 from vlmprof.cost.dispatch_counter import count_module
 from vlmprof.cost.quantized import STAND_INS
+from vlmprof.cost.scans import Kernels
 from vlmprof.errors import UserError
 from vlmprof.settings import Axes, Dtype, LLMPrecision
 from vlmprof.spec import build_spec
@@ -38,6 +39,12 @@ def llm(precision: LLMPrecision = "as-dtype", dtype: torch.dtype = torch.float32
     return create_llm("llama-23m", dtype=dtype, seed=3, precision=precision)
 
 
+def linear(model: PreTrainedModel, name: str) -> nn.Linear:
+    found = model.get_submodule(name)
+    assert isinstance(found, nn.Linear)
+    return found
+
+
 def half_steps(weight: Tensor, precision: LLMPrecision) -> Tensor:
     """Half the distance of two neighbouring values of each weight, by hand."""
     if precision != "int4-weight":
@@ -57,7 +64,7 @@ def test_weights_are_within_half_a_step(precision: LLMPrecision) -> None:
         weight = layers[name].weight.double()
         columns = torch.arange(0, weight.shape[1], 7)
         with torch.inference_mode():
-            read = quantized.get_submodule(name)(torch.eye(weight.shape[1])[columns]).T.double()
+            read = linear(quantized, name)(torch.eye(weight.shape[1])[columns]).T.double()
         error = (read - weight[:, columns]).abs()
         bound = half_steps(weight, precision)[:, columns]
         assert (error <= bound * (1 + 1e-3) + 1e-6).all(), name
@@ -70,9 +77,9 @@ def test_products_are_as_close_to_float64_as_the_format_promises(precision: LLMP
     torch.manual_seed(0)
     plain, quantized = llm(), llm(precision)
     name = "model.layers.2.mlp.down_proj"
-    weight, x = plain.get_submodule(name).weight.double(), torch.randn(7, 1024)
+    weight, x = linear(plain, name).weight.double(), torch.randn(7, 1024)
     with torch.inference_mode():
-        y = quantized.get_submodule(name)(x).double()
+        y = linear(quantized, name)(x).double()
     exact, of_weights = x.double() @ weight.T, half_steps(weight, precision)
     bound = x.double().abs() @ of_weights.T
     if precision == "int8-dynamic":  # a step for each row of the input, whose error meets weights in error
@@ -86,7 +93,8 @@ def test_products_are_as_close_to_float64_as_the_format_promises(precision: LLMP
 def test_tables_and_the_output_layer_keep_their_values() -> None:
     plain, quantized = llm(), llm("int8-weight")
     assert quantized.get_output_embeddings().weight is quantized.get_input_embeddings().weight
-    assert torch.equal(plain.get_input_embeddings().weight, quantized.get_input_embeddings().weight)
+    tables = [model.get_parameter("model.embed_tokens.weight") for model in (plain, quantized)]
+    assert torch.equal(*tables)
     assert not any(parameter.is_meta for parameter in quantized.parameters())
 
 
@@ -116,7 +124,7 @@ def test_counted_bytes_and_flops(precision: LLMPrecision, dtype: Dtype, on_cpu: 
         prompt_tokens=40,
         stages=("vision", "connector", "prefill", "decode"),
     )
-    kernels = "torch" if on_cpu else "triton"
+    kernels: Kernels = "torch" if on_cpu else "triton"
     plain = count(workload, kernels)
     quantized = count(replace(workload, llm_precision=precision), kernels)
     item_bytes = 4 if dtype == "float32" else 2
