@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
-from vlmprof.records import repeat_id
 from vlmprof.settings import Axes, AxisValue, Settings
 from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog, precision
@@ -26,10 +24,6 @@ LineKey = tuple[tuple[str, AxisValue], ...]
 def line_key(axes: Mapping[str, AxisValue], along: str = "resolution") -> LineKey:
     """Return what identifies a line of cells that differ only in the axis `along`: all other axes."""
     return tuple((name, value) for name, value in axes.items() if name != along)
-
-
-WARM_UP_SHARE = 1 / 3
-"""Largest share of the measuring budget for adaptive warm-up."""
 
 
 @dataclass(frozen=True)
@@ -263,36 +257,6 @@ def of_a_photo(cell: Cell, settings: Settings) -> Cell:
     except UserError:
         return planned  # only a run shows its tokens
     return replace(planned, visual_tokens=run.visual_tokens, encoder_tokens=run.encoder_tokens)
-
-
-def longest_sampling_s(settings: Settings) -> float | None:
-    """Return the longest time to sample a cell in seconds, with adaptive warm-up; None without a budget."""
-    if settings.sampling == "fixed":
-        return None
-    return settings.budget_s * (1 + WARM_UP_SHARE * (settings.warm_up is None))
-
-
-def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
-    """Return the cells in running order: by `lines`, `interleaved` from small to large across lines, or
-    `random`. The last two keep slow drift of the machine from looking like a difference between backbones."""
-    if order == "interleaved":
-        return sorted(cells, key=lambda cell: cell.height_px * cell.width_px)
-    if order == "random":
-        return random.Random(seed).sample(list(cells), len(cells))
-    return list(cells)
-
-
-def repeated(cells: Sequence[Cell], repeats: int, order: str, seed: int) -> list[Cell]:
-    """Return the cells `repeats` times in running order, one pass over all of them after another.
-
-    Passes keep slow drift of the machine from looking like a difference between cells. With `order` random,
-    each pass has its own order.
-    """
-    return [
-        replace(cell, cell_id=repeat_id(cell.cell_id, repeat), repeat=repeat)
-        for repeat in range(1, repeats + 1)
-        for cell in in_order(cells, order, seed + repeat - 1)
-    ]
 
 
 def _area(resolution: str) -> int:

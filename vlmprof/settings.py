@@ -126,6 +126,10 @@ _NOT_OF_A_VLM = ("level", "levels", "kernel_backend", "tiling", "frames", "prefi
 _AXES_OF_A_VLM = ("vlm", *(name for name in _AXES if name not in _NOT_OF_A_VLM))
 
 
+WARM_UP_SHARE = 1 / 3
+"""Largest share of the measuring budget for adaptive warm-up."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings shared by every cell of a sweep."""
@@ -163,6 +167,13 @@ class Settings:
     cell_timeout_s: float | None
     cool_down_s: float | None
     run_after_oom: bool
+
+    @property
+    def longest_sampling_s(self) -> float | None:
+        """The longest time to sample a cell in seconds, with adaptive warm-up; None without a budget."""
+        if self.sampling == "fixed":
+            return None
+        return self.budget_s * (1 + WARM_UP_SHARE * (self.warm_up is None))
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as stored in `run.json`, under `fixed`."""

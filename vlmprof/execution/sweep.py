@@ -18,11 +18,12 @@ from vlmprof.execution.duration import expected_seconds
 from vlmprof.execution.launchers import Finished, Job, Launcher
 from vlmprof.execution.launchers.local import LocalLauncher
 from vlmprof.execution.machine import describe_machine
+from vlmprof.execution.order import repeated
 from vlmprof.execution.progress import Progress
 from vlmprof.execution.rows import unmeasured_row
 from vlmprof.manifest import new_manifest
 from vlmprof.measure.samples import Samples
-from vlmprof.plan import Cell, LineKey, line_key, make_plan, repeated
+from vlmprof.plan import Cell, LineKey, line_key, make_plan
 from vlmprof.records import Row, Status, cell_of_repeat
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
