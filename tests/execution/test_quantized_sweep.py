@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.commands import only_line, vlmprof
+from vlmprof.execution.processes import call_in_process
 
 needs_torchao = pytest.mark.skipif(
     find_spec("torchao") is None, reason="torchao is not installed: pip install 'vlmprof[quant]'"
@@ -61,6 +62,15 @@ def test_every_precision_of_a_cpu_is_measured_and_fp8_skipped(tmp_path: Path) ->
     assert "ViT-T · LLM int8-weight" in (tmp_path / "run" / "report.md").read_text()
     resumed = vlmprof(tmp_path, *command)
     assert "5 of 5 cells were done before" in resumed.stderr
+
+
+@needs_torchao
+def test_the_fork_server_leaves_torchao_to_its_forks() -> None:
+    """torchao, which transformers imports, touches the GPU as it is imported: no fork could use it then."""
+    loaded = "[name in __import__('sys').modules for name in ('transformers', 'torchao')]"
+    assert call_in_process("builtins:eval", (loaded,)).value == [True, False]
+    found = "__import__('importlib.util').util.find_spec('torchao') is not None"
+    assert call_in_process("builtins:eval", (found,)).value is True
 
 
 def test_a_precision_that_the_device_lacks_is_refused_by_the_plan(tmp_path: Path) -> None:
