@@ -92,9 +92,9 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
         if settings.fit != "resize":
             raise UserError("fit: tiling decides how photos are fitted; leave out fit")
     else:
-        for name in ("tile_size", "max_tiles"):
-            if {*getattr(axes, name)} - {"auto"}:
-                raise UserError(f"{name}: there are no tiles; add tiling anyres or dynamic")
+        for axis_name in ("tile_size", "max_tiles"):
+            if {*getattr(axes, axis_name)} - {"auto"}:
+                raise UserError(f"{axis_name}: there are no tiles; add tiling anyres or dynamic")
     if is_hf_vlm:
         _check_hf_vlm(tables["axes"], axes, settings)
     return SweepSpec(name=_name(document.get("name", name)), axes=axes, settings=settings)

@@ -32,7 +32,7 @@ from vlmprof.plan import Cell, LineKey, cell_id, line_key, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.settings import AxisValue, Machine, Settings
 from vlmprof.spec import SweepSpec
-from vlmprof.store import RunFolder
+from vlmprof.store import RunFolder, check_can_hold_a_run
 
 COUNTED = 12
 """Cells per line whose peaks are counted; the others are interpolated."""
@@ -75,6 +75,7 @@ def find_frontiers(
     enforce a budget.
     """
     lines = candidate_lines(spec, axis)
+    check_can_hold_a_run(out)
     with progress:
         machine = describe_machine(spec.settings.device)
     settings = replace(spec.settings, device=machine.device)
