@@ -171,6 +171,17 @@ class Row:
         return cls(axes={n: value for n, value in rest.items() if n in axes}, stages=stages, **own)
 
 
+def plausible(value: object) -> bool:
+    """Return whether a value may have been measured: a number is 0, or from 10⁻¹⁵ to 9 × 10¹⁸ seconds, bytes,
+    FLOPs or the like. Far outside, and for NaN, statistics and figures fail."""
+    return type(value) not in (float, int) or value == 0 or _SMALLEST <= abs(value) <= _LARGEST  # type: ignore[arg-type]
+
+
+_SMALLEST, _LARGEST = 1e-15, 9e18
+_MEASURED = ("_s", "_bytes", "_flops", "_j", "_mhz", "_w", "_c")
+"""Ends of the names of columns that are measured or counted."""
+
+
 def repeat_id(cell_id: str, repeat: int) -> str:
     """Return the id under which a repeat of a cell is stored; the first has the cell's own."""
     return cell_id if repeat == 1 else f"{cell_id}{_REPEAT}{repeat}"
@@ -195,6 +206,9 @@ def completed(flat: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("a side of the image is not a number of pixels")
     if not all(flat.get(axis, "unknown") for axis in ("backbone", "resolution")):
         raise ValueError("the backbone or the resolution has no name")
+    for name, value in flat.items():
+        if not plausible(value) and name.endswith(_MEASURED):
+            raise ValueError(f"{name} is {value}, which nothing measures")
     if flat.keys() >= _UNSAID.keys():
         return flat
     return flat | {name: _UNSAID[name] for name in _UNSAID.keys() - flat.keys()}
