@@ -90,8 +90,8 @@ class PackedEncoder(FromTransformers):
             patches, grid = self.patches.packed(images)
             output: Any = self.model(**dict(zip(self.names, (patches, grid), strict=True)))
         counts = {len(patches), len(patches) // self.patches.merge**2}
-        given = [getattr(output, name, None) for name in ("pooler_output", "last_hidden_state")]
-        given = [tensor for tensor in given if isinstance(tensor, Tensor)]
+        either = (getattr(output, name, None) for name in ("pooler_output", "last_hidden_state"))
+        given = [tensor for tensor in either if isinstance(tensor, Tensor)]
         # some pool all tokens to one, and others merge squares of them
         tokens = next((each for each in given if each.numel() // each.shape[-1] in counts), None)
         if tokens is None:
