@@ -1,0 +1,25 @@
+"""What a cell costs a deployment, from its row: time to first token, memory, price."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vlmprof.analysis.frames import numbers
+
+_GPU_MEMORY = ("nvml_process_bytes", "peak_reserved_bytes", "peak_allocated_bytes")
+
+
+def time_to_first_token(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return each row's time to first token in seconds: `ttft_s`, or end-to-end latency without decoding."""
+    ttft = numbers(rows, "ttft_s")
+    nothing_decoded = np.isnan(numbers(rows, "host_decode_s"))
+    return np.where(np.isnan(ttft) & nothing_decoded, numbers(rows, "end_to_end_s"), ttft)
+
+
+def memory_needed(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return each row's memory in bytes: the largest of the GPU's figures, or peak resident size on a CPU."""
+    gpu = np.column_stack([numbers(rows, column) for column in _GPU_MEMORY])
+    largest = np.where(np.isnan(gpu), -np.inf, gpu).max(axis=1)
+    return np.where(np.isfinite(largest), largest, numbers(rows, "peak_rss_bytes"))
