@@ -20,6 +20,7 @@ from vlmprof.settings import (
     Fit,
     KernelBackend,
     LevelsRun,
+    LLMPrecision,
     Logits,
     Mode,
     Order,
@@ -103,6 +104,8 @@ def _choice(literal: Any, optional: bool = False) -> _Choice:
 LARGEST_SIDE_PX = 2**20
 """A larger side of an image, in pixels, is a slip."""
 MOST_TILES = 1024
+MOST_FRAMES = 2**16
+MOST_POSITIONS = 2**30
 _MOST_DIGITS = 30
 """Python refuses to convert very long numbers."""
 
@@ -199,6 +202,12 @@ AXES: dict[str, Field] = {
               _integer_or("auto", LARGEST_SIDE_PX), "auto"),
         Field("max_tiles", "Most tiles of a photo, without the thumbnail; auto is 4 for anyres and 12 for "
               "dynamic.", _integer_or("auto", MOST_TILES), "auto"),
+        Field("frames", "Frames of each video, encoded one by one; their visual tokens follow each other.",
+              _integer(1, MOST_FRAMES), 1),
+        Field("prefill_chunk", "Tokens that prefill gives the LLM at once, with a key-value cache; none for "
+              "all of them, without a cache.", _integer_or("none", MOST_POSITIONS), "none"),
+        Field("llm_precision", "Precision of the LLM's linear layers, except the output layer: that of "
+              "dtype, or quantized by torchao.", _choice(LLMPrecision), "as-dtype"),
     )
 }  # fmt: skip
 """Every axis of a sweep: the varied parameters, each with one or more values."""
@@ -233,6 +242,8 @@ SETTINGS: dict[str, Field] = {
               _flag, False),
         Field("outputs", "When the outputs of an iteration are freed: before the next one, or after it.",
               _choice(Outputs), "freed"),
+        Field("frame_batch", "Frames that the encoder is given at once, of all videos of the batch.",
+              _optional(_integer(1, 2**20)), shown_default="all"),
         Field("seed", "Seed for weights, prompt and generated image.", _integer(0, 2**64 - 1), 0),
         Field("weights", "Backbone weights: pretrained, or the path of a checkpoint.",
               _optional(_text), shown_default="random"),

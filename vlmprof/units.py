@@ -86,6 +86,11 @@ def show_resolution(resolution: object) -> str:
     return f"{width}×{height}" if height and height != width else f"{width}²"
 
 
+def show_frames(count: float) -> str:
+    """Format a number of frames: `1 frame`, `32 frames`."""
+    return f"{count:g} frame{'s' * (count != 1)}"
+
+
 def _shown(value: float, unit: str, size: float) -> str:
     return f"{value / size:.3g} {unit}" if value < 1000 * size else f"{value / size:.0f} {unit}"
 

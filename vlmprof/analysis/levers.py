@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +78,8 @@ def levers_of(frame: pd.DataFrame) -> list[str]:
 def changes_between(frame: pd.DataFrame, before: int, after: int, axes: Sequence[str]) -> list[Change]:
     """Return the axes in which two rows, by position, differ."""
     found = [
-        Change(axis, *(axis_word(frame[axis].iloc[place]) for place in (before, after))) for axis in axes
+        Change(axis, *(axis_word(axis, frame[axis].iloc[place]) for place in (before, after)))
+        for axis in axes
     ]
     return [change for change in found if change.before != change.after]
 
@@ -90,7 +92,7 @@ def lever_prices(frame: pd.DataFrame) -> list[LeverPrice]:
     ok = frame[frame["status"] == Status.OK].reset_index(drop=True)
     axes = levers_of(ok) if len(ok) else []
     quantities = _quantities(ok)
-    words = pd.DataFrame({axis: ok[axis].map(axis_word) for axis in axes})
+    words = pd.DataFrame({axis: ok[axis].map(partial(axis_word, axis)) for axis in axes})
     found = []
     for axis in axes:
         places = _places(words, axis)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ from vlmprof.settings import Dtype, Settings
 from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.decoding import decode_step, prefill_cached
-from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, torch_dtype, with_tiles
+from vlmprof.vlm.frames import in_batches
+from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, check_llm, joining, torch_dtype
 from vlmprof.vlm.workload import Workload
 
 META = torch.device("meta")
@@ -56,7 +57,7 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
     """
     if workload.autocast:
         raise UserError("autocast: costs cannot be counted, because its casts are known only when it runs")
-    llm_catalog.check(workload.llm, workload.stages, workload.logits, workload.attention)
+    check_llm(workload)
     known = backbone_facts(workload.backbone, workload.level)
     if workload.attention != "auto" and "vision" in workload.stages and known.module not in BUILT_ONCE:
         vision = build_vision(workload, META, workload.encoder_size)
@@ -69,7 +70,7 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
     held_images = 0 if "preprocess" in workload.stages else in_blocks(images_bytes)
     costs = {"vision": vision_cost}
     if "connector" in workload.stages:
-        connector = with_tiles(build_connector(workload, META), workload, META)
+        connector = joining(build_connector(workload, META), workload, META)
         costs["connector"] = count_module(
             connector, tokens, kernels=kernels, attention=_attention(workload), in_full=in_full
         )
@@ -117,8 +118,9 @@ def _visual_tokens(workload: Workload) -> int:
     )
     grid = backbone.grid(*workload.encoder_size)
     if workload.tiling is None:
-        return connector.visual_tokens(grid)
-    return workload.tiling.visual_tokens(workload.height_px, workload.width_px, connector, grid)
+        return workload.frames * connector.visual_tokens(grid)
+    size = workload.height_px, workload.width_px
+    return workload.frames * workload.tiling.visual_tokens(*size, connector, grid)
 
 
 def _until_tokens(workload: Workload) -> Workload:
@@ -130,6 +132,9 @@ def _until_tokens(workload: Workload) -> Workload:
         width_px=width,
         batch_size=workload.encoder_batch,
         tiling=None,
+        frames=1,
+        frame_batch=workload.encoded_at_once,
+        prefill_chunk=None,
         llm="",
         connector="",
         attention="math" if workload.attention == "math" else "auto",
@@ -150,6 +155,8 @@ def _from_embeddings(workload: Workload) -> Workload:
         height_px=0,
         width_px=0,
         tiling=None,
+        frames=1,
+        frame_batch=None,
         level=0,
         levels="through-tap",
         attention="math" if workload.attention == "math" else "auto",
@@ -183,8 +190,14 @@ def _vision_costs(
     images = torch.empty(
         workload.batch_size, 3, height, width, device=META, dtype=torch_dtype(workload.dtype)
     )
+    in_frame_batches = partial(in_batches, vision, at_once=workload.encoded_at_once)
     cost, tokens = count_call(
-        vision, images, kernels=kernels, attention=_attention(workload), in_full=in_full
+        vision,
+        images,
+        call=in_frame_batches,
+        kernels=kernels,
+        attention=_attention(workload),
+        in_full=in_full,
     )
     known.check_output(tuple(tokens.shape), workload.batch_size, height, width)
     return cost, tokens, images.numel() * images.element_size()
@@ -217,7 +230,10 @@ def _counted_language(
     model = _language_model(workload.llm, content, workload.dtype)
     attention = _attention(workload)
     prompt = torch.empty(workload.prompt_tokens, device=META, dtype=torch.long)
-    vlm = VLM(nn.Identity(), nn.Identity(), model, prompt=prompt, logits=workload.logits)
+    vlm = VLM(
+        nn.Identity(), nn.Identity(), model,
+        prompt=prompt, logits=workload.logits, prefill_chunk=workload.prefill_chunk,
+    )  # fmt: skip
     embeddings = torch.empty(
         workload.batch_size,
         visual_tokens,

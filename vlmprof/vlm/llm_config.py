@@ -47,6 +47,8 @@ class BuiltFacts:
     parameters: int
     decodes: bool
     """Whether it keeps a state that further tokens go on from."""
+    chunks: bool
+    """Whether several tokens at once go on from it, as chunks of a prompt do."""
     keeps_last_logits: bool
     """Whether it can be asked for the logits of the last position alone."""
     attention: str | None
@@ -140,29 +142,38 @@ def _built_facts(name: str, model_type: str, _: str, given: _Unhashed) -> BuiltF
         raise UserError(
             f"language model {name!r}: {model_type} does not run with this configuration ({reason(problem)})"
         ) from problem
+    decodes, chunks = _state_of_model(model, embeddings)
     return BuiltFacts(
         hidden_size=hidden_size,
         vocab_size=vocab_size,
         layers=_layer_count(config),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        decodes=_keeps_state(model, embeddings),
+        decodes=decodes,
+        chunks=chunks,
         keeps_last_logits="logits_to_keep" in parameters,
         attention=attention_path(model),
     )
 
 
-def _keeps_state(model: Any, embeddings: Any) -> bool:
-    """Whether a forward pass that is to keep a state does so."""
+def _state_of_model(model: Any, embeddings: Any) -> tuple[bool, bool]:
+    """Whether a forward pass that is to keep a state does so, and whether chunks of a prompt extend it."""
     import torch
 
     try:
         with torch.inference_mode():
             output = model(inputs_embeds=embeddings, use_cache=True)
     except RuntimeError:
-        return True  # as above
+        return True, False  # as above
     except Exception:
-        return False
-    return state_of(output) is not None
+        return False, False
+    name = state_of(output)
+    return name is not None, name is not None and _is_key_value_cache(output[name])
+
+
+def _is_key_value_cache(state: Any) -> bool:
+    """Whether a state is keys and values alone. Recurrent layers go on from theirs one token at a time."""
+    parts = [base.__name__ for layer in getattr(state, "layers", ()) for base in type(layer).__mro__]
+    return "DynamicLayer" in parts and not any(name.startswith("LinearAttention") for name in parts)
 
 
 def state_of(output: Any) -> str | None:

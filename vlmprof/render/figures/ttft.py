@@ -15,7 +15,7 @@ from vlmprof.render.figures.layout import PAGES, family_entries, panel_grid
 from vlmprof.render.figures.style import LineStyle, line_styles
 from vlmprof.render.figures.ticks import plain_log_labels, scale_sizes
 from vlmprof.render.labels import value_label
-from vlmprof.units import seconds_unit, show_resolution
+from vlmprof.units import seconds_unit
 
 _MOST_PER_PANEL, _MOST_PANELS = 12, 12
 _FIRST = ("llm", "connector")
@@ -79,14 +79,14 @@ def _draw(axes: Axes, lines: Sequence[tuple[Line, LineStyle]]) -> None:
     known = np.concatenate([own[np.isfinite(own)] for own in seconds])
     unit, size = seconds_unit(float(known.max())) if known.size else ("s", 1.0)
     for (line, style), own in zip(lines, seconds, strict=True):
-        axes.plot(line.pixels, own / size, **style.line(_PAGE.line_pt, _PAGE.marker_pt), gid="ttft")
+        axes.plot(line.sizes, own / size, **style.line(_PAGE.line_pt, _PAGE.marker_pt), gid="ttft")
     axes.set_yscale("log")
     axes.grid(True, axis="y", color="0.92", linewidth=0.5)
     axes.set_ylabel(f"TTFT ({unit})", fontsize=_PAGE.font_pt)
     sizes = {
-        float(pixels): show_resolution(resolution)
+        float(size): label
         for line, _ in lines
-        for pixels, resolution in zip(line.pixels, line.rows["resolution"], strict=True)
+        for size, label in zip(line.sizes, line.size_labels, strict=True)
     }
     scale_sizes(axes, dict(sorted(sizes.items())), _PAGE.font_pt * 0.93)
     plain_log_labels(axes.yaxis)

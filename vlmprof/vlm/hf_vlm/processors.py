@@ -178,7 +178,7 @@ def _with_known_tokens(made: Any, image_processor: Any, config: Any, known: Arch
     vocabulary = config.get_text_config().vocab_size
 
     def with_ids(ids: Mapping[str, int]) -> Any:
-        tokenizer = placeholder_tokenizer(ids, vocabulary, known.unnamed)
+        tokenizer = placeholder_tokenizer(ids, vocabulary, known.unnamed, known.underscored)
         return _made(made, image_processor, tokenizer, config, known)
 
     first = with_ids(given)
@@ -195,7 +195,7 @@ def _with_known_tokens(made: Any, image_processor: Any, config: Any, known: Arch
     final = dict(asked)
     for name, word in words.items():
         number = token_id(config, name)
-        if number is None or word in given:
+        if number is None or word in given or number in given.values():
             continue
         meant = by_id.get(getattr(second, f"{name}_id", None) or -1, word)
         final[meant] = number
