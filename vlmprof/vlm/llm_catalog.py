@@ -202,6 +202,11 @@ _ENTRIES: dict[str, LLMFacts] = {
             max_position_embeddings=32768, rope_parameters=_rope(1e6)
         ),
         _decoder(
+            "qwen2.5-1.5b", 1_543_714_304, "Qwen/Qwen2.5-1.5B", model_type="qwen2", vocab=151936, hidden=1536,
+            layers=28, heads=12, mlp=8960, num_key_value_heads=2, tie_word_embeddings=True,
+            max_position_embeddings=131072, rope_parameters=_rope(1e6)
+        ),
+        _decoder(
             "qwen2.5-7b", 7_615_616_512, "Qwen/Qwen2.5-7B", model_type="qwen2", vocab=152064, hidden=3584,
             layers=28, heads=28, mlp=18944, num_key_value_heads=4, max_position_embeddings=131072,
             rope_parameters=_rope(1e6)
