@@ -239,7 +239,7 @@ def _smallest_oom(rows: Collection[Row]) -> dict[LineKey, tuple[int, str]]:
 
 
 def _size(row: Row) -> tuple[int, str]:
-    return row.height_px * row.width_px, str(row.axes["resolution"])
+    return row.height_px * row.width_px, row.resolution
 
 
 def _area(cell: Cell) -> int:
