@@ -69,6 +69,7 @@ def test_what_is_no_resolution_is_refused(written: bool | float | str) -> None:
         ({**GRID, "fixed": {"warm_up": True}}, "warm_up: True is not an integer of at least"),
         ({**GRID, "fixed": {"logits": "some"}}, "'some' is not one of all, last"),
         ({"axes": {**GRID["axes"], "tiling": "any"}}, "'any' is not one of none, anyres, dynamic"),
+        ({"axes": {**GRID["axes"], "llm_precision": "int8"}}, "'int8' is not one of as-dtype, int8-weight, "),
         ({"axes": {**GRID["axes"], "tile_size": 0}}, "tile_size: 0 is not an integer of at least 1"),
         (
             {"axes": {**GRID["axes"], "max_tiles": "few"}},

@@ -77,9 +77,9 @@ class Row:
     """Where the cell ran out of memory: a stage, `build` (the model) or `load` (the process)."""
     message: str | None = None
     visual_tokens: int | None = None
-    """Tokens of an image that the LLM is given, after the connector."""
+    """Tokens of an image or a video that the LLM is given, after the connector."""
     encoder_tokens: int | None = None
-    """Tokens of an image before the connector; None in rows of versions without connectors that merge."""
+    """The same before the connector; None in rows of versions without connectors that merge."""
     tiles: int | None = None
     """Pictures that a photo is cut into, and the size that the encoder sees of each."""
     encoder_height_px: int | None = None
@@ -124,7 +124,8 @@ class Row:
     gpu_temperature_max_c: float | None = None
     gpu_power_mean_w: float | None = None
     energy_per_image_j: float | None = None
-    """Energy of the whole GPU over the measuring window; None if the window is too short for the counter."""
+    """Energy of the whole GPU over the measuring window, per image or video; None if the window is too short
+    for the counter."""
     cpu_clock_mean_mhz: float | None = None
     other_load_cores: float | None = None
     """CPU time of other processes per second of measurement."""

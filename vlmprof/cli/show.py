@@ -13,7 +13,7 @@ from vlmprof.activity import say
 from vlmprof.cli.json_output import add_message, json_wanted, tell, tell_files
 from vlmprof.cli.tables import show_sheet
 from vlmprof.errors import unknown
-from vlmprof.plan import Cell, longest_sampling_s
+from vlmprof.plan import Cell
 from vlmprof.records import FAILED
 from vlmprof.render.tables import plans
 from vlmprof.render.tables.terminal import console
@@ -52,7 +52,7 @@ def plan(
         show_sheet(plans.plan_sheet(cells, ids), save_to, rows=map(plans.plan_row, cells))
     to_run = sum(cell.skip_reason is None for cell in cells)
     tell(f"{to_run} cells to run, {len(cells) - to_run} skipped")
-    if to_run and (longest_s := longest_sampling_s(spec.settings)) is not None:
+    if to_run and (longest_s := spec.settings.longest_sampling_s) is not None:
         longest = show_duration(to_run * longest_s)
         tell(f"sampling takes at most {longest}, unless two iterations of a cell take longer")
     if timed and to_run:

@@ -21,6 +21,8 @@ PIPE_COLUMNS = 200
 _GAP = 2
 _LONG, _LEAST = 30, 24
 """Text columns wider than the first may be wrapped, but not below the second."""
+_MANY = 1000
+"""Files and pipes get more rows than this unwrapped: wrapping takes a millisecond per row."""
 _STYLES = {
     "faster": "green", "slower": "red", "unclear": "dim", "out of memory": "red", "failed": "red",
     "timed out": "yellow", "skipped": "dim",
@@ -45,7 +47,7 @@ def print_sheet(screen: Console, sheet: Sheet) -> None:
     same = ", ".join(filter(None, [sheet.head, *fitted.same]))
     if same:
         screen.print(same, markup=False, highlight=False)
-    if fitted.width <= screen.width:
+    if fitted.width <= screen.width or (len(fitted.rows) > _MANY and not screen.is_terminal):
         _print_lines(screen, fitted)
     else:
         screen.print(_table(fitted), soft_wrap=False)
