@@ -178,6 +178,9 @@ def _axes(line: dict[str, Any]) -> Axes:
 def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
     """Return the lines of VLMs from transformers; their configurations name the backbone and the LLM."""
     known = {name: hf_vlm_catalog.facts(name) for name in spec.axes.vlm}
+    if "decode" in spec.settings.stages:
+        for facts in known.values():
+            hf_vlm_catalog.check_decoding(facts)
     lines: list[Line] = []
     for line in _combinations(spec):
         facts = known[line["vlm"]]

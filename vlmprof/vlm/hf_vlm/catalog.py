@@ -14,7 +14,7 @@ from typing import Any
 from vlmprof import files
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
-from vlmprof.vlm.hf_vlm.support import REFUSED, RUN
+from vlmprof.vlm.hf_vlm.support import REFUSED, RUN, WITHOUT_DECODING
 
 CONNECTOR = "its own"
 """What stands on the axis `connector` for these VLMs."""
@@ -57,6 +57,14 @@ def facts(name: str) -> HfVLMFacts:
     return HfVLMFacts(
         name, label, model_type, str(language).rsplit("/", 1)[-1], _geometry(label, model_type, config)
     )
+
+
+def check_decoding(known: HfVLMFacts) -> None:
+    """Raise `UserError` for a VLM that cannot run the stage `decode`."""
+    if known.model_type in WITHOUT_DECODING:
+        raise UserError(
+            f"stages: {known.model_type} cannot continue from a cache and one token alone; leave out decode"
+        )
 
 
 def source(name: str) -> str:

@@ -22,6 +22,7 @@ from vlmprof.backbones.transformers_plain import interpolate_once
 from vlmprof.backbones.weights import PRETRAINED
 from vlmprof.errors import UserError, first_line
 from vlmprof.settings import Logits
+from vlmprof.vlm.decoding import Context, context_of
 from vlmprof.vlm.hf_vlm.architectures import architecture, vision_config
 from vlmprof.vlm.hf_vlm.catalog import config_path, source
 from vlmprof.vlm.hf_vlm.inputs import image_inputs, token_types
@@ -66,6 +67,15 @@ class HfVLM:
         output = self.model(**inputs, **self._asked)
         logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
         return logits if "logits_to_keep" in self._asked or self.logits == "all" else logits[:, -1:]
+
+    def prefill_cached(self, inputs: dict[str, Any]) -> Context:
+        """The same pass, which keeps its state: what decoding goes on from."""
+        return context_of(self.model(**inputs, **{**self._asked, "use_cache": True}))
+
+    @property
+    def language(self) -> PreTrainedModel:
+        """What takes further tokens: the whole model, which encodes no image then."""
+        return self.model
 
     def visual_tokens(self, images: Tensor) -> int:
         """Tokens that one of these images becomes in one piece, from a pass of the vision part for each new

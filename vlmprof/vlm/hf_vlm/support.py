@@ -145,3 +145,9 @@ REFUSED = {
     "udop": "what its processor makes depends on the words that pytesseract reads on the page",
     "vision-encoder-decoder": "it joins any encoder to any decoder, and has no processor of its own",
 }
+
+WITHOUT_DECODING = (
+    "blip", "blip-2", "diffusion_gemma", "florence2", "git", "granite4_vision", "idefics", "instructblip",
+    "kosmos-2", "mllama", "pix2struct", "pp_formulanet", "t5gemma2",
+)  # fmt: skip
+"""Types of `RUN` whose forward pass cannot continue from a cache and one token alone."""
