@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,8 @@ def test_tokens_are_those_of_generate(model_type: str, tmp_path: Path) -> None:
             context = decode_step(vlm, context)
             tokens.append(context.token)
         options = {"do_sample": False, "max_new_tokens": STEPS + 1, "min_new_tokens": STEPS + 1}
-        generated = vlm.model.generate(**inputs, **options)[:, -STEPS - 1 :]
+        model: Any = vlm.model
+        generated = model.generate(**inputs, **options)[:, -STEPS - 1 :]
     assert torch.equal(torch.cat(tokens, 1), generated)
     assert context.state_bytes() > 0
 
