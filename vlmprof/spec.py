@@ -157,9 +157,7 @@ def _check_hf_vlm(named: Mapping[str, Any], axes: AxisValues, settings: Settings
     if axes.mode != ("eager",):
         raise UserError("mode: a vlm is timed with hooks on its parts, which work only in mode eager")
     if not {*STAGES[1:4]} <= {*settings.stages}:
-        raise UserError(
-            "stages: a vlm runs vision, connector and prefill in one call; leave out none of them"
-        )
+        raise UserError("stages: a vlm runs vision, connector and prefill in one call; name all three")
     if settings.share_llm:
         raise UserError("share_llm: the language model of a vlm cannot be measured separately")
     if settings.autocast:

@@ -14,7 +14,7 @@ TRIED_WITH = "5.24"
 
 @dataclass(frozen=True)
 class Support:
-    """One type."""
+    """Whether one type runs."""
 
     model_type: str
     runs: bool
@@ -30,7 +30,7 @@ class Support:
 
 
 def all_support() -> list[Support]:
-    """Every type, in alphabetical order."""
+    """Return every type, in alphabetical order."""
     known = [Support(name, True, needs) for name, needs in RUN.items()]
     known += [Support(name, False, reason=reason) for name, reason in REFUSED.items()]
     return sorted(known, key=lambda support: support.model_type)
