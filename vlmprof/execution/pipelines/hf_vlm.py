@@ -25,8 +25,8 @@ def build_hf_vlm(
     """Build the VLM `name`, and check that it accepts images of `size` (height, width) in pixels.
 
     `preprocess` is its own processor on a decoded photo, and the copy to the device; in one piece, reading,
-    resizing and packing an image. Raises `UserError` for a VLM that cannot be built, and for a size that it does
-    not accept.
+    resizing and packing an image. Raises `UserError` for a VLM that cannot be built, and for a size that it
+    does not accept.
     """
     vlm = create_hf_vlm(
         name, device=device, dtype=getattr(torch, axes.dtype),
