@@ -307,7 +307,8 @@ def _refusal(known: Mapping[str, BackboneFacts], resolution: str, tiles: bool = 
         rows, columns = facts.grid(height, width)
         merged = facts.grid_multiple
         reason = f": its {columns} x {rows} tokens cannot be merged {merged} x {merged}"
-    refused = f"{' and '.join(known)} does not accept {'tiles of ' if tiles else ''}{resolution}{reason}"
+    does = "does" if len(known) == 1 else "do"
+    refused = f"{' and '.join(known)} {does} not accept {'tiles of ' if tiles else ''}{resolution}{reason}"
     nearest = sorted({size for one in known.values() for size in one.nearest(height, width)})
     if not nearest:
         return f"{refused}, and no other size works"
