@@ -105,6 +105,12 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
         load_spec(str(path))
 
 
+def test_a_file_without_a_name_names_the_sweep(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[axes]\nbackbone = "vit-t"\nresolution = 224\nllm = "llama-23m"')
+    for overrides in ({}, {"tiling": ["anyres"]}):
+        assert load_spec(str(tmp_path / "mine.toml"), overrides).name == "mine"
+
+
 def test_shipped_specs_are_found_by_name_and_are_valid() -> None:
     assert {"quick", "kuo2026-fig4"} <= set(shipped_specs())
     for name in shipped_specs():

@@ -3,7 +3,6 @@ pulls."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.costs import memory_needed, time_to_first_token
+from vlmprof.analysis.costs import memory_needed, pixels_seen, time_to_first_token
 from vlmprof.analysis.frames import numbers, varying_axes
 from vlmprof.analysis.levers import Change, changes_between, levers_of
 from vlmprof.analysis.scores import pick_score, score_columns, with_scores
@@ -25,9 +24,9 @@ TOLERANCE = 0.05
 """Share by which a cost may be higher before it counts: larger than the noise of a run, and too small to
 decide between backbones."""
 _COSTS = ("ttft_s", "memory_bytes", "energy_per_image_j", "cost_per_thousand_images")
+_LLM_SIZE = "weight_prefill_bytes"
 _DETAIL = {
-    "visual_tokens": ("connector", "tiling"), "frames": ("frames",),
-    "weight_prefill_bytes": ("llm", "llm_precision"),
+    "visual_tokens": ("connector", "tiling"), "frames": ("frames",), _LLM_SIZE: ("llm", "llm_precision"),
 }  # fmt: skip
 """What counts as better beside a larger image, without scores, where one of these axes varies: what the LLM
 is given, and the size of the LLM."""
@@ -53,9 +52,9 @@ class Advice:
     """The cells of a run, their costs, and which of them are worth choosing."""
 
     candidates: pd.DataFrame
-    """The `ok` rows with `pixels`, `ttft_s`, `memory_bytes` and, where known, `energy_per_image_j`,
-    `cost_per_thousand_images` and the score columns. `fits` marks the cells within the limits, and
-    `on_front` those on the Pareto front among them."""
+    """The `ok` rows with `pixels` (those that the encoder sees), `ttft_s`, `memory_bytes` and, where known,
+    `energy_per_image_j`, `cost_per_thousand_images` and the score columns. `fits` marks the cells within the
+    limits, and `on_front` those on the Pareto front among them."""
     quality: str
     """The column to maximize: a score, or `pixels`."""
     detail: Sequence[str]
@@ -79,22 +78,40 @@ class Advice:
 
     @cached_property
     def chosen(self) -> pd.DataFrame:
-        """The Pareto front, best quality first, and the fastest first for equal quality."""
+        """The Pareto front, best quality first, and the fastest first for equal quality. Without scores, the
+        cells with the largest LLM come first."""
         front = self.candidates[self.candidates["on_front"]]
-        return front.sort_values([self.quality, "ttft_s"], ascending=[False, True])
+        first = [_LLM_SIZE] if _LLM_SIZE in self.detail else []
+        by = [*first, self.quality, "ttft_s"]
+        return front.sort_values(by, ascending=[column == "ttft_s" for column in by])
+
+    @property
+    def shown_quality(self) -> str:
+        """The column to draw costs against: of equal images, more visual tokens are better."""
+        return "visual_tokens" if "visual_tokens" in self.detail else self.quality
+
+    @property
+    def curves(self) -> list[list[int]]:
+        """Positions within `chosen` of the cells to join: all with scores, else those of one size of the LLM,
+        and of one image size if visual tokens are drawn."""
+        by = [_LLM_SIZE] if _LLM_SIZE in self.detail else []
+        by += [self.quality] if self.shown_quality != self.quality else []
+        return _groups(self.chosen, by)
 
     @cached_property
     def levers(self) -> list[list[Change]]:
         """What changes from the next cell of `chosen` to each: the levers that a step up the front pulls.
 
-        Empty for the last, which has no next cell.
+        Empty for the last cell with each size of the LLM, which has no next one.
         """
         axes, places = levers_of(self.cells), self.chosen.index.tolist()
-        changes = [
-            changes_between(self.candidates, below, above, axes)
-            for above, below in itertools.pairwise(places)
+        last = {
+            own[-1] for own in _groups(self.chosen, [_LLM_SIZE] if _LLM_SIZE in self.detail else []) if own
+        }
+        return [
+            [] if i in last else changes_between(self.candidates, places[i + 1], place, axes)
+            for i, place in enumerate(places)
         ]
-        return [*changes, []] if places else []
 
     @property
     def nearest_miss(self) -> str:
@@ -166,11 +183,33 @@ def advise(
         table, best = [*table, *better], np.ones(len(candidates))
     stacked = np.array(table).reshape(len(table), len(candidates)).T
     on_front[ranked] = pareto_front(stacked[ranked], best[ranked], tolerance)
+    if quality == "pixels":
+        on_front &= _largest_photos(candidates, stacked)
     marked = candidates.assign(fits=fits, on_front=on_front)
     correlation = None
     if names and len(marked) >= 3:
         correlation = marked[[*names, *costs]].astype(float).corr(method="spearman")
     return Advice(marked, quality, detail, costs, names, tolerance, correlation, remarks, estimated_for)
+
+
+def _groups(rows: pd.DataFrame, columns: Sequence[str]) -> list[list[int]]:
+    """Return the positions of the rows with equal values in these columns, in the order of the rows."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, values in enumerate(
+        zip(*(rows[c] for c in columns), strict=True) if columns else [()] * len(rows)
+    ):
+        groups.setdefault(tuple(values), []).append(i)
+    return list(groups.values())
+
+
+def _largest_photos(candidates: pd.DataFrame, costs: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return a mask without the cells that equal another, of a larger photo whose tiles hold no more."""
+    others = [axis for axis in levers_of(candidates) if axis != "resolution"]
+    sizes = numbers(candidates, "height_px") * numbers(candidates, "width_px")
+    largest: dict[tuple[object, ...], int] = {}
+    for i in np.argsort(sizes, kind="stable").tolist():
+        largest[(*candidates.loc[i, others].map(str), *costs[i].tolist())] = i
+    return np.isin(np.arange(len(candidates)), list(largest.values()))
 
 
 def _details(candidates: pd.DataFrame) -> list[str]:
@@ -212,7 +251,7 @@ def _candidates(frame: pd.DataFrame, price_per_hour: float | None) -> pd.DataFra
         raise UserError("nothing to recommend: no cell of this run has status ok")
     batch = np.nan_to_num(numbers(rows, "batch_size"), nan=1.0)
     added: dict[str, npt.NDArray[np.float64]] = {
-        "pixels": numbers(rows, "height_px") * numbers(rows, "width_px"),
+        "pixels": pixels_seen(rows),
         "ttft_s": time_to_first_token(rows),
         "memory_bytes": memory_needed(rows),
     }

@@ -11,6 +11,17 @@ from vlmprof.analysis.frames import numbers
 _GPU_MEMORY = ("nvml_process_bytes", "peak_reserved_bytes", "peak_allocated_bytes")
 
 
+def pixels_seen(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return the pixels of each row's image that the encoder sees: fewer than it has where its tiles, without
+    the thumbnail, hold fewer."""
+    pixels = numbers(rows, "height_px") * numbers(rows, "width_px")
+    sides = rows["tiling"].astype(str).str.extract(r"-(\d+)-\d+$")[0] if "tiling" in rows else None
+    if sides is None:
+        return pixels
+    tiles = np.maximum(numbers(rows, "tiles") - 1, 1)
+    return np.fmin(pixels, tiles * sides.astype(float).to_numpy() ** 2)
+
+
 def time_to_first_token(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Return each row's time to first token in seconds: `ttft_s`, or end-to-end latency without decoding."""
     ttft = numbers(rows, "ttft_s")

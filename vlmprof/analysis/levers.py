@@ -160,10 +160,7 @@ def median_ends(values: Floats) -> Interval:
     """Return the median of independent values with its 95 % interval; of fewer than six, with their range."""
     ordered = np.sort(values)
     n = ordered.size
-    # the largest rank k for which the median is below the k-th value with at most 2.5 %
-    below = np.cumsum([math.comb(n, i) for i in range(n + 1)]) / 2.0**n if n < 1000 else np.array([])
-    if below.size:
-        rank = max(int(np.searchsorted(below, 0.025, side="right")), 1)
-    else:
-        rank = int(n / 2 - 0.98 * math.sqrt(n))
+    # the largest rank k such that fewer than k of n values are below the median with at most 2.5 %
+    below = itertools.accumulate(math.comb(n, i) for i in range(n + 1))
+    rank = max(sum(1 for ways in itertools.takewhile(lambda ways: 40 * ways <= 2**n, below)), 1)
     return Interval(float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[n - rank]))

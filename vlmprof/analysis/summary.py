@@ -20,6 +20,7 @@ from vlmprof.analysis.crossover import Crossover, all_crossovers
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import Line, any_measured, numbers
 from vlmprof.analysis.intervals import Interval, mean_ends, mean_interval, mean_of_repeats
+from vlmprof.analysis.levers import LeverPrice, lever_prices
 from vlmprof.analysis.repeats import repeats_of
 from vlmprof.records import Status
 
@@ -113,6 +114,8 @@ class Summary:
     """Of end-to-end latency, with an interval that ends within the measured sizes on at least one side."""
     undecided_crossovers: int
     """Further ones, whose intervals have no end there or lack the sampling error."""
+    levers: Sequence[LeverPrice]
+    """What changing each axis but the backbone and the resolution does."""
     shares: Sequence[Measured]
     """The encoder's share of the end-to-end latency, at the smallest and largest size of each line."""
     limits: Sequence[Limit]
@@ -144,6 +147,9 @@ def summarize(estimates: Estimates, lines: Sequence[Line]) -> Summary:
         memory=[_rankings(group, peaks, _differ_by_margin) for group in _groups(lines)] if memory else [],
         crossovers=decided,
         undecided_crossovers=len(crossovers) - len(decided),
+        levers=[
+            price for price in lever_prices(frame) if price.change.axis not in ("backbone", "resolution")
+        ],
         shares=[share for line in lines for share in _encoder_shares(estimates, line)],
         limits=[limit for line in lines if (limit := _limit(estimates, line)) is not None],
         memory_ends=[

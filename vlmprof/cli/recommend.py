@@ -80,12 +80,24 @@ def recommend(
     for sheet in (lever_sheet(frame, estimated_for), correlation_sheet(advice)):
         if sheet is not None:
             show_sheet(sheet, save_tables)
+    if gpu is not None:
+        tell_levers(frame)
     say("drawing the Pareto front")
     figure = pareto_figure(advice, limits, width)
     name = "recommend" if gpu is None else f"recommend-{gpu}"
     tell_files(save_figure(figure, out or folder, name, format or ["png", "pdf"]))
     if advice.chosen.empty:
         raise typer.Exit(1)
+
+
+def tell_levers(frame: pd.DataFrame) -> None:
+    """Print the price of each lever of estimated rows in a sentence."""
+    from vlmprof.analysis.levers import lever_prices
+    from vlmprof.render.report.levers import lever_sentence
+
+    for price in lever_prices(frame):
+        if price.change.axis != "resolution":
+            tell(lever_sentence(price, estimated=True))
 
 
 def _limits(

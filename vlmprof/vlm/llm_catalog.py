@@ -82,8 +82,8 @@ def check(
         raise UserError(f"language model {name!r}: {known.model_type} keeps no state, so it cannot decode")
     if in_chunks and not known.chunks:
         raise UserError(
-            f"language model {name!r}: {known.model_type} cannot prefill in chunks, because its state is no "
-            "key–value cache; use prefill_chunk none"
+            f"language model {name!r}: {known.model_type} cannot prefill in chunks, because only single "
+            "tokens extend its state; use prefill_chunk none"
         )
     if logits == "last" and not known.keeps_last_logits:
         raise UserError(f"language model {name!r}: {known.model_type} gives all logits; use logits all")
@@ -200,6 +200,11 @@ _ENTRIES: dict[str, LLMFacts] = {
             "qwen2.5-0.5b", 494_032_768, "Qwen/Qwen2.5-0.5B", model_type="qwen2", vocab=151936, hidden=896,
             layers=24, heads=14, mlp=4864, num_key_value_heads=2, tie_word_embeddings=True,
             max_position_embeddings=32768, rope_parameters=_rope(1e6)
+        ),
+        _decoder(
+            "qwen2.5-1.5b", 1_543_714_304, "Qwen/Qwen2.5-1.5B", model_type="qwen2", vocab=151936, hidden=1536,
+            layers=28, heads=12, mlp=8960, num_key_value_heads=2, tie_word_embeddings=True,
+            max_position_embeddings=131072, rope_parameters=_rope(1e6)
         ),
         _decoder(
             "qwen2.5-7b", 7_615_616_512, "Qwen/Qwen2.5-7B", model_type="qwen2", vocab=152064, hidden=3584,

@@ -18,7 +18,7 @@ from vlmprof.analysis.levers import levers_of
 from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_grid
 from vlmprof.render.figures.style import line_styles
 from vlmprof.render.figures.ticks import plain_log_labels
-from vlmprof.render.labels import backbone_label, lever_words
+from vlmprof.render.labels import backbone_label, lever_words, value_label
 from vlmprof.render.tables.decisions import COST_WORDS
 from vlmprof.render.tables.sheet import show, unit_of_kind
 from vlmprof.units import show_resolution
@@ -72,6 +72,8 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
         notes.insert(0, f"Estimated for {advice.estimated_for} from counted costs; nothing was measured.")
     if _numbered(advice):
         notes.append("Numbers: rows of the table.")
+    if len(advice.curves) > 1:
+        notes.append("Joined: equal image size and LLM.")
     notes.append("Labels of steps: what changes towards the better cell.")
     if not advice.candidates["fits"].all():
         notes.append("Pale: over a limit.")
@@ -98,7 +100,7 @@ def _draw(
     """Draw one panel; return the labels of its front, the most important first."""
     rows = advice.candidates
     title, kind = COST_WORDS[cost]
-    x, y = numbers(rows, cost), numbers(rows, advice.quality)
+    x, y = numbers(rows, cost), numbers(rows, advice.shown_quality)
     unit, size = unit_of_kind(kind, float(np.nanmax(x)))
     x = x / size
     fits = rows["fits"].to_numpy(dtype=bool)
@@ -109,10 +111,12 @@ def _draw(
         for chosen, alpha in ((mine & fits, 1.0), (mine & ~fits, 0.3)):
             axes.plot(x[chosen], y[chosen], **look, alpha=alpha, zorder=3, gid="cells")
     front = rows.index.get_indexer(advice.chosen.index)
-    axes.plot(
-        x[front][::-1], y[front][::-1], color="0.4", linewidth=0.5 * page.line_pt, marker="o",
-        fillstyle="none", markersize=2.4 * page.marker_pt, markeredgewidth=0.6, zorder=2, gid="front",
-    )  # fmt: skip
+    for joined in advice.curves:
+        places = front[joined[::-1]]
+        axes.plot(
+            x[places], y[places], color="0.4", linewidth=0.5 * page.line_pt, marker="o", fillstyle="none",
+            markersize=2.4 * page.marker_pt, markeredgewidth=0.6, zorder=2, gid="front",
+        )  # fmt: skip
     limit = limits.of(cost)
     low, high = _range(advice, cost, limit)
     if limit is not None and limit <= high:
@@ -135,32 +139,52 @@ def _members(rows: pd.DataFrame, line: LineName) -> npt.NDArray[np.bool_]:
 def _point_labels(axes: Axes, advice: Advice, x: Floats, y: Floats, page: Page) -> list[Annotation]:
     """Name the cells of the front, best first, or number them as in the table."""
     chosen, numbered = advice.chosen, _numbered(advice)
-    names = zip(chosen["backbone"], chosen["resolution"], strict=True)
-    labels = [f"{backbone_label(str(name))} {show_resolution(resolution)}" for name, resolution in names]
-    if numbered:
-        labels = [str(place) for place in range(1, len(labels) + 1)]
-    offset, side = ((4, -2), ("left", "top")) if numbered else ((-3, 2), ("right", "bottom"))
-    return [
+    labels = [
+        f"{backbone_label(str(name))} {show_resolution(resolution)}"
+        for name, resolution in zip(chosen["backbone"], chosen["resolution"], strict=True)
+    ]
+    if not numbered:
+        return [_label(axes, label, (x[i], y[i]), page, 0.8, "cell") for i, label in enumerate(labels)]
+    curves = [own for own in advice.curves if own] if advice.detail else []
+    heads = [_label(axes, _curve_name(advice, own), (x[own[0]], y[own[0]]), page, 0.8, "curve")
+             for own in curves]  # fmt: skip
+    places = [
         axes.annotate(
-            label, (at_x, at_y), xytext=offset, textcoords="offset points", ha=side[0], va=side[1],
-            fontsize=page.font_pt * 0.8, parse_math=False, gid="cell",
+            str(i + 1), (at_x, at_y), xytext=(4, -2), textcoords="offset points", ha="left", va="top",
+            fontsize=page.font_pt * 0.72, gid="cell",
         )
-        for label, at_x, at_y in zip(labels, x, y, strict=True)
+        for i, (at_x, at_y) in enumerate(zip(x, y, strict=True))
     ]  # fmt: skip
+    return [*heads, *places]
+
+
+def _curve_name(advice: Advice, curve: Sequence[int]) -> str:
+    """Name what the cells of a curve have in common: image size and LLM."""
+    row = advice.chosen.iloc[curve[0]]
+    size = [f"{row['pixels'] ** 0.5:.0f}²"] if advice.shown_quality != advice.quality else []
+    varied = [axis for axis in ("llm", "llm_precision") if axis in levers_of(advice.cells)]
+    return " ".join([*size, *(value_label(axis, str(row[axis])) for axis in varied)])
+
+
+def _label(axes: Axes, words: str, at: tuple[float, float], page: Page, size: float, kind: str) -> Annotation:
+    """Add a label at the upper left of a point, with `size` as a share of the page's font size."""
+    return axes.annotate(
+        words, at, xytext=(-4, 2), textcoords="offset points", ha="right", va="bottom", gid=kind,
+        fontsize=page.font_pt * size, parse_math=False,
+    )  # fmt: skip
 
 
 def _step_labels(axes: Axes, advice: Advice, x: Floats, y: Floats, page: Page) -> list[Annotation]:
     """Label the middle of each step with the levers that it pulls, those with a single lever first."""
-    log_y = advice.quality == "pixels"
+    log_y = advice.quality == "pixels"  # visual tokens too
     found = []
-    for i in sorted(range(len(x) - 1), key=lambda i: len(advice.levers[i])):
+    steps = [i for own in advice.curves for i in own[:-1]]
+    for i in sorted(steps, key=lambda i: len(advice.levers[i])):
         words = lever_words(advice.levers[i], most=_MOST_CHANGES)
         middle_y = np.sqrt(y[i] * y[i + 1]) if log_y else (y[i] + y[i + 1]) / 2
-        found.append(axes.annotate(
-            words, (np.sqrt(x[i] * x[i + 1]), middle_y), xytext=(-5, 1), textcoords="offset points",
-            ha="right", va="bottom", fontsize=page.font_pt * 0.72, color="0.3", style="italic",
-            parse_math=False, gid="lever",
-        ))  # fmt: skip
+        middle = (float(np.sqrt(x[i] * x[i + 1])), float(middle_y))
+        found.append(_label(axes, words, middle, page, 0.72, "lever"))
+        found[-1].set(color="0.3", style="italic")
     return found
 
 
@@ -190,10 +214,16 @@ def _hide_overlaps(names: list[Annotation]) -> None:
 
 
 def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:
+    if advice.shown_quality == "visual_tokens":
+        axes.set_ylabel("Visual tokens", fontsize=page.font_pt)
+        axes.set_yscale("log")
+        plain_log_labels(axes.yaxis)
+        return
     if advice.quality != "pixels":
         axes.set_ylabel(advice.quality.replace("_", " "), fontsize=page.font_pt, parse_math=False)
         return
-    axes.set_ylabel("Image size (pixels)", fontsize=page.font_pt)
+    seen = "seen, " if "tiling" in levers_of(advice.cells) else ""
+    axes.set_ylabel(f"Image size ({seen}pixels)", fontsize=page.font_pt)
     axes.set_yscale("log")
     pixels = np.unique(numbers(advice.candidates, "pixels"))[::-1]
     kept = [pixels[0]]
@@ -202,5 +232,9 @@ def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:
             kept.append(value)
     axes.yaxis.set_major_locator(FixedLocator(kept))
     axes.yaxis.set_minor_locator(NullLocator())
-    names = dict(zip(numbers(advice.candidates, "pixels"), advice.candidates["resolution"], strict=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show_resolution(names[value])))
+    rows = advice.candidates
+    whole = numbers(rows, "pixels") == numbers(rows, "height_px") * numbers(rows, "width_px")
+    names = dict(zip(numbers(rows, "pixels")[whole], rows["resolution"][whole], strict=True))
+    axes.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: show_resolution(names.get(value, f"{value**0.5:.0f}")))
+    )

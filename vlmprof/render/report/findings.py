@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import Line, split_lines
 from vlmprof.analysis.intervals import Interval
+from vlmprof.analysis.levers import LeverPrice
 from vlmprof.analysis.runs import Run, join
 from vlmprof.analysis.summary import Bound, Doubts, Limit, Measured, MemoryEnd, Ranking, Summary, summarize
 from vlmprof.render.labels import line_label, oom_words
+from vlmprof.render.report.levers import lever_sentence
 from vlmprof.render.tables.sheet import Kind, interval_values, percent_width, show
 
 MOST_LINES = 24
@@ -42,6 +44,7 @@ def findings(summary: Summary) -> list[Finding]:
     found = [Finding(text, "cells") for group in summary.latency for text in _told(group, _cheapest)]
     found += [Finding(text, "cells") for group in summary.memory for text in _told(group, _smallest)]
     found += [Finding(text, "crossovers") for text in _crossovers(summary, len(lines))]
+    found += [Finding(text, "levers") for text in _levers(summary.levers)]
     found += [Finding(text, "time") for text in _shares(summary.shares)]
     found += [Finding(text, "time") for text in _limits(summary.limits)]
     found += [Finding(text, "frontier") for text in _memory_ends(summary.memory_ends, summary.largest)]
@@ -120,6 +123,17 @@ def _crossovers(summary: Summary, lines: int) -> Iterator[str]:
     if undecided:
         are = "1 crossover is" if undecided == 1 else f"{undecided} crossovers are"
         yield f"{are} possible within the measured sizes, but not shown: the intervals are open or unknown."
+
+
+def _levers(prices: Sequence[LeverPrice]) -> Iterator[str]:
+    """Tell the first changes of each axis."""
+    by_axis: dict[str, list[LeverPrice]] = {}
+    for price in prices:
+        by_axis.setdefault(price.change.axis, []).append(price)
+    for axis, own in by_axis.items():
+        yield from (lever_sentence(price) for price in own[:MOST])
+        if len(own) > MOST:
+            yield f"{len(own) - MOST} more changes of {axis.replace('_', ' ')} are in the table."
 
 
 def _shares(shares: Sequence[Measured]) -> Iterator[str]:
