@@ -75,23 +75,18 @@ def make_plan(spec: SweepSpec, photos: bool = True) -> list[Cell]:
     """Expand a specification to the cells of its grid, line by line, from small to large images.
 
     Resolutions that a backbone does not accept and precisions that the device does not support are skipped.
-    With `fit = "pad"`, images are padded to the next accepted size instead. Without `photos`, VLMs from
-    transformers have no token counts, which take them a second per size. Raises `UserError` for an unknown
-    backbone, connector or LLM, for a resolution that no backbone accepts, and if no precision is supported.
-    """
+    With `fit = "pad"`, images are padded to the next accepted size. Without `photos`, VLMs from transformers
+    have no token counts, which take them a second per size. Raises `UserError` for unknown names, for a
+    resolution that no backbone accepts, and if no precision is supported."""
     lines = _hf_vlm_lines(spec) if spec.axes.vlm else _lines(spec)
     resolutions = sorted(spec.axes.resolution, key=_area)
     pad = spec.settings.fit == "pad"
-    refused = [precision.refusal(axes, spec.settings) for axes, _ in lines]
-    if all(refused):
-        raise UserError("; ".join(dict.fromkeys(filter(None, refused))))
-    for resolution in resolutions:
-        if not pad:
-            _refuse_if_none_runs(lines, resolution)
-    varied = _varied([line for line, _ in lines])
-    distinguished_by = tuple(axis for axis in varied if axis not in ("backbone", "resolution"))
+    refused = precision.refusals([axes for axes, _ in lines], spec.settings)
+    for resolution in () if pad else resolutions:
+        _refuse_if_none_runs(lines, resolution)
+    varied = [axis for axis in _varied([line for line, _ in lines]) if axis not in ("backbone", "resolution")]
     cells = [
-        _cell(replace(line, resolution=resolution), facts, pad, distinguished_by, reason)
+        _cell(replace(line, resolution=resolution), facts, pad, tuple(varied), reason)
         for (line, facts), reason in zip(lines, refused, strict=True)
         for resolution in resolutions
     ]

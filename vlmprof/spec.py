@@ -92,9 +92,9 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
         if settings.fit != "resize":
             raise UserError("fit: tiling decides how photos are fitted; leave out fit")
     else:
-        for key in ("tile_size", "max_tiles"):
-            if {*getattr(axes, key)} - {"auto"}:
-                raise UserError(f"{key}: there are no tiles; add tiling anyres or dynamic")
+        for axis_name in ("tile_size", "max_tiles"):
+            if {*getattr(axes, axis_name)} - {"auto"}:
+                raise UserError(f"{axis_name}: there are no tiles; add tiling anyres or dynamic")
     if settings.frame_batch is not None and not {*axes.frames} - {1}:
         raise UserError("frame_batch: there are no videos; add frames, or leave it out")
     if {*axes.prefill_chunk} - {"none"} and "prefill" not in settings.stages:

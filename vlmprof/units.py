@@ -88,7 +88,7 @@ def show_resolution(resolution: object) -> str:
 
 def show_frames(count: float) -> str:
     """Format a number of frames: `1 frame`, `32 frames`."""
-    return f"{count:g} frame{'s' * (count != 1)}"
+    return f"{count:g} frame{'' if count == 1 else 's'}"
 
 
 def _shown(value: float, unit: str, size: float) -> str:

@@ -16,44 +16,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlmprof.kernels.block.arguments import LinearArguments
 from vlmprof.kernels.block.linear_kernels import Variant, linear_kernel, linear_rows_kernel
 from vlmprof.kernels.block.linear_tiles import Product, Tile, column_blocks_per_program, pieces, tile_for
 from vlmprof.kernels.block.packing import fold, is_folded, unfolded
 from vlmprof.kernels.common.launcher import Launcher
 from vlmprof.kernels.common.parameter_cache import cached_from_parameters
 
+MOST_NUMBERED = 2**31 - 256
+"""Most rows, and most elements of a weight: their numbers, to the end of the last tile, have 32 bits."""
 
-def linear_fused(
-    x: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    activation: str | None,
-    eps: float,
-    tile: Tile | None = None,
-) -> Tensor:
+
+def linear_fused(x: Tensor, linear: LinearArguments, tile: Tile | None = None) -> Tensor:
     """Compute `norm_linear`, or `linear` without norm_weight: x (..., K) on a GPU -> (..., M).
 
     bfloat16, float16 or float32; raises TypeError for float64. `tile` replaces the tuned or default one.
     """
     if x.dtype == torch.float64:
         raise TypeError("linear: backend 'triton' sums in float32; backend 'torch' takes float64")
+    norm_weight, norm_bias, weight, offset, residual, activation, eps = linear
     features, depth = weight.shape
     y = x.new_empty(*x.shape[:-1], features)
     x = x.contiguous()
     rows = x.numel() // depth
-    sums, offset = x, bias
-    folded = is_folded(weight, rows)
-    normed = norm_weight is not None
+    sums, folded = x, is_folded(weight, rows)
     if norm_weight is not None:
         norm = cached_from_parameters(
-            fold if folded else unfolded, x.dtype, norm_weight, norm_bias, weight, bias
+            fold if folded else unfolded, x.dtype, norm_weight, norm_bias, weight, offset
         )
         weight = weight if norm.weight is None else norm.weight
         sums, offset = norm.sums, norm.offset
     weight = weight.to(x.dtype)
+    normed = norm_weight is not None
     launch, grid, blocks = plan(
         rows, depth, features, normed, normed and folded, offset is not None, residual is not None,
         activation or "", x.dtype, x.device, tile,
@@ -62,9 +56,9 @@ def linear_fused(
         grid,
         x,
         weight.contiguous(),
-        x if norm_weight is None else norm_weight,
+        x if norm_weight is None else norm_weight.contiguous(),
         sums,
-        x if offset is None else offset,
+        x if offset is None else offset.contiguous(),
         x if residual is None else residual.contiguous(),
         y,
         rows,
@@ -83,6 +77,11 @@ def plan(
 
     Cached by plain values: a `Product` and a `Variant` are too slow to create and hash at every launch.
     """
+    if max(rows, features * depth) > MOST_NUMBERED:
+        raise ValueError(
+            f"linear: backend 'triton' takes up to 2³¹ rows and weights, got {rows} rows and "
+            f"{features} × {depth} weights; backend 'torch' takes more"
+        )
     product = Product(rows, depth, features, normed, residual, dtype)
     tile = tile or tile_for(product, device)
     blocks = column_blocks_per_program(product, tile)

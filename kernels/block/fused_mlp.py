@@ -14,8 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vlmprof.kernels.block.arguments import MlpArguments
 from vlmprof.kernels.block.mlp_tiles import PIECES, MlpTile, tile_for
-from vlmprof.kernels.common.device_math import INTERPRETED, gelu, opaque
+from vlmprof.kernels.common.device_math import gelu, multiply, opaque
 from vlmprof.kernels.common.launcher import Launcher
 
 
@@ -67,13 +68,13 @@ def mlp_kernel(
     for start in range(0, HIDDEN, STEP):
         unit = start + tl.arange(0, STEP)  # (STEP,)
         columns = weight1_ptr + unit[None, :] * C  # (1, STEP)
-        hidden = _product(a, tl.load(columns + first[:, None]), nothing)
-        hidden = _product(b, tl.load(columns + second[:, None]), hidden)
+        hidden = multiply(a, tl.load(columns + first[:, None]), nothing, False)
+        hidden = multiply(b, tl.load(columns + second[:, None]), hidden, False)
         hidden += tl.load(bias1_ptr + unit).to(tl.float32)[None, :]  # (ROWS, STEP)
         hidden = gelu(hidden, False).to(ELEMENT)
         columns = weight2_ptr + unit[:, None]  # (STEP, 1)
-        product1 = _product(hidden, tl.load(columns + first[None, :] * HIDDEN), product1)
-        product2 = _product(hidden, tl.load(columns + second[None, :] * HIDDEN), product2)
+        product1 = multiply(hidden, tl.load(columns + first[None, :] * HIDDEN), product1, False)
+        product2 = multiply(hidden, tl.load(columns + second[None, :] * HIDDEN), product2, False)
 
     # computed again: pointers that live through the loop fill the registers
     row = opaque(tl.program_id(0)) * ROWS + tl.arange(0, ROWS)
@@ -90,15 +91,6 @@ def _affine(x, weight_ptr, bias_ptr, column):
 
 
 @triton.jit
-def _product(x, weight, sum):
-    """x weight + sum, in float32."""
-    if INTERPRETED:
-        x = x.to(tl.float32)
-        weight = weight.to(tl.float32)
-    return tl.dot(x, weight, sum)
-
-
-@triton.jit
 def _store_sum(product, bias_ptr, x_ptr, y_ptr, row_starts, column, inside):
     """y = product + bias + x at these columns. x is read again, most likely from the L2 cache."""
     at = row_starts + column[None, :]
@@ -107,38 +99,29 @@ def _store_sum(product, bias_ptr, x_ptr, y_ptr, row_starts, column, inside):
     tl.store(y_ptr + at, product.to(y_ptr.dtype.element_ty), mask=inside)
 
 
-def norm_mlp_fused(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    fc1_weight: Tensor,
-    fc1_bias: Tensor,
-    fc2_weight: Tensor,
-    fc2_bias: Tensor,
-    eps: float,
-    tile: MlpTile | None = None,
-) -> Tensor:
+def norm_mlp_fused(x: Tensor, mlp: MlpArguments, tile: MlpTile | None = None) -> Tensor:
     """Compute `norm_mlp` for x (..., channels) on a GPU, bfloat16 or float16, with channels in `PIECES`.
 
     `tile` overrides the default. The hidden features must be a multiple of its own.
     """
-    hidden, channels = fc1_weight.shape
+    hidden, channels = mlp.fc1_weight.shape
     x = x.contiguous()
     y = torch.empty_like(x)
     rows = x.numel() // channels
     tile = tile or tile_for(rows, channels)
-    _launcher(channels, hidden, tile)(
+    launch = _launcher(channels, hidden, tile)
+    launch(
         (tile.programs(rows), 1, 1),
         x,
-        norm_weight,
-        norm_bias,
-        fc1_weight.to(x.dtype).contiguous(),
-        fc1_bias,
-        fc2_weight.to(x.dtype).contiguous(),
-        fc2_bias,
+        mlp.norm_weight.contiguous(),
+        mlp.norm_bias.contiguous(),
+        mlp.fc1_weight.to(x.dtype).contiguous(),
+        mlp.fc1_bias.contiguous(),
+        mlp.fc2_weight.to(x.dtype).contiguous(),
+        mlp.fc2_bias.contiguous(),
         y,
         rows,
-        eps,
+        mlp.eps,
     )
     return y
 

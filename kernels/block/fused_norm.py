@@ -16,8 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vlmprof.kernels.block.arguments import LayerNormArguments
 from vlmprof.kernels.common.backends import FOUR_WARPS
-from vlmprof.kernels.common.device_math import gelu, load_where
+from vlmprof.kernels.common.device_math import activated, load_where
 from vlmprof.kernels.common.launcher import Launcher
 
 LANES = 32
@@ -30,6 +31,9 @@ fewer shuffles its sums take."""
 
 MOST_PARTS = 4
 """Most parts narrower than what a warp loads at once. A row with more is padded and masked instead."""
+
+MOST_WIDE_PARTS = 8
+"""Most parts of any row: the compiler takes minutes for 64. Several warps share a row with more."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +55,29 @@ CANDIDATES = (DEFAULT, Spread(4, 64), Spread(8, 32), Spread(2, 32))
 
 
 @dataclass(frozen=True)
-class Variant:
-    """The compile-time constants of the kernel."""
+class Row:
+    """The compile-time constants of a norm: how a row is cut into parts, and what is fused."""
 
     C: int
     """Channels of a row: at most PARTS · WIDTH."""
     WIDTH: int
     """Channels of a part."""
     PARTS: int
+    INPUT_BIAS: bool
+    BIAS: bool
+    ACTIVATION: str
+    """`gelu`, `silu` or empty."""
+    PRECISE: bool
+    """Whether x is float32."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The compile-time constants of the kernel."""
+
+    ROW: Row
     ROWS: int
     """Rows per program."""
-    INPUT_BIAS: bool = False
-    BIAS: bool = True
-    ACTIVATION: str = ""
-    """`gelu`, `silu` or empty."""
-    PRECISE: bool = False
-    """Whether x is float32."""
 
 
 @triton.jit
@@ -76,8 +87,11 @@ def channels_of(ptr, channel, line, real, MASKED: tl.constexpr):
 
 
 @triton.jit
-def statistics(parts, eps, C: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr):
+def statistics(parts, eps, ROW: tl.constexpr):
     """Mean and 1 / sqrt(variance + eps) of rows that are cut into parts (rows, WIDTH), each (rows, 1)."""
+    C: tl.constexpr = ROW.C
+    WIDTH: tl.constexpr = ROW.WIDTH
+    PARTS: tl.constexpr = ROW.PARTS
     total = parts[0]
     for p in tl.static_range(1, PARTS):
         total += parts[p]
@@ -91,28 +105,17 @@ def statistics(parts, eps, C: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.const
     return mean, tl.rsqrt(tl.sum(squares, 1)[:, None] / C + eps)
 
 
-@triton.jit
-def activated(x, V: tl.constexpr):
-    """GELU, SiLU or nothing, in float32."""
-    if V.ACTIVATION == "gelu":
-        x = gelu(x, V.PRECISE)
-    elif V.ACTIVATION == "silu":
-        x = x / (1.0 + tl.exp(-x))
-    return x
-
-
 @triton.jit(do_not_specialize=["rows"])
-def norm_kernel(
-    x_ptr, input_bias_ptr, weight_ptr, bias_ptr, y_ptr, rows, eps, V: tl.constexpr,
-):  # fmt: skip
+def norm_kernel(x_ptr, input_bias_ptr, weight_ptr, bias_ptr, y_ptr, rows, eps, V: tl.constexpr):
     """y (rows, C) = activation((x + input_bias - mean) · rsqrt(variance + eps) · weight + bias).
 
     Grid (row blocks of ROWS).
     """
-    C: tl.constexpr = V.C
+    ROW: tl.constexpr = V.ROW
+    C: tl.constexpr = ROW.C
     ROWS: tl.constexpr = V.ROWS
-    WIDTH: tl.constexpr = V.WIDTH
-    PARTS: tl.constexpr = V.PARTS
+    WIDTH: tl.constexpr = ROW.WIDTH
+    PARTS: tl.constexpr = ROW.PARTS
     MASKED: tl.constexpr = C % WIDTH != 0
     first = tl.program_id(0).to(tl.int64) * ROWS
     line = tl.arange(0, ROWS)[:, None]  # (ROWS, 1)
@@ -126,52 +129,47 @@ def norm_kernel(
         real = (channel < C) & (line >= 0)
         inside = there & real if MASKED else there
         x = tl.load(x_rows + (line * C + channel), mask=inside, other=0.0).to(tl.float32)  # (ROWS, WIDTH)
-        if V.INPUT_BIAS:
+        if ROW.INPUT_BIAS:
             x += channels_of(input_bias_ptr, channel, line, real, MASKED)
         parts += (x,)
-    mean, scale = statistics(parts, eps, C, WIDTH, PARTS)
+    mean, scale = statistics(parts, eps, ROW)  # (ROWS, 1)
     for p in tl.static_range(PARTS):
         channel = p * WIDTH + tl.arange(0, WIDTH)[None, :]
         real = (channel < C) & (line >= 0)
         inside = there & real if MASKED else there
         y = (parts[p] - mean) * scale * channels_of(weight_ptr, channel, line, real, MASKED)
-        if V.BIAS:
+        if ROW.BIAS:
             y += channels_of(bias_ptr, channel, line, real, MASKED)
-        y = activated(y, V)
+        y = activated(y, ROW)
         tl.store(y_rows + (line * C + channel), y.to(y_ptr.dtype.element_ty), mask=inside)
 
 
 def parts_of(channels: int, item_bytes: int) -> tuple[int, int]:
-    """Return the channels of a part, a power of two that one warp loads at once, and the number of parts."""
+    """Return the channels of a part, a power of two that a warp loads at once, and the number of parts."""
     widest = LANES * LANE_BYTES // item_bytes
     width = min(widest, channels & -channels)
     while width > NARROWEST and channels // width * 2 <= MOST_PARTS:
         width //= 2
     if width < widest and channels // width > MOST_PARTS:
         width = min(widest, 1 << (channels - 1).bit_length())
+    while channels > MOST_WIDE_PARTS * width:
+        width *= 2
     return width, -(-channels // width)
 
 
 def variant_for(channels: int, item_bytes: int, spread: Spread, *fused: Any) -> Variant:
-    """Return the constants for rows of `channels`; `fused` are the last fields of `Variant`.
+    """Return the constants for rows of `channels`; `fused` are `INPUT_BIAS`, `BIAS` and `ACTIVATION`.
 
     The rows of a program, a power of two, fill every lane's load once, or as often as its registers allow.
     """
     width, parts = parts_of(channels, item_bytes)
     load = LANE_BYTES // item_bytes
     loads = max(1, spread.lane_elements // (parts * load))
-    rows = spread.warps * LANES * load * (1 << loads.bit_length() - 1) // width
-    return Variant(channels, width, parts, rows, *fused, PRECISE=item_bytes == 4)
+    rows = max(1, spread.warps * LANES * load * (1 << loads.bit_length() - 1) // width)
+    return Variant(Row(channels, width, parts, *fused, PRECISE=item_bytes == 4), rows)
 
 
-def layer_norm_fused(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    input_bias: Tensor | None,
-    activation: str | None,
-    eps: float,
-) -> Tensor:
+def layer_norm_fused(x: Tensor, norm: LayerNormArguments) -> Tensor:
     """Compute `layer_norm`: x (..., channels) on a GPU -> the same shape and dtype.
 
     bfloat16, float16 or float32; raises TypeError for float64.
@@ -182,15 +180,16 @@ def layer_norm_fused(
     y = torch.empty_like(x)
     channels = x.shape[-1]
     rows = x.numel() // channels
+    weight, bias, input_bias, activation, eps = norm
     per_program, launch = _launcher(
         channels, x.dtype.itemsize, DEFAULT, input_bias is not None, bias is not None, activation or ""
     )
     launch(
         (-(-rows // per_program), 1, 1),
         x,
-        x if input_bias is None else input_bias,
-        weight,
-        x if bias is None else bias,
+        x if input_bias is None else input_bias.contiguous(),
+        weight.contiguous(),
+        x if bias is None else bias.contiguous(),
         y,
         rows,
         eps,

@@ -8,11 +8,12 @@ while the program goes on.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
 
-from vlmprof.kernels.common.device_math import INTERPRETED, gelu, load_where
+from vlmprof.kernels.common.device_math import INTERPRETED, activated, load_where, multiply
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,30 @@ class Variant:
     SECOND: int = 0
 
 
-@triton.jit
-def activate(x, V: tl.constexpr):
-    """GELU, SiLU, or nothing, in float32."""
-    ACTIVATION: tl.constexpr = V.ACTIVATION  # Triton 3.6 takes no plain string as an argument
-    if ACTIVATION == "gelu":
-        x = gelu(x, V.PRECISE)
-    elif ACTIVATION == "silu":
-        x = x / (1.0 + tl.exp(-x))
-    return x
+class Rows(NamedTuple):
+    """The rows of a program, and its tiles."""
+
+    row: tl.tensor  # (ROWS,)
+    there: tl.tensor  # (ROWS, 1): whether the row exists
+    x: tl.tensor  # (ROWS, 1): pointers to the rows
+    first: tl.tensor  # the first of the program's tiles, beside each other
+    end: tl.tensor  # and the one after the last
 
 
-@triton.jit
-def multiply(x, w, sum, V: tl.constexpr):
-    """x w + sum, in float32: (ROWS, DEPTH) · (DEPTH, COLUMNS)."""
-    if INTERPRETED:
-        x = x.to(tl.float32)
-        w = w.to(tl.float32)
-    return tl.dot(x, w, sum, input_precision="tf32x3" if V.PRECISE else "tf32")
+class Norm(NamedTuple):
+    """The statistics of a program's rows."""
+
+    mean: tl.tensor  # (ROWS, 1), or 0 without a norm
+    scale: tl.tensor  # (ROWS, 1): 1 / sqrt(variance + eps), or 1
+
+
+class After(NamedTuple):
+    """Pointers to what a product is finished with, and to the result."""
+
+    sums: tl.tensor  # (M): sums of W γ over K
+    offset: tl.tensor  # (M)
+    residual: tl.tensor  # (rows, M)
+    y: tl.tensor  # (rows, M)
 
 
 @triton.jit
@@ -89,34 +96,52 @@ def load_weight(
 
 
 @triton.jit
+def programs_rows(x_ptr, rows, blocks, V: tl.constexpr, TILE: tl.constexpr):
+    """The rows of this program and its tiles: `blocks` beside each other."""
+    every = tl.cdiv(V.M, TILE.columns)
+    across = tl.cdiv(every, blocks)
+    row = tl.program_id(0) // across * TILE.rows + tl.arange(0, TILE.rows)
+    first = tl.program_id(0) % across * blocks
+    end = tl.minimum(first + blocks, every)
+    return Rows(row, (row < rows)[:, None], x_ptr + row.to(tl.int64)[:, None] * V.K, first, end)
+
+
+@triton.jit
 def finish(
-    product, mean, scale, row, column, rows, sum_ptr, offset_ptr, residual_ptr, y_ptr,
-    V: tl.constexpr, TILE: tl.constexpr, CENTRED: tl.constexpr,
+    product, norm, rows, column, after, V: tl.constexpr, TILE: tl.constexpr, CENTRED: tl.constexpr
 ):  # fmt: skip
-    """Apply the norm, the offset, the activation and the residual to a tile of the product, and store it."""
-    inside = (row < rows)[:, None]
+    """Apply the norm, the offset, the activation and the residual to a tile of the product, and store it.
+
+    CENTRED: `centre` has subtracted the mean from the rows.
+    """
+    inside = rows.there
     if V.M % TILE.columns != 0:
         inside = inside & (column < V.M)[None, :]
     if V.NORM:
         if not CENTRED:
-            sums = tl.load(sum_ptr + column, mask=column < V.M, other=0.0)[None, :]  # (1, COLUMNS)
-            product = product - mean * sums
-        product = product * scale
+            sums = tl.load(after.sums + column, mask=column < V.M, other=0.0)[None, :]  # (1, COLUMNS)
+            product = product - norm.mean * sums
+        if V.PRECISE or not CENTRED:
+            product = product * norm.scale
     if V.OFFSET:
-        product += tl.load(offset_ptr + column, mask=column < V.M, other=0.0).to(tl.float32)[None, :]
-    product = activate(product, V)
-    start = row.to(tl.int64)[:, None] * V.M  # (ROWS, 1)
+        product += tl.load(after.offset + column, mask=column < V.M, other=0.0).to(tl.float32)[None, :]
+    product = activated(product, V)
+    start = rows.row.to(tl.int64)[:, None] * V.M  # (ROWS, 1)
     if V.RESIDUAL:
-        product += tl.load(residual_ptr + start + column[None, :], mask=inside, other=0.0).to(tl.float32)
-    tl.store(y_ptr + start + column[None, :], product.to(y_ptr.dtype.element_ty), mask=inside)
+        product += tl.load(after.residual + start + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    tl.store(after.y + start + column[None, :], product.to(after.y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def centre(x, mean, there, k, norm_weight_ptr, ELEMENT: tl.constexpr, V: tl.constexpr, PARTIAL: tl.constexpr):
-    """(x - mean) γ, or x - mean if γ is folded into the weight; 0 where there is no x."""
-    x = x.to(tl.float32) - mean
+def centre(x, norm, rows, k, norm_weight_ptr, ELEMENT: tl.constexpr, V: tl.constexpr, PARTIAL: tl.constexpr):
+    """(x - mean) · scale, times γ unless it is folded into the weight; 0 where there is no x.
+
+    PRECISE rows are scaled after the product. Others are scaled here, because float16 ends at 65504.
+    """
+    x = x.to(tl.float32)
+    x = x - norm.mean if V.PRECISE else x * norm.scale - norm.mean * norm.scale
     if PARTIAL:
-        x = tl.where(there & (k < V.K)[None, :], x, 0.0)
+        x = tl.where(rows.there & (k < V.K)[None, :], x, 0.0)
     if not V.FOLDED:
         gamma = load_where(norm_weight_ptr + k, k < V.K, PARTIAL)
         x = x * gamma.to(tl.float32)[None, :]
@@ -140,53 +165,46 @@ def linear_kernel(
     PARTIAL: tl.constexpr = V.K % DEPTH != 0
     CENTRED: tl.constexpr = V.NORM and (V.PRECISE or not V.FOLDED)
     ELEMENT: tl.constexpr = x_ptr.dtype.element_ty
-    every = tl.cdiv(V.M, COLUMNS)
-    across = tl.cdiv(every, blocks)
-    row = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)  # (ROWS,)
-    first = tl.program_id(0) % across * blocks
+    rows = programs_rows(x_ptr, rows, blocks, V, TILE)
+    after = After(sum_ptr, offset_ptr, residual_ptr, y_ptr)
     depth = tl.arange(0, DEPTH)  # (DEPTH,)
-    there = (row < rows)[:, None]
-    x_rows = x_ptr + row.to(tl.int64)[:, None] * V.K  # (ROWS, 1)
-    mean = 0.0
-    scale = 1.0
+    norm = Norm(0.0, 1.0)
     if V.NORM:
-        # sums around a value of the row cancel little
-        pivot = tl.load(x_rows, mask=there, other=0.0).to(tl.float32)  # (ROWS, 1)
-        total = tl.zeros([ROWS, DEPTH], tl.float32)
-        squares = tl.zeros([ROWS, DEPTH], tl.float32)
-        for k in tl.range(0, V.K, DEPTH, num_stages=TILE.stages):
-            inside = there
-            if PARTIAL:
-                inside = there & (k + depth < V.K)[None, :]
-            x = tl.load(x_rows + (k + depth)[None, :], mask=inside, other=0.0).to(tl.float32) - pivot
-            if PARTIAL:
-                x = tl.where(inside, x, 0.0)
-            total += x
-            squares += x * x
-        shift = tl.sum(total, 1)[:, None] / V.K  # (ROWS, 1)
-        variance = tl.sum(squares, 1)[:, None] / V.K - shift * shift
-        scale = tl.rsqrt(tl.maximum(variance, 0.0) + eps)
-        mean = pivot + shift
+        norm = sum_rows(rows, eps, V, TILE)
 
-    for block in tl.range(first, tl.minimum(first + blocks, every), num_stages=1):
+    for block in tl.range(rows.first, rows.end, num_stages=1):
         column = block * COLUMNS + tl.arange(0, COLUMNS)  # (COLUMNS,)
         product = tl.zeros([ROWS, COLUMNS], tl.float32)
         for k in range(0, V.K, DEPTH):
-            inside = there
-            if PARTIAL:
-                inside = there & (k + depth < V.K)[None, :]
-            x = tl.load(x_rows + (k + depth)[None, :], mask=inside, other=0.0)  # (ROWS, DEPTH)
+            x = load_features(rows, k + depth, V, PARTIAL)  # (ROWS, DEPTH)
             w = load_weight(weight_ptr, column, k + depth, V, TILE, DEPTH, PARTIAL)
             if CENTRED:
-                x = centre(x, mean, there, k + depth, norm_weight_ptr, ELEMENT, V, PARTIAL)
+                x = centre(x, norm, rows, k + depth, norm_weight_ptr, ELEMENT, V, PARTIAL)
             if CENTRED and not V.PRECISE:
-                product += finished(multiply(x, w, tl.zeros([ROWS, COLUMNS], tl.float32), V))
+                product += finished(multiply(x, w, tl.zeros([ROWS, COLUMNS], tl.float32), V.PRECISE))
             else:
-                product = multiply(x, w, product, V)
-        finish(
-            product, mean, scale, row, column, rows, sum_ptr, offset_ptr, residual_ptr, y_ptr,
-            V, TILE, CENTRED,
-        )  # fmt: skip
+                product = multiply(x, w, product, V.PRECISE)
+        finish(product, norm, rows, column, after, V, TILE, CENTRED)
+
+
+@triton.jit
+def sum_rows(rows, eps, V: tl.constexpr, TILE: tl.constexpr):
+    """The norm of rows that are read in steps. Sums around a value of the row cancel little."""
+    DEPTH: tl.constexpr = TILE.depth
+    PARTIAL: tl.constexpr = V.K % DEPTH != 0
+    depth = tl.arange(0, DEPTH)  # (DEPTH,)
+    pivot = tl.load(rows.x, mask=rows.there, other=0.0).to(tl.float32)  # (ROWS, 1)
+    total = tl.zeros([TILE.rows, DEPTH], tl.float32)
+    squares = tl.zeros([TILE.rows, DEPTH], tl.float32)
+    for k in tl.range(0, V.K, DEPTH, num_stages=TILE.stages):
+        x = load_features(rows, k + depth, V, PARTIAL).to(tl.float32) - pivot
+        if PARTIAL:
+            x = tl.where(rows.there & (k + depth < V.K)[None, :], x, 0.0)
+        total += x
+        squares += x * x
+    shift = tl.sum(total, 1)[:, None] / V.K  # (ROWS, 1)
+    variance = tl.sum(squares, 1)[:, None] / V.K - shift * shift
+    return Norm(pivot + shift, tl.rsqrt(tl.maximum(variance, 0.0) + eps))
 
 
 @triton.jit(do_not_specialize=["rows", "blocks"])
@@ -203,19 +221,14 @@ def linear_rows_kernel(
     TAIL2: tl.constexpr = V.K < FIRST + SECOND
     CENTRED: tl.constexpr = V.NORM and not V.FOLDED
     ELEMENT: tl.constexpr = x_ptr.dtype.element_ty
-    every = tl.cdiv(V.M, COLUMNS)
-    across = tl.cdiv(every, blocks)
-    row = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)  # (ROWS,)
-    start = tl.program_id(0) % across * blocks
-    there = (row < rows)[:, None]
-    x_rows = x_ptr + row.to(tl.int64)[:, None] * V.K  # (ROWS, 1)
+    rows = programs_rows(x_ptr, rows, blocks, V, TILE)
+    after = After(sum_ptr, offset_ptr, residual_ptr, y_ptr)
     first = tl.arange(0, FIRST)
-    x = load_features(x_rows, there, first, V, TAIL)
+    x = load_features(rows, first, V, TAIL)  # (ROWS, FIRST)
     if SECOND > 0:
         second = FIRST + tl.arange(0, SECOND)
-        x2 = load_features(x_rows, there, second, V, TAIL2)
-    mean = 0.0
-    scale = 1.0
+        x2 = load_features(rows, second, V, TAIL2)  # (ROWS, SECOND)
+    norm = Norm(0.0, 1.0)
     if V.NORM:
         total = tl.sum(x.to(tl.float32), 1)[:, None]  # (ROWS, 1)
         if SECOND > 0:
@@ -224,32 +237,30 @@ def linear_rows_kernel(
         squares = sum_squares(x, mean, first, V, TAIL)
         if SECOND > 0:
             squares += sum_squares(x2, mean, second, V, TAIL2)
-        scale = tl.rsqrt(squares / V.K + eps)
+        norm = Norm(mean, tl.rsqrt(squares / V.K + eps))
         if CENTRED:
-            x = centre(x, mean, there, first, norm_weight_ptr, ELEMENT, V, TAIL)
+            x = centre(x, norm, rows, first, norm_weight_ptr, ELEMENT, V, TAIL)
             if SECOND > 0:
-                x2 = centre(x2, mean, there, second, norm_weight_ptr, ELEMENT, V, TAIL2)
+                x2 = centre(x2, norm, rows, second, norm_weight_ptr, ELEMENT, V, TAIL2)
 
-    for block in range(start, tl.minimum(start + blocks, every)):
+    for block in range(rows.first, rows.end):
         column = block * COLUMNS + tl.arange(0, COLUMNS)  # (COLUMNS,)
         product = tl.zeros([ROWS, COLUMNS], tl.float32)
-        product = multiply(x, load_weight(weight_ptr, column, first, V, TILE, FIRST, TAIL), product, V)
+        w = load_weight(weight_ptr, column, first, V, TILE, FIRST, TAIL)  # (FIRST, COLUMNS)
+        product = multiply(x, w, product, V.PRECISE)
         if SECOND > 0:
             w = load_weight(weight_ptr, column, second, V, TILE, SECOND, TAIL2)
-            product = multiply(x2, w, product, V)
-        finish(
-            product, mean, scale, row, column, rows, sum_ptr, offset_ptr, residual_ptr, y_ptr,
-            V, TILE, CENTRED,
-        )  # fmt: skip
+            product = multiply(x2, w, product, V.PRECISE)
+        finish(product, norm, rows, column, after, V, TILE, CENTRED)
 
 
 @triton.jit
-def load_features(x_rows, there, k, V: tl.constexpr, PARTIAL: tl.constexpr):
+def load_features(rows, k, V: tl.constexpr, PARTIAL: tl.constexpr):
     """Features k of all rows, and 0 past the last row or feature."""
-    inside = there
+    inside = rows.there
     if PARTIAL:
-        inside = there & (k < V.K)[None, :]
-    return tl.load(x_rows + k[None, :], mask=inside, other=0.0)
+        inside = inside & (k < V.K)[None, :]
+    return tl.load(rows.x + k[None, :], mask=inside, other=0.0)
 
 
 @triton.jit

@@ -175,5 +175,5 @@ def column_blocks_per_program(product: Product, tile: Tile) -> int:
     if tile.depth and not product.normed:
         return 1
     blocks = tile.column_blocks(product.features)
-    programs = -(-FILLING // tile.row_blocks(product.rows))
+    programs = -(-FILLING // max(1, tile.row_blocks(product.rows)))
     return -(-blocks // min(blocks, programs))

@@ -1,16 +1,14 @@
-"""`layer_norm` and `convolution_norm`: checks, choice of backend, registered operators."""
+"""`layer_norm` and `convolution_norm`: public functions and registered operators."""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmprof.kernels.block.op import check_activation
+from vlmprof.kernels.block.arguments import ConvolutionNormArguments, LayerNormArguments
+from vlmprof.kernels.block.operation import Operation, call
 from vlmprof.kernels.block.plain import convolution_norm_plain, layer_norm_plain
-from vlmprof.kernels.block.reference import convolution_norm_reference, layer_norm_reference
-from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
-from vlmprof.kernels.common.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.common.backends import Backend
 from vlmprof.kernels.common.operators import like_the_first, operator, under_autocast
 
 MOST_TAPS, MOST_CHANNELS = 64, 192
@@ -56,23 +54,7 @@ def layer_norm(
 
     Source: Ba et al., "Layer Normalization" (arXiv 1607.06450).
     """
-    op = "layer_norm"
-    check_float(op, "x", x)
-    if x.dim() < 1 or 0 in x.shape:
-        raise ValueError(f"{op}: x must be (..., channels), none of them 0; got {tuple(x.shape)}")
-    for name, tensor in (("weight", weight), ("bias", bias), ("input_bias", input_bias)):
-        if tensor is not None:
-            check_shape(op, name, tensor, x.shape[-1:], "(channels)")
-    check_activation(op, activation)
-    check_device(op, x.device, weight=weight, bias=bias, input_bias=input_bias)
-    chosen = resolve_backend(op, x.device, backend)
-    if chosen == "reference":
-        return layer_norm_reference(x, weight, bias, input_bias, activation, eps)
-    if chosen == "torch":
-        return layer_norm_plain(x, weight, bias, input_bias, activation, eps)
-    if needs_grad(x, weight, bias, input_bias):
-        refuse_grad(op, chosen)
-    return _layer_norm_op(x, weight, bias, input_bias, activation, eps)
+    return _layer_norm(x, LayerNormArguments(weight, bias, input_bias, activation, eps), backend)
 
 
 def convolution_norm(
@@ -111,71 +93,41 @@ def convolution_norm(
 
     Source: Liu et al., "VMamba" (arXiv 2401.10166): the patch embedding and the down-sampling.
     """
-    op = "convolution_norm"
-    x = under_autocast(x)
-    check_dims(op, "x", x, 4, "(batch, height, width, in_channels)")
-    check_float(op, "x", x)
-    check_dims(op, "filters", filters, 4, "(channels, in_channels, k, k)")
-    channels, _, _, k = filters.shape
-    check_shape(op, "filters", filters, (channels, x.shape[3], k, k), "(channels, in_channels, k, k)")
-    if stride < 1 or padding < 0 or min(x.shape[1:3]) + 2 * padding < k:
-        raise ValueError(f"{op}: no filter of {k} × {k} with stride {stride} fits {tuple(x.shape)}")
-    for name, tensor in (("weight", weight), ("bias", bias), ("input_bias", input_bias)):
-        if tensor is not None:
-            check_shape(op, name, tensor, (channels,), "(channels)")
-    check_activation(op, activation)
-    check_device(op, x.device, filters=filters, weight=weight, bias=bias, input_bias=input_bias)
-    chosen = resolve_backend(op, x.device, backend)
-    if chosen == "reference":
-        return convolution_norm_reference(
-            x, filters, weight, bias, input_bias, stride, padding, activation, eps
-        )
-    if chosen == "torch":
-        return convolution_norm_plain(x, filters, weight, bias, input_bias, stride, padding, activation, eps)
-    if needs_grad(x, filters, weight, bias, input_bias):
-        refuse_grad(op, chosen)
-    if filters[0].numel() <= MOST_TAPS and channels <= MOST_CHANNELS:
-        return _convolution_norm_op(x, filters, weight, bias, input_bias, stride, padding, activation, eps)
-    y = F.conv2d(x.permute(0, 3, 1, 2), filters.to(x.dtype), None, stride, padding)
-    return _layer_norm_op(y.permute(0, 2, 3, 1), weight, bias, input_bias, activation, eps)
+    arguments = ConvolutionNormArguments(filters, weight, bias, input_bias, stride, padding, activation, eps)
+    return _convolution_norm(under_autocast(x), arguments, backend)
 
 
-@operator("layer_norm", fake=like_the_first)
-def _layer_norm_op(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    input_bias: Tensor | None,
-    activation: str | None,
-    eps: float,
-) -> Tensor:
+@operator("layer_norm", LayerNormArguments, fake=like_the_first)
+def _layer_norm_op(x: Tensor, arguments: LayerNormArguments) -> Tensor:
     from vlmprof.kernels.block.fused_norm import layer_norm_fused
 
-    with torch.cuda.device_of(x):  # Triton launches on the current device
-        return layer_norm_fused(x, weight, bias, input_bias, activation, eps)
+    return layer_norm_fused(x, arguments)
 
 
-def _empty_convolution(
-    x: Tensor, filters: Tensor, _: object, __: object, ___: object, stride: int, padding: int, *____: object
-) -> Tensor:
-    channels, _, _, k = filters.shape
-    rows, columns = ((side + 2 * padding - k) // stride + 1 for side in x.shape[1:3])
-    return x.new_empty(x.shape[0], rows, columns, channels)
+def _empty_convolution(x: Tensor, arguments: ConvolutionNormArguments) -> Tensor:
+    return x.new_empty(arguments.size_of_result(x))
 
 
-@operator("convolution_norm", fake=_empty_convolution)
-def _convolution_norm_op(
-    x: Tensor,
-    filters: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    input_bias: Tensor | None,
-    stride: int,
-    padding: int,
-    activation: str | None,
-    eps: float,
-) -> Tensor:
+@operator("convolution_norm", ConvolutionNormArguments, fake=_empty_convolution)
+def _convolution_norm_op(x: Tensor, arguments: ConvolutionNormArguments) -> Tensor:
     from vlmprof.kernels.block.fused_stem import convolution_norm_fused
 
-    with torch.cuda.device_of(x):  # Triton launches on the current device
-        return convolution_norm_fused(x, filters, weight, bias, input_bias, stride, padding, activation, eps)
+    return convolution_norm_fused(x, arguments)
+
+
+def _norm_kernel(x: Tensor, arguments: LayerNormArguments, direct: bool) -> Tensor:
+    return call(_layer_norm_op, x, arguments, direct)
+
+
+def _convolution_kernels(x: Tensor, arguments: ConvolutionNormArguments, direct: bool) -> Tensor:
+    """Compute both in one kernel for images. For others, torch convolves, and the norm adds the bias."""
+    channels, in_channels, height, width = arguments.filters.shape
+    if in_channels * height * width <= MOST_TAPS and channels <= MOST_CHANNELS:
+        return call(_convolution_norm_op, x, arguments, direct)
+    filters = arguments.filters.to(x.dtype)
+    y = F.conv2d(x.permute(0, 3, 1, 2), filters, None, arguments.stride, arguments.padding)
+    return call(_layer_norm_op, y.permute(0, 2, 3, 1), arguments.norm(), direct)
+
+
+_layer_norm = Operation("layer_norm", layer_norm_plain, _norm_kernel)
+_convolution_norm = Operation("convolution_norm", convolution_norm_plain, _convolution_kernels)

@@ -1,6 +1,6 @@
 """The block operations in plain PyTorch, every step in the dtype of x: the `torch` backend.
 
-Shapes and sources as in `op`.
+x and results have shapes as in `op` and `norm_op`, and any floating dtype.
 """
 
 from __future__ import annotations
@@ -9,59 +9,72 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vlmprof.kernels.block.arguments import (
+    ConvolutionNormArguments,
+    DepthwiseArguments,
+    LayerNormArguments,
+    LinearArguments,
+    MlpArguments,
+)
 from vlmprof.kernels.common.backends import compute_dtype, needs_grad
-
-ACTIVATIONS = ("gelu", "silu")
 
 ONEDNN_NAMES = {None: "none", "gelu": "gelu", "silu": "swish"}
 """oneDNN's names of the activations; its gelu with algorithm "none" is exact."""
 
 
-def activate_(x: Tensor, activation: str | None) -> Tensor:
-    """Apply `gelu` (exact), `silu` or None to x of any shape; in place unless autograd needs x."""
-    if activation == "gelu":
-        return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
-    return F.silu(x, inplace=not x.requires_grad) if activation == "silu" else x
+def linear_plain(x: Tensor, linear: LinearArguments) -> Tensor:
+    """Compute `norm_linear`, or `linear` without norm_weight: x (..., in_features) -> (..., out_features)."""
+    if linear.norm_weight is not None:
+        x = _norm(x, linear.norm_weight, linear.norm_bias, linear.eps)
+    y = product(x, linear.weight, linear.bias, linear.activation)
+    if linear.residual is None:
+        return y
+    return y + linear.residual if needs_grad(y, linear.residual) else y.add_(linear.residual)
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """Apply layer norm to x (..., features), in float32 if weight and x differ in dtype."""
-    if weight.dtype == x.dtype:
-        return F.layer_norm(x, weight.shape, weight, bias, eps)
-    dtype = compute_dtype(x.dtype)
-    bias = None if bias is None else bias.to(dtype)
-    return F.layer_norm(x.to(dtype), weight.shape, weight.to(dtype), bias, eps).to(x.dtype)
+def norm_mlp_plain(x: Tensor, mlp: MlpArguments) -> Tensor:
+    """Compute `norm_mlp`: x (..., channels) -> the same shape."""
+    return linear_plain(linear_plain(x, mlp.first()), mlp.second(x))
 
 
-def layer_norm_plain(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    input_bias: Tensor | None = None,
-    activation: str | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
-    """Compute `layer_norm`: x (..., channels) -> the same shape and dtype."""
-    if input_bias is not None:
-        x = x + input_bias.to(x.dtype)
-    return activate_(layer_norm(x, weight, bias, eps), activation).to(x.dtype)
+def depthwise_conv_silu_plain(x: Tensor, convolution: DepthwiseArguments) -> Tensor:
+    """Compute `depthwise_conv_silu`: x (batch, height, width, channels) -> the same shape."""
+    weight, bias = convolution
+    y = F.conv2d(
+        x.permute(0, 3, 1, 2), weight.to(x.dtype), _cast(bias, x.dtype),
+        padding=weight.shape[-1] // 2, groups=weight.shape[0],
+    )  # fmt: skip
+    return F.silu(y, inplace=not y.requires_grad).permute(0, 2, 3, 1).contiguous()
 
 
-def convolution_norm_plain(
-    x: Tensor,
-    filters: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    input_bias: Tensor | None,
-    stride: int,
-    padding: int,
-    activation: str | None,
-    eps: float,
-) -> Tensor:
+def layer_norm_plain(x: Tensor, norm: LayerNormArguments) -> Tensor:
+    """Compute `layer_norm`: x (..., channels) -> the same shape."""
+    if norm.input_bias is not None:
+        x = x + norm.input_bias.to(x.dtype)
+    return _activate(_norm(x, norm.weight, norm.bias, norm.eps), norm.activation).to(x.dtype)
+
+
+def convolution_norm_plain(x: Tensor, convolution: ConvolutionNormArguments) -> Tensor:
     """Compute `convolution_norm`: (batch, height, width, in_channels) -> (batch, rows, columns, channels)."""
-    input_bias = None if input_bias is None else input_bias.to(x.dtype)
-    y = F.conv2d(x.permute(0, 3, 1, 2), filters.to(x.dtype), input_bias, stride, padding)
-    return layer_norm_plain(y.permute(0, 2, 3, 1), weight, bias, None, activation, eps).contiguous()
+    input_bias = _cast(convolution.input_bias, x.dtype)
+    y = F.conv2d(
+        x.permute(0, 3, 1, 2), convolution.filters.to(x.dtype), input_bias,
+        convolution.stride, convolution.padding,
+    )  # fmt: skip
+    norm = convolution.norm()._replace(input_bias=None)
+    return layer_norm_plain(y.permute(0, 2, 3, 1), norm).contiguous()
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
+    """Compute activation(x · weightᵀ + bias): x (..., in_features) -> (..., out_features)."""
+    weight, bias = weight.to(x.dtype), _cast(bias, x.dtype)
+    if onednn_multiplies(x, weight, bias):
+        bias = None if bias is None else bias.contiguous()  # oneDNN ignores its stride
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, weight, bias, ONEDNN_NAMES[activation], [], "none" if activation == "gelu" else ""
+        )
+        return y
+    return _activate(F.linear(x, weight, bias), activation)
 
 
 def onednn_multiplies(x: Tensor, *others: Tensor | None) -> bool:
@@ -81,55 +94,20 @@ def onednn_multiplies(x: Tensor, *others: Tensor | None) -> bool:
     )
 
 
-def linear_plain(
-    x: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None = None,
-    activation: str | None = None,
-    eps: float = 0.0,
-) -> Tensor:
-    """Compute `norm_linear`, or `linear` without norm_weight: x (..., in_features) -> (..., out_features).
-
-    Any floating dtype; the result has that of x.
-    """
-    if norm_weight is not None:
-        x = layer_norm(x, norm_weight, norm_bias, eps)
-    weight = weight.to(x.dtype)
-    bias = None if bias is None else bias.to(x.dtype)
-    if onednn_multiplies(x, weight, bias):
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, weight, bias, ONEDNN_NAMES[activation], [], "none" if activation == "gelu" else ""
-        )
-        return y if residual is None else y.add_(residual)
-    y = activate_(F.linear(x, weight, bias), activation)
-    if residual is None:
-        return y
-    return y + residual if y.requires_grad or residual.requires_grad else y.add_(residual)
+def _activate(x: Tensor, activation: str | None) -> Tensor:
+    """Apply `gelu` (exact), `silu` or None; in place unless autograd needs x."""
+    if activation == "gelu":
+        return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
+    return F.silu(x, inplace=not x.requires_grad) if activation == "silu" else x
 
 
-def norm_mlp_plain(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    fc1_weight: Tensor,
-    fc1_bias: Tensor,
-    fc2_weight: Tensor,
-    fc2_bias: Tensor,
-    eps: float,
-) -> Tensor:
-    """Compute `norm_mlp`: x (..., channels) -> the same shape and dtype."""
-    hidden = linear_plain(x, norm_weight, norm_bias, fc1_weight, fc1_bias, None, "gelu", eps)
-    return linear_plain(hidden, None, None, fc2_weight, fc2_bias, x)
+def _norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """Apply layer norm to x (..., features), in float32 if weight and x differ in dtype."""
+    if weight.dtype == x.dtype:
+        return F.layer_norm(x, weight.shape, weight, bias, eps)
+    dtype = compute_dtype(x.dtype)
+    return F.layer_norm(x.to(dtype), weight.shape, weight.to(dtype), _cast(bias, dtype), eps).to(x.dtype)
 
 
-def depthwise_conv_silu_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `depthwise_conv_silu`: x (batch, height, width, channels) -> the same shape and dtype."""
-    bias = None if bias is None else bias.to(x.dtype)
-    channels_first = x.permute(0, 3, 1, 2)
-    y = F.conv2d(
-        channels_first, weight.to(x.dtype), bias, padding=weight.shape[-1] // 2, groups=weight.shape[0]
-    )
-    return F.silu(y, inplace=not y.requires_grad).permute(0, 2, 3, 1).contiguous()
+def _cast(vector: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if vector is None else vector.to(dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ from torch import Tensor
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
-def check_shape(op: str, name: str, tensor: Tensor, shape: Sequence[int], meaning: str) -> None:
-    """Raise ValueError unless `tensor` has `shape`, described by `meaning`."""
-    if tuple(tensor.shape) != tuple(shape):
+def check_shape(op: str, name: str, tensor: Tensor | None, shape: Sequence[int], meaning: str) -> None:
+    """Raise ValueError unless `tensor` has `shape`, described by `meaning`, or is an omitted one, None."""
+    if tensor is not None and tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{op}: {name} must be {meaning} = {tuple(shape)}, got {tuple(tensor.shape)}")
 
 
@@ -28,11 +28,11 @@ def check_float(op: str, name: str, tensor: Tensor) -> None:
         raise TypeError(f"{op}: {name} must be bfloat16, float16, float32 or float64, got {tensor.dtype}")
 
 
-def check_device(op: str, device: torch.device, **tensors: Tensor | None) -> None:
-    """Raise ValueError unless all tensors are on `device`."""
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.device != device:
-            raise ValueError(f"{op}: {name} is on {tensor.device}, the input is on {device}")
+def check_device(op: str, device: torch.device, arguments: Mapping[str, object]) -> None:
+    """Raise ValueError unless all tensors among the arguments, given by name, are on `device`."""
+    for name, value in arguments.items():
+        if isinstance(value, Tensor) and value.device != device:
+            raise ValueError(f"{op}: {name} is on {value.device}, the input is on {device}")
 
 
 def first_line(error: BaseException) -> str:

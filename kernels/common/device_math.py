@@ -1,4 +1,4 @@
-"""Device functions shared by the Triton kernels: fast exponentials, softplus, words of two channels."""
+"""Device functions shared by the kernels: exponentials, activations, products, words of two channels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 """The interpreter has no inline assembly and multiplies bfloat16 bit patterns in `tl.dot`."""
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+
+NO_TAIL = tl.constexpr(16.0)  # Φ(-16) is 0 in float32
 
 
 @triton.jit
@@ -230,16 +232,42 @@ def gelu(x, PRECISE: tl.constexpr):
 
     GELU(x) = max(x, 0) - |x| Φ(-|x|), and log2 Φ(-z) is close to a parabola: p(z) of degree 5, minimax in
     z |Φ(-z) - 2^p(z)| on [0, 6.5] (our own fit), with 2^p(z) falling for all larger z. Nine instructions
-    instead of about 25.
+    instead of about 25. -inf becomes 0, or, as with torch's GELU, NaN when PRECISE.
     """
     if PRECISE:
         y = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
     else:
-        z = tl.abs(x)
+        z = tl.minimum(tl.abs(x), NO_TAIL)  # infinity would be multiplied by 0
         p = z * -0.00047330930829048157 + 0.007084557320922613
         p = p * z - 0.051827382296323776
         p = p * z - 0.4599924385547638
         p = p * z - 1.1507878303527832
         p = p * z - 1.000037670135498
-        y = tl.maximum(x, 0.0) - z * exp2_fast(p)
+        y = tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL) - z * exp2_fast(p)
     return y
+
+
+@triton.jit
+def silu(x):
+    """x / (1 + e^-x), float32."""
+    return x / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def activated(x, V: tl.constexpr):
+    """x after V.ACTIVATION, float32: `gelu`, `silu` or nothing if it is empty; V.PRECISE as in `gelu`."""
+    ACTIVATION: tl.constexpr = V.ACTIVATION  # Triton 3.6 takes no plain string as an argument
+    if ACTIVATION == "gelu":
+        x = gelu(x, V.PRECISE)
+    elif ACTIVATION == "silu":
+        x = silu(x)
+    return x
+
+
+@triton.jit
+def multiply(x, w, total, PRECISE: tl.constexpr):
+    """x w + total, in float32: (rows, depth) · (depth, columns). PRECISE for float32 factors."""
+    if INTERPRETED:
+        x = x.to(tl.float32)
+        w = w.to(tl.float32)
+    return tl.dot(x, w, total, input_precision="tf32x3" if PRECISE else "tf32")

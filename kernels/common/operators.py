@@ -7,50 +7,73 @@ much as the rest of a small kernel's launch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
+from torch import Tensor
 
 LIBRARY = torch.library.Library("vlmprof", "FRAGMENT")
+
+
+SCHEMA_TYPES = {
+    Tensor: "Tensor", Tensor | None: "Tensor?", str: "str", str | None: "str?",
+    bool: "bool", int: "SymInt", float: "float",
+}  # fmt: skip
+"""torch's names of the types of arguments."""
+
+Direct = Callable[..., Tensor]
 
 
 class Operator:
     """A registered operator. Calls are dispatched by torch; `direct` is the function itself, for calls with a
     signature that has passed (`vlmprof.kernels.common.direct`)."""
 
-    def __init__(self, direct: Callable[..., torch.Tensor], registered: Callable[..., torch.Tensor]) -> None:
+    def __init__(self, direct: Direct, registered: Callable[..., Tensor]) -> None:
         self.direct = direct
         self.registered = registered
 
-    def __call__(self, *arguments: Any) -> torch.Tensor:
+    def __call__(self, *arguments: Any) -> Tensor:
         """Call the operator through torch's dispatcher."""
         return self.registered(*arguments)
 
 
 def operator(
-    name: str, *, fake: Callable[..., torch.Tensor]
-) -> Callable[[Callable[..., torch.Tensor]], Operator]:
+    name: str, bundle: type[NamedTuple] | None = None, *, fake: Callable[..., Tensor]
+) -> Callable[[Direct], Operator]:
     """Register a function as `vlmprof::name` for every device. It must not modify its inputs.
 
-    The function runs with the first argument's device as the current one, where Triton launches. `fake`
+    The function runs with the first argument's device as the current one, where Triton launches. With a
+    `bundle`, the function and `fake` take x and the bundle, and the operator takes x and its members. `fake`
     returns an empty tensor with the shape and dtype of the result for the same arguments. The result must not
     be an input or a view of one.
     """
 
-    def register(function: Callable[..., torch.Tensor]) -> Operator:
-        def on_its_device(x: torch.Tensor, *others: Any) -> torch.Tensor:
-            with torch.cuda.device_of(x):
-                return function(x, *others)
+    def flat(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return function if bundle is None else lambda x, *members: function(x, bundle(*members))
 
-        LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=()))
+    def register(function: Direct) -> Operator:
+        spread = flat(function)
+
+        def on_its_device(x: Tensor, *others: Any) -> Tensor:
+            with torch.cuda.device_of(x):
+                return spread(x, *others)
+
+        LIBRARY.define(name + _schema(function, bundle))
         LIBRARY.impl(name, on_its_device, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"vlmprof::{name}", fake, lib=LIBRARY)
+        torch.library.register_fake(f"vlmprof::{name}", flat(fake), lib=LIBRARY)
         return Operator(function, getattr(torch.ops.vlmprof, name).default)
 
     return register
 
 
-def like_the_first(x: torch.Tensor, *_: object) -> torch.Tensor:
+def _schema(function: Direct, bundle: type[NamedTuple] | None) -> str:
+    """Return the operator's schema: the types of the function's arguments, or of x and a bundle's members."""
+    types = get_type_hints(function) if bundle is None else {"x": Tensor, **get_type_hints(bundle)}
+    arguments = (f"{SCHEMA_TYPES[kind]} {name}" for name, kind in types.items() if name != "return")
+    return f"({', '.join(arguments)}) -> Tensor"
+
+
+def like_the_first(x: Tensor, *_: object) -> Tensor:
     """Return a fake result for operators whose result is contiguous and otherwise like the first argument."""
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
@@ -61,7 +84,7 @@ _AUTOCAST_DEVICES = tuple(
 )
 
 
-def under_autocast(x: torch.Tensor) -> torch.Tensor:
+def under_autocast(x: Tensor) -> Tensor:
     """Cast a float32 input to the autocast dtype if torch.autocast is enabled, as torch's products do."""
     kind = x.device.type
     if x.dtype != torch.float32 or kind not in _AUTOCAST_DEVICES:

@@ -109,5 +109,5 @@ def _check(
     for name, vector in (("D", D), ("delta_bias", delta_bias)):
         if vector is not None:
             check_float(op, name, vector)
-            check_shape(op, name, vector, (d_inner,), "(d_inner)")
-    check_device(op, u.device, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+        check_shape(op, name, vector, (d_inner,), "(d_inner)")
+    check_device(op, u.device, {"delta": delta, "A": A, "B": B, "C": C, "D": D, "delta_bias": delta_bias})

@@ -58,4 +58,4 @@ class Parameters(NamedTuple):
             check_shape(op, name, getattr(self, name), shape, meaning)
         for name, tensor in self._asdict().items():
             check_float(op, name, tensor)
-        check_device(op, x.device, **self._asdict())
+        check_device(op, x.device, self._asdict())

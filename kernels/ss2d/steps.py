@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vlmprof.kernels.common.device_math import INTERPRETED, load_where, opaque, rows_in_lanes, softplus
+from vlmprof.kernels.common.device_math import load_where, multiply, opaque, rows_in_lanes, softplus
 from vlmprof.kernels.ss2d.packing import LEAST_RANK, WHOLE_RANK, WHOLE_RANK_FLOAT32
 from vlmprof.kernels.ss2d.tile import LANES, T, is_partial
 
@@ -70,14 +70,14 @@ def tile_steps(
             r = slice_start + tl.arange(0, SLICE)
             ranks = _load_ranks(inputs.p, place, r, K, V)  # (SLICE, T)
             columns = _load_weights(inputs.weight, inputs.words, r, K, HALF, V)  # (LANES, SLICE)
-            product = _add_product(columns, ranks, product, V.ELEMENT)
+            product = multiply(columns, ranks, product, tl.float32 == V.ELEMENT)
     else:
         if not is_resident(V.RANK, V.ELEMENT):
             # a hidden address keeps the loads in the loop; a multiple of 8 keeps them wide
             weight_ptr = inputs.weight + 8 * opaque(0)
             r = tl.arange(0, V.RANK)
             weights = _load_weights(weight_ptr, inputs.words, r, K, HALF, V)  # (LANES, RANK)
-        product = _add_product(weights, low_rank, product, V.ELEMENT)
+        product = multiply(weights, low_rank, product, tl.float32 == V.ELEMENT)
     steps = softplus(rows_in_lanes(tl.trans(product)), tl.float32 == V.ELEMENT)  # (T, LANES)
     if not INTERIOR:
         steps = tl.where(place.exists[:, None], steps, 0.0)
@@ -98,13 +98,3 @@ def _load_weights(weight_ptr, words, r, K, HALF: tl.constexpr, V: tl.constexpr):
     D2: tl.constexpr = V.D // 2
     offsets = ((K * 2 + HALF) * D2 + words[:, None]) * V.RANK + r[None, :]
     return load_where(weight_ptr + offsets, (words < D2)[:, None], is_partial(V.D))
-
-
-@triton.jit
-def _add_product(weights, ranks, total, ELEMENT: tl.constexpr):
-    """total + weights · ranks: (LANES, ranks) · (ranks, T), summed in float32."""
-    if INTERPRETED:
-        weights = weights.to(tl.float32)
-        ranks = ranks.to(tl.float32)
-    PRECISION: tl.constexpr = "tf32x3" if tl.float32 == ELEMENT else "tf32"
-    return tl.dot(weights, ranks, acc=total, input_precision=PRECISION)

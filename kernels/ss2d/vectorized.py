@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlmprof.kernels.block.plain import linear_plain
+from vlmprof.kernels.block.plain import product
 from vlmprof.kernels.common.backends import LOG2_E, compute_dtype
 from vlmprof.kernels.common.parameter_cache import cached_from_parameters
 from vlmprof.kernels.selective_scan.chunked import scan_chunks_
@@ -83,7 +83,7 @@ def ss2d_vectorized(x: Tensor, parameters: Parameters) -> Tensor:
         x = F.pad(x, (0, 0, 0, tail_across, 0, tail_down))
 
     made = cached_from_parameters(_prepare, x.dtype, *parameters)
-    projected = linear_plain(x, None, None, made.x_proj, made.constants).unflatten(-1, (4, -1)).to(dtype)
+    projected = product(x, made.x_proj, made.constants).unflatten(-1, (4, -1)).to(dtype)
     y = x * made.skip
     for k in range(4):
         columns = k % 2 == 1 and shape[1] > 1 and shape[2] > 1

@@ -137,10 +137,7 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
         kernel, constants = kernel_for(tile, variant)
         return Launch(f"{name}, {tile.label()} {where}", kernel, types, constants, tile.options())
 
-    convolution = {
-        "D": 2 * d_model, "SIZE": 3, "HAS_BIAS": True,
-        "PIXELS": depthwise.PIXELS, "CHANNELS": depthwise.CHANNELS,
-    }  # fmt: skip
+    convolution = {"V": depthwise.variant_for(2 * d_model, 3, True)}
     convolve, tile = depthwise.depthwise_conv_silu_kernel, {"TILE": cross.TILE}
     normed = {"NORM": True}
     products: list[tuple[str, int, int, dict[str, Any]]] = [

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vlmprof.kernels.block.arguments import LinearArguments
 from vlmprof.kernels.block.fused_linear import linear_fused, plan
 from vlmprof.kernels.block.linear_tiles import Product, Tile, by_rule, candidates
 from vlmprof.kernels.common.backends import why_not_triton
@@ -109,16 +110,15 @@ def tune_linear(
         return torch.randn(*shape, device=device, dtype=dtype)
 
     x, weight, bias = draw(rows, k), draw(m, k) * k**-0.5, draw(m)
-    norm_weight = norm_bias = None
-    if product.normed:
-        norm_weight, norm_bias = draw(k), draw(k)
+    norm_weight, norm_bias = (draw(k), draw(k)) if product.normed else (None, None)
     residual = draw(rows, m) if product.residual else None
+    arguments = LinearArguments(norm_weight, norm_bias, weight, bias, residual, product.activation, 1e-5)
     shape = Product(rows, k, m, product.normed, product.residual, dtype)
     offered = candidates(shape, x.device)
     time = timer or _median_s(x.device)
 
     def run(tile: Tile) -> object:
-        return linear_fused(x, norm_weight, norm_bias, weight, bias, residual, product.activation, 1e-5, tile)
+        return linear_fused(x, arguments, tile)
 
     with torch.inference_mode():
         seconds = [time(lambda tile=tile: run(tile)) for tile in offered]  # type: ignore[misc]

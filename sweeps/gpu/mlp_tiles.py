@@ -11,33 +11,33 @@ from functools import partial
 import torch
 from triton.testing import do_bench
 
-from vlmprof.kernels import linear, norm_linear, norm_mlp
+from vlmprof.kernels.block.arguments import MlpArguments
+from vlmprof.kernels.block.fused_linear import linear_fused
 from vlmprof.kernels.block.fused_mlp import norm_mlp_fused
-from vlmprof.kernels.block.mlp_tiles import CANDIDATES, MlpTile
+from vlmprof.kernels.block.mlp_tiles import CANDIDATES
+from vlmprof.kernels.block.plain import norm_mlp_plain
 
 STRIDES = {96: 4, 128: 4, 192: 8, 256: 8}
 EPS = 1e-5
 WARM_UP_MS, TIMED_MS = 5, 30
 
 
-def drawn(rows: int, channels: int) -> list[torch.Tensor]:
+def drawn(rows: int, channels: int) -> tuple[torch.Tensor, MlpArguments]:
     """Return x and the parameters of `norm_mlp`."""
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device="cuda").bfloat16() / 8
+
     hidden = 4 * channels
-    shapes = ((rows, channels), (channels,), (channels,), (hidden, channels), (hidden,), (channels, hidden))
-    return [torch.randn(shape, device="cuda").bfloat16() / 8 for shape in (*shapes, (channels,))]
+    norm_weight, norm_bias, fc2_bias = draw(channels), draw(channels), draw(channels)
+    fc1_weight, fc1_bias, fc2_weight = draw(hidden, channels), draw(hidden), draw(channels, hidden)
+    mlp = MlpArguments(norm_weight, norm_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias, EPS)
+    return draw(rows, channels), mlp
 
 
-def in_two(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-    """The MLP by `norm_linear` and `linear`."""
-    norm_weight, norm_bias, fc1, bias1, fc2, bias2 = parameters
-    hidden = norm_linear(x, norm_weight, norm_bias, fc1, bias1, activation="gelu", backend="triton")
-    return linear(hidden, fc2, bias2, residual=x, backend="triton")
-
-
-def in_one(tile: MlpTile, *inputs: torch.Tensor) -> torch.Tensor:
-    """The MLP in one kernel with this tile."""
-    x, norm_weight, norm_bias, fc1, bias1, fc2, bias2 = inputs
-    return norm_mlp_fused(x, norm_weight, norm_bias, fc1, bias1, fc2, bias2, EPS, tile)
+def in_two(x: torch.Tensor, mlp: MlpArguments) -> torch.Tensor:
+    """The MLP by two kernels."""
+    return linear_fused(linear_fused(x, mlp.first()), mlp.second(x))
 
 
 def time_us(call: Callable[[], object]) -> float:
@@ -49,14 +49,14 @@ with torch.inference_mode():
     for resolution in map(int, sys.argv[1:] or ("1024", "4096")):
         for channels, stride in STRIDES.items():
             rows = (resolution // stride) ** 2
-            inputs = drawn(rows, channels)
+            x, mlp = drawn(rows, channels)
             calls = {
-                "two kernels": partial(in_two, *inputs),
-                "torch": partial(norm_mlp, *inputs, backend="torch"),
+                "two kernels": partial(in_two, x, mlp),
+                "torch": partial(norm_mlp_plain, x, mlp),
             }
             for tile in CANDIDATES[channels]:
                 name = f"{tile.rows}x{tile.hidden} {tile.warps} warps {tile.stages} stages"
-                calls[name] = partial(in_one, tile, *inputs)
+                calls[name] = partial(norm_mlp_fused, x, mlp, tile)
             told = ", ".join(f"{name} {time_us(call):.1f}" for name, call in calls.items())
             print(f"{resolution}² {rows} rows of {channels}: {told}", flush=True)
-            del inputs, calls
+            del x, mlp, calls

@@ -10,6 +10,7 @@ from vlmprof.analysis.frames import axis_columns, split_lines, varying_axes
 from vlmprof.analysis.reference import load_reference, reference_title, study_scores
 from vlmprof.errors import UserError
 from vlmprof.records import Row, Status
+from vlmprof.render.labels import line_label
 from vlmprof.units import show_resolution
 
 
@@ -88,4 +89,15 @@ def test_rows_from_before_tiling_are_on_the_line_of_those_without() -> None:
     tiled = cell("vit-t", 448, axes={"tiling": "dynamic-224-4"})
     plain, cut = split_lines(frame([old, new, tiled]))
     assert [line.setting["tiling"] for line in (plain, cut)] == ["none", "dynamic-224-4"]
+    assert len(plain.sizes) == 2
+
+
+def test_rows_from_before_precisions_are_on_the_line_of_the_dtype() -> None:
+    old, new = cell("vit-t", 224), cell("vit-t", 448, axes={"llm_precision": "as-dtype"})
+    quantized = cell("vit-t", 448, axes={"llm_precision": "int8-weight"})
+    plain, other = split_lines(frame([old, new, quantized]))
+    assert [line_label(line) for line in (plain, other)] == [
+        "ViT-T · LLM as-dtype",
+        "ViT-T · LLM int8-weight",
+    ]
     assert len(plain.sizes) == 2

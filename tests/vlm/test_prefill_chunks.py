@@ -34,16 +34,12 @@ def llm_of(llm: str, dtype: str = "float32", seed: int = 0) -> tuple[VLM, Tensor
     return vlm, embeddings.to(getattr(torch, dtype))
 
 
-@pytest.mark.parametrize("model_type", ["llama-23m", "gemma2", "mixtral", "gpt2", "qwen3", "ministral"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "mixtral", "gpt2", "qwen3", "ministral"])
 def test_the_logits_are_those_of_one_pass(model_type: str, tmp_path: Path) -> None:
     """ministral and gemma2 have windows, which transformers' cache cuts its keys and values to."""
-    llm = model_type
-    if "-" not in model_type:
-        config = tiny_config(model_type)
-        llm = write(
-            {**config, "sliding_window": 5} if "sliding_window" in config else config, tmp_path / "llm"
-        )
-    vlm, embeddings = llm_of(llm)
+    config = tiny_config(model_type)
+    windows = {"sliding_window": 5} if config.get("sliding_window") else {}
+    vlm, embeddings = llm_of(write({**config, **windows}, tmp_path / "llm"))
     with torch.inference_mode():
         whole = vlm.prefill(embeddings)
         for chunk in CHUNKS:
@@ -79,7 +75,7 @@ def test_decoding_goes_on_from_chunks_as_from_one_pass() -> None:
 
 
 @pytest.mark.parametrize("logits", ["all", "last"])
-@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("chunk", [7, 13, 100])
 def test_flops_are_those_of_torchs_counter(chunk: int, logits: Logits) -> None:
     vlm, embeddings = llm_of("llama-23m")
     vlm.prefill_chunk, vlm.logits = chunk, logits

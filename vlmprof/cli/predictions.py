@@ -130,7 +130,7 @@ def _device(gpu: str, spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
     from vlmprof.execution.this_cpu import measure_this_cpu
 
     say("measuring the ceilings of this CPU")
-    return measure_this_cpu(spec.axes.dtype)
+    return measure_this_cpu(spec.axes.dtype, spec.axes.llm_precision)
 
 
 def _kernels_on(device: DeviceSheet, against: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -106,11 +107,17 @@ def summary(runs: Sequence[Run]) -> None:
     """Print the summary of one or more runs in sentences."""
     from vlmprof.render.report.findings import run_findings
 
-    width = console().width
+    screen = console()
     for finding in run_findings(runs):
+        text = f"- {finding.text}"
+        print(_folded(text, screen.width) if screen.is_terminal else text)
         add_message(finding.text)
-        print(textwrap.fill(finding.text, width, initial_indent="- ", subsequent_indent="  "))
-        add_message(finding.text)
+
+
+def _folded(text: str, width: int) -> str:
+    """Fold the text of a list's item to `width` columns, without breaks between a number and its unit."""
+    glued = re.sub(r"(?<=[\d)]) (?=(%|[nµm]?s|[KMGT]iB)\b|%)", "\0", text)
+    return textwrap.fill(glued, width, subsequent_indent="  ").replace("\0", " ")
 
 
 def _say_failures(frame: pd.DataFrame, folder: Path) -> int:

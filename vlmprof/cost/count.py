@@ -19,10 +19,11 @@ from vlmprof.backbones.interface import Backbone
 from vlmprof.cost.costs import CellCost, StageCost
 from vlmprof.cost.dispatch_counter import Attention, count_call, count_module
 from vlmprof.cost.liveness import in_blocks
+from vlmprof.cost.quantized import stand_in
 from vlmprof.cost.scans import Kernels
 from vlmprof.errors import UserError, first_line
 from vlmprof.plan import Cell
-from vlmprof.settings import Dtype, Settings
+from vlmprof.settings import Dtype, LLMPrecision, Settings
 from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.decoding import decode_step, prefill_cached
@@ -78,7 +79,8 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
         language_costs = _language_costs.__wrapped__ if in_full else _language_costs
         # a configuration file may have changed the next time
         content = repr(llm_catalog.facts(workload.llm))
-        costs |= language_costs(_from_embeddings(workload), content, visual_tokens, in_full)
+        on_cpu = kernels == "torch" and workload.llm_precision != "as-dtype"
+        costs |= language_costs(_from_embeddings(workload), content, visual_tokens, on_cpu, in_full)
     wanted: dict[str, StageCost] = {name: cost for name, cost in costs.items() if name in workload.stages}
     last = next(reversed(wanted.values()), None)
     kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if last and workload.outputs == "kept" else 0
@@ -137,6 +139,7 @@ def _until_tokens(workload: Workload) -> Workload:
         prefill_chunk=None,
         llm="",
         connector="",
+        llm_precision="as-dtype",
         attention="math" if workload.attention == "math" else "auto",
         stages=("vision",),
         prompt_tokens=0,
@@ -211,11 +214,12 @@ def _encoder(workload: Workload) -> Backbone:
 
 @lru_cache(maxsize=256)
 def _language_costs(
-    workload: Workload, content: str, visual_tokens: int, in_full: bool
+    workload: Workload, content: str, visual_tokens: int, on_cpu: bool, in_full: bool
 ) -> dict[str, StageCost]:
-    """Return the costs of `prefill` and `decode`, which depend only on the number of visual tokens."""
+    """Return the costs of `prefill` and `decode`, which depend only on the number of visual tokens and, of a
+    quantized LLM, on whether it runs `on_cpu`."""
     try:
-        return _counted_language(workload, content, visual_tokens, in_full)
+        return _counted_language(workload, content, visual_tokens, on_cpu, in_full)
     except UserError:
         raise
     except Exception as problem:  # a model from transformers may raise anything
@@ -225,9 +229,9 @@ def _language_costs(
 
 
 def _counted_language(
-    workload: Workload, content: str, visual_tokens: int, in_full: bool
+    workload: Workload, content: str, visual_tokens: int, on_cpu: bool, in_full: bool
 ) -> dict[str, StageCost]:
-    model = _language_model(workload.llm, content, workload.dtype)
+    model = _language_model(workload.llm, content, workload.dtype, workload.llm_precision, on_cpu)
     attention = _attention(workload)
     prompt = torch.empty(workload.prompt_tokens, device=META, dtype=torch.long)
     vlm = VLM(
@@ -263,8 +267,11 @@ def _counted_language(
 
 
 @lru_cache(maxsize=4)
-def _language_model(llm: str, content: str, dtype: Dtype) -> PreTrainedModel:
-    return build_llm(Workload("", llm, 0, 0, dtype=dtype), META)
+def _language_model(
+    llm: str, content: str, dtype: Dtype, precision: LLMPrecision, on_cpu: bool
+) -> PreTrainedModel:
+    model = build_llm(Workload("", llm, 0, 0, dtype=dtype), META)
+    return model if precision == "as-dtype" else stand_in(model, precision, on_cpu)
 
 
 def _attention(workload: Workload) -> Attention:

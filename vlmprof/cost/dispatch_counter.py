@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._C import DispatchKey
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vlmprof.backbones.grouped_products import grouped_output, is_grouped_product
 from vlmprof.cost.costs import OpCost, StageCost
 from vlmprof.cost.experts import TOP_K, Routing, grouped_cost, routing_of
 from vlmprof.cost.formulas import attention_workspace_bytes, op_cost, tensors_in
@@ -25,7 +26,6 @@ from vlmprof.cost.packed_parameters import PackedParameters
 from vlmprof.cost.repeats import MOST_OUTCOMES, Call, known_outcomes, outcome
 from vlmprof.cost.scans import Kernels, is_project_op, project_op
 from vlmprof.cost.values import ReadsValuesError, assumed_values, is_read, on_one_device
-from vlmprof.vlm.grouped_products import grouped_output, is_grouped_product
 
 Attention = Literal["fused", "math"]
 Result = TypeVar("Result")

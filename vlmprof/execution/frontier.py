@@ -32,7 +32,7 @@ from vlmprof.plan import Cell, LineKey, cell_id, line_key, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.settings import AxisValue, Machine, Settings
 from vlmprof.spec import SweepSpec
-from vlmprof.store import RunFolder
+from vlmprof.store import RunFolder, check_can_hold_a_run
 from vlmprof.vlm.precision import check_installed
 
 COUNTED = 12
@@ -77,6 +77,7 @@ def find_frontiers(
     """
     lines = candidate_lines(spec, axis)
     check_installed(spec.axes.llm_precision)
+    check_can_hold_a_run(out)
     with progress:
         machine = describe_machine(spec.settings.device)
     settings = replace(spec.settings, device=machine.device)

@@ -158,7 +158,12 @@ def _shape(axes: Mapping[str, AxisValue], visual_tokens: int | None, repeat: int
 
     Each repeat measures the LLM again.
     """
-    others = (item for item in axes.items() if item[0] not in _OF_THE_ENCODER)
+    # rows of versions without the axis have the first precision
+    others = (
+        item
+        for item in axes.items()
+        if item[0] not in _OF_THE_ENCODER and item != ("llm_precision", "as-dtype")
+    )
     return (visual_tokens, repeat, *others)
 
 

@@ -44,7 +44,10 @@ def backbone_label(name: str) -> str:
 
 _UNCLEAR = {("tiling", "none"): "no tiles", ("prefill_chunk", "none"): "one pass", ("frames", "1"): "1 frame"}
 """Values of an axis that a legend without the axis's name has to explain."""
-_WORDS = {"batch_size": "batch {}", "frames": "{} frames", "prefill_chunk": "chunks of {}"}
+_WORDS = {
+    "batch_size": "batch {}", "frames": "{} frames", "prefill_chunk": "chunks of {}",
+    "llm_precision": "LLM {}",
+}  # fmt: skip
 
 
 def value_label(axis: str, value: str) -> str:

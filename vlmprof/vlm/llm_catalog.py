@@ -82,8 +82,8 @@ def check(
         raise UserError(f"language model {name!r}: {known.model_type} keeps no state, so it cannot decode")
     if in_chunks and not known.chunks:
         raise UserError(
-            f"language model {name!r}: {known.model_type} cannot prefill in chunks, because its state is no "
-            "key–value cache; use prefill_chunk none"
+            f"language model {name!r}: {known.model_type} cannot prefill in chunks, because only single "
+            "tokens extend its state; use prefill_chunk none"
         )
     if logits == "last" and not known.keeps_last_logits:
         raise UserError(f"language model {name!r}: {known.model_type} gives all logits; use logits all")

@@ -6,7 +6,7 @@ and experts that are no linear layers.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 
 from vlmprof.errors import UserError
@@ -56,12 +56,21 @@ def refusal(axes: Axes, settings: Settings, capability: Capability | None = None
         )
     if precision == "int4-weight" and axes.dtype != "bfloat16":
         return f"llm_precision int4-weight needs dtype bfloat16 on a GPU, not {axes.dtype}"
-    if precision == "int8-dynamic" and axes.mode == "graphs" and "decode" not in settings.stages:
+    is_captured = axes.mode == "graphs" and axes.prefill_chunk == "none" and "decode" not in settings.stages
+    if precision == "int8-dynamic" and is_captured:
         return (
             "llm_precision int8-dynamic cannot be captured in a CUDA graph, because torchao's int8 product "
             "waits for the GPU; use mode compile"
         )
     return None
+
+
+def refusals(lines: Sequence[Axes], settings: Settings) -> list[str | None]:
+    """Return `refusal` for each of `lines`. Raises `UserError` if none of them can run."""
+    found = [refusal(axes, settings) for axes in lines]
+    if all(found):
+        raise UserError("; ".join(dict.fromkeys(filter(None, found))))
+    return found
 
 
 def check_installed(precisions: Collection[LLMPrecision]) -> None:

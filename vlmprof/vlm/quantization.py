@@ -31,20 +31,27 @@ NOT_ALL = (
 CONVERTS = (
     "int8-weight saves memory rather than time: torchao converts each weight to {dtype} before its product"
 )
-WAITS = "int8-dynamic: in eager mode, torchao's int8 product makes the host wait for the GPU in every layer"
+WAITS = (
+    "int8-dynamic: unless it is compiled, torchao's int8 product waits for the GPU in every layer, and "
+    "multiplies up to 16 tokens in float32"
+)
 
 
 def quantized_layers(model: PreTrainedModel, precision: LLMPrecision) -> dict[str, nn.Linear]:
     """Return the linear layers that a precision quantizes, by name: all but the output layer, and those whose
-    sizes torchao's kernels do not take."""
+    sizes torchao's kernels do not take. Raises `UserError` if there are none."""
     output = model.get_output_embeddings()
-    return {
+    layers = {
         name: part
         for name, part in model.named_modules()
         if isinstance(part, nn.Linear)
         and part is not output
         and fits(precision, part.out_features, part.in_features)
     }
+    if not layers:
+        kind = model.config.model_type
+        raise UserError(f"llm_precision {precision}: {kind} has no linear layers that torchao quantizes")
+    return layers
 
 
 @contextmanager
@@ -70,9 +77,6 @@ def quantize(model: PreTrainedModel, precision: LLMPrecision, weights: Weights |
     Raises `UserError` if torchao is missing, or the model has no such layers.
     """
     layers = quantized_layers(model, precision)
-    if not layers:
-        kind = model.config.model_type
-        raise UserError(f"llm_precision {precision}: {kind} has no linear layers that torchao quantizes")
     quantize_, config = _torchao(precision, model.device.type)
     if weights is not None:
         model.tie_weights()

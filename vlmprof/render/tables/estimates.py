@@ -26,12 +26,18 @@ def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     stages = list(dict.fromkeys(name for e in estimates for name in e.stages))
     vision = [p.cost.stages.get("vision") for p in predictions]
     tera_flops = [None if cost is None else cost.flops / 1e12 for cost in vision]
+    cell_columns = _cell_columns([p.cell for p in predictions])
+    taken = {column.title for column in cell_columns}
     return Sheet(f"estimates-{device}", f"Estimates for {device}", "", [
-        *_cell_columns([p.cell for p in predictions]),
+        *cell_columns,
         *token_columns([p.cell for p in predictions], 2),
         Column("vision TFLOP", Kind.NUMBER, tera_flops, 3, key="vision_flops",
                raw=[None if cost is None else cost.flops for cost in vision]),
-        *(Column(name, Kind.SECONDS, [_latency_s(e, name) for e in estimates], 2) for name in stages),
+        *(
+            Column(f"{name} latency" if name in taken else name, Kind.SECONDS,
+                   [_latency_s(e, name) for e in estimates], 2, key=f"{name}_s")
+            for name in stages
+        ),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
         Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1,
                key="peak_allocated_bytes"),

@@ -31,8 +31,10 @@ _STYLES = {
 
 
 def console() -> Console:
-    """Return the console of commands; in files and pipes, tables keep all columns."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(width=PIPE_COLUMNS, highlight=False)
+    """Return the console of commands. Files and pipes get all columns, and each sentence on one line."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(width=PIPE_COLUMNS, highlight=False, soft_wrap=True)
 
 
 def print_sheet(screen: Console, sheet: Sheet) -> None:
@@ -48,7 +50,7 @@ def print_sheet(screen: Console, sheet: Sheet) -> None:
     if fitted.width <= screen.width or (len(fitted.rows) > _MANY and not screen.is_terminal):
         _print_lines(screen, fitted)
     else:
-        screen.print(_table(fitted))
+        screen.print(_table(fitted), soft_wrap=False)
     if fitted.left_out:
         words = f"not shown at this width: {', '.join(fitted.left_out)}"
         screen.print(words, markup=False, highlight=False, style="dim")

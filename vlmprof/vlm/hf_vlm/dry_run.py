@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from vlmprof.activity import say
+from vlmprof.backbones.grouped_products import GroupedProducts
+from vlmprof.backbones.known_values import KnownValues
 from vlmprof.settings import Axes, Dtype, Logits, ProcessorBackend, Settings
-from vlmprof.vlm.grouped_products import GroupedProducts
-from vlmprof.vlm.hf_vlm.known_values import KnownValues
 from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm, refused
 from vlmprof.vlm.hf_vlm.own import blank_photo
 from vlmprof.vlm.hf_vlm.parts import Parts

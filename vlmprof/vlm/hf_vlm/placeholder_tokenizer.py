@@ -10,6 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 WORD = "a"
 """Stands for any word of a prompt."""
+COMMON = ("<unk>", "<s>", "</s>", "<pad>", WORD)
+"""Words of every such tokenizer."""
 
 NAMED = {
     "image_token": "<image>", "video_token": "<video>", "audio_token": "<audio>",
@@ -40,7 +42,7 @@ def placeholder_tokenizer(
     taken = {number for number in special.values() if number < vocabulary}
     free = (number for number in range(vocabulary) if number not in taken)
     ids = dict(special)
-    for word in ("<unk>", "<s>", "</s>", "<pad>", WORD, *NAMED.values()):
+    for word in (*COMMON, *NAMED.values()):
         if word not in ids:
             ids[word] = next(free)
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
