@@ -74,10 +74,11 @@ def stem_kernel(
     C: tl.constexpr = ROW.C
     WIDTH: tl.constexpr = ROW.WIDTH
     PARTS: tl.constexpr = ROW.PARTS
+    PIXELS: tl.constexpr = V.PIXELS
     MASKED: tl.constexpr = C % WIDTH != 0
-    across = tl.cdiv(columns, V.PIXELS)
+    across = tl.cdiv(columns, PIXELS)
     line = tl.program_id(0) // across
-    column = tl.program_id(0) % across * V.PIXELS + tl.arange(0, V.PIXELS)[:, None]  # (PIXELS, 1)
+    column = tl.program_id(0) % across * PIXELS + tl.arange(0, PIXELS)[:, None]  # (PIXELS, 1)
     there = column < columns
     patches = load_patches(x_ptr, line, column, height, width, rows, columns, V)  # (PIXELS, TAPS)
 
@@ -86,7 +87,7 @@ def stem_kernel(
         channel = p * WIDTH + tl.arange(0, WIDTH)  # (WIDTH,)
         # (TAPS, WIDTH)
         taps = tl.load(filter_ptr + (channel[None, :] * V.TAPS + tl.arange(0, V.TAPS)[:, None]))
-        nothing = tl.zeros([V.PIXELS, WIDTH], tl.float32)
+        nothing = tl.zeros([PIXELS, WIDTH], tl.float32)
         product = multiply(patches, taps, nothing, ROW.PRECISE)  # (PIXELS, WIDTH)
         if ROW.INPUT_BIAS:
             product += load_where(input_bias_ptr + channel, channel < C, MASKED).to(tl.float32)[None, :]

@@ -190,12 +190,13 @@ def linear_kernel(
 @triton.jit
 def sum_rows(rows, eps, V: tl.constexpr, TILE: tl.constexpr):
     """The norm of rows that are read in steps. Sums around a value of the row cancel little."""
+    ROWS: tl.constexpr = TILE.rows
     DEPTH: tl.constexpr = TILE.depth
     PARTIAL: tl.constexpr = V.K % DEPTH != 0
     depth = tl.arange(0, DEPTH)  # (DEPTH,)
     pivot = tl.load(rows.x, mask=rows.there, other=0.0).to(tl.float32)  # (ROWS, 1)
-    total = tl.zeros([TILE.rows, DEPTH], tl.float32)
-    squares = tl.zeros([TILE.rows, DEPTH], tl.float32)
+    total = tl.zeros([ROWS, DEPTH], tl.float32)
+    squares = tl.zeros([ROWS, DEPTH], tl.float32)
     for k in tl.range(0, V.K, DEPTH, num_stages=TILE.stages):
         x = load_features(rows, k + depth, V, PARTIAL).to(tl.float32) - pivot
         if PARTIAL:

@@ -86,7 +86,9 @@ _AUTOCAST_DEVICES = tuple(
 
 def under_autocast(x: Tensor) -> Tensor:
     """Cast a float32 input to the autocast dtype if torch.autocast is enabled, as torch's products do."""
+    if x.dtype != torch.float32:
+        return x
     kind = x.device.type
-    if x.dtype != torch.float32 or kind not in _AUTOCAST_DEVICES:
+    if kind not in _AUTOCAST_DEVICES:
         return x
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
