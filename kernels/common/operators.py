@@ -36,6 +36,10 @@ class Operator:
         """Call the operator through torch's dispatcher."""
         return self.registered(*arguments)
 
+    def run(self, x: Tensor, bundle: Any, direct: bool) -> Tensor:
+        """Run the operator with a bundle, directly or through torch's dispatcher."""
+        return self.direct(x, bundle) if direct else self.registered(x, *bundle)
+
 
 def operator(
     name: str, bundle: type[NamedTuple] | None = None, *, fake: Callable[..., Tensor]
