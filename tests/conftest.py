@@ -6,12 +6,12 @@ import atexit
 import gc
 import os
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
 
 import pytest
 
 from vlmprof.environment import has_gpu
-from vlmprof.execution import counting, kernel_runs, processes
+from vlmprof.execution import counting, kernel_runs, machine, processes
 
 # with workers, torch 2.11's compiler can take five minutes to end a process; read when it is imported
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -123,6 +123,29 @@ def one_fork_server() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counting, "PRELOAD", processes.PRELOAD)
         patch.setattr(kernel_runs, "PRELOAD", processes.PRELOAD)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ceilings_measured_once() -> Iterator[None]:
+    """Sweeps in this process begin with the ceilings that the first of them measured, which takes seconds.
+
+    Those that are measured again at the end of a sweep are not looked up.
+    """
+    measured: dict[tuple[str, frozenset[str]], Mapping[str, Mapping[str, float]]] = {}
+    measure = machine.measure_ceilings
+
+    def once(device: str, dtypes: Collection[str]) -> Mapping[str, Mapping[str, float]] | str:
+        key = device, frozenset(dtypes)
+        if key not in measured:
+            reached = measure(device, dtypes)
+            if isinstance(reached, str):
+                return reached
+            measured[key] = reached
+        return measured[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "measure_ceilings", once)
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from vlmprof.analysis.runs import join, load
 from vlmprof.errors import RunWarning, UserError
 from vlmprof.manifest import SCHEMA_VERSION, new_manifest
 from vlmprof.measure.samples import Samples
-from vlmprof.store import RunFolder, load_frame, read_rows
+from vlmprof.store import RunFolder, load_frame, load_samples, read_rows
 
 SIZES = (224, 256, 384)
+SMALL_AND_LARGE = ("vit-t", "vmamba-t")
 
 
 def change(run: Path, **added: Any) -> None:
@@ -116,6 +118,10 @@ def test_lines_that_cannot_be_read_are_counted_aloud(tmp_path: Path) -> None:
         '{"cell_id": ["a"], "height_px": 1, "width_px": 1, "status": "ok"}',
         lines[1].replace('"vit-t"', '["vit-t"]', 1),
         lines[1].replace('"ok"', '"paused"'),
+        json.dumps({**json.loads(lines[1]), "end_to_end_s": 1e308}),
+        json.dumps({**json.loads(lines[1]), "weight_bytes": 10**25}),
+        json.dumps({**json.loads(lines[1]), "host_vision_s": 5e-324}),
+        json.dumps({**json.loads(lines[1]), "host_vision_s": math.nan}),
     ):
         (run / "rows.jsonl").write_text("\n".join([lines[0], bad, "null", lines[3][:50]]))
         for read in (load_frame, read_rows):
@@ -127,6 +133,25 @@ def test_lines_that_cannot_be_read_are_counted_aloud(tmp_path: Path) -> None:
         pytest.raises(UserError, match="no rows that can be"),
     ):
         load_frame(run)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Attempt to set non-positive ylim")
+def test_numbers_at_the_ends_of_what_is_read_break_no_command(tmp_path: Path) -> None:
+    rows = sweep(SMALL_AND_LARGE, (224, 256, 384, 512))
+    run = write_run(tmp_path / "run", rows, samples(rows))
+    change(run, end_to_end_s=[1.1e-15, 8e18] * 4, host_vision_s=8e18, weight_bytes=8 * 10**18)
+    for command in ("plot", "report", "export", "recommend"):
+        assert invoke(command, run).exit_code == 0
+
+
+def test_samples_that_cannot_be_read_are_counted_aloud(tmp_path: Path) -> None:
+    rows = sweep(("vit-t",), SIZES)
+    run = write_run(tmp_path / "run", rows, samples(rows))
+    for name, content in (("vit-t-224", "{"), ("vit-t-256", '{"end_to_end_s": [1e308]}')):
+        (run / "samples" / f"{name}.json").write_text(content)
+    with pytest.warns(RunWarning, match="samples of 2 of 3 cells could not be read and are ignored"):
+        assert list(load_samples(run)) == ["vit-t-384"]
 
 
 def test_a_run_of_this_version_is_read_in_silence(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from tests.helpers.checks import known
 from vlmprof.errors import UserError
-from vlmprof.plan import Cell, in_order, make_plan
+from vlmprof.execution.order import in_order
+from vlmprof.plan import Cell, make_plan
 from vlmprof.spec import build_spec
 
 

@@ -69,6 +69,7 @@ def test_what_is_no_resolution_is_refused(written: bool | float | str) -> None:
         ({**GRID, "fixed": {"warm_up": True}}, "warm_up: True is not an integer of at least"),
         ({**GRID, "fixed": {"logits": "some"}}, "'some' is not one of all, last"),
         ({"axes": {**GRID["axes"], "tiling": "any"}}, "'any' is not one of none, anyres, dynamic"),
+        ({"axes": {**GRID["axes"], "llm_precision": "int8"}}, "'int8' is not one of as-dtype, int8-weight, "),
         ({"axes": {**GRID["axes"], "tile_size": 0}}, "tile_size: 0 is not an integer of at least 1"),
         (
             {"axes": {**GRID["axes"], "max_tiles": "few"}},
@@ -102,6 +103,12 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     path.write_text("[axes\n")
     with pytest.raises(UserError, match="not valid TOML"):
         load_spec(str(path))
+
+
+def test_a_file_without_a_name_names_the_sweep(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[axes]\nbackbone = "vit-t"\nresolution = 224\nllm = "llama-23m"')
+    for overrides in ({}, {"tiling": ["anyres"]}):
+        assert load_spec(str(tmp_path / "mine.toml"), overrides).name == "mine"
 
 
 def test_shipped_specs_are_found_by_name_and_are_valid() -> None:

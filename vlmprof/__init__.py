@@ -17,6 +17,11 @@ __all__ = ["__version__", "load"]
 # silent unless the importing program configures the `vlmprof` logger
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
+# transformers imports torchao if it is installed, which logs that kernels of other devices cannot be loaded
+for _name in ("torchao", "torch.utils._pytree"):
+    if logging.getLogger(_name).level == logging.NOTSET:
+        logging.getLogger(_name).setLevel(logging.ERROR)
+
 
 def load(run: Path | str) -> Run:
     """Load a run folder: `.frame`, `.samples`, `.plot()` and `.report()`. Imports pandas.

@@ -21,6 +21,8 @@ from vlmprof.errors import UserError
 
 SETTINGS_READ = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 PACKAGES = ("torch", "triton", "transformers", "numpy")
+EXTRAS = ("torchao",)
+"""Packages that are listed where they are installed."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def host_facts() -> dict[str, Any]:
         "vlmprof": vlmprof.__version__,
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": _versions(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": cpu_name(),
         "cpu_cores": os.cpu_count(),
@@ -148,6 +150,11 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str | None]:
+    found = {name: _version(name) for name in (*PACKAGES, *EXTRAS)}
+    return {name: version for name, version in found.items() if version or name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

@@ -20,6 +20,7 @@ from vlmprof.settings import (
     Fit,
     KernelBackend,
     LevelsRun,
+    LLMPrecision,
     Logits,
     Mode,
     Order,
@@ -103,6 +104,8 @@ def _choice(literal: Any, optional: bool = False) -> _Choice:
 LARGEST_SIDE_PX = 2**20
 """A larger side of an image, in pixels, is a slip."""
 MOST_TILES = 1024
+MOST_FRAMES = 2**16
+MOST_POSITIONS = 2**30
 _MOST_DIGITS = 30
 """Python refuses to convert very long numbers."""
 
@@ -121,12 +124,12 @@ def _integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[Any], int]:
     return parse
 
 
-def _integer_or_auto(maximum: int) -> Callable[[Any], int | str]:
+def _integer_or(word: str, maximum: int = 2**31 - 1) -> Callable[[Any], int | str]:
     def parse(value: Any) -> int | str:
         try:
-            return "auto" if value == "auto" else _integer(1, maximum)(value)
+            return word if value == word else _integer(1, maximum)(value)
         except UserError as error:
-            raise UserError(f"{error}, nor auto") from None
+            raise UserError(f"{error}, nor {word}") from None
 
     return parse
 
@@ -189,15 +192,22 @@ AXES: dict[str, Field] = {
               _choice(KernelBackend), "auto"),
         Field("cache", "State of the caches. cold flushes them before every iteration.",
               _choice(CacheState), "hot"),
-        Field("level", "Feature level of a hierarchical backbone that feeds the LLM.", _integer(1), 3),
+        Field("level", "Feature level of a hierarchical backbone that feeds the LLM; last is its coarsest.",
+              _integer_or("last"), 3),
         Field("levels", "Levels of a hierarchical backbone to run: through that level, or all.",
               _choice(LevelsRun), "through-tap"),
         Field("tiling", "Tiles that photos of the resolution are cut into: anyres as LLaVA-NeXT, with rows "
               "ended by a token, or dynamic as InternVL.", _choice(TilingMode), "none"),
         Field("tile_size", "Side of a tile in pixels; auto is 336 for anyres and 448 for dynamic.",
-              _integer_or_auto(LARGEST_SIDE_PX), "auto"),
+              _integer_or("auto", LARGEST_SIDE_PX), "auto"),
         Field("max_tiles", "Most tiles of a photo, without the thumbnail; auto is 4 for anyres and 12 for "
-              "dynamic.", _integer_or_auto(MOST_TILES), "auto"),
+              "dynamic.", _integer_or("auto", MOST_TILES), "auto"),
+        Field("frames", "Frames of each video, encoded one by one; their visual tokens follow each other.",
+              _integer(1, MOST_FRAMES), 1),
+        Field("prefill_chunk", "Tokens that prefill gives the LLM at once, with a key-value cache; none for "
+              "all of them, without a cache.", _integer_or("none", MOST_POSITIONS), "none"),
+        Field("llm_precision", "Precision of the LLM's linear layers, except the output layer: that of "
+              "dtype, or quantized by torchao.", _choice(LLMPrecision), "as-dtype"),
     )
 }  # fmt: skip
 """Every axis of a sweep: the varied parameters, each with one or more values."""
@@ -232,6 +242,8 @@ SETTINGS: dict[str, Field] = {
               _flag, False),
         Field("outputs", "When the outputs of an iteration are freed: before the next one, or after it.",
               _choice(Outputs), "freed"),
+        Field("frame_batch", "Frames that the encoder is given at once, of all videos of the batch.",
+              _optional(_integer(1, 2**20)), shown_default="all"),
         Field("seed", "Seed for weights, prompt and generated image.", _integer(0, 2**64 - 1), 0),
         Field("weights", "Backbone weights: pretrained, or the path of a checkpoint.",
               _optional(_text), shown_default="random"),
@@ -252,7 +264,7 @@ SETTINGS: dict[str, Field] = {
               unit="s", shown_default="none"),
         Field("cool_down", "Wait before repeating a cell that the machine disturbed, such as 30s.",
               _optional(parse_seconds), unit="s", shown_default="do not repeat"),
-        Field("run_after_oom", "Run larger resolutions of a line that ran out of memory.", _flag, False),
+        Field("run_after_oom", "Run larger images and longer videos than ran out of memory.", _flag, False),
     )
 }  # fmt: skip
 """Every setting of a sweep: parameters shared by all its cells."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,35 @@ def environments(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the environments that a run was measured in: that of its start, then those that continued it."""
     found = [manifest, *_continuations(manifest)]
     return [part["environment"] for part in found if isinstance(part.get("environment"), dict)]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting, or a fact of the environment, that two runs do not share."""
+
+    name: str
+    a: Any
+    b: Any
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
+    """Return in what two runs differ besides their cells and commits: settings for every cell, and facts of
+    their environments that both give and that may change what is measured."""
+    written = all("fixed" in manifest.get("spec", {}) for manifest in (a, b))
+    fixed_a, fixed_b = (_section(manifest, "fixed") if written else {} for manifest in (a, b))
+    facts_a, facts_b = _facts(a), _facts(b)
+    pairs = [(name, fixed_a.get(name), fixed_b.get(name)) for name in fixed_a if name not in POLICY]
+    pairs += [(name, facts_a[name], facts_b[name]) for name in facts_a if name in facts_b]
+    return [Difference(*pair) for pair in pairs if pair[1] != pair[2]]
+
+
+def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of the environment that a run began in, those of packages under the package's name."""
+    environment = manifest.get("environment", {})
+    names = ("device_name", "cpu", "python", "cuda_version", "torch_threads")
+    packages = environment.get("packages")
+    facts = {name: environment[name] for name in names if name in environment}
+    return facts | (packages if isinstance(packages, dict) else {})
 
 
 def _continuations(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +12,9 @@ from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
-from vlmprof.records import repeat_id
 from vlmprof.settings import Axes, AxisValue, Settings
 from vlmprof.spec import SweepSpec, digest
-from vlmprof.vlm import connector_catalog, llm_catalog
+from vlmprof.vlm import connector_catalog, llm_catalog, precision
 from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
 from vlmprof.vlm.tiling import AUTO_TILES, Tiling
 
@@ -26,10 +24,6 @@ LineKey = tuple[tuple[str, AxisValue], ...]
 def line_key(axes: Mapping[str, AxisValue], along: str = "resolution") -> LineKey:
     """Return what identifies a line of cells that differ only in the axis `along`: all other axes."""
     return tuple((name, value) for name, value in axes.items() if name != along)
-
-
-WARM_UP_SHARE = 1 / 3
-"""Largest share of the measuring budget for adaptive warm-up."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +38,9 @@ class Cell:
     is cut into tiles."""
     visual_tokens: int | None
     encoder_tokens: int | None = None
-    """Tokens of an image before the connector; None if only a forward pass can tell."""
+    """Tokens of an image or video before the connector; None if only a forward pass can tell."""
     tiles: int | None = None
-    """Pictures that a photo is cut into; None if it is not cut."""
+    """Pictures that a photo, or a frame, is cut into; None if it is not cut."""
     skip_reason: str | None = None
     distinguished_by: tuple[str, ...] = ()
     """Axes other than backbone and resolution in which the cells of the plan differ."""
@@ -66,33 +60,34 @@ class Cell:
         return ", ".join([place, *varied, *([f"repeat {self.repeat}"] if self.repeat > 1 else [])])
 
 
+_ADDED = (("tiling", "none"), ("frames", 1), ("prefill_chunk", "none"), ("llm_precision", "as-dtype"))
+
+
 def cell_id(axes: Axes) -> str:
     """Return a readable, reproducible file name for a cell, with a digest of all its axes."""
     readable = re.sub(r"[^a-z0-9.-]+", "-", f"{axes.backbone}-{axes.resolution}".lower()).strip("-.")
-    # ids of cells without tiling are those of versions without it
-    named = {name: value for name, value in axes.named.items() if (name, value) != ("tiling", "none")}
+    # ids of cells with these values are those of versions without the axes
+    named = {name: value for name, value in axes.named.items() if (name, value) not in _ADDED}
     return f"{readable[-80:]}-{digest(named)}"
 
 
 def make_plan(spec: SweepSpec, photos: bool = True) -> list[Cell]:
     """Expand a specification to the cells of its grid, line by line, from small to large images.
 
-    A resolution that a backbone does not accept is skipped for that backbone. With `fit = "pad"`, images are
-    padded to the next accepted size instead. Without `photos`, VLMs from transformers have no token counts,
-    which take them a second per size. Raises `UserError` for an unknown backbone, connector or LLM,
-    and for a resolution that no backbone of the sweep accepts.
-    """
+    Resolutions that a backbone does not accept and precisions that the device does not support are skipped.
+    With `fit = "pad"`, images are padded to the next accepted size. Without `photos`, VLMs from transformers
+    have no token counts, which take them a second per size. Raises `UserError` for unknown names, for a
+    resolution that no backbone accepts, and if no precision is supported."""
     lines = _hf_vlm_lines(spec) if spec.axes.vlm else _lines(spec)
     resolutions = sorted(spec.axes.resolution, key=_area)
     pad = spec.settings.fit == "pad"
-    for resolution in resolutions:
-        if not pad:
-            _refuse_if_none_runs(lines, resolution)
-    varied = _varied([line for line, _ in lines])
-    distinguished_by = tuple(axis for axis in varied if axis not in ("backbone", "resolution"))
+    refused = precision.refusals([axes for axes, _ in lines], spec.settings)
+    for resolution in () if pad else resolutions:
+        _refuse_if_none_runs(lines, resolution)
+    varied = [axis for axis in _varied([line for line, _ in lines]) if axis not in ("backbone", "resolution")]
     cells = [
-        _cell(replace(line, resolution=resolution), facts, pad, distinguished_by)
-        for line, facts in lines
+        _cell(replace(line, resolution=resolution), facts, pad, tuple(varied), reason)
+        for (line, facts), reason in zip(lines, refused, strict=True)
         for resolution in resolutions
     ]
     if spec.axes.vlm:
@@ -128,14 +123,20 @@ def varied_axes(cells: Sequence[Cell]) -> list[str]:
 
 
 def _varied(lines: Sequence[Axes]) -> list[str]:
-    """The axes in which these differ, but for the name and LLM of a VLM that its label already names."""
+    """The axes in which these differ, but for those that the backbone implies: the name and LLM of a VLM, and
+    the level if each backbone has only one."""
     values = {axis: {line.named[axis] for line in lines} for axis in lines[0].named}
     labels = {
         axis: {(line.backbone, line.named[axis]) for line in lines}
         for axis in ("vlm", "llm")
         if axis in values
     }
-    named = {axis for axis, own in labels.items() if "vlm" in values and len(own) == len(values["backbone"])}
+    named: set[str] = {
+        axis for axis, own in labels.items() if "vlm" in values and len(own) == len(values["backbone"])
+    }
+    levels = {(line.backbone, line.level) for line in lines}
+    if len(levels) == len(values["backbone"]):
+        named.add("level")
     return [axis for axis, own in values.items() if len(own) > 1 and axis not in named]
 
 
@@ -144,10 +145,11 @@ Line = tuple[Axes, BackboneFacts | None]
 
 
 def _lines(spec: SweepSpec) -> list[Line]:
+    in_chunks = bool({*spec.axes.prefill_chunk} - {"none"})
     for name, attention in itertools.product(spec.axes.llm, spec.axes.attention):
-        llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention)
+        llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention, in_chunks)
     connectors = {name: connector_catalog.facts(name) for name in spec.axes.connector}
-    # without tiling, lines that differ in the tiles alone are the same
+    # the same: without tiling, lines that differ in the tiles alone; the last level by name and by number
     lines = dict.fromkeys(_axes(line) for line in _combinations(spec))
     return [
         (line, connectors[line.connector].sizes_of(catalog.facts(line.backbone, line.level)))
@@ -156,6 +158,7 @@ def _lines(spec: SweepSpec) -> list[Line]:
 
 
 def _axes(line: dict[str, Any]) -> Axes:
+    line["level"] = catalog.level_number(line["backbone"], line["level"])
     tile_px, max_tiles = line.pop("tile_size"), line.pop("max_tiles")
     if line["tiling"] == "none":
         return Axes(**line)
@@ -180,8 +183,9 @@ def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
 
 
 def _combinations(spec: SweepSpec) -> list[dict[str, Any]]:
-    """Return the axes of each line at its first resolution."""
-    values = replace(spec.axes, resolution=spec.axes.resolution[:1]).named
+    """Return the axes of each line at its first resolution, those with few frames first."""
+    frames = tuple(sorted(spec.axes.frames))
+    values = replace(spec.axes, resolution=spec.axes.resolution[:1], frames=frames).named
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
@@ -190,11 +194,12 @@ def _cell(
     facts: BackboneFacts | None,
     pad: bool,
     distinguished_by: tuple[str, ...],
+    refused: str | None,
 ) -> Cell:
     height, width = resolution_size(axes.resolution)
     if pad and facts is not None:
         height, width = facts.padded(height, width)
-    reason = _skip_reason(axes, facts, (height, width))
+    reason = refused or _skip_reason(axes, facts, (height, width))
     tokens = _Tokens() if facts is None or reason is not None else _tokens(axes, facts, (height, width))
     return Cell(
         cell_id=cell_id(axes),
@@ -211,7 +216,7 @@ def _cell(
 
 @dataclass(frozen=True)
 class _Tokens:
-    """What is made of one image or photo; None if only a forward pass can tell."""
+    """What is made of one image, photo or video; None if only a forward pass can tell."""
 
     visual: int | None = None
     encoder: int | None = None
@@ -223,10 +228,11 @@ def _tokens(axes: Axes, facts: BackboneFacts, size: tuple[int, int]) -> _Tokens:
         return _Tokens(facts.num_tokens(*size))
     connector, tiling = connector_catalog.facts(axes.connector), Tiling.of(axes)
     if tiling is None:
-        return _Tokens(connector.visual_tokens(facts.grid(*size)), facts.num_tokens(*size))
+        visual = connector.visual_tokens(facts.grid(*size))
+        return _Tokens(axes.frames * visual, axes.frames * facts.num_tokens(*size))
     tile, tiles = (tiling.tile_px, tiling.tile_px), tiling.tiles(*size)
     visual = tiling.visual_tokens(*size, connector, facts.grid(*tile))
-    return _Tokens(visual, tiles * facts.num_tokens(*tile), tiles)
+    return _Tokens(axes.frames * visual, axes.frames * tiles * facts.num_tokens(*tile), tiles)
 
 
 def of_a_photo(cell: Cell, settings: Settings) -> Cell:
@@ -251,36 +257,6 @@ def of_a_photo(cell: Cell, settings: Settings) -> Cell:
     except UserError:
         return planned  # only a run shows its tokens
     return replace(planned, visual_tokens=run.visual_tokens, encoder_tokens=run.encoder_tokens)
-
-
-def longest_sampling_s(settings: Settings) -> float | None:
-    """Return the longest time to sample a cell in seconds, with adaptive warm-up; None without a budget."""
-    if settings.sampling == "fixed":
-        return None
-    return settings.budget_s * (1 + WARM_UP_SHARE * (settings.warm_up is None))
-
-
-def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
-    """Return the cells in running order: by `lines`, `interleaved` from small to large across lines, or
-    `random`. The last two keep slow drift of the machine from looking like a difference between backbones."""
-    if order == "interleaved":
-        return sorted(cells, key=lambda cell: cell.height_px * cell.width_px)
-    if order == "random":
-        return random.Random(seed).sample(list(cells), len(cells))
-    return list(cells)
-
-
-def repeated(cells: Sequence[Cell], repeats: int, order: str, seed: int) -> list[Cell]:
-    """Return the cells `repeats` times in running order, one pass over all of them after another.
-
-    Passes keep slow drift of the machine from looking like a difference between cells. With `order` random,
-    each pass has its own order.
-    """
-    return [
-        replace(cell, cell_id=repeat_id(cell.cell_id, repeat), repeat=repeat)
-        for repeat in range(1, repeats + 1)
-        for cell in in_order(cells, order, seed + repeat - 1)
-    ]
 
 
 def _area(resolution: str) -> int:

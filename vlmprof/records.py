@@ -77,9 +77,9 @@ class Row:
     """Where the cell ran out of memory: a stage, `build` (the model) or `load` (the process)."""
     message: str | None = None
     visual_tokens: int | None = None
-    """Tokens of an image that the LLM is given, after the connector."""
+    """Tokens of an image or a video that the LLM is given, after the connector."""
     encoder_tokens: int | None = None
-    """Tokens of an image before the connector; None in rows of versions without connectors that merge."""
+    """The same before the connector; None in rows of versions without connectors that merge."""
     tiles: int | None = None
     """Pictures that a photo is cut into, and the size that the encoder sees of each."""
     encoder_height_px: int | None = None
@@ -124,7 +124,8 @@ class Row:
     gpu_temperature_max_c: float | None = None
     gpu_power_mean_w: float | None = None
     energy_per_image_j: float | None = None
-    """Energy of the whole GPU over the measuring window; None if the window is too short for the counter."""
+    """Energy of the whole GPU over the measuring window, per image or video; None if the window is too short
+    for the counter."""
     cpu_clock_mean_mhz: float | None = None
     other_load_cores: float | None = None
     """CPU time of other processes per second of measurement."""
@@ -170,6 +171,17 @@ class Row:
         return cls(axes={n: value for n, value in rest.items() if n in axes}, stages=stages, **own)
 
 
+def plausible(value: object) -> bool:
+    """Return whether a value may have been measured: a number is 0, or from 10⁻¹⁵ to 9 × 10¹⁸ seconds, bytes,
+    FLOPs or the like. Far outside, and for NaN, statistics and figures fail."""
+    return type(value) not in (float, int) or value == 0 or _SMALLEST <= abs(value) <= _LARGEST  # type: ignore[arg-type]
+
+
+_SMALLEST, _LARGEST = 1e-15, 9e18
+_MEASURED = ("_s", "_bytes", "_flops", "_j", "_mhz", "_w", "_c")
+"""Ends of the names of columns that are measured or counted."""
+
+
 def repeat_id(cell_id: str, repeat: int) -> str:
     """Return the id under which a repeat of a cell is stored; the first has the cell's own."""
     return cell_id if repeat == 1 else f"{cell_id}{_REPEAT}{repeat}"
@@ -194,6 +206,9 @@ def completed(flat: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("a side of the image is not a number of pixels")
     if not all(flat.get(axis, "unknown") for axis in ("backbone", "resolution")):
         raise ValueError("the backbone or the resolution has no name")
+    for name, value in flat.items():
+        if not plausible(value) and name.endswith(_MEASURED):
+            raise ValueError(f"{name} is {value}, which nothing measures")
     if flat.keys() >= _UNSAID.keys():
         return flat
     return flat | {name: _UNSAID[name] for name in _UNSAID.keys() - flat.keys()}

@@ -19,8 +19,10 @@ Attention = Literal["auto", "flash", "efficient", "cudnn", "math"]
 KernelBackend = Literal["auto", "reference", "torch", "triton"]
 CacheState = Literal["hot", "cold"]
 LevelsRun = Literal["through-tap", "all"]
+LLMPrecision = Literal["as-dtype", "int8-weight", "int8-dynamic", "int4-weight", "fp8"]
 TilingKind = Literal["anyres", "dynamic"]
 TilingMode = Literal["none", "anyres", "dynamic"]
+PrefillChunk = int | Literal["none"]
 StageName = Literal["preprocess", "vision", "connector", "prefill", "decode"]
 Sampling = Literal["fixed", "adaptive"]
 Order = Literal["lines", "interleaved", "random"]
@@ -31,7 +33,8 @@ Processor = Literal["own", "one-piece"]
 ProcessorBackend = Literal["auto", "pil", "torchvision"]
 
 PARTS = (
-    "backbone", "llm", "connector", "level", "levels", "kernel_backend", "tiling", "tile_size", "max_tiles"
+    "backbone", "llm", "connector", "level", "levels", "kernel_backend", "tiling", "tile_size", "max_tiles",
+    "frames", "prefill_chunk", "llm_precision",
 )  # fmt: skip
 """Axes that do not apply to a VLM from transformers."""
 
@@ -51,11 +54,14 @@ class AxisValues:
     attention: tuple[Attention, ...] = ()
     kernel_backend: tuple[KernelBackend, ...] = ()
     cache: tuple[CacheState, ...] = ()
-    level: tuple[int, ...] = ()
+    level: tuple[int | Literal["last"], ...] = ()
     levels: tuple[LevelsRun, ...] = ()
     tiling: tuple[TilingMode, ...] = ()
     tile_size: tuple[int | Literal["auto"], ...] = ()
     max_tiles: tuple[int | Literal["auto"], ...] = ()
+    frames: tuple[int, ...] = ()
+    prefill_chunk: tuple[PrefillChunk, ...] = ()
+    llm_precision: tuple[LLMPrecision, ...] = ()
 
     @property
     def named(self) -> Mapping[str, tuple[AxisValue, ...]]:
@@ -86,6 +92,12 @@ class Axes:
     """Side of a tile; 0 without tiling."""
     max_tiles: int = 0
     """Most tiles of a photo, without the one of the whole photo; 0 without tiling."""
+    frames: int = 1
+    """Frames of each video; 1 for images."""
+    prefill_chunk: PrefillChunk = "none"
+    """Positions that the LLM is given at once in prefill, with a key–value cache; all without it if none."""
+    llm_precision: LLMPrecision = "as-dtype"
+    """How torchao quantizes the linear layers of the LLM; not at all if `as-dtype`."""
     vlm: str | None = None
     """A VLM from transformers; `kernel_backend`, `level` and `levels` do not apply to it."""
     memory_limit_bytes: int | None = None
@@ -110,9 +122,12 @@ AXIS_NAMES = tuple(axis.name for axis in fields(Axes) if axis.name not in ("tile
 """Every axis that a row may have."""
 
 _AXES = tuple(name for name in AXIS_NAMES if name not in ("vlm", "memory_limit_bytes"))
-_AXES_OF_A_VLM = (
-    "vlm", *(name for name in _AXES if name not in ("level", "levels", "kernel_backend", "tiling"))
-)  # fmt: skip
+_NOT_OF_A_VLM = ("level", "levels", "kernel_backend", "tiling", "frames", "prefill_chunk", "llm_precision")
+_AXES_OF_A_VLM = ("vlm", *(name for name in _AXES if name not in _NOT_OF_A_VLM))
+
+
+WARM_UP_SHARE = 1 / 3
+"""Largest share of the measuring budget for adaptive warm-up."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +152,8 @@ class Settings:
     logits: Logits
     autocast: bool
     outputs: Outputs
+    frame_batch: int | None
+    """Frames that the encoder is given at once; None for those of all videos."""
     seed: int
     weights: str | None
     study_checkpoint: str | None
@@ -150,6 +167,13 @@ class Settings:
     cell_timeout_s: float | None
     cool_down_s: float | None
     run_after_oom: bool
+
+    @property
+    def longest_sampling_s(self) -> float | None:
+        """The longest time to sample a cell in seconds, with adaptive warm-up; None without a budget."""
+        if self.sampling == "fixed":
+            return None
+        return self.budget_s * (1 + WARM_UP_SHARE * (self.warm_up is None))
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as stored in `run.json`, under `fixed`."""

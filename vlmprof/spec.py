@@ -92,9 +92,13 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
         if settings.fit != "resize":
             raise UserError("fit: tiling decides how photos are fitted; leave out fit")
     else:
-        for name in ("tile_size", "max_tiles"):
-            if {*getattr(axes, name)} - {"auto"}:
-                raise UserError(f"{name}: there are no tiles; add tiling anyres or dynamic")
+        for axis_name in ("tile_size", "max_tiles"):
+            if {*getattr(axes, axis_name)} - {"auto"}:
+                raise UserError(f"{axis_name}: there are no tiles; add tiling anyres or dynamic")
+    if settings.frame_batch is not None and not {*axes.frames} - {1}:
+        raise UserError("frame_batch: there are no videos; add frames, or leave it out")
+    if {*axes.prefill_chunk} - {"none"} and "prefill" not in settings.stages:
+        raise UserError("prefill_chunk: there is no prefill; add it to stages")
     if is_hf_vlm:
         _check_hf_vlm(tables["axes"], axes, settings)
     return SweepSpec(name=_name(document.get("name", name)), axes=axes, settings=settings)
@@ -145,6 +149,9 @@ def _making_room(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
 def _check_hf_vlm(named: Mapping[str, Any], axes: AxisValues, settings: Settings) -> None:
     """Raise `UserError` for settings that a VLM from transformers, timed with hooks, does not support."""
     parts = [part for part in PARTS if part in named]
+    for name in ("frames", "prefill_chunk"):
+        if name in parts:
+            raise UserError(f"{name}: a vlm is timed in one forward pass on photos; leave out {name}")
     if parts:
         raise UserError(f"vlm: includes its own backbone, connector and llm; leave out {' and '.join(parts)}")
     if axes.mode != ("eager",):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import gc
 import json
-import math
 import os
 import time
 import warnings
@@ -23,7 +22,7 @@ from vlmprof.errors import RunWarning, UnwrittenError, UserError
 from vlmprof.files import exists, read_json, replace_file
 from vlmprof.manifest import MANIFEST, declared_axes, newer_schema, read_manifest, resumed
 from vlmprof.measure.samples import Samples
-from vlmprof.records import Row, completed
+from vlmprof.records import Row, completed, plausible
 from vlmprof.settings import AXIS_NAMES
 
 try:
@@ -264,13 +263,13 @@ def _no_collection() -> Iterator[None]:
 
 
 def load_samples(run: Path | str) -> dict[str, Samples]:
-    """Read the raw values by cell id. Cells without a readable file are omitted."""
-    samples = {}
-    for path in sorted((Path(run) / SAMPLES).glob("*.json")):
-        values = _read_samples(path)
-        if values is not None:
-            samples[path.stem] = values
-    return samples
+    """Read the raw values by cell id. Cells without a readable file are omitted, with a `RunWarning`."""
+    paths = sorted((Path(run) / SAMPLES).glob("*.json"))
+    found = {path.stem: values for path in paths if (values := _read_samples(path)) is not None}
+    if len(found) < len(paths):
+        unread = len(paths) - len(found)
+        _warn(f"{run}: samples of {unread} of {len(paths)} cells could not be read and are ignored")
+    return found
 
 
 def load_manifest(run: Path | str) -> dict[str, Any]:
@@ -294,7 +293,7 @@ def _read_samples(path: Path) -> Samples | None:
 
 
 def _numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+    return isinstance(values, list) and all(type(v) in (int, float) and plausible(v) for v in values)
 
 
 def _line(flat: Mapping[str, Any]) -> bytes:

@@ -37,6 +37,11 @@ def parse_seconds(text: str | float) -> float:
     return value
 
 
+def parse_joules(text: str) -> float:
+    """Parse `20`, `20J` or `500mJ` to joules. Raises `UserError`."""
+    return _parse(text, {"mj": 1e-3, "j": 1.0, "kj": 1e3}, "j", "an energy", "20J or 500mJ")
+
+
 def parse_percent(text: str, option: str) -> float:
     """Parse `5%` to 0.05. Raises `UserError` that names the `option`."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
@@ -79,6 +84,11 @@ def show_resolution(resolution: object) -> str:
     """Format a resolution: `512²`, `1333×800` (width by height, in pixels)."""
     width, _, height = str(resolution).partition("x")
     return f"{width}×{height}" if height and height != width else f"{width}²"
+
+
+def show_frames(count: float) -> str:
+    """Format a number of frames: `1 frame`, `32 frames`."""
+    return f"{count:g} frame{'' if count == 1 else 's'}"
 
 
 def _shown(value: float, unit: str, size: float) -> str:

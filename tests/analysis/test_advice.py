@@ -10,7 +10,8 @@ import pytest
 
 from tests.helpers.checks import known
 from tests.helpers.synthetic_runs import cell, frame, sweep
-from vlmprof.analysis.advice import Limits, advise, load_scores, pareto_front
+from vlmprof.analysis.advice import Limits, advise, pareto_front
+from vlmprof.analysis.scores import load_scores
 from vlmprof.errors import UserError
 from vlmprof.records import StageFigures, Status
 

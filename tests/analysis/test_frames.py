@@ -10,6 +10,7 @@ from vlmprof.analysis.frames import axis_columns, split_lines, varying_axes
 from vlmprof.analysis.reference import load_reference, reference_title, study_scores
 from vlmprof.errors import UserError
 from vlmprof.records import Row, Status
+from vlmprof.render.labels import line_label
 from vlmprof.units import show_resolution
 
 
@@ -17,7 +18,7 @@ def test_lines_differ_in_resolution_and_in_nothing_else() -> None:
     rows = sweep(("vit-t", "vit-s"), (512, 224)) + sweep(("vit-t",), (224,), axes={"dtype": "bfloat16"})
     lines = split_lines(frame(rows))
     assert [line.key for line in lines] == [("vit-t", "float32"), ("vit-s", "float32"), ("vit-t", "bfloat16")]
-    assert lines[0].pixels.tolist() == [224**2, 512**2]
+    assert lines[0].sizes.tolist() == [224**2, 512**2]
     assert varying_axes(frame(rows)) == ["dtype"]
     assert axis_columns(frame(rows)) == ["backbone", "resolution", "llm", "connector", "dtype", "batch_size"]
 
@@ -30,7 +31,7 @@ def test_an_axis_that_older_rows_lack_still_makes_lines() -> None:
 def test_only_ok_rows_are_measured_and_the_first_oom_is_found() -> None:
     (line,) = split_lines(frame(sweep(("vit-t",), (224, 512, 1024, 2048), oom_from={"vit-t": 1024})))
     assert line.first_oom is not None
-    assert line.first_oom.pixels == 1024**2
+    assert line.first_oom.size == 1024**2
     assert np.isfinite(line.measured("end_to_end_s")).tolist() == [True, True, False, False]
     assert np.isnan(line.measured("gpu_decode_s")).all()
     assert np.isnan(line.measured("no_such_column")).all()
@@ -88,4 +89,15 @@ def test_rows_from_before_tiling_are_on_the_line_of_those_without() -> None:
     tiled = cell("vit-t", 448, axes={"tiling": "dynamic-224-4"})
     plain, cut = split_lines(frame([old, new, tiled]))
     assert [line.setting["tiling"] for line in (plain, cut)] == ["none", "dynamic-224-4"]
-    assert len(plain.pixels) == 2
+    assert len(plain.sizes) == 2
+
+
+def test_rows_from_before_precisions_are_on_the_line_of_the_dtype() -> None:
+    old, new = cell("vit-t", 224), cell("vit-t", 448, axes={"llm_precision": "as-dtype"})
+    quantized = cell("vit-t", 448, axes={"llm_precision": "int8-weight"})
+    plain, other = split_lines(frame([old, new, quantized]))
+    assert [line_label(line) for line in (plain, other)] == [
+        "ViT-T · LLM as-dtype",
+        "ViT-T · LLM int8-weight",
+    ]
+    assert len(plain.sizes) == 2

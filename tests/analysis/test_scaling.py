@@ -116,10 +116,10 @@ def two_lines(random: np.random.Generator | None = None, spread: float = 0.0) ->
 def test_a_crossover_is_found_where_it_is_and_names_who_is_cheaper() -> None:
     lines, _ = two_lines()
     (found,) = all_crossovers(lines, "end_to_end_s")
-    assert found.pixels == pytest.approx(CROSSING_TOKENS * 256, rel=0.03)
+    assert found.size == pytest.approx(CROSSING_TOKENS * 256, rel=0.03)
     assert (found.cheaper_below.backbone, found.cheaper_above.backbone) == ("vit-t", "vmamba-t")
-    assert found.low_pixels <= CROSSING_TOKENS * 256 <= found.high_pixels
-    assert found.high_pixels / found.low_pixels < 2
+    assert found.low_size <= CROSSING_TOKENS * 256 <= found.high_size
+    assert found.high_size / found.low_size < 2
     assert (found.open_below, found.open_above) == (False, False)
 
 
@@ -131,7 +131,7 @@ def test_crossover_intervals_cover_the_truth_at_least_as_often_as_they_say(sprea
     for _ in range(trials):
         (first, second), samples = two_lines(random, spread)
         for found in all_crossovers([first, second], "end_to_end_s", samples):
-            if found.low_pixels <= CROSSING_TOKENS * 256 <= found.high_pixels:
+            if found.low_size <= CROSSING_TOKENS * 256 <= found.high_size:
                 hits += 1
                 break
     assert hits / trials >= 0.92
@@ -148,7 +148,7 @@ def test_two_sizes_alone_cannot_say_more_than_between_them() -> None:
     rows = [cell("vit-t", 224, end_to_end_s=1.0), cell("vit-t", 448, end_to_end_s=4.0)]
     rows += [cell("vmamba-t", 224, end_to_end_s=2.0), cell("vmamba-t", 448, end_to_end_s=2.0)]
     (found,) = all_crossovers(split_lines(frame(rows)), "end_to_end_s")
-    assert (found.low_pixels, found.high_pixels) == pytest.approx((224**2, 448**2))
+    assert (found.low_size, found.high_size) == pytest.approx((224**2, 448**2))
     assert found.open_below
     assert found.open_above
 

@@ -107,13 +107,13 @@ def test_unknown_intervals_show_no_difference_either() -> None:
 def test_crossings_shares_and_memory_are_found_where_they_are() -> None:
     found = summary(CROSSING, raw(CROSSING))
     (crossover,) = found.crossovers
-    assert 448 < math.sqrt(crossover.pixels) < 896
+    assert 448 < math.sqrt(crossover.size) < 896
     shares = {(one.line.backbone, one.resolution): one.value.value for one in found.shares}
     assert shares == pytest.approx({
         ("vit-t", "224²"): 0.2, ("vit-t", "896²"): 0.6, ("vmamba-t", "224²"): 0.5, ("vmamba-t", "896²"): 0.5,
     })  # fmt: skip
     said = words(CROSSING, raw(CROSSING))
-    at = round(math.sqrt(crossover.pixels))
+    at = round(math.sqrt(crossover.size))
     assert any(text.startswith(f"Above {at}² (") and "VMamba-T is faster" in text for text in said)
     assert any(
         "At 224², the encoder's share of end-to-end latency ranges from 20.0 " in text for text in said

@@ -44,6 +44,8 @@ RIGHT = {
 RIGHT_TOWERS = {
     "align", "altclip", "blip", "blip-2", "clipseg", "flava", "git", "got_ocr2", "idefics2", "instructblip",
     "janus", "kosmos-2", "metaclip_2", "ovis2", "owlv2", "owlvit", "phi4_multimodal",
+    "cohere_compass", "dots3_note", "exaone4_5", "glm4v_moe", "glm_ocr", "kimi_k25", "qwen2_5_omni_thinker",
+    "qwen2_vl", "qwen3_5", "qwen3_5_moe",
 }  # fmt: skip
 """Models whose towers must not be refused."""
 REFUSALS = (

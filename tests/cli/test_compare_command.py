@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from tests.helpers.commands import invoke
+from tests.helpers.commands import invoke, vlmprof
 from tests.helpers.synthetic_runs import cell, samples, sweep, write_run
+from vlmprof.analysis.compare import compare
 from vlmprof.errors import UserError
 from vlmprof.plan import make_plan
 from vlmprof.records import Status, repeat_id
+from vlmprof.render.tables.comparisons import comparison_sheet
+from vlmprof.render.tables.terminal import print_sheet
 from vlmprof.spec import load_spec
+from vlmprof.store import load_frame
 
 
 def another(path: Path, scale: float, **options: Any) -> Path:
@@ -60,7 +67,8 @@ def test_the_guard_sets_the_exit_code(run: Path, tmp_path: Path) -> None:
         "compare", run, another(tmp_path / "lost", 1.0, oom_from={"vit-t": 512}), "--fail-slower", "5%"
     )
     assert lost.exit_code == 1
-    assert "ViT-T at 512² ran in A but not in B" in lost.output
+    assert "ViT-T at 512² ran in A but not in B: out of memory in vision." in lost.output
+    assert "no longer runs: ViT-T at 512², out of memory in vision" in lost.output
 
 
 def reasons(output: str) -> list[str]:
@@ -84,9 +92,16 @@ def test_a_missing_cell_fails_the_guard_with_the_reason_first(run: Path, tmp_pat
     assert invoke(*guarded, "--allow-missing").exit_code == 0
 
 
-@pytest.mark.parametrize("status", [Status.OOM, Status.ERROR, Status.TIMEOUT])
+@pytest.mark.parametrize(
+    ("status", "how"),
+    [
+        (Status.OOM, "out of memory in vision"),
+        (Status.ERROR, "failed"),
+        (Status.TIMEOUT, "timed out"),
+    ],
+)
 def test_a_cell_that_no_longer_runs_fails_the_guard_also_where_missing_ones_may(
-    run: Path, tmp_path: Path, status: Status
+    run: Path, tmp_path: Path, status: Status, how: str
 ) -> None:
     rows = [row for row in sweep(oom_from={"vmamba-t": 1024}) if row.cell_id != "vit-t-512"]
     rows.append(cell("vit-t", 512, status=status))
@@ -96,7 +111,7 @@ def test_a_cell_that_no_longer_runs_fails_the_guard_also_where_missing_ones_may(
         assert result.exit_code == 1
         assert reasons(result.output)[:2] == [
             "--fail-slower 5% fails: 1 no longer running",
-            "no longer runs: ViT-T at 512²",
+            f"no longer runs: ViT-T at 512², {how}",
         ]
 
 
@@ -119,6 +134,52 @@ def test_too_few_samples_fail_the_guard_and_say_how_many_are_needed(run: Path, t
         row for row in result.output.splitlines() if "512²" in row and "ViT-T" in row and "end-to" in row
     ]
     assert line.rstrip().endswith("unclear")
+
+
+@pytest.mark.parametrize("samples_of_b", ["{", None])
+def test_a_run_without_readable_samples_is_not_taken_to_be_exact(
+    run: Path, tmp_path: Path, samples_of_b: str | None
+) -> None:
+    bare = write_run(tmp_path / "bare", sweep(oom_from={"vmamba-t": 1024}))
+    if samples_of_b is not None:
+        for cell_id in ("vit-t-224", "vit-t-512"):
+            (bare / "samples" / f"{cell_id}.json").write_text(samples_of_b)
+    result = invoke("compare", run, bare, "--fail-slower", "5%")
+    assert result.exit_code == 1
+    assert reasons(result.output)[0] == "--fail-slower 5% fails: 17 without enough samples"
+    assert "B has 0: ViT-T at 224²" in result.output
+
+
+def test_settings_that_differ_are_named_in_one_line(tmp_path: Path) -> None:
+    def measured(name: str, torch: str, **settings: Any) -> Path:
+        spec = load_spec("quick", {"resolution": ["224"], "warm_up": 1, "iterations": 9, **settings})
+        rows = [cell("vit-t", 224)]
+        folder = write_run(tmp_path / name, rows, samples(rows))
+        environment = {"packages": {"torch": torch}, "torch_threads": 2, "commit": name}
+        manifest = {"spec": spec.to_json(), "command": name, "environment": environment}
+        (folder / "run.json").write_text(json.dumps(manifest))
+        return folder
+
+    a = measured("a", "2.13", prompt_tokens=0, order="lines")
+    b = measured("b", "2.14", prompt_tokens=64, order="random", memory_limit="2GiB")
+    words = (
+        "Settings differ: prompt_tokens is 0 in A, 64 in B; memory_limit_bytes is unset in A, "
+        "2147483648 in B; torch is 2.13 in A, 2.14 in B."
+    )
+    assert words in " ".join(invoke("compare", a, b).output.split())
+    assert "Settings differ" not in invoke("compare", a, a).output
+    value = json.loads(vlmprof(tmp_path, "compare", "a", "b", "--json").stdout)
+    assert words in value["messages"]
+    assert value["tables"]["differences"][0] == {"name": "prompt_tokens", "a": 0, "b": 64}
+
+
+def test_a_narrow_terminal_keeps_the_ratio_and_the_verdict_on_one_line(run: Path, tmp_path: Path) -> None:
+    found = compare(load_frame(run), load_frame(another(tmp_path / "after", 0.9)), {}, {})
+    out = io.StringIO()
+    print_sheet(Console(file=out, width=60), comparison_sheet(found))
+    lines = out.getvalue().splitlines()
+    assert "not shown at this width: A, B" in lines
+    assert sum("ViT-S" in line and "0.900×" in line and "unclear" in line for line in lines) == 6 * 5
 
 
 def test_two_runs_of_too_few_iterations_fail_the_guard(tmp_path: Path) -> None:

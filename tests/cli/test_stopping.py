@@ -110,3 +110,65 @@ def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path: Path) -> None:
             print("on")"""
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout == "on\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["pass", "raise ImportError('loaded in part')"])
+def test_a_library_that_swallows_the_stop_or_fails_of_it_does_not_keep_it(library: str) -> None:
+    code = f"""if True:
+        import os, signal, time
+        from vlmprof.cli.stopping import Stopped, stoppable
+        try:
+            with stoppable():
+                try:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                except BaseException:
+                    {library}
+                time.sleep(60)
+        except Stopped as stop:
+            print(stop.line())"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert ended.stdout == "terminated\n"
+
+
+@pytest.mark.slow
+def test_clean_up_after_a_stop_is_not_interrupted_by_the_stop_again() -> None:
+    code = """if True:
+        import os, signal, time
+        from vlmprof.cli.stopping import PATIENCE_S, Stopped, stoppable
+        try:
+            with stoppable():
+                try:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                finally:
+                    time.sleep(3 * PATIENCE_S)
+                    print("cleaned up")
+        except Stopped as stop:
+            print(stop.line())"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert ended.stdout == "cleaned up\nterminated\n"
+
+
+@pytest.mark.slow
+def test_a_stop_is_heeded_while_the_fork_server_imports_its_libraries(tmp_path: Path) -> None:
+    (tmp_path / "slow_library.py").write_text("import time; print('importing', flush=True); time.sleep(3600)")
+    code = """if True:
+        from vlmprof.cli.stopping import stoppable
+        from vlmprof.execution import processes
+        with stoppable():
+            processes.start_fork_server("slow_library")
+            processes.call_in_process("os:getpid", ())"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        time.sleep(1)  # it waits for the fork server by now
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == 1

@@ -132,7 +132,13 @@ def test_sheets_are_complete_and_in_proportion() -> None:
         assert 20 * 2**30 < one.memory_bytes < 200 * 2**30
         # between a gaming card's and HBM's balance of bytes and FLOPs
         assert 70 < one.rate("bfloat16") / one.bandwidth_bytes_per_s < 450
+        # each halving of the bits doubles the rate, and more so on gaming cards
+        assert 1.99 < one.rate("int8") / one.rate("bfloat16") < 4.01
+        if "float8_e4m3fn" in one.flops_per_s:
+            assert 1.99 < one.rate("float8_e4m3fn") / one.rate("bfloat16") < 2.03
     assert sheet("H100").rate("bfloat16") == H200.rate("bfloat16")
     assert sheet("a100") is sheet("a100-80")
+    with pytest.raises(UserError, match="A100 SXM 80 GB has no rate for float8_e4m3fn"):
+        sheet("a100").rate("float8_e4m3fn")
     with pytest.raises(UserError, match="rtx4090"):
         sheet("rtx4091")

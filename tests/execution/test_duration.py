@@ -15,7 +15,7 @@ from vlmprof.execution import duration, sweep
 from vlmprof.execution.duration import TimeLeft, cell_seconds, total_seconds
 from vlmprof.execution.duration_counting import iteration_seconds
 from vlmprof.execution.progress import PlainProgress
-from vlmprof.plan import longest_sampling_s, make_plan
+from vlmprof.plan import make_plan
 from vlmprof.settings import Machine
 from vlmprof.spec import load_spec
 
@@ -49,9 +49,9 @@ def test_a_cell_takes_its_warm_up_its_samples_and_two_passes() -> None:
     assert cell_seconds(fixed, 1.0) == pytest.approx(100 + 100 + 2, rel=0.01)
     slow = replace(SPEC.settings, sampling="adaptive", warm_up=None, budget_s=2.0, profile=False)
     assert cell_seconds(slow, 6.0) == pytest.approx(2 * 6 + 2 * 6 + 6, rel=0.1)
-    assert longest_sampling_s(slow) == pytest.approx(2.0 + 2.0 / 3)
-    assert longest_sampling_s(replace(slow, warm_up=2)) == 2.0
-    assert longest_sampling_s(fixed) is None
+    assert slow.longest_sampling_s == pytest.approx(2.0 + 2.0 / 3)
+    assert replace(slow, warm_up=2).longest_sampling_s == 2.0
+    assert fixed.longest_sampling_s is None
 
 
 def test_iterations_are_counted_at_the_ends_of_a_line_and_grow_between() -> None:

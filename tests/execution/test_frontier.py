@@ -73,8 +73,25 @@ def test_candidates_are_the_sizes_a_backbone_takes() -> None:
     assert batches.axes.batch_size == (1, 2, 3)
     with pytest.raises(UserError, match="no multiple of 100"):
         candidates.spec(None, {**wanted, "backbone": ["vit-t"]}, "resolution", largest=300, step=100)
-    with pytest.raises(UserError, match="known: batch_size, resolution"):
+    with pytest.raises(UserError, match="known: batch_size, frames, resolution"):
         candidates.spec(None, wanted, "llm", largest=None, step=32)
+
+
+def test_chunks_move_the_frontier_of_videos_that_decode() -> None:
+    """As counted: prefill at once holds the logits of all positions, in chunks those of 64."""
+    wanted = {
+        "backbone": ["vit-t"], "llm": "llama-23m", "resolution": [224], "connector": "pool2",
+        "dtype": ["float32"], "prefill_chunk": ["none", "64"], "frame_batch": "4",
+        "stages": ["vision", "connector", "prefill", "decode"],
+    }  # fmt: skip
+    spec = candidates.spec(None, wanted, "frames", largest=48, step=32)
+    lines = candidate_lines(spec, "frames")
+    assert [[cell.axes.frames for cell in line] for line in lines] == [list(range(1, 49))] * 2
+    whole, chunked = (counted_peaks(cells, replace(spec.settings, device="cpu")) for cells in lines)
+    budget = whole[15]
+    fits = [sum(peak <= budget for peak in peaks) for peaks in (whole, chunked)]
+    assert fits[0] == 16
+    assert fits[1] > 32
 
 
 def test_interpolated_peaks_are_near_counted_ones() -> None:

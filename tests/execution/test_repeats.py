@@ -16,11 +16,12 @@ from vlmprof.analysis.runs import load
 from vlmprof.execution import sweep
 from vlmprof.execution.ceilings import with_ceilings
 from vlmprof.execution.launchers import Finished, Job
+from vlmprof.execution.order import repeated
 from vlmprof.execution.progress import choose_progress
 from vlmprof.execution.rows import unmeasured_row
 from vlmprof.execution.sharing import SharedLLM
 from vlmprof.measure.samples import Samples
-from vlmprof.plan import Cell, make_plan, repeated
+from vlmprof.plan import Cell, make_plan
 from vlmprof.records import StageFigures
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import build_spec

@@ -106,6 +106,7 @@ GEMMA4 = {"vision_config": {
     "model_type": "gemma4_vision", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32,
 }}  # fmt: skip
+SAM = {"vision_config.sam_config.downsample_channels": [32, 64]}
 TIMM_VIT = {"vision_config": {"model_type": "timm_wrapper", "architecture": "vit_pe_core_tiny_patch16_384"}}
 
 EXCEPTIONS: dict[str, dict[str, Any]] = {
@@ -122,7 +123,10 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "t5gemma2": {"encoder.vision_config.image_size": 256, "encoder.mm_tokens_per_image": 64},
     "glm46v": MROPE, "glm4v": MROPE, "glm4v_moe": {"text_config.rope_parameters.mrope_section": [2, 3, 3]},
     "glm_ocr": MROPE, "glmga": MROPE, "qwen2_vl": MROPE, "qwen2_5_vl": MROPE, "paddleocr_vl": MROPE,
-    "gemma4": GEMMA4, "diffusion_gemma": GEMMA4, "fast_vlm": {
+    "gemma4": GEMMA4, "diffusion_gemma": {
+        **GEMMA4, "text_config.num_experts": 4, "text_config.top_k_experts": 2,
+        "text_config.moe_intermediate_size": 32,
+    }, "fast_vlm": {
         "vision_config.hidden_size": 128,
         "vision_config.model_args": {"layers": [1, 1, 1, 1, 1], "embed_dims": [32, 32, 64, 64, 64]},
     },
@@ -169,6 +173,41 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
                        "global_pool": "", "use_post_transformer_norm": False},
         "num_features": 64,
     }},
-    "ernie4_5_vl_moe": {"text_config.moe_intermediate_size": [32, 16]},
+    "ernie4_5_vl_moe": {
+        "text_config.moe_intermediate_size": [32, 16], "text_config.rope_parameters.mrope_section": [6, 6, 4],
+        "text_config.moe_k": 2,
+    },
+    "pp_formulanet": {"vision_config.decoder_hidden_size": 64},
+    "step3p7": {"text_config.sliding_window": 64},
+    "glm5_next": {"text_config.layer_types": ["linear_attention", "indexed_attention"]},
+    "apertus1p5": {
+        "vision_config.codebook_size": 8, "vision_config.base_channels": 32, "vision_config.embed_dim": 32,
+        "vision_config.latent_channels": 32, "audio_config.codebook_size": 8, "audio_config.codebook_dim": 64,
+        "image_token_offset": 900, "audio_token_offset": 908,
+    },
+    "cohere_compass": {"text_config.rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+    }},
+    "deepseek_ocr2": {
+        **SAM, "text_config.mlp_layer_types": ["dense", "sparse"], "text_config.num_experts_per_tok": 2,
+    },
+    "unlimited_ocr": SAM,
+    "gemma4_unified": {"vision_config": {
+        "model_type": "gemma4_unified_vision", "mm_embed_dim": 64, "output_proj_dims": 64,
+    }},
+    "dots3_note": {
+        "text_config.layer_types": ["indexed_attention"] * 2 + ["sliding_attention"] * 2,
+        "text_config.per_layer_config": {layer: {
+            "num_attention_heads": 2, "num_key_value_heads": 2, "kv_lora_rank": 64, "qk_nope_head_dim": 192,
+        } for layer in ("2", "3")},
+        "text_config.index_n_heads": 2,
+        "vision_config.adapter_in_dim": 64, "audio_config.adapter_input_size": 64,
+        "audio_config.downsample_hidden_size": 48,
+    },
+    "qwen4_exp": {
+        "text_config.indexer_n_heads": 2, "text_config.indexer_kv_heads": 1,
+        "text_config.indexer_head_dim": 32, "text_config.indexer_budget": 64,
+        "text_config.indexer_compress_ratio": 4,
+    },
 }  # fmt: skip
 """What the rules above get wrong, by type and dotted key."""

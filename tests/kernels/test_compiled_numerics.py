@@ -82,9 +82,10 @@ def test_as_compiled_for_a_gpu(op: str, name: str, dtype: torch.dtype, gpu: Emul
 @pytest.mark.slow
 @pytest.mark.usefixtures("gpu")
 def test_several_tiles_per_chunk_as_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the channels and the rank of the prime case above, whose kernels need not be compiled again."""
     monkeypatch.setattr(chunks, "ENOUGH_PROGRAMS", 2)
-    assert chunks.tiles_per_chunk(17 * 5, 4, 1) == 3
-    case = cases.ss2d_case("three tiles per chunk", (1, 17, 5, 4), 2, 1, torch.bfloat16, torch.device("cpu"))
+    assert chunks.tiles_per_chunk(17 * 5, 5, 1) == 3
+    case = cases.ss2d_case("three tiles per chunk", (1, 17, 5, 5), 3, 1, torch.bfloat16, torch.device("cpu"))
     assert verify.verify_case(case, torch.bfloat16, "triton", twice=False).passed
 
 

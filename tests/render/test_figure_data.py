@@ -57,7 +57,7 @@ def test_the_report_and_the_figure_show_the_same_numbers(
         crosses = [xs(line)[0] for line in axes.lines if line.get_gid() == "oom"]
         for label, line in zip(LABELS, lines, strict=True):
             joined = np.array(traces[label]["joined"])
-            pixels, values = (np.array(traces[label][name], dtype=float) for name in ("pixels", "values"))
+            pixels, values = (np.array(traces[label][name], dtype=float) for name in ("sizes", "values"))
             assert xs(line).tolist() == pixels[joined].tolist()
             np.testing.assert_allclose(ys(line) * unit, values[joined])
         bars = error_bars(axes)
@@ -66,7 +66,7 @@ def test_the_report_and_the_figure_show_the_same_numbers(
             low, high = (np.array(traces[label][end], dtype=float) for end in ("low", "high"))
             ends = np.column_stack([low, high])[np.isfinite(low)]
             np.testing.assert_allclose([segment * unit for segment in segments], ends)
-        assert crosses == [traces[label]["oom_pixels"] for label in ("VMamba-T", "ViT-S")]
+        assert crosses == [traces[label]["oom_size"] for label in ("VMamba-T", "ViT-S")]
 
 
 def test_an_interval_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

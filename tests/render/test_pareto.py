@@ -9,8 +9,9 @@ import pytest
 
 from tests.helpers.drawn import xs, ys
 from tests.helpers.synthetic_runs import cell, frame, sweep
-from vlmprof.analysis.advice import Limits, advise, load_scores
+from vlmprof.analysis.advice import Limits, advise
 from vlmprof.analysis.reference import load_reference
+from vlmprof.analysis.scores import load_scores
 from vlmprof.errors import UserError
 from vlmprof.render.figures.pareto import pareto_figure
 

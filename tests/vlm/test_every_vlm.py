@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.helpers.tiny_vlms import tiny_config
 from vlmprof.cost.costs import MATRIX_KINDS, CellCost
 from vlmprof.cost.count import count_cell
+from vlmprof.errors import UserError
 from vlmprof.plan import make_plan
 from vlmprof.spec import build_spec
 from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm, read_config
 from vlmprof.vlm.hf_vlm.own import own_photo, photo_facts
 from vlmprof.vlm.hf_vlm.processors import make_processor
-from vlmprof.vlm.hf_vlm.support import NOT_SMALL, REFUSED, RUN, all_support
+from vlmprof.vlm.hf_vlm.support import REFUSED, RUN, all_support
 
 
 def test_every_type_of_transformers_is_in_the_table() -> None:
@@ -94,7 +96,7 @@ def test_a_type_runs_as_its_processor_would_feed_it(model_type: str, tmp_path: P
 
 
 COUNTS_MARKERS = (
-    "aya_vision", "chameleon", "cohere2_vision", "granite_docling", "idefics3", "internvl",
+    "aya_vision", "chameleon", "cohere2_vision", "fuyu", "granite_docling", "idefics3", "internvl",
     "mistral3", "mistral_large4", "molmo2", "qianfan_ocr",
 )  # fmt: skip
 """Types whose processors count marks around tiles and rows of an image too."""
@@ -125,37 +127,34 @@ def test_visual_tokens_are_those_that_the_processor_promises(model_type: str, tm
 
 
 STILL = {
-    "ernie4_5_vl_moe": "expanded size of the tensor",
     "evolla": "Unrecognized configuration class",
-    "fuyu": "Mismatch in `image` token count|transpose",
     "instructblipvideo": "no image processor for instructblipvideo",
     "mistral4": "no image processor for mistral4",
     "pi0": "its processor cannot be made",
-    "pp_formulanet": "has no attribute 'clone'",
-    "step3p7": "Image features and image tokens do not match",
     "udop": "PyTesseract",
     "vision-encoder-decoder": "no image processor for vision-encoder-decoder",
 }
 """What trying a type of `REFUSED` ends in."""
-NO_PLACEHOLDER = "pp_chart2table"
 
 
 @pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", REFUSED)
 def test_a_type_that_is_refused_still_fails_for_its_reason(model_type: str, tmp_path: Path) -> None:
-    name = f"hf:{tmp_path}"
-    if model_type == NO_PLACEHOLDER:
-        tiny_config(model_type).save_pretrained(tmp_path)
-        assert not hasattr(make_processor(name, *read_config(name), None).processor, "image_token")
-        return
-    assert (REFUSED[model_type] == NOT_SMALL) == (model_type not in STILL)
     with pytest.raises(Exception, match=r".+") as failed:
         try_type(model_type, tmp_path)
     said = str(failed.value)
     if "which is not installed" in said:
         pytest.skip(said)
-    assert re.search(STILL.get(model_type, "."), said)
+    assert re.search(STILL[model_type], said)
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_a_plan_gives_the_reason_of_a_type_that_is_refused(model_type: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    spec = build_spec({}, {"vlm": f"hf:{tmp_path}", "resolution": "224"}, "test")
+    with pytest.raises(UserError, match=re.escape(f"{model_type} is not supported: {REFUSED[model_type]}")):
+        make_plan(spec)
 
 
 def try_type(model_type: str, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,17 @@ def test_every_type_is_counted_right_or_refused(model_type: str, tmp_path: Path)
     tolerance = 0.1 if model_type in DRAWN else 0.0
     real = flops_of(vlm.prefill, first)
     assert count(workload(llm)).stages["prefill"].matrix_flops == pytest.approx(real, rel=tolerance)
+    in_chunks = replace(workload(llm), prefill_chunk=5)
+    if facts(llm).chunks:
+        assert count(in_chunks).stages["prefill"].matrix_flops > 0
+        chunked = create_vlm(in_chunks)
+        with torch.inference_mode():
+            whole, last = vlm.prefill(first), chunked.prefill(first)
+        scale = float(whole.abs().max())
+        torch.testing.assert_close(last, whole[:, -last.shape[1] :], rtol=1e-3, atol=1e-4 * scale)
+    else:
+        with pytest.raises(UserError, match="cannot prefill in chunks"):
+            count(in_chunks)
     if model_type in PREFILL_ALONE:
         with pytest.raises(UserError):
             count(workload(llm, "decode"))

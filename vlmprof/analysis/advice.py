@@ -1,52 +1,64 @@
-"""Choice of backbone and resolution: cells within limits, the Pareto front, scores and costs."""
+"""Choice of a configuration: cells within limits, the Pareto front, and the lever that each step along it
+pulls."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.frames import numbers
-from vlmprof.analysis.reference import study_scores
-from vlmprof.errors import UserError, first_line, unknown
-from vlmprof.files import read_bytes
+from vlmprof.analysis.costs import memory_needed, pixels_seen, time_to_first_token
+from vlmprof.analysis.frames import numbers, varying_axes
+from vlmprof.analysis.levers import Change, changes_between, levers_of
+from vlmprof.analysis.scores import pick_score, score_columns, with_scores
+from vlmprof.errors import UserError
 from vlmprof.records import Status
 from vlmprof.units import show_bytes, show_seconds
 
-STUDY = "kuo2026"
-"""The name of the study whose released scores are shipped."""
-
-_NO_SCORES = frozenset({"visual_tokens", "parameters_million"})
 _WORKED_OUT = ("pixels", "memory_bytes", "cost_per_thousand_images", "fits", "on_front")
 TOLERANCE = 0.05
 """Share by which a cost may be higher before it counts: larger than the noise of a run, and too small to
 decide between backbones."""
-_GPU_MEMORY = ("nvml_process_bytes", "peak_reserved_bytes", "peak_allocated_bytes")
+_COSTS = ("ttft_s", "memory_bytes", "energy_per_image_j", "cost_per_thousand_images")
+_LLM_SIZE = "weight_prefill_bytes"
+_DETAIL = {
+    "visual_tokens": ("connector", "tiling"), "frames": ("frames",), _LLM_SIZE: ("llm", "llm_precision"),
+}  # fmt: skip
+"""What counts as better beside a larger image, without scores, where one of these axes varies: what the LLM
+is given, and the size of the LLM."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """The limits of a deployment. None means no limit."""
 
-    memory_bytes: int | None = None
+    memory_bytes: float | None = None
     ttft_s: float | None = None
+    energy_per_image_j: float | None = None
+    cost_per_thousand_images: float | None = None
+
+    def of(self, cost: str) -> float | None:
+        """Return the limit of a column of costs."""
+        limit: float | None = getattr(self, cost)
+        return limit
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The measured cells, their costs, and which of them are worth choosing."""
+    """The cells of a run, their costs, and which of them are worth choosing."""
 
     candidates: pd.DataFrame
-    """The `ok` rows with `pixels`, `ttft_s`, `memory_bytes` and, where known, `energy_per_image_j`,
-    `cost_per_thousand_images` and the score columns. `fits` marks the cells within the limits, and
-    `on_front` those on the Pareto front among them."""
+    """The `ok` rows with `pixels` (those that the encoder sees), `ttft_s`, `memory_bytes` and, where known,
+    `energy_per_image_j`, `cost_per_thousand_images` and the score columns. `fits` marks the cells within the
+    limits, and `on_front` those on the Pareto front among them."""
     quality: str
     """The column to maximize: a score, or `pixels`."""
+    detail: Sequence[str]
+    """Further columns of which more counts as better, without a score."""
     costs: Sequence[str]
     """The columns to minimize."""
     scores: Sequence[str]
@@ -54,27 +66,68 @@ class Advice:
     """Share by which costs, and image sizes, may differ and still count as equal."""
     correlation: pd.DataFrame | None
     """Spearman's rank correlation of scores and costs over the scored cells; None for fewer than 3 cells."""
+    remarks: Sequence[str] = ()
+    """What the scores' table matched several times or not at all."""
+    estimated_for: str | None = None
+    """The device that the rows are estimated for; None if they were measured."""
 
     @property
     def cells(self) -> pd.DataFrame:
         """The candidates as rows of a run, without the derived columns."""
         return self.candidates.drop(columns=[*_WORKED_OUT, *self.scores], errors="ignore")
 
-    @property
+    @cached_property
     def chosen(self) -> pd.DataFrame:
-        """The Pareto front, best quality first, and the fastest first for equal quality."""
+        """The Pareto front, best quality first, and the fastest first for equal quality. Without scores, the
+        cells with the largest LLM come first."""
         front = self.candidates[self.candidates["on_front"]]
-        return front.sort_values([self.quality, "ttft_s"], ascending=[False, True])
+        first = [_LLM_SIZE] if _LLM_SIZE in self.detail else []
+        by = [*first, self.quality, "ttft_s"]
+        return front.sort_values(by, ascending=[column == "ttft_s" for column in by])
+
+    @property
+    def shown_quality(self) -> str:
+        """The column to draw costs against: of equal images, more visual tokens are better."""
+        return "visual_tokens" if "visual_tokens" in self.detail else self.quality
+
+    @property
+    def curves(self) -> list[list[int]]:
+        """Positions within `chosen` of the cells to join: all with scores, else those of one size of the LLM,
+        and of one image size if visual tokens are drawn."""
+        by = [_LLM_SIZE] if _LLM_SIZE in self.detail else []
+        by += [self.quality] if self.shown_quality != self.quality else []
+        return _groups(self.chosen, by)
+
+    @cached_property
+    def levers(self) -> list[list[Change]]:
+        """What changes from the next cell of `chosen` to each: the levers that a step up the front pulls.
+
+        Empty for the last cell with each size of the LLM, which has no next one.
+        """
+        axes, places = levers_of(self.cells), self.chosen.index.tolist()
+        last = {
+            own[-1] for own in _groups(self.chosen, [_LLM_SIZE] if _LLM_SIZE in self.detail else []) if own
+        }
+        return [
+            [] if i in last else changes_between(self.candidates, places[i + 1], place, axes)
+            for i, place in enumerate(places)
+        ]
 
     @property
     def nearest_miss(self) -> str:
         """The message for when no cell is within the limits: the lowest requirements of any cell."""
         least_memory = show_bytes(float(self.candidates["memory_bytes"].min()))
         least_ttft = show_seconds(float(self.candidates["ttft_s"].min()))
-        return (
-            f"no measured cell is within the limits; the lowest memory of any cell is {least_memory}, "
-            f"the shortest time to first token is {least_ttft}"
-        )
+        words = [
+            f"the lowest memory of any cell is {least_memory}",
+            f"the shortest time to first token is {least_ttft}",
+        ]
+        for cost, what in (("energy_per_image_j", "energy per image is {:.3g} J"),
+                           ("cost_per_thousand_images", "cost per 1,000 images is {:.3g}")):  # fmt: skip
+            if cost in self.costs:
+                words.append(f"the lowest {what.format(float(numbers(self.candidates, cost).min()))}")
+        kind = "measured" if self.estimated_for is None else "estimated"
+        return f"no {kind} cell is within the limits; {', '.join(words)}"
 
 
 def advise(
@@ -85,37 +138,40 @@ def advise(
     score: str | None = None,
     price_per_hour: float | None = None,
     tolerance: float = TOLERANCE,
+    estimated_for: str | None = None,
 ) -> Advice:
     """Choose among the `ok` cells of a run.
 
     Args:
         frame: the rows of a run.
-        limits: limits on memory and time to first token.
-        scores: quality of (backbone, resolution) pairs, from `load_scores`; cells without a score are left
-            out. Without scores, a larger image counts as better.
+        limits: limits on time to first token, memory, energy and price.
+        scores: quality by axis values, from `load_scores`; cells without a score are left out. Without
+            scores, a larger image counts as better, and so do more visual tokens, more frames and a larger
+            LLM where the run varies them.
         score: the score to maximize; by default the overall one, or else the last.
         price_per_hour: price of the device in any currency, for the cost per thousand images.
         tolerance: share by which costs, and image sizes, may differ and still count as equal.
+        estimated_for: the device, if the rows are estimates.
 
-    Raises `UserError` if no cell is `ok`, no measured cell has a score, or `score` is unknown.
+    Raises `UserError` if no cell is `ok`, no measured cell has a score, `score` is unknown, or a limit is on
+    something that the run does not have.
     """
     candidates = _candidates(frame, price_per_hour)
     names: list[str] = []
-    quality = "pixels"
+    remarks: list[str] = []
+    quality, detail = "pixels", _details(candidates)
     if scores is not None:
-        names = score_columns(scores)
-        quality = _pick_score(names, score)
-        candidates = _with_scores(candidates, scores, names)
-    costs = [
-        column
-        for column in ("ttft_s", "memory_bytes", "energy_per_image_j", "cost_per_thousand_images")
-        if column in candidates and candidates[column].notna().any()
-    ]
+        pick_score(score_columns(scores), score)
+        scored = with_scores(candidates, scores, levers_of(candidates))
+        candidates, names, remarks = scored.cells, [*scored.names], [*scored.remarks]
+        quality, detail = pick_score(names, score), []
+    costs = [column for column in _COSTS if column in candidates and candidates[column].notna().any()]
     fits = np.ones(len(candidates), dtype=bool)
-    if limits.memory_bytes is not None:
-        fits &= (candidates["memory_bytes"] <= limits.memory_bytes).to_numpy()
-    if limits.ttft_s is not None:
-        fits &= (candidates["ttft_s"] <= limits.ttft_s).to_numpy()
+    for cost in _COSTS:
+        if (limit := limits.of(cost)) is not None:
+            if cost not in costs:
+                raise UserError(f"there is no {cost} to limit: no cell of this run has it")
+            fits &= numbers(candidates, cost) <= limit
     # energy that is missing for some cells cannot rank them; cells that share an LLM have none
     essential = [c for c in costs if c in ("ttft_s", "memory_bytes")]
     complete = [c for c in costs if c == "energy_per_image_j" and candidates[c].notna().all()]
@@ -123,14 +179,47 @@ def advise(
     on_front = np.zeros(len(candidates), dtype=bool)
     table, best = [numbers(candidates, c) for c in (*essential, *complete)], numbers(candidates, quality)
     if quality == "pixels":  # 322 and 320 pixels count as equal too, while scores have no common scale
-        table, best = [*table, 1 / best], np.ones(len(candidates))
+        better = [1 / best, *(1 / numbers(candidates, column) for column in detail)]
+        table, best = [*table, *better], np.ones(len(candidates))
     stacked = np.array(table).reshape(len(table), len(candidates)).T
     on_front[ranked] = pareto_front(stacked[ranked], best[ranked], tolerance)
+    if quality == "pixels":
+        on_front &= _largest_photos(candidates, stacked)
     marked = candidates.assign(fits=fits, on_front=on_front)
     correlation = None
     if names and len(marked) >= 3:
         correlation = marked[[*names, *costs]].astype(float).corr(method="spearman")
-    return Advice(marked, quality, costs, names, tolerance, correlation)
+    return Advice(marked, quality, detail, costs, names, tolerance, correlation, remarks, estimated_for)
+
+
+def _groups(rows: pd.DataFrame, columns: Sequence[str]) -> list[list[int]]:
+    """Return the positions of the rows with equal values in these columns, in the order of the rows."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, values in enumerate(
+        zip(*(rows[c] for c in columns), strict=True) if columns else [()] * len(rows)
+    ):
+        groups.setdefault(tuple(values), []).append(i)
+    return list(groups.values())
+
+
+def _largest_photos(candidates: pd.DataFrame, costs: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return a mask without the cells that equal another, of a larger photo whose tiles hold no more."""
+    others = [axis for axis in levers_of(candidates) if axis != "resolution"]
+    sizes = numbers(candidates, "height_px") * numbers(candidates, "width_px")
+    largest: dict[tuple[object, ...], int] = {}
+    for i in np.argsort(sizes, kind="stable").tolist():
+        largest[(*candidates.loc[i, others].map(str), *costs[i].tolist())] = i
+    return np.isin(np.arange(len(candidates)), list(largest.values()))
+
+
+def _details(candidates: pd.DataFrame) -> list[str]:
+    """Return the columns of which more counts as better, of those that the run varies and has everywhere."""
+    varied = varying_axes(candidates)
+    return [
+        column
+        for column, axes in _DETAIL.items()
+        if any(axis in varied for axis in axes) and (numbers(candidates, column) > 0).all()
+    ]
 
 
 def pareto_front(
@@ -156,46 +245,13 @@ def pareto_front(
     return np.isin(np.arange(len(known)), front)
 
 
-def load_scores(source: str | Path) -> pd.DataFrame:
-    """Load scores by `backbone` and `resolution` from a CSV file, or the study's by the name `kuo2026`.
-
-    Raises `UserError` if the file cannot be read or lacks those columns or a score.
-    """
-    if str(source) == STUDY:
-        return study_scores()
-    try:
-        table = pd.read_csv(io.BytesIO(read_bytes(Path(source))), dtype={"resolution": str})
-    except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or first_line(str(problem))
-        raise UserError(f"scores {source} cannot be read: {reason}; pass a CSV file or {STUDY}") from None
-    missing = {"backbone", "resolution"} - set(table.columns)
-    if missing or not score_columns(table):
-        lacks = ", ".join(sorted(missing)) or "numeric column"
-        raise UserError(f"scores {source} has no {lacks}; write a header like backbone,resolution,accuracy")
-    return table
-
-
-def score_columns(scores: pd.DataFrame) -> list[str]:
-    """Return the columns of a table that are scores: all numeric columns except sizes and counts."""
-    numeric = scores.select_dtypes("number").columns
-    return [str(column) for column in numeric if column not in _NO_SCORES | {"resolution"}]
-
-
-def _pick_score(names: Sequence[str], wanted: str | None) -> str:
-    if wanted is None:
-        return next((name for name in names if "overall" in name), names[-1])
-    if wanted not in names:
-        raise unknown("score", wanted, names)
-    return wanted
-
-
 def _candidates(frame: pd.DataFrame, price_per_hour: float | None) -> pd.DataFrame:
     rows = frame[frame["status"] == Status.OK].reset_index(drop=True)
     if rows.empty:
         raise UserError("nothing to recommend: no cell of this run has status ok")
     batch = np.nan_to_num(numbers(rows, "batch_size"), nan=1.0)
     added: dict[str, npt.NDArray[np.float64]] = {
-        "pixels": numbers(rows, "height_px") * numbers(rows, "width_px"),
+        "pixels": pixels_seen(rows),
         "ttft_s": time_to_first_token(rows),
         "memory_bytes": memory_needed(rows),
     }
@@ -203,35 +259,3 @@ def _candidates(frame: pd.DataFrame, price_per_hour: float | None) -> pd.DataFra
         images_per_hour = 3600 * batch / numbers(rows, "end_to_end_s")
         added["cost_per_thousand_images"] = 1000 * price_per_hour / images_per_hour
     return rows.assign(**added)
-
-
-def time_to_first_token(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Return each row's time to first token in seconds: `ttft_s`, or end-to-end latency without decoding."""
-    ttft = numbers(rows, "ttft_s")
-    nothing_decoded = np.isnan(numbers(rows, "host_decode_s"))
-    return np.where(np.isnan(ttft) & nothing_decoded, numbers(rows, "end_to_end_s"), ttft)
-
-
-def memory_needed(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Return each row's memory in bytes: the largest of the GPU's figures, or peak resident size on a CPU."""
-    gpu = np.column_stack([numbers(rows, column) for column in _GPU_MEMORY])
-    largest = np.where(np.isnan(gpu), -np.inf, gpu).max(axis=1)
-    return np.where(np.isfinite(largest), largest, numbers(rows, "peak_rss_bytes"))
-
-
-def _with_scores(candidates: pd.DataFrame, scores: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    keyed = scores.assign(resolution=scores["resolution"].astype(str)).drop_duplicates(
-        ["backbone", "resolution"]
-    )
-    joined = candidates.assign(resolution=candidates["resolution"].astype(str)).merge(
-        keyed[["backbone", "resolution", *names]], on=["backbone", "resolution"], how="inner"
-    )
-    if joined.empty:
-        scored = _pairs(keyed)
-        raise UserError(f"no measured cell has a score; there are scores for {scored}")
-    return joined
-
-
-def _pairs(table: pd.DataFrame) -> str:
-    pairs = [f"{b} at {r}" for b, r in zip(table["backbone"], table["resolution"], strict=True)]
-    return ", ".join(pairs[:10]) + (f" and {len(pairs) - 10} more" if len(pairs) > 10 else "")

@@ -36,7 +36,7 @@ class StackedLine:
 
 @dataclass(frozen=True)
 class StageStacks:
-    """Stage latencies by resolution, from the GPU's clock if there is one."""
+    """Stage latencies by size, from the GPU's clock if there is one."""
 
     clock: Literal["host", "gpu"]
     stages: Sequence[str]
@@ -66,7 +66,7 @@ def stage_stacks(frame: pd.DataFrame, lines: Sequence[Line]) -> StageStacks:
 
 
 def _per_stage(values: Sequence[Floats], line: Line) -> Floats:
-    return np.array(values, dtype=np.float64).reshape(len(values), line.pixels.size)
+    return np.array(values, dtype=np.float64).reshape(len(values), line.sizes.size)
 
 
 def host_over_gpu(frame: pd.DataFrame, stage: str) -> Floats:
@@ -97,7 +97,7 @@ class FittedLine:
     fit: Fit
     tokens: Floats
     values: Floats
-    resolutions: Sequence[str]
+    size_labels: Sequence[str]
 
     @cached_property
     def curve(self) -> FittedCurve:
@@ -141,8 +141,8 @@ def _fitted(line: Line, column: str) -> FittedLine | None:
         return None
     values = line.measured(column)
     known = np.isfinite(values)
-    resolutions = [label for label, is_known in zip(line.resolutions, known, strict=True) if is_known]
-    return FittedLine(line, fit, tokens_of(line, column)[known], values[known], resolutions)
+    labels = [label for label, is_known in zip(line.size_labels, known, strict=True) if is_known]
+    return FittedLine(line, fit, tokens_of(line, column)[known], values[known], labels)
 
 
 @dataclass(frozen=True)

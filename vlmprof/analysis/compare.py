@@ -110,6 +110,8 @@ class Comparison:
     margin: float = MARGIN
     no_verdict: str | None = None
     """The reason why the ratios have no verdicts; None if they do."""
+    endings: Sequence[tuple[Status, str | None]] = ()
+    """How each of the `lost` cells ended in B: its status, and the stage that ran out of memory."""
 
 
 def compare(
@@ -126,8 +128,8 @@ def compare(
     Args:
         a: the rows of the baseline run.
         b: the rows of the run to judge.
-        samples_a: raw values of `a` by cell id and column, in seconds. A run without any is taken to be
-            exact, as published points are; if both are, there is no verdict.
+        samples_a: raw values of `a` by cell id and column, in seconds. None for exact values, as published
+            points are; if both are exact, there is no verdict.
         samples_b: raw values of `b`.
         margin: relative differences below this count as the same.
         ignore: axes that may differ.
@@ -147,7 +149,7 @@ def compare(
     status_a, status_b = (frame["status"].tolist() for frame in (a, b))
     values_a, values_b = _values(a), _values(b)
     ratios: list[CellRatio] = []
-    lost, gained = [], []
+    lost, gained, endings = [], [], []
     missing = [cell for cell, i in matching.only_a if status_a[i] == Status.OK]
     for cell, i, j in matching.pairs:
         ran_a, ran_b = status_a[i] == Status.OK, status_b[j] == Status.OK
@@ -156,12 +158,13 @@ def compare(
                 missing.append(cell)
             else:
                 lost.append(cell)
+                endings.append((Status(status_b[j]), _text(b, "oom_stage", j)))
         if ran_b and not ran_a:
             gained.append(cell)
         if not (ran_a and ran_b):
             continue
         own = [
-            known.get(str(frame["cell_id"].iloc[k]), {}) if known else None
+            None if known is None else known.get(str(frame["cell_id"].iloc[k]), {})
             for known, frame, k in ((samples_a, a, i), (samples_b, b, j))
         ]
         for column in (*LATENCIES, *MEMORIES):
@@ -173,7 +176,14 @@ def compare(
             else:
                 ratios.append(_latency_ratio(CellRatio(cell, column, x, y, None, None), own, margin))
     only = len(matching.only_a), len(matching.only_b)
-    return Comparison(ratios, lost, gained, missing, *only, matching.mismatches, margin)
+    return Comparison(
+        ratios, lost, gained, missing, *only, matching.mismatches, margin, endings=tuple(endings)
+    )
+
+
+def _text(frame: pd.DataFrame, column: str, i: int) -> str | None:
+    value = frame[column].iloc[i] if column in frame else None
+    return value if isinstance(value, str) else None
 
 
 def without_verdict(comparison: Comparison, why: str) -> Comparison:
@@ -234,7 +244,8 @@ def guard(
     """
     guarded = [ratio for ratio in comparison.ratios if ratio.column in columns]
     untested = [ratio for ratio in guarded if ratio.too_few]
-    if not untested and not any(ratio.ratio is not None for ratio in guarded):
+    sampled = any(ratio.ratio is not None or len(ratio.too_few) == 1 for ratio in guarded)
+    if not sampled and not any(count for ratio in untested for count in ratio.too_few.values()):
         raise UserError(f"nothing to guard: no common cell has samples of {', '.join(columns)} in either run")
     slower = regressions(comparison, allowed, columns)
     if allow_missing:

@@ -3,11 +3,11 @@
                 d = log(A / B)
         A cheaper below        │      ╱ B cheaper above
                                │   ╱
-     ──────────────────────────┼╱───────────  log(pixels)
+     ──────────────────────────┼╱───────────  log(size)
                              ╱ │
                           ╱    crossover
 
-The logarithm of the ratio is interpolated linearly in log(pixels) between the resolutions measured for both
+The logarithm of the ratio is interpolated linearly in log(size) between the sizes measured for both
 lines. The interval contains every size at which a ratio of 1 cannot be rejected, because |d| does not exceed
 the sum of two errors:
 
@@ -41,14 +41,14 @@ _CURVATURE_MARGIN = 1.5
 
 @dataclass(frozen=True)
 class Crossover:
-    """One change of order between two lines, in pixels of image area."""
+    """One change of order between two lines, in size: pixels of image area, or frames."""
 
     cheaper_below: Line
     cheaper_above: Line
     column: str
-    pixels: float
-    low_pixels: float
-    high_pixels: float
+    size: float
+    low_size: float
+    high_size: float
     open_below: bool
     """Whether the interval reaches the smallest size measured for both lines."""
     open_above: bool
@@ -57,7 +57,7 @@ class Crossover:
 @dataclass(frozen=True)
 class _LogRatio:
     x: Floats
-    """log(pixels), ascending."""
+    """log(size) , ascending."""
     d: Floats
     """log(A / B)."""
     variance: Floats
@@ -66,7 +66,7 @@ class _LogRatio:
 
 
 def _between(a: Line, b: Line, column: str, ratio: _LogRatio) -> list[Crossover]:
-    """Find the crossovers of two lines by size, at the resolutions measured for both."""
+    """Find the crossovers of two lines by size, at the sizes measured for both."""
     found = []
     for i in range(ratio.x.size - 1):
         left, right = ratio.d[i], ratio.d[i + 1]
@@ -80,9 +80,9 @@ def _between(a: Line, b: Line, column: str, ratio: _LogRatio) -> list[Crossover]
                 cheaper_below=below,
                 cheaper_above=above,
                 column=column,
-                pixels=math.exp(at),
-                low_pixels=math.exp(low),
-                high_pixels=math.exp(high),
+                size=math.exp(at),
+                low_size=math.exp(low),
+                high_size=math.exp(high),
                 open_below=bool(low <= ratio.x[0]),
                 open_above=bool(high >= ratio.x[-1]),
             )
@@ -103,7 +103,7 @@ def all_crossovers(lines: Sequence[Line], column: str, samples: RunSamples | Non
 
 def _log_ratio(ours: Mapping[float, _Point], theirs: Mapping[float, _Point]) -> _LogRatio:
     shared = sorted(ours.keys() & theirs.keys())
-    pairs = [(ours[pixels], theirs[pixels]) for pixels in shared]
+    pairs = [(ours[size], theirs[size]) for size in shared]
     return _LogRatio(
         x=np.log(np.array(shared, dtype=np.float64)),
         d=np.array([math.log(p.value / q.value) for p, q in pairs]),
@@ -123,15 +123,15 @@ class _Point:
 def _points(line: Line, column: str, samples: RunSamples | None) -> dict[float, _Point]:
     points = {}
     cells = line.rows["cell_id"].tolist()
-    for pixels, value, cell_id in zip(line.pixels, line.measured(column), cells, strict=True):
+    for size, value, cell_id in zip(line.sizes, line.measured(column), cells, strict=True):
         if not (np.isfinite(value) and value > 0):
             continue
         mean = mean_over_repeats((samples or {}).get(cell_id, {}), column)
         if mean is None:
-            points[float(pixels)] = _Point(float(value), 0.0, math.inf)
+            points[float(size)] = _Point(float(value), 0.0, math.inf)
         else:
             error = mean.standard_error / mean.value
-            points[float(pixels)] = _Point(float(value), error**2, mean.degrees_of_freedom)
+            points[float(size)] = _Point(float(value), error**2, mean.degrees_of_freedom)
     return points
 
 

@@ -1,13 +1,14 @@
 """A run's DataFrame: columns as numbers, axes, and the lines of a scaling figure.
 
-A line is a set of cells that differ only in resolution.
+A line is a set of cells that differ only in their size: in resolution or, in a run of videos of one
+resolution, in frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -17,11 +18,14 @@ import pandas as pd
 from vlmprof.errors import UserError
 from vlmprof.measure.samples import CellSamples
 from vlmprof.records import Status
-from vlmprof.settings import AXIS_NAMES
-from vlmprof.units import show_resolution
+from vlmprof.settings import AXIS_NAMES, Axes
+from vlmprof.units import show_frames, show_resolution
 
 Statistic = Literal["mean", "median"]
 """The statistic of a cell's samples that figures show. Rows hold means; medians come from the samples."""
+
+Along = Literal["resolution", "frames"]
+"""The axis along which the cells of a line differ."""
 
 RunSamples = Mapping[str, CellSamples]
 """Raw values of a run by cell id and column: `samples["a1b2"]["host_vision_s"]`."""
@@ -31,6 +35,10 @@ RUN = "run"
 
 _VLM_AXES = ("vlm", "llm", "connector")
 """Axes that describe a VLM from transformers, whose name is on the `backbone` axis."""
+
+_DEFAULTS = {
+    axis.name: str(axis.default) for axis in fields(Axes) if axis.name in ("frames", "llm_precision")
+}
 
 
 @dataclass(frozen=True)
@@ -49,32 +57,35 @@ class LineName:
 
 @dataclass(frozen=True)
 class FirstOom:
-    """The smallest image of a line that ran out of memory."""
+    """The smallest cell of a line that ran out of memory."""
 
-    pixels: float
-    resolution: str
-    """As written: `2048`, `1333x800`."""
+    size: float
+    label: str
+    """As shown: `2048²`, `1333×800`, `32 frames`."""
     stage: str | None
     """The stage that ran out of memory, if known."""
 
 
 @dataclass(frozen=True)
 class Line(LineName):
-    """The cells of one model in one configuration, by resolution."""
+    """The cells of one model in one configuration, by size."""
 
     rows: pd.DataFrame
-    """The line's rows in order of pixel count, with a `pixels` column."""
+    """The line's rows in order of size, with a `size` column."""
     places: npt.NDArray[np.int_]
     """The position of each row in the frame that was split."""
+    along: Along = "resolution"
 
     @cached_property
-    def pixels(self) -> npt.NDArray[np.float64]:
-        """Height times width of each row's image, in pixels."""
-        return self.rows["pixels"].to_numpy(dtype=np.float64)
+    def sizes(self) -> npt.NDArray[np.float64]:
+        """Height times width of each row's image in pixels, or its number of frames."""
+        return self.rows["size"].to_numpy(dtype=np.float64)
 
     @cached_property
-    def resolutions(self) -> tuple[str, ...]:
-        """The formatted resolution of each row: `512²`."""
+    def size_labels(self) -> tuple[str, ...]:
+        """The formatted size of each row: `512²`, `8 frames`."""
+        if self.along == "frames":
+            return tuple(show_frames(count) for count in self.sizes)
         return tuple(show_resolution(resolution) for resolution in self.rows["resolution"])
 
     @cached_property
@@ -89,14 +100,13 @@ class Line(LineName):
 
     @cached_property
     def first_oom(self) -> FirstOom | None:
-        """The smallest image that ran out of memory; None if none did."""
-        out = self.rows[self.rows["status"] == Status.OOM]
-        if out.empty:
+        """The smallest cell that ran out of memory; None if none did."""
+        out = np.flatnonzero((self.rows["status"] == Status.OOM).to_numpy())
+        if not out.size:
             return None
-        row = out.iloc[0]
-        stage = row.get("oom_stage")
+        stage = self.rows.iloc[out[0]].get("oom_stage")
         known = stage if isinstance(stage, str) else None
-        return FirstOom(float(row["pixels"]), str(row["resolution"]), known)
+        return FirstOom(float(self.sizes[out[0]]), self.size_labels[out[0]], known)
 
     def measured(self, column: str) -> npt.NDArray[np.float64]:
         """Return a column, shape (rows,), with NaN for rows that are not `ok` or have no value."""
@@ -151,18 +161,30 @@ def axis_columns(frame: pd.DataFrame) -> list[str]:
 def varying_axes(frame: pd.DataFrame) -> list[str]:
     """Return the axes other than backbone and resolution with more than one value in this frame.
 
-    If every row is of a VLM from transformers, its parts are left out, because its name implies them.
+    If every row is of a VLM from transformers, its parts are left out, because its name implies them; so is
+    the level if each backbone has only one.
     """
     others = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
     if "vlm" in frame and frame["vlm"].notna().all():
         named = frame["vlm"].nunique() == frame["backbone"].nunique()
         others = [axis for axis in others if axis not in (_VLM_AXES if named else _VLM_AXES[1:])]
-    return [axis for axis in others if len({_word(value) for value in frame[axis].unique()}) > 1]
+    varied = [axis for axis in others if len({axis_word(axis, value) for value in frame[axis].unique()}) > 1]
+    # the last level, whose number depends on the backbone
+    implied = "level" in varied and (frame.groupby("backbone")["level"].nunique() <= 1).all()
+    return [axis for axis in varied if not (implied and axis == "level")]
 
 
-def _word(value: object) -> str:
-    """Format an axis value; empty for rows written before the axis existed."""
-    return "none" if value is None or value != value else str(value)
+def axis_word(axis: str, value: object) -> str:
+    """Format an axis value; that of rows written before the axis existed is its default."""
+    if value is None or value != value:
+        return _DEFAULTS.get(axis, "none")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def along(frame: pd.DataFrame) -> Along:
+    """Return the axis that lines follow: frames if they vary at one resolution."""
+    sizes = frame[["height_px", "width_px"]].drop_duplicates()
+    return "frames" if len(sizes) == 1 and "frames" in varying_axes(frame) else "resolution"
 
 
 def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
@@ -175,25 +197,34 @@ def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
         raise UserError(f"these are not rows of a run: there is no column {', '.join(sorted(missing))}")
     if frame.empty:
         raise UserError("the run has no rows yet; run the sweep first")
-    axes = varying_axes(frame)
-    pixels = numbers(frame, "height_px") * numbers(frame, "width_px")
-    numbered = frame.assign(pixels=pixels, line=_line_numbers(frame, axes), place=np.arange(len(frame)))
+    axes, followed = _line_axes(frame), along(frame)
+    size = numbers(frame, "height_px") * numbers(frame, "width_px")
+    if followed == "frames":
+        size = np.nan_to_num(numbers(frame, "frames"), nan=1.0)
+    numbered = frame.assign(size=size, line=_line_numbers(frame, axes), place=np.arange(len(frame)))
     if most is not None:
         numbered = numbered[numbered["line"] < most]
     lines = []
-    for _, rows in numbered.sort_values("pixels", kind="stable").groupby("line"):
-        values = {axis: _word(rows[axis].iloc[0]) for axis in axes}
+    for _, rows in numbered.sort_values("size", kind="stable").groupby("line"):
+        values = {axis: axis_word(axis, rows[axis].iloc[0]) for axis in axes}
         in_order = rows.drop(columns=["line", "place"]).reset_index(drop=True)
-        lines.append(Line(str(rows["backbone"].iloc[0]), values, in_order, rows["place"].to_numpy()))
+        backbone, places = str(rows["backbone"].iloc[0]), rows["place"].to_numpy()
+        lines.append(Line(backbone, values, in_order, places, followed))
     return lines
 
 
 def count_lines(frame: pd.DataFrame) -> int:
     """Return the number of lines that `split_lines` would find."""
-    return int(_line_numbers(frame, varying_axes(frame)).max()) + 1 if len(frame) else 0
+    return int(_line_numbers(frame, _line_axes(frame)).max()) + 1 if len(frame) else 0
+
+
+def _line_axes(frame: pd.DataFrame) -> list[str]:
+    """Return the axes other than the backbone that tell lines apart."""
+    followed = along(frame)
+    return [axis for axis in varying_axes(frame) if axis != followed]
 
 
 def _line_numbers(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[int]:
     """Return the line number of each row, counted from 0 in the order of first appearance."""
-    keys = [frame[axis].map(_word) for axis in ("backbone", *axes)]
+    keys = [frame[axis].map(partial(axis_word, axis)) for axis in ("backbone", *axes)]
     return frame.groupby(keys, sort=False).ngroup()

@@ -97,7 +97,7 @@ def fit_tokens(tokens: Sequence[float] | Floats, values: Sequence[float] | Float
     residuals = (y - fitted) / expected
     freedom = y.size - terms
     variance = float(residuals @ residuals) / freedom
-    inverse = np.linalg.inv(design.T @ design)
+    inverse = np.linalg.pinv(design.T @ design)
     return Fit(
         coefficients=solution / scale,
         covariance=variance * inverse / np.outer(scale, scale),

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Line, RunSamples, Statistic, any_measured, split_lines
+from vlmprof.analysis.frames import Along, Line, RunSamples, Statistic, any_measured, split_lines
 from vlmprof.analysis.reference import another_device_in, load_reference, reference_title
+from vlmprof.errors import UserError
 from vlmprof.records import Status
 
 Floats = npt.NDArray[np.float64]
@@ -69,8 +70,10 @@ class FigureData:
     panels: Sequence[PanelData]
     omitted: Sequence[PanelData]
     """Panels without a value. If there is no value in any of the six, they are in `panels` and say why."""
-    resolutions: Mapping[float, str]
-    """Tick labels by pixel count, ascending."""
+    along: Along
+    """What image size means: `resolution` or `frames`."""
+    ticks: Mapping[float, str]
+    """Tick labels by size, ascending."""
     statistic: Statistic
     has_intervals: bool
     sums_two_measurements: bool
@@ -93,7 +96,7 @@ def scaling_figure(
         reference: published points to draw in the background, by name (`kuo2026`): those of the run's
             backbones (or of all, if the run has none of them) up to its largest image.
 
-    Raises `UserError` for an unknown reference.
+    Raises `UserError` for an unknown reference, or one of images behind lines along frames.
     """
     cells = np.concatenate([line.places for line in lines])
     frame = estimates.frame.iloc[np.sort(cells)]
@@ -108,7 +111,8 @@ def scaling_figure(
         lines=lines,
         panels=panels,
         omitted=[panel for panel in every if panel.letter in omitted],
-        resolutions=resolution_labels(lines),
+        along=lines[0].along,
+        ticks=tick_labels(lines),
         statistic=statistic,
         has_intervals=any(np.isfinite(s.low).any() for panel in panels for s in panel.series),
         sums_two_measurements=shared,
@@ -129,12 +133,12 @@ def run_figure(
     return scaling_figure(Estimates(frame, samples), split_lines(frame), statistic, reference)
 
 
-def resolution_labels(lines: Iterable[Line]) -> dict[float, str]:
-    """Return tick labels by pixel count, ascending; the first of several shapes with the same count."""
+def tick_labels(lines: Iterable[Line]) -> dict[float, str]:
+    """Return tick labels by size, ascending; the first of several shapes with the same pixel count."""
     labels: dict[float, str] = {}
     for line in lines:
-        for pixels, label in zip(line.pixels.tolist(), line.resolutions, strict=True):
-            labels.setdefault(pixels, label)
+        for size, label in zip(line.sizes.tolist(), line.size_labels, strict=True):
+            labels.setdefault(size, label if line.along == "resolution" else f"{size:g}")
     return dict(sorted(labels.items()))
 
 
@@ -169,13 +173,14 @@ def _panel(
         values, low, high = points[line.places].T
         weights = line.measured("weight_bytes") if column == "peak_rss_bytes" else None
         series.append(Series(line, values, low, high, weights))
-    unknown = [np.full(line.pixels.size, np.nan) for line in behind]
+    unknown = [np.full(line.sizes.size, np.nan) for line in behind]
     pale = [Series(line, line.measured(column), nan, nan) for line, nan in zip(behind, unknown, strict=True)]
     measured = any(one.measured for one in series)
     any_ok = any(line.ok.any() for line in lines)
     if not any_ok:
+        every = "at every resolution" if lines[0].along == "resolution" else "with any number of frames"
         all_oom = all(line.first_oom is not None for line in lines)
-        when_empty = "out of memory at every resolution" if all_oom else "no cell was measured"
+        when_empty = f"out of memory {every}" if all_oom else "no cell was measured"
     return PanelData(
         letter=letter,
         title=title,
@@ -189,11 +194,19 @@ def _panel(
 
 def _reference_lines(name: str, ours: Sequence[Line]) -> list[Line]:
     points = load_reference(name)
+    if ours[0].along == "frames":
+        raise UserError(
+            f"--reference: {name} has images of many sizes, and this run videos of one; leave it out"
+        )
     shared = points[points["backbone"].isin({line.backbone for line in ours})]
     points = points if shared.empty else shared
-    points = points[points["height_px"] * points["width_px"] <= max(line.pixels[-1] for line in ours)]
+    points = points[points["height_px"] * points["width_px"] <= _largest_px(ours)]
     lines = split_lines(points) if len(points) else []
     return [Line(line.backbone, {"reference": name}, line.rows, line.places) for line in lines]
+
+
+def _largest_px(lines: Sequence[Line]) -> float:
+    return max(float((line.rows["height_px"] * line.rows["width_px"]).max()) for line in lines)
 
 
 def unit_of(column: str) -> Unit:

@@ -20,6 +20,7 @@ from vlmprof.analysis.crossover import Crossover, all_crossovers
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import Line, any_measured, numbers
 from vlmprof.analysis.intervals import Interval, mean_ends, mean_interval, mean_of_repeats
+from vlmprof.analysis.levers import LeverPrice, lever_prices
 from vlmprof.analysis.repeats import repeats_of
 from vlmprof.records import Status
 
@@ -42,9 +43,9 @@ class Measured:
     """A line's value at one image size, with NaN for the ends of an unknown interval."""
 
     line: Line
-    pixels: float
+    size: float
     resolution: str
-    """As shown: `512²`."""
+    """As shown: `512²`, or `8 frames`."""
     value: Interval
 
     @property
@@ -113,6 +114,8 @@ class Summary:
     """Of end-to-end latency, with an interval that ends within the measured sizes on at least one side."""
     undecided_crossovers: int
     """Further ones, whose intervals have no end there or lack the sampling error."""
+    levers: Sequence[LeverPrice]
+    """What changing each axis but the backbone and the resolution does."""
     shares: Sequence[Measured]
     """The encoder's share of the end-to-end latency, at the smallest and largest size of each line."""
     limits: Sequence[Limit]
@@ -144,6 +147,9 @@ def summarize(estimates: Estimates, lines: Sequence[Line]) -> Summary:
         memory=[_rankings(group, peaks, _differ_by_margin) for group in _groups(lines)] if memory else [],
         crossovers=decided,
         undecided_crossovers=len(crossovers) - len(decided),
+        levers=[
+            price for price in lever_prices(frame) if price.change.axis not in ("backbone", "resolution")
+        ],
         shares=[share for line in lines for share in _encoder_shares(estimates, line)],
         limits=[limit for line in lines if (limit := _limit(estimates, line)) is not None],
         memory_ends=[
@@ -151,7 +157,7 @@ def summarize(estimates: Estimates, lines: Sequence[Line]) -> Summary:
             for line in lines
             if line.first_oom is not None
         ],
-        largest=max(every, key=lambda one: one.pixels, default=None),
+        largest=max(every, key=lambda one: one.size, default=None),
         doubts=_doubts(frame, every),
     )
 
@@ -172,9 +178,9 @@ def _values(
     points = estimates.points(column, "mean")
     return {
         line.key: [
-            Measured(line, pixels, label, Interval(*point))
-            for pixels, label, point in zip(
-                line.pixels.tolist(), line.resolutions, points[line.places].tolist(), strict=True
+            Measured(line, size, label, Interval(*point))
+            for size, label, point in zip(
+                line.sizes.tolist(), line.size_labels, points[line.places].tolist(), strict=True
             )
             if math.isfinite(point[0])
         ]
@@ -201,7 +207,7 @@ def _rankings(
         for one in values[line.key]:
             by_size.setdefault(one.resolution, []).append(one)
     found = []
-    for rivals in sorted(by_size.values(), key=lambda own: own[0].pixels):
+    for rivals in sorted(by_size.values(), key=lambda own: own[0].size):
         if len(rivals) < min(2, len(group)):
             continue  # the only line that ran there is no result of a comparison
         first, *others = sorted(rivals, key=lambda one: one.value.value)
@@ -225,7 +231,7 @@ def _encoder_shares(estimates: Estimates, line: Line) -> Iterator[Measured]:
         pairs = [[np.array(one.get(c, ())) for c in (column, "end_to_end_s")] for one in repeats_of(own)]
         each = [vision / whole for vision, whole in pairs if vision.size and vision.size == whole.size]
         interval = _interval(each) or Interval(float(shares[i]), math.nan, math.nan)
-        yield Measured(line, float(line.pixels[i]), line.resolutions[i], interval)
+        yield Measured(line, float(line.sizes[i]), line.size_labels[i], interval)
 
 
 def _interval(repeats: Sequence[npt.NDArray[np.float64]]) -> Interval | None:

@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from vlmprof.activity import say
 from vlmprof.backbones import facts_cache, families, families_transformers
@@ -67,6 +67,13 @@ def facts(name: str, level: int = DEFAULT_LEVEL) -> BackboneFacts:
     if ":" in name:
         return users_factory(name).facts.at_level(level)  # type: ignore[attr-defined]
     raise unknown("backbone", name, ENTRIES)
+
+
+def level_number(name: str, level: int | Literal["last"]) -> int:
+    """Return the number of a backbone's feature level; for a plain one, `last` is the default."""
+    if level != "last":
+        return level
+    return len(facts(name, 1).level_dims) or DEFAULT_LEVEL
 
 
 def _library_facts(name: str) -> BackboneFacts:

@@ -10,7 +10,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NA
 from vlmprof.backbones.dry_run import Examined, built_without_data, examine, images, reason
 from vlmprof.backbones.facts import BackboneFacts, unexamined
 from vlmprof.backbones.geometry import NoGridError
+from vlmprof.backbones.grouped_products import GroupedProducts
 from vlmprof.backbones.hub_config import (
     IMAGES,
     Settings,
@@ -33,6 +34,7 @@ from vlmprof.backbones.hub_config import (
     of_a_vlm,
 )
 from vlmprof.backbones.hub_encoder import HubEncoder, backbone_from, sides, stage_names
+from vlmprof.backbones.packed_encoder import PackedEncoder, packed_class, patch_formats
 from vlmprof.errors import UserError
 
 USUAL_SIDES = (224, 256, 384, 512, 640, 1024)
@@ -71,6 +73,8 @@ def _facts(settings: Settings) -> BackboneFacts:
         return _siglip2(draft, settings)
     try:
         _check_inputs(settings)
+        if packed_class(configuration(settings)) is not None:
+            return _packed(draft, settings)
         found = _levels(settings) if model_type in MODEL_FOR_BACKBONE_MAPPING_NAMES else None
         return found.facts(draft) if found is not None else _plain(draft, settings)
     except NoGridError as problem:
@@ -116,6 +120,32 @@ def _plain(draft: BackboneFacts, settings: Settings) -> BackboneFacts:
     raise UserError(f"{_what(settings)} cannot encode an image by itself {said}") from problems[0]
 
 
+def _packed(draft: BackboneFacts, settings: Settings) -> BackboneFacts:
+    """Examine a tower of packed patches, in the first format in which it runs."""
+    problems: list[Exception] = []
+    for patches in patch_formats(configuration(settings)):
+        try:
+            encoder = built_without_data(partial(PackedEncoder, settings, patches))
+        except Exception as problem:
+            raise _cannot_build(settings, problem) from problem
+
+        def run(height: int, width: int, encoder: PackedEncoder = encoder) -> tuple[Tensor]:
+            with torch.inference_mode(), GroupedProducts():
+                return (encoder(images(height, width)),)
+
+        square = patches.side * patches.merge
+        try:
+            found = examine(run, [(8 * square, 8 * square)], square)
+        except NoGridError:
+            raise
+        except Exception as problem:
+            problems.append(problem)
+            continue
+        return found.facts(replace(draft, config={"settings": settings, "patches": asdict(patches)}))
+    said = reason(problems[0]) if problems else "its configuration names no patch_size"
+    raise UserError(f"{_what(settings)} cannot encode an image by itself ({said}){_advice(settings)}")
+
+
 def _examine_plain(encoder: HubEncoder, settings: Settings) -> Examined:
     patch, _ = sides(settings.get("patch_size"), 0)
 
@@ -149,7 +179,7 @@ def _levels(settings: Settings) -> Examined | None:
 
 
 def _check_inputs(settings: Settings) -> None:
-    """Raise `UserError` for an architecture that takes anything but images."""
+    """Raise `UserError` for an architecture that takes anything but images or their patches."""
     try:
         config = configuration(settings)
         classes = list(model_classes(config))
@@ -158,6 +188,8 @@ def _check_inputs(settings: Settings) -> None:
         raise UserError(f"{_what(settings)} is no image encoder that transformers builds") from None
     except Exception as problem:
         raise _cannot_build(settings, problem) from problem
+    if packed_class(config) is not None:
+        return
     if model_class is None:
         inputs = inputs_of(classes[0]) if classes else {}
         taken = [name for name, needed in inputs.items() if needed] or [*inputs][:1]

@@ -18,6 +18,7 @@ from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.geometry import NoGridError
 from vlmprof.backbones.hub_config import Settings, configuration, encoder_class, inputs_of
 from vlmprof.backbones.interface import Backbone
+from vlmprof.backbones.packed_encoder import PackedEncoder, PatchFormat
 from vlmprof.backbones.token_layout import TokenLayout
 from vlmprof.backbones.transformers_plain import FromTransformers
 
@@ -25,6 +26,8 @@ from vlmprof.backbones.transformers_plain import FromTransformers
 def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
     """The encoder of these facts, on torch's default device and in its default dtype."""
     settings = facts.config["settings"]
+    if (patches := facts.config.get("patches")) is not None:
+        return PackedEncoder(settings, PatchFormat(**patches))
     if facts.level is None:
         return HubEncoder(settings, facts.config["layouts"][0], facts.config["interpolate"])
     return HubLevels(settings, facts, options)

@@ -56,11 +56,24 @@ def fill(module: nn.Module, seed: int) -> nn.Module:
     Matrices and filters are normal with variance 1/fan-in, norms are the identity, biases zero; the
     parameters of state-space layers follow Mamba's own initialisation (arXiv 2312.00752, section 3.6).
     """
-    pools: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+    values = RandomValues(seed)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(False)
-        if parameter.is_meta:
-            continue
+        if not parameter.is_meta:
+            values.fill(name, parameter)
+    return module.eval()
+
+
+class RandomValues:
+    """The random values of every parameter, by its full name."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._pools: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    @torch.no_grad()
+    def fill(self, name: str, parameter: Tensor) -> Tensor:
+        """Give a parameter its value; returns it."""
         special = _SPECIAL.get(name.rsplit(".", 1)[-1]) or _SPECIAL.get(".".join(name.rsplit(".", 2)[-2:]))
         if special is not None:
             special(parameter)
@@ -70,10 +83,10 @@ def fill(module: nn.Module, seed: int) -> nn.Module:
             parameter.fill_(0.0 if "bias" in name.rsplit(".", 1)[-1] else 1.0)
         else:
             key = parameter.device, parameter.dtype
-            if key not in pools:
-                pools[key] = _pool(*key, seed)
-            _tile(parameter, pools[key], zlib.crc32(name.encode()) % POOL_SIZE)
-    return module.eval()
+            if key not in self._pools:
+                self._pools[key] = _pool(*key, self._seed)
+            _tile(parameter, self._pools[key], zlib.crc32(name.encode()) % POOL_SIZE)
+        return parameter
 
 
 def _pool(device: torch.device, dtype: torch.dtype, seed: int) -> Tensor:

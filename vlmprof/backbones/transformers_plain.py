@@ -82,7 +82,10 @@ def interpolate_once(embeddings: Any) -> None:
 
 
 def _sizes(*args: Any, **kwargs: Any) -> Hashable:
-    return tuple(arg.shape[1:] if isinstance(arg, Tensor) else arg for arg in (*args, *kwargs.values()))
+    given = (*args, *kwargs.values())
+    return tuple(
+        (arg.shape[1:] if arg.ndim else arg.item()) if isinstance(arg, Tensor) else arg for arg in given
+    )
 
 
 def keep_last(make: Callable[..., Tensor], key: Callable[..., Hashable]) -> Callable[..., Tensor]:

@@ -11,7 +11,7 @@ from vlmprof.errors import UserError, unknown
 from vlmprof.spec import SweepSpec, build_spec, load_spec
 from vlmprof.vlm import connector_catalog
 
-SEARCHED = {"resolution": 8192, "batch_size": 256}
+SEARCHED = {"resolution": 8192, "batch_size": 256, "frames": 256}
 """Axes that can be searched, with the default largest value."""
 
 MOST = 2**16
@@ -22,7 +22,8 @@ def spec(
     source: str | None, overrides: Mapping[str, Any], axis: str, largest: int | None, step: int
 ) -> SweepSpec:
     """Build a validated specification with the candidates on `axis`: the values given, or all multiples of
-    `step` pixels up to `largest` that a backbone accepts, or all batch sizes up to `largest`.
+    `step` pixels up to `largest` that a backbone accepts, or all batch sizes or numbers of frames up to
+    `largest`.
 
     Raises `UserError` for any other axis, or if there are no candidates.
     """
@@ -34,14 +35,16 @@ def spec(
     wanted = dict(overrides)
     if not {"warm_up", "iterations", "sampling"} & wanted.keys():
         wanted |= {"warm_up": 1, "iterations": 1}
-    if axis == "batch_size":
+    if axis != "resolution":
         wanted.setdefault(axis, list(range(1, most + 1)))
     elif axis not in wanted:
         # the accepted sizes depend on the backbones
         first = _build(source, {**wanted, axis: [step]})
         parts = itertools.product(first.axes.backbone, first.axes.level, first.axes.connector)
         facts = [
-            connector_catalog.facts(connector).sizes_of(catalog.facts(name, level))
+            connector_catalog.facts(connector).sizes_of(
+                catalog.facts(name, catalog.level_number(name, level))
+            )
             for name, level, connector in parts
         ]
         # a VLM's own processor takes photos of any size, as tiling does

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vlmprof.cli.json_output import json_option, tell
+from vlmprof.cli.json_output import add_rows, json_option, tell
 from vlmprof.cli.tables import SaveOption, show_sheet
 from vlmprof.errors import UserError
 
 
-@json_option("compare", tables="comparison")
+@json_option("compare", tables="comparison and, if settings differ, differences")
 def compare(
     a: Annotated[
         Path,
@@ -55,7 +55,13 @@ def compare(
     from vlmprof.analysis import compare as comparing
     from vlmprof.analysis.reference import another_device_in, load_reference
     from vlmprof.analysis.runs import Run, load
-    from vlmprof.render.tables.comparisons import comparison_sheet, comparison_words, failure_words
+    from vlmprof.manifest import differences
+    from vlmprof.render.tables.comparisons import (
+        comparison_sheet,
+        comparison_words,
+        difference_words,
+        failure_words,
+    )
     from vlmprof.units import parse_percent
 
     if (b is None) == (reference is None):
@@ -64,9 +70,10 @@ def compare(
     say("reading the runs")
     judged = load(b or a)
     known = load(a) if reference is None else Run(reference, load_reference(reference), {}, {})
+    known_samples = known.samples if reference is None else None  # published points are taken to be exact
     say("comparing cells")
     found = comparing.compare(
-        known.frame, judged.frame, known.samples, judged.samples,
+        known.frame, judged.frame, known_samples, judged.samples,
         margin=parse_percent(margin, "--margin"), ignore=ignore or (),
     )  # fmt: skip
     found = comparing.select(found, figure)
@@ -81,6 +88,9 @@ def compare(
     for sentence in failures:
         tell(sentence)
     show_sheet(comparison_sheet(found), save_tables)
+    if differing := differences(known.manifest, judged.manifest) if reference is None else []:
+        tell(difference_words(differing))
+        add_rows("differences", map(asdict, differing))
     for sentence in comparison_words(found):
         tell(sentence)
     if allowed is not None and found.no_verdict:

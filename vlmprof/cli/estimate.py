@@ -42,7 +42,10 @@ def estimate(
     refit: Annotated[bool, typer.Option(help="First fit the constants to --against.")] = False,
     figure: Annotated[
         Path | None,
-        typer.Option(help="Folder for the six panels of the estimates: estimates-GPU.png and .pdf."),
+        typer.Option(
+            help="Folder for figures of the estimates: the six panels, the Pareto front, and TTFT against "
+            "resolution (estimates-GPU, front-GPU and ttft-GPU, .png and .pdf)."
+        ),
     ] = None,
     save_tables: SaveOption = None,
 ) -> None:

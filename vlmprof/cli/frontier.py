@@ -22,17 +22,20 @@ def frontier(
     spec: Annotated[
         str | None, typer.Argument(help="A TOML file or a shipped specification to start from.")
     ] = None,
-    axis: Annotated[str, typer.Option(help="Axis to search: resolution or batch_size.")] = "resolution",
+    axis: Annotated[
+        str, typer.Option(help="Axis to search: resolution, batch_size or frames.")
+    ] = "resolution",
     largest: Annotated[
-        int | None, typer.Option(help="Largest side in pixels (default: 8192) or batch size (256) to try.")
+        int | None,
+        typer.Option(help="Largest side in pixels (default: 8192), batch size or frames (256) to try."),
     ] = None,
     step: Annotated[int, typer.Option(help="Step between image sides in pixels.")] = 32,
     out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/frontier-…).")] = None,
     save_tables: SaveOption = None,
 ) -> None:
-    """Find the largest image or batch that fits in memory, by bisection; write rows, a table and a plot.
+    """Find by bisection the largest image, batch or number of frames that fits in memory.
 
-    Each probe runs in a new process, by default with one warm-up and one
+    Writes rows, a table and a plot. Each probe runs in a new process, by default with one warm-up and one
     measured iteration. To resume a search, run the same command again.
     """
     from rich.console import Console

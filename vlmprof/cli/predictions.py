@@ -19,6 +19,7 @@ from vlmprof.cost.scans import KERNELS, Kernels
 from vlmprof.errors import UserError, unknown
 from vlmprof.execution.counting import count_on_all_cores
 from vlmprof.plan import Cell, make_plan
+from vlmprof.records import Status
 from vlmprof.render.labels import backbone_words
 from vlmprof.render.tables import estimates as tables
 from vlmprof.run_list import find_run
@@ -108,13 +109,28 @@ def show(
             tell(f"use --against {name} to see the errors")
 
 
+def frame_of(spec: SweepSpec, gpu: str) -> tuple[pd.DataFrame, str]:
+    """Estimate every cell of `spec` on a GPU; return rows, as of a run, and the title of the device.
+
+    Raises `UserError` for an unknown GPU.
+    """
+    from vlmprof.render.figures.predictions import estimated_frame
+
+    device, efficiency = _device(gpu, spec)
+    counted = _counted(spec, make_plan(spec), cast(Kernels, _kernels_on(device, None)))
+    for words in tables.assumption_lines(counted):
+        tell(words)
+    predictions = predict(counted, device, efficiency, spec.settings.memory_limit_bytes)
+    return estimated_frame(predictions), device.title
+
+
 def _device(gpu: str, spec: SweepSpec) -> tuple[DeviceSheet, Efficiency]:
     if gpu != "here":
         return sheet(gpu), Efficiency()
     from vlmprof.execution.this_cpu import measure_this_cpu
 
     say("measuring the ceilings of this CPU")
-    return measure_this_cpu(spec.axes.dtype)
+    return measure_this_cpu(spec.axes.dtype, spec.axes.llm_precision)
 
 
 def _kernels_on(device: DeviceSheet, against: str | None) -> str:
@@ -141,11 +157,19 @@ def _show_predictions(
 
 
 def _draw(predictions: Sequence[Prediction], device: DeviceSheet, folder: Path) -> None:
+    from vlmprof.analysis.advice import Limits, advise
     from vlmprof.render.figures.files import save_figure
-    from vlmprof.render.figures.predictions import draw_predictions
+    from vlmprof.render.figures.pareto import pareto_figure
+    from vlmprof.render.figures.predictions import draw_predictions, estimated_frame
+    from vlmprof.render.figures.ttft import ttft_figure
 
-    figure = draw_predictions(predictions, device.title)
-    tell_files(save_figure(figure, folder, f"estimates-{device.name}", ("png", "pdf")))
+    figures = {"estimates": draw_predictions(predictions, device.title)}
+    frame = estimated_frame(predictions)
+    if (frame["status"] == Status.OK).any():
+        figures["front"] = pareto_figure(advise(frame, Limits(), estimated_for=device.title), Limits())
+        figures["ttft"] = ttft_figure(frame, device.title)
+    for name, figure in figures.items():
+        tell_files(save_figure(figure, folder, f"{name}-{device.name}", ("png", "pdf")))
 
 
 def _show_errors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from vlmprof.activity import say
 from vlmprof.cli.json_output import add_message, json_wanted, tell, tell_files
 from vlmprof.cli.tables import show_sheet
 from vlmprof.errors import unknown
-from vlmprof.plan import Cell, longest_sampling_s
+from vlmprof.plan import Cell
 from vlmprof.records import FAILED
 from vlmprof.render.tables import plans
 from vlmprof.render.tables.terminal import console
@@ -51,7 +52,7 @@ def plan(
         show_sheet(plans.plan_sheet(cells, ids), save_to, rows=map(plans.plan_row, cells))
     to_run = sum(cell.skip_reason is None for cell in cells)
     tell(f"{to_run} cells to run, {len(cells) - to_run} skipped")
-    if to_run and (longest_s := longest_sampling_s(spec.settings)) is not None:
+    if to_run and (longest_s := spec.settings.longest_sampling_s) is not None:
         longest = show_duration(to_run * longest_s)
         tell(f"sampling takes at most {longest}, unless two iterations of a cell take longer")
     if timed and to_run:
@@ -106,11 +107,17 @@ def summary(runs: Sequence[Run]) -> None:
     """Print the summary of one or more runs in sentences."""
     from vlmprof.render.report.findings import run_findings
 
-    width = console().width
+    screen = console()
     for finding in run_findings(runs):
+        text = f"- {finding.text}"
+        print(_folded(text, screen.width) if screen.is_terminal else text)
         add_message(finding.text)
-        print(textwrap.fill(finding.text, width, initial_indent="- ", subsequent_indent="  "))
-        add_message(finding.text)
+
+
+def _folded(text: str, width: int) -> str:
+    """Fold the text of a list's item to `width` columns, without breaks between a number and its unit."""
+    glued = re.sub(r"(?<=[\d)]) (?=(%|[nµm]?s|[KMGT]iB)\b|%)", "\0", text)
+    return textwrap.fill(glued, width, subsequent_indent="  ").replace("\0", " ")
 
 
 def _say_failures(frame: pd.DataFrame, folder: Path) -> int:

@@ -15,7 +15,7 @@ from vlmprof.cost.count import Counted
 from vlmprof.cost.devices import DeviceSheet
 from vlmprof.cost.roofline import CellEstimate, Efficiency, estimate
 from vlmprof.plan import Cell
-from vlmprof.records import Status
+from vlmprof.records import Status, stage_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +38,27 @@ class Prediction:
         predicted["end_to_end_s"] = self.estimate.end_to_end_s
         predicted["peak_allocated_bytes"] = float(self.estimate.peak_allocated_bytes)
         return predicted
+
+    def row(self) -> dict[str, object]:
+        """Return the prediction as a flat row of a run. A cell that does not fit is out of memory."""
+        cell, oom_stage = self.cell, self.estimate.oom_stage
+        facts: dict[str, object] = {
+            "cell_id": cell.cell_id,
+            **cell.axes.named,
+            "height_px": cell.height_px,
+            "width_px": cell.width_px,
+            "status": Status.OK if oom_stage is None else Status.OOM,
+            "oom_stage": oom_stage,
+            "visual_tokens": self.cost.visual_tokens,
+            "encoder_tokens": cell.encoder_tokens,
+            "tiles": cell.tiles,
+        }
+        if oom_stage is not None:
+            return facts
+        weights = {stage_column("weight_bytes", name): s.weight_bytes for name, s in self.cost.stages.items()}
+        decode = self.estimate.stages.get("decode")
+        ttft_s = self.estimate.end_to_end_s - (decode.latency_s if decode else 0.0)
+        return {**facts, **self.figures(), **weights, "ttft_s": ttft_s}
 
 
 @dataclass(frozen=True)

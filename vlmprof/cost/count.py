@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,16 @@ from vlmprof.backbones.interface import Backbone
 from vlmprof.cost.costs import CellCost, StageCost
 from vlmprof.cost.dispatch_counter import Attention, count_call, count_module
 from vlmprof.cost.liveness import in_blocks
+from vlmprof.cost.quantized import stand_in
 from vlmprof.cost.scans import Kernels
 from vlmprof.errors import UserError, first_line
 from vlmprof.plan import Cell
-from vlmprof.settings import Dtype, Settings
+from vlmprof.settings import Dtype, LLMPrecision, Settings
 from vlmprof.vlm import connector_catalog, llm_catalog
 from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.decoding import decode_step, prefill_cached
-from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, torch_dtype, with_tiles
+from vlmprof.vlm.frames import in_batches
+from vlmprof.vlm.model import VLM, build_connector, build_llm, build_vision, check_llm, joining, torch_dtype
 from vlmprof.vlm.workload import Workload
 
 META = torch.device("meta")
@@ -56,20 +58,20 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
     """
     if workload.autocast:
         raise UserError("autocast: costs cannot be counted, because its casts are known only when it runs")
-    llm_catalog.check(workload.llm, workload.stages, workload.logits, workload.attention)
+    check_llm(workload)
     known = backbone_facts(workload.backbone, workload.level)
     if workload.attention != "auto" and "vision" in workload.stages and known.module not in BUILT_ONCE:
         vision = build_vision(workload, META, workload.encoder_size)
         check_attention(workload.backbone, vision, workload.attention)
     # a user's own file may define another backbone the next time
-    remembered = not in_full and workload.backbone in names()
+    remembered = not in_full and (workload.backbone in names() or workload.backbone.startswith("timm:"))
     vision_costs = _vision_costs if remembered else _vision_costs.__wrapped__
     vision_cost, tokens, images_bytes = vision_costs(_until_tokens(workload), kernels, remembered, in_full)
     visual_tokens = _visual_tokens(workload)
     held_images = 0 if "preprocess" in workload.stages else in_blocks(images_bytes)
     costs = {"vision": vision_cost}
     if "connector" in workload.stages:
-        connector = with_tiles(build_connector(workload, META), workload, META)
+        connector = joining(build_connector(workload, META), workload, META)
         costs["connector"] = count_module(
             connector, tokens, kernels=kernels, attention=_attention(workload), in_full=in_full
         )
@@ -77,7 +79,8 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
         language_costs = _language_costs.__wrapped__ if in_full else _language_costs
         # a configuration file may have changed the next time
         content = repr(llm_catalog.facts(workload.llm))
-        costs |= language_costs(_from_embeddings(workload), content, visual_tokens, in_full)
+        on_cpu = kernels == "torch" and workload.llm_precision != "as-dtype"
+        costs |= language_costs(_from_embeddings(workload), content, visual_tokens, on_cpu, in_full)
     wanted: dict[str, StageCost] = {name: cost for name, cost in costs.items() if name in workload.stages}
     last = next(reversed(wanted.values()), None)
     kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if last and workload.outputs == "kept" else 0
@@ -117,8 +120,9 @@ def _visual_tokens(workload: Workload) -> int:
     )
     grid = backbone.grid(*workload.encoder_size)
     if workload.tiling is None:
-        return connector.visual_tokens(grid)
-    return workload.tiling.visual_tokens(workload.height_px, workload.width_px, connector, grid)
+        return workload.frames * connector.visual_tokens(grid)
+    size = workload.height_px, workload.width_px
+    return workload.frames * workload.tiling.visual_tokens(*size, connector, grid)
 
 
 def _until_tokens(workload: Workload) -> Workload:
@@ -130,8 +134,12 @@ def _until_tokens(workload: Workload) -> Workload:
         width_px=width,
         batch_size=workload.encoder_batch,
         tiling=None,
+        frames=1,
+        frame_batch=workload.encoded_at_once,
+        prefill_chunk=None,
         llm="",
         connector="",
+        llm_precision="as-dtype",
         attention="math" if workload.attention == "math" else "auto",
         stages=("vision",),
         prompt_tokens=0,
@@ -150,6 +158,8 @@ def _from_embeddings(workload: Workload) -> Workload:
         height_px=0,
         width_px=0,
         tiling=None,
+        frames=1,
+        frame_batch=None,
         level=0,
         levels="through-tap",
         attention="math" if workload.attention == "math" else "auto",
@@ -183,8 +193,14 @@ def _vision_costs(
     images = torch.empty(
         workload.batch_size, 3, height, width, device=META, dtype=torch_dtype(workload.dtype)
     )
+    in_frame_batches = partial(in_batches, vision, at_once=workload.encoded_at_once)
     cost, tokens = count_call(
-        vision, images, kernels=kernels, attention=_attention(workload), in_full=in_full
+        vision,
+        images,
+        call=in_frame_batches,
+        kernels=kernels,
+        attention=_attention(workload),
+        in_full=in_full,
     )
     known.check_output(tuple(tokens.shape), workload.batch_size, height, width)
     return cost, tokens, images.numel() * images.element_size()
@@ -198,11 +214,12 @@ def _encoder(workload: Workload) -> Backbone:
 
 @lru_cache(maxsize=256)
 def _language_costs(
-    workload: Workload, content: str, visual_tokens: int, in_full: bool
+    workload: Workload, content: str, visual_tokens: int, on_cpu: bool, in_full: bool
 ) -> dict[str, StageCost]:
-    """Return the costs of `prefill` and `decode`, which depend only on the number of visual tokens."""
+    """Return the costs of `prefill` and `decode`, which depend only on the number of visual tokens and, of a
+    quantized LLM, on whether it runs `on_cpu`."""
     try:
-        return _counted_language(workload, content, visual_tokens, in_full)
+        return _counted_language(workload, content, visual_tokens, on_cpu, in_full)
     except UserError:
         raise
     except Exception as problem:  # a model from transformers may raise anything
@@ -212,12 +229,15 @@ def _language_costs(
 
 
 def _counted_language(
-    workload: Workload, content: str, visual_tokens: int, in_full: bool
+    workload: Workload, content: str, visual_tokens: int, on_cpu: bool, in_full: bool
 ) -> dict[str, StageCost]:
-    model = _language_model(workload.llm, content, workload.dtype)
+    model = _language_model(workload.llm, content, workload.dtype, workload.llm_precision, on_cpu)
     attention = _attention(workload)
     prompt = torch.empty(workload.prompt_tokens, device=META, dtype=torch.long)
-    vlm = VLM(nn.Identity(), nn.Identity(), model, prompt=prompt, logits=workload.logits)
+    vlm = VLM(
+        nn.Identity(), nn.Identity(), model,
+        prompt=prompt, logits=workload.logits, prefill_chunk=workload.prefill_chunk,
+    )  # fmt: skip
     embeddings = torch.empty(
         workload.batch_size,
         visual_tokens,
@@ -247,8 +267,11 @@ def _counted_language(
 
 
 @lru_cache(maxsize=4)
-def _language_model(llm: str, content: str, dtype: Dtype) -> PreTrainedModel:
-    return build_llm(Workload("", llm, 0, 0, dtype=dtype), META)
+def _language_model(
+    llm: str, content: str, dtype: Dtype, precision: LLMPrecision, on_cpu: bool
+) -> PreTrainedModel:
+    model = build_llm(Workload("", llm, 0, 0, dtype=dtype), META)
+    return model if precision == "as-dtype" else stand_in(model, precision, on_cpu)
 
 
 def _attention(workload: Workload) -> Attention:

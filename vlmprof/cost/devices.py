@@ -4,8 +4,8 @@ Rates are dense; vendors often print the doubled rate of structured sparsity. Th
 TF32, which torch does not use for matrix products by default. Memory is what the driver reports.
 
 Sources: NVIDIA's data sheets of H200, H100, B200 (HGX B200), A100, L40S and L4, and its architecture white
-papers of Ada (GeForce RTX 4090), Ampere GA102 (RTX 3090) and Blackwell (RTX 5090), with bfloat16 products
-accumulated in float32; AMD's data sheet of MI300X. Special functions: 16 results per clock and
+papers of Ada (GeForce RTX 4090), Ampere GA102 (RTX 3090) and Blackwell (RTX 5090), with bfloat16 and float8
+products accumulated in float32; AMD's data sheet of MI300X. Special functions: 16 results per clock and
 multiprocessor (CUDA programming guide, throughput of native arithmetic), at boost clock.
 """
 
@@ -55,15 +55,18 @@ class DeviceSheet:
 
 
 def _gpu(
-    name: str, title: str, memory_mib: int, gb_per_s: float, bf16: float, fp32: float, sms: int, ghz: float,
-    workspace_mib: float = 8.125,
+    name: str, title: str, memory_mib: int, gb_per_s: float, bf16: float, fp32: float, int8: float,
+    fp8: float | None, sms: int, ghz: float, workspace_mib: float = 8.125,
 ) -> DeviceSheet:  # fmt: skip
+    rates = {"bfloat16": bf16, "float16": bf16, "float32": fp32, "int8": int8}
+    if fp8 is not None:
+        rates["float8_e4m3fn"] = fp8
     return DeviceSheet(
         name=name,
         title=title,
         memory_bytes=memory_mib * MIB,
         bandwidth_bytes_per_s=gb_per_s * GIGA,
-        flops_per_s={"bfloat16": bf16 * TERA, "float16": bf16 * TERA, "float32": fp32 * TERA},
+        flops_per_s={dtype: rate * TERA for dtype, rate in rates.items()},
         special_functions_per_s=16 * sms * ghz * GIGA,
         # torch's getChosenWorkspaceSize: 4096 KiB × 2 + 16 KiB × 8, or 32 MiB on Hopper
         workspace_bytes=round(workspace_mib * MIB),
@@ -75,19 +78,19 @@ def _gpu(
 SHEETS: dict[str, DeviceSheet] = {
     sheet.name: sheet
     for sheet in (
-        # name, title, MiB, GB/s, dense bfloat16 and float32 TFLOP/s, multiprocessors, boost GHz
-        _gpu("h200", "NVIDIA H200 SXM", 143_771, 4800, 989.4, 66.9, 132, 1.98, 32),
-        _gpu("h100", "NVIDIA H100 SXM", 81_559, 3352, 989.4, 66.9, 132, 1.98, 32),
-        _gpu("b200", "NVIDIA B200 SXM", 183_359, 8000, 2250, 75, 148, 1.965, 32),
-        _gpu("a100-80", "NVIDIA A100 SXM 80 GB", 81_920, 2039, 311.9, 19.5, 108, 1.41),
-        _gpu("a100-40", "NVIDIA A100 SXM 40 GB", 40_960, 1555, 311.9, 19.5, 108, 1.41),
-        _gpu("l40s", "NVIDIA L40S", 46_068, 864, 362.1, 91.6, 142, 2.52),
-        _gpu("l4", "NVIDIA L4", 23_034, 300, 121, 30.3, 58, 2.04),
-        _gpu("rtx5090", "NVIDIA GeForce RTX 5090", 32_607, 1792, 209.5, 104.8, 170, 2.407),
-        _gpu("rtx4090", "NVIDIA GeForce RTX 4090", 24_564, 1008, 165.2, 82.6, 128, 2.52),
-        _gpu("rtx3090", "NVIDIA GeForce RTX 3090", 24_576, 936, 71.2, 35.6, 82, 1.695),
+        # name, title, MiB, GB/s, dense TFLOP/s in bfloat16, float32, int8, float8, multiprocessors, boost GHz
+        _gpu("h200", "NVIDIA H200 SXM", 143_771, 4800, 989.4, 66.9, 1978.9, 1978.9, 132, 1.98, 32),
+        _gpu("h100", "NVIDIA H100 SXM", 81_559, 3352, 989.4, 66.9, 1978.9, 1978.9, 132, 1.98, 32),
+        _gpu("b200", "NVIDIA B200 SXM", 183_359, 8000, 2250, 75, 4500, 4500, 148, 1.965, 32),
+        _gpu("a100-80", "NVIDIA A100 SXM 80 GB", 81_920, 2039, 311.9, 19.5, 623.9, None, 108, 1.41),
+        _gpu("a100-40", "NVIDIA A100 SXM 40 GB", 40_960, 1555, 311.9, 19.5, 623.9, None, 108, 1.41),
+        _gpu("l40s", "NVIDIA L40S", 46_068, 864, 362.1, 91.6, 733, 733, 142, 2.52),
+        _gpu("l4", "NVIDIA L4", 23_034, 300, 121, 30.3, 242.5, 242.5, 58, 2.04),
+        _gpu("rtx5090", "NVIDIA GeForce RTX 5090", 32_607, 1792, 209.5, 104.8, 838, 419, 170, 2.407),
+        _gpu("rtx4090", "NVIDIA GeForce RTX 4090", 24_564, 1008, 165.2, 82.6, 660.6, 330.3, 128, 2.52),
+        _gpu("rtx3090", "NVIDIA GeForce RTX 3090", 24_576, 936, 71.2, 35.6, 284, None, 82, 1.695),
         # 304 compute units with four 16-wide SIMDs, and a quarter of their rate for transcendental functions
-        _gpu("mi300x", "AMD Instinct MI300X", 196_592, 5300, 1307.4, 163.4, 304, 2.1, 32),
+        _gpu("mi300x", "AMD Instinct MI300X", 196_592, 5300, 1307.4, 163.4, 2614.9, 2614.9, 304, 2.1, 32),
     )
 }
 

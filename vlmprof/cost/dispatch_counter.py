@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch._C import DispatchKey
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vlmprof.backbones.grouped_products import grouped_output, is_grouped_product
 from vlmprof.cost.costs import OpCost, StageCost
-from vlmprof.cost.experts import TOP_K, Routing, grouped_cost, grouped_output, is_grouped_product, routing_of
+from vlmprof.cost.experts import TOP_K, Routing, grouped_cost, routing_of
 from vlmprof.cost.formulas import attention_workspace_bytes, op_cost, tensors_in
 from vlmprof.cost.liveness import LiveMemory, in_blocks, module_tensors
 from vlmprof.cost.packed_parameters import PackedParameters

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,27 +63,6 @@ def routing_of(scores: Tensor, chosen: int) -> Routing:
     """Return the routing of `topk` over scores of shape (…, experts)."""
     experts = scores.shape[-1]
     return Routing(tokens=scores.numel() // experts, chosen=chosen, experts=experts)
-
-
-def is_grouped_product(func: Any) -> bool:
-    """Return whether an operator multiplies each group of rows by its own matrix."""
-    return func.namespace in ("aten", "transformers") and func.overloadpacket.__name__ in _GROUPED
-
-
-_GROUPED = ("_grouped_mm", "grouped_mm_fallback")
-
-
-def grouped_output(a: Tensor, b: Tensor, offs: Tensor | None = None, **options: Any) -> Tensor:
-    """Return the output of a grouped product on `meta`, where torch's own kernel supports only bfloat16.
-
-    The groups are along the rows of (rows, k) × (groups, k, n), the columns of (groups, m, k) × (k, columns),
-    k of (m, k) × (k, n), and the first dimension of (groups, m, k) × (groups, k, n).
-    """
-    size: tuple[int, ...] = (a.shape[-2], b.shape[-1])
-    if a.dim() == b.dim():
-        groups = a.shape[0] if a.dim() == 3 else 1 if offs is None else offs.numel()
-        size = (groups, *size)
-    return a.new_empty(size, dtype=options.get("out_dtype") or a.dtype)
 
 
 def grouped_cost(output: Tensor, a: Tensor, b: Tensor, routings: Sequence[Routing]) -> OpCost:

@@ -177,6 +177,12 @@ def _biased_matmul(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any)
     return _product(Kind.MATMUL, _matmul_flops(a, b), output, bias, a, b)
 
 
+@formula(aten._int_mm, aten._scaled_mm, aten._weight_int4pack_mm, aten._weight_int4pack_mm_for_cpu)
+def _quantized_matmul(output: Tensor, a: Tensor, *quantized: Any, **_: Any) -> OpCost:
+    """A product with a quantized matrix, whose scales it reads as well."""
+    return _product(Kind.MATMUL, 2 * a.numel() * output.shape[-1], output, a, *quantized)
+
+
 @formula(aten.linalg_solve_triangular)
 def _solve_triangular(output: Tensor, a: Tensor, b: Tensor, *, left: bool = True, **_: Any) -> OpCost:
     """Triangular solve, (n, n) with m right-hand sides: n²·m FLOPs, not on matrix units (Golub & Van Loan,

@@ -167,7 +167,7 @@ def measured_device(
     Nothing is fitted: matrix products, copies and scans are assumed to reach the measured rates, attention
     its mean measured share, and every call to take as long as one without work.
     """
-    shares = [attention_flops_per_s[dtype] / rate for dtype, rate in matmul_flops_per_s.items()]
+    shares = [rate / matmul_flops_per_s[dtype] for dtype, rate in attention_flops_per_s.items()]
     sheet = DeviceSheet(
         name="here",
         title=name,

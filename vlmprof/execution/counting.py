@@ -60,15 +60,20 @@ def count_on_all_cores(
     if not others:
         return count_cells(cells, settings, kernels, on_cell)
     waiting = context().SimpleQueue()
-    # specifications list models from small to large, and the longest work should start first
-    for line in (*reversed(lines.values()), *([None] * (others + 1))):
-        waiting.put(line)
+
+    def fill() -> None:
+        # specifications list models from small to large, and the longest work should start first
+        for line in (*reversed(lines.values()), *([None] * (others + 1))):
+            waiting.put(line)
+
     found: dict[str, Counted] = {}
 
     def count_elsewhere() -> None:
         ended = call_in_process("vlmprof.execution.counting:count_waiting", (waiting, settings, kernels))
         found.update({cell.cell_id: (cell, cost) for cell, cost in ended.value or ()})
 
+    # the queue holds 64 KiB, so that it has to be emptied while it is filled
+    threading.Thread(target=fill, daemon=True).start()
     threads = [threading.Thread(target=count_elsewhere, daemon=True) for _ in range(others)]
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""The out-of-memory frontier: the largest image, or the largest batch, that fits each memory budget.
+"""The out-of-memory frontier: the largest image, batch or number of frames that fits each memory budget.
 
 The candidates of every line are sorted by size. The cost model makes the first guess, corrected for memory
 that it does not count by the results of smaller budgets. From there, the search doubles its step until it has
@@ -32,7 +32,8 @@ from vlmprof.plan import Cell, LineKey, cell_id, line_key, make_plan
 from vlmprof.records import Row, Status
 from vlmprof.settings import AxisValue, Machine, Settings
 from vlmprof.spec import SweepSpec
-from vlmprof.store import RunFolder
+from vlmprof.store import RunFolder, check_can_hold_a_run
+from vlmprof.vlm.precision import check_installed
 
 COUNTED = 12
 """Cells per line whose peaks are counted; the others are interpolated."""
@@ -68,13 +69,15 @@ class _UndecidedError(Exception):
 def find_frontiers(
     spec: SweepSpec, axis: str, memory_limits: Sequence[int], out: Path, command: str, progress: Progress
 ) -> list[Frontier]:
-    """Search along `axis` (`resolution` or `batch_size`) for every line of `spec` and every budget.
+    """Search along `axis` (`resolution`, `batch_size` or `frames`) for every line of `spec` and every budget.
 
     The candidates are the spec's values on that axis; `memory_limits` are the budgets in bytes. Calling this
     again on the same folder resumes the search. Raises `UserError` before anything runs if the device cannot
     enforce a budget.
     """
     lines = candidate_lines(spec, axis)
+    check_installed(spec.axes.llm_precision)
+    check_can_hold_a_run(out)
     with progress:
         machine = describe_machine(spec.settings.device)
     settings = replace(spec.settings, device=machine.device)
@@ -136,8 +139,8 @@ def largest_fitting(
 def counted_peaks(cells: Sequence[Cell], settings: Settings) -> list[float]:
     """Estimate the peak memory of every cell in bytes with the cost model. Imports torch.
 
-    A few cells are counted; the others are interpolated logarithmically over pixels times batch size. Scans
-    are counted for the backend of this machine: `triton` on a GPU, `torch` elsewhere.
+    A few cells are counted; the others are interpolated logarithmically over pixels times batch size
+    times frames. Scans are counted for the backend of this machine: `triton` on a GPU, `torch` elsewhere.
     """
     import numpy as np
 
@@ -236,5 +239,5 @@ def _countable(budget: int, seen: Sequence[tuple[float, float]]) -> float:
     return peak1 + (budget - budget1) * (peak1 - peak0) / (budget1 - budget0)
 
 
-def _size(cell: Cell) -> tuple[int, int]:
-    return cell.height_px * cell.width_px, cell.axes.batch_size
+def _size(cell: Cell) -> tuple[int, int, int]:
+    return cell.height_px * cell.width_px, cell.axes.batch_size, cell.axes.frames

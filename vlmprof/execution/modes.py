@@ -31,14 +31,22 @@ NO_ATTENTION = ("No available kernel", "No viable backend for scaled_dot_product
 """torch's errors on a GPU and on a CPU if no permitted backend supports the tensors."""
 
 
-def wrapper_of(mode: Mode, device: torch.device) -> Callable[[Call], Call]:
-    """Return the wrapper of stages in this mode. Raises `UserError` if the device does not support it."""
+FOR_QUANTIZED = {"coordinate_descent_tuning": True, "force_fuse_int_mm_with_mul": True}
+"""Options of torch.compile that torchao recommends for quantized models."""
+
+
+def wrapper_of(mode: Mode, device: torch.device, quantized: bool = False) -> Callable[[Call], Call]:
+    """Return the wrapper of stages in this mode, `quantized` by torchao or not.
+
+    Raises `UserError` if the device does not support it.
+    """
     if mode == "graphs":
         if device.type != "cuda":
             raise UserError(f"mode graphs needs a CUDA device; on {device.type} use eager or compile")
         return StageGraph
     # a cell has a single shape, so dynamic shapes are not needed
-    return partial(torch.compile, dynamic=False) if mode == "compile" else lambda call: call
+    compiled = partial(torch.compile, dynamic=False, options=FOR_QUANTIZED if quantized else None)
+    return compiled if mode == "compile" else lambda call: call
 
 
 @contextmanager

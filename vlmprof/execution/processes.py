@@ -81,8 +81,22 @@ def start_fork_server(preload: str = PRELOAD) -> None:
     """
     if context().get_start_method() == "forkserver":
         context().set_forkserver_preload([preload])
+        _ensure_fork_server()
+
+
+def _ensure_fork_server() -> None:
+    with _as_a_fork_server():
+        forkserver.ensure_running()
+
+
+def _start(process: Any) -> None:
+    """Start a process. This may be interrupted while the fork server still imports its libraries."""
+    if context().get_start_method() == "forkserver":
+        _ensure_fork_server()
+        process.start()
+    else:
         with _as_a_fork_server():
-            forkserver.ensure_running()
+            process.start()
 
 
 def _fork_server() -> psutil.Process | None:
@@ -193,8 +207,7 @@ def call_in_process(
     lifeline, held = spawn.Pipe(duplex=False)
     level = min(PACKAGE.getEffectiveLevel(), logging.WARNING)
     process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log, level))
-    with _as_a_fork_server():
-        process.start()
+    _start(process)
     server = _fork_server()
     logger.debug("process %d started: %s", process.pid, target)
     begun_s = heard_s = time.monotonic()

@@ -22,7 +22,9 @@ from vlmprof.vlm.llm_catalog import facts
 
 BEFORE_LLM = ("preprocess", "vision", "connector")
 FROM_LLM = ("prefill", "decode")
-_OF_THE_ENCODER = ("backbone", "resolution", "connector", "kernel_backend", "level", "levels", "tiling")
+_OF_THE_ENCODER = (
+    "backbone", "resolution", "connector", "kernel_backend", "level", "levels", "tiling", "frames"
+)  # fmt: skip
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -58,10 +60,18 @@ def omitted_llm_bytes(cell: Cell, settings: Settings, source_row: Row) -> int:
     tokens, batch = cell.visual_tokens or 0, cell.axes.batch_size
     returned_bytes = source_row.cache_bytes
     if "decode" not in settings.stages or returned_bytes is None:
-        positions = tokens + settings.prompt_tokens if settings.logits == "all" else 1
+        positions = _positions_of_logits(tokens + settings.prompt_tokens, cell, settings)
         returned_bytes = batch * positions * llm.vocab_size * item_bytes
     embedded = llm.hidden_size if "connector" in settings.stages else 0
     return weight_bytes + max(returned_bytes - batch * tokens * embedded * item_bytes, 0)
+
+
+def _positions_of_logits(positions: int, cell: Cell, settings: Settings) -> int:
+    """Return how many positions prefill returns the logits of: with chunks, those of the last one."""
+    if settings.logits == "last":
+        return 1
+    chunk = cell.axes.prefill_chunk
+    return positions if chunk == "none" else (positions - 1) % chunk + 1
 
 
 def without_llm(settings: Settings, room_bytes: int | None, omitted_bytes: int) -> Settings:
@@ -148,7 +158,12 @@ def _shape(axes: Mapping[str, AxisValue], visual_tokens: int | None, repeat: int
 
     Each repeat measures the LLM again.
     """
-    others = (item for item in axes.items() if item[0] not in _OF_THE_ENCODER)
+    # rows of versions without the axis have the first precision
+    others = (
+        item
+        for item in axes.items()
+        if item[0] not in _OF_THE_ENCODER and item != ("llm_precision", "as-dtype")
+    )
     return (visual_tokens, repeat, *others)
 
 

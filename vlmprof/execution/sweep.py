@@ -18,15 +18,18 @@ from vlmprof.execution.duration import expected_seconds
 from vlmprof.execution.launchers import Finished, Job, Launcher
 from vlmprof.execution.launchers.local import LocalLauncher
 from vlmprof.execution.machine import describe_machine
+from vlmprof.execution.order import repeated
 from vlmprof.execution.progress import Progress
 from vlmprof.execution.rows import unmeasured_row
 from vlmprof.manifest import new_manifest
 from vlmprof.measure.samples import Samples
-from vlmprof.plan import Cell, LineKey, line_key, make_plan, repeated
+from vlmprof.plan import Cell, LineKey, line_key, make_plan
 from vlmprof.records import Row, Status, cell_of_repeat
 from vlmprof.settings import Machine, Settings
 from vlmprof.spec import SweepSpec
 from vlmprof.store import RunFolder, check_can_hold_a_run
+from vlmprof.units import show_frames
+from vlmprof.vlm.precision import check_installed
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +66,17 @@ def run_sweep(
     Raises `UserError` before anything is measured if the specification cannot be run here. If an exception
     such as `KeyboardInterrupt` ends it, every finished cell is on disk.
     """
-    cells = repeated(make_plan(spec), repeats, spec.settings.order, spec.settings.seed)
+    planned = make_plan(spec)
+    check_installed(spec.axes.llm_precision)
     check_can_hold_a_run(out)
     prepare = _cluster_launcher if cluster is not None else _local_launcher
     with progress:
         say("looking at the device")
         launcher, machine = prepare(spec, progress, devices, cluster)
         settings = replace(spec.settings, device=machine.device)
+        if {*spec.axes.llm_precision} - {"as-dtype"}:
+            planned = make_plan(replace(spec, settings=settings))  # now that the device is known
+        cells = repeated(planned, repeats, settings.order, settings.seed)
         if settings.memory_limit_bytes:
             limits.check_memory_limit(settings.memory_limit_bytes, machine.kind, machine.device_memory_bytes)
         backbones = catalog.declared(spec.axes.backbone)
@@ -172,7 +179,7 @@ class _Run:
         self._folder = folder
         self._progress = progress
         self._launcher = launcher
-        self._too_large = _smallest_oom(done)
+        self._too_large = _TooLarge(done)
         self._llms = sharing.SharedLLM(settings.share_llm and "prefill" in settings.stages, done)
         self._running: dict[str, _SharedFrom | None] = {}
         """Running cells by id, with the source of their LLM stages if these are shared."""
@@ -189,9 +196,9 @@ class _Run:
 
     def _begin(self, cell: Cell) -> None:
         reason = cell.skip_reason
-        smallest = self._too_large.get(cell.line)
-        if smallest and not self._settings.run_after_oom and _area(cell) > smallest[0]:
-            reason = f"already out of memory at {smallest[1]}"
+        smaller = self._too_large.smaller_than(cell)
+        if smaller is not None and not self._settings.run_after_oom:
+            reason = f"already out of memory at {smaller}"
         if reason is not None:
             logger.debug("%s skipped: %s", cell.label, reason)
             self._record(cell, unmeasured_row(cell, self._device_name, Status.SKIPPED, reason), Samples())
@@ -221,26 +228,35 @@ class _Run:
 
     def _record(self, cell: Cell, row: Row, samples: Samples) -> None:
         if row.status is Status.OOM:
-            known = self._too_large.get(cell.line, _size(row))
-            self._too_large[cell.line] = min(known, _size(row))
+            self._too_large.add(row)
         self._llms.offer(row)
         self._folder.append(row, samples)
         self._progress.finished(cell, row)
 
 
-def _smallest_oom(rows: Collection[Row]) -> dict[LineKey, tuple[int, str]]:
-    """Return for each line the smallest image (pixels, resolution as written) that did not fit."""
-    smallest: dict[LineKey, tuple[int, str]] = {}
-    for row in rows:
-        if row.status is Status.OOM:
-            line = line_key(row.axes)
-            smallest[line] = min(smallest.get(line, _size(row)), _size(row))
-    return smallest
+class _TooLarge:
+    """The cells that ran out of memory."""
+
+    def __init__(self, rows: Collection[Row]) -> None:
+        self._sizes: dict[LineKey, set[tuple[int, int, str]]] = {}
+        """Pixels, frames and resolution as written, by the axes other than frames and resolution."""
+        for row in rows:
+            if row.status is Status.OOM:
+                self.add(row)
+
+    def add(self, row: Row) -> None:
+        frames = int(row.axes.get("frames", 1))
+        size = (row.height_px * row.width_px, frames, str(row.axes["resolution"]))
+        self._sizes.setdefault(_but_frames(line_key(row.axes)), set()).add(size)
+
+    def smaller_than(self, cell: Cell) -> str | None:
+        """Describe the smallest of them with no larger images and no more frames; None if there is none."""
+        own = cell.height_px * cell.width_px, cell.axes.frames
+        for pixels, frames, resolution in sorted(self._sizes.get(_but_frames(cell.line), ())):
+            if (pixels, frames) != own and pixels <= own[0] and frames <= own[1]:
+                return resolution if frames == own[1] else f"{resolution} with {show_frames(frames)}"
+        return None
 
 
-def _size(row: Row) -> tuple[int, str]:
-    return row.height_px * row.width_px, str(row.axes["resolution"])
-
-
-def _area(cell: Cell) -> int:
-    return cell.height_px * cell.width_px
+def _but_frames(line: LineKey) -> LineKey:
+    return tuple((name, value) for name, value in line if name != "frames")

@@ -27,9 +27,9 @@ from vlmprof.measure.observer import Phase
 from vlmprof.measure.oom import is_out_of_memory
 from vlmprof.measure.samples import Samples
 from vlmprof.measure.stopping import Adaptive, FixedCount, Settling
-from vlmprof.plan import WARM_UP_SHARE, Cell
+from vlmprof.plan import Cell
 from vlmprof.records import Row, StageFigures, Status
-from vlmprof.settings import Axes, Settings
+from vlmprof.settings import WARM_UP_SHARE, Axes, Settings
 from vlmprof.vlm.decoding import Context
 
 logger = logging.getLogger(__name__)

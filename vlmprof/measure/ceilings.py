@@ -115,6 +115,13 @@ def cpu_ceilings(dtype: torch.dtype) -> Ceilings:
     )  # fmt: skip
 
 
+@torch.inference_mode()
+def int8_flops_per_s() -> float:
+    """Measure the rate of an int8 product on the CPU, of a transposed matrix as in a linear layer."""
+    ones = torch.ones(SIDE, SIDE, dtype=torch.int8)
+    return 2 * SIDE**3 / sustained_s(lambda: torch._int_mm(ones, ones.t()), measure_s=ESTIMATE_MEASURE_S)
+
+
 def sustained_s(work: Callable[[], object], settle: bool = False, measure_s: float = MEASURE_S) -> float:
     """Return the shortest call of at least `ROUNDS` rounds, of which the best two agree if time allows.
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vlmprof.units import show_resolution
+
 if TYPE_CHECKING:
-    from vlmprof.analysis.frames import LineName
+    from vlmprof.analysis.frames import Along, LineName
+    from vlmprof.analysis.levers import Change
     from vlmprof.analysis.series import FigureData
 
 SIZE_LETTERS = ("t", "s", "b", "l", "h", "g", "xl")
@@ -38,17 +42,58 @@ def backbone_label(name: str) -> str:
     return "-".join(filter(None, backbone_words(name)))
 
 
-_UNCLEAR = {("tiling", "none"): "no tiles"}
+_UNCLEAR = {("tiling", "none"): "no tiles", ("prefill_chunk", "none"): "one pass", ("frames", "1"): "1 frame"}
 """Values of an axis that a legend without the axis's name has to explain."""
+_WORDS = {
+    "batch_size": "batch {}", "frames": "{} frames", "prefill_chunk": "chunks of {}",
+    "llm_precision": "LLM {}",
+}  # fmt: skip
+
+
+def value_label(axis: str, value: str) -> str:
+    """Return the label of one value of an axis, without the others: `ViT-B`, `512²`, `level 4`."""
+    if axis == "backbone":
+        return backbone_label(value)
+    if axis == "resolution":
+        return show_resolution(value)
+    if (axis, value) in _UNCLEAR:
+        return _UNCLEAR[axis, value]
+    unclear = value == "none" or value.replace(".", "", 1).isdigit()
+    return _WORDS.get(axis, f"{axis.replace('_', ' ')} {{}}" if unclear else "{}").format(value)
+
+
+def change_label(change: Change) -> str:
+    """Return the label of a change of one axis: `pixel-shuffle2 → mlp2`, `level 3 → 4`."""
+    before, after = (value_label(change.axis, value) for value in (change.before, change.after))
+    head, _, word = before.rpartition(" ")
+    return f"{before} → {after.removeprefix(f'{head} ') if head and word else after}"
 
 
 def line_label(line: LineName) -> str:
     """Return the label of a line in a legend, with its other axes: `VMamba-T · float16 · batch 4`."""
     words = [
-        f"batch {value}" if axis == "batch_size" else _UNCLEAR.get((axis, value), value)
+        _UNCLEAR.get((axis, value)) or _WORDS.get(axis, "{}").format(value)
         for axis, value in line.setting.items()
     ]
     return " · ".join([backbone_label(line.backbone), *words])
+
+
+SIZE_TITLES: dict[Along, str] = {"resolution": "Image size (pixels)", "frames": "Frames per video"}
+"""Titles of the axis along which lines run."""
+
+
+def size_note(figure: FigureData) -> str:
+    """Explain the x axis of the scaling figure and its out-of-memory marks."""
+    if figure.along == "frames":
+        return "Against frames per video. ×: first number of frames out of memory."
+    return "Against image size in pixels. ×: first resolution out of memory."
+
+
+def lever_words(changes: Sequence[Change], most: int | None = None) -> str:
+    """Return the labels of changes in one line; beyond `most`, their number: `mlp2 → pool2, … 2 more`."""
+    shown = [change_label(change) for change in changes[:most]]
+    more = len(changes) - len(shown)
+    return ", ".join([*shown, *([f"… {more} more"] if more else [])])
 
 
 def point_note(figure: FigureData) -> str:

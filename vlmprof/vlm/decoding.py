@@ -32,14 +32,9 @@ class Context:
 
 
 def prefill_cached(vlm: VLM, embeddings: Tensor) -> Context:
-    """Stage `prefill` where `decode` follows: the same pass over (batch, visual tokens, hidden size)
-    embeddings, which now keeps its state."""
-    output = vlm.language(
-        inputs_embeds=vlm.with_prompt(embeddings),
-        use_cache=True,
-        **vlm.logits_kept,
-    )
-    return _context(output)
+    """Stage `prefill` where `decode` follows: the same pass, or passes, over (batch, visual tokens, hidden
+    size) embeddings, which now keep their state."""
+    return _context(vlm.pass_llm(embeddings, use_cache=True))
 
 
 def decode_step(vlm: VLM, context: Context) -> Context:

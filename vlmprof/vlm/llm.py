@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, masking_utils
 
-from vlmprof.backbones.random_weights import fill, uninitialised
+from vlmprof.backbones.random_weights import RandomValues, fill, uninitialised
+from vlmprof.settings import LLMPrecision
 from vlmprof.vlm.llm_catalog import LLMFacts, facts
 from vlmprof.vlm.llm_config import build_config, build_model
+from vlmprof.vlm.quantization import linears_without_data, quantize
 
 
 def create_llm(
@@ -20,18 +23,30 @@ def create_llm(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    precision: LLMPrecision = "as-dtype",
 ) -> PreTrainedModel:
     """A frozen transformers causal LM in eval mode, every parameter made on `device` in `dtype`.
 
-    No other copy of the weights ever exists, neither in float32 nor on the host. Raises `UserError` for
-    an unknown name or a configuration that transformers cannot build.
+    No other copy of the weights ever exists, neither in float32 nor on the host. With a `precision`, linear
+    layers are made and quantized one after another. Raises `UserError` for an unknown name, a configuration
+    that transformers cannot build, and a model that torchao does not quantize.
     """
     known = facts(name)
     config = configuration(known)
     _assume_one_sequence_per_row()
-    with uninitialised(device, dtype):
+    one_by_one = linears_without_data() if precision != "as-dtype" else nullcontext()
+    with uninitialised(device, dtype), one_by_one:
         model: PreTrainedModel = build_model(name, config, dtype=dtype)
     fill(model, seed)
+    if precision == "as-dtype":
+        return model
+    values = RandomValues(seed)
+
+    def weight(name: str, layer: nn.Linear) -> Tensor:
+        empty = torch.empty_like(layer.weight, device=device)
+        return values.fill(f"{name}.weight", empty)
+
+    quantize(model, precision, weight)
     return model
 
 

@@ -37,6 +37,8 @@ class LLMFacts:
     """Where the architecture is published, or what it is instead."""
     decodes: bool = True
     """Whether it keeps a state that further tokens go on from."""
+    chunks: bool = True
+    """Whether several tokens at once go on from it, as chunks of a prompt do."""
     keeps_last_logits: bool = True
     """Whether it can be asked for the logits of the last position alone."""
     attention: str | None = "sdpa"
@@ -65,13 +67,24 @@ def facts(name: str) -> LLMFacts:
     raise unknown("language model", name, _ENTRIES)
 
 
-def check(name: str, stages: Sequence[str], logits: str = "all", attention: str = "auto") -> None:
+def check(
+    name: str,
+    stages: Sequence[str],
+    logits: str = "all",
+    attention: str = "auto",
+    in_chunks: bool = False,
+) -> None:
     """Raise `UserError` for an unknown language model, or one that does not do what is asked of it."""
     known = facts(name)
     if not {"prefill", "decode"} & {*stages}:
         return
     if "decode" in stages and not known.decodes:
         raise UserError(f"language model {name!r}: {known.model_type} keeps no state, so it cannot decode")
+    if in_chunks and not known.chunks:
+        raise UserError(
+            f"language model {name!r}: {known.model_type} cannot prefill in chunks, because only single "
+            "tokens extend its state; use prefill_chunk none"
+        )
     if logits == "last" and not known.keeps_last_logits:
         raise UserError(f"language model {name!r}: {known.model_type} gives all logits; use logits all")
     if attention != "auto" and known.attention not in (None, "sdpa"):
@@ -118,6 +131,7 @@ def _from_config(name: str, config: Mapping[str, Any], source: str, hub_name: st
         layers=built.layers,
         parameters=built.parameters,
         decodes=built.decodes,
+        chunks=built.chunks,
         keeps_last_logits=built.keeps_last_logits,
         attention=built.attention,
         config=values,
@@ -188,6 +202,11 @@ _ENTRIES: dict[str, LLMFacts] = {
             max_position_embeddings=32768, rope_parameters=_rope(1e6)
         ),
         _decoder(
+            "qwen2.5-1.5b", 1_543_714_304, "Qwen/Qwen2.5-1.5B", model_type="qwen2", vocab=151936, hidden=1536,
+            layers=28, heads=12, mlp=8960, num_key_value_heads=2, tie_word_embeddings=True,
+            max_position_embeddings=131072, rope_parameters=_rope(1e6)
+        ),
+        _decoder(
             "qwen2.5-7b", 7_615_616_512, "Qwen/Qwen2.5-7B", model_type="qwen2", vocab=152064, hidden=3584,
             layers=28, heads=28, mlp=18944, num_key_value_heads=4, max_position_embeddings=131072,
             rope_parameters=_rope(1e6)
@@ -221,6 +240,7 @@ _ENTRIES: dict[str, LLMFacts] = {
             parameters=2_768_345_600,
             config={"hidden_size": 2560, "vocab_size": 50280, "num_hidden_layers": 64, "state_size": 16},
             source="state-spaces/mamba-2.8b-hf",
+            chunks=False,
         ),
         _decoder(
             "llama-23m", 22_909_824,

@@ -29,6 +29,28 @@ UNSUPPORTED = {
 }
 """Causal language models of transformers that cannot follow a connector or be counted, and why."""
 
+ONE_BY_ONE = frozenset(
+    (
+        # they count the positions of embeddings from the start of every chunk
+        "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
+        # so do these before transformers 5.24
+        "megatron-bert", "rembert",
+        # these fail, or give other logits as soon as they keep a cache
+        "dory", "prophetnet",
+    )
+)  # fmt: skip
+"""Types with a key–value cache that only single tokens go on from."""
+
+RECURRENT_IN_CHUNKS = frozenset(
+    (
+        "bailing_hybrid", "falcon_h1", "granitemoehybrid", "inkling2_loop_text", "inkling2_text",
+        "inkling_text", "kimi_linear", "lara_mini", "lfm2", "lfm2_moe", "lfm3", "mamba2", "minimax",
+        "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text",
+        "qwen3_next", "zamba2", "zaya",
+    )
+)  # fmt: skip
+"""Types with recurrent layers whose state several tokens at once extend as one pass would."""
+
 PROBED_POSITIONS = 256
 """More than one window or chunk of most models."""
 
@@ -47,6 +69,8 @@ class BuiltFacts:
     parameters: int
     decodes: bool
     """Whether it keeps a state that further tokens go on from."""
+    chunks: bool
+    """Whether several tokens at once go on from it, as chunks of a prompt do."""
     keeps_last_logits: bool
     """Whether it can be asked for the logits of the last position alone."""
     attention: str | None
@@ -140,29 +164,43 @@ def _built_facts(name: str, model_type: str, _: str, given: _Unhashed) -> BuiltF
         raise UserError(
             f"language model {name!r}: {model_type} does not run with this configuration ({reason(problem)})"
         ) from problem
+    decodes, chunks = _state_of_model(model, embeddings)
     return BuiltFacts(
         hidden_size=hidden_size,
         vocab_size=vocab_size,
         layers=_layer_count(config),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        decodes=_keeps_state(model, embeddings),
+        decodes=decodes,
+        chunks=chunks,
         keeps_last_logits="logits_to_keep" in parameters,
         attention=attention_path(model),
     )
 
 
-def _keeps_state(model: Any, embeddings: Any) -> bool:
-    """Whether a forward pass that is to keep a state does so."""
+def _state_of_model(model: Any, embeddings: Any) -> tuple[bool, bool]:
+    """Whether a forward pass that is to keep a state does so, and whether chunks of a prompt extend it."""
     import torch
 
     try:
         with torch.inference_mode():
             output = model(inputs_embeds=embeddings, use_cache=True)
     except RuntimeError:
-        return True  # as above
+        return True, False  # as above
     except Exception:
+        return False, False
+    name = state_of(output)
+    return name is not None, name is not None and _takes_chunks(model.config.model_type, output[name])
+
+
+def _takes_chunks(model_type: str, state: Any) -> bool:
+    """Whether several tokens at once can extend a state: keys and values can be, what recurrent layers keep
+    only where transformers' code for that type does it right."""
+    if model_type in ONE_BY_ONE or not hasattr(state, "get_seq_length"):
         return False
-    return state_of(output) is not None
+    layers = getattr(getattr(state, "self_attention_cache", state), "layers", ())
+    bases = {base.__name__ for layer in layers for base in type(layer).__mro__}
+    recurrent = any(name.startswith("LinearAttention") for name in bases)
+    return not recurrent or model_type in RECURRENT_IN_CHUNKS
 
 
 def state_of(output: Any) -> str | None:

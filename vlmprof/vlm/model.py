@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,10 @@ from vlmprof.vlm import llm_catalog
 from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.connector import create_connector
 from vlmprof.vlm.connector_catalog import facts as connector_facts
+from vlmprof.vlm.frames import VideoConnector
 from vlmprof.vlm.llm import create_llm
+from vlmprof.vlm.llm_config import state_of
+from vlmprof.vlm.quantization import quantize, stored_tensors
 from vlmprof.vlm.study_checkpoint import load_study_checkpoint
 from vlmprof.vlm.tiled import TiledConnector
 from vlmprof.vlm.workload import Workload
@@ -54,6 +57,7 @@ class VLM:
         *,
         prompt: Tensor,
         logits: Logits = "all",
+        prefill_chunk: int | None = None,
         autocast: torch.dtype | None = None,
         backends: Mapping[str, str] | None = None,
     ) -> None:
@@ -63,6 +67,7 @@ class VLM:
         self.connector = connector
         self.llm = llm
         self.logits = logits
+        self.prefill_chunk = prefill_chunk
         self.autocast = autocast
         """What vision and connector compute in while their weights are float32; None without autocast."""
         self.prompt = prompt
@@ -70,7 +75,8 @@ class VLM:
         """Which implementation of each replaceable part runs, such as `{"ss2d": "torch"}`."""
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Stage `vision`: (batch or tiles, 3, height, width) to (batch or tiles, encoder tokens, d_model)."""
+        """Stage `vision`: (pictures, 3, height, width) to (pictures, encoder tokens, d_model), of a batch of
+        images, or of all tiles and frames."""
         with self._precision(images):
             tokens: Tensor = self.vision(images)
         return tokens
@@ -86,13 +92,26 @@ class VLM:
         """Stage `prefill`: one forward pass of the LLM over visual and prompt tokens, no key–value cache.
 
         (batch, visual tokens, hidden size) to logits (batch, positions, vocabulary) in the model's dtype:
-        every position for `all`, as the study did, the last one for `last`.
+        every position for `all`, as the study did, the last one for `last`. With `prefill_chunk`, one pass
+        for each chunk of positions, with a cache; the logits are those of the last chunk.
         """
-        output = self.language(
-            inputs_embeds=self.with_prompt(embeddings), use_cache=False, **self.logits_kept
-        )
-        logits: Tensor = output.logits
+        logits: Tensor = self.pass_llm(embeddings, use_cache=self.prefill_chunk is not None).logits
         return logits
+
+    def pass_llm(self, embeddings: Tensor, use_cache: bool) -> Any:
+        """The LLM's output for visual and prompt tokens; with `prefill_chunk`, for the last chunk of them.
+
+        The chunks before it fill the cache; their logits are freed.
+        """
+        given = self.with_prompt(embeddings)
+        output: Any = None
+        state: dict[str, Any] = {}
+        for chunk in given.split(self.prefill_chunk or given.shape[1], dim=1):
+            del output  # the next chunk needs the cache, but no logits
+            output = self.language(inputs_embeds=chunk, use_cache=use_cache, **state, **self.logits_kept)
+            name = state_of(output)
+            state = {} if name is None else {name: output[name]}
+        return output
 
     @property
     def logits_kept(self) -> dict[str, int]:
@@ -135,14 +154,16 @@ def create_vlm(workload: Workload, device: torch.device | str = "cpu") -> VLM:
     and compute in `dtype`. The prompt is `prompt_tokens` random token ids. The language model is left out
     where no stage needs it. Raises `UserError` for names, options and sizes that cannot be.
     """
-    llm_catalog.check(workload.llm, workload.stages, workload.logits, workload.attention)
+    check_llm(workload)
     vision = build_vision(workload, device, workload.encoder_size)
     check_attention(workload.backbone, vision, workload.attention)
     connector = build_connector(workload, device)
     language = build_llm(workload, device) if {"prefill", "decode"} & {*workload.stages} else None
     if workload.study_checkpoint is not None and language is not None:
         load_study_checkpoint(workload.study_checkpoint, connector, language)
-    connector = with_tiles(connector, workload, device)
+        if workload.llm_precision != "as-dtype":
+            quantize(language, workload.llm_precision)
+    connector = joining(connector, workload, device)
     generator = torch.Generator(device).manual_seed(workload.seed)
     prompt = torch.randint(
         llm_catalog.facts(workload.llm).vocab_size,
@@ -156,8 +177,20 @@ def create_vlm(workload: Workload, device: torch.device | str = "cpu") -> VLM:
         language,
         prompt=prompt,
         logits=workload.logits,
+        prefill_chunk=workload.prefill_chunk,
         autocast=torch_dtype(workload.dtype) if workload.autocast else None,
         backends=vision.backends,
+    )
+
+
+def check_llm(workload: Workload) -> None:
+    """Raise `UserError` for an unknown language model, or one that does not do what the workload asks for."""
+    llm_catalog.check(
+        workload.llm,
+        workload.stages,
+        workload.logits,
+        workload.attention,
+        in_chunks=workload.prefill_chunk is not None,
     )
 
 
@@ -193,10 +226,14 @@ def build_connector(workload: Workload, device: torch.device | str) -> nn.Module
     )
 
 
-def with_tiles(connector: nn.Module, workload: Workload, device: torch.device | str) -> nn.Module:
-    """The connector, with what joins the tokens of tiles if the workload has any."""
-    if workload.tiling is None:
-        return connector
+def joining(connector: nn.Module, workload: Workload, device: torch.device | str) -> nn.Module:
+    """The connector, with what joins the tokens of tiles and of frames if the workload has any."""
+    joined = connector if workload.tiling is None else _with_tiles(connector, workload, device)
+    return joined if workload.frames == 1 else VideoConnector(joined, workload.frames)
+
+
+def _with_tiles(connector: nn.Module, workload: Workload, device: torch.device | str) -> TiledConnector:
+    assert workload.tiling is not None
     backbone, known = backbone_facts(workload.backbone, workload.level), connector_facts(workload.connector)
     workload.tiling.check(known)
     return TiledConnector(
@@ -209,8 +246,14 @@ def with_tiles(connector: nn.Module, workload: Workload, device: torch.device | 
 
 
 def build_llm(workload: Workload, device: torch.device | str) -> PreTrainedModel:
-    """The language model."""
-    return create_llm(workload.llm, device=device, dtype=torch_dtype(workload.dtype), seed=workload.seed)
+    """The language model, quantized unless a checkpoint is to be loaded first."""
+    return create_llm(
+        workload.llm,
+        device=device,
+        dtype=torch_dtype(workload.dtype),
+        seed=workload.seed,
+        precision="as-dtype" if workload.study_checkpoint else workload.llm_precision,
+    )
 
 
 def torch_dtype(name: Dtype) -> torch.dtype:
@@ -224,4 +267,5 @@ def _before_llm(workload: Workload) -> torch.dtype:
 
 
 def _weight_bytes(module: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
+    stored = [part for own in (*module.parameters(), *module.buffers()) for part in stored_tensors(own)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in stored)

@@ -14,6 +14,7 @@ from vlmprof.settings import (
     Dtype,
     KernelBackend,
     LevelsRun,
+    LLMPrecision,
     Logits,
     Outputs,
     Settings,
@@ -40,6 +41,7 @@ class Workload:
     levels: LevelsRun = "through-tap"
     kernel_backend: KernelBackend = "auto"
     attention: Attention = "auto"
+    llm_precision: LLMPrecision = "as-dtype"
     stages: tuple[StageName, ...] = ("vision", "connector", "prefill")
     """Without `prefill` and `decode`, the LLM is not built."""
     prompt_tokens: int = 0
@@ -52,6 +54,11 @@ class Workload:
     study_checkpoint: str | None = None
     tiling: Tiling | None = None
     """With it, `height_px` × `width_px` is the size of photos that are cut into tiles."""
+    frames: int = 1
+    """Frames of each video, cut into tiles as photos are."""
+    frame_batch: int | None = None
+    prefill_chunk: int | None = None
+    """Positions of each chunk of `prefill`; None for one pass."""
 
     @property
     def encoder_size(self) -> tuple[int, int]:
@@ -62,9 +69,18 @@ class Workload:
 
     @property
     def encoder_batch(self) -> int:
-        """Pictures that the backbone is given at once."""
-        tiles = 1 if self.tiling is None else self.tiling.tiles(self.height_px, self.width_px)
-        return self.batch_size * tiles
+        """Pictures that the backbone is given in one iteration."""
+        return self.batch_size * self.frames * self._tiles
+
+    @property
+    def encoded_at_once(self) -> int:
+        """Most of these pictures that it is given at once."""
+        frames = self.batch_size * self.frames
+        return min(frames, self.frame_batch or frames) * self._tiles
+
+    @property
+    def _tiles(self) -> int:
+        return 1 if self.tiling is None else self.tiling.tiles(self.height_px, self.width_px)
 
     @classmethod
     def of(cls, axes: Axes, settings: Settings, height_px: int, width_px: int) -> Workload:
@@ -81,6 +97,7 @@ class Workload:
             levels=axes.levels,
             kernel_backend=axes.kernel_backend,
             attention=axes.attention,
+            llm_precision=axes.llm_precision,
             stages=settings.stages,
             prompt_tokens=settings.prompt_tokens,
             new_tokens=settings.new_tokens,
@@ -91,4 +108,7 @@ class Workload:
             weights=settings.weights,
             study_checkpoint=settings.study_checkpoint,
             tiling=Tiling.of(axes),
+            frames=axes.frames,
+            frame_batch=settings.frame_batch,
+            prefill_chunk=None if axes.prefill_chunk == "none" else axes.prefill_chunk,
         )

@@ -42,16 +42,16 @@ class Pipeline:
 
 def image_source(axes: Axes, size: tuple[int, int], settings: Settings, device: torch.device) -> Preprocess:
     """Return the source of a cell's images; `size` is (height, width) in pixels after padding, of a photo
-    if that is tiled."""
+    if that is tiled. Each frame of a video is an image: decoded, fitted and normalised by itself."""
     image = Path(settings.image) if settings.image else None
     dtype = torch.float32 if settings.autocast else getattr(torch, axes.dtype)
-    tiling = Tiling.of(axes)
+    tiling, pictures = Tiling.of(axes), axes.batch_size * axes.frames
     if tiling is not None:
         return PreprocessTiles(
-            image, *size, tiling, device=device, dtype=dtype, batch_size=axes.batch_size, seed=settings.seed
+            image, *size, tiling, device=device, dtype=dtype, batch_size=pictures, seed=settings.seed
         )
     return Preprocess(
         image, height=size[0], width=size[1], fit=settings.fit, device=device,
-        dtype=dtype, batch_size=axes.batch_size, seed=settings.seed,
+        dtype=dtype, batch_size=pictures, seed=settings.seed,
         inner=resolution_size(axes.resolution),
     )  # fmt: skip

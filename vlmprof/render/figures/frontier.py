@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from vlmprof.plan import Cell
 
 FONT_PT = 7
+_LARGEST = {
+    "resolution": "largest image that fits: side (px)",
+    "batch_size": "largest batch that fits",
+    "frames": "most frames that fit",
+}
 
 
 def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str]) -> list[Path]:
@@ -50,8 +55,7 @@ def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str
     axes.minorticks_off()
     axes.set_ylim(0, 1.2 * max((_measure(one.fits, axis) for one in found if one.fits), default=1.0))
     axes.set_xlabel("memory", fontsize=FONT_PT)
-    sizes = "largest image that fits: side (px)" if axis == "resolution" else "largest batch that fits"
-    axes.set_ylabel(sizes, fontsize=FONT_PT)
+    axes.set_ylabel(_LARGEST[axis], fontsize=FONT_PT)
     axes.tick_params(labelsize=FONT_PT)
     axes.grid(alpha=0.3, linewidth=0.4)
     # below the panel, where a handle cannot be taken for a point

@@ -93,17 +93,17 @@ def _draw_pale(axes: Axes, series: Series, size: float, look: Look) -> None:
     line = series.line
     style = look.styles[line.key].line(look.page.line_pt * 0.8, look.page.marker_pt * 0.8)
     values = series.values[line.tried] / size
-    axes.plot(line.pixels[line.tried], values, **style, alpha=_PALE, zorder=1.5, gid="reference")
+    axes.plot(line.sizes[line.tried], values, **style, alpha=_PALE, zorder=1.5, gid="reference")
 
 
 def _draw_line(axes: Axes, series: Series, size: float, look: Look) -> None:
     line, style = series.line, look.styles[series.line.key]
     looks = style.line(look.page.line_pt, look.page.marker_pt)
-    axes.plot(line.pixels[line.tried], series.values[line.tried] / size, **looks, zorder=3, gid="measured")
+    axes.plot(line.sizes[line.tried], series.values[line.tried] / size, **looks, zorder=3, gid="measured")
     if series.weight_bytes is not None:
-        alone = "_" if line.pixels.size == 1 else ""
+        alone = "_" if line.sizes.size == 1 else ""
         axes.plot(
-            line.pixels, series.weight_bytes / size, linewidth=LEVEL_PT, marker=alone, color=style.colour,
+            line.sizes, series.weight_bytes / size, linewidth=LEVEL_PT, marker=alone, color=style.colour,
             markersize=4 * look.page.marker_pt, zorder=2.5, gid="level",
         )  # fmt: skip
     known = np.isfinite(series.values) & np.isfinite(series.low) & np.isfinite(series.high)
@@ -111,7 +111,7 @@ def _draw_line(axes: Axes, series: Series, size: float, look: Look) -> None:
         below = np.maximum(series.values - series.low, 0.0)[known] / size
         above = np.maximum(series.high - series.values, 0.0)[known] / size
         axes.errorbar(
-            line.pixels[known], series.values[known] / size, yerr=[below, above], fmt="none",
+            line.sizes[known], series.values[known] / size, yerr=[below, above], fmt="none",
             ecolor=style.colour, elinewidth=0.8, capsize=1.6, capthick=0.6, zorder=3.5,
         )  # fmt: skip
 
@@ -121,7 +121,7 @@ def _cross_heights(lines: Sequence[Line]) -> dict[tuple[str, ...], float]:
     stacks: dict[float, list[tuple[str, ...]]] = {}
     for line in lines:
         if line.first_oom is not None:
-            stacks.setdefault(line.first_oom.pixels, []).append(line.key)
+            stacks.setdefault(line.first_oom.size, []).append(line.key)
     heights: dict[tuple[str, ...], float] = {}
     for keys in stacks.values():
         step = min(_CROSS_STEP_PT, _CROSS_BAND_PT / max(len(keys) - 1, 1))
@@ -148,13 +148,13 @@ def _draw_oom(axes: Axes, series: Series, size: float, look: Look, below_top_pt:
     line = series.line
     if line.first_oom is None:
         return
-    at, colour = line.first_oom.pixels, look.styles[line.key].colour
+    at, colour = line.first_oom.size, look.styles[line.key].colour
     top = axes.get_xaxis_transform() + ScaledTranslation(0, -below_top_pt / 72, axes.figure.dpi_scale_trans)
-    before = np.flatnonzero(np.isfinite(series.values) & (line.pixels < at))
+    before = np.flatnonzero(np.isfinite(series.values) & (line.sizes < at))
     if before.size:
         last = before[-1]
         way = ConnectionPatch(
-            (float(line.pixels[last]), float(series.values[last] / size)), (at, 1.0), axes.transData, top,
+            (float(line.sizes[last]), float(series.values[last] / size)), (at, 1.0), axes.transData, top,
             color=colour, linestyle=(0, (1, 1.5)), linewidth=look.page.line_pt, zorder=2, gid="oom-way",
         )  # fmt: skip
         way.set_in_layout(False)

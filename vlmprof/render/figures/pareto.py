@@ -5,49 +5,79 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from vlmprof.analysis.advice import Advice, Limits
-from vlmprof.analysis.frames import Line, numbers, split_lines
+from vlmprof.analysis.frames import Line, LineName, numbers, split_lines
+from vlmprof.analysis.levers import levers_of
 from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_grid
 from vlmprof.render.figures.style import line_styles
 from vlmprof.render.figures.ticks import plain_log_labels
-from vlmprof.render.labels import backbone_label
+from vlmprof.render.labels import backbone_label, lever_words, value_label
 from vlmprof.render.tables.decisions import COST_WORDS
 from vlmprof.render.tables.sheet import show, unit_of_kind
 from vlmprof.units import show_resolution
 
+Floats = npt.NDArray[np.float64]
+
+_MOST_LINES = 12
+"""Largest number of configurations with markers of their own."""
+_MOST_CHANGES = 2
+"""Largest number of levers in the label of a step."""
+
 
 def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> Figure:
     """Draw a panel of quality against each cost: the recommended cells circled, connected and labelled, those
-    over a limit pale.
+    over a limit pale. The steps between neighbours are labelled with the levers that they pull.
 
     Raises `UserError` for an unknown width.
     """
     page = page_of(width)
-    lines = split_lines(advice.cells)
+    lines = _styled_lines(advice)
     legend = family_entries(lines, 0.0, page.marker_pt * 1.3)
     across = min(len(advice.costs), 2)
     figure, grid = panel_grid(
         len(advice.costs), across, legend, _notes(advice, limits), page, page.row_in * 1.4
     )
-    names = [
+    labels = [
         _draw(axes, advice, lines, limits, cost, page) for axes, cost in zip(grid, advice.costs, strict=True)
     ]
     figure.draw_without_rendering()
-    for panel in names:
+    for panel in labels:
         _hide_overlaps(panel)
     return figure
 
 
+def _styled_lines(advice: Advice) -> Sequence[LineName]:
+    """Return what markers tell apart: every configuration, or the backbones alone if those are many."""
+    lines = split_lines(advice.cells)
+    if len(lines) <= _MOST_LINES:
+        return lines
+    return [LineName(name, {}) for name in dict.fromkeys(line.backbone for line in lines)]
+
+
+def _numbered(advice: Advice) -> bool:
+    """Return whether points are labelled with their rows in the table, because their names are too long."""
+    return len(levers_of(advice.cells)) > 2
+
+
 def _notes(advice: Advice, limits: Limits) -> list[str]:
     notes = ["Circled: recommended."]
+    if advice.estimated_for is not None:
+        notes.insert(0, f"Estimated for {advice.estimated_for} from counted costs; nothing was measured.")
+    if _numbered(advice):
+        notes.append("Numbers: rows of the table.")
+    if len(advice.curves) > 1:
+        notes.append("Joined: equal image size and LLM.")
+    notes.append("Labels of steps: what changes towards the better cell.")
     if not advice.candidates["fits"].all():
         notes.append("Pale: over a limit.")
-    given = {cost: limit for cost in advice.costs if (limit := _limit(limits, cost)) is not None}
+    given = {cost: limit for cost in advice.costs if (limit := limits.of(cost)) is not None}
     drawn = {cost for cost, limit in given.items() if _range(advice, cost, limit)[1] >= limit}
     if drawn:
         notes.append("Dashed: limit.")
@@ -55,10 +85,6 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
         title, kind = COST_WORDS[cost]
         notes.append(f"The limit of {show(kind, given[cost])} on {title} is right of the panel.")
     return notes
-
-
-def _limit(limits: Limits, cost: str) -> float | None:
-    return {"ttft_s": limits.ttft_s, "memory_bytes": limits.memory_bytes}.get(cost)
 
 
 def _range(advice: Advice, cost: str, limit: float | None) -> tuple[float, float]:
@@ -69,28 +95,29 @@ def _range(advice: Advice, cost: str, limit: float | None) -> tuple[float, float
 
 
 def _draw(
-    axes: Axes, advice: Advice, lines: Sequence[Line], limits: Limits, cost: str, page: Page
+    axes: Axes, advice: Advice, lines: Sequence[LineName], limits: Limits, cost: str, page: Page
 ) -> list[Annotation]:
-    """Draw one panel; return the labels of its front, best first."""
+    """Draw one panel; return the labels of its front, the most important first."""
     rows = advice.candidates
     title, kind = COST_WORDS[cost]
-    x, y = numbers(rows, cost), numbers(rows, advice.quality)
+    x, y = numbers(rows, cost), numbers(rows, advice.shown_quality)
     unit, size = unit_of_kind(kind, float(np.nanmax(x)))
     x = x / size
     fits = rows["fits"].to_numpy(dtype=bool)
     styles = line_styles(lines)
     for line in lines:
-        mine = rows["cell_id"].isin(line.rows["cell_id"]).to_numpy()
+        mine = _members(rows, line)
         look = styles[line.key].line(0.0, page.marker_pt * 1.3)
         for chosen, alpha in ((mine & fits, 1.0), (mine & ~fits, 0.3)):
             axes.plot(x[chosen], y[chosen], **look, alpha=alpha, zorder=3, gid="cells")
-    front = np.flatnonzero(rows["on_front"])
-    front = front[np.lexsort((x[front], y[front]))]
-    axes.plot(
-        x[front], y[front], color="0.4", linewidth=0.5 * page.line_pt, marker="o", fillstyle="none",
-        markersize=2.4 * page.marker_pt, markeredgewidth=0.6, zorder=2, gid="front",
-    )  # fmt: skip
-    limit = _limit(limits, cost)
+    front = rows.index.get_indexer(advice.chosen.index)
+    for joined in advice.curves:
+        places = front[joined[::-1]]
+        axes.plot(
+            x[places], y[places], color="0.4", linewidth=0.5 * page.line_pt, marker="o", fillstyle="none",
+            markersize=2.4 * page.marker_pt, markeredgewidth=0.6, zorder=2, gid="front",
+        )  # fmt: skip
+    limit = limits.of(cost)
     low, high = _range(advice, cost, limit)
     if limit is not None and limit <= high:
         axes.axvline(limit / size, color="0.3", linewidth=0.8, linestyle=(0, (4, 2)), gid="limit")
@@ -99,18 +126,66 @@ def _draw(
     axes.margins(y=0.1)
     _scale_costs(axes, low / size, high / size, page)
     _label_quality(axes, advice, page)
-    named = front[np.lexsort((x[front], -y[front]))]
-    labels = (
-        f"{backbone_label(str(rows['backbone'].iloc[i]))} {show_resolution(rows['resolution'].iloc[i])}"
-        for i in named
-    )
-    return [
+    return [*_point_labels(axes, advice, x[front], y[front], page),
+            *_step_labels(axes, advice, x[front], y[front], page)]  # fmt: skip
+
+
+def _members(rows: pd.DataFrame, line: LineName) -> npt.NDArray[np.bool_]:
+    if isinstance(line, Line):
+        return rows["cell_id"].isin(line.rows["cell_id"]).to_numpy()
+    return (rows["backbone"] == line.backbone).to_numpy()
+
+
+def _point_labels(axes: Axes, advice: Advice, x: Floats, y: Floats, page: Page) -> list[Annotation]:
+    """Name the cells of the front, best first, or number them as in the table."""
+    chosen, numbered = advice.chosen, _numbered(advice)
+    labels = [
+        f"{backbone_label(str(name))} {show_resolution(resolution)}"
+        for name, resolution in zip(chosen["backbone"], chosen["resolution"], strict=True)
+    ]
+    if not numbered:
+        return [_label(axes, label, (x[i], y[i]), page, 0.8, "cell") for i, label in enumerate(labels)]
+    curves = [own for own in advice.curves if own] if advice.detail else []
+    heads = [_label(axes, _curve_name(advice, own), (x[own[0]], y[own[0]]), page, 0.8, "curve")
+             for own in curves]  # fmt: skip
+    places = [
         axes.annotate(
-            label, (x[i], y[i]), xytext=(-3, 2), textcoords="offset points", va="bottom", ha="right",
-            fontsize=page.font_pt * 0.8, parse_math=False,
+            str(i + 1), (at_x, at_y), xytext=(4, -2), textcoords="offset points", ha="left", va="top",
+            fontsize=page.font_pt * 0.72, gid="cell",
         )
-        for i, label in zip(named, labels, strict=True)
+        for i, (at_x, at_y) in enumerate(zip(x, y, strict=True))
     ]  # fmt: skip
+    return [*heads, *places]
+
+
+def _curve_name(advice: Advice, curve: Sequence[int]) -> str:
+    """Name what the cells of a curve have in common: image size and LLM."""
+    row = advice.chosen.iloc[curve[0]]
+    size = [f"{row['pixels'] ** 0.5:.0f}²"] if advice.shown_quality != advice.quality else []
+    varied = [axis for axis in ("llm", "llm_precision") if axis in levers_of(advice.cells)]
+    return " ".join([*size, *(value_label(axis, str(row[axis])) for axis in varied)])
+
+
+def _label(axes: Axes, words: str, at: tuple[float, float], page: Page, size: float, kind: str) -> Annotation:
+    """Add a label at the upper left of a point, with `size` as a share of the page's font size."""
+    return axes.annotate(
+        words, at, xytext=(-4, 2), textcoords="offset points", ha="right", va="bottom", gid=kind,
+        fontsize=page.font_pt * size, parse_math=False,
+    )  # fmt: skip
+
+
+def _step_labels(axes: Axes, advice: Advice, x: Floats, y: Floats, page: Page) -> list[Annotation]:
+    """Label the middle of each step with the levers that it pulls, those with a single lever first."""
+    log_y = advice.quality == "pixels"  # visual tokens too
+    found = []
+    steps = [i for own in advice.curves for i in own[:-1]]
+    for i in sorted(steps, key=lambda i: len(advice.levers[i])):
+        words = lever_words(advice.levers[i], most=_MOST_CHANGES)
+        middle_y = np.sqrt(y[i] * y[i + 1]) if log_y else (y[i] + y[i + 1]) / 2
+        middle = (float(np.sqrt(x[i] * x[i + 1])), float(middle_y))
+        found.append(_label(axes, words, middle, page, 0.72, "lever"))
+        found[-1].set(color="0.3", style="italic")
+    return found
 
 
 def _scale_costs(axes: Axes, low: float, high: float, page: Page) -> None:
@@ -126,11 +201,12 @@ def _scale_costs(axes: Axes, low: float, high: float, page: Page) -> None:
 
 
 def _hide_overlaps(names: list[Annotation]) -> None:
-    """Hide labels that overlap an earlier visible one."""
+    """Hide labels that overlap an earlier visible one, or leave their panel."""
     kept: list[Annotation] = []
     for name in names:
         box = name.get_window_extent()
         clear = not any(box.overlaps(other.get_window_extent()) for other in kept)
+        clear &= name.axes is not None and box.x0 >= name.axes.get_window_extent().x0
         name.set_visible(clear)
         name.set_in_layout(False)
         if clear:
@@ -138,10 +214,16 @@ def _hide_overlaps(names: list[Annotation]) -> None:
 
 
 def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:
+    if advice.shown_quality == "visual_tokens":
+        axes.set_ylabel("Visual tokens", fontsize=page.font_pt)
+        axes.set_yscale("log")
+        plain_log_labels(axes.yaxis)
+        return
     if advice.quality != "pixels":
         axes.set_ylabel(advice.quality.replace("_", " "), fontsize=page.font_pt, parse_math=False)
         return
-    axes.set_ylabel("Image size (pixels)", fontsize=page.font_pt)
+    seen = "seen, " if "tiling" in levers_of(advice.cells) else ""
+    axes.set_ylabel(f"Image size ({seen}pixels)", fontsize=page.font_pt)
     axes.set_yscale("log")
     pixels = np.unique(numbers(advice.candidates, "pixels"))[::-1]
     kept = [pixels[0]]
@@ -150,5 +232,9 @@ def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:
             kept.append(value)
     axes.yaxis.set_major_locator(FixedLocator(kept))
     axes.yaxis.set_minor_locator(NullLocator())
-    names = dict(zip(numbers(advice.candidates, "pixels"), advice.candidates["resolution"], strict=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show_resolution(names[value])))
+    rows = advice.candidates
+    whole = numbers(rows, "pixels") == numbers(rows, "height_px") * numbers(rows, "width_px")
+    names = dict(zip(numbers(rows, "pixels")[whole], rows["resolution"][whole], strict=True))
+    axes.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: show_resolution(names.get(value, f"{value**0.5:.0f}")))
+    )

@@ -10,11 +10,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vlmprof.analysis.series import run_figure
-from vlmprof.records import Status
 from vlmprof.render.figures.six_panel import draw_six_panel
 
 if TYPE_CHECKING:
     from vlmprof.cost.accuracy import Prediction
+
+
+def estimated_frame(predictions: Sequence[Prediction]) -> pd.DataFrame:
+    """Return predictions as the rows of a run."""
+    return pd.DataFrame([prediction.row() for prediction in predictions])
 
 
 def draw_predictions(predictions: Sequence[Prediction], device_name: str) -> Figure:
@@ -22,21 +26,7 @@ def draw_predictions(predictions: Sequence[Prediction], device_name: str) -> Fig
 
     Each title and a note say that the values are estimated. Cells that do not fit are out of memory.
     """
-    data = run_figure(pd.DataFrame([_row(each) for each in predictions]), None, "mean")
+    data = run_figure(estimated_frame(predictions), None, "mean")
     panels = [replace(panel, title=f"{panel.title}, estimated") for panel in data.panels]
     note = f"Estimated for {device_name} from counted costs; nothing was measured."
     return draw_six_panel(replace(data, panels=panels), note=note)
-
-
-def _row(prediction: Prediction) -> dict[str, object]:
-    cell, oom_stage = prediction.cell, prediction.estimate.oom_stage
-    facts: dict[str, object] = {
-        "cell_id": cell.cell_id,
-        **cell.axes.named,
-        "height_px": cell.height_px,
-        "width_px": cell.width_px,
-        "status": Status.OK if oom_stage is None else Status.OOM,
-        "oom_stage": oom_stage,
-        "visual_tokens": prediction.cost.visual_tokens,
-    }
-    return facts if oom_stage else {**facts, **prediction.figures()}

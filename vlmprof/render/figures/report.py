@@ -15,7 +15,7 @@ from vlmprof.analysis.charts import Charts, FittedLine, FittedPanel, StackedLine
 from vlmprof.render.figures.layout import PAGES, family_entries, panel_grid
 from vlmprof.render.figures.style import STAGE_COLOURS, LineStyle, family_order, line_styles
 from vlmprof.render.figures.ticks import label_positions, plain_log_labels, scale_sizes
-from vlmprof.render.labels import line_label
+from vlmprof.render.labels import SIZE_TITLES, line_label
 from vlmprof.render.tables.scaling import SCALED
 from vlmprof.units import GIB, seconds_unit
 
@@ -27,7 +27,7 @@ _ACROSS = 3
 
 
 def stages_picture(charts: Charts) -> Figure | None:
-    """Draw stacked stage latencies by resolution, a panel per line; None if no stage was measured."""
+    """Draw stacked stage latencies by size, a panel per line; None if no stage was measured."""
     stacks = charts.stacks
     ordered = [stacks.lines[i] for i in family_order(charts.scaling.lines)]
     drawn = [stacked for stacked in ordered if np.isfinite(stacked.latency_s).any()]
@@ -65,11 +65,11 @@ def launch_picture(charts: Charts) -> Figure | None:
     for axes, (s, stage) in zip(grid, panels, strict=True):
         for stacked in (stacks.lines[i] for i in family_order(lines)):
             style = styles[stacked.line.key].line(_PAGE.line_pt, _PAGE.marker_pt)
-            axes.plot(stacked.line.pixels, 100 * stacked.launch_bound[s], **style)
+            axes.plot(stacked.line.sizes, 100 * stacked.launch_bound[s], **style)
         axes.set_ylim(bottom=0)
         axes.set_title(stage.capitalize(), fontsize=_PAGE.font_pt, pad=4)
         axes.set_ylabel("Share (%)", fontsize=_PAGE.font_pt)
-        scale_sizes(axes, charts.scaling.resolutions, _PAGE.font_pt * 0.93)
+        scale_sizes(axes, charts.scaling.ticks, _PAGE.font_pt * 0.93)
     return figure
 
 
@@ -126,10 +126,10 @@ def frontier_picture(charts: Charts) -> Figure | None:
     axes = figure.add_subplot()
     for y, line in enumerate(lines):
         style = styles[line.key].line(_PAGE.line_pt, _PAGE.marker_pt)
-        ran = line.pixels[line.ok]
+        ran = line.sizes[line.ok]
         axes.plot(ran, np.full(ran.size, y), **style, gid="ran")
         if line.first_oom is not None:
-            first = line.first_oom.pixels
+            first = line.first_oom.size
             if ran.size:
                 way = {"color": style["color"], "linestyle": (0, (1, 1.5)), "linewidth": _PAGE.line_pt}
                 axes.plot([ran[-1], first], [y, y], **way)
@@ -140,8 +140,9 @@ def frontier_picture(charts: Charts) -> Figure | None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(True, axis="x", color="0.92", linewidth=0.5)
-    scale_sizes(axes, charts.scaling.resolutions, _PAGE.font_pt * 0.93)
-    axes.set_xlabel("Image size (pixels). Points: ran. ×: first out of memory", fontsize=_PAGE.font_pt)
+    scale_sizes(axes, charts.scaling.ticks, _PAGE.font_pt * 0.93)
+    title = SIZE_TITLES[charts.scaling.along]
+    axes.set_xlabel(f"{title}. Points: ran. ×: first out of memory", fontsize=_PAGE.font_pt)
     return figure
 
 
@@ -167,7 +168,7 @@ def _grid(panels: int, groups: Sequence[list[Line2D]], notes: Sequence[str]) -> 
 
 
 def _stack(axes: Axes, stages: Sequence[str], stacked: StackedLine) -> None:
-    """Draw one line's stages as stacked bars, one per measured resolution."""
+    """Draw one line's stages as stacked bars, one per measured size."""
     run = np.flatnonzero(np.isfinite(stacked.latency_s).any(axis=0))
     heights = np.nan_to_num(stacked.latency_s[:, run])
     unit, size = seconds_unit(float(heights.sum(axis=0).max()))
@@ -179,7 +180,7 @@ def _stack(axes: Axes, stages: Sequence[str], stacked: StackedLine) -> None:
         bars = PolyCollection(list(corners.transpose(2, 0, 1)), facecolor=STAGE_COLOURS[stage], gid=stage)
         axes.add_collection(bars, autolim=False)
     axes.set(xlim=(-0.6, run.size - 0.4), ylim=(0, 1.05 * tops[-1].max()))
-    resolutions = {float(i): stacked.line.resolutions[k] for i, k in enumerate(run)}
-    label_positions(axes, resolutions, _PAGE.font_pt * 0.93)
+    labels = {float(i): stacked.line.size_labels[k] for i, k in enumerate(run)}
+    label_positions(axes, labels, _PAGE.font_pt * 0.93)
     axes.tick_params(axis="x", which="minor", length=0)
     axes.set_ylabel(f"Latency ({unit})", fontsize=_PAGE.font_pt)

@@ -6,7 +6,7 @@ global state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +23,7 @@ from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_g
 from vlmprof.render.figures.panel import LEVEL_PT, Look, draw_panel
 from vlmprof.render.figures.style import LineStyle, line_styles
 from vlmprof.render.figures.ticks import scale_sizes
-from vlmprof.render.labels import omitted_note, point_note
+from vlmprof.render.labels import SIZE_TITLES, omitted_note, point_note
 
 
 def six_panel(
@@ -41,8 +41,8 @@ def six_panel(
         frame: the rows of a run, from `vlmprof.store.load_frame`.
         samples: raw values by cell and column; with them, every point has its 95 % interval.
         statistic: `mean`, or `median` for rows with samples.
-        log: draw image sizes and latencies on logarithmic axes. Otherwise, positions are proportional to the
-            number of pixels, and latencies start at 0, as memory always does.
+        log: draw sizes and latencies on logarithmic axes. Otherwise, positions are proportional to the
+            number of pixels, or of frames, and latencies start at 0, as memory always does.
         reference: published points to draw pale in the background, by name (`kuo2026`): those of the run's
             backbones (or of all, if the run has none of them) up to its largest image.
         width: `one-column` (3.5 in) or `two-column` (7.16 in).
@@ -77,7 +77,7 @@ def draw_six_panel(
     across = 2 if len(data.panels) == 4 else min(len(data.panels), 3)
     figure, grid = panel_grid(len(data.panels), across, legend, notes, page, page.row_in, spacing=0.03)
     for axes, panel in zip(grid, data.panels, strict=True):
-        _prepare(axes, data.resolutions, log, page)
+        _prepare(axes, data, log, page)
         draw_panel(axes, panel, look)
     figure.align_ylabels(grid)
     return figure
@@ -106,14 +106,14 @@ def save_six_panel(
     return save_figure(figure, Path(folder), stem, formats)
 
 
-def _prepare(axes: Axes, ticks: Mapping[float, str], log: bool, page: Page) -> None:
+def _prepare(axes: Axes, data: FigureData, log: bool, page: Page) -> None:
     axes.grid(True, axis="y", color="0.9", linewidth=0.5)
     axes.tick_params(pad=2)
     axes.tick_params(which="minor", width=0.4, length=1.5)
     for spine in axes.spines.values():
         spine.set_linewidth(0.6)
-    scale_sizes(axes, ticks, page.font_pt * 0.93, log)
-    axes.set_xlabel("Image size (pixels)", fontsize=page.font_pt, labelpad=2)
+    scale_sizes(axes, data.ticks, page.font_pt * 0.93, log)
+    axes.set_xlabel(SIZE_TITLES[data.along], fontsize=page.font_pt, labelpad=2)
 
 
 def _legend_groups(data: FigureData, page: Page) -> list[list[Line2D]]:

@@ -9,10 +9,9 @@ from vlmprof.analysis.charts import Charts, FittedLine, StageStacks
 from vlmprof.analysis.frames import Line
 from vlmprof.analysis.series import PanelData, Series
 from vlmprof.render.figures.style import STAGE_COLOURS, LineStyle, family_order, line_styles
-from vlmprof.render.labels import backbone_words, line_label, oom_words
+from vlmprof.render.labels import SIZE_TITLES, backbone_words, line_label, oom_words
 from vlmprof.render.tables.scaling import SCALED
 from vlmprof.render.tables.sheet import column_values
-from vlmprof.units import show_resolution
 
 _SYMBOLS = {
     "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "p": "pentagon",
@@ -28,7 +27,8 @@ def chart_data(charts: Charts) -> dict[str, Any]:
     styles = line_styles(figure.lines)
     return {
         "lines": [_looks(line, styles[line.key]) for line in (figure.lines[i] for i in places)],
-        "resolutions": [{"pixels": at, "label": label} for at, label in figure.resolutions.items()],
+        "sizes": [{"size": at, "label": label} for at, label in figure.ticks.items()],
+        "size_title": SIZE_TITLES[figure.along],
         "panels": [_panel(panel, places) for panel in figure.panels],
         "stacks": _stacks(charts.stacks, places),
         "fits": [
@@ -72,14 +72,14 @@ def _trace(series: Series) -> dict[str, Any]:
     line = series.line
     out = line.first_oom
     return {
-        "pixels": column_values(line.pixels),
+        "sizes": column_values(line.sizes),
         "values": column_values(series.values),
         "low": column_values(series.low),
         "high": column_values(series.high),
-        "labels": line.resolutions,
+        "labels": line.size_labels,
         "joined": line.tried.tolist(),
-        "oom_pixels": None if out is None else out.pixels,
-        "oom_words": None if out is None else f"{show_resolution(out.resolution)}: {oom_words(out.stage)}",
+        "oom_size": None if out is None else out.size,
+        "oom_words": None if out is None else f"{out.label}: {oom_words(out.stage)}",
     }
 
 
@@ -91,7 +91,7 @@ def _stacks(stacks: StageStacks, places: Sequence[int]) -> dict[str, Any]:
         "colours": [STAGE_COLOURS[stage] for stage in stacks.stages],
         "lines": [
             {
-                "labels": stacked.line.resolutions,
+                "labels": stacked.line.size_labels,
                 "seconds": [column_values(stage) for stage in stacked.latency_s],
                 "launch_bound": [column_values(stage) for stage in stacked.launch_bound],
             }
@@ -107,7 +107,7 @@ def _fitted(line: FittedLine | None) -> dict[str, Any] | None:
     return {
         "tokens": column_values(line.tokens),
         "values": column_values(line.values),
-        "labels": line.resolutions,
+        "labels": line.size_labels,
         "curve_tokens": _short(curve.tokens.tolist()),
         "curve": _short(curve.values.tolist()),
         "low": _short(curve.low.tolist()),

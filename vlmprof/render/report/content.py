@@ -11,7 +11,7 @@ import pandas as pd
 
 from vlmprof.analysis.charts import Charts, fitted_panels, stage_stacks
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import count_lines, split_lines, why_nothing_measured
+from vlmprof.analysis.frames import count_lines, split_lines, varying_axes, why_nothing_measured
 from vlmprof.analysis.runs import Run, join, joint_statistic
 from vlmprof.analysis.series import scaling_figure
 from vlmprof.analysis.summary import Summary, summarize
@@ -20,6 +20,7 @@ from vlmprof.manifest import environments
 from vlmprof.records import Status
 from vlmprof.render.report.findings import MOST_LINES, Finding, findings
 from vlmprof.render.tables import scaling
+from vlmprof.render.tables.decisions import lever_sheet
 from vlmprof.render.tables.provenance import conduct_sheet
 from vlmprof.render.tables.row_warnings import has_message, row_warnings
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
@@ -107,9 +108,11 @@ def _sections(estimates: Estimates, charts: Charts) -> list[Section]:
     columns = scaling.scaled_columns(estimates.frame)
     cells, *stages = scaling.cell_sheets(estimates)
     conduct = conduct_sheet(estimates.frame)
+    levers = lever_sheet(estimates.frame) if varying_axes(estimates.frame) else None
     sections = [
         Section("cells", "Cells", [cells]),
         Section("time", "Where the time goes", stages, chart="stacks"),
+        Section("levers", "What each lever costs", [levers] if levers else []),
         Section("scaling", "Scaling", scaling.fits_sheets(fits), chart="fits"),
         Section("marginal", "Marginal cost per token", [scaling.marginal_sheet(fits)]),
         Section("crossovers", "Crossovers", [scaling.crossovers_sheet(lines, columns, estimates.samples)]),

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import split_lines
+from vlmprof.analysis.frames import Line, split_lines
 from vlmprof.analysis.intervals import Interval
+from vlmprof.analysis.levers import LeverPrice
 from vlmprof.analysis.runs import Run, join
 from vlmprof.analysis.summary import Bound, Doubts, Limit, Measured, MemoryEnd, Ranking, Summary, summarize
 from vlmprof.render.labels import line_label, oom_words
+from vlmprof.render.report.levers import lever_sentence
 from vlmprof.render.tables.sheet import Kind, interval_values, percent_width, show
-from vlmprof.units import show_resolution
 
 MOST_LINES = 24
 """Largest number of lines in charts, fits and summaries. Tables have every row."""
@@ -43,6 +44,7 @@ def findings(summary: Summary) -> list[Finding]:
     found = [Finding(text, "cells") for group in summary.latency for text in _told(group, _cheapest)]
     found += [Finding(text, "cells") for group in summary.memory for text in _told(group, _smallest)]
     found += [Finding(text, "crossovers") for text in _crossovers(summary, len(lines))]
+    found += [Finding(text, "levers") for text in _levers(summary.levers)]
     found += [Finding(text, "time") for text in _shares(summary.shares)]
     found += [Finding(text, "time") for text in _limits(summary.limits)]
     found += [Finding(text, "frontier") for text in _memory_ends(summary.memory_ends, summary.largest)]
@@ -111,7 +113,7 @@ def _crossovers(summary: Summary, lines: int) -> Iterator[str]:
     if not found and not undecided and lines > 1:
         yield "No encoder overtakes another end to end within the measured sizes."
     for one in found[:MOST]:
-        at = show(Kind.PIXELS, [one.pixels, one.low_pixels, one.high_pixels])
+        at = _size(one.cheaper_below, [one.size, one.low_size, one.high_size])
         ends = {"smallest": one.open_below, "largest": one.open_above}
         reaches = "".join(f"; the interval reaches the {end} size" for end in ends if ends[end])
         above, below = line_label(one.cheaper_above), line_label(one.cheaper_below)
@@ -123,9 +125,20 @@ def _crossovers(summary: Summary, lines: int) -> Iterator[str]:
         yield f"{are} possible within the measured sizes, but not shown: the intervals are open or unknown."
 
 
+def _levers(prices: Sequence[LeverPrice]) -> Iterator[str]:
+    """Tell the first changes of each axis."""
+    by_axis: dict[str, list[LeverPrice]] = {}
+    for price in prices:
+        by_axis.setdefault(price.change.axis, []).append(price)
+    for axis, own in by_axis.items():
+        yield from (lever_sentence(price) for price in own[:MOST])
+        if len(own) > MOST:
+            yield f"{len(own) - MOST} more changes of {axis.replace('_', ' ')} are in the table."
+
+
 def _shares(shares: Sequence[Measured]) -> Iterator[str]:
     by_size: dict[str, list[Measured]] = {}
-    for one in sorted(shares, key=lambda one: one.pixels):
+    for one in sorted(shares, key=lambda one: one.size):
         by_size.setdefault(one.resolution, []).append(one)
     sizes = list(by_size)
     for size in dict.fromkeys([*sizes[:1], *sizes[-1:]]):
@@ -138,7 +151,7 @@ def _shares(shares: Sequence[Measured]) -> Iterator[str]:
 
 def _limits(limits: Sequence[Limit]) -> Iterator[str]:
     groups: dict[tuple[str, Bound], list[Limit]] = {}
-    for limit in sorted(limits, key=lambda limit: limit.at.pixels):
+    for limit in sorted(limits, key=lambda limit: limit.at.size):
         groups.setdefault((limit.at.resolution, limit.bound), []).append(limit)
     for (size, bound), group in groups.items():
         own = sorted(group, key=lambda limit: limit.share.value)
@@ -158,15 +171,15 @@ def _limits(limits: Sequence[Limit]) -> Iterator[str]:
 
 def _memory_ends(ends: Sequence[MemoryEnd], largest: Measured | None) -> Iterator[str]:
     if not ends and largest is not None:
-        yield f"No encoder ran out of memory up to {largest.resolution}, the largest image measured."
+        what = "image" if largest.line.along == "resolution" else "video"
+        yield f"No encoder ran out of memory up to {largest.resolution}, the largest {what} measured."
     for end in ends[:MOST]:
         assert end.line.first_oom is not None
         before = "no smaller size ran"
         if end.largest is not None:
             before = f"{end.largest.resolution} ran with {show(Kind.BYTES, end.largest.value.value)}"
         first = end.line.first_oom
-        at = show_resolution(first.resolution)
-        yield f"{line_label(end.line)} runs {oom_words(first.stage)} at {at}; {before}."
+        yield f"{line_label(end.line)} runs {oom_words(first.stage)} at {first.label}; {before}."
     if len(ends) > MOST:
         yield f"{len(ends) - MOST} more encoders ran out of memory."
 
@@ -192,6 +205,11 @@ def _doubts(doubts: Doubts) -> str:
     half = 100 * (value.high - value.low) / 2 / value.value
     place = f"{line_label(doubts.widest.line)} at {doubts.widest.resolution}"
     return f"{text} The widest end-to-end interval is ± {percent_width(half)} ({place})."
+
+
+def _size(line: Line, sizes: list[float]) -> str:
+    """Show a size of a line and its interval."""
+    return show(Kind.PIXELS, sizes) if line.along == "resolution" else f"{show(Kind.NUMBER, sizes)} frames"
 
 
 def _value(kind: Kind, one: Measured) -> str:

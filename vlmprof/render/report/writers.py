@@ -17,7 +17,7 @@ from typing import Any
 
 import jinja2
 
-from vlmprof.render.labels import omitted_note, point_note
+from vlmprof.render.labels import omitted_note, point_note, size_note
 from vlmprof.render.report.charts import chart_data
 from vlmprof.render.report.content import Content, environment_sheet
 from vlmprof.render.tables.export import markdown_escape, to_markdown
@@ -78,7 +78,7 @@ def _common(content: Content) -> dict[str, Any]:
     figure = content.charts.scaling
     count = {6: "Six", 4: "Four"}.get(len(figure.panels), str(len(figure.panels)))
     return {
-        "points": point_note(figure),
+        "points": f"{point_note(figure)} {size_note(figure)}",
         "left_out": omitted_note(figure),
         "section_titles": {s.anchor: s.title for s in content.sections} | {"warnings": "Warnings"},
         "figure_alt": f"{count} panels: latency by stage and end to end, and peak memory, against image size",

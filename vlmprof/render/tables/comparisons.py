@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from vlmprof.analysis.compare import CellRatio, Comparison, Guarded, Verdict
 from vlmprof.analysis.intervals import FEWEST
 from vlmprof.analysis.matching import mismatch_words
-from vlmprof.render.labels import backbone_label
+from vlmprof.manifest import Difference
+from vlmprof.records import Status
+from vlmprof.render.labels import backbone_label, oom_words
 from vlmprof.render.tables.scaling import SCALED
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, interval_values, show
 from vlmprof.units import show_resolution
@@ -45,10 +47,11 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
                 "figure",
                 Kind.TEXT,
                 [words[ratio.column][0] for ratio in ratios],
+                rank=int(len(words) == 1),
                 raw=[ratio.column for ratio in ratios],
             ),
-            Column("A", Kind.TEXT, _shown(ratios, [r.a for r in ratios]), raw=[r.a for r in ratios]),
-            Column("B", Kind.TEXT, _shown(ratios, [r.b for r in ratios]), raw=[r.b for r in ratios]),
+            Column("A", Kind.TEXT, _shown(ratios, [r.a for r in ratios]), 3, raw=[r.a for r in ratios]),
+            Column("B", Kind.TEXT, _shown(ratios, [r.b for r in ratios]), 2, raw=[r.b for r in ratios]),
             Column("B / A", Kind.RATIO, [interval_values(r.ratio) or r.value for r in ratios], key="ratio"),
             Column("verdict", Kind.TEXT, [ratio.verdict and str(ratio.verdict) for ratio in ratios]),
         ],
@@ -67,11 +70,11 @@ def comparison_words(comparison: Comparison) -> list[str]:
         cells = len({tuple(ratio.cell.values()) for ratio in few})
         sentences.append(f"No verdict on {cells} {_plural('cell', cells)}: {_needs(few)}.")
     varied = _varied(comparison)
-    for cells_of, words in (
-        (comparison.lost, "ran in A but not in B"),
-        (comparison.gained, "ran only in B"),
-    ):
-        sentences += [f"{_cell_name(cell, varied)} {words}." for cell in cells_of]
+    sentences += [
+        f"{_cell_name(cell, varied)} ran in A but not in B: {how}."
+        for cell, how in zip(comparison.lost, _endings(comparison), strict=True)
+    ]
+    sentences += [f"{_cell_name(cell, varied)} ran only in B." for cell in comparison.gained]
     if comparison.only_a or comparison.only_b:
         apart = [one for one in comparison.mismatches if one.ignorable]
         why = f": {mismatch_words(apart)}" if apart else ""
@@ -88,7 +91,9 @@ def failure_words(found: Guarded, comparison: Comparison, allowed: str) -> list[
     few = list({tuple(r.cell.values()): r.cell for r in found.untested}.values())
     reasons: list[tuple[str, str, list[str]]] = [
         ("slower", "slower than allowed", [ratio_name(ratio, varied) for ratio in found.slower]),
-        ("no longer running", "no longer runs", [_cell_name(cell, varied) for cell in found.lost]),
+        ("no longer running", "no longer runs",
+         [f"{_cell_name(cell, varied)}, {how}"
+          for cell, how in zip(found.lost, _endings(comparison), strict=True)]),
         ("missing in B", "missing in B", [_cell_name(cell, varied) for cell in found.missing]),
         ("without enough samples", f"no verdict, {_needs(found.untested)}",
          [_cell_name(cell, varied) for cell in few]),
@@ -102,6 +107,21 @@ def failure_words(found: Guarded, comparison: Comparison, allowed: str) -> list[
     if found.missing or found.untested:
         lines.append("--allow-missing accepts cells without a verdict")
     return lines
+
+
+def difference_words(found: Sequence[Difference]) -> str:
+    """Say in a sentence in what the settings and environments of two runs differ."""
+
+    def shown(value: object) -> str:
+        return "unset" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
+
+    words = (f"{one.name} is {shown(one.a)} in A, {shown(one.b)} in B" for one in found)
+    return f"Settings differ: {'; '.join(words)}."
+
+
+def _endings(comparison: Comparison) -> list[str]:
+    words = {Status.ERROR: "failed", Status.TIMEOUT: "timed out"}
+    return [words.get(status) or oom_words(stage) for status, stage in comparison.endings]
 
 
 def ratio_name(ratio: CellRatio, varied: Sequence[str] = ()) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vlmprof.plan import Cell, varied_axes
+from vlmprof.plan import Cell, line_key, varied_axes
 from vlmprof.render.labels import backbone_label, oom_words
 from vlmprof.render.tables.plans import token_columns
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
-from vlmprof.units import show_bytes, show_resolution
+from vlmprof.units import show_bytes, show_frames, show_resolution
 
 if TYPE_CHECKING:
+    from vlmprof.analysis.frames import Along
     from vlmprof.cost.accuracy import Achieved, Miss, Prediction
     from vlmprof.cost.calibration import GroupError
     from vlmprof.cost.count import Counted
@@ -25,12 +26,18 @@ def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     stages = list(dict.fromkeys(name for e in estimates for name in e.stages))
     vision = [p.cost.stages.get("vision") for p in predictions]
     tera_flops = [None if cost is None else cost.flops / 1e12 for cost in vision]
+    cell_columns = _cell_columns([p.cell for p in predictions])
+    taken = {column.title for column in cell_columns}
     return Sheet(f"estimates-{device}", f"Estimates for {device}", "", [
-        *_cell_columns([p.cell for p in predictions]),
+        *cell_columns,
         *token_columns([p.cell for p in predictions], 2),
         Column("vision TFLOP", Kind.NUMBER, tera_flops, 3, key="vision_flops",
                raw=[None if cost is None else cost.flops for cost in vision]),
-        *(Column(name, Kind.SECONDS, [_latency_s(e, name) for e in estimates], 2) for name in stages),
+        *(
+            Column(f"{name} latency" if name in taken else name, Kind.SECONDS,
+                   [_latency_s(e, name) for e in estimates], 2, key=f"{name}_s")
+            for name in stages
+        ),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
         Column("peak", Kind.BYTES, [e.peak_allocated_bytes for e in estimates], 1,
                key="peak_allocated_bytes"),
@@ -55,31 +62,48 @@ def memory_lines(predictions: Sequence[Prediction], cells: Sequence[Cell]) -> li
     largest that does, and the larger ones that are skipped."""
     predicted = {prediction.cell.cell_id: prediction for prediction in predictions}
     lines: dict[object, list[Cell]] = {}
+    followed = _along(cells)
     for cell in cells:
-        lines.setdefault(cell.line, []).append(cell)
+        lines.setdefault(line_key(cell.axes.named, followed), []).append(cell)
     varied = [axis for axis in varied_axes([own[0] for own in lines.values()]) if axis != "backbone"]
-    return [f"{_line_name(own[0], varied)}: {_fits_words(own, predicted)}" for own in lines.values()]
+    return [
+        f"{_line_name(own[0], varied)}: {_fits_words(own, predicted, followed)}" for own in lines.values()
+    ]
 
 
 def _line_name(cell: Cell, varied: Sequence[str]) -> str:
     return " ".join([backbone_label(cell.axes.backbone), *(str(cell.axes.named[axis]) for axis in varied)])
 
 
-def _fits_words(line: Sequence[Cell], predicted: Mapping[str, Prediction]) -> str:
+def _along(cells: Sequence[Cell]) -> Along:
+    """Return the axis along which lines are described: frames if they vary at one resolution."""
+    sizes = {cell.axes.resolution for cell in cells}
+    return "frames" if len(sizes) == 1 and len({cell.axes.frames for cell in cells}) > 1 else "resolution"
+
+
+def _fits_words(line: Sequence[Cell], predicted: Mapping[str, Prediction], along: Along) -> str:
     """Describe up to where a line fits."""
+
+    def size_of(cell: Cell) -> str:
+        return (
+            show_resolution(cell.axes.resolution) if along == "resolution" else show_frames(cell.axes.frames)
+        )
+
     found = [predicted[cell.cell_id] for cell in line if cell.cell_id in predicted]
     if not found:
         return "skipped at every size"
     first = next((prediction for prediction in found if not prediction.estimate.fits), None)
     if first is not None:
-        size, need = show_resolution(first.cell.axes.resolution), first.estimate.peak_allocated_bytes
-        return f"first out of memory at {size} in {first.estimate.oom_stage} ({show_bytes(need)})"
+        need = first.estimate.peak_allocated_bytes
+        return (
+            f"first out of memory at {size_of(first.cell)} in {first.estimate.oom_stage} ({show_bytes(need)})"
+        )
     largest = found[-1].cell
     above = [cell for cell in line if cell.skip_reason and _area(cell) > _area(largest)]
-    words = f"fits up to {show_resolution(largest.axes.resolution)}, the largest "
+    words = f"fits up to {size_of(largest)}, the largest "
     if not above:
         return f"{words}in the specification"
-    sizes = ", ".join(show_resolution(cell.axes.resolution) for cell in above)
+    sizes = ", ".join(map(size_of, above))
     return f"{words}that it accepts; {sizes} {'is' if len(above) == 1 else 'are'} skipped"
 
 

@@ -1,4 +1,4 @@
-"""The table of a search for the largest image or batch that fits."""
+"""The table of a search for the largest image, batch or number of frames that fits."""
 
 from __future__ import annotations
 

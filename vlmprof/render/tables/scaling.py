@@ -10,7 +10,7 @@ import pandas as pd
 from vlmprof.analysis.charts import FittedPanel
 from vlmprof.analysis.crossover import all_crossovers
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Line, RunSamples, any_measured, numbers
+from vlmprof.analysis.frames import Along, Line, RunSamples, any_measured, numbers
 from vlmprof.analysis.scaling import Fit
 from vlmprof.records import STAGES, Status
 from vlmprof.render.labels import line_label
@@ -18,7 +18,6 @@ from vlmprof.render.tables.cells import status_words
 from vlmprof.render.tables.row_warnings import has_message
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values
 from vlmprof.render.tables.stages import median_column, name_columns, ok_places, stage_sheet, token_columns
-from vlmprof.units import show_resolution
 
 SCALED = {
     "host_vision_s": ("host vision", Kind.SECONDS),
@@ -45,6 +44,13 @@ MARGINAL_AT = (196, 1024, 4096, 16_384, 65_536)
 """Token counts at which marginal costs are shown: those of 224², 512², 1024², 2048² and 4096²."""
 
 _KILO = 1000.0
+
+_SIZE: dict[Along, str] = {"resolution": "square image size", "frames": "number of frames"}
+_LARGEST: dict[Along, str] = {"resolution": "largest image", "frames": "largest number of frames"}
+_CROSSING: dict[Along, tuple[str, Kind]] = {
+    "resolution": ("from", Kind.PIXELS),
+    "frames": ("from (frames)", Kind.NUMBER),
+}
 
 
 def scaled_columns(frame: pd.DataFrame) -> dict[str, tuple[str, Kind]]:
@@ -189,25 +195,25 @@ def crossovers_sheet(
     return Sheet(
         "crossovers",
         "Crossovers",
-        "The square image size above which the second backbone is cheaper than the first. The 95 % interval "
-        "covers sampling noise and the error of interpolation between measured sizes.",
+        f"The {_SIZE[lines[0].along]} above which the second backbone is cheaper than the first. The 95 % "
+        "interval covers sampling noise and the error of interpolation between measured sizes.",
         [
             Column("figure", Kind.TEXT, [title for _, title in found]),
             Column("cheaper below", Kind.TEXT, [line_label(c.cheaper_below) for c, _ in found]),
             Column("cheaper above", Kind.TEXT, [line_label(c.cheaper_above) for c, _ in found]),
-            Column("from", Kind.PIXELS, [[c.pixels, c.low_pixels, c.high_pixels] for c, _ in found]),
+            Column(*_CROSSING[lines[0].along], [[c.size, c.low_size, c.high_size] for c, _ in found]),
             Column("", Kind.TEXT, [words(c.open_below, c.open_above) for c, _ in found]),
         ],
     )
 
 
 def frontier_sheet(lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]]) -> Sheet:
-    """Return for each line the largest image that ran and the first that ran out of memory."""
+    """Return for each line the largest size that ran and the first that ran out of memory."""
     memory = next((name for name in ("peak_allocated_bytes", "peak_rss_bytes") if name in columns), None)
     last = [int(np.flatnonzero(line.ok)[-1]) if line.ok.any() else None for line in lines]
     first = [line.first_oom for line in lines]
     largest: list[Value] = [
-        None if i is None else line.resolutions[i] for line, i in zip(lines, last, strict=True)
+        None if i is None else line.size_labels[i] for line, i in zip(lines, last, strict=True)
     ]
     peaks = np.array([
         np.nan if i is None or memory is None else line.measured(memory)[i]
@@ -216,7 +222,8 @@ def frontier_sheet(lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]
     return Sheet(
         "frontier",
         "Out-of-memory frontier",
-        "The largest image of each line that ran, its peak memory, and the first that ran out of memory.",
+        f"The {_LARGEST[lines[0].along]} of each line that ran, its peak memory, and the first that ran "
+        "out of memory.",
         [
             Column("line", Kind.TEXT, [line_label(line) for line in lines]),
             Column("largest that ran", Kind.TEXT, largest),
@@ -224,7 +231,7 @@ def frontier_sheet(lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]
             Column(
                 "first out of memory",
                 Kind.TEXT,
-                ["none" if oom is None else show_resolution(oom.resolution) for oom in first],
+                ["none" if oom is None else oom.label for oom in first],
             ),
             Column("in", Kind.TEXT, [None if oom is None else oom.stage for oom in first]),
         ],

@@ -21,6 +21,8 @@ PIPE_COLUMNS = 200
 _GAP = 2
 _LONG, _LEAST = 30, 24
 """Text columns wider than the first may be wrapped, but not below the second."""
+_MANY = 1000
+"""Files and pipes get more rows than this unwrapped: wrapping takes a millisecond per row."""
 _STYLES = {
     "faster": "green", "slower": "red", "unclear": "dim", "out of memory": "red", "failed": "red",
     "timed out": "yellow", "skipped": "dim",
@@ -29,8 +31,10 @@ _STYLES = {
 
 
 def console() -> Console:
-    """Return the console of commands; in files and pipes, tables keep all columns."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(width=PIPE_COLUMNS, highlight=False)
+    """Return the console of commands. Files and pipes get all columns, and each sentence on one line."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(width=PIPE_COLUMNS, highlight=False, soft_wrap=True)
 
 
 def print_sheet(screen: Console, sheet: Sheet) -> None:
@@ -43,10 +47,10 @@ def print_sheet(screen: Console, sheet: Sheet) -> None:
     same = ", ".join(filter(None, [sheet.head, *fitted.same]))
     if same:
         screen.print(same, markup=False, highlight=False)
-    if fitted.width <= screen.width:
+    if fitted.width <= screen.width or (len(fitted.rows) > _MANY and not screen.is_terminal):
         _print_lines(screen, fitted)
     else:
-        screen.print(_table(fitted))
+        screen.print(_table(fitted), soft_wrap=False)
     if fitted.left_out:
         words = f"not shown at this width: {', '.join(fitted.left_out)}"
         screen.print(words, markup=False, highlight=False, style="dim")

@@ -9,7 +9,6 @@ placeholder_tokenizer  the tokenizer of a configuration that comes without one
 architectures          exceptions of single architectures
 model                  the model and its forward pass
 dry_run                the model without weights: tokens and stages of a photo before any run
-known_values           values for tensors without data, where the host knows them
 parts                  encoder, connector and language model, and marks around them
 inputs                 images in one piece, in the layout that each architecture takes
 """

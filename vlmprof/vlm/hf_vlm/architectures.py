@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 
 def _as_made(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
     return inputs
@@ -15,7 +17,15 @@ def _as_made(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
 
 def _with_decoder(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
     """With the token that a decoder beside an encoder starts from."""
-    return {**inputs, "decoder_input_ids": inputs["input_ids"].new_zeros(inputs["input_ids"].shape[0], 1)}
+    batch_size = len(inputs["pixel_values"])
+    start = torch.zeros(batch_size, 1, dtype=torch.long, device=inputs["pixel_values"].device)
+    return {**inputs, "decoder_input_ids": start}
+
+
+def _with_canvas(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
+    """With the tokens that a diffusion model starts from, which it would draw at random."""
+    ids = inputs["input_ids"]
+    return {**inputs, "decoder_input_ids": ids.new_zeros(ids.shape[0], config.canvas_length)}
 
 
 def _left_alone(model: Any) -> None:
@@ -52,6 +62,8 @@ class Architecture:
     """Words of the processor that are no attributes of it, with their ids in the configuration."""
     unnamed: tuple[str, ...] = ()
     """Tokens that its tokenizer must not know by name."""
+    underscored: bool = False
+    """Whether its processor expects a tokenizer that begins every text with a token for a space."""
     processor_arguments: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     image_arguments: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     image_attributes: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
@@ -101,10 +113,15 @@ def _side(config: Any) -> int:
     return int(size[0] if isinstance(size, list | tuple) else size)
 
 
+def _patch_side(config: Any) -> int:
+    """The side of a patch in pixels."""
+    patch = config.vision_config.patch_size
+    return int(patch[0] if isinstance(patch, list | tuple) else patch)
+
+
 def _patches(config: Any) -> int:
     """Patches of such an image."""
-    patch = config.vision_config.patch_size
-    return (_side(config) // (patch[0] if isinstance(patch, list | tuple) else int(patch))) ** 2
+    return (_side(config) // _patch_side(config)) ** 2
 
 
 def _square(side: int) -> dict[str, int]:
@@ -162,7 +179,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "cosmos3_omni": Architecture(**QWEN3),
     "deepseek_vl": IMAGE_TOKENS,
     "deepseek_vl_hybrid": IMAGE_TOKENS,
-    "diffusion_gemma": Architecture(image_processor=_family("Gemma4")),
+    "diffusion_gemma": Architecture(
+        image_processor=_family("Gemma4"), language="model.encoder.language_model", completed=_with_canvas
+    ),
+    "dots3_note": Architecture(image_arguments={"temporal_patch_size": lambda _: 1}),
     "fast_vlm": Architecture(
         processor="LlavaProcessor",
         image_processor=_family("CLIP"),
@@ -175,7 +195,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         image_arguments={"size": lambda _: _square(768), "crop_size": lambda _: _square(768)},
         image_attributes={"image_seq_length": lambda _: (768 // DAVIT_STRIDE) ** 2 + 1},
     ),
-    "fuyu": Architecture(placeholder="", words={"|SPEAKER|": "image_token_id", "|NEWLINE|": 5}),
+    "fuyu": Architecture(
+        placeholder="", words={"|SPEAKER|": "image_token_id", "|NEWLINE|": 5}, underscored=True
+    ),
     "git": Architecture(placeholder="", language="git.encoder"),
     "glm4v_moe": Architecture(image_processor=_family("Glm4v")),
     "glm_ocr": Architecture(processor="Glm46VProcessor", image_processor=_family("Glm46V")),
@@ -185,6 +207,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "idefics2": Architecture(nested=True),
     "idefics3": Architecture(**IDEFICS3),
     "smolvlm": Architecture(**IDEFICS3, prepare=_without_num2words),
+    "pp_formulanet": Architecture(placeholder="", completed=_with_decoder),
+    "step3p7": Architecture(
+        image_arguments={"patch_size": lambda _: 504, "vision_patch_size": _patch_side},
+    ),
     "pp_chart2table": Architecture(
         placeholder="<imgpad>", words={"<imgpad>": "image_token_index"}, repeated=256
     ),
@@ -204,6 +230,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llava": LLAVA,
     "llava_next": LLAVA,
     "llava_next_video": LLAVA,
+    "granite4_vision": LLAVA,
     "vipllava": Architecture(
         processor_arguments={
             "num_additional_image_tokens": _class_tokens,

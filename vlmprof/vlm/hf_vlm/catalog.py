@@ -39,11 +39,13 @@ class HfVLMFacts:
 
 
 def facts(name: str) -> HfVLMFacts:
-    """What the configuration tells. Raises `UserError` in one line when there is none, or no VLM in it."""
+    """Return what the configuration says. Raises `UserError` if there is none, or not of a VLM that runs."""
     path = config_path(name)
     config = _from_hub(name) if path is None else _from_file(name, path)
     model_type = str(config.get("model_type"))
-    if not isinstance(config.get("vision_config"), dict) and model_type not in (*RUN, *REFUSED):
+    if model_type in REFUSED:
+        raise UserError(f"vlm {name!r}: {model_type} is not supported: {REFUSED[model_type]}")
+    if not isinstance(config.get("vision_config"), dict) and model_type not in RUN:
         raise UserError(
             f"vlm {name!r}: its model type {model_type!r} has no vision_config; "
             "it must be an image-text-to-text model"

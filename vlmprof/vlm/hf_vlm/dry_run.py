@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from vlmprof.activity import say
+from vlmprof.backbones.grouped_products import GroupedProducts
+from vlmprof.backbones.known_values import KnownValues
 from vlmprof.settings import Axes, Dtype, Logits, ProcessorBackend, Settings
-from vlmprof.vlm.hf_vlm.known_values import KnownValues
 from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm, refused
 from vlmprof.vlm.hf_vlm.own import blank_photo
 from vlmprof.vlm.hf_vlm.parts import Parts
@@ -74,7 +75,7 @@ def _dry_run(
         facts, made = blank_photo(name, size, dtype, prompt_tokens, backend, batch_size)
         inputs = tree_map_only(Tensor, lambda tensor: _without_data(tensor, values), dict(made))
     try:
-        with torch.inference_mode(), values:
+        with torch.inference_mode(), GroupedProducts(), values:
             if inputs is None:
                 images = torch.empty(batch_size, 3, *size, device="meta", dtype=getattr(torch, dtype))
                 inputs = vlm.inputs(images)

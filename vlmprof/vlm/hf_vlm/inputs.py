@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlmprof.backbones.packed_encoder import PatchFormat
+
 ONE_IMAGE_AXIS = ("idefics2", "idefics3", "smolvlm")
 PACKED_PATCHES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
@@ -14,24 +16,13 @@ PACKED_PATCHES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 def image_inputs(config: Any, images: Tensor) -> dict[str, Tensor]:
     """The keyword arguments that carry images (batch, 3, height, width) into such a model."""
     if config.model_type in PACKED_PATCHES:
-        return _packed_patches(config.vision_config, images)
+        vision = config.vision_config
+        patches = PatchFormat(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+        pixels, grid = patches.packed(images)
+        return {"pixel_values": pixels, "image_grid_thw": grid}
     if config.model_type in ONE_IMAGE_AXIS:
         return {"pixel_values": images[:, None]}
     return {"pixel_values": images}
-
-
-def _packed_patches(vision: Any, images: Tensor) -> dict[str, Tensor]:
-    """All patches of all images in one axis, in squares of `spatial_merge_size`, each patch as channels,
-    frames (a still image is repeated), rows and columns."""
-    patch, merge, frames = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-    batch, _, height, width = images.shape
-    rows, columns = height // patch, width // patch
-    squares = images.unflatten(2, (rows // merge, merge, patch))
-    squares = squares.unflatten(5, (columns // merge, merge, patch))
-    squares = squares.permute(0, 2, 5, 3, 6, 1, 4, 7)
-    squares = squares.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, frames, -1, -1)
-    grid = torch.tensor([[1, rows, columns]], device=images.device).expand(batch, 3)
-    return {"pixel_values": squares.reshape(batch * rows * columns, -1), "image_grid_thw": grid}
 
 
 BIDIRECTIONAL_PREFIX = ("paligemma",)

@@ -83,7 +83,8 @@ def find_parts(model: PreTrainedModel, inputs: dict[str, Any]) -> Parts:
     top = _watched(model, inputs, language)
     names = {id(module): name for name, module in model.named_modules()}
     around = _ancestors(language, names, model)
-    outermost = [call for call in _outermost(top, around) if call.module is not model.get_input_embeddings()]
+    embedding = _embedding(model)
+    outermost = [call for call in _outermost(top, around) if call.module is not embedding]
     outermost = [call for call in outermost if any(True for _ in call.module.parameters())]
     encoder = next(
         (call for call in outermost if names[id(call.module)].rsplit(".", 1)[-1] in ENCODERS), None
@@ -176,6 +177,15 @@ def _language(model: PreTrainedModel) -> nn.Module | None:
     path = architecture(model.config.model_type).language
     found: Any = model.get_submodule(path) if path else model.get_decoder()
     return None if found is model or found is model.base_model else found
+
+
+def _embedding(model: PreTrainedModel) -> nn.Module | None:
+    """The language model's token embedding, where transformers tells it."""
+    try:
+        found: nn.Module = model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return found
 
 
 def _width(model: PreTrainedModel, language: nn.Module | None) -> int | None:

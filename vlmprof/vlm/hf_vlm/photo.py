@@ -19,6 +19,8 @@ from vlmprof.vlm.hf_vlm.processors import OwnProcessor, token_id
 
 DROPPED = ("labels",)
 PIXELS = ("pixel_values", "pixel_values_images", "flattened_patches", "image_patches")
+CROPS = "pixel_values_local"
+"""Smaller pictures, cut out of the one in `pixel_values`, that the encoder is given in a second call."""
 
 
 @dataclass(frozen=True)
@@ -130,5 +132,7 @@ def _tiles(inputs: dict[str, Any], config: Any) -> tuple[int | None, tuple[int, 
     for name in PIXELS:
         pixels = inputs.get(name)
         if isinstance(pixels, Tensor) and pixels.ndim >= 4 and pixels.shape[-3] == 3:
-            return pixels[..., 0, 0, 0].numel(), (pixels.shape[-2], pixels.shape[-1])
+            crops = inputs.get(CROPS)
+            count = pixels[..., 0, 0, 0].numel() + (len(crops) if isinstance(crops, Tensor) else 0)
+            return count, (pixels.shape[-2], pixels.shape[-1])
     return None, None

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 WORD = "a"
 """Stands for any word of a prompt."""
+COMMON = ("<unk>", "<s>", "</s>", "<pad>", WORD)
+"""Words of every such tokenizer."""
 
 NAMED = {
     "image_token": "<image>", "video_token": "<video>", "audio_token": "<audio>",
@@ -30,19 +32,22 @@ SPECIAL = r"<\|?/?[^<>\s|]+\|?>|\[[A-Z_]+\]"
 
 
 def placeholder_tokenizer(
-    special: Mapping[str, int], vocabulary: int, unnamed: Collection[str] = ()
+    special: Mapping[str, int], vocabulary: int, unnamed: Collection[str] = (), underscored: bool = False
 ) -> PreTrainedTokenizerFast:
     """A tokenizer in which the words of `special` have these ids, and any other word is the unknown one.
 
-    `unnamed` are attributes, such as `image_token`, that it does not have.
+    `unnamed` are attributes, such as `image_token`, that it does not have. With `underscored`, every text
+    begins with a token of its own, as in SentencePiece.
     """
     taken = {number for number in special.values() if number < vocabulary}
     free = (number for number in range(vocabulary) if number not in taken)
     ids = dict(special)
-    for word in ("<unk>", "<s>", "</s>", "<pad>", WORD, *NAMED.values()):
+    for word in (*COMMON, *NAMED.values()):
         if word not in ids:
             ids[word] = next(free)
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    if underscored:
+        tokenizer.normalizer = normalizers.Prepend("▁")
     words = "|".join(sorted(map(_escaped, special), key=len, reverse=True))
     pattern = f"{words}|{SPECIAL}|\\w+|[^\\w\\s]" if words else f"{SPECIAL}|\\w+|[^\\w\\s]"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([

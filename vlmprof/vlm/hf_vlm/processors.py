@@ -15,7 +15,7 @@ from transformers.utils.import_utils import is_torchvision_available
 
 from vlmprof.errors import UserError, first_line
 from vlmprof.vlm.hf_vlm.architectures import Architecture, architecture, vision_config
-from vlmprof.vlm.hf_vlm.placeholder_tokenizer import NAMED, placeholder_tokenizer
+from vlmprof.vlm.hf_vlm.placeholder_tokenizer import COMMON, NAMED, placeholder_tokenizer
 
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "tekken.json")
@@ -178,24 +178,26 @@ def _with_known_tokens(made: Any, image_processor: Any, config: Any, known: Arch
     vocabulary = config.get_text_config().vocab_size
 
     def with_ids(ids: Mapping[str, int]) -> Any:
-        tokenizer = placeholder_tokenizer(ids, vocabulary, known.unnamed)
+        tokenizer = placeholder_tokenizer(ids, vocabulary, known.unnamed, known.underscored)
         return _made(made, image_processor, tokenizer, config, known)
 
     first = with_ids(given)
     named = {name: word for name, word in NAMED.items() if name not in known.unnamed}
     words = {**named, **_words(first)}
     taken = {*given.values(), *(n for n in (token_id(config, name) for name in words) if n is not None)}
-    free = (number for number in range(100, vocabulary) if number not in taken)
-    asked = {
-        word: given[word] if word in given else next(free)
-        for word in {**dict.fromkeys(named.values()), **dict.fromkeys(words.values())}
-    }
+    # ordinary tokens have low numbers
+    free = [n for n in (*range(100, vocabulary), *range(min(100, vocabulary))) if n not in taken]
+    special = dict.fromkeys((*named.values(), *words.values()))
+    if len(free) < len(special) + len(COMMON):
+        raise ValueError(f"a vocabulary of {vocabulary} is too small for its special tokens")
+    numbers = iter(free)
+    asked = {word: given[word] if word in given else next(numbers) for word in special}
     second = with_ids({**asked, **given})
     by_id = {number: word for word, number in asked.items()}
     final = dict(asked)
     for name, word in words.items():
         number = token_id(config, name)
-        if number is None or word in given:
+        if number is None or word in given or number in given.values():
             continue
         meant = by_id.get(getattr(second, f"{name}_id", None) or -1, word)
         final[meant] = number

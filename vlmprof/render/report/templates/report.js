@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const { lines, resolutions, panels, stacks, fits } = data.charts;
+  const { lines, sizes: places, size_title, panels, stacks, fits } = data.charts;
   const state = { log: true, share: false, fitsLog: true, hidden: new Set() };
   const byId = (id) => document.getElementById(id);
 
@@ -82,15 +82,15 @@
     return pen.measureText(text).width;
   }
   function tickLabels(width, low, high) {
-    const at = (pixels) => {
-      const [a, b, x] = state.log ? [low, high, pixels].map(Math.log10) : [low, high, pixels];
+    const at = (size) => {
+      const [a, b, x] = state.log ? [low, high, size].map(Math.log10) : [low, high, size];
       return ((x - a) / (b - a)) * width;
     };
     const kept = [];
     let free = Infinity;
-    for (const { pixels, label } of [...resolutions].reverse()) {
+    for (const { size, label } of [...places].reverse()) {
       const half = textWidth(label) / 2;
-      if (at(pixels) + half <= free) { kept.push({ pixels, label }); free = at(pixels) - half - 8; }
+      if (at(size) + half <= free) { kept.push({ size, label }); free = at(size) - half - 8; }
     }
     return kept.reverse();
   }
@@ -116,20 +116,20 @@
       const interval = (k) => (t.low[k] === null ? t.values[k] : [t.values[k], t.low[k], t.high[k]]);
       const spread = (end, sign) => keep.map((k) => (end[k] === null || t.values[k] === null ? 0 : Math.max(0, (sign * (end[k] - t.values[k])) / size)));
       traces.push({
-        x: pick(t.pixels), y, mode: "lines+markers", type: "scatter", connectgaps: false,
+        x: pick(t.sizes), y, mode: "lines+markers", type: "scatter", connectgaps: false,
         line: { ...look, width: 2, dash: t.line.dash }, marker: { ...look, size: 7, symbol: t.line.symbol },
         error_y: { type: "data", symmetric: false, array: spread(t.high, 1), arrayminus: spread(t.low, -1), ...look, thickness: 1.2, width: 3 },
         text: keep.map((k) => `${plain(t.line.label)}<br>${plain(t.labels[k])}: ${plain(show(panel.kind, interval(k)))}`),
         hovertemplate: "%{text}<extra></extra>",
       });
-      if (t.oom_pixels !== null && panel.show_oom) {
-        const before = keep.filter((k) => t.values[k] !== null && t.pixels[k] < t.oom_pixels).pop();
-        const start = before === undefined ? [] : [[t.pixels[before], t.values[before] / size]];
+      if (t.oom_size !== null && panel.show_oom) {
+        const before = keep.filter((k) => t.values[k] !== null && t.sizes[k] < t.oom_size).pop();
+        const start = before === undefined ? [] : [[t.sizes[before], t.values[before] / size]];
         // inside the panel, to receive mouse events; marks at the same resolution are stacked
-        const place = crosses.get(t.oom_pixels) || 0;
-        crosses.set(t.oom_pixels, place + 1);
+        const place = crosses.get(t.oom_size) || 0;
+        crosses.set(t.oom_size, place + 1);
         const part = 1 - Math.min(0.3, (6 + place * 10) / height);
-        const path = [...start, [t.oom_pixels, logY ? bottom * (top / bottom) ** part : top * part]];
+        const path = [...start, [t.oom_size, logY ? bottom * (top / bottom) ** part : top * part]];
         traces.push({
           x: path.map((p) => p[0]), y: path.map((p) => p[1]), mode: "lines+markers", type: "scatter", cliponaxis: false,
           line: { ...look, width: 2, dash: "dot" },
@@ -138,18 +138,18 @@
         });
       }
     }
-    const sizes = resolutions.map((r) => r.pixels);
+    const sizes = places.map((place) => place.size);
     const last = Math.max(...sizes);
     const margin = Math.exp(Math.max(0.07 * Math.log(last / Math.min(...sizes)), 0.12));
     const [low, high] = state.log ? [Math.min(...sizes) / margin, last * margin] : [0, last * (sizes.length > 1 ? 1.06 : 2)];
-    const right = Math.max(14, textWidth(resolutions[resolutions.length - 1].label) / 2);
+    const right = Math.max(14, textWidth(places[places.length - 1].label) / 2);
     const ticks = tickLabels(div.clientWidth - 56 - right, low, high);
     const scaled = (range, log) => (log ? range.map(Math.log10) : range);
     const kind = (log) => (log ? "log" : "linear");
     Plotly.react(div, traces, layout({
       title: { text: `(${panel.letter}) ${panel.title}`, font: { size: 13 }, x: 0.5, y: 0.97, yanchor: "top" },
       margin: { l: 56, r: right, t: 34, b: 44 },
-      xaxis: axis({ type: kind(state.log), range: scaled([low, high], state.log), showgrid: false, tickangle: 0, tickvals: ticks.map((t) => t.pixels), ticktext: ticks.map((t) => t.label), title: { text: "Image size (pixels)", font: { size: 11 }, standoff: 6 } }),
+      xaxis: axis({ type: kind(state.log), range: scaled([low, high], state.log), showgrid: false, tickangle: 0, tickvals: ticks.map((t) => t.size), ticktext: ticks.map((t) => t.label), title: { text: size_title, font: { size: 11 }, standoff: 6 } }),
       yaxis: axis({ type: kind(logY), range: scaled([bottom, top], logY), visible: every.length > 0, exponentformat: "none", ...(logY ? logTicks(bottom, top) : {}), title: { text: `${panel.quantity} (${unit})`, font: { size: 11 }, standoff: 6 } }),
       annotations: panel.empty === null ? [] : [{ text: panel.empty, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: ink("--soft"), size: 13 } }],
     }), config);

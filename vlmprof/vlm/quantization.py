@@ -1,0 +1,145 @@
+"""Quantization of an LLM's linear layers by torchao, one layer after another.
+
+A layer is built without data, filled and quantized before the next, so that a model never needs the memory of
+its unquantized weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from transformers import PreTrainedModel
+
+from vlmprof.errors import UserError
+from vlmprof.settings import LLMPrecision
+from vlmprof.vlm.precision import GROUP_SIZE, check_installed, fits
+
+Weights = Callable[[str, nn.Linear], Tensor]
+"""Returns the unquantized weight of a layer by its name."""
+
+NOT_ALL = (
+    "{precision} quantizes {share:.1%} of the LLM's weights, not counting embeddings and output layer; "
+    "the rest keeps {dtype}"
+)
+CONVERTS = (
+    "int8-weight saves memory rather than time: torchao converts each weight to {dtype} before its product"
+)
+WAITS = (
+    "int8-dynamic: unless it is compiled, torchao's int8 product waits for the GPU in every layer, and "
+    "multiplies up to 16 tokens in float32"
+)
+
+
+def quantized_layers(model: PreTrainedModel, precision: LLMPrecision) -> dict[str, nn.Linear]:
+    """Return the linear layers that a precision quantizes, by name: all but the output layer, and those whose
+    sizes torchao's kernels do not take. Raises `UserError` if there are none."""
+    output = model.get_output_embeddings()
+    layers = {
+        name: part
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Linear)
+        and part is not output
+        and fits(precision, part.out_features, part.in_features)
+    }
+    if not layers:
+        kind = model.config.model_type
+        raise UserError(f"llm_precision {precision}: {kind} has no linear layers that torchao quantizes")
+    return layers
+
+
+@contextmanager
+def linears_without_data() -> Iterator[None]:
+    """Build linear layers on the device in this context, except their weights, which are built on `meta`."""
+
+    def without_data(module: nn.Module, name: str, parameter: Any) -> Any:
+        if isinstance(module, nn.Linear) and name == "weight" and parameter is not None:
+            return nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
+        return None
+
+    handle = register_module_parameter_registration_hook(without_data)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def quantize(model: PreTrainedModel, precision: LLMPrecision, weights: Weights | None = None) -> None:
+    """Quantize the linear layers of a model in place: its own weights or, if it was built with
+    `linears_without_data`, those that `weights` makes.
+
+    Raises `UserError` if torchao is missing, or the model has no such layers.
+    """
+    layers = quantized_layers(model, precision)
+    quantize_, config = _torchao(precision, model.device.type)
+    if weights is not None:
+        model.tie_weights()
+        for name, part in model.named_modules():
+            if isinstance(part, nn.Linear) and part.weight.is_meta and name not in layers:
+                part.weight = nn.Parameter(weights(name, part), requires_grad=False)
+    for name, layer in layers.items():
+        if weights is not None:
+            layer.weight = nn.Parameter(weights(name, layer), requires_grad=False)
+        quantize_(layer, config)
+        if not is_traceable_wrapper_subclass(layer.weight):
+            raise RuntimeError(f"torchao did not quantize {name} of shape {tuple(layer.weight.shape)}")
+
+
+def stored_tensors(tensor: Tensor) -> list[Tensor]:
+    """Return the tensors that hold the data of `tensor`: of a quantized one, integers, scales and zeros."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+    return [part for name in names for part in stored_tensors(getattr(tensor, name))]
+
+
+def quantization_run(
+    model: PreTrainedModel | None, precision: LLMPrecision, mode: str
+) -> tuple[dict[str, str], list[str]]:
+    """Return what quantized the weights of a model, as a row's `backends`, and the row's warnings."""
+    if model is None or precision == "as-dtype":
+        return {}, []
+    tables = {
+        id(part.weight)
+        for part in (model.get_input_embeddings(), model.get_output_embeddings())
+        if part is not None
+    }
+    matrices = [p for p in model.parameters() if p.ndim > 1 and id(p) not in tables]
+    quantized = [p for p in matrices if is_traceable_wrapper_subclass(p)]
+    share = sum(p.numel() for p in quantized) / sum(p.numel() for p in matrices)
+    dtype = str(model.dtype).removeprefix("torch.")
+    found = [NOT_ALL.format(precision=precision, share=share, dtype=dtype)] if share < 1 else []
+    if precision == "int8-weight":
+        found.append(CONVERTS.format(dtype=dtype))
+    elif precision == "int8-dynamic" and model.device.type == "cuda" and mode != "compile":
+        found.append(WAITS)
+    formats = ", ".join(sorted({type(p).__name__ for p in quantized}))
+    return {"llm_linear": f"{formats} of torchao {metadata.version('torchao')}"}, found
+
+
+@cache
+def _torchao(precision: LLMPrecision, device: str) -> tuple[Callable[[nn.Module, Any], None], Any]:
+    """Return torchao's `quantize_` and the configuration of a precision on a type of device."""
+    check_installed((precision,))
+    import torchao.quantization as ao
+
+    own: dict[str, Any] = {"set_inductor_config": False}  # the encoder is compiled in the same process
+    if precision == "int8-weight":
+        return ao.quantize_, ao.Int8WeightOnlyConfig(**own)
+    if precision == "int8-dynamic":
+        return ao.quantize_, ao.Int8DynamicActivationInt8WeightConfig(**own)
+    if precision == "fp8":
+        return ao.quantize_, ao.Float8DynamicActivationFloat8WeightConfig(**own)
+    own["group_size"] = GROUP_SIZE
+    if device == "cpu":
+        from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+
+        return ao.quantize_, PrototypeInt4WeightOnlyConfig(**own)
+    # the packing of torch's own kernel; torchao's default needs another package
+    return ao.quantize_, ao.Int4WeightOnlyConfig(int4_packing_format="tile_packed_to_4d", **own)
