@@ -203,7 +203,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         image_attributes={"image_seq_length": lambda _: (768 // DAVIT_STRIDE) ** 2 + 1},
     ),
     "fuyu": Architecture(
-        placeholder="", words={"|SPEAKER|": "image_token_id", "|NEWLINE|": 5}, underscored=True
+        # the one of PIL fails: it takes its own NumPy arrays for tensors
+        image_processor={"torchvision": "FuyuImageProcessor"}, placeholder="", underscored=True,
+        words={"|SPEAKER|": "image_token_id", "|NEWLINE|": 5},
     ),
     "git": Architecture(placeholder="", language="git.encoder"),
     "glm4v_moe": Architecture(image_processor=_family("Glm4v")),

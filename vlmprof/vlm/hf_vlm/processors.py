@@ -111,7 +111,7 @@ def _image_processor_class(
     name: str, model_type: str, known: Architecture, files: ProcessorFiles, backend: Backend | None
 ) -> tuple[Any, str]:
     table = _table(image_processing_auto, "IMAGE_PROCESSOR_MAPPING_NAMES")
-    names = files.image_processor or known.image_processor or table.get(model_type)
+    names = known.image_processor or files.image_processor or table.get(model_type)
     if not names:
         raise UserError(
             f"vlm {name!r}: transformers {transformers.__version__} has no image processor for {model_type}"

@@ -61,7 +61,7 @@ RUN: dict[str, tuple[str, ...]] = {
     "exaone4_5": NOTHING,
     "fast_vlm": TIMM,
     "florence2": NOTHING,
-    "fuyu": NOTHING,
+    "fuyu": TORCHVISION,
     "gemma3": NOTHING,
     "gemma3n": TIMM,
     "gemma4": NOTHING,
