@@ -42,8 +42,8 @@ WAITS = (
 def quantized_layers(model: PreTrainedModel, precision: LLMPrecision) -> dict[str, nn.Linear]:
     """Return the linear layers that a precision quantizes, by name.
 
-    Left out are the output layer, layers whose sizes torchao's kernels do not take, and layers whose weight is
-    multiplied elsewhere. Raises `UserError` if none is left.
+    Left out are the output layer, layers of sizes that torchao's kernels do not take, and layers whose weight
+    is multiplied elsewhere. Raises `UserError` if none is left.
     """
     output = model.get_output_embeddings()
     layers = {
