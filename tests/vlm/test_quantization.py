@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from tests.helpers.tiny_llms import tiny_config
 from vlmprof.backbones.random_weights import RandomValues
 from vlmprof.cost.count import count
 from vlmprof.cost.dispatch_counter import count_module
@@ -24,7 +25,7 @@ from vlmprof.spec import build_spec
 from vlmprof.vlm import precision as precisions
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.model import create_vlm
-from vlmprof.vlm.quantization import quantize, quantized_layers, stored_tensors
+from vlmprof.vlm.quantization import quantization_run, quantize, quantized_layers, stored_tensors
 from vlmprof.vlm.workload import Workload
 
 needs_torchao = pytest.mark.skipif(
@@ -200,6 +201,29 @@ def test_a_model_without_linear_layers_is_refused(tmp_path: Path) -> None:
         create_llm(str(tmp_path), precision="int8-weight")
     with pytest.raises(UserError, match="gpt2 has no linear layers"):
         count(Workload("vit-t", str(tmp_path), 32, 32, llm_precision="fp8"))
+
+
+@needs_torchao
+@pytest.mark.parametrize(
+    ("model_type", "share"),
+    [("mixtral", "7.7%"), ("mamba", "90.5%"), ("opt", None), ("falcon", "falcon has no linear layers")],
+)
+def test_layers_that_keep_their_dtype_are_told(model_type: str, share: str | None, tmp_path: Path) -> None:
+    """Experts are no linear layers, Mamba reads the weight of one, and Falcon's have a forward of their own.
+    OPT's table of positions is an embedding."""
+    (tmp_path / "config.json").write_text(json.dumps(tiny_config(model_type)))
+    if model_type == "falcon":
+        with pytest.raises(UserError, match=str(share)):
+            create_llm(str(tmp_path), precision="int8-weight")
+        return
+    model = create_llm(str(tmp_path), precision="int8-weight")
+    with torch.inference_mode():
+        table = model.get_parameter(next(n for n, _ in model.named_parameters() if "embed" in n))
+        logits = model(inputs_embeds=torch.randn(1, 4, table.shape[1]), use_cache=False).logits
+    assert logits.isfinite().all()
+    backends, warnings = quantization_run(model, "int8-weight", "eager")
+    assert backends["llm_linear"].startswith("Int8Tensor of torchao ")
+    assert [f"quantizes {share}" in words for words in warnings] == ([True, False] if share else [False])
 
 
 @pytest.mark.parametrize(

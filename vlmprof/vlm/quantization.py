@@ -24,6 +24,8 @@ from vlmprof.vlm.precision import GROUP_SIZE, check_installed, fits
 Weights = Callable[[str, nn.Linear], Tensor]
 """Returns the unquantized weight of a layer by its name."""
 
+MULTIPLIED_ELSEWHERE = "dt_proj"
+"""Of Mamba and its hybrids: transformers uses the weight of this layer without calling the layer."""
 NOT_ALL = (
     "{precision} quantizes {share:.1%} of the LLM's weights, not counting embeddings and output layer; "
     "the rest keeps {dtype}"
@@ -38,14 +40,19 @@ WAITS = (
 
 
 def quantized_layers(model: PreTrainedModel, precision: LLMPrecision) -> dict[str, nn.Linear]:
-    """Return the linear layers that a precision quantizes, by name: all but the output layer, and those whose
-    sizes torchao's kernels do not take. Raises `UserError` if there are none."""
+    """Return the linear layers that a precision quantizes, by name.
+
+    Left out are the output layer, layers of sizes that torchao's kernels do not take, and layers whose weight
+    is multiplied elsewhere. Raises `UserError` if none is left.
+    """
     output = model.get_output_embeddings()
     layers = {
         name: part
         for name, part in model.named_modules()
         if isinstance(part, nn.Linear)
+        and type(part).forward is nn.Linear.forward
         and part is not output
+        and not name.endswith(MULTIPLIED_ELSEWHERE)
         and fits(precision, part.out_features, part.in_features)
     }
     if not layers:
@@ -105,11 +112,8 @@ def quantization_run(
     """Return what quantized the weights of a model, as a row's `backends`, and the row's warnings."""
     if model is None or precision == "as-dtype":
         return {}, []
-    tables = {
-        id(part.weight)
-        for part in (model.get_input_embeddings(), model.get_output_embeddings())
-        if part is not None
-    }
+    output = model.get_output_embeddings()
+    tables = {id(p.weight) for p in model.modules() if isinstance(p, nn.Embedding) or p is output}
     matrices = [p for p in model.parameters() if p.ndim > 1 and id(p) not in tables]
     quantized = [p for p in matrices if is_traceable_wrapper_subclass(p)]
     share = sum(p.numel() for p in quantized) / sum(p.numel() for p in matrices)
