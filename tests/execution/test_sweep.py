@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.commands import vlmprof
+from vlmprof.measure.statistics import FEWEST
 
 STAGES = ("preprocess", "vision", "connector", "prefill", "decode")
 
@@ -95,7 +96,9 @@ def test_adaptive_sampling_ends_at_what_comes_first(
     assert len(end_to_end_s) == row["iterations"]
     assert iterations[0] <= row["iterations"] <= iterations[1]
     assert measured_s[0] <= sum(end_to_end_s) < measured_s[1]
-    assert any("not within" in said for said in row["warnings"]) == unmet
+    # of fewer than six iterations, as on a busy machine, no interval is known
+    said = "not within" if row["iterations"] >= FEWEST else "intervals of medians unknown"
+    assert any(said in warning for warning in row["warnings"]) == unmet
 
 
 def test_rows_carry_what_was_achieved_beside_what_the_device_reaches(small_run: SmallRun) -> None:

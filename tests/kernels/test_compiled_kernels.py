@@ -41,9 +41,9 @@ LEFT_OUT = pytest.mark.exhaustive
             (LEVELS[0], BF16, ()),
             (LEVELS[-1], BF16, ()),
             (LEVELS[-1], FP32, ()),
-            (LEVELS[0], FP16, LEFT_OUT),
-            (LEVELS[-1], FP16, LEFT_OUT),
-            (LEVELS[0], FP32, LEFT_OUT),
+            (LEVELS[0], FP16, (LEFT_OUT,)),
+            (LEVELS[-1], FP16, (LEFT_OUT,)),
+            (LEVELS[0], FP32, (LEFT_OUT,)),
         )
     ],
 )
