@@ -155,8 +155,8 @@ def test_tiles_show_no_more_than_they_hold() -> None:
         for side in (672, 1344)
     ]
     whole = cell("vit-t", 1344, axes={"tiling": "none"}, end_to_end_s=0.5, visual_tokens=9)
-    same = {"peak_allocated_bytes": 2**30, "peak_reserved_bytes": None}
-    advice = advise(frame([replace(row, **same) for row in (*tiled, whole)]), Limits())
+    rows = [replace(row, peak_allocated_bytes=2**30, peak_reserved_bytes=None) for row in (*tiled, whole)]
+    advice = advise(frame(rows), Limits())
     assert advice.candidates["pixels"].tolist() == [672**2, 672**2, 1344**2]
     assert advice.chosen[["resolution", "tiling"]].to_numpy().tolist() == [
         ["1344", "none"], ["1344", "anyres-336-4"],
