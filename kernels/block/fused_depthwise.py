@@ -71,9 +71,10 @@ def depthwise_conv_silu_kernel(x_ptr, weight_ptr, bias_ptr, y_ptr, height, width
             weight_ptrs = weight_ptr + (dy * SIZE + dx) * D + channel
             weight = tl.load(weight_ptrs, mask=channel < D, other=0.0)  # (CHANNELS,)
             total += value.to(tl.float32) * weight.to(tl.float32)[None, :]
+    total = silu(total)
     y_rows = y_ptr + (image * height + row) * width * D
     out = y_rows + (column[:, None] * D + channel[None, :])
-    tl.store(out, silu(total).to(y_ptr.dtype.element_ty), mask=(column < width)[:, None] & real)
+    tl.store(out, total.to(y_ptr.dtype.element_ty), mask=(column < width)[:, None] & real)
 
 
 def depthwise_conv_silu_fused(x: Tensor, convolution: DepthwiseArguments) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from vlmprof.kernels.block.arguments import LinearArguments
 from vlmprof.kernels.block.linear_kernels import Variant, linear_kernel, linear_rows_kernel
 from vlmprof.kernels.block.linear_tiles import Product, Tile, column_blocks_per_program, pieces, tile_for
-from vlmprof.kernels.block.packing import fold, is_folded, unfolded
+from vlmprof.kernels.block.packing import cast, fold, is_folded, unfolded
 from vlmprof.kernels.common.launcher import Launcher
 from vlmprof.kernels.common.parameter_cache import cached_from_parameters
 
@@ -46,7 +46,6 @@ def linear_fused(x: Tensor, linear: LinearArguments, tile: Tile | None = None) -
         )
         weight = weight if norm.weight is None else norm.weight
         sums, offset = norm.sums, norm.offset
-    weight = weight.to(x.dtype)
     normed = norm_weight is not None
     launch, grid, blocks = plan(
         rows, depth, features, normed, normed and folded, offset is not None, residual is not None,
@@ -55,7 +54,7 @@ def linear_fused(x: Tensor, linear: LinearArguments, tile: Tile | None = None) -
     launch(
         grid,
         x,
-        weight.contiguous(),
+        cast(weight, x.dtype),
         x if norm_weight is None else norm_weight.contiguous(),
         sums,
         x if offset is None else offset.contiguous(),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vlmprof.kernels.block.arguments import MlpArguments
 from vlmprof.kernels.block.mlp_tiles import PIECES, MlpTile, tile_for
+from vlmprof.kernels.block.packing import cast
 from vlmprof.kernels.common.device_math import gelu, multiply, opaque
 from vlmprof.kernels.common.launcher import Launcher
 
@@ -115,9 +116,9 @@ def norm_mlp_fused(x: Tensor, mlp: MlpArguments, tile: MlpTile | None = None) ->
         x,
         mlp.norm_weight.contiguous(),
         mlp.norm_bias.contiguous(),
-        mlp.fc1_weight.to(x.dtype).contiguous(),
+        cast(mlp.fc1_weight, x.dtype),
         mlp.fc1_bias.contiguous(),
-        mlp.fc2_weight.to(x.dtype).contiguous(),
+        cast(mlp.fc2_weight, x.dtype),
         mlp.fc2_bias.contiguous(),
         y,
         rows,

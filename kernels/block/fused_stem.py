@@ -46,17 +46,15 @@ class Variant:
 
 
 @triton.jit
-def load_patches(x_ptr, line, column, height, width, rows, columns, V: tl.constexpr):
-    """The pixels under the filter at output row `line` of all images and `column`, (PIXELS, TAPS)."""
+def load_patches(x_ptr, image, top, column, there, height, width, V: tl.constexpr):
+    """The pixels under the filter whose upper edge is at row `top`, at each output column, (PIXELS, TAPS)."""
     C_IN: tl.constexpr = V.C_IN
-    image = (line // rows).to(tl.int64)
-    top = line % rows * V.STRIDE - V.PADDING
     # a row of the image under a filter is contiguous: SIZE · C_IN values from the filter's left edge
     tap = tl.arange(0, V.TAPS)[None, :]  # (1, TAPS)
     down = tap // (V.SIZE * C_IN)
     at = (column * V.STRIDE - V.PADDING) * C_IN + tap % (V.SIZE * C_IN)  # (PIXELS, TAPS)
     inside = (tap < V.SIZE * V.SIZE * C_IN) & (top + down >= 0) & (top + down < height)
-    inside = inside & (at >= 0) & (at < width * C_IN) & (column < columns)
+    inside = inside & (at >= 0) & (at < width * C_IN) & there
     first = x_ptr + (image * height + top) * width * C_IN
     return tl.load(first + (down * width * C_IN + at), mask=inside, other=0.0)
 
@@ -74,19 +72,22 @@ def stem_kernel(
     C: tl.constexpr = ROW.C
     WIDTH: tl.constexpr = ROW.WIDTH
     PARTS: tl.constexpr = ROW.PARTS
+    PIXELS: tl.constexpr = V.PIXELS
     MASKED: tl.constexpr = C % WIDTH != 0
-    across = tl.cdiv(columns, V.PIXELS)
+    across = tl.cdiv(columns, PIXELS)
     line = tl.program_id(0) // across
-    column = tl.program_id(0) % across * V.PIXELS + tl.arange(0, V.PIXELS)[:, None]  # (PIXELS, 1)
+    image = (line // rows).to(tl.int64)
+    top = line % rows * V.STRIDE - V.PADDING
+    column = tl.program_id(0) % across * PIXELS + tl.arange(0, PIXELS)[:, None]  # (PIXELS, 1)
     there = column < columns
-    patches = load_patches(x_ptr, line, column, height, width, rows, columns, V)  # (PIXELS, TAPS)
+    patches = load_patches(x_ptr, image, top, column, there, height, width, V)  # (PIXELS, TAPS)
 
     parts = ()
     for p in tl.static_range(PARTS):
         channel = p * WIDTH + tl.arange(0, WIDTH)  # (WIDTH,)
         # (TAPS, WIDTH)
         taps = tl.load(filter_ptr + (channel[None, :] * V.TAPS + tl.arange(0, V.TAPS)[:, None]))
-        nothing = tl.zeros([V.PIXELS, WIDTH], tl.float32)
+        nothing = tl.zeros([PIXELS, WIDTH], tl.float32)
         product = multiply(patches, taps, nothing, ROW.PRECISE)  # (PIXELS, WIDTH)
         if ROW.INPUT_BIAS:
             product += load_where(input_bias_ptr + channel, channel < C, MASKED).to(tl.float32)[None, :]

@@ -45,7 +45,7 @@ class Rows(NamedTuple):
     there: tl.tensor  # (ROWS, 1): whether the row exists
     x: tl.tensor  # (ROWS, 1): pointers to the rows
     first: tl.tensor  # the first of the program's tiles, beside each other
-    end: tl.tensor  # and the one after the last
+    every: tl.tensor  # tiles beside each other that cover all columns
 
 
 class Norm(NamedTuple):
@@ -102,8 +102,8 @@ def programs_rows(x_ptr, rows, blocks, V: tl.constexpr, TILE: tl.constexpr):
     across = tl.cdiv(every, blocks)
     row = tl.program_id(0) // across * TILE.rows + tl.arange(0, TILE.rows)
     first = tl.program_id(0) % across * blocks
-    end = tl.minimum(first + blocks, every)
-    return Rows(row, (row < rows)[:, None], x_ptr + row.to(tl.int64)[:, None] * V.K, first, end)
+    there = (row < rows)[:, None]
+    return Rows(row, there, x_ptr + row.to(tl.int64)[:, None] * V.K, first, every)
 
 
 @triton.jit
@@ -172,7 +172,7 @@ def linear_kernel(
     if V.NORM:
         norm = sum_rows(rows, eps, V, TILE)
 
-    for block in tl.range(rows.first, rows.end, num_stages=1):
+    for block in tl.range(rows.first, tl.minimum(rows.first + blocks, rows.every), num_stages=1):
         column = block * COLUMNS + tl.arange(0, COLUMNS)  # (COLUMNS,)
         product = tl.zeros([ROWS, COLUMNS], tl.float32)
         for k in range(0, V.K, DEPTH):
@@ -190,12 +190,13 @@ def linear_kernel(
 @triton.jit
 def sum_rows(rows, eps, V: tl.constexpr, TILE: tl.constexpr):
     """The norm of rows that are read in steps. Sums around a value of the row cancel little."""
+    ROWS: tl.constexpr = TILE.rows
     DEPTH: tl.constexpr = TILE.depth
     PARTIAL: tl.constexpr = V.K % DEPTH != 0
     depth = tl.arange(0, DEPTH)  # (DEPTH,)
     pivot = tl.load(rows.x, mask=rows.there, other=0.0).to(tl.float32)  # (ROWS, 1)
-    total = tl.zeros([TILE.rows, DEPTH], tl.float32)
-    squares = tl.zeros([TILE.rows, DEPTH], tl.float32)
+    total = tl.zeros([ROWS, DEPTH], tl.float32)
+    squares = tl.zeros([ROWS, DEPTH], tl.float32)
     for k in tl.range(0, V.K, DEPTH, num_stages=TILE.stages):
         x = load_features(rows, k + depth, V, PARTIAL).to(tl.float32) - pivot
         if PARTIAL:
@@ -204,7 +205,8 @@ def sum_rows(rows, eps, V: tl.constexpr, TILE: tl.constexpr):
         squares += x * x
     shift = tl.sum(total, 1)[:, None] / V.K  # (ROWS, 1)
     variance = tl.sum(squares, 1)[:, None] / V.K - shift * shift
-    return Norm(pivot + shift, tl.rsqrt(tl.maximum(variance, 0.0) + eps))
+    scale = tl.rsqrt(tl.maximum(variance, 0.0) + eps)
+    return Norm(pivot + shift, scale)
 
 
 @triton.jit(do_not_specialize=["rows", "blocks"])
@@ -243,7 +245,7 @@ def linear_rows_kernel(
             if SECOND > 0:
                 x2 = centre(x2, norm, rows, second, norm_weight_ptr, ELEMENT, V, TAIL2)
 
-    for block in range(rows.first, rows.end):
+    for block in range(rows.first, tl.minimum(rows.first + blocks, rows.every)):
         column = block * COLUMNS + tl.arange(0, COLUMNS)  # (COLUMNS,)
         product = tl.zeros([ROWS, COLUMNS], tl.float32)
         w = load_weight(weight_ptr, column, first, V, TILE, FIRST, TAIL)  # (FIRST, COLUMNS)

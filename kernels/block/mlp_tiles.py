@@ -77,13 +77,17 @@ FILLS = 132
 """Fewest programs with the default tile: one per multiprocessor of an H200."""
 
 
+STEP = max(tile.hidden for tiles in CANDIDATES.values() for tile in tiles)
+"""The hidden features must be a multiple of every tile's."""
+
+
 def is_fused(rows: int, channels: int, hidden: int, dtype: torch.dtype) -> bool:
     """Return whether the MLP of x (rows, channels) runs as one kernel. float32, with products of three terms,
     and wider x do not fit into registers."""
     return (
         dtype in (torch.bfloat16, torch.float16)
         and channels in CANDIDATES
-        and hidden % max(tile.hidden for tile in CANDIDATES[channels]) == 0
+        and hidden % STEP == 0
         and rows >= ROWS_PER_CHANNEL * channels
     )
 

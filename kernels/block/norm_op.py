@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmprof.kernels.block.arguments import ConvolutionNormArguments, LayerNormArguments
-from vlmprof.kernels.block.operation import Operation, call
+from vlmprof.kernels.block.operation import Operation
 from vlmprof.kernels.block.plain import convolution_norm_plain, layer_norm_plain
 from vlmprof.kernels.common.backends import Backend
 from vlmprof.kernels.common.operators import like_the_first, operator, under_autocast
@@ -115,19 +115,15 @@ def _convolution_norm_op(x: Tensor, arguments: ConvolutionNormArguments) -> Tens
     return convolution_norm_fused(x, arguments)
 
 
-def _norm_kernel(x: Tensor, arguments: LayerNormArguments, direct: bool) -> Tensor:
-    return call(_layer_norm_op, x, arguments, direct)
-
-
 def _convolution_kernels(x: Tensor, arguments: ConvolutionNormArguments, direct: bool) -> Tensor:
     """Compute both in one kernel for images. For others, torch convolves, and the norm adds the bias."""
     channels, in_channels, height, width = arguments.filters.shape
     if in_channels * height * width <= MOST_TAPS and channels <= MOST_CHANNELS:
-        return call(_convolution_norm_op, x, arguments, direct)
+        return _convolution_norm_op.run(x, arguments, direct)
     filters = arguments.filters.to(x.dtype)
     y = F.conv2d(x.permute(0, 3, 1, 2), filters, None, arguments.stride, arguments.padding)
-    return call(_layer_norm_op, y.permute(0, 2, 3, 1), arguments.norm(), direct)
+    return _layer_norm_op.run(y.permute(0, 2, 3, 1), arguments.norm(), direct)
 
 
-_layer_norm = Operation("layer_norm", layer_norm_plain, _norm_kernel)
+_layer_norm = Operation("layer_norm", layer_norm_plain, _layer_norm_op.run)
 _convolution_norm = Operation("convolution_norm", convolution_norm_plain, _convolution_kernels)

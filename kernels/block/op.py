@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vlmprof.kernels.block.arguments import DepthwiseArguments, LinearArguments, MlpArguments
 from vlmprof.kernels.block.mlp_tiles import is_fused
-from vlmprof.kernels.block.operation import Operation, call
+from vlmprof.kernels.block.operation import Operation
 from vlmprof.kernels.block.plain import depthwise_conv_silu_plain, linear_plain, norm_mlp_plain
 from vlmprof.kernels.common.backends import Backend
 from vlmprof.kernels.common.operators import like_the_first, operator, under_autocast
@@ -179,24 +179,18 @@ def _depthwise_conv_silu_op(x: Tensor, arguments: DepthwiseArguments) -> Tensor:
     return depthwise_conv_silu_fused(x, arguments)
 
 
-def _linear_kernel(x: Tensor, arguments: LinearArguments, direct: bool) -> Tensor:
-    return call(_linear_op, x, arguments, direct)
-
-
 def _mlp_kernels(x: Tensor, arguments: MlpArguments, direct: bool) -> Tensor:
     """Compute the MLP in one kernel, or in two with the hidden features in memory."""
     hidden, channels = arguments.fc1_weight.shape
     if is_fused(x.numel() // channels, channels, hidden, x.dtype):
-        return call(_norm_mlp_op, x, arguments, direct)
-    between = call(_linear_op, x, arguments.first(), direct)
-    return call(_linear_op, between, arguments.second(x), direct)
+        return _norm_mlp_op.run(x, arguments, direct)
+    between = _linear_op.run(x, arguments.first(), direct)
+    return _linear_op.run(between, arguments.second(x), direct)
 
 
-def _depthwise_kernel(x: Tensor, arguments: DepthwiseArguments, direct: bool) -> Tensor:
-    return call(_depthwise_conv_silu_op, x, arguments, direct)
-
-
-_norm_linear = Operation("norm_linear", linear_plain, _linear_kernel)
-_linear = Operation("linear", linear_plain, _linear_kernel)
+_norm_linear = Operation("norm_linear", linear_plain, _linear_op.run)
+_linear = Operation("linear", linear_plain, _linear_op.run)
 _norm_mlp = Operation("norm_mlp", norm_mlp_plain, _mlp_kernels)
-_depthwise_conv_silu = Operation("depthwise_conv_silu", depthwise_conv_silu_plain, _depthwise_kernel)
+_depthwise_conv_silu = Operation(
+    "depthwise_conv_silu", depthwise_conv_silu_plain, _depthwise_conv_silu_op.run
+)

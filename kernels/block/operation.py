@@ -10,7 +10,6 @@ from torch import Tensor
 
 from vlmprof.kernels.common.backends import compute_dtype, needs_grad, refuse_grad, resolve_backend
 from vlmprof.kernels.common.direct import has_passed, passed, signature
-from vlmprof.kernels.common.operators import Operator
 
 Arguments = TypeVar("Arguments", bound=Any)
 """A bundle of `block.arguments`."""
@@ -56,8 +55,3 @@ def reference(plain: Callable[[Tensor, Arguments], Tensor], x: Tensor, arguments
 
 def _widened(argument: Any) -> Any:
     return argument.to(compute_dtype(argument.dtype)) if isinstance(argument, Tensor) else argument
-
-
-def call(operator: Operator, x: Tensor, arguments: Any, direct: bool) -> Tensor:
-    """Call an operator with a bundle, through torch's dispatcher or directly."""
-    return operator.direct(x, arguments) if direct else operator(x, *arguments)

@@ -16,7 +16,7 @@ from torch import _C, Tensor
 MOST_SIGNATURES = 4096
 """Signatures in memory at once: those of many encoders at many resolutions."""
 
-_described = attrgetter("__class__", "shape", "dtype", "device")
+_described = attrgetter("shape", "dtype", "device")
 _PLAIN = (Tensor, torch.nn.Parameter)
 _passed: set[Hashable] = set()
 
@@ -27,7 +27,8 @@ def signature(op: str, x: Tensor, *arguments: object) -> Hashable:
         return None
     if x.get_device() != _C._cuda_getDevice():  # Triton launches on the current device
         return None
-    return (op, _described(x), *[_described(a) if isinstance(a, Tensor) else a for a in arguments])
+    # a tensor of another class stands for itself: `passed` accepts none of them
+    return (op, _described(x), type(x), *[_described(a) if type(a) in _PLAIN else a for a in arguments])
 
 
 def has_passed(signature: Hashable) -> bool:

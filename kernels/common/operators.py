@@ -36,6 +36,10 @@ class Operator:
         """Call the operator through torch's dispatcher."""
         return self.registered(*arguments)
 
+    def run(self, x: Tensor, bundle: Any, direct: bool) -> Tensor:
+        """Run the operator with a bundle, directly or through torch's dispatcher."""
+        return self.direct(x, bundle) if direct else self.registered(x, *bundle)
+
 
 def operator(
     name: str, bundle: type[NamedTuple] | None = None, *, fake: Callable[..., Tensor]
@@ -86,7 +90,9 @@ _AUTOCAST_DEVICES = tuple(
 
 def under_autocast(x: Tensor) -> Tensor:
     """Cast a float32 input to the autocast dtype if torch.autocast is enabled, as torch's products do."""
+    if x.dtype != torch.float32:
+        return x
     kind = x.device.type
-    if x.dtype != torch.float32 or kind not in _AUTOCAST_DEVICES:
+    if kind not in _AUTOCAST_DEVICES:
         return x
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

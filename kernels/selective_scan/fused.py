@@ -21,6 +21,7 @@ from torch import Tensor
 from vlmprof.kernels.common.backends import FOUR_WARPS, LOG2_E
 from vlmprof.kernels.common.device_math import exp2_fast, scan_columns, scan_rows, softplus
 from vlmprof.kernels.common.launcher import Launcher
+from vlmprof.kernels.selective_scan.arguments import ScanArguments
 
 CHUNKS, ELEMENTS = 32, 32
 """Chunks and states per step of the carry: a tile with eight elements for each thread of four
@@ -140,20 +141,12 @@ def carry_kernel(
         state = tl.sum(tl.where(i[:, None] == CHUNKS - 1, leaving, 0.0), 0)  # (ELEMENTS,)
 
 
-def selective_scan_fused(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> Tensor:
-    """Compute `selective_scan` on a GPU, for B and C of shape (batch, groups, d_state, L).
+def selective_scan_fused(u: Tensor, scan: ScanArguments) -> Tensor:
+    """Compute `selective_scan`: u (batch, d_inner, L) on a GPU -> the same shape and dtype.
 
     bfloat16, float16 or float32, with float32 states; raises TypeError for float64.
     """
+    delta, A, B, C, D, delta_bias, delta_softplus = scan
     if u.dtype == torch.float64:
         raise TypeError("selective_scan: backend 'triton' computes in float32; backend 'torch' takes float64")
     batch, d_inner, length = u.shape

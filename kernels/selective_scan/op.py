@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
-from vlmprof.kernels.common.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.common.checks import check_dims
 from vlmprof.kernels.common.operators import like_the_first, operator
+from vlmprof.kernels.selective_scan.arguments import ScanArguments
 from vlmprof.kernels.selective_scan.reference import selective_scan_reference
 from vlmprof.kernels.selective_scan.vectorized import selective_scan_vectorized
 
@@ -59,13 +60,14 @@ def selective_scan(
         B = B.unsqueeze(1)
     if C.dim() == 3:
         C = C.unsqueeze(1)
-    _check(u, delta, A, B, C, D, delta_bias)
+    scan = ScanArguments(delta, A, B, C, D, delta_bias, delta_softplus)
+    scan.check("selective_scan", u)
     chosen = resolve_backend("selective_scan", u.device, backend)
     if needs_grad(u, delta, A, B, C, D, delta_bias):
         if chosen != "reference":
             refuse_grad("selective_scan", chosen)
-        return selective_scan_reference(u, delta, A, B, C, D, delta_bias, delta_softplus)
-    return _selective_scan_op(u, delta, A, B, C, D, delta_bias, delta_softplus, chosen)
+        return selective_scan_reference(u, scan)
+    return _selective_scan_op(u, *scan, chosen)
 
 
 @operator("selective_scan", fake=like_the_first)
@@ -80,34 +82,11 @@ def _selective_scan_op(
     delta_softplus: bool,
     backend: str,
 ) -> Tensor:
-    arguments = (u, delta, A, B, C, D, delta_bias, delta_softplus)
+    scan = ScanArguments(delta, A, B, C, D, delta_bias, delta_softplus)
     if backend == "reference":
-        return selective_scan_reference(*arguments)
+        return selective_scan_reference(u, scan)
     if backend == "torch":
-        return selective_scan_vectorized(*arguments)
+        return selective_scan_vectorized(u, scan)
     from vlmprof.kernels.selective_scan.fused import selective_scan_fused
 
-    return selective_scan_fused(*arguments)
-
-
-def _check(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, delta_bias: Tensor | None
-) -> None:
-    op = "selective_scan"
-    batch, d_inner, length = u.shape
-    for name, tensor in (("u", u), ("delta", delta), ("A", A), ("B", B), ("C", C)):
-        check_float(op, name, tensor)
-    check_shape(op, "delta", delta, u.shape, "(batch, d_inner, L) like u")
-    check_dims(op, "A", A, 2, "(d_inner, d_state)")
-    check_shape(op, "A", A, (d_inner, A.shape[1]), "(d_inner, d_state)")
-    check_dims(op, "B", B, 4, "(batch, groups, d_state, L) or (batch, d_state, L)")
-    groups = B.shape[1]
-    if d_inner % groups:
-        raise ValueError(f"{op}: {d_inner} channels cannot be divided evenly among {groups} groups of B")
-    check_shape(op, "B", B, (batch, groups, A.shape[1], length), "(batch, groups, d_state, L)")
-    check_shape(op, "C", C, B.shape, "(batch, groups, d_state, L) like B")
-    for name, vector in (("D", D), ("delta_bias", delta_bias)):
-        if vector is not None:
-            check_float(op, name, vector)
-        check_shape(op, name, vector, (d_inner,), "(d_inner)")
-    check_device(op, u.device, {"delta": delta, "A": A, "B": B, "C": C, "D": D, "delta_bias": delta_bias})
+    return selective_scan_fused(u, scan)

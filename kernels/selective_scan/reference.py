@@ -11,23 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import compute_dtype
+from vlmprof.kernels.selective_scan.arguments import ScanArguments
 
 
-def selective_scan_reference(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> Tensor:
+def selective_scan_reference(u: Tensor, scan: ScanArguments) -> Tensor:
     """Compute h_l = exp(delta_l A) h_(l-1) + delta_l B_l u_l;  y_l = <C_l, h_l> + D u_l, step by step.
 
-    Shapes as in `selective_scan`, with B and C of shape (batch, groups, d_state, L). The state is
-    float32, or float64 for float64 input; y is rounded once to the dtype of u.
+    The state is float32, or float64 for float64 input; y is rounded once to the dtype of u.
     """
+    delta, A, B, C, D, delta_bias, delta_softplus = scan
     dtype = compute_dtype(u.dtype)
     channels_per_group = u.shape[1] // B.shape[1]
     x, step = u.to(dtype), delta.to(dtype)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import LOG2_E, compute_dtype
+from vlmprof.kernels.selective_scan.arguments import ScanArguments
 from vlmprof.kernels.selective_scan.chunked import CHUNK_STEPS, scan_chunks_
 
 SEGMENT_ELEMENTS = 1 << 19
@@ -52,20 +53,12 @@ def softplus_(x: Tensor, scratch: Tensor) -> Tensor:
     return x if linear is None else torch.maximum(x, linear, out=x)
 
 
-def selective_scan_vectorized(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> Tensor:
-    """Compute `selective_scan` for B and C of shape (batch, groups, d_state, L), other arguments as there.
+def selective_scan_vectorized(u: Tensor, scan: ScanArguments) -> Tensor:
+    """Compute `selective_scan`: u (batch, d_inner, L) -> the same shape and dtype.
 
     The state is float32, or float64 for float64 input; y is rounded once to the dtype of u.
     """
+    delta, A, B, C, D, delta_bias, delta_softplus = scan
     batch, d_inner, length = u.shape
     groups, d_state = B.shape[1:3]
     dtype = compute_dtype(u.dtype)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from vlmprof.kernels.common.device_math import join_pair, load_where, split_pair, sum_rows
-from vlmprof.kernels.ss2d.steps import load_low_rank, load_resident_weights, tile_steps
+from vlmprof.kernels.ss2d.steps import load_low_rank, load_projection, tile_steps
 from vlmprof.kernels.ss2d.tile import (
     LANES,
     SIZES,
@@ -31,13 +31,13 @@ from vlmprof.kernels.ss2d.tile import (
 
 
 @triton.jit
-def _load_tile(inputs, weights, bias, place, K: tl.constexpr, V: tl.constexpr):
+def _load_tile(inputs, projection, place, K: tl.constexpr, V: tl.constexpr):
     """x and the steps of both halves, (T, LANES) each, and the words' offsets, (T, LANES)."""
     x, offsets = load_x(inputs, place, V, False)
     low_rank = load_low_rank(inputs, place, K, V)  # (RANK, T)
     steps = ()
     for half in tl.static_range(2):
-        steps += (tile_steps(inputs, place, low_rank, weights[half], bias[half], K, half, V, False),)
+        steps += (tile_steps(inputs, place, low_rank, projection, K, half, V, False),)
     return x, steps, offsets
 
 
@@ -72,8 +72,7 @@ def summary_kernel(
     image = tl.program_id(2).to(tl.int64)
     inputs = image_inputs(x_ptr, p_ptr, bc_ptr, weight_ptr, image, height, width, V)
     at = (image * 4 + K) * chunks + chunk
-    weights = load_resident_weights(inputs, K, V)
-    bias = load_channels(bias_ptr + K * V.D, inputs.words, V.D)
+    projection = load_projection(inputs, bias_ptr, K, V)
     zeros = tl.zeros([LANES], tl.float32)
     sums = (zeros, zeros)
     for n in range(0, V.N):
@@ -82,7 +81,7 @@ def summary_kernel(
     present = tiles_present(inputs, chunk, tiles)
     for j in range(0, present):
         place = tile_place(inputs, tile_start(j, present, chunk, tiles, K), K, V, False)
-        x, steps, _ = _load_tile(inputs, weights, bias, place, K, V)
+        x, steps, _ = _load_tile(inputs, projection, place, K, V)
         _scan_states(inputs, a_ptr, end_ptr + at * V.N * V.D, place, x, steps, x, K, V)
         tl.debug_barrier()
         sums = (sums[0] + sum_rows(steps[0], x[0], T), sums[1] + sum_rows(steps[1], x[1], T))
@@ -107,14 +106,13 @@ def output_kernel(
     y_ptr += pixels * (V.D // 2)
     out_ptr += pixels * (V.D // 2)
     entering_ptr += ((image * 4 + K) * chunks + chunk) * V.N * V.D
-    weights = load_resident_weights(inputs, K, V)
-    bias = load_channels(bias_ptr + K * V.D, inputs.words, V.D)
+    projection = load_projection(inputs, bias_ptr, K, V)
     skip = load_channels(skip_ptr, inputs.words, V.D)
     inside = (inputs.words < V.D // 2)[None, :]
     present = tiles_present(inputs, chunk, tiles)
     for j in range(0, present):
         place = tile_place(inputs, tile_start(j, present, chunk, tiles, K), K, V, False)
-        x, steps, offsets = _load_tile(inputs, weights, bias, place, K, V)
+        x, steps, offsets = _load_tile(inputs, projection, place, K, V)
         at = place.first * (V.D // 2)
         if K == 0:
             y = (x[0] * skip[0][None, :], x[1] * skip[1][None, :])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vlmprof.kernels.common.backends import compute_dtype
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
+from vlmprof.kernels.selective_scan.arguments import ScanArguments
 from vlmprof.kernels.selective_scan.reference import selective_scan_reference
 from vlmprof.kernels.ss2d.parameters import Parameters
 
@@ -27,15 +28,8 @@ def ss2d_reference(x: Tensor, parameters: Parameters) -> Tensor:
     projected = torch.einsum("bkdl,kcd->bkcl", xs, parameters.x_proj_weight.to(x.dtype))
     dts, B, C = projected.split((dt_rank, d_state, d_state), dim=2)
     delta = torch.einsum("bkrl,kdr->bkdl", dts, parameters.dt_projs_weight.to(x.dtype))
-    ys = selective_scan_reference(
-        xs.flatten(1, 2).to(dtype),
-        delta.flatten(1, 2),
-        -torch.exp(parameters.A_logs.to(dtype)),
-        B,
-        C,
-        parameters.Ds,
-        parameters.dt_projs_bias.flatten(),
-        delta_softplus=True,
-    )
+    A, bias = -torch.exp(parameters.A_logs.to(dtype)), parameters.dt_projs_bias.flatten()
+    scan = ScanArguments(delta.flatten(1, 2), A, B, C, parameters.Ds, bias, delta_softplus=True)
+    ys = selective_scan_reference(xs.flatten(1, 2).to(dtype), scan)
     merged = cross_merge_reference(ys.view(batch, 4, d_inner, height * width), height, width)
     return merged.permute(0, 2, 3, 1).to(x.dtype).contiguous()

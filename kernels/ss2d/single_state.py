@@ -32,7 +32,7 @@ from vlmprof.kernels.common.device_math import (
     split_pair,
     store_where,
 )
-from vlmprof.kernels.ss2d.steps import is_resident, load_low_rank, load_resident_weights, tile_steps
+from vlmprof.kernels.ss2d.steps import is_resident, load_low_rank, load_projection, tile_steps
 from vlmprof.kernels.ss2d.tile import (
     LANES,
     SIZES,
@@ -54,11 +54,10 @@ from vlmprof.kernels.ss2d.tile import (
 
 
 class Direction(NamedTuple):
-    """The values that a program reads once per direction, for the low and for the high channels."""
+    """The values that a program reads once per direction."""
 
-    weights: tl.tuple  # (LANES, RANK), where they are resident
-    bias: tl.tuple  # (LANES,)
-    a: tl.tuple  # (LANES,)
+    projection: tl.tuple  # a `Projection`
+    a: tl.tuple  # (LANES,) for the low and for the high channels
 
 
 class Outputs(NamedTuple):
@@ -70,13 +69,26 @@ class Outputs(NamedTuple):
     entering: tl.tuple  # (LANES,): the backward state that enters the chunk
 
 
+class Walk(NamedTuple):
+    """What a program reads and writes on its way over the tiles of a chunk."""
+
+    inputs: tl.tuple  # `Inputs`
+    directions: tl.tuple  # the forward and the backward `Direction`, by rows or by columns
+    outputs: tl.tuple  # `Outputs`, or nothing for the summary
+    passed: tl.tensor  # pointer to what the backward direction has passed before each tile of the image
+
+
+class Tile(NamedTuple):
+    """One tile of a walk."""
+
+    start: tl.tensor  # its first position
+    passed: tl.tensor  # pointer to what the backward direction has passed before it
+
+
 @triton.jit
 def _load_direction(inputs, bias_ptr, a_ptr, K, V: tl.constexpr):
-    return Direction(
-        load_resident_weights(inputs, K, V),
-        load_channels(bias_ptr + K * V.D, inputs.words, V.D),
-        load_channels(a_ptr + K * V.D, inputs.words, V.D),
-    )
+    projection = load_projection(inputs, bias_ptr, K, V)
+    return Direction(projection, load_channels(a_ptr + K * V.D, inputs.words, V.D))
 
 
 @triton.jit
@@ -86,6 +98,12 @@ def _load_directions(inputs, bias_ptr, a_ptr, COLUMNS: tl.constexpr, V: tl.const
         _load_direction(inputs, bias_ptr, a_ptr, COLUMNS, V),
         _load_direction(inputs, bias_ptr, a_ptr, COLUMNS + 2, V),
     )
+
+
+@triton.jit
+def _tile_of(walk, number, V: tl.constexpr):
+    """The tile of this number in the image."""
+    return Tile(number * T, walk.passed + number.to(tl.int64) * V.D)
 
 
 @triton.jit
@@ -99,77 +117,68 @@ def _is_interior(inputs, start, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _visit(
-    visit: tl.constexpr, inputs, directions, outputs, passed_ptr, carried, tile,
-    COLUMNS: tl.constexpr, V: tl.constexpr, APART: tl.constexpr,
+    visit: tl.constexpr, walk, carried, number, COLUMNS: tl.constexpr, V: tl.constexpr, APART: tl.constexpr
 ):  # fmt: skip
-    """visit(inputs, directions, outputs, passed, carried, start, FROM, TO, COLUMNS, V, INTERIOR) for the
-    directions FROM to TO - 1 of one tile of the image; passed: pointer to what its backward direction passed
-    before it. APART: one direction after the other at an edge, for kernels that would spill otherwise."""
-    start = tile * T
-    passed = passed_ptr + tile.to(tl.int64) * V.D
+    """visit(walk, carried, tile, FROM, TO, COLUMNS, V, INTERIOR) for the directions FROM to TO - 1 of a tile.
+
+    APART: one direction after the other at an edge, for kernels that would spill otherwise.
+    """
+    tile = _tile_of(walk, number, V)
     # where no tile reaches over an edge, the path for those that do is not compiled
-    if _is_interior(inputs, start, COLUMNS) or not V.EDGES:
-        carried = visit(inputs, directions, outputs, passed, carried, start, 0, 2, COLUMNS, V, True)
+    if _is_interior(walk.inputs, tile.start, COLUMNS) or not V.EDGES:
+        carried = visit(walk, carried, tile, 0, 2, COLUMNS, V, True)
     elif not APART:
-        carried = visit(inputs, directions, outputs, passed, carried, start, 0, 2, COLUMNS, V, False)
+        carried = visit(walk, carried, tile, 0, 2, COLUMNS, V, False)
     else:
-        carried = _visit_apart(visit, inputs, directions, outputs, passed, carried, start, COLUMNS, V)
+        carried = _visit_apart(visit, walk, carried, tile, COLUMNS, V)
     return carried
 
 
 @triton.jit
 def _visit_one(
-    visit: tl.constexpr, inputs, directions, outputs, passed_ptr, carried, tile,
+    visit: tl.constexpr, walk, carried, number,
     BACKWARD: tl.constexpr, COLUMNS: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
     """`_visit` for one direction, for kernels that walk the whole chunk in one direction, then in the other,
     because both at once would not fit in registers."""
-    start = tile * T
-    passed = passed_ptr + tile.to(tl.int64) * V.D
-    interior = _is_interior(inputs, start, COLUMNS)
+    tile = _tile_of(walk, number, V)
+    interior = _is_interior(walk.inputs, tile.start, COLUMNS)
     for INTERIOR in tl.static_range(0 if V.EDGES else 1, 2):
         if interior == INTERIOR or not V.EDGES:
-            carried = visit(
-                inputs, directions, outputs, passed, carried, start, BACKWARD, BACKWARD + 1, COLUMNS, V,
-                INTERIOR,
-            )  # fmt: skip
+            carried = visit(walk, carried, tile, BACKWARD, BACKWARD + 1, COLUMNS, V, INTERIOR)
     return carried
 
 
 @triton.jit
-def _visit_apart(
-    visit: tl.constexpr, inputs, directions, outputs, passed, carried, start,
-    COLUMNS: tl.constexpr, V: tl.constexpr,
-):  # fmt: skip
+def _visit_apart(visit: tl.constexpr, walk, carried, tile, COLUMNS: tl.constexpr, V: tl.constexpr):
     """One direction after the other at an edge. The compiler does not mix them if it can tell neither that
     each loop runs once nor that both are at the same place."""
     for backward in tl.static_range(2):
         for _ in range(0, opaque(1)):
             tl.debug_barrier()  # the same lanes read what they wrote to y forwards
-            at = start if COLUMNS else opaque(start)
-            carried = visit(
-                inputs, directions, outputs, passed, carried, at, backward, backward + 1, COLUMNS, V, False
-            )
+            at = Tile(tile.start if COLUMNS else opaque(tile.start), tile.passed)
+            carried = visit(walk, carried, at, backward, backward + 1, COLUMNS, V, False)
     return carried
 
 
 @triton.jit
 def _summarise_tile(
-    inputs, directions, outputs, passed, carried, start,
+    walk, carried, tile,
     FROM: tl.constexpr, TO: tl.constexpr, COLUMNS: tl.constexpr, V: tl.constexpr, INTERIOR: tl.constexpr,
 ):  # fmt: skip
     """Decays and end states from 0 of the part of the chunk from the tile on, in both directions, (LANES,)
     for both halves of the channels; store those of the backward direction before the tile."""
-    place = tile_place(inputs, start, COLUMNS, V, INTERIOR)
+    inputs = walk.inputs
+    place = tile_place(inputs, tile.start, COLUMNS, V, INTERIOR)
     x, _ = load_x(inputs, place, V, INTERIOR)  # (T, LANES) for each half
     if TO == 2:
-        store_words(passed, carried[1][0], inputs.words, V.D)
-        store_words(passed + V.D // 2, carried[1][1], inputs.words, V.D)
+        store_words(tile.passed, carried[1][0], inputs.words, V.D)
+        store_words(tile.passed + V.D // 2, carried[1][1], inputs.words, V.D)
     after = ()
     if FROM == 1:
         after += (carried[0],)
     for backward in tl.static_range(FROM, TO):
-        direction = directions[backward]
+        direction = walk.directions[backward]
         low_rank = load_low_rank(inputs, place, COLUMNS + 2 * backward, V)  # (RANK, T)
         B, _ = load_b_c(inputs, place, COLUMNS + 2 * backward, 0, V, INTERIOR)  # (T, LANES)
         decays, states = carried[backward]
@@ -177,9 +186,8 @@ def _summarise_tile(
         states_after = ()
         for half in tl.static_range(2):
             steps = tile_steps(
-                inputs, place, low_rank, direction.weights[half], direction.bias[half],
-                COLUMNS + 2 * backward, half, V, INTERIOR,
-            )  # (T, LANES)  # fmt: skip
+                inputs, place, low_rank, direction.projection, COLUMNS + 2 * backward, half, V, INTERIOR
+            )  # (T, LANES)
             decay, state = fold_tile(steps, x[half], direction.a[half], B, backward)
             if backward:
                 decay, state = compose(decays[half], states[half], decay, state)
@@ -221,20 +229,17 @@ def summary_kernel(
             carried = (nothing, nothing)
             if TOGETHER:
                 directions = _load_directions(inputs, bias_ptr, a_ptr, columns, V)
+                walk = Walk(inputs, directions, None, passed_ptr)
                 for j in range(0, present):
                     tile = chunk * tiles + present - 1 - j
-                    carried = _visit(
-                        _summarise_tile, inputs, directions, None, passed_ptr, carried, tile, columns, V, True
-                    )
+                    carried = _visit(_summarise_tile, walk, carried, tile, columns, V, True)
             else:
                 for backward in tl.static_range(2):
                     directions = _load_directions(inputs, bias_ptr, a_ptr, columns, V)
+                    walk = Walk(inputs, directions, None, passed_ptr)
                     for j in range(0, present):
                         tile = chunk * tiles + present - 1 - j
-                        carried = _visit_one(
-                            _summarise_tile, inputs, directions, None, passed_ptr, carried, tile,
-                            backward, columns, V,
-                        )  # fmt: skip
+                        carried = _visit_one(_summarise_tile, walk, carried, tile, backward, columns, V)
             for backward in tl.static_range(2):
                 at = ((columns + 2 * backward) * chunks + chunk).to(tl.int64) * V.D
                 store_channels(decay_ptr, at, carried[backward][0], inputs.words, V.D)
@@ -243,17 +248,19 @@ def summary_kernel(
 
 @triton.jit
 def _output_tile(
-    inputs, directions, outputs, passed, before, start,
+    walk, before, tile,
     FROM: tl.constexpr, TO: tl.constexpr, COLUMNS: tl.constexpr, V: tl.constexpr, INTERIOR: tl.constexpr,
 ):  # fmt: skip
     """Write directions FROM to TO - 1 of one tile by rows to y, or add those by columns and write the sum to
     out; return the forward states after the tile, (LANES,) for both halves of the channels."""
     D2: tl.constexpr = V.D // 2
     PARTIAL: tl.constexpr = is_partial(V.D)
-    place = tile_place(inputs, start, COLUMNS, V, INTERIOR)
+    inputs = walk.inputs
+    outputs = walk.outputs
+    place = tile_place(inputs, tile.start, COLUMNS, V, INTERIOR)
     x, offsets = load_x(inputs, place, V, INTERIOR)  # (T, LANES) for each half
-    decays = load_words(passed, inputs.words, V.D)  # (LANES,)
-    ends = load_words(passed + D2, inputs.words, V.D)
+    decays = load_words(tile.passed, inputs.words, V.D)  # (LANES,)
+    ends = load_words(tile.passed + D2, inputs.words, V.D)
     FIRST: tl.constexpr = not COLUMNS and FROM == 0
     LAST: tl.constexpr = COLUMNS and TO == 2
     y = (tl.zeros([T, LANES], tl.float32), tl.zeros([T, LANES], tl.float32))
@@ -261,16 +268,15 @@ def _output_tile(
         y = (x[0] * outputs.skip[0][None, :], x[1] * outputs.skip[1][None, :])
     after = before
     for backward in tl.static_range(FROM, TO):
-        direction = directions[backward]
+        direction = walk.directions[backward]
         low_rank = load_low_rank(inputs, place, COLUMNS + 2 * backward, V)  # (RANK, T)
         B, C = load_b_c(inputs, place, COLUMNS + 2 * backward, 0, V, INTERIOR)  # (T, LANES)
         y_after = ()
         last = ()
         for half in tl.static_range(2):
             steps = tile_steps(
-                inputs, place, low_rank, direction.weights[half], direction.bias[half],
-                COLUMNS + 2 * backward, half, V, INTERIOR,
-            )  # (T, LANES)  # fmt: skip
+                inputs, place, low_rank, direction.projection, COLUMNS + 2 * backward, half, V, INTERIOR
+            )  # (T, LANES)
             state = decays[half] * outputs.entering[half] + ends[half] if backward else before[half]
             states, state = scan_tile(steps, x[half], direction.a[half], B, state, backward)
             last += (state,)
@@ -317,17 +323,13 @@ def output_kernel(
     present = tiles_present(inputs, chunk, tiles)
     if TOGETHER:
         directions = _load_directions(inputs, bias_ptr, a_ptr, COLUMNS, V)
+        walk = Walk(inputs, directions, outputs, passed_ptr)
         for j in range(0, present):
-            states = _visit(
-                _output_tile, inputs, directions, outputs, passed_ptr, states, chunk * tiles + j, COLUMNS, V,
-                COLUMNS == 1,
-            )  # fmt: skip
+            states = _visit(_output_tile, walk, states, chunk * tiles + j, COLUMNS, V, COLUMNS == 1)
     else:
         for backward in tl.static_range(2):
             tl.debug_barrier()  # the same lanes read what they wrote to y forwards
             directions = _load_directions(inputs, bias_ptr, a_ptr, COLUMNS, V)
+            walk = Walk(inputs, directions, outputs, passed_ptr)
             for j in range(0, present):
-                states = _visit_one(
-                    _output_tile, inputs, directions, outputs, passed_ptr, states, chunk * tiles + j,
-                    backward, COLUMNS, V,
-                )  # fmt: skip
+                states = _visit_one(_output_tile, walk, states, chunk * tiles + j, backward, COLUMNS, V)

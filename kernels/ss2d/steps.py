@@ -10,12 +10,14 @@ The operands of the product must fit in registers together with the tile:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
 from vlmprof.kernels.common.device_math import load_where, multiply, opaque, rows_in_lanes, softplus
 from vlmprof.kernels.ss2d.packing import LEAST_RANK, WHOLE_RANK, WHOLE_RANK_FLOAT32
-from vlmprof.kernels.ss2d.tile import LANES, T, is_partial
+from vlmprof.kernels.ss2d.tile import LANES, T, is_partial, load_channels
 
 SLICE = tl.constexpr(LEAST_RANK)  # ranks of a slice
 
@@ -33,16 +35,23 @@ def is_sliced(rank: int, element: tl.dtype) -> bool:
     return rank > (WHOLE_RANK_FLOAT32 if element == tl.float32 else WHOLE_RANK)
 
 
+class Projection(NamedTuple):
+    """dt_proj of one direction, for the low and for the high channels."""
+
+    weights: tl.tuple  # (LANES, RANK), where they are resident
+    bias: tl.tuple  # (LANES,)
+
+
 @triton.jit
-def load_resident_weights(inputs, K, V: tl.constexpr):
-    """Weights of the low and of the high channels for a whole chunk, (LANES, RANK) each, or nothing."""
+def load_projection(inputs, bias_ptr, K, V: tl.constexpr):
+    """What stays in registers for a whole chunk: the bias, and the weights where they are resident."""
     low = 0
     high = 0
     if is_resident(V.RANK, V.ELEMENT):
         r = tl.arange(0, V.RANK)
         low = _load_weights(inputs.weight, inputs.words, r, K, 0, V)
         high = _load_weights(inputs.weight, inputs.words, r, K, 1, V)
-    return low, high
+    return Projection((low, high), load_channels(bias_ptr + K * V.D, inputs.words, V.D))
 
 
 @triton.jit
@@ -56,15 +65,16 @@ def load_low_rank(inputs, place, K, V: tl.constexpr):
 
 @triton.jit
 def tile_steps(
-    inputs, place, low_rank, weights, bias, K, HALF: tl.constexpr, V: tl.constexpr, INTERIOR: tl.constexpr
+    inputs, place, low_rank, projection, K, HALF: tl.constexpr, V: tl.constexpr, INTERIOR: tl.constexpr
 ):  # fmt: skip
     """Steps of the low (HALF 0) or the high channels, (T, LANES) float32; 0 where no position exists.
 
-    low_rank: (RANK, T). weights: (LANES, RANK) where they are resident. bias: (LANES,). The weights are
-    zero beyond the rank, where the low-rank steps end in B and C. With the weights on the left the product
-    takes them as they are loaded; on the right each would be copied to where the other half of its pair is.
+    low_rank: (RANK, T). The weights are zero beyond the rank, where the low-rank steps end in B and C. With
+    the weights on the left the product takes them as they are loaded; on the right each would be copied to
+    where the other half of its pair is.
     """
-    product = tl.broadcast_to(bias[:, None], [LANES, T])
+    weights = projection.weights[HALF]
+    product = tl.broadcast_to(projection.bias[HALF][:, None], [LANES, T])
     if is_sliced(V.RANK, V.ELEMENT):
         for slice_start in range(0, opaque(V.RANK), SLICE):
             r = slice_start + tl.arange(0, SLICE)

@@ -21,7 +21,8 @@ from vlmprof.kernels.common.tuning_cache import Shape, keep_choice, keep_tiles
 from vlmprof.kernels.ss2d.chunks import POSITIONS
 from vlmprof.kernels.ss2d.fused import ss2d_fused
 from vlmprof.kernels.ss2d.parameters import Parameters
-from vlmprof.kernels.tools.cases import BlockProduct, ss2d_case
+from vlmprof.kernels.tools.block_cases import BlockProduct
+from vlmprof.kernels.tools.cases import ss2d_case
 from vlmprof.kernels.tools.timing import samples_of
 
 SECONDS = 0.05

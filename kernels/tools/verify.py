@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import triton_interpreted, why_not_triton
-from vlmprof.kernels.tools.cases import Case, large_cases, medium_cases, small_cases
+from vlmprof.kernels.tools.case import Case
+from vlmprof.kernels.tools.cases import large_cases, medium_cases, small_cases
 
 MULTIPLE = 4.0
 

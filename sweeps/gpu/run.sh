@@ -185,6 +185,10 @@ main() {
             exit 2
         fi
     done
+    # results without the versions and the card that they were measured with cannot be reported
+    if [[ " $* " != *" versions "* && -z ${TOUCH:-} ]] && declare -F step_versions >/dev/null; then
+        set -- versions "$@"
+    fi
     echo "== $card ($arch), commit ${VLMPROF_COMMIT:-unknown}, $total s for $*"
     unpack_cache
     for name in "$@"; do

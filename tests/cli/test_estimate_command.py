@@ -57,6 +57,15 @@ def test_skipped_sizes_and_limits_beyond_the_card_are_said() -> None:
     assert "memory for tensors: 22 GiB, all that NVIDIA L4 has (memory_limit is 1024 GiB)" in shown
 
 
+def test_a_connector_and_its_latency_are_two_columns() -> None:
+    connectors = ["--connector", "mlp2", "--connector", "pool2"]
+    shown = run("quick", "--backbone", "vit-t", "--resolution", "224", *connectors, "--gpu", "l4")
+    (head,) = (line for line in shown.splitlines() if line.startswith("backbone"))
+    titles = [title.strip() for title in head.split("  ") if title.strip()]
+    assert len(set(titles)) == len(titles)
+    assert {"connector", "connector latency"} <= set(titles)
+
+
 def test_several_gpus_are_estimated_from_one_count() -> None:
     shown = run("quick", *SMALL, "--gpu", "l4", "--gpu", "rtx4090", "--costs")
     assert shown.count("estimated from counted costs") == 2

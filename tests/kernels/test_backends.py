@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from vlmprof.cli.kernels import app
 from vlmprof.kernels import BACKENDS
 from vlmprof.kernels.tools import cases, verify
+from vlmprof.kernels.tools.case import Case
 from vlmprof.settings import KernelBackend
 
 INTERPRETED = """
@@ -44,6 +45,7 @@ NARROW = [
     ("cross_merge", "7 × 41"),
     ("norm_linear", "GELU, residual"),
     ("norm_linear", "few rows, wide weight"),
+    ("norm_linear", "few rows of 20,000"),
     ("depthwise_conv_silu", "3 × 3"),
     ("layer_norm", "48 channels, GELU"),
     ("layer_norm", "odd channels"),
@@ -93,7 +95,7 @@ def test_every_backend_on_a_gpu(dtype: torch.dtype) -> None:
     assert {v.backend for v in verdicts} == {"torch", "triton"}
 
 
-def wrong_case() -> cases.Case:
+def wrong_case() -> Case:
     """The first case, one part in a thousand off on every backend but the reference."""
     case = next(cases.small_cases(torch.float32, torch.device("cpu")))
 

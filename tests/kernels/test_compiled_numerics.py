@@ -20,6 +20,8 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
 
+import triton
+import triton.language as tl
 from triton import knobs
 from triton.runtime import driver
 
@@ -28,8 +30,9 @@ from tests.kernels.ptx.memory import Memory
 from vlmprof.kernels.block import fused_linear, linear_tiles
 from vlmprof.kernels.block.linear_tiles import KEPT, KEPT_FEW, KEPT_LOW, LARGE, LARGEST, SMALL, WIDE, Tile
 from vlmprof.kernels.common import backends
+from vlmprof.kernels.common.device_math import gelu
 from vlmprof.kernels.ss2d import chunks
-from vlmprof.kernels.tools import cases, verify
+from vlmprof.kernels.tools import block_cases, cases, verify
 
 
 @pytest.fixture
@@ -97,9 +100,30 @@ def test_large_tiles_of_a_product_as_compiled(
     for dtype, tile in ((torch.bfloat16, LARGE), (torch.float32, WIDE)):
         product = linear_tiles.Product(131, 400, 230, True, True, dtype)
         assert linear_tiles.tile_for(product, torch.device("cpu")) is tile
-    case = cases.linear_case("large tiles", 131, 400, 230, torch.bfloat16, torch.device("cpu"))
+    case = block_cases.linear_case("large tiles", 131, 400, 230, torch.bfloat16, torch.device("cpu"))
     verdict = verify.verify_case(case, torch.bfloat16, "triton", twice=False)
     assert verdict.passed, verdict
+
+
+@triton.jit
+def gelu_kernel(x_ptr, y_ptr, size):
+    at = tl.arange(0, 32)
+    x = tl.load(x_ptr + at, mask=at < size, other=0.0).to(tl.float32)
+    tl.store(y_ptr + at, gelu(x, False).to(y_ptr.dtype.element_ty), mask=at < size)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_gelu_of_extreme_values_as_compiled(dtype: torch.dtype) -> None:
+    """As torch's in float64, except that -inf becomes 0, its limit, and not NaN."""
+    largest = torch.finfo(dtype).max
+    x = torch.tensor([torch.inf, largest, 17.0, 1.0, -17.0, -largest, -torch.inf, torch.nan], dtype=dtype)
+    y = torch.empty_like(x)
+    gelu_kernel[(1,)](x, y, len(x), num_warps=1)
+    expected = torch.nn.functional.gelu(x.double())
+    expected[6] = 0.0
+    rtol = 2 * torch.finfo(dtype).eps
+    assert torch.allclose(y.double(), expected, rtol=rtol, atol=1e-6, equal_nan=True)
 
 
 STEPPED_DEPTHS, KEPT_DEPTHS = (128, 200), (40, 384)
@@ -123,7 +147,7 @@ def test_no_copy_overwrites_what_a_product_reads(
     dtype = torch.float32 if tile is WIDE else torch.bfloat16
     for depth in STEPPED_DEPTHS if tile.depth else KEPT_DEPTHS:
         columns = (2 if tile.depth else 4) * tile.columns - depth % 16
-        case = cases.linear_case(str(depth), tile.rows - 3, depth, columns, dtype, torch.device("cpu"))
+        case = block_cases.linear_case(str(depth), tile.rows - 3, depth, columns, dtype, torch.device("cpu"))
         for gpu.eager_copies in (False, True):
             verdict = verify.verify_case(case, dtype, "triton", twice=False)
             assert verdict.passed, (gpu.eager_copies, verdict)

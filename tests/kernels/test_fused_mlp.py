@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -25,12 +26,12 @@ import json, torch, triton
 import triton.language as tl
 from vlmprof.kernels.block import mlp_tiles, op
 from vlmprof.kernels.common.device_math import gelu
-from vlmprof.kernels.tools import cases, verify
+from vlmprof.kernels.tools import block_cases, verify
 
 torch.set_num_threads(1)
 mlp_tiles.ROWS_PER_CHANNEL = 0
-fused, calls = op._norm_mlp_op, []
-op._norm_mlp_op = lambda *arguments: calls.append(1) or fused(*arguments)
+fused, calls = op._norm_mlp_op.registered, []
+op._norm_mlp_op.registered = lambda *arguments: calls.append(1) or fused(*arguments)
 for dtype in verify.DTYPES:
     for name, shape, hidden in (
         ("131 rows of 96", (131, 96), 384),
@@ -41,7 +42,7 @@ for dtype in verify.DTYPES:
         ("hidden features of half a step", (13, 96), 96),
     ):
         calls.clear()
-        case = cases.mlp_case(name, shape, hidden, dtype, torch.device("cpu"))
+        case = block_cases.mlp_case(name, shape, hidden, dtype, torch.device("cpu"))
         verdict = verify.verify_case(case, dtype, "triton")
         print(json.dumps(vars(verdict) | {"passed": verdict.passed, "fused": len(calls)}), flush=True)
 
@@ -57,6 +58,11 @@ for precise in (False, True):
     y = torch.empty_like(x)
     gelu_kernel[(1,)](x, y, x.numel(), precise)
     print((y.double() - expected).abs().max().item())
+extreme = torch.tensor([torch.inf, 3.4e38, 17.0, -17.0, -3.4e38, -torch.inf, torch.nan, 0.0])
+for precise in (False, True):
+    y = torch.empty_like(extreme)
+    gelu_kernel[(1,)](extreme, y, 8, precise)
+    print(json.dumps([y.tolist(), torch.nn.functional.gelu(extreme.double()).tolist()]))
 """
 
 
@@ -74,7 +80,7 @@ def test_in_the_interpreter(interpreted_environment: dict[str, str], tmp_path: P
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    *lines, fast, precise = done.stdout.splitlines()
+    *lines, fast, precise, extreme, precise_extreme = done.stdout.splitlines()
     verdicts = [json.loads(line) for line in lines]
     assert [v for v in verdicts if not v["passed"]] == []
     twice = [
@@ -84,6 +90,11 @@ def test_in_the_interpreter(interpreted_environment: dict[str, str], tmp_path: P
     assert all(v["fused"] == (2 if v in twice else 0) for v in verdicts)
     assert float(fast) < 7e-7
     assert float(precise) < 4e-6  # at 20, two units in the last place
+    found, torchs = json.loads(precise_extreme)
+    np.testing.assert_allclose(found, torchs, rtol=1e-6)
+    found, torchs = json.loads(extreme)
+    torchs[5] = 0.0  # -inf: the limit, where torch has NaN
+    np.testing.assert_allclose(found, torchs, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +205,7 @@ def test_as_compiled_for_a_gpu(channels: int, monkeypatch: pytest.MonkeyPatch) -
 
     from tests.kernels.ptx.emulated_gpu import EmulatedGpu, remember_ptx
     from vlmprof.kernels.common import backends
-    from vlmprof.kernels.tools import cases, verify
+    from vlmprof.kernels.tools import block_cases, verify
 
     monkeypatch.setattr(backends, "why_not_triton", lambda device: None)
     monkeypatch.setattr(driver, "_active", EmulatedGpu())
@@ -203,7 +214,7 @@ def test_as_compiled_for_a_gpu(channels: int, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(mlp_tiles, "ROWS_PER_CHANNEL", 0)
     for tile in CANDIDATES[channels][:2]:
         monkeypatch.setattr("vlmprof.kernels.block.fused_mlp.tile_for", lambda *_, tile=tile: tile)
-        case = cases.mlp_case("as compiled", (131, channels), 256, BF16, torch.device("cpu"))
+        case = block_cases.mlp_case("as compiled", (131, channels), 256, BF16, torch.device("cpu"))
         assert is_fused(131, channels, 256, BF16)
         verdict = verify.verify_case(case, BF16, "triton", twice=False)
         assert verdict.passed, verdict

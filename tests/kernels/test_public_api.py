@@ -17,6 +17,7 @@ from vlmprof.kernels import (
     cross_scan,
     depthwise_conv_silu,
     layer_norm,
+    linear,
     norm_linear,
     resolve_backend,
     selective_scan,
@@ -187,6 +188,17 @@ def test_the_block_matches_modules() -> None:
         expected = torch.nn.functional.gelu(norm(x + convolution.bias))
         y = layer_norm(x, norm.weight, norm.bias, input_bias=convolution.bias, activation="gelu")
         assert torch.allclose(y, expected, atol=1e-6)
+
+
+def test_vectors_may_be_strided_or_expanded_and_rows_may_be_none() -> None:
+    x, weight = torch.randn(5, 12), torch.randn(20, 12)
+    for bias in (torch.randn(20, 3)[:, 1], torch.randn(1).expand(20)):
+        assert torch.allclose(linear(x, weight, bias), torch.nn.functional.linear(x, weight, bias), atol=1e-5)
+    ones = torch.ones(1).expand(12)
+    assert layer_norm(x[:0], ones).shape == (0, 12)
+    assert norm_linear(x[:0], ones, None, weight).shape == (0, 20)
+    with pytest.raises(ValueError, match="channels > 0"):
+        layer_norm(x[:, :0], ones[:0])
 
 
 def test_no_module_takes_the_name_of_a_function() -> None:

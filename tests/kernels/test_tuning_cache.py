@@ -161,7 +161,7 @@ def test_a_product_is_launched_with_the_tile_that_was_fastest(monkeypatch: pytes
     pytest.importorskip("triton")
     from vlmprof.kernels.block import linear_tiles
     from vlmprof.kernels.tools import tune as tuning
-    from vlmprof.kernels.tools.cases import block_products
+    from vlmprof.kernels.tools.block_cases import block_products
 
     tried: list[linear_tiles.Tile] = []
 

@@ -19,12 +19,16 @@ import json
 import torch
 from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from vlmprof.kernels import linear
-from vlmprof.kernels.block import op
+from vlmprof.kernels import convolution_norm, layer_norm, linear, norm_mlp
+from vlmprof.kernels.block import norm_op, op
 
 found, dispatched, seen = {}, [], []
-registered = op._linear_op.registered
-op._linear_op.registered = lambda *arguments: dispatched.append(1) or registered(*arguments)
+for operator in (op._linear_op, op._norm_mlp_op, norm_op._layer_norm_op, norm_op._convolution_norm_op):
+    def counted(*arguments, registered=operator.registered):
+        dispatched.append(1)
+        return registered(*arguments)
+
+    operator.registered = counted
 
 
 class Counter(TorchDispatchMode):
@@ -71,6 +75,14 @@ with torch.inference_mode():
         call("the current device", *other)
     call("compiled", x, weight, function=torch.compile(linear, fullgraph=True, backend="aot_eager"))
     call("vmap", x, weight, bias, function=torch.func.vmap(linear, in_dims=(0, None, None)))
+    vector, image, filters = drawn(96), drawn(1, 32, 32, 3), drawn(96, 3, 3, 3)
+    mlp = (vector, vector, drawn(384, 96), drawn(384), drawn(96, 384), vector)
+    for time in ("first", "again"):
+        call(f"{time} norm", drawn(2, 20, 96), vector, vector, function=layer_norm)
+        call(f"{time} stem", image, filters, vector, function=convolution_norm)
+        call(f"{time} wide", drawn(1, 9, 9, 96), drawn(20, 96, 3, 3), drawn(20), function=convolution_norm)
+        for name, rows in (("one kernel", 4000), ("two kernels", 20)):
+            call(f"{time} {name}", drawn(rows, 96), *mlp[:2], function=lambda x, *_: norm_mlp(x, *mlp))
 call("requires grad", x, weight, bias)
 with torch.no_grad():
     call("no grad", x, weight, bias)
@@ -118,6 +130,14 @@ def test_only_a_known_call_that_nothing_observes_is_direct(
     rows = 21 if name == "other shape" else 20
     device = "cuda:1" if "device" in name else "cuda:0"
     assert found[name] == [dispatches, [2, rows, 32], "torch.bfloat16", device]
+
+
+@pytest.mark.parametrize(
+    ("name", "dispatches"), [("norm", 1), ("stem", 1), ("wide", 1), ("one kernel", 1), ("two kernels", 2)]
+)
+def test_norms_and_mlps_are_direct_too(name: str, dispatches: int, found: dict[str, list[object]]) -> None:
+    assert found[f"first {name}"][0] == dispatches
+    assert found[f"again {name}"] == [0, *found[f"first {name}"][1:]]
 
 
 def test_counters_profilers_and_transforms_see_the_operator(found: dict[str, list[object]]) -> None:

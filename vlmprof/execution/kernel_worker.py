@@ -148,7 +148,7 @@ def tune(device: str, job: TuneJob, start: int) -> Messages:
 
 
 def _tune_attempts(where: torch.device, job: TuneJob) -> Iterator[Attempt]:
-    from vlmprof.kernels.tools.cases import block_products
+    from vlmprof.kernels.tools.block_cases import block_products
     from vlmprof.kernels.tools.tune import tune_linear, tune_ss2d
 
     dtype = getattr(torch, job.dtype)

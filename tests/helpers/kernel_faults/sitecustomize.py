@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vlmprof.kernels.tools.bench_encoder import Encoder, EncoderLatency
     from vlmprof.kernels.tools.bench_ops import BenchRow, Workload
-    from vlmprof.kernels.tools.cases import Case
+    from vlmprof.kernels.tools.case import Case
     from vlmprof.kernels.tools.verify import Verdict
 
 WANTED = json.loads(os.environ.get("KERNEL_FAULTS", "{}"))

@@ -14,7 +14,7 @@ TRIED_WITH = "5.24"
 
 @dataclass(frozen=True)
 class Support:
-    """One type."""
+    """Whether one type runs."""
 
     model_type: str
     runs: bool
@@ -30,7 +30,7 @@ class Support:
 
 
 def all_support() -> list[Support]:
-    """Every type, in alphabetical order."""
+    """Return every type, in alphabetical order."""
     known = [Support(name, True, needs) for name, needs in RUN.items()]
     known += [Support(name, False, reason=reason) for name, reason in REFUSED.items()]
     return sorted(known, key=lambda support: support.model_type)
@@ -145,3 +145,9 @@ REFUSED = {
     "udop": "what its processor makes depends on the words that pytesseract reads on the page",
     "vision-encoder-decoder": "it joins any encoder to any decoder, and has no processor of its own",
 }
+
+WITHOUT_DECODING = (
+    "blip", "blip-2", "diffusion_gemma", "florence2", "git", "granite4_vision", "idefics", "instructblip",
+    "kosmos-2", "mllama", "pix2struct", "pp_formulanet", "t5gemma2",
+)  # fmt: skip
+"""Types of `RUN` whose forward pass cannot continue from a cache and one token alone."""
