@@ -84,8 +84,12 @@ def folder(tmp_path: Path) -> Path:
 
 def test_every_command_is_in_a_section_that_is_tested() -> None:
     tested = (
-        "Reading the figure", "Your own sweep", "A backbone of your own", "From rows to decisions", "Choosing",
-    )  # fmt: skip
+        "Reading the figure",
+        "Your own sweep",
+        "A backbone of your own",
+        "From rows to decisions",
+        "Choosing",
+    )
     everywhere = re.findall(r"^vlmprof .*", README, re.M)
     assert len(everywhere) == sum(len(commands(title)) for title in tested) > 15
     typed = [line for block in blocks("", "Two commands") for line in block.splitlines()]
