@@ -110,7 +110,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test that waits for what never happens, rather than hang with it."""
-    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+    in_main = threading.current_thread() is threading.main_thread()
+    if item.config.option.usepdb or not in_main or not hasattr(signal, "SIGALRM"):
         return (yield)
 
     def give_up(number: int, frame: FrameType | None) -> None:

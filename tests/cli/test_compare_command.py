@@ -53,7 +53,7 @@ def test_printed_tables_are_written_where_asked(run: Path, tmp_path: Path) -> No
     assert (ratios["B / A low"].dropna() < 0.9).all()
     invoke("recommend", run, "--max-memory", "2GiB", "--format", "svg", "--save-tables", out)
     suffixes = ("csv", "md", "tex")
-    named = {f"{name}.{suffix}" for name in ("comparison", "recommended") for suffix in suffixes}
+    named = {f"{name}.{suffix}" for name in ("comparison", "recommended", "levers") for suffix in suffixes}
     assert {path.name for path in out.iterdir()} == named
 
 

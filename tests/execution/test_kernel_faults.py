@@ -163,9 +163,12 @@ def test_a_mode_that_crashes_leaves_the_others_and_a_peer_is_no_failure(tmp_path
 
 @pytest.mark.parametrize("stem", ["bench", "backbones"])
 def test_rows_of_another_device_are_left_alone(stem: str, tmp_path: Path) -> None:
-    options = ["bench", "--no-isolate", "--device", "cpu", "--resolution", "64", "--level", "3"]
-    options += ["--seconds", "0", "--out", str(tmp_path), "--mode", "eager"]
-    options += ["--op", "linear"] if stem == "bench" else ["--backbones", "vmamba-t"]
+    options = ["bench", "--no-isolate", "--device", "cpu", "--resolution", "64", "--seconds", "0"]
+    chosen = {
+        "bench": ["--level", "3", "--op", "linear"],
+        "backbones": ["--mode", "eager", "--backbones", "vmamba-t"],
+    }
+    options += ["--out", str(tmp_path), *chosen[stem]]
     theirs = tmp_path / f"{stem}.json"
     for content, words in (
         ('[{"device_name": "NVIDIA H100"}]', "is from NVIDIA H100, but this is"),

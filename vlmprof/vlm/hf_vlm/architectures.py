@@ -92,6 +92,13 @@ def architecture(model_type: str) -> Architecture:
     return ARCHITECTURES.get(model_type, Architecture())
 
 
+def for_its_tower(known: Architecture, config: Any) -> Architecture:
+    """Return the exceptions of a configuration: LLaVA with Pixtral's tower has Pixtral's processor."""
+    if config.model_type == "llava" and getattr(config.vision_config, "model_type", "") == "pixtral":
+        return replace(known, processor="PixtralProcessor", image_processor=_family("Pixtral"))
+    return known
+
+
 def vision_config(config: Any) -> Any:
     """Return the configuration of the encoder, if it has its own."""
     for holder in (config, getattr(config, "encoder", None)):
@@ -196,7 +203,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         image_attributes={"image_seq_length": lambda _: (768 // DAVIT_STRIDE) ** 2 + 1},
     ),
     "fuyu": Architecture(
-        placeholder="", words={"|SPEAKER|": "image_token_id", "|NEWLINE|": 5}, underscored=True
+        # the one of PIL fails: it takes its own NumPy arrays for tensors
+        image_processor={"torchvision": "FuyuImageProcessor"}, placeholder="", underscored=True,
+        words={"|SPEAKER|": "image_token_id", "|NEWLINE|": 5},
     ),
     "git": Architecture(placeholder="", language="git.encoder"),
     "glm4v_moe": Architecture(image_processor=_family("Glm4v")),

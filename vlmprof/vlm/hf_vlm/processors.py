@@ -14,10 +14,15 @@ from transformers.models.auto import image_processing_auto, processing_auto
 from transformers.utils.import_utils import is_torchvision_available
 
 from vlmprof.errors import UserError, first_line
-from vlmprof.vlm.hf_vlm.architectures import Architecture, architecture, vision_config
+from vlmprof.vlm.hf_vlm.architectures import (
+    Architecture,
+    architecture,
+    for_its_tower,
+    vision_config,
+)
 from vlmprof.vlm.hf_vlm.placeholder_tokenizer import COMMON, NAMED, placeholder_tokenizer
+from vlmprof.vlm.hf_vlm.processor_files import ProcessorFiles, read_processor_files
 
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "tekken.json")
 
 Backend = Literal["pil", "torchvision"]
@@ -43,20 +48,26 @@ def make_processor(name: str, config: Any, folder: Path | None, backend: Backend
     Raises `UserError` if there is none, or none with this `backend`.
     """
     model_type = config.model_type
-    known = architecture(model_type)
-    image_processor_class, chosen = _image_processor_class(name, model_type, known, backend)
-    processor_name = known.processor or _table(processing_auto, "PROCESSOR_MAPPING_NAMES").get(model_type)
+    known = for_its_tower(architecture(model_type), config)
+    place = name.removeprefix("hf:") if folder is None else str(folder)
+    files = read_processor_files(folder, place)
+    image_processor_class, chosen = _image_processor_class(name, model_type, known, files, backend)
+    table = _table(processing_auto, "PROCESSOR_MAPPING_NAMES")
+    processor_name = known.processor or files.processor or table.get(model_type)
     found = processing_auto.processor_class_from_name(processor_name) if processor_name else None
-    if found is None or getattr(found, "is_dummy", False):
+    if found is None:
         raise UserError(
             f"vlm {name!r}: transformers {transformers.__version__} has no processor for {model_type}"
         )
+    if getattr(found, "is_dummy", False):
+        missing = [each for each in getattr(found, "_backends", ()) if each != "torch"]
+        needed = " and ".join(missing) or "a package"
+        raise UserError(f"vlm {name!r}: {found.__name__} needs {needed}, which is not installed")
     lenient: Any = type(found.__name__, (found,), {"check_argument_for_proper_class": _lenient})
-    place = name.removeprefix("hf:") if folder is None else str(folder)
     warnings = []
     try:
         image_processor = None
-        if folder is None or _has(folder, PROCESSOR_FILES):
+        if files != ProcessorFiles():
             image_processor = _from_files(image_processor_class, place)
         if image_processor is None:
             warnings.append(f"no preprocessor files: {model_type}'s default processor, fitted to config.json")
@@ -67,11 +78,10 @@ def make_processor(name: str, config: Any, folder: Path | None, backend: Backend
         if folder is None or _has(folder, TOKENIZER_FILES):
             tokenizer = _from_files(AutoTokenizer, place)
         if tokenizer is not None:
-            settings = _processor_settings(found, place)
-            processor = _made(lenient, image_processor, tokenizer, config, known, settings)
+            processor = _made(lenient, image_processor, tokenizer, config, known, files.settings)
         else:
             warnings.append("no tokenizer files: a placeholder tokenizer, one token for each word")
-            processor = _with_known_tokens(lenient, image_processor, config, known)
+            processor = _with_known_tokens(lenient, image_processor, config, known, files.settings)
     except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as problem:
         reason = f"{type(problem).__name__}: {first_line(str(problem))}"
         raise UserError(f"vlm {name!r}: its processor cannot be made ({reason})") from problem
@@ -97,21 +107,11 @@ def _from_files(made: Any, place: str) -> Any:
         return None
 
 
-def _processor_settings(made: Any, place: str) -> dict[str, Any]:
-    """Return the arguments of a processor in its file."""
-    try:
-        settings, _ = made.get_processor_dict(place)
-    except OSError:
-        return {}
-    return dict(settings)
-
-
 def _image_processor_class(
-    name: str, model_type: str, known: Architecture, backend: Backend | None
+    name: str, model_type: str, known: Architecture, files: ProcessorFiles, backend: Backend | None
 ) -> tuple[Any, str]:
-    names = known.image_processor or _table(image_processing_auto, "IMAGE_PROCESSOR_MAPPING_NAMES").get(
-        model_type
-    )
+    table = _table(image_processing_auto, "IMAGE_PROCESSOR_MAPPING_NAMES")
+    names = known.image_processor or files.image_processor or table.get(model_type)
     if not names:
         raise UserError(
             f"vlm {name!r}: transformers {transformers.__version__} has no image processor for {model_type}"
@@ -143,7 +143,7 @@ def _made(
     tokenizer: Any,
     config: Any,
     known: Architecture,
-    settings: Mapping[str, Any] = {},
+    settings: Mapping[str, Any],
 ) -> Any:
     """Make a processor with the `settings` of its file, or else those of the configuration."""
     given: dict[str, Any] = {}
@@ -167,7 +167,9 @@ def _made(
     return made(**given)
 
 
-def _with_known_tokens(made: Any, image_processor: Any, config: Any, known: Architecture) -> Any:
+def _with_known_tokens(
+    made: Any, image_processor: Any, config: Any, known: Architecture, settings: Mapping[str, Any]
+) -> Any:
     """Make a processor whose special tokens have the ids of the configuration.
 
     Nothing lists these tokens, so it is made three times: the first shows which it has; the second, with an
@@ -179,7 +181,7 @@ def _with_known_tokens(made: Any, image_processor: Any, config: Any, known: Arch
 
     def with_ids(ids: Mapping[str, int]) -> Any:
         tokenizer = placeholder_tokenizer(ids, vocabulary, known.unnamed, known.underscored)
-        return _made(made, image_processor, tokenizer, config, known)
+        return _made(made, image_processor, tokenizer, config, known, settings)
 
     first = with_ids(given)
     named = {name: word for name, word in NAMED.items() if name not in known.unnamed}
