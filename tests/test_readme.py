@@ -30,6 +30,8 @@ SMALLER = {
     "--resolution 224 --resolution 448": "--resolution 32 --resolution 64 --warm-up 0 --iterations 1",
     "sweep --memory-limit 24GiB": "sweep quick --memory-limit 24GiB --resolution 32 --iterations 1",
     "--memory 16GiB --memory 24GiB": "--memory 200MiB --memory 300MiB --largest 256 --step 64",
+    "recommend deployed-h200": "recommend mine.toml",
+    "estimate fastvlm": "estimate mine.toml",
     "vlmprof kernels verify": "vlmprof kernels verify --dtype float32 --backend reference",
 }
 """What the README says for a GPU, and what a test types in its place."""
@@ -72,14 +74,22 @@ def folder(tmp_path: Path) -> Path:
     (module,) = blocks("python", "A backbone of your own")
     (tmp_path / "mine.toml").write_text(smaller(specification))
     (tmp_path / "mine.py").write_text(module)
-    rows = sweep(("vmamba-t", "vit-s", "vit-b"), (224, 512, 1024, "1333x800"), axes=AXES)
+    (tmp_path / "mine.csv").write_text("backbone,accuracy\nvmamba-t,61\nvit-t,57\n")
+    sizes = (224, 512, 1024, "1333x800")
+    rows = sweep(("vmamba-t", "vit-s", "vit-b"), sizes, axes=AXES, energy_per_image_j=9.0)
     for name in ("mine", "before", "after"):
         write_run(tmp_path / "runs" / name, rows, samples(rows))
     return tmp_path
 
 
 def test_every_command_is_in_a_section_that_is_tested() -> None:
-    tested = ("Reading the figure", "Your own sweep", "A backbone of your own", "From rows to decisions")
+    tested = (
+        "Reading the figure",
+        "Your own sweep",
+        "A backbone of your own",
+        "From rows to decisions",
+        "Choosing",
+    )
     everywhere = re.findall(r"^vlmprof .*", README, re.M)
     assert len(everywhere) == sum(len(commands(title)) for title in tested) > 15
     typed = [line for block in blocks("", "Two commands") for line in block.splitlines()]
@@ -109,7 +119,7 @@ def test_a_sweep_of_ones_own(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", commands("From rows to decisions"))
+@pytest.mark.parametrize("command", commands("From rows to decisions") + commands("Choosing"))
 def test_a_decision(command: str, folder: Path) -> None:
     assert run(command, folder).stdout.strip()
 

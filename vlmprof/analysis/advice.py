@@ -93,9 +93,10 @@ class Advice:
     @property
     def curves(self) -> list[list[int]]:
         """Positions within `chosen` of the cells to join: all with scores, else those of one size of the LLM,
-        and of one image size if visual tokens are drawn."""
+        and of one image size and number of frames if visual tokens are drawn."""
         by = [_LLM_SIZE] if _LLM_SIZE in self.detail else []
-        by += [self.quality] if self.shown_quality != self.quality else []
+        if self.shown_quality != self.quality:
+            by += [self.quality, *(["frames"] if "frames" in self.detail else [])]
         return _groups(self.chosen, by)
 
     @cached_property

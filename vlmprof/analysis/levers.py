@@ -49,6 +49,11 @@ class Difference:
     """Median of the differences as a share of the value before."""
 
     @property
+    def is_zero(self) -> bool:
+        """Whether nothing changes, not even at the ends."""
+        return not any((self.median, self.ends.low, self.ends.high))
+
+    @property
     def shown(self) -> bool:
         """Whether the ends are on one side of 0."""
         return self.ends.low > 0 or self.ends.high < 0

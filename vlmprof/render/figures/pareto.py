@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.transforms import Bbox
 
 from vlmprof.analysis.advice import Advice, Limits
 from vlmprof.analysis.frames import Line, LineName, numbers, split_lines
@@ -73,7 +74,7 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
     if _numbered(advice):
         notes.append("Numbers: rows of the table.")
     if len(advice.curves) > 1:
-        notes.append("Joined: equal image size and LLM.")
+        notes.append("Joined: equal images and LLM.")
     notes.append("Labels of steps: what changes towards the better cell.")
     if not advice.candidates["fits"].all():
         notes.append("Pale: over a limit.")
@@ -159,10 +160,10 @@ def _point_labels(axes: Axes, advice: Advice, x: Floats, y: Floats, page: Page) 
 
 
 def _curve_name(advice: Advice, curve: Sequence[int]) -> str:
-    """Name what the cells of a curve have in common: image size and LLM."""
+    """Name what the cells of a curve have in common: image size, frames and LLM."""
     row = advice.chosen.iloc[curve[0]]
     size = [f"{row['pixels'] ** 0.5:.0f}²"] if advice.shown_quality != advice.quality else []
-    varied = [axis for axis in ("llm", "llm_precision") if axis in levers_of(advice.cells)]
+    varied = [axis for axis in ("frames", "llm", "llm_precision") if axis in levers_of(advice.cells)]
     return " ".join([*size, *(value_label(axis, str(row[axis])) for axis in varied)])
 
 
@@ -202,15 +203,15 @@ def _scale_costs(axes: Axes, low: float, high: float, page: Page) -> None:
 
 def _hide_overlaps(names: list[Annotation]) -> None:
     """Hide labels that overlap an earlier visible one, or leave their panel."""
-    kept: list[Annotation] = []
+    kept: list[Bbox] = []
     for name in names:
         box = name.get_window_extent()
-        clear = not any(box.overlaps(other.get_window_extent()) for other in kept)
+        clear = not any(box.overlaps(other) for other in kept)
         clear &= name.axes is not None and box.x0 >= name.axes.get_window_extent().x0
         name.set_visible(clear)
         name.set_in_layout(False)
         if clear:
-            kept.append(name)
+            kept.append(box)
 
 
 def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:

@@ -41,10 +41,14 @@ def run_findings(runs: Sequence[Run]) -> list[Finding]:
 def findings(summary: Summary) -> list[Finding]:
     """Word a summary: the cheapest encoders, crossovers, the encoder's share, limits, memory, doubts."""
     lines = {one.line.key for group in summary.latency for ranking in group for one in _all(ranking)}
-    found = [Finding(text, "cells") for group in summary.latency for text in _told(group, _cheapest)]
-    found += [Finding(text, "cells") for group in summary.memory for text in _told(group, _smallest)]
+    found = [Finding(text, "levers") for text in _levers(summary.levers)]
+    for groups, tell in ((summary.latency, _cheapest), (summary.memory, _smallest)):
+        told = groups if len(groups) <= MOST else groups[:1]
+        found += [Finding(text, "cells") for group in told for text in _told(group, tell)]
+        if len(told) < len(groups):
+            others = f"The encoders in {len(groups) - 1} more settings of the other axes are in the table."
+            found.append(Finding(others, "cells"))
     found += [Finding(text, "crossovers") for text in _crossovers(summary, len(lines))]
-    found += [Finding(text, "levers") for text in _levers(summary.levers)]
     found += [Finding(text, "time") for text in _shares(summary.shares)]
     found += [Finding(text, "time") for text in _limits(summary.limits)]
     found += [Finding(text, "frontier") for text in _memory_ends(summary.memory_ends, summary.largest)]

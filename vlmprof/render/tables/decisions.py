@@ -75,7 +75,7 @@ def lever_sheet(frame: pd.DataFrame, estimated_for: str | None = None) -> Sheet 
 
     def values(quantity: str) -> list[Value]:
         found = [price.differences.get(quantity) for price in prices]
-        return [None if one is None else interval_values(one.ends) for one in found]
+        return [None if one is None or one.is_zero else interval_values(one.ends) for one in found]
 
     shares: list[Value] = [
         None if (one := price.differences.get("ttft_s")) is None else one.relative for price in prices
@@ -83,7 +83,8 @@ def lever_sheet(frame: pd.DataFrame, estimated_for: str | None = None) -> Sheet 
     known = [name for name in LEVER_WORDS if any(name in price.differences for price in prices)]
     note = (
         "Differences between cells that are equal in every other axis: medians over the pairs, with 95 % "
-        f"intervals, or with the range of fewer than {FEWEST} pairs. Negative: the lever saves."
+        f"intervals, or with the range of fewer than {FEWEST} pairs. "
+        "Negative: the lever saves; empty: it changes nothing."
     )
     if estimated_for is not None:
         note = f"Estimated for {estimated_for}. {note}"

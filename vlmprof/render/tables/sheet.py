@@ -85,8 +85,6 @@ def show(kind: Kind, value: Value) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     numbers = [float(v) for v in (value if isinstance(value, list) else [value])]
-    if kind in (Kind.SECONDS, Kind.BYTES) and not any(numbers):
-        return "0"
     unit, size = _unit(kind, numbers)
     if kind is Kind.COUNT:
         words = [f"{v:,.0f}" for v in numbers]
