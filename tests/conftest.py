@@ -5,8 +5,11 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
+import threading
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping
+from types import FrameType
 
 import pytest
 
@@ -19,6 +22,9 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 EVERY = 8
 """Without `--exhaustive`, an exhaustive test runs with one case in so many."""
+
+LONGEST_S = 600
+"""The longest tests take half a minute on two quiet cores."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,10 +50,16 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 FEW_BUT_LONG = (
+    "kernels/test_compiled_kernels.py",
+    "kernels/test_compiled_numerics.py",
+    "kernels/test_fused_mlp.py",
     "kernels/test_backends.py",
     "kernels/test_baselines.py",
     "sweeps/test_gpu_scripts.py",
     "cli/test_stopping.py",
+    "cli/test_json.py",
+    "execution/test_faults.py",
+    "execution/test_kernel_faults.py",
     "execution/test_frontier.py",
 )
 """Files that take long with few slow tests."""
@@ -93,6 +105,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in on_gpu:
         item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and there is none here"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that waits for what never happens, rather than hang with it."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if item.config.option.usepdb or not in_main or not hasattr(signal, "SIGALRM"):
+        return (yield)
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        pytest.fail(f"took longer than {LONGEST_S} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(LONGEST_S)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session", autouse=True)

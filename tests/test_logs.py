@@ -66,7 +66,7 @@ def test_an_interrupt_ends_a_cool_down_at_once_and_the_disturbed_row_is_on_disk(
     busy: list[subprocess.Popen[bytes]] = []
     process = subprocess.Popen(
         [*VLMPROF, "-v", "sweep", str(spec), "--out", "run", "--cool-down", "600s", "--iterations", "4"],
-        cwd=tmp_path, env=environment(SLOW_S="1", SLOW_MARK=str(running)), text=True,
+        cwd=tmp_path, env=environment(SLOW_S="0.5", SLOW_MARK=str(running)), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     written = tmp_path / "run" / "rows.jsonl"

@@ -19,7 +19,7 @@ from vlmprof.analysis.runs import join, load
 from vlmprof.errors import RunWarning, UserError
 from vlmprof.manifest import SCHEMA_VERSION, new_manifest
 from vlmprof.measure.samples import Samples
-from vlmprof.store import RunFolder, load_frame, load_samples, read_rows
+from vlmprof.store import RunFolder, load_frame, read_rows
 
 SIZES = (224, 256, 384)
 SMALL_AND_LARGE = ("vit-t", "vmamba-t")
@@ -143,15 +143,6 @@ def test_numbers_at_the_ends_of_what_is_read_break_no_command(tmp_path: Path) ->
     change(run, end_to_end_s=[1.1e-15, 8e18] * 4, host_vision_s=8e18, weight_bytes=8 * 10**18)
     for command in ("plot", "report", "export", "recommend"):
         assert invoke(command, run).exit_code == 0
-
-
-def test_samples_that_cannot_be_read_are_counted_aloud(tmp_path: Path) -> None:
-    rows = sweep(("vit-t",), SIZES)
-    run = write_run(tmp_path / "run", rows, samples(rows))
-    for name, content in (("vit-t-224", "{"), ("vit-t-256", '{"end_to_end_s": [1e308]}')):
-        (run / "samples" / f"{name}.json").write_text(content)
-    with pytest.warns(RunWarning, match="samples of 2 of 3 cells could not be read and are ignored"):
-        assert list(load_samples(run)) == ["vit-t-384"]
 
 
 def test_a_run_of_this_version_is_read_in_silence(tmp_path: Path) -> None:

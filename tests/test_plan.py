@@ -14,7 +14,7 @@ from tests.helpers.checks import known
 from vlmprof.errors import UserError
 from vlmprof.execution.order import in_order
 from vlmprof.plan import Cell, make_plan
-from vlmprof.spec import build_spec
+from vlmprof.spec import build_spec, load_spec
 
 
 def planned(**axes: object) -> list[Cell]:
@@ -271,3 +271,25 @@ def test_planning_loads_no_torch() -> None:
         "assert not {'torch', 'pandas', 'matplotlib', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_last_level_is_each_backbones_own() -> None:
+    axes = {"backbone": ["vit-t", "vmamba-t"], "resolution": 448, "llm": "llama-23m", "level": [3, "last"]}
+    cells = make_plan(build_spec({"axes": axes}, {}, "levels"))
+    assert [(c.axes.backbone, c.axes.level, c.visual_tokens) for c in cells] == [
+        ("vit-t", 3, 784), ("vmamba-t", 3, 784), ("vmamba-t", 4, 196),
+    ]  # fmt: skip
+    last = make_plan(build_spec({"axes": {**axes, "level": "last"}}, {}, "last"))
+    assert "level" not in last[0].distinguished_by
+
+
+@pytest.mark.parametrize("name", ["deployed", "deployed-h200", "fastvlm"])
+def test_shipped_deployments_can_be_planned(name: str) -> None:
+    if name == "fastvlm":
+        pytest.importorskip("timm")
+    spec = load_spec(name)
+    cells = make_plan(spec)
+    for axis, values in spec.axes.named.items():
+        if axis in ("backbone", "resolution", "llm", "connector", "frames", "llm_precision"):
+            ran = {str(cell.axes.named[axis]) for cell in cells if cell.skip_reason is None}
+            assert ran == {str(value) for value in values}

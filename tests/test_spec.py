@@ -17,6 +17,7 @@ GRID = {"axes": {"backbone": "vit-t", "resolution": [224], "llm": "llama-23m"}}
 
 def test_defaults_fill_what_is_not_said() -> None:
     spec = build_spec(GRID, {}, "mine")
+    assert spec.name == "mine"
     assert spec.axes.resolution == ("224",)
     assert spec.axes.batch_size == (1,)
     assert list(spec.axes.named) == [name for name in AXES if name != "vlm"]

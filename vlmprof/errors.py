@@ -30,7 +30,7 @@ class RunWarning(UserWarning):
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Return a `UserError` for an unknown name that suggests the closest known names, or lists all."""
-    names = sorted(known)
+    names = sorted(set(known))
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
     return UserError(f"unknown {kind} {name!r}; {hint}")

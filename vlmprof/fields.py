@@ -264,7 +264,7 @@ SETTINGS: dict[str, Field] = {
               unit="s", shown_default="none"),
         Field("cool_down", "Wait before repeating a cell that the machine disturbed, such as 30s.",
               _optional(parse_seconds), unit="s", shown_default="do not repeat"),
-        Field("run_after_oom", "Run larger images and longer videos than ran out of memory.", _flag, False),
+        Field("run_after_oom", "Run larger cells of a line that ran out of memory.", _flag, False),
     )
 }  # fmt: skip
 """Every setting of a sweep: parameters shared by all its cells."""

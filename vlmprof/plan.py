@@ -173,6 +173,9 @@ def _axes(line: dict[str, Any]) -> Axes:
 def _hf_vlm_lines(spec: SweepSpec) -> list[Line]:
     """Return the lines of VLMs from transformers; their configurations name the backbone and the LLM."""
     known = {name: hf_vlm_catalog.facts(name) for name in spec.axes.vlm}
+    if "decode" in spec.settings.stages:
+        for facts in known.values():
+            hf_vlm_catalog.check_decoding(facts)
     lines: list[Line] = []
     for line in _combinations(spec):
         facts = known[line["vlm"]]
@@ -304,7 +307,8 @@ def _refusal(known: Mapping[str, BackboneFacts], resolution: str, tiles: bool = 
         rows, columns = facts.grid(height, width)
         merged = facts.grid_multiple
         reason = f": its {columns} x {rows} tokens cannot be merged {merged} x {merged}"
-    refused = f"{' and '.join(known)} does not accept {'tiles of ' if tiles else ''}{resolution}{reason}"
+    does = "does" if len(known) == 1 else "do"
+    refused = f"{' and '.join(known)} {does} not accept {'tiles of ' if tiles else ''}{resolution}{reason}"
     nearest = sorted({size for one in known.values() for size in one.nearest(height, width)})
     if not nearest:
         return f"{refused}, and no other size works"

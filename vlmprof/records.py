@@ -138,6 +138,11 @@ class Row:
     disturbances: tuple[str, ...] = ()
     """Events on the machine that may have affected the numbers."""
 
+    @property
+    def resolution(self) -> str:
+        """The cell's resolution as written: `512`, or `1333x800` for width by height."""
+        return str(self.axes["resolution"])
+
     def to_flat(self) -> dict[str, Any]:
         """Return the row as a flat JSON object, with a column for each axis and each figure of a stage."""
         flat: dict[str, Any] = {"cell_id": self.cell_id, **self.axes}

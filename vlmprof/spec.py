@@ -156,8 +156,8 @@ def _check_hf_vlm(named: Mapping[str, Any], axes: AxisValues, settings: Settings
         raise UserError(f"vlm: includes its own backbone, connector and llm; leave out {' and '.join(parts)}")
     if axes.mode != ("eager",):
         raise UserError("mode: a vlm is timed with hooks on its parts, which work only in mode eager")
-    if settings.stages not in (STAGES[:4], STAGES[1:4]):
-        raise UserError("stages: a vlm runs vision, connector and prefill in one call, without decode")
+    if not {*STAGES[1:4]} <= {*settings.stages}:
+        raise UserError("stages: a vlm runs vision, connector and prefill in one call; name all three")
     if settings.share_llm:
         raise UserError("share_llm: the language model of a vlm cannot be measured separately")
     if settings.autocast:

@@ -173,21 +173,21 @@ class RunFolder:
             self._rows.truncate(whole)
 
 
-def check_can_hold_a_run(path: Path) -> None:
-    """Raise `UserError` if `path` is a file, or if a folder there cannot be made and written."""
+def check_can_hold_a_run(path: Path, kind: str = "the run folder") -> None:
+    """Raise `UserError` if `path`, a folder of this `kind`, is a file, or cannot be made and written."""
     absent = [folder for folder in (path, *path.absolute().parents) if not exists(folder)]
     existing = next(folder for folder in (path, *path.absolute().parents) if exists(folder))
     if not existing.is_dir():
-        raise UserError(f"cannot write the run folder {path}: {existing} is not a folder")
+        raise UserError(f"cannot write {kind} {path}: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write the run folder {path}: {existing} is not writable")
+        raise UserError(f"cannot write {kind} {path}: {existing} is not writable")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write the run folder {path}: {why}") from None
+        raise UserError(f"cannot write {kind} {path}: {why}") from None
     finally:
-        for folder in absent:  # a sweep that is refused for another reason leaves nothing
+        for folder in absent:  # a command that is refused for another reason leaves nothing
             with suppress(OSError, ValueError):
                 folder.rmdir()
 
@@ -263,13 +263,9 @@ def _no_collection() -> Iterator[None]:
 
 
 def load_samples(run: Path | str) -> dict[str, Samples]:
-    """Read the raw values by cell id. Cells without a readable file are omitted, with a `RunWarning`."""
+    """Read the raw values by cell id. Cells without a readable file are omitted."""
     paths = sorted((Path(run) / SAMPLES).glob("*.json"))
-    found = {path.stem: values for path in paths if (values := _read_samples(path)) is not None}
-    if len(found) < len(paths):
-        unread = len(paths) - len(found)
-        _warn(f"{run}: samples of {unread} of {len(paths)} cells could not be read and are ignored")
-    return found
+    return {path.stem: values for path in paths if (values := _read_samples(path)) is not None}
 
 
 def load_manifest(run: Path | str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,9 +13,10 @@ import pytest
 from tests.helpers.checks import known
 from tests.helpers.synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.advice import Limits, advise, pareto_front
+from vlmprof.analysis.levers import Change
 from vlmprof.analysis.scores import load_scores
 from vlmprof.errors import UserError
-from vlmprof.records import StageFigures, Status
+from vlmprof.records import Row, StageFigures, Status
 
 
 def test_the_front_is_what_no_other_point_beats() -> None:
@@ -93,3 +96,68 @@ def test_mistakes_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="has no backbone, resolution"):
         load_scores(tmp_path / "bad.csv")
+
+
+def axes_of(**values: Any) -> Row:
+    """A cell with a connector, an LLM and what they cost."""
+    ttft_s, tokens, weight = values.pop("ttft_s"), values.pop("tokens"), values.pop("weight", 2**30)
+    return cell(
+        "vit-t", 448, axes=values, end_to_end_s=ttft_s, visual_tokens=tokens,
+        stages={"prefill": StageFigures(gpu_s=0.1, weight_bytes=weight)}, energy_per_image_j=10 * ttft_s,
+    )  # fmt: skip
+
+
+CONNECTED = [
+    axes_of(connector="mlp2", llm="small", ttft_s=0.4, tokens=784),
+    axes_of(connector="pool2", llm="small", ttft_s=0.2, tokens=196),
+    axes_of(connector="slow", llm="small", ttft_s=0.3, tokens=196),
+    axes_of(connector="mlp2", llm="large", ttft_s=2.0, tokens=784, weight=2**32),
+    axes_of(connector="pool2", llm="large", ttft_s=0.9, tokens=196, weight=2**32),
+]
+
+
+def test_without_scores_more_tokens_and_a_larger_llm_are_better() -> None:
+    advice = advise(frame(CONNECTED), Limits())
+    assert [(row.llm, row.connector) for row in advice.chosen.itertuples()] == [
+        ("large", "mlp2"), ("large", "pool2"), ("small", "mlp2"), ("small", "pool2"),
+    ]  # fmt: skip
+    step = [Change("connector", "pool2", "mlp2")]
+    assert advice.levers == [step, [], step, []]
+    assert advice.curves == [[0, 1], [2, 3]]
+    assert advice.shown_quality == "visual_tokens"
+
+
+def test_scores_join_all_axes_and_make_one_front() -> None:
+    scores = pd.DataFrame({"connector": ["mlp2", "pool2"], "accuracy": [60.0, 55.0]})
+    advice = advise(frame(CONNECTED), Limits(), scores=scores)
+    assert advice.chosen[["llm", "connector"]].to_numpy().tolist() == [["small", "mlp2"], ["small", "pool2"]]
+    assert advice.levers == [[Change("connector", "pool2", "mlp2")], []]
+    assert advice.curves == [[0, 1]]
+    assert advice.remarks[0] == "the scores do not name llm, so each applies to all values"
+
+
+def test_energy_and_price_are_limits_too() -> None:
+    rows = frame(CONNECTED)
+    assert set(advise(rows, Limits(energy_per_image_j=3.5)).chosen["connector"]) == {"pool2"}
+    cheap = advise(rows, Limits(cost_per_thousand_images=0.6), price_per_hour=3.6)
+    assert cheap.candidates["fits"].tolist() == [True, True, True, False, False]
+    none = advise(rows, Limits(energy_per_image_j=1.0), price_per_hour=3.6)
+    assert none.nearest_miss.endswith(
+        "the lowest energy per image is 2 J, the lowest cost per 1,000 images is 0.2"
+    )
+    with pytest.raises(UserError, match="no energy_per_image_j to limit"):
+        advise(frame([cell()]), Limits(energy_per_image_j=1.0))
+
+
+def test_tiles_show_no_more_than_they_hold() -> None:
+    tiled = [
+        cell("vit-t", side, axes={"tiling": "anyres-336-4"}, tiles=5, end_to_end_s=0.1, visual_tokens=9)
+        for side in (672, 1344)
+    ]
+    whole = cell("vit-t", 1344, axes={"tiling": "none"}, end_to_end_s=0.5, visual_tokens=9)
+    rows = [replace(row, peak_allocated_bytes=2**30, peak_reserved_bytes=None) for row in (*tiled, whole)]
+    advice = advise(frame(rows), Limits())
+    assert advice.candidates["pixels"].tolist() == [672**2, 672**2, 1344**2]
+    assert advice.chosen[["resolution", "tiling"]].to_numpy().tolist() == [
+        ["1344", "none"], ["1344", "anyres-336-4"],
+    ]  # fmt: skip

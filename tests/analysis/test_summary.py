@@ -90,6 +90,8 @@ def test_overlapping_intervals_show_no_difference() -> None:
         "At 224², no difference in end-to-end latency is shown between ViT-T and VMamba-T;"
     )
     assert "fastest" not in said
+    shares = next(text for text in words(rows, raw(rows)) if "share" in text)
+    assert shares.startswith("At 224², no difference in the encoder's share of end-to-end latency is shown")
 
 
 def test_unknown_intervals_show_no_difference_either() -> None:

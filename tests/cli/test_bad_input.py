@@ -118,7 +118,7 @@ def test_a_manifest_that_means_nothing(run: Path, manifest: str, said: str) -> N
 
 @pytest.mark.parametrize(
     "text", ["null", "[]", "{", '{"end_to_end_s": "fast"}', '{"end_to_end_s": [null, [1], true]}',
-             '{"end_to_end_s": [1e400, NaN]}', "[" * 100_000]
+             '{"end_to_end_s": [1e400, NaN]}', '{"end_to_end_s": [1e300, 1e-300, 1]}', "[" * 100_000]
 )  # fmt: skip
 def test_samples_of_wrong_types_are_as_if_absent(run: Path, text: str) -> None:
     for path in (run / "samples").iterdir():
@@ -164,6 +164,14 @@ def test_a_row_of_wrong_types_is_counted_and_left_out(run: Path, column: str) ->
         (("kernels", "tune", "--level", "0"), "invalid value for '--level'"),
         (("kernels", "bench", "--resolution", "0"), "invalid value for '--resolution'"),
         (("kernels", "tune", "--resolution", "-5"), "invalid value for '--resolution'"),
+        (("kernels", "inspect", "--kernel", "none such"), "no kernel has 'none such' in its name"),
+        (("kernels", "inspect", "--arch", "sm_1"), "unknown architecture 'sm_1'"),
+        (("kernels", "verify", "--out", "good/run.json"), "good/run.json is not a folder"),
+        (("kernels", "bench", "--out", "good/run.json"), "good/run.json is not a folder"),
+        (("kernels", "bench", "--backbones", "vit-t", "--op", "ss2d"), "--op does not apply to --backbones"),
+        (("kernels", "bench", "--mode", "eager"), "--mode applies to --backbones only"),
+        (("frontier", "quick", "--memory", "1GiB", "--out", "good/run.json"), "is not a folder"),
+        (("trace", "quick", "--out", "good/run.json"), "good/run.json is not a folder"),
     ],
 )  # fmt: skip
 def test_other_options_that_mean_nothing(run: Path, words: tuple[str, ...], said: str) -> None:

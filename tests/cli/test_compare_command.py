@@ -53,7 +53,7 @@ def test_printed_tables_are_written_where_asked(run: Path, tmp_path: Path) -> No
     assert (ratios["B / A low"].dropna() < 0.9).all()
     invoke("recommend", run, "--max-memory", "2GiB", "--format", "svg", "--save-tables", out)
     suffixes = ("csv", "md", "tex")
-    named = {f"{name}.{suffix}" for name in ("comparison", "recommended") for suffix in suffixes}
+    named = {f"{name}.{suffix}" for name in ("comparison", "recommended", "levers") for suffix in suffixes}
     assert {path.name for path in out.iterdir()} == named
 
 
@@ -147,7 +147,7 @@ def test_a_run_without_readable_samples_is_not_taken_to_be_exact(
     result = invoke("compare", run, bare, "--fail-slower", "5%")
     assert result.exit_code == 1
     assert reasons(result.output)[0] == "--fail-slower 5% fails: 17 without enough samples"
-    assert "B has 0: ViT-T at 224²" in result.output
+    assert "B has no samples that can be read: ViT-T at 224²" in result.output
 
 
 def test_settings_that_differ_are_named_in_one_line(tmp_path: Path) -> None:

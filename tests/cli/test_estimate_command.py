@@ -57,6 +57,15 @@ def test_skipped_sizes_and_limits_beyond_the_card_are_said() -> None:
     assert "memory for tensors: 22 GiB, all that NVIDIA L4 has (memory_limit is 1024 GiB)" in shown
 
 
+def test_a_connector_and_its_latency_are_two_columns() -> None:
+    connectors = ["--connector", "mlp2", "--connector", "pool2"]
+    shown = run("quick", "--backbone", "vit-t", "--resolution", "224", *connectors, "--gpu", "l4")
+    (head,) = (line for line in shown.splitlines() if line.startswith("backbone"))
+    titles = [title.strip() for title in head.split("  ") if title.strip()]
+    assert len(set(titles)) == len(titles)
+    assert {"connector", "connector latency"} <= set(titles)
+
+
 def test_several_gpus_are_estimated_from_one_count() -> None:
     shown = run("quick", *SMALL, "--gpu", "l4", "--gpu", "rtx4090", "--costs")
     assert shown.count("estimated from counted costs") == 2
@@ -147,7 +156,7 @@ def test_mistakes_are_one_line(measured: Path) -> None:
 
 def test_a_figure_of_estimates_says_that_it_is_one(tmp_path: Path) -> None:
     shown = run("quick", *SMALL, "--gpu", "l4", "--memory", "256MiB", "--figure", str(tmp_path / "figures"))
-    for name in ("estimates-l4.png", "estimates-l4.pdf"):
+    for name in ("estimates-l4.png", "estimates-l4.pdf", "front-l4.png", "ttft-l4.png"):
         assert (tmp_path / "figures" / name).stat().st_size > 0
         assert f"{tmp_path}/figures/{name}" in shown.replace("\n", "")
     spec = load_spec("quick", {"backbone": ["vit-t"], "resolution": ["224", "896"]})

@@ -161,9 +161,12 @@ def test_the_pipe_of_commands_with_processes_is_clean(tmp_path: Path) -> None:
     assert row.items() <= written.items()
     assert (row["status"], row["iterations"]) == ("ok", 1)
     assert value["files"] == ["run/six_panel.png", "run/six_panel.pdf"]
+    assert len(set(value["messages"])) == len(value["messages"])
     chosen = ("--op", "cross_merge", "--backend", "torch", "--dtype", "float32", "--device", "cpu")
     verdicts = piped("kernels", "verify", *chosen)["tables"]["verify"]
     assert all(row["passed"] and row["relative_error"] <= row["limit"] for row in verdicts)
     small = ("--resolution", "64", "--level", "3", "--seconds", "0.1")
-    (timed,) = piped("kernels", "bench", *chosen, *small)["tables"]["bench"]
+    bench = piped("kernels", "bench", *chosen, *small, "--out", "timed")
+    assert bench["files"] == ["timed/bench.csv", "timed/bench.json", "timed/roofline.png"]
+    (timed,) = bench["tables"]["bench"]
     assert timed["quartile_low_s"] <= timed["median_s"] <= timed["quartile_high_s"]

@@ -10,8 +10,10 @@ import pytest
 
 from tests.helpers.commands import invoke
 from tests.helpers.synthetic_runs import cell, write_run
+from vlmprof.analysis.runs import load
 from vlmprof.errors import UserError
 from vlmprof.records import Status
+from vlmprof.render.report.content import gather
 
 
 def test_plot_draws_a_run_into_its_own_folder(run: Path) -> None:
@@ -111,3 +113,52 @@ def test_report_writes_both_pages(run: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     with pytest.raises(UserError, match="unknown report format"):
         invoke("report", run, "--format", "pdf")
+
+
+@pytest.mark.slow
+def test_recommend_chooses_among_estimates(tmp_path: Path) -> None:
+    spec = tmp_path / "choice.toml"
+    spec.write_text(
+        '[axes]\nbackbone = "vit-t"\nresolution = [224, 448]\nconnector = ["mlp2", "pixel-shuffle2"]\n'
+        'llm = "llama-23m"\n[fixed]\nstages = ["vision", "connector", "prefill"]\n'
+    )
+    result = invoke("recommend", spec, "--gpu", "l4", "--out", tmp_path, "--format", "svg")
+    assert result.exit_code == 0
+    shown = " ".join(result.output.split())
+    assert "pixel-shuffle2 → mlp2" in shown
+    assert "pixel-shuffle2 instead of mlp2" in shown
+    assert "(estimated, medians of 2 pairs; in brackets: ranges, fewer than 6 pairs)" in shown
+    assert "Estimated for NVIDIA L4" in (tmp_path / "recommend-l4.svg").read_text()
+    late = invoke("recommend", spec, "--gpu", "l4", "--max-ttft", "1us", "--out", tmp_path)
+    assert late.exit_code == 1
+    assert "no estimated cell is within the limits" in late.output
+
+
+def test_recommend_checks_prices_and_energies(run: Path) -> None:
+    for options, words in (
+        (("--max-cost", 1), "--max-cost needs --price-per-hour"),
+        (("--max-cost", 0, "--price-per-hour", 1), "--max-cost 0 is not a price"),
+        (("--max-energy", "5W"), "'5W' is not an energy; write it like 20J or 500mJ"),
+        (("--max-energy", "5J"), "no energy_per_image_j to limit"),
+    ):
+        with pytest.raises(UserError, match=re.escape(words)):
+            invoke("recommend", run, *options)
+
+
+def test_a_report_prices_the_levers(tmp_path: Path) -> None:
+    rows = [
+        cell("vit-t", side, scale=scale, axes={"connector": name})
+        for side in (224, 256, 384, 512, 768, 1024)
+        for name, scale in (("mlp2", 1.0), ("pool2", 0.5))
+    ]
+    content = gather([load(write_run(tmp_path / "run", rows))])
+    (section,) = [section for section in content.sections if section.anchor == "levers"]
+    assert [len(sheet) for sheet in section.sheets] == [6]  # the steps between sizes, and the connector
+    (finding,) = [finding for finding in content.findings if finding.anchor == "levers"]
+    assert re.fullmatch(
+        r"pool2 instead of mlp2 saves [\d.]+ \([\d.]+ to [\d.]+\) ms in vision and [\d.]+ \(.*\) ms in "
+        r"prefill; TTFT is .* shorter \(−50 %\) \(medians of 6 pairs; in brackets: 95 % intervals\)\.",
+        finding.text,
+    )
+    plain = gather([load(write_run(tmp_path / "plain", rows[::2]))])
+    assert "levers" not in {section.anchor for section in plain.sections}

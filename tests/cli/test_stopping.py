@@ -87,7 +87,7 @@ def test_a_command_that_is_stopped_leaves_one_line_and_nothing_else(name: str, t
     process = start(COMMANDS[name], tmp_path)
     # it works by other processes
     wait_for(lambda: len(alive(process.pid)) > 1 or process.poll() is not None, 60)
-    time.sleep(2)
+    time.sleep(1)
     assert process.poll() is None, process.communicate()
     os.killpg(process.pid, signum) if to_all else process.send_signal(signum)
     _, stderr = process.communicate(timeout=60)

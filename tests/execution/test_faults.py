@@ -31,7 +31,7 @@ def everything_at_once(tmp_path_factory: pytest.TempPathFactory) -> Faults:
         "fine",
     ]  # fmt: skip
     spec = write_spec(folder, names, [32, 64])
-    ended = sweep(folder, spec, "--cell-timeout", "6s")
+    ended = sweep(folder, spec, "--cell-timeout", "4s")
     return folder, rows(folder), ended
 
 
@@ -81,7 +81,7 @@ def test_out_of_memory_is_found_wherever_it_strikes(
     [
         ("error", "error", "ValueError: the weights"),
         ("build_error", "error", "no such layer"),
-        ("hang", "timeout", "stopped after 6 s while warming up 1/1, vision"),
+        ("hang", "timeout", "stopped after 4 s while warming up 1/1, vision"),
         ("crash", "error", "SIGSEGV while warming up 1/1, vision"),
         ("quit_early", "error", "exit code 3"),
         ("poisoned", "error", "device-side assert"),
@@ -126,7 +126,7 @@ def test_the_traceback_is_kept_in_the_log_and_not_shown(everything_at_once: Faul
 def test_running_again_repeats_nothing_unless_asked(everything_at_once: Faults) -> None:
     folder, found, _ = everything_at_once
     before = (folder / "run" / "rows.jsonl").read_bytes()
-    ended = sweep(folder, folder / "spec.toml", "--cell-timeout", "6s")
+    ended = sweep(folder, folder / "spec.toml", "--cell-timeout", "4s")
     assert ended.returncode == 1
     assert "32 of 32 cells were done before" in ended.stderr
     assert (folder / "run" / "rows.jsonl").read_bytes() == before
@@ -155,10 +155,10 @@ def test_what_fails_after_measuring_costs_the_cell_nothing(tmp_path: Path) -> No
         "late_error": f"{the_pass} failed: the weights",
         "late_device_oom": f"{the_pass} ran out of memory: CUDA out of memory",
         "late_crash": "failed after the measurement: its process exited with SIGSEGV while reading memory",
-        "late_hang": "failed after the measurement: stopped after 8 s while reading memory",
+        "late_hang": "failed after the measurement: stopped after 6 s while reading memory",
     }
     spec = write_spec(tmp_path, [*words, "fine"], [32])
-    ended = sweep(tmp_path, spec, "--cell-timeout", "8s")
+    ended = sweep(tmp_path, spec, "--cell-timeout", "6s")
     assert ended.returncode == 0, ended.stderr
     found = rows(tmp_path)
     if not found["fine", "32"]["peak_rss_vision_bytes"]:

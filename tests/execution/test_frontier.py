@@ -77,6 +77,7 @@ def test_candidates_are_the_sizes_a_backbone_takes() -> None:
         candidates.spec(None, wanted, "llm", largest=None, step=32)
 
 
+@pytest.mark.slow
 def test_chunks_move_the_frontier_of_videos_that_decode() -> None:
     """As counted: prefill at once holds the logits of all positions, in chunks those of 64."""
     wanted = {

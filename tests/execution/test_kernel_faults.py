@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.helpers.mamba_build import write_mamba
 from vlmprof.cli.kernels import app
 from vlmprof.errors import UserError
 
@@ -21,17 +22,20 @@ FAULTS = Path(__file__).parents[1] / "helpers" / "kernel_faults"
 KERNELS = [sys.executable, "-m", "vlmprof", "kernels"]
 
 
-def environment(faults: dict[str, str]) -> dict[str, str]:
-    path = os.pathsep.join([str(FAULTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+def environment(faults: dict[str, str], *folders: Path) -> dict[str, str]:
+    path = os.pathsep.join([*map(str, (FAULTS, *folders)), *filter(None, [os.environ.get("PYTHONPATH")])])
     more = {"PYTHONPATH": path, "KERNEL_FAULTS": json.dumps(faults), "OMP_NUM_THREADS": "1"}
     without = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     return {**without, **more}
 
 
-def run(folder: Path, faults: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, faults: dict[str, str], *options: str, on_path: tuple[Path, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*KERNELS, *options, "--device", "cpu", "--out", "out"],
-        cwd=folder, env=environment(faults), capture_output=True, text=True, timeout=400, check=False,
+        cwd=folder, env=environment(faults, *on_path), capture_output=True, text=True, timeout=400,
+        check=False,
     )  # fmt: skip
 
 
@@ -53,7 +57,7 @@ def verified(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, A
         "ss2d/13 × 17, d_state 16": "quit_early",
         "norm_linear/GELU, residual": "hang",
     }
-    ended = run(folder, faults, "verify", "--dtype", "float32", "--row-timeout", "8s")
+    ended = run(folder, faults, "verify", "--dtype", "float32", "--row-timeout", "6s")
     return rows(folder, "verify"), ended
 
 
@@ -86,12 +90,12 @@ def test_every_comparison_has_its_row_and_the_healthy_ones_pass(verified: Any) -
     [
         ("selective_scan", "longer than a chunk", "error", "SIGSEGV"),
         ("selective_scan", "d_state 16", "error", "no such layout"),
-        ("cross_scan", "7 × 41", "timeout", "stopped after 8 s"),
+        ("cross_scan", "7 × 41", "timeout", "stopped after 6 s"),
         ("ss2d", "square", "error", "CUDA error: an illegal memory access was encountered"),
         ("ss2d", "one pixel", "oom", "CUDA out of memory"),
         ("ss2d", "d_state 3", "oom", "std::bad_alloc' (SIGABRT)"),
         ("ss2d", "13 × 17, d_state 16", "error", "exit code 3"),
-        ("norm_linear", "GELU, residual", "timeout", "stopped after 8 s"),
+        ("norm_linear", "GELU, residual", "timeout", "stopped after 6 s"),
         ("norm_linear", None, "skipped", "remaining attempts not run, because an attempt hung"),
     ],
 )
@@ -118,7 +122,8 @@ def test_an_operation_whose_processes_are_lost_again_and_again_is_given_up(tmp_p
 def test_a_bench_goes_on_after_every_fault(tmp_path: Path) -> None:
     faults = {"cross_scan": "crash", "ss2d/compiled": "crash", "linear": "hang", "norm_linear": "device_oom"}
     shape = ("--resolution", "64", "--level", "2", "--level", "3", "--seconds", "0", "--peers")
-    ended = run(tmp_path, faults, "bench", *shape, "--row-timeout", "12s")
+    build = write_mamba(tmp_path / "build")
+    ended = run(tmp_path, faults, "bench", *shape, "--row-timeout", "6s", on_path=(build,))
     assert ended.returncode == 1, ended.stderr
     found = rows(tmp_path, "bench")
     told = {(row["op"], (row.get("shape") or "")[-1:], row.get("backend")): row["status"] for row in found}
@@ -126,8 +131,8 @@ def test_a_bench_goes_on_after_every_fault(tmp_path: Path) -> None:
         ("selective_scan", "2", "torch"): "ok", ("selective_scan", "3", "torch"): "ok",
         ("cross_scan", "2", "torch"): "error", ("cross_scan", "3", "torch"): "error",
         ("cross_merge", "2", "torch"): "ok", ("cross_merge", "3", "torch"): "ok",
-        ("ss2d", "2", "torch"): "ok", ("ss2d", "2", "compiled"): "error",
-        ("ss2d", "3", "torch"): "ok", ("ss2d", "3", "compiled"): "error",
+        ("ss2d", "2", "torch"): "ok", ("ss2d", "2", "compiled"): "error", ("ss2d", "2", "mamba_ssm"): "ok",
+        ("ss2d", "3", "torch"): "ok", ("ss2d", "3", "compiled"): "error", ("ss2d", "3", "mamba_ssm"): "ok",
         ("norm_linear", "2", "torch"): "oom", ("norm_linear", "3", "torch"): "oom",
         ("linear", "2", "torch"): "timeout", ("linear", "", None): "skipped",
         ("norm_mlp", "2", "torch"): "ok", ("norm_mlp", "3", "torch"): "ok",
@@ -158,9 +163,12 @@ def test_a_mode_that_crashes_leaves_the_others_and_a_peer_is_no_failure(tmp_path
 
 @pytest.mark.parametrize("stem", ["bench", "backbones"])
 def test_rows_of_another_device_are_left_alone(stem: str, tmp_path: Path) -> None:
-    options = ["bench", "--no-isolate", "--device", "cpu", "--resolution", "64", "--level", "3"]
-    options += ["--seconds", "0", "--out", str(tmp_path), "--mode", "eager"]
-    options += ["--op", "linear"] if stem == "bench" else ["--backbones", "vmamba-t"]
+    options = ["bench", "--no-isolate", "--device", "cpu", "--resolution", "64", "--seconds", "0"]
+    chosen = {
+        "bench": ["--level", "3", "--op", "linear"],
+        "backbones": ["--mode", "eager", "--backbones", "vmamba-t"],
+    }
+    options += ["--out", str(tmp_path), *chosen[stem]]
     theirs = tmp_path / f"{stem}.json"
     for content, words in (
         ('[{"device_name": "NVIDIA H100"}]', "is from NVIDIA H100, but this is"),

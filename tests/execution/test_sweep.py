@@ -18,8 +18,10 @@ SmallRun = tuple[Path, list[dict[str, Any]], subprocess.CompletedProcess[str]]
 """The folder that a sweep ran in, its rows, and how it ended."""
 
 
-def sweep(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return vlmprof(folder, "sweep", "quick", "--out", "run", *options)
+def sweep(
+    folder: Path, *options: str, formats: tuple[str, ...] = ("png",)
+) -> subprocess.CompletedProcess[str]:
+    return vlmprof(folder, "sweep", "quick", "--out", "run", *options, formats=formats)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -38,7 +40,8 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
         "--prompt-tokens": ["4"],
         "--new-tokens": ["2"],
     }
-    ended = sweep(folder, *(word for name in chosen for value in chosen[name] for word in (name, value)))
+    words = (word for name in chosen for value in chosen[name] for word in (name, value))
+    ended = sweep(folder, *words, formats=("png", "pdf"))
     assert ended.returncode == 0, ended.stderr
     return folder, rows(folder), ended
 

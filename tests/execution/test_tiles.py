@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.commands import vlmprof
 
 
 @pytest.mark.slow
@@ -19,8 +19,8 @@ def test_tiled_photos_are_measured_as_planned(tmp_path: Path) -> None:
         "--warm-up": ["0"], "--iterations": ["2"], "--out": ["run"],
     }  # fmt: skip
     words = [word for name, values in options.items() for value in values for word in (name, value)]
-    command = [sys.executable, "-m", "vlmprof", "sweep", "quick", "--share-llm", *words]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    ended = vlmprof(tmp_path, "sweep", "quick", "--share-llm", *words)
+    assert ended.returncode == 0, ended.stderr
     rows = [json.loads(line) for line in (tmp_path / "run" / "rows.jsonl").read_text().splitlines()]
     tokens = {
         (row["connector"], row["tiling"]): (row["tiles"], row["encoder_tokens"], row["visual_tokens"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from vlmprof.cli.report import report
 from vlmprof.cli.runs import runs
 from vlmprof.errors import UserError
 from vlmprof.logs import PACKAGE
+from vlmprof.render.figures import six_panel
 
 
 def one_run(path: Path) -> Path:
@@ -41,12 +43,17 @@ def invoke(*words: object) -> Result:
 
 
 def vlmprof(
-    folder: Path, *words: object, encoding: str = "utf-8", patience_s: float = 1e9
+    folder: Path,
+    *words: object,
+    encoding: str = "utf-8",
+    patience_s: float = 1e9,
+    formats: tuple[str, ...] = ("png",),
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in `folder`: its exit code and output are those of the command in its own process.
 
     All such commands share one fork server, so a sweep does not spend seconds on importing torch. By default
-    no command says what takes so long, as it would on a slow machine.
+    no command says what takes so long, as it would on a slow machine, and the scaling figure of a sweep is
+    not drawn as a PDF too, which takes a second.
     """
     typed = ["vlmprof", *map(str, words)]
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2))
@@ -58,6 +65,7 @@ def vlmprof(
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
         patch.setattr("vlmprof.activity.PATIENCE_S", patience_s)
+        patch.setattr(six_panel, "save_six_panel", partial(six_panel.save_six_panel, formats=formats))
         patch.setattr(PACKAGE, "handlers", list(PACKAGE.handlers))
         try:
             main()

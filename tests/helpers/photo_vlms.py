@@ -39,3 +39,14 @@ PALIGEMMA = {
         "model_type": "siglip_vision_model", "vision_use_head": False, "projection_dim": 128, **PLAIN
     },
 }  # fmt: skip
+PIXTRAL = {
+    "model_type": "llava", "image_token_index": 990, "vision_feature_layer": -1,
+    "vision_feature_select_strategy": "full",
+    "text_config": {"model_type": "mistral", "head_dim": 32, **TEXT},
+    "vision_config": {"model_type": "pixtral", "head_dim": 16, **{**PLAIN, "image_size": 448}},
+}  # fmt: skip
+LLAVA = {
+    "model_type": "llava", "image_token_index": 990, "vision_feature_select_strategy": "full",
+    "text_config": {"model_type": "llama", **TEXT},
+    "vision_config": {"model_type": "siglip_vision_model", "vision_use_head": False, **PLAIN},
+}  # fmt: skip

@@ -13,47 +13,11 @@ import torch
 
 from tests.helpers.checks import known
 from tests.helpers.commands import vlmprof
+from tests.helpers.mamba_build import write_mamba
 from vlmprof.kernels import ss2d
 from vlmprof.kernels.tools.baselines import find_baselines
 from vlmprof.kernels.tools.cases import ss2d_case
 from vlmprof.kernels.tools.official_vmamba import why_no_compiled_scan
-
-EXTENSION = '''
-"""In the place of a compiled scan: fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus{more})."""
-import torch
-def fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus{more}):
-    assert z is None and delta_softplus is True
-    assert (A.dtype, D.dtype, delta_bias.dtype) == (torch.float32,) * 3
-    assert u.is_contiguous() and delta.is_contiguous() and B.is_contiguous() and C.is_contiguous()
-    batch, channels, length = u.shape
-    repeats = channels // B.shape[1]
-    B, C = (t.repeat_interleave(repeats, dim=1) for t in (B, C))
-    delta = torch.nn.functional.softplus(delta + delta_bias[:, None])
-    h, ys = u.new_zeros(batch, channels, A.shape[1]), []
-    for t in range(length):
-        step = delta[:, :, t, None]
-        h = torch.exp(step * A) * h + step * B[..., t] * u[:, :, t, None]
-        ys.append((h * C[..., t]).sum(-1) + D * u[:, :, t])
-    return torch.stack(ys, dim=-1), torch.stack((h, h), dim=-1).flatten(2)[:, :, None]
-'''
-
-INTERFACE = """
-import torch
-from einops import rearrange, repeat
-from mamba_ssm.utils.torch import custom_fwd
-import selective_scan_cuda
-
-class SelectiveScanFn(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
-                return_last_state=False):
-        out, x, *rest = selective_scan_cuda.fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
-        return out if not return_last_state else (out, x[:, :, -1, 1::2])
-
-def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
-                      return_last_state=False):
-    return SelectiveScanFn.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
-"""
 
 PUBLIC_LAYOUT = """
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
@@ -104,20 +68,6 @@ for build, checkout in json.loads(sys.argv[1]):
         os._exit(0)
     os.waitpid(child, 0)
 """
-
-
-def write_mamba(folder: Path, more: str = "") -> Path:
-    """A folder as a build leaves it: the package, and the extension beside it."""
-    for name in ("ops", "utils"):
-        (folder / "mamba_ssm" / name).mkdir(parents=True)
-        (folder / "mamba_ssm" / name / "__init__.py").write_text("")
-    (folder / "mamba_ssm" / "__init__.py").write_text("raise ImportError('transformers has no such decoder')")
-    (folder / "mamba_ssm" / "utils" / "torch.py").write_text("custom_fwd = lambda f: f\n")
-    call = "selective_scan_cuda.fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus"
-    interface = INTERFACE.replace(call, f"{call}{', None' if more else ''}")
-    (folder / "mamba_ssm" / "ops" / "selective_scan_interface.py").write_text(interface)
-    (folder / "selective_scan_cuda.py").write_text(EXTENSION.replace("{more}", more))
-    return folder
 
 
 BROKEN = {
@@ -202,15 +152,17 @@ def test_a_broken_build_is_a_line_and_leaves_the_others(words: str, compared: di
 
 @pytest.mark.slow
 def test_the_command_says_what_is_missing_and_times_the_rest(tmp_path: Path) -> None:
-    command = ("kernels", "bench", "--device", "cpu", "--op", "ss2d", "--peers")
+    """In this process, without compiling the other peer; `test_kernel_faults` has peers in processes."""
+    command = ("kernels", "bench", "--no-isolate", "--device", "cpu", "--op", "ss2d", "--peers")
     outputs = []
-    for path in (write_mamba(tmp_path / "build"), tmp_path):
+    for path in (tmp_path, write_mamba(tmp_path / "build")):
         with pytest.MonkeyPatch.context() as patch:
             patch.syspath_prepend(path)
+            patch.setattr("vlmprof.kernels.tools.baselines.compiled_here", lambda function: function)
             done = vlmprof(tmp_path, *command, "--resolution", "64", "--level", "3", "--seconds", "0")
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout)
-    there, not_there = outputs
+    not_there, there = outputs
     assert "mamba_ssm " in there
     assert "is not timed" not in there
     assert (
@@ -227,7 +179,8 @@ def test_the_compiled_peer_compiles_in_its_own_process(monkeypatch: pytest.Monke
     monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
     compiled = find_baselines()[0]["compiled"]
     assert inductor.compile_threads == 1
-    case = ss2d_case("any", (1, 4, 5, 4), 2, 1, torch.float32, torch.device("cpu"))
+    # each step of a line is unrolled, so that a few more would take half a minute to compile
+    case = ss2d_case("any", (1, 2, 3, 4), 2, 1, torch.float32, torch.device("cpu"))
     with torch.inference_mode():
         arguments = [known(argument) for argument in case.arguments]
         assert torch.allclose(compiled(*arguments), ss2d(*arguments), rtol=1e-4, atol=1e-5)

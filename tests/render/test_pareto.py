@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.drawn import xs, ys
 from tests.helpers.synthetic_runs import cell, frame, sweep
-from vlmprof.analysis.advice import Limits, advise
+from vlmprof.analysis.advice import Advice, Limits, advise
 from vlmprof.analysis.reference import load_reference
 from vlmprof.analysis.scores import load_scores
 from vlmprof.errors import UserError
@@ -84,3 +84,37 @@ def test_scores_have_a_panel_for_each_cost() -> None:
     assert {axes.get_ylabel() for axes in figure.axes} == {"weighted overall"}
     with pytest.raises(UserError, match="figure width"):
         pareto_figure(advice, Limits(), "wide")
+
+
+def numbered(connectors: int, sides: int) -> Advice:
+    """Cells whose front has a point per connector and size."""
+    rows = [
+        cell(
+            "vit-t", 224 * side, axes={"connector": f"c{n}"}, visual_tokens=64 * side**2 * (n + 1),
+            end_to_end_s=0.01 * side**2 * (n + 1), peak_reserved_bytes=None,
+        )
+        for side in range(1, sides + 1)
+        for n in range(connectors)
+    ]  # fmt: skip
+    return advise(frame(rows), Limits(), estimated_for="NVIDIA H200")
+
+
+@pytest.mark.parametrize(("connectors", "sides"), [(3, 1), (4, 3), (12, 5)])
+def test_steps_are_labelled_with_their_levers(connectors: int, sides: int) -> None:
+    advice = numbered(connectors, sides)
+    assert len(advice.chosen) == connectors * sides
+    figure = pareto_figure(advice, Limits())
+    for axes in figure.axes:
+        shown = [text for text in axes.texts if text.get_visible()]
+        boxes = [text.get_window_extent() for text in shown]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        front = [line for line in axes.get_lines() if line.get_gid() == "front"]
+        assert len(front) == sides
+    levers = [text.get_text() for text in figure.axes[0].texts if text.get_gid() == "lever"]
+    assert set(levers) == {f"c{n - 1} → c{n}" for n in range(1, connectors)}
+    assert "Estimated for NVIDIA H200 from counted costs" in figure.legends[0].get_title().get_text()
+
+
+def test_many_configurations_are_told_apart_by_their_backbones() -> None:
+    labels = [text.get_text() for text in pareto_figure(numbered(13, 1), Limits()).legends[0].get_texts()]
+    assert labels == ["ViT-T"]

@@ -176,6 +176,17 @@ def test_intervals_are_drawn_around_the_mean_when_samples_are_given() -> None:
     assert not panels(six_panel(frame(rows)))["c"].containers
 
 
+def test_an_interval_that_reaches_zero_keeps_a_logarithmic_axis_close_to_the_points() -> None:
+    rows = sweep(("vit-t",), (224, 512))
+    raw = samples(rows)
+    end_to_end_s = rows[0].end_to_end_s or 0
+    raw["vit-t-224"]["end_to_end_s"] = [end_to_end_s * share for share in (0.1, 0.1, 2.8)]
+    axes = panels(six_panel(frame(rows), raw))["c"]  # a warning of matplotlib would fail this test
+    assert min(low for line in error_bars(axes) for low, _ in line) <= 0
+    assert axes.get_yscale() == "log"
+    assert 0.3 < axes.get_ylim()[0] * unit(axes) / end_to_end_s < 1
+
+
 def test_medians_are_drawn_where_there_are_samples_and_are_asked_for() -> None:
     rows = sweep(("vit-t",), (224, 512, 1024))
     raw = samples(rows)

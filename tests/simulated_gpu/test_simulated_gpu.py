@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,27 @@ def test_sharing_the_llm_changes_no_peak_and_no_oom(machine: dict[str, str], tmp
             assert shared[cell]["peak_allocated_bytes"] == pytest.approx(
                 row["peak_allocated_bytes"], rel=1e-4
             )
+
+
+@pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
+def test_quantized_llms_hold_what_is_counted(machine: dict[str, str], tmp_path: Path) -> None:
+    precisions = ("as-dtype", "int8-dynamic", "int4-weight", "fp8")
+    chosen = [option for name in precisions for option in ("--llm-precision", name)]
+    asked = ("--backbone", "vit-t", "--resolution", "32", *chosen, "--device", "cuda", "--no-profile")
+    rows = sweep(machine, tmp_path, *asked, "--warm-up", "1", "--iterations", "1")
+    assert [row["status"] for row in rows] == ["ok"] * 4, [row["message"] for row in rows]
+    wanted = {
+        "backbone": ["vit-t"], "resolution": [32], "dtype": "bfloat16", "llm_precision": list(precisions)
+    }  # fmt: skip
+    spec = load_spec("quick", wanted)
+    counted = [count_cell(cell, spec.settings) for cell in make_plan(spec)]
+    assert [row["weight_prefill_bytes"] for row in rows] == [
+        c.stages["prefill"].weight_bytes for c in counted
+    ]
+    saved = [counted[0].stage_peak_bytes("prefill") - c.stage_peak_bytes("prefill") for c in counted]
+    peaks = [row["peak_allocated_prefill_bytes"] for row in rows]
+    assert [peaks[0] - peak for peak in peaks] == pytest.approx(saved, abs=2**20)
+    formats = [row["backends"].get("llm_linear", "").split(" ")[0] for row in rows]
+    assert formats == ["", "Int8Tensor", "Int4TilePackedTo4dTensor", "Float8Tensor"]
+    waits = [any("waits for the GPU" in words for words in row["warnings"]) for row in rows]
+    assert waits == [name == "int8-dynamic" for name in precisions]

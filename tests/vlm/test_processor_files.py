@@ -14,7 +14,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
-from tests.helpers.photo_vlms import GLM4V, LLAVA_NEXT, PALIGEMMA
+from tests.helpers.photo_vlms import GLM4V, LLAVA, LLAVA_NEXT, PALIGEMMA, PIXTRAL
 from vlmprof.settings import ProcessorBackend
 from vlmprof.vlm.hf_vlm.model import read_config
 from vlmprof.vlm.hf_vlm.own import own_photo
@@ -82,3 +82,31 @@ def test_files_go_the_way_of_a_download(
     torch.testing.assert_close(inputs["pixel_values"], expected["pixel_values"])
     word = processor.tokenizer.convert_tokens_to_ids("Ġa")
     assert (inputs["input_ids"] == word).sum() == 4, "a prompt token is one token of a trained tokenizer too"
+
+
+def test_files_name_the_class_of_the_image_processor(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAVA))
+    settings = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 112, "width": 112}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    own = make_processor(f"hf:{tmp_path}", *read_config(f"hf:{tmp_path}"), "pil")
+    assert type(own.processor.image_processor).__name__ == "SiglipImageProcessorPil"
+    photo = own_photo(f"hf:{tmp_path}", (300, 200), "float32", backend="pil")
+    assert (photo.facts.visual_tokens, photo.facts.encoder_size) == (64, (112, 112))
+
+
+@pytest.mark.parametrize("with_files", [True, False])
+def test_the_processor_of_pixtral(with_files: bool, tmp_path: Path) -> None:
+    pytest.importorskip("torchvision", reason="its processor needs it")
+    (tmp_path / "config.json").write_text(json.dumps(PIXTRAL))
+    if with_files:
+        images = {"image_processor_type": "PixtralImageProcessor", "size": {"longest_edge": 112}}
+        images["patch_size"] = {"height": 14, "width": 14}
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(images))
+        settings = {"processor_class": "PixtralProcessor", "patch_size": 14}
+        (tmp_path / "processor_config.json").write_text(json.dumps(settings))
+    photo = own_photo(f"hf:{tmp_path}", (112, 224), "float32")
+    # with the files, at most 112 pixels; rows of patches end with a token of their own
+    rows, columns = (4, 8) if with_files else (8, 16)
+    assert photo.facts.visual_tokens == rows * columns
+    assert photo.facts.sequence_tokens == rows * (columns + 1)
+    assert photo.facts.encoder_size == (14 * rows, 14 * columns)

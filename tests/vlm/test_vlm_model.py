@@ -61,40 +61,53 @@ def test_unknown_logits_are_refused() -> None:
 
 
 LIMITED = """
-import importlib, resource, sys, torch
+import importlib, os, resource, sys, torch
 from vlmprof.vlm import PRELOAD
 for module in PRELOAD: importlib.import_module(module)
-torch.set_num_threads(2)
-bare = next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("VmData"))
-resource.setrlimit(resource.RLIMIT_DATA, (bare + 512 * 2**20,) * 2)
 from vlmprof.vlm.model import create_vlm
 from vlmprof.vlm.workload import Workload
-side = int(sys.argv[1])
-try:
-    vlm = create_vlm(Workload("vmamba-t", "llama-23m", side, side, dtype="float32"))
-    vlm.prefill(vlm.project(vlm.encode_image(torch.zeros(1, 3, side, side))))
-    print("fits")
-except (RuntimeError, MemoryError) as problem:
-    print("out of memory" if "memory" in str(problem) else problem)
+print(torch.cuda.is_initialized(), flush=True)
+
+def run(side):
+    torch.set_num_threads(2)
+    bare = next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("VmData"))
+    resource.setrlimit(resource.RLIMIT_DATA, (bare + 512 * 2**20,) * 2)
+    try:
+        vlm = create_vlm(Workload("vmamba-t", "llama-23m", side, side, dtype="float32"))
+        vlm.prefill(vlm.project(vlm.encode_image(torch.zeros(1, 3, side, side))))
+        print("fits", flush=True)
+    except (RuntimeError, MemoryError) as problem:
+        print("out of memory" if "memory" in str(problem) else problem, flush=True)
+
+for side in map(int, sys.argv[1:]):
+    child = os.fork()  # a process of its own for each limit, and the libraries imported once
+    if not child:
+        run(side)
+        os._exit(0)
+    os.waitpid(child, 0)
 """
+LINUX = sys.platform.startswith("linux")
+SIDES = {256: "fits", 2048: "out of memory"} if LINUX else {}
+
+
+@pytest.fixture(scope="module")
+def preloaded() -> list[str]:
+    """Of a process that preloads: whether it used a GPU, and how each side ended within 512 MiB."""
+    command = [sys.executable, "-c", LIMITED, *map(str, SIDES)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    return done.stdout.splitlines()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits a process's data")
-@pytest.mark.parametrize(("side", "ends"), [(256, "fits"), (2048, "out of memory")])
-def test_the_small_vlm_fits_512_mib_at_256_and_not_at_2048(side: int, ends: str) -> None:
+@pytest.mark.skipif(not LINUX, reason="only Linux limits a process's data")
+def test_the_small_vlm_fits_512_mib_at_256_and_not_at_2048(preloaded: list[str]) -> None:
     assert resource.RLIMIT_DATA
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(side)], capture_output=True, text=True)
-    assert done.stdout.strip() == ends, done.stderr
+    assert preloaded[1:] == list(SIDES.values())
 
 
 @pytest.mark.slow
-def test_preloading_touches_no_gpu() -> None:
-    code = (
-        "import importlib, vlmprof.vlm as v; [importlib.import_module(m) for m in v.PRELOAD]; "
-        "import torch; assert not torch.cuda.is_initialized()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_preloading_touches_no_gpu(preloaded: list[str]) -> None:
+    assert preloaded[0] == "False"
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ class Advice:
         cells with the largest LLM come first."""
         front = self.candidates[self.candidates["on_front"]]
         first = [_LLM_SIZE] if _LLM_SIZE in self.detail else []
-        by = [*first, self.quality, "ttft_s"]
+        by = [*first, self.quality, *(d for d in self.detail if d != _LLM_SIZE), "ttft_s"]
         return front.sort_values(by, ascending=[column == "ttft_s" for column in by])
 
     @property

@@ -29,7 +29,7 @@ def grouped_output(a: Tensor, b: Tensor, offs: Tensor | None = None, **options: 
 
 
 class GroupedProducts(TorchDispatchMode):
-    """While open, grouped products of every dtype run on `meta`."""
+    """While active, run grouped products of every dtype on `meta`."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if is_grouped_product(func) and args[0].is_meta:

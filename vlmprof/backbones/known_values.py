@@ -1,7 +1,7 @@
-"""Values for tensors on `meta` that follow from what the host knows: ids, masks, grids of patches.
+"""Values of tensors on `meta` that follow from what the host knows: ids, masks, grids of patches.
 
-Models of transformers ask how many tokens an image has and which positions hold them. `KnownValues` keeps a
-copy on the host of every small tensor whose inputs all have one, and answers such questions from it:
+Models of transformers read how many tokens an image has and where they are. `KnownValues` keeps a copy on the
+host of every small tensor that is computed from such tensors alone, and reads from the copy:
 
     ids (known) ──== image id──▶ mask (known) ──.nonzero()──▶ positions (known, as many as there are)
     pixels ──encoder──▶ features (shape alone) ──[positions]──▶ rows (shape alone)
@@ -38,19 +38,19 @@ _SHAPED_LIKE = (
     aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.new_zeros.default,
     aten.new_ones.default, aten.new_full.default,
 )  # fmt: skip
-"""Calls that take of their last tensor no more than its shape and dtype."""
+"""Operators that use only the shape and dtype of their last tensor."""
 _READS = (aten._local_scalar_dense.default, aten.item.default, aten.is_nonzero.default)
 _COMPARED = (aten.eq.Scalar, aten.ne.Scalar)
 _ASSUMED = {aten.eq.Scalar: False, aten.ne.Scalar: True, aten.argmin.default: 0, aten.argmax.default: 0}
-"""What pixels and activations give: they equal no given number, and a quantiser chooses its first code."""
+"""Assumed of pixels and activations: they equal no given number, and a quantizer chooses its first code."""
 _FROM_DATA = (torch.tensor, torch.as_tensor, torch.asarray)
 _TO_DATA: tuple[Any, ...] = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
 
 
 class KnownValues(TorchDispatchMode):
-    """While open, small tensors on `meta` have values where these do not depend on weights or pixels.
+    """While active, keep the values of small tensors on `meta` that do not depend on weights or pixels.
 
-    One object serves a model from when it is built, so that its buffers have values too.
+    Use one object for a model from its construction on, so that its buffers have values too.
     """
 
     def __init__(self) -> None:
@@ -71,13 +71,13 @@ class KnownValues(TorchDispatchMode):
         self._data.__exit__(*problem)
 
     def put_on_meta(self, value: Tensor) -> Tensor:
-        """A tensor on `meta` that has this value."""
+        """Return a tensor on `meta` that has this value."""
         made = torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device=_META)
         self._known[made] = value
         return made
 
     def of(self, tensor: Tensor) -> Tensor | None:
-        """The values of a tensor, if they are known."""
+        """Return the values of a tensor, if they are known."""
         if not tensor.is_meta:
             return tensor if tensor.is_cpu else None
         found: Tensor | None = self._known.get(tensor)
@@ -107,7 +107,7 @@ class KnownValues(TorchDispatchMode):
         return output
 
     def _unknown(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A call whose result is not known, or only assumed."""
+        """Make a call whose result is unknown or only assumed."""
         if func in _READS and args[0].dtype == torch.bool:
             return True
         if func in _INDEXED:
@@ -123,7 +123,7 @@ class KnownValues(TorchDispatchMode):
         return output
 
     def _values(self, func: Any, tensors: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
-        """What a call returns on the host; None where that is not known."""
+        """Return the result of a call on the host, or None if it is unknown."""
         if func.overloadpacket.__name__ in _UNFILLED or torch.Tag.nondeterministic_seeded in func.tags:
             return None
         by_id = {id(tensor): self.of(tensor) for tensor in tensors}
@@ -139,9 +139,9 @@ class KnownValues(TorchDispatchMode):
             return func(*args, **kwargs)
 
     def _with_positions(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments of an indexing call with positions in place of masks.
+        """Return the arguments of an indexing call with positions in place of masks.
 
-        A mask whose values are not known, such as that of padded pictures, is taken to be all true.
+        A mask with unknown values, such as that of padded pictures, is assumed to be all true.
         """
         source, indices, *rest = args
         if not any(map(_is_mask, indices)):
@@ -163,7 +163,7 @@ class KnownValues(TorchDispatchMode):
         return torch.tensor(True).expand(index.shape) if known is None else known
 
     def _forget_written(self, func: Any, args: Sequence[Any]) -> None:
-        """Forget the values of what a call with unknown values writes to."""
+        """Forget the values of tensors that a call with an unknown result writes to."""
         if not func._schema.is_mutable:
             return
         written = {
@@ -180,7 +180,7 @@ class KnownValues(TorchDispatchMode):
 
 
 class _HostData(TorchFunctionMode):
-    """Tensors made of Python's numbers, and read as such, which torch does not dispatch for `meta`."""
+    """Convert between Python numbers and tensors on `meta`, which torch does not dispatch."""
 
     def __init__(self, values: KnownValues) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ def _is_mask(index: Tensor | None) -> bool:
 
 
 def _target(args: Any, tensors: Sequence[Tensor] = ()) -> str | None:
-    """The type of the device that a call's result is on."""
+    """Return the type of the device of a call's result."""
     named = [leaf for leaf in tree_flatten(args)[0] if isinstance(leaf, torch.device)]
     if named:
         return named[0].type

@@ -99,7 +99,9 @@ class TimmPlain(Backbone):
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
         super().__init__()
         self.model = _create(facts, options, num_classes=0)
-        self.unused = (r"model\.(head|fc_norm)\.",)
+        if getattr(self.model, "attn_pool", None) is not None:
+            self.model.attn_pool = None  # pools tokens for a classifier: up to 8 % of the weights
+        self.unused = (r"model\.(head|fc_norm|attn_pool)\.",)
         self.layout: TokenLayout | None = next(iter(facts.config.get("layouts", ())), None)
 
     def forward(self, images: Tensor) -> Tensor:

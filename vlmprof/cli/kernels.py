@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlmprof.cli import kernels_rows
-from vlmprof.cli.json_output import add_rows, json_option, tell
+from vlmprof.cli.json_output import add_rows, json_option, tell, tell_files
 from vlmprof.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,11 +84,13 @@ def verify(
     that a crash or a hang becomes a row.
     """
     dtypes = _dtypes(dtype) or DTYPES
-    run = _open(device, backend, isolate, row_timeout)
+    run = _open(device, backend, isolate, row_timeout, out)
     operations = _operations(run, op)
     rows: list[dict[str, Any]] = []
     failures = 0
-    print(f"{'op':20} {'case':30} {'dtype':9} {'backend':8} {'error':>8} {'plain':>8} {'limit':>8}")
+    kernels_rows.print_folded(
+        f"{'op':20} {'case':30} {'dtype':9} {'backend':8}", f"{'error':>8} {'plain':>8} {'limit':>8}"
+    )
 
     def show(outcome: Outcome) -> None:
         nonlocal failures
@@ -101,6 +103,8 @@ def verify(
     for name in operations:
         run.attempt_all("verify", (name, dtypes, run.backends), {"op": name}, show)
     add_rows("verify", rows)
+    if out is not None:
+        tell_files(out / f"verify.{kind}" for kind in ("csv", "json"))
     tell(f"{len(rows)} comparisons on {run.device}, {failures} failed")
     if failures:
         raise typer.Exit(1)
@@ -150,14 +154,19 @@ def bench(
 
         if len(dtypes) > 1:
             raise UserError("--backbones takes one --dtype")
+        unused = {"--op": op, "--backend": backend, "--level": level, "--peers": peers}
+        if given := [name for name, value in unused.items() if value]:
+            raise UserError(f"{given[0]} does not apply to --backbones")
         names = backbone_names(backbones)
-        run = _open(device, None, isolate, row_timeout)
+        run = _open(device, None, isolate, row_timeout, out)
         kind = (dtypes or (_default_dtype(run),))[0]
         failures = bench_backbones(run, names, sizes, kind, levels, seconds, out, public, _modes(mode))
     else:
         from vlmprof.cli.kernels_operations import Asked, bench_operations
 
-        run = _open(device, backend, isolate, row_timeout)
+        if mode:
+            raise UserError("--mode applies to --backbones only")
+        run = _open(device, backend, isolate, row_timeout, out)
         _known_model(run, model)
         asked = Asked(
             _operations(run, op), model, sizes, tuple(level or (1, 2, 3)), dtypes or (_default_dtype(run),),
@@ -232,9 +241,19 @@ def inspect(
     inspect_kernels(arch or ["sm_90"], kernel, mix)
 
 
-def _open(device: str | None, backends: Sequence[str] | None, isolate: bool, row_timeout: str) -> KernelRun:
+def _open(
+    device: str | None,
+    backends: Sequence[str] | None,
+    isolate: bool,
+    row_timeout: str,
+    out: Path | None = None,
+) -> KernelRun:
     from vlmprof.execution.kernel_runs import open_run
+    from vlmprof.store import check_can_hold_a_run
     from vlmprof.units import parse_seconds
+
+    if out is not None:
+        check_can_hold_a_run(out, "the folder")
 
     try:
         timeout_s = parse_seconds(row_timeout)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmprof.cli import kernels_rows
-from vlmprof.cli.json_output import add_rows
+from vlmprof.cli.json_output import add_rows, tell_files
 from vlmprof.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def bench_backbones(
             kernels_rows.print_speed_ups(f"{name} {side}", measured)
     add_rows("backbones", rows)
     if out is not None:
-        print(f"wrote backbones.csv and backbones.json to {out}")
+        tell_files(out / f"backbones.{kind}" for kind in ("csv", "json"))
     return failures
 
 
@@ -134,15 +134,15 @@ def _print(row: Mapping[str, Any], same_card: bool) -> None:
     from vlmprof.units import show_bytes
 
     paper_s, median_s = row["paper_gpu_vision_s"], row["median_s"]
-    line = f"{row['backbone']:10} {row['resolution']:5} {row['mode']:14}"
+    what = f"{row['backbone']:10} {row['resolution']:5} {row['mode']:14}"
     if median_s is None:
-        print(f"{line} {row['status']}: {row['message']}", flush=True)
+        kernels_rows.print_folded(what, f"{row['status']}: {row['message']}")
         return
     spread = (row["quartile_high_s"] - row["quartile_low_s"]) / median_s
-    line += f" {median_s * 1e3:10.3f} ms ±{spread:4.0%} of {row['samples']:4}"
+    figures = f"{median_s * 1e3:10.3f} ms ±{spread:4.0%} of {row['samples']:4}"
     if row["peak_allocated_bytes"] is not None:
-        line += f" {show_bytes(row['peak_allocated_bytes']):>9}"
+        figures += f" {show_bytes(row['peak_allocated_bytes']):>9}"
     if paper_s is not None:
-        line += f"   paper {paper_s * 1e3:9.3f} ms"
-        line += f", {paper_s / median_s:6.2f}× as fast as it" if same_card else " on another card"
-    print(line, flush=True)
+        figures += f"   paper {paper_s * 1e3:9.3f} ms"
+        figures += f", {paper_s / median_s:6.2f}× as fast as it" if same_card else " on another card"
+    kernels_rows.print_folded(what, figures)

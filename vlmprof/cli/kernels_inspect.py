@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vlmprof.activity import say
+from vlmprof.cli import kernels_rows
 from vlmprof.cli.json_output import add_rows, tell
 from vlmprof.errors import UserError
 
@@ -33,10 +34,18 @@ def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> Non
     from vlmprof.kernels.tools.inspect_cache import compile_all
     from vlmprof.kernels.tools.launch_variants import all_launches
 
-    made, failed = [], []
-    print(f"{'kernel':44} {'arch':7} registers stack_B spills shared_B instructions per element", flush=True)
+    launches = [launch for launch in all_launches() if kernel in launch.name]
+    if not launches:
+        raise UserError(f"--kernel: no kernel has {kernel!r} in its name; without it, all are listed")
     for architecture in architectures:
-        launches = [launch for launch in all_launches() if kernel in launch.name]
+        if architecture not in compiler.ARCHITECTURES:
+            known = ", ".join(compiler.ARCHITECTURES)
+            raise UserError(f"unknown architecture {architecture!r}; known: {known}")
+    made, failed = [], []
+    kernels_rows.print_folded(
+        f"{'kernel':44} {'arch':7}", "registers stack_B spills shared_B instructions per element"
+    )
+    for architecture in architectures:
         compiling = _Compiling(architecture, len(launches))
         try:
             for launch, result in compile_all(launches, architecture, compiling.begins):
@@ -73,10 +82,10 @@ class _Compiling:
 
 def _print(c: Compiled, mix: bool) -> None:
     loops = ", ".join(f"{n:.1f}" for n in c.loop_instructions_per_element)
-    print(
-        f"{c.name:44} {c.architecture:7} {c.registers:9} {c.stack_bytes:7} {c.spill_instructions:6} "
-        f"{c.shared_bytes:8} {c.instructions:12} {loops}",
-        flush=True,
+    kernels_rows.print_folded(
+        f"{c.name:44} {c.architecture:7}",
+        f"{c.registers:9} {c.stack_bytes:7} {c.spill_instructions:6} {c.shared_bytes:8} "
+        f"{c.instructions:12} {loops}",
     )
     if mix:
         print("    " + ", ".join(f"{name} {n}" for name, n in list(c.mix.items())[:16]))

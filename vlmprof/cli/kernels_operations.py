@@ -51,7 +51,7 @@ def bench_operations(run: KernelRun, asked: Asked, out: Path | None) -> int:
             label = outcome.labels
             failures += label.get("backend") not in baselines
             what = f"{label.get('op', ''):20} {label.get('shape', ''):24} {label.get('backend', ''):10}"
-            print(f"{what} {kernels_rows.reason(outcome)}", flush=True)
+            kernels_rows.print_folded(what, kernels_rows.reason(outcome))
         if out is not None:
             kernels_rows.write(rows, out, "bench")
 

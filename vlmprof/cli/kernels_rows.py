@@ -6,11 +6,14 @@ import csv
 import io
 import json
 import math
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmprof import files
+from vlmprof.cli.json_output import tell_files
 from vlmprof.errors import UnwrittenError, UserError
 
 if TYPE_CHECKING:
@@ -39,6 +42,14 @@ def verdict_row(outcome: Outcome, environment: Mapping[str, Any]) -> dict[str, A
     return {**_state(outcome), "passed": False, **_finite(outcome.figures), **environment}
 
 
+def print_folded(what: str, figures: str) -> None:
+    """Print what was run and its figures: on one line, or on two if a terminal is narrower."""
+    if sys.stdout.isatty() and len(what) + 1 + len(figures) > shutil.get_terminal_size().columns:
+        print(f"{' '.join(what.split())}\n    {' '.join(figures.split())}", flush=True)
+    else:
+        print(f"{what} {figures}", flush=True)
+
+
 def print_verdict(outcome: Outcome) -> None:
     """Print the operation, its errors and the verdict on one line."""
     label, figures = outcome.labels, outcome.figures
@@ -49,10 +60,10 @@ def print_verdict(outcome: Outcome) -> None:
         said = "NOT DETERMINISTIC"
     names = ("relative_error", "plain_relative_error", "limit")
     errors = " ".join(f"{figures.get(name, math.nan):8.1e}" for name in names)
-    print(
+    print_folded(
         f"{label.get('op', ''):20} {label.get('case', ''):30} {label.get('dtype', ''):9} "
-        f"{label.get('backend', ''):8} {errors} {said}",
-        flush=True,
+        f"{label.get('backend', ''):8}",
+        f"{errors} {said}",
     )
 
 
@@ -79,12 +90,11 @@ def print_row(row: Mapping[str, Any]) -> None:
         "" if row[name] is None else f" ({row[name]:4.0%})"
         for name in ("share_of_copy_ceiling", "share_of_matmul_ceiling")
     ]
-    print(
-        f"{row['op']:20} {row['shape']:24} {row['dtype']:9} {row['backend']:10} "
+    print_folded(
+        f"{row['op']:20} {row['shape']:24} {row['dtype']:9} {row['backend']:10}",
         f"{row['median_s'] * 1e3:10.3f} ms ±{spread:4.0%} of {row['samples']:4} "
         f"{row['bytes_per_s'] / 1e9:8.1f} GB/s{shares[0]} "
         f"{row['flops_per_s'] / 1e12:8.3f} TFLOP/s{shares[1]}",
-        flush=True,
     )
 
 
@@ -113,14 +123,14 @@ def print_ratios(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Draw the roofline of the rows with FLOPs, and print the names of the files in `folder`."""
+    """Draw the roofline of the rows with FLOPs, and print the paths of the files in `folder`."""
     from vlmprof.render.figures.roofline import draw_roofline
 
     # a roofline needs FLOPs and ceilings, which copies do not have
     computing = [row for row in rows if row["counted_flops"] and row["matmul_ceiling_flops_per_s"]]
     if computing:
         draw_roofline(computing, folder / "roofline.png")
-    print(f"wrote bench.csv, bench.json{' and roofline.png' if computing else ''} to {folder}")
+    tell_files(folder / name for name in ("bench.csv", "bench.json", *(["roofline.png"] * bool(computing))))
 
 
 def load(path: Path) -> list[dict[str, Any]]:

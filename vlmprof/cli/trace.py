@@ -33,17 +33,16 @@ def trace(
     from vlmprof.render.tables.operators import operator_sheet
     from vlmprof.render.tables.terminal import console, print_sheet
     from vlmprof.spec import load_spec
+    from vlmprof.store import check_can_hold_a_run
 
     checked = load_spec(spec, overrides)
     cells = [c for c in make_plan(checked) if c.skip_reason is None and cell in (None, c.cell_id)]
     if not cells:
         raise UserError(f"no cell {cell!r} in this specification; `vlmprof plan --ids` lists them")
+    check_can_hold_a_run(out, "the folder")
     say("loading torch and looking at the device")
     settings = replace(checked.settings, device=describe_machine(checked.settings.device).device)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}") from None
+    out.mkdir(parents=True, exist_ok=True)
     screen, failed = console(), False
     for planned in cells:
         say(f"tracing {planned.label}")
@@ -57,7 +56,11 @@ def trace(
             print(f"vlmprof: {planned.label}: {why}; see {log}", file=sys.stderr)
             continue
         log.unlink(missing_ok=True)
-        write_csv(ended.value, out / f"{planned.cell_id}.operators.csv")
+        operators = out / f"{planned.cell_id}.operators.csv"
+        try:
+            write_csv(ended.value, operators)
+        except OSError as error:
+            raise UserError(f"cannot write {operators}: {error.strerror}") from None
         stages = dict.fromkeys(operator.stage for operator in ended.value)
         shown = [operator for stage in stages for operator in longest(ended.value, stage, top)]
         print_sheet(screen, operator_sheet(planned.label, shown))

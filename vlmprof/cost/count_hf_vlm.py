@@ -17,6 +17,7 @@ from vlmprof.cost.liveness import in_blocks, module_tensors
 from vlmprof.errors import UserError, first_line
 from vlmprof.settings import Axes, Settings
 from vlmprof.vlm.attention import check_attention
+from vlmprof.vlm.decoding import Context, decode_step
 from vlmprof.vlm.hf_vlm.dry_run import DryRun, dry_run
 from vlmprof.vlm.hf_vlm.model import HfVLM
 
@@ -36,10 +37,13 @@ def count_hf_vlm(name: str, axes: Axes, settings: Settings, size: tuple[int, int
     run = dry_run(name, size, axes, settings)
     check_attention(name, run.vlm.model, axes.attention)
     counted = _COUNTED.setdefault(run.vlm, {})
-    key = run.key(), axes.attention, settings.outputs
+    new_tokens = settings.new_tokens if "decode" in settings.stages else 0
+    key = run.key(), axes.attention, settings.outputs, new_tokens
     try:
         if key not in counted:
-            counted[key] = routed_if_read(run.vlm.model, lambda routes: _counted(run, axes, settings, routes))
+            counted[key] = routed_if_read(
+                run.vlm.model, lambda routes: _counted(run, axes, settings, new_tokens, routes)
+            )
     except UserError:
         raise
     except Exception as problem:  # what a model of transformers raises is its own affair
@@ -73,7 +77,7 @@ class _Cuts:
         self.peaks[held_by] = max(self.peaks.get(held_by, 0), peak_bytes)
 
 
-def _counted(run: DryRun, axes: Axes, settings: Settings, routes: bool) -> CellCost:
+def _counted(run: DryRun, axes: Axes, settings: Settings, new_tokens: int, routes: bool) -> CellCost:
     attention: Attention = "math" if axes.attention == "math" else "fused"
     with torch.inference_mode(), CostCounter(attention=attention, routes=routes) as counter, run.values:
         counter.memory.hold(module_tensors(run.vlm.model))
@@ -83,11 +87,16 @@ def _counted(run: DryRun, axes: Axes, settings: Settings, routes: bool) -> CellC
         cuts = _Cuts(counter, run.parts.stages)
         handles = run.vlm.mark_stages(cuts.begin, cuts.end, run.parts)
         try:
-            logits = run.vlm.forward(run.inputs)
+            output = (run.vlm.prefill_cached if new_tokens else run.vlm.forward)(run.inputs)
         finally:
             for handle in handles:
                 handle.remove()
         cuts.end("")
+        cache_bytes = output.state_bytes() if isinstance(output, Context) else 0
+        if isinstance(output, Context):
+            cuts.begin("decode")
+            decode_step(run.vlm, output)
+            cuts.end("decode")
     weights = run.vlm.stage_tensors(run.parts)
     resident = {stage: sum(in_blocks(_bytes([t])) for t in tensors) for stage, tensors in weights.items()}
     last = run.parts.stages[-1]
@@ -99,13 +108,26 @@ def _counted(run: DryRun, axes: Axes, settings: Settings, routes: bool) -> CellC
             weight_bytes=_bytes(weights.get(stage, [])),
             resident_bytes=resident.get(stage, 0),
             input_bytes=_bytes(given) if stage == "vision" else 0,
-            output_bytes=_bytes([logits]) if stage == last else 0,
+            output_bytes=_bytes(tensors_in(output)) if stage == last else 0,
             peak_activation_bytes=max(0, cuts.peaks.get(stage, 0) - resident_bytes),
+            kv_cache_bytes=cache_bytes if stage == last else 0,
         )
         for stage in (*run.parts.stages, OTHER)
     }
-    kept = in_blocks(_bytes([logits])) if settings.outputs == "kept" else 0
-    return CellCost(costs, run.visual_tokens, held_bytes=dict.fromkeys(run.parts.stages, kept))
+    if new_tokens:
+        step = Counter({op: n * new_tokens for op, n in cuts.ops.get("decode", Counter()).items()})
+        costs["decode"] = StageCost(
+            ops=step,
+            unread_weight_bytes=sum(op.unread_bytes * n for op, n in step.items()),
+            weight_bytes=costs[last].weight_bytes,
+            resident_bytes=costs[last].resident_bytes,
+            peak_activation_bytes=max(0, cuts.peaks["decode"] - resident_bytes),
+            kv_cache_bytes=cache_bytes,
+        )
+    kept_bytes = in_blocks(cache_bytes or _bytes(tensors_in(output))) if settings.outputs == "kept" else 0
+    return CellCost(
+        costs, run.visual_tokens, held_bytes=dict.fromkeys((*run.parts.stages, "decode"), kept_bytes)
+    )
 
 
 def _bytes(tensors: list[Tensor]) -> int:

@@ -138,7 +138,9 @@ def _as_a_fork_server() -> Iterator[None]:
     """
     entries = [*filter(None, sys.path), *([os.getcwd()] if "" in sys.path else [])]
     path = os.pathsep.join(entry for entry in entries if os.pathsep not in entry)
-    handed = {"PYTHONSAFEPATH": "1", "PYTHONPATH": path}
+    # locks of libraries in a process that was killed are for the tracker to remove, not for users to read of
+    ignored = [*filter(None, [os.environ.get("PYTHONWARNINGS")]), "ignore:resource_tracker:UserWarning"]
+    handed = {"PYTHONSAFEPATH": "1", "PYTHONPATH": path, "PYTHONWARNINGS": ",".join(ignored)}
     with _starting:
         before = {name: os.environ.get(name) for name in handed}
         os.environ.update(handed)

@@ -246,7 +246,7 @@ class _TooLarge:
 
     def add(self, row: Row) -> None:
         frames = int(row.axes.get("frames", 1))
-        size = (row.height_px * row.width_px, frames, str(row.axes["resolution"]))
+        size = (row.height_px * row.width_px, frames, row.resolution)
         self._sizes.setdefault(_but_frames(line_key(row.axes)), set()).add(size)
 
     def smaller_than(self, cell: Cell) -> str | None:

@@ -1,13 +1,15 @@
 """Stage `decode`: further tokens, one at a time, from the state that prefill leaves behind.
 
 embeddings ──prefill_cached──▶ Context ──decode_step──▶ Context ──decode_step──▶ …
+
+A VLM of transformers makes the first context itself, of what its processor makes of a photo.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -31,26 +33,35 @@ class Context:
         return _tensor_bytes(self.state, set())
 
 
+class Decoder(Protocol):
+    """A VLM, composed or of transformers."""
+
+    @property
+    def language(self) -> Any:
+        """What takes a token and the state before it."""
+
+
 def prefill_cached(vlm: VLM, embeddings: Tensor) -> Context:
     """Stage `prefill` where `decode` follows: the same pass, or passes, over (batch, visual tokens, hidden
     size) embeddings, which now keep their state."""
-    return _context(vlm.pass_llm(embeddings, use_cache=True))
+    return context_of(vlm.pass_llm(embeddings, use_cache=True))
 
 
-def decode_step(vlm: VLM, context: Context) -> Context:
+def decode_step(vlm: Decoder, context: Context) -> Context:
     """One further token, chosen greedily on the device."""
     output = vlm.language(input_ids=context.token, use_cache=True, **context.state)
-    return replace(_context(output), logits=output.logits)
+    return replace(context_of(output), logits=output.logits)
 
 
-def decode(vlm: VLM, context: Context, new_tokens: int) -> Context:
+def decode(vlm: Decoder, context: Context, new_tokens: int) -> Context:
     """`new_tokens` steps, none of which waits for the host to see a token."""
     for _ in range(new_tokens):
         context = decode_step(vlm, context)
     return context
 
 
-def _context(output: Any) -> Context:
+def context_of(output: Any) -> Context:
+    """The context after a forward pass that kept its state."""
     name = state_of(output)
     return Context(output.logits[:, -1:].argmax(-1), {} if name is None else {name: output[name]})
 

@@ -13,6 +13,7 @@ from vlmprof.measure.oom import is_out_of_memory
 from vlmprof.measure.timeline import Mark, Stage, StageGroup
 from vlmprof.settings import Axes, Settings
 from vlmprof.vlm.attention import attention_run, check_attention
+from vlmprof.vlm.decoding import Context, decode
 from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm, refused
 from vlmprof.vlm.hf_vlm.own import own_photo
 from vlmprof.vlm.hf_vlm.photo import PhotoFacts
@@ -23,9 +24,9 @@ def build_hf_vlm(
 ) -> Pipeline:
     """Build the VLM `name`, and check that it accepts images of `size` (height, width) in pixels.
 
-    `preprocess` is its own processor at work on a decoded photo, and the copy to the device; in one piece,
-    reading and resizing an image, and what a processor does after that. Raises `UserError` for what cannot be
-    built, and for a size that the model does not take.
+    `preprocess` is its own processor on a decoded photo, and the copy to the device; in one piece, reading,
+    resizing and packing an image. Raises `UserError` for a VLM that cannot be built, and for a size that it
+    does not accept.
     """
     vlm = create_hf_vlm(
         name, device=device, dtype=getattr(torch, axes.dtype),
@@ -56,10 +57,13 @@ def build_hf_vlm(
     attention, not_fused = attention_run(
         {"vision": (axes.backbone, parts.vision), "llm": (axes.llm, parts.language)}
     )
-    marked = StageGroup(parts.stages, _Marked(vlm).run)
-    first = "preprocess" in settings.stages
+    first, decodes = "preprocess" in settings.stages, "decode" in settings.stages
+    stages: list[Stage | StageGroup] = [Stage("preprocess", lambda _: make_inputs())] if first else []
+    stages.append(StageGroup(parts.stages, _Marked(vlm, decodes).run))
+    if decodes:
+        stages.append(Stage("decode", lambda context: decode(vlm, context, settings.new_tokens)))
     return Pipeline(
-        stages=(Stage("preprocess", lambda _: make_inputs()), marked) if first else (marked,),
+        stages=tuple(stages),
         first_input=None if first else make_inputs(),
         vision=parts.vision,
         weight_bytes=vlm.weight_bytes(),
@@ -75,15 +79,15 @@ def build_hf_vlm(
 class _Marked:
     """A model whose hooks are registered once and call the marks of the current caller."""
 
-    def __init__(self, vlm: HfVLM) -> None:
-        self._vlm = vlm
+    def __init__(self, vlm: HfVLM, decodes: bool) -> None:
+        self._pass = vlm.prefill_cached if decodes else vlm.forward
         self._begin: Mark = _ignored
         self._end: Mark = _ignored
         vlm.mark_stages(lambda stage: self._begin(stage), lambda stage: self._end(stage))
 
-    def run(self, inputs: dict[str, Any], begin: Mark, end: Mark) -> torch.Tensor:
+    def run(self, inputs: dict[str, Any], begin: Mark, end: Mark) -> torch.Tensor | Context:
         self._begin, self._end = begin, end
-        return self._vlm.forward(inputs)
+        return self._pass(inputs)
 
 
 def _ignored(stage: str) -> None:

@@ -136,6 +136,8 @@ def _leave_room(axes: Axes, log: bool, below_top_pt: float) -> None:
     low, high = axes.dataLim.intervaly
     if not np.isfinite([low, high]).all():
         low, high = 0.0, 1.0
+    elif log and low <= 0 < high:  # the interval of a mean may reach 0, where a logarithmic axis does not
+        low = float(axes.dataLim.minposy)
     if log and low > 0:
         margin = max(np.log(high / low), np.log(4.0))
         axes.set_ylim(low * np.exp(-0.07 * margin), high * np.exp(margin * share / (1 - share)))

@@ -1,4 +1,4 @@
-"""The figure of time to first token against image size, a panel for each LLM."""
+"""The figure of time to first token against image size or frames, a panel for each LLM."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 
 from vlmprof.analysis.costs import time_to_first_token
 from vlmprof.analysis.frames import Line, LineName, split_lines
+from vlmprof.analysis.series import tick_labels
 from vlmprof.render.figures.layout import PAGES, family_entries, panel_grid
 from vlmprof.render.figures.style import LineStyle, line_styles
 from vlmprof.render.figures.ticks import plain_log_labels, scale_sizes
-from vlmprof.render.labels import value_label
+from vlmprof.render.labels import SIZE_TITLES, value_label
 from vlmprof.units import seconds_unit
 
 _MOST_PER_PANEL, _MOST_PANELS = 12, 12
@@ -83,10 +84,6 @@ def _draw(axes: Axes, lines: Sequence[tuple[Line, LineStyle]]) -> None:
     axes.set_yscale("log")
     axes.grid(True, axis="y", color="0.92", linewidth=0.5)
     axes.set_ylabel(f"TTFT ({unit})", fontsize=_PAGE.font_pt)
-    sizes = {
-        float(size): label
-        for line, _ in lines
-        for size, label in zip(line.sizes, line.size_labels, strict=True)
-    }
-    scale_sizes(axes, dict(sorted(sizes.items())), _PAGE.font_pt * 0.93)
+    scale_sizes(axes, tick_labels(line for line, _ in lines), _PAGE.font_pt * 0.93)
+    axes.set_xlabel(SIZE_TITLES[lines[0][0].along], fontsize=_PAGE.font_pt, labelpad=2)
     plain_log_labels(axes.yaxis)

@@ -145,8 +145,13 @@ def _shares(shares: Sequence[Measured]) -> Iterator[str]:
         own = sorted(by_size[size], key=lambda one: one.value.value)
         ends = [own[0], own[-1]] if len(own) > 1 else own
         words = [f"{_value(Kind.PERCENT, one)} with {line_label(one.line)}" for one in ends]
-        ranges = "is" if len(words) == 1 else "ranges from"
-        yield f"At {size}, the encoder's share of end-to-end latency {ranges} {' to '.join(words)}."
+        if len(words) == 1:
+            yield f"At {size}, the encoder's share of end-to-end latency is {words[0]}."
+        elif ends[1].value.low <= ends[0].value.high:
+            share = "no difference in the encoder's share of end-to-end latency is shown between encoders"
+            yield f"At {size}, {share}: it is {words[0]} and {words[1]}."
+        else:
+            yield f"At {size}, the encoder's share of end-to-end latency ranges from {' to '.join(words)}."
 
 
 def _limits(limits: Sequence[Limit]) -> Iterator[str]:

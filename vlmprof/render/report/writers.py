@@ -77,11 +77,12 @@ def markdown_page(
 def _common(content: Content) -> dict[str, Any]:
     figure = content.charts.scaling
     count = {6: "Six", 4: "Four"}.get(len(figure.panels), str(len(figure.panels)))
+    sizes = "image size" if figure.along == "resolution" else "frames per video"
     return {
         "points": f"{point_note(figure)} {size_note(figure)}",
         "left_out": omitted_note(figure),
         "section_titles": {s.anchor: s.title for s in content.sections} | {"warnings": "Warnings"},
-        "figure_alt": f"{count} panels: latency by stage and end to end, and peak memory, against image size",
+        "figure_alt": f"{count} panels: latency by stage and end to end, and peak memory, against {sizes}",
     }
 
 

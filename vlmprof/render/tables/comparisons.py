@@ -137,7 +137,9 @@ def _needs(few: Sequence[CellRatio]) -> str:
         for which in ("A", "B")
         if any(which in ratio.too_few for ratio in few)
     }
-    has = " and ".join(f"{which} has {count}" for which, count in least.items())
+    has = " and ".join(
+        f"{which} has {count or 'no samples that can be read'}" for which, count in least.items()
+    )
     return f"needs at least {FEWEST} iterations, {has}"
 
 

@@ -1,4 +1,4 @@
-"""What single architectures of transformers need beyond the general rules."""
+"""What some architectures of transformers need beyond the general rules."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def _as_made(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
 
 
 def _with_decoder(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
-    """With the token that a decoder beside an encoder starts from."""
+    """Add the token that the decoder of an encoder-decoder model starts from."""
     batch_size = len(inputs["pixel_values"])
     start = torch.zeros(batch_size, 1, dtype=torch.long, device=inputs["pixel_values"].device)
     return {**inputs, "decoder_input_ids": start}
 
 
 def _with_canvas(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
-    """With the tokens that a diffusion model starts from, which it would draw at random."""
+    """Add the tokens that a diffusion model starts from, which it would otherwise draw at random."""
     ids = inputs["input_ids"]
     return {**inputs, "decoder_input_ids": ids.new_zeros(ids.shape[0], config.canvas_length)}
 
@@ -33,7 +33,7 @@ def _left_alone(model: Any) -> None:
 
 
 def _with_image_outputs(model: Any) -> None:
-    """5.24 asks the output of Llama 4's language model for image outputs, which it does not have."""
+    """Add `image_outputs`, which transformers 5.24 reads from the output of Llama 4's language model."""
 
     def add(module: Any, given: Any, output: Any) -> None:
         if not hasattr(output, "image_outputs"):
@@ -53,47 +53,54 @@ class Architecture:
     processor: str | None = None
     """Its processor's class, where transformers' table has none."""
     image_processor: Mapping[str, str] = field(default_factory=dict)
-    """Its image processor's classes by backend, likewise."""
+    """Its image processor's classes by backend, where transformers' table has none."""
     placeholder: str | None = None
-    """What stands for an image in a text, where that is not the processor's `image_token`."""
+    """The placeholder of an image in a text, if not the processor's `image_token`."""
     text: str = "{image}{words}"
-    """A prompt."""
+    """The prompt."""
     words: Mapping[str, str | int] = field(default_factory=dict)
-    """Words of the processor that are no attributes of it, with their ids in the configuration."""
+    """Special tokens that are not attributes of the processor, with an id or its key in the configuration."""
     unnamed: tuple[str, ...] = ()
-    """Tokens that its tokenizer must not know by name."""
+    """Special tokens that must not be attributes of its tokenizer."""
     underscored: bool = False
-    """Whether its processor expects a tokenizer that begins every text with a token for a space."""
+    """Whether its processor expects a tokenizer that starts every text with a token for a space."""
     processor_arguments: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     image_arguments: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     image_attributes: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
-    """Settings of the processor, of the image processor, and what is no argument of that, from the
+    """Arguments of the processor and of the image processor, and attributes of the latter, from the
     configuration."""
     dropped: tuple[str, ...] = ()
-    """What the processor returns and the forward pass does not take."""
+    """Outputs of the processor that the forward pass does not take."""
     nested: bool = False
-    """Whether images are one list per text."""
+    """Whether the processor takes a list of images for each text."""
     mend: Callable[[Any], None] = _left_alone
-    """Called with the model once it is built."""
+    """Called with the model after it is built."""
     repeated: int = 1
-    """How often the placeholder stands in the text, where the processor does not expand it."""
+    """How often the placeholder is in the text, if the processor does not expand it."""
     image_id: str = "image_token"
-    """Whose id counts as a visual token; empty where the language model attends to the image by itself."""
+    """The token that is counted as visual; empty if the language model cross-attends to the image."""
     language: str | None = None
-    """The path of the language model, where `get_decoder` gives another."""
+    """The path of the language model, if `get_decoder` returns something else."""
     completed: Callable[[dict[str, Any], Any], dict[str, Any]] = _as_made
-    """From what the processor makes and the configuration to what the forward pass takes."""
+    """Turns the processor's outputs and the configuration into the inputs of the forward pass."""
     prepare: Callable[[], None] = _nothing
-    """Called before the processor is made."""
+    """Called before the processor is built."""
 
 
 def architecture(model_type: str) -> Architecture:
-    """The exceptions of an architecture; none for most."""
+    """Return the exceptions of an architecture; most have none."""
     return ARCHITECTURES.get(model_type, Architecture())
 
 
+def for_its_tower(known: Architecture, config: Any) -> Architecture:
+    """Return the exceptions of a configuration: LLaVA with Pixtral's tower has Pixtral's processor."""
+    if config.model_type == "llava" and getattr(config.vision_config, "model_type", "") == "pixtral":
+        return replace(known, processor="PixtralProcessor", image_processor=_family("Pixtral"))
+    return known
+
+
 def vision_config(config: Any) -> Any:
-    """The configuration of the encoder, where it is one of its own."""
+    """Return the configuration of the encoder, if it has its own."""
     for holder in (config, getattr(config, "encoder", None)):
         if (found := getattr(holder, "vision_config", None)) is not None:
             return found
@@ -101,26 +108,26 @@ def vision_config(config: Any) -> Any:
 
 
 def _timm_patch(config: Any) -> int:
-    """The side of a patch of timm's encoder, from its arguments or its name."""
+    """Return the side of a patch of a timm encoder, from its arguments or its name."""
     vision = config.vision_config
     given = (vision.model_args or {}).get("patch_size")
     return int(given or re.findall(r"patch(\d+)", vision.architecture)[-1])
 
 
 def _side(config: Any) -> int:
-    """The side of the images that the encoder was made for, in pixels."""
+    """Return the side in pixels of the images that the encoder was made for."""
     size = config.vision_config.image_size
     return int(size[0] if isinstance(size, list | tuple) else size)
 
 
 def _patch_side(config: Any) -> int:
-    """The side of a patch in pixels."""
+    """Return the side of a patch in pixels."""
     patch = config.vision_config.patch_size
     return int(patch[0] if isinstance(patch, list | tuple) else patch)
 
 
 def _patches(config: Any) -> int:
-    """Patches of such an image."""
+    """Return the number of patches of such an image."""
     return (_side(config) // _patch_side(config)) ** 2
 
 
@@ -129,12 +136,12 @@ def _square(side: int) -> dict[str, int]:
 
 
 def _class_tokens(config: Any) -> int:
-    """Tokens of a CLIP tower that are no patches; SigLIP and Pixtral have none."""
+    """Return the number of class tokens: 1 for CLIP, 0 for SigLIP and Pixtral."""
     return int("clip" in config.vision_config.model_type)
 
 
 def _without_num2words() -> None:
-    """SmolVLM's processor writes numbers of frames in words, and refuses to be made without the package."""
+    """Let SmolVLM's processor, which spells out numbers of frames, be built without num2words."""
     processing_smolvlm: Any = importlib.import_module("transformers.models.smolvlm.processing_smolvlm")
 
     if not processing_smolvlm.num2words:
@@ -142,7 +149,7 @@ def _without_num2words() -> None:
 
 
 def _aria_queries(config: Any) -> dict[int, int]:
-    """Visual tokens by the side of a tile."""
+    """Return the number of visual tokens by the side of a tile."""
     queries = {int(patches): count for patches, count in config.projector_patch_to_query_dict.items()}
     return {_side(config): queries[_patches(config)]} if _patches(config) in queries else {}
 
@@ -196,7 +203,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         image_attributes={"image_seq_length": lambda _: (768 // DAVIT_STRIDE) ** 2 + 1},
     ),
     "fuyu": Architecture(
-        placeholder="", words={"|SPEAKER|": "image_token_id", "|NEWLINE|": 5}, underscored=True
+        # the one of PIL fails: it takes its own NumPy arrays for tensors
+        image_processor={"torchvision": "FuyuImageProcessor"}, placeholder="", underscored=True,
+        words={"|SPEAKER|": "image_token_id", "|NEWLINE|": 5},
     ),
     "git": Architecture(placeholder="", language="git.encoder"),
     "glm4v_moe": Architecture(image_processor=_family("Glm4v")),

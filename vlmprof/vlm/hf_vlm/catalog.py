@@ -1,7 +1,6 @@
-"""What is known of a VLM of transformers, `hf:PATH-or-name`, without building it; from a file, without torch.
+"""What the configuration of a VLM of transformers, `hf:PATH-or-name`, says. Reading a file needs no torch.
 
-A path is a transformers `config.json` or its folder; anything else is a hub model's name, the only one that
-may use the network.
+A path is a `config.json` or its folder. Anything else is the name of a hub model, and may use the network.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import Any
 from vlmprof import files
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
-from vlmprof.vlm.hf_vlm.support import REFUSED, RUN
+from vlmprof.vlm.hf_vlm.support import REFUSED, RUN, WITHOUT_DECODING
 
 CONNECTOR = "its own"
-"""What stands on the axis `connector` for these VLMs."""
+"""The value of the axis `connector` for these VLMs."""
 
 Config = Mapping[str, Any]
 
@@ -29,13 +28,13 @@ class HfVLMFacts:
     name: str
     """As written in a spec: `hf:llava-hf/llava-1.5-7b-hf`."""
     label: str
-    """What stands on the axis `backbone`: `llava-1.5-7b-hf`."""
+    """The value of the axis `backbone`: `llava-1.5-7b-hf`."""
     model_type: str
     """transformers' name of the architecture: `llava`."""
     llm: str
-    """What stands on the axis `llm`: its language model's name, or else its architecture."""
+    """The value of the axis `llm`: the name of its language model, or else its architecture."""
     geometry: BackboneFacts | None
-    """The sizes it takes and their visual tokens; `None` where only a forward pass can tell."""
+    """The sizes that it accepts and their visual tokens; `None` if only a forward pass can tell."""
 
 
 def facts(name: str) -> HfVLMFacts:
@@ -59,13 +58,24 @@ def facts(name: str) -> HfVLMFacts:
     )
 
 
+def check_decoding(known: HfVLMFacts) -> None:
+    """Raise `UserError` for a VLM that cannot run the stage `decode`."""
+    if known.model_type in WITHOUT_DECODING:
+        raise UserError(
+            f"stages: {known.model_type} cannot continue from a cache and one token alone; leave out decode"
+        )
+
+
 def source(name: str) -> str:
-    """What transformers is given: the name without its prefix."""
+    """Return the name without its prefix, as transformers takes it."""
     return name.removeprefix("hf:")
 
 
 def config_path(name: str) -> Path | None:
-    """The configuration file that is meant, or `None` for a hub model's name. Raises `UserError`."""
+    """Return the path of the configuration, or None for the name of a hub model.
+
+    Raises `UserError` if it is neither.
+    """
     path = Path(source(name)).expanduser()
     if files.exists(path):
         return path / "config.json" if path.is_dir() else path
@@ -79,9 +89,9 @@ def _from_file(name: str, path: Path) -> Config:
     try:
         config = files.read_json(path)
     except (OSError, ValueError) as problem:
-        raise UserError(f"vlm {name!r}: {path} is not JSON that can be read ({problem})") from problem
+        raise UserError(f"vlm {name!r}: cannot read {path} as JSON ({problem})") from problem
     if not isinstance(config, dict) or "model_type" not in config:
-        raise UserError(f"vlm {name!r}: {path} has no model_type: no transformers config")
+        raise UserError(f"vlm {name!r}: {path} is not a transformers configuration: it has no model_type")
     return config
 
 
@@ -112,11 +122,11 @@ PIXELS_PER_TOKEN: dict[str, Callable[[Config, Config], float]] = {
 """Pixels per visual token along each side, from the configuration and its vision part."""
 
 SQUARE = ("idefics3", "smolvlm", "internvl")
-"""Architectures that take the square root of the patches for the length of a side."""
+"""Architectures that take the square root of the number of patches as the length of a side."""
 
 
 def _geometry(label: str, model_type: str, config: Config) -> BackboneFacts | None:
-    """One visual token for each square of pixels, where this architecture is known to work so."""
+    """Return the geometry of an architecture that makes one visual token of each square of pixels."""
     if config.get("vision_feature_select_strategy", "default") != "default":
         return None
     try:

@@ -1,4 +1,4 @@
-"""A VLM of transformers on torch's `meta` device: what it makes of a photo, without weights or a run."""
+"""A VLM of transformers on torch's `meta` device: its tokens and stages for a photo, without weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DryRun:
 
     vlm: HfVLM
     inputs: dict[str, Any]
-    """Floating-point tensors without values; ids, masks and grids with those that the host knows."""
+    """Floating-point tensors have no values; those of ids, masks and grids are known on the host."""
     facts: PhotoFacts
     parts: Parts
     values: KnownValues
@@ -34,24 +34,24 @@ class DryRun:
 
     @property
     def visual_tokens(self) -> int:
-        """Tokens that the language model is given of an image."""
+        """The number of tokens that the language model gets of an image."""
         return self.facts.visual_tokens or self.parts.connector_tokens // self.batch_size
 
     @property
     def encoder_tokens(self) -> int:
-        """Tokens that the encoder makes of an image."""
+        """The number of tokens that the encoder makes of an image."""
         return self.parts.encoder_tokens // self.batch_size
 
     def key(self) -> tuple[Any, ...]:
-        """What the model's forward pass can see: photos of two sizes may become the same inputs."""
+        """Return what the forward pass depends on: photos of two sizes may have the same inputs."""
         leaves, layout = tree_flatten(self.inputs)
         return str(layout), *(_seen(leaf, self.values) for leaf in leaves)
 
 
 def dry_run(name: str, size: tuple[int, int], axes: Axes, settings: Settings) -> DryRun:
-    """Build the VLM `name` on `meta`, and give it images of `size` (height, width) in pixels.
+    """Build the VLM `name` on `meta` and run it on images of `size` (height, width) in pixels.
 
-    Raises `UserError` in one line as a sweep would, and for a model whose steps depend on its weights.
+    Raises `UserError` as a sweep would, and for a model whose control flow depends on its weights.
     """
     backend = settings.processor_backend if settings.processor == "own" else None
     return _dry_run(name, size, axes.dtype, axes.batch_size, settings.prompt_tokens, settings.logits, backend)
@@ -67,7 +67,7 @@ def _dry_run(
     logits: Logits,
     backend: ProcessorBackend | None,
 ) -> DryRun:
-    """The same; without a `backend`, images in one piece."""
+    """Do the same; without a `backend`, images are in one piece."""
     say(f"building {name} on the meta device for {size[1]}x{size[0]}")
     vlm, values = _model(name, dtype, prompt_tokens, logits, backend is None)
     facts, inputs = PhotoFacts(None, None, None, size), None

@@ -1,4 +1,4 @@
-"""How each architecture wants its pixels: what its processor makes of images that are already resized."""
+"""The pixel layout of each architecture, for images that already have their size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKED_PATCHES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 
 def image_inputs(config: Any, images: Tensor) -> dict[str, Tensor]:
-    """The keyword arguments that carry images (batch, 3, height, width) into such a model."""
+    """Return the keyword arguments with which such a model takes images (batch, 3, height, width)."""
     if config.model_type in PACKED_PATCHES:
         vision = config.vision_config
         patches = PatchFormat(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
@@ -26,7 +26,7 @@ def image_inputs(config: Any, images: Tensor) -> dict[str, Tensor]:
 
 
 BIDIRECTIONAL_PREFIX = ("paligemma",)
-"""Architectures whose token type 0 is the bidirectional prefix, image and prompt alike."""
+"""Architectures in which token type 0 marks the bidirectional prefix, image and prompt alike."""
 TOKEN_TYPES = {
     "qwen2_vl": "mm_token_type_ids",
     "qwen2_5_vl": "mm_token_type_ids",
@@ -34,11 +34,11 @@ TOKEN_TYPES = {
     "gemma3": "token_type_ids",
     "paligemma": "token_type_ids",
 }
-"""By architecture, the argument that says which positions hold an image."""
+"""The argument that marks the positions of an image, by architecture."""
 
 
 def token_types(config: Any, ids: Tensor) -> dict[str, Tensor]:
-    """Which positions hold an image, for architectures that ask."""
+    """Return the argument that marks the positions of an image, for architectures that have one."""
     argument = TOKEN_TYPES.get(config.model_type)
     if argument is None:
         return {}

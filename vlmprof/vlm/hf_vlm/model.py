@@ -1,6 +1,6 @@
-"""A VLM as people download it, `hf:PATH-or-name`: any image-text-to-text model of transformers.
+"""A VLM as it is distributed, `hf:PATH-or-name`: any image-text-to-text model of transformers.
 
-Its forward pass stays one call, in which hooks mark the stages (`parts.py`). Its inputs are what its own
+Its forward pass remains one call, in which hooks mark the stages (`parts.py`). Its inputs are what its own
 processor makes of a photo (`photo.py`), or images that already have their size, in one piece (`inputs.py`).
 """
 
@@ -22,13 +22,14 @@ from vlmprof.backbones.transformers_plain import interpolate_once
 from vlmprof.backbones.weights import PRETRAINED
 from vlmprof.errors import UserError, first_line
 from vlmprof.settings import Logits
+from vlmprof.vlm.decoding import Context, context_of
 from vlmprof.vlm.hf_vlm.architectures import architecture, vision_config
 from vlmprof.vlm.hf_vlm.catalog import config_path, source
 from vlmprof.vlm.hf_vlm.inputs import image_inputs, token_types
 from vlmprof.vlm.hf_vlm.parts import Mark, Parts, find_parts, mark_stages
 
 BLANK_SIDE = 112
-"""Pixels of the image on which the parts of a model are told apart, where its configuration names no size."""
+"""The side of the image that is used to find a model's parts if its configuration names no size."""
 
 
 class HfVLM:
@@ -45,8 +46,8 @@ class HfVLM:
             self._asked["logits_to_keep"] = 1 if logits == "last" else 0
 
     def inputs(self, images: Tensor) -> dict[str, Any]:
-        """The model's inputs in one piece, of images (batch, 3, height, width) that have their size already:
-        pixels in the model's layout, and ids with one place for each visual token."""
+        """Return the inputs for images (batch, 3, height, width) in one piece: pixels in the model's layout,
+        and ids with one position for each visual token."""
         visual = torch.full(
             (images.shape[0], self.visual_tokens(images)),
             self.model.config.image_token_id,
@@ -61,15 +62,24 @@ class HfVLM:
         }
 
     def forward(self, inputs: dict[str, Any]) -> Tensor:
-        """What `inputs` made to logits (batch, positions, vocabulary), in one forward pass: every position
-        for `all`, the last one for `last`. No key–value cache."""
+        """Return the logits (batch, positions, vocabulary) of one forward pass without key–value cache: of
+        every position, or of the last if `logits` is `last`."""
         output = self.model(**inputs, **self._asked)
         logits: Tensor = output[0] if isinstance(output, tuple) else output.logits
         return logits if "logits_to_keep" in self._asked or self.logits == "all" else logits[:, -1:]
 
+    def prefill_cached(self, inputs: dict[str, Any]) -> Context:
+        """Run the same pass and keep its key–value cache, from which decoding continues."""
+        return context_of(self.model(**inputs, **{**self._asked, "use_cache": True}))
+
+    @property
+    def language(self) -> PreTrainedModel:
+        """What takes further tokens: the whole model, which then encodes no image."""
+        return self.model
+
     def visual_tokens(self, images: Tensor) -> int:
-        """Tokens that one of these images becomes in one piece, from a pass of the vision part for each new
-        shape."""
+        """Return the number of visual tokens of one of these images in one piece, from a pass of the vision
+        part for each new shape."""
         shape = tuple(images.shape[1:])
         if shape not in self._visual_tokens:
             features: Any = self.model.model.get_image_features(**image_inputs(self.model.config, images[:1]))
@@ -79,13 +89,13 @@ class HfVLM:
         return self._visual_tokens[shape]
 
     def tell_parts(self, inputs: dict[str, Any]) -> Parts:
-        """The model's parts, from a pass of these inputs up to the language model; kept as `parts`."""
+        """Find the model's parts by a pass of `inputs` up to the language model; keep them as `parts`."""
         self.__dict__["parts"] = find_parts(self.model, inputs)
         return self.parts
 
     @cached_property
     def parts(self) -> Parts:
-        """The model's parts, from a blank image in one piece if none was given before."""
+        """The model's parts; if `tell_parts` was not called before, from a blank image in one piece."""
         side = getattr(vision_config(self.model.config), "image_size", None) or BLANK_SIDE
         side = side[0] if isinstance(side, list | tuple) else side
         images = torch.zeros(1, 3, side, side, device=self.model.device, dtype=self.model.dtype)
@@ -93,16 +103,16 @@ class HfVLM:
             return find_parts(self.model, self.inputs(images))
 
     def mark_stages(self, begin: Mark, end: Mark, parts: Parts | None = None) -> list[RemovableHandle]:
-        """Call `begin(stage)` and `end(stage)` around each part of every forward pass from now on; without
-        `parts`, of those told last.
+        """Call `begin(stage)` and `end(stage)` around each part in every forward pass from now on. `parts`
+        are those found last by default.
 
-        A projector inside the encoder ends the stage `vision` where it begins; `prefill` ends with the whole
-        model, output head included. Remove the handles to stop.
+        If the projector is inside the encoder, the stage `vision` ends where it begins. `prefill` includes
+        the output head. Remove the handles to stop.
         """
         return mark_stages(self.model, parts or self.parts, begin, end)
 
     def stage_tensors(self, parts: Parts | None = None) -> dict[str, list[Tensor]]:
-        """Parameters and buffers of each stage; what is in no other part counts as `prefill`."""
+        """Return the parameters and buffers of each stage. Those of no other part belong to `prefill`."""
         parts = parts or self.parts
         connectors = {id(t): t for module in parts.connector for t in _tensors(module)}
         encoder = {id(t): t for t in _tensors(parts.vision) if id(t) not in connectors}
@@ -112,7 +122,7 @@ class HfVLM:
         return {stage: list(tensors.values()) for stage, tensors in found.items() if tensors}
 
     def weight_bytes(self) -> dict[str, int]:
-        """Bytes of parameters and buffers of each stage, as `stage_tensors` tells them apart."""
+        """Return the bytes of the parameters and buffers of each stage."""
         return {
             stage: sum(t.numel() * t.element_size() for t in tensors)
             for stage, tensors in self.stage_tensors().items()
@@ -120,9 +130,9 @@ class HfVLM:
 
 
 def read_config(name: str) -> tuple[Any, Path | None]:
-    """transformers' configuration of the VLM called `name`, and the folder that it is in, if any.
+    """Return transformers' configuration of the VLM `name`, and its folder unless it is a hub model.
 
-    Raises `UserError` in one line when there is none.
+    Raises `UserError` if there is none.
     """
     path = config_path(name)
     try:
@@ -142,12 +152,12 @@ def create_hf_vlm(
     weights: str | None = None,
     one_piece: bool = True,
 ) -> HfVLM:
-    """A frozen VLM from `hf:PATH-or-name`, with random weights made on `device` in `dtype`, or with
-    its own for `weights="pretrained"`.
+    """Build a frozen VLM from `hf:PATH-or-name`, with random weights on `device` in `dtype`, or with its own
+    for `weights="pretrained"`.
 
-    A path is a `config.json` or its folder, and stays offline; a hub name may fetch what it needs. With
-    `one_piece`, positions that were trained at one size are interpolated to that of the images.
-    Raises `UserError` in one line when there is none, or transformers builds no such VLM from it.
+    A path is a `config.json` or its folder, and is read offline; a hub model is downloaded if necessary. With
+    `one_piece`, position embeddings trained at one size are interpolated to that of the images. Raises
+    `UserError` if there is no configuration, or transformers cannot build a VLM from it.
     """
     config, folder = read_config(name)
     try:
@@ -174,7 +184,7 @@ def create_hf_vlm(
 
 
 def refused(vlm: HfVLM, name: str, size: tuple[int, int], problem: Exception) -> UserError:
-    """What to say of a `size` (height, width) that a model does not take."""
+    """Return the error for a `size` (height, width) that a model does not accept."""
     height, width = size
     reason = first_line(str(problem)) or type(problem).__name__
     trained = getattr(vision_config(vlm.model.config), "image_size", None)
@@ -189,7 +199,7 @@ def _not_built(name: str, problem: Exception) -> UserError:
 
 
 def _interpolate_positions(model: nn.Module) -> None:
-    """Let a tower that was trained at one size take others: its positions are interpolated, once a size."""
+    """Let a tower that was trained at one size take others, by interpolating its positions once for each."""
     for module in model.modules():
         if not hasattr(module, "interpolate_pos_encoding"):
             continue

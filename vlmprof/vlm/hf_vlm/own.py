@@ -1,4 +1,4 @@
-"""A photo of any size, through a VLM's own processor: what plans, estimates and sweeps ask of it."""
+"""Photos of any size through a VLM's own processor, for plans, estimates and sweeps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OwnPhoto:
     warnings: tuple[str, ...]
 
     def inputs(self, device: torch.device | str) -> dict[str, Any]:
-        """The model's inputs for the photos, made anew on `device`."""
+        """Process the photos, and return the model's inputs on `device`."""
         return self.make(self.photos, device)
 
 
@@ -46,9 +46,9 @@ def own_photo(
     fit: Fit = "resize",
     seed: int = 0,
 ) -> OwnPhoto:
-    """Photos of `size` (height, width) in pixels for the VLM called `name`: of a file, or generated.
+    """Return photos of `size` (height, width) in pixels for the VLM `name`, from a file or generated.
 
-    Raises `UserError` in one line when there is no such VLM or processor, or it does not take the size.
+    Raises `UserError` if there is no such VLM or processor, or it does not accept the size.
     """
     source = read_rgb_file(Path(image)) if image else read_rgb(generated_jpeg(seed), "that was generated")
     photo = fitted(source, size, fit if fit == "letterbox" else "resize")
@@ -63,7 +63,7 @@ def blank_photo(
     backend: ProcessorBackend,
     batch_size: int,
 ) -> tuple[PhotoFacts, dict[str, Any]]:
-    """What blank photos of `size` (height, width) become. Raises `UserError` as `own_photo` does."""
+    """Return facts and inputs of blank photos of `size` (height, width). Raises the same as `own_photo`."""
     photo = Image.new("RGB", (size[1], size[0]))
     own, inputs = _processed(name, [photo] * batch_size, dtype, prompt_tokens, backend)
     return own.facts, inputs
@@ -80,13 +80,13 @@ def _processed(
 
 
 def check_processor(name: str, backend: ProcessorBackend = "auto") -> None:
-    """Raise `UserError` in one line when there is no such VLM, or no processor for it."""
+    """Raise `UserError` if there is no such VLM, or no processor for it."""
     _processor(name, backend)
 
 
 @lru_cache(maxsize=512)
 def photo_facts(name: str, size: tuple[int, int], backend: ProcessorBackend = "auto") -> PhotoFacts:
-    """The facts of such a photo."""
+    """Return the facts of a photo of `size` (height, width) in pixels."""
     return blank_photo(name, size, "float32", 0, backend, 1)[0]
 
 

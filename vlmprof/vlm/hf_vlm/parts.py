@@ -1,14 +1,14 @@
-"""The parts of a VLM of transformers, found by what it calls, and marks around them in every forward pass.
+"""The parts of a VLM of transformers, found by its calls, and marks around them in every forward pass.
 
     forward ─┬─ encoder ─┬─ glue ─┬─ projector ─┬─ glue ─┬─ language model ─ output head ─┬─▶ logits
              └─ vision ──┘        └─ connector ─┘        └─────────── prefill ────────────┘
 
-The glue between them (packing tiles, merging embeddings, masks) belongs to no stage, but to the end-to-end
-latency.
+The glue between them (packing tiles, merging embeddings, masks) counts only towards the end-to-end latency.
 
-`find_parts` watches one pass up to the language model. The encoder is what transformers calls so, or else the
-first module that runs; the connector is what runs between it and the language model, or, inside an encoder,
-what runs from the last change of the shape on, if that is to the language model's width.
+`find_parts` records the calls of one pass up to the language model. The encoder is the module with one of
+transformers' names for it, or else the first that runs. The connector is what runs between it and the
+language model, or else the end of the encoder from its last change of shape on, if that is to the language
+model's width.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ class Parts:
 
     vision: nn.Module
     connector: tuple[nn.Module, ...]
-    """In the order in which they run; none where the encoder has no projector that can be told apart."""
+    """In running order; empty if there is no projector that can be told apart from the encoder."""
     language: nn.Module | None
     encoder_tokens: int
-    """What the encoder gave for the images of the pass that was watched."""
+    """Tokens that the encoder returned in the recorded pass."""
     connector_tokens: int
-    """What the language model was given of them."""
+    """Tokens that the language model got in it."""
     encoder_calls: int
     connector_calls: int
-    """How often they were called: once for a batch, or once for each image or tile."""
+    """Numbers of calls in it: one for the batch, or one for each image or tile."""
     warnings: tuple[str, ...]
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages that can be told apart."""
+        """The names of the stages that can be told apart, in running order."""
         connector = ("connector",) if self.connector else ()
         return ("vision", *connector, *(("prefill",) if self.language is not None else ()))
 
@@ -74,11 +74,11 @@ class _Call:
 
 
 class _LanguageModelReachedError(Exception):
-    """Ends the pass that is watched."""
+    """Raised to end the recorded pass."""
 
 
 def find_parts(model: PreTrainedModel, inputs: dict[str, Any]) -> Parts:
-    """Tell the parts apart, by a pass of `inputs` up to the language model. Raises what the model raises."""
+    """Find the parts by a pass of `inputs` up to the language model. Raises what the model raises."""
     language = _language(model)
     top = _watched(model, inputs, language)
     names = {id(module): name for name, module in model.named_modules()}
@@ -118,7 +118,7 @@ def find_parts(model: PreTrainedModel, inputs: dict[str, Any]) -> Parts:
 def mark_stages(model: PreTrainedModel, parts: Parts, begin: Mark, end: Mark) -> list[RemovableHandle]:
     """Call `begin(stage)` and `end(stage)` once for each of `parts.stages` in every forward pass from now on.
 
-    The stage `vision` of an encoder with its projector inside ends where that begins; `prefill` ends with the
+    If the projector is inside the encoder, the stage `vision` ends where it begins. `prefill` ends with the
     whole model. Remove the handles to stop.
     """
     marks = _Marks(parts.stages, begin, end)
@@ -139,7 +139,7 @@ def mark_stages(model: PreTrainedModel, parts: Parts, begin: Mark, end: Mark) ->
 
 
 class _Marks:
-    """Where in the stages a forward pass is."""
+    """The stage that a forward pass is in."""
 
     def __init__(self, stages: tuple[str, ...], begin: Mark, end: Mark) -> None:
         self._stages = stages
@@ -161,7 +161,7 @@ class _Marks:
         self._begin(stage)
 
     def left(self, stage: str, calls: int) -> None:
-        """After `calls` calls of a stage's modules, what follows is glue and belongs to no stage."""
+        """End a stage after `calls` calls of its modules: what follows is glue."""
         if self._running and self._stages[self._at] == stage:
             self._calls += 1
             if self._calls == calls:
@@ -180,7 +180,7 @@ def _language(model: PreTrainedModel) -> nn.Module | None:
 
 
 def _embedding(model: PreTrainedModel) -> nn.Module | None:
-    """The language model's token embedding, where transformers tells it."""
+    """Return the language model's token embedding, if transformers knows it."""
     try:
         found: nn.Module = model.get_input_embeddings()
     except NotImplementedError:
@@ -224,7 +224,7 @@ def _watched(model: PreTrainedModel, inputs: dict[str, Any], language: nn.Module
 
 
 def _ancestors(language: nn.Module | None, names: dict[int, str], model: nn.Module) -> set[int]:
-    """The modules around the language model: they hold the parts, and are none."""
+    """Return the modules that contain the language model, and so are no parts themselves."""
     path = (
         names.get(id(language), "") if language is not None else getattr(model, "base_model_prefix", "") + "."
     )
@@ -242,7 +242,7 @@ def _outermost(call: _Call, around: set[int]) -> list[_Call]:
 
 
 def _projector(encoder: _Call, width: int | None) -> list[_Call]:
-    """What runs inside an encoder from its last change of the shape on, if that is to the width given."""
+    """Return the calls in an encoder from its last change of shape on, if that is to this width."""
     for i, call in reversed(list(enumerate(encoder.children))[1:]):
         if call.given is None or call.returned is None or call.given.shape == call.returned.shape:
             continue
@@ -255,7 +255,7 @@ def _all(call: _Call) -> list[_Call]:
 
 
 def _tokens(tensors: list[Tensor | None]) -> int:
-    """Vectors in tensors whose last axis is the channels, or in maps of channels × rows × columns."""
+    """Count the vectors in tensors (…, channels) or maps (batch, channels, rows, columns)."""
     return sum(
         tensor.numel() // _channels(tensor) for tensor in tensors if tensor is not None and tensor.ndim
     )
@@ -266,7 +266,7 @@ def _channels(tensor: Tensor) -> int:
 
 
 def _first_tensor(value: Any) -> Tensor | None:
-    """The first floating-point tensor in arguments or an output."""
+    """Return the first floating-point tensor in arguments or an output."""
     if isinstance(value, Tensor):
         return value if value.is_floating_point() and value.ndim > 1 else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What a VLM's own processor makes of photos: the model's inputs, and what can be read from them."""
+"""The inputs that a VLM's own processor makes of photos, and the facts that they show."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from vlmprof.vlm.hf_vlm.processors import OwnProcessor, token_id
 DROPPED = ("labels",)
 PIXELS = ("pixel_values", "pixel_values_images", "flattened_patches", "image_patches")
 CROPS = "pixel_values_local"
-"""Smaller pictures, cut out of the one in `pixel_values`, that the encoder is given in a second call."""
+"""Crops of the picture in `pixel_values`, which the encoder gets in a second call."""
 
 
 @dataclass(frozen=True)
 class PhotoFacts:
-    """What one photo becomes."""
+    """What a processor makes of one photo."""
 
     visual_tokens: int | None
-    """Its placeholders; None where the language model has none and attends to the image by itself."""
+    """The number of placeholders; None if there are none, because the language model cross-attends."""
     sequence_tokens: int | None
-    """All tokens of the language model: placeholders, markers around tiles, the prompt."""
+    """All tokens of the language model: placeholders, marks around tiles, the prompt."""
     tiles: int | None
-    """Pictures that the encoder is given."""
+    """The number of pictures that the encoder gets."""
     encoder_size: tuple[int, int] | None
-    """(height, width) in pixels of such a picture, the largest where they differ."""
+    """(height, width) in pixels of such a picture, of the largest if they differ."""
 
 
 class PhotoInputs:
-    """Makes a model's inputs of photos, as many as there are texts, each before the same words."""
+    """Makes the inputs of a model, with one photo and the same words in each text."""
 
     def __init__(self, own: OwnProcessor, config: Any, prompt_tokens: int, dtype: torch.dtype) -> None:
         self._own = own
@@ -52,7 +52,7 @@ class PhotoInputs:
         )
 
     def __call__(self, photos: list[Image.Image], device: torch.device | str = "cpu") -> dict[str, Any]:
-        """What the processor makes of photos and prompt, on `device`. Raises what the processor raises."""
+        """Return the inputs on `device`. Raises what the processor raises."""
         images = [[photo] for photo in photos] if self._known.nested else photos
         asked = {"return_mm_token_type_ids": True} if self._types else {}
         made = self._own.processor(
@@ -65,7 +65,7 @@ class PhotoInputs:
         return self._known.completed(inputs, self._config)
 
     def facts(self, inputs: dict[str, Any], batch_size: int = 1) -> PhotoFacts:
-        """What `inputs` hold for each photo."""
+        """Return what `inputs` contain for each photo."""
         ids = inputs.get("input_ids")
         tiles, size = _tiles(inputs, self._config)
         placeholders = None
@@ -77,7 +77,7 @@ class PhotoInputs:
         )  # fmt: skip
 
     def _image_id(self) -> int | None:
-        """The id of a placeholder: the configuration's, or else the processor's."""
+        """Return the id of a placeholder: the configuration's, or else the processor's."""
         if not self._known.image_id:
             return None
         number = token_id(self._config, self._known.image_id)
@@ -85,13 +85,13 @@ class PhotoInputs:
 
 
 def forward_arguments(config: Any) -> tuple[str, ...]:
-    """What the forward pass of this configuration's model takes, by name."""
+    """Return the names of the arguments of the forward pass of this configuration's model."""
     made: Any = AutoModelForImageTextToText._model_mapping[type(config)]
     return tuple(inspect.signature(made.forward).parameters)
 
 
 def check_photo(name: str, work: Callable[[], Any], size: tuple[int, int]) -> Any:
-    """What `work` returns. Raises `UserError` in one line for a photo that the processor does not take."""
+    """Return what `work` returns. Raises `UserError` for a photo that the processor does not accept."""
     try:
         return work()
     except (
@@ -120,7 +120,7 @@ def _on(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
 
 
 def _tiles(inputs: dict[str, Any], config: Any) -> tuple[int | None, tuple[int, int] | None]:
-    """How many pictures the encoder is given, and the size of the largest."""
+    """Return the number of pictures that the encoder gets, and the size of the largest."""
     vision = vision_config(config)
     patch = getattr(vision, "patch_size", None)
     patch = patch[0] if isinstance(patch, list | tuple) else patch

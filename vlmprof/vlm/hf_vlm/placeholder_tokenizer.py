@@ -1,4 +1,4 @@
-"""A tokenizer made on the spot, for a configuration that comes without one: one word, one token."""
+"""A tokenizer for a configuration without one, in which each word is a token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 WORD = "a"
-"""Stands for any word of a prompt."""
+"""The word that prompts consist of."""
 COMMON = ("<unk>", "<s>", "</s>", "<pad>", WORD)
 """Words of every such tokenizer."""
 
@@ -25,19 +25,19 @@ NAMED = {
     "image_id_start_token": "<image_id>", "image_id_end_token": "</image_id>",
     "slice_start_token": "<slice>", "slice_end_token": "</slice>", "image_boundary_token": "<image_boundary>",
 }  # fmt: skip
-"""What processors ask a tokenizer for by name, and the words that it answers with."""
+"""Attributes of a tokenizer that processors read, and their values here."""
 
 SPECIAL = r"<\|?/?[^<>\s|]+\|?>|\[[A-Z_]+\]"
-"""What looks like a special token of any processor."""
+"""A pattern for the special tokens of any processor."""
 
 
 def placeholder_tokenizer(
     special: Mapping[str, int], vocabulary: int, unnamed: Collection[str] = (), underscored: bool = False
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer in which the words of `special` have these ids, and any other word is the unknown one.
+    """Make a tokenizer in which the words of `special` have these ids, and all others are unknown.
 
-    `unnamed` are attributes, such as `image_token`, that it does not have. With `underscored`, every text
-    begins with a token of its own, as in SentencePiece.
+    `unnamed` are attributes, such as `image_token`, that it lacks. With `underscored`, every text starts with
+    a token for a space, as in SentencePiece.
     """
     taken = {number for number in special.values() if number < vocabulary}
     free = (number for number in range(vocabulary) if number not in taken)

@@ -1,4 +1,4 @@
-"""A VLM's own processor: the one beside its configuration, or its architecture's default made to fit it."""
+"""A VLM's own processor: from the files beside its configuration, or its architecture's default, adapted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from transformers.models.auto import image_processing_auto, processing_auto
 from transformers.utils.import_utils import is_torchvision_available
 
 from vlmprof.errors import UserError, first_line
-from vlmprof.vlm.hf_vlm.architectures import Architecture, architecture, vision_config
+from vlmprof.vlm.hf_vlm.architectures import (
+    Architecture,
+    architecture,
+    for_its_tower,
+    vision_config,
+)
 from vlmprof.vlm.hf_vlm.placeholder_tokenizer import COMMON, NAMED, placeholder_tokenizer
+from vlmprof.vlm.hf_vlm.processor_files import ProcessorFiles, read_processor_files
 
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "tekken.json")
 
 Backend = Literal["pil", "torchvision"]
@@ -25,38 +30,44 @@ Backend = Literal["pil", "torchvision"]
 
 @dataclass(frozen=True)
 class OwnProcessor:
-    """A processor, and what of it was made on the spot."""
+    """A processor, and what was missing of its files."""
 
     processor: Any
     """A `ProcessorMixin` of transformers."""
     backend: str
     """What resizes: `pil` or `torchvision`."""
     image_token: str | None
-    """The placeholder of an image in a text; None where the processor takes a text without one."""
+    """The placeholder of an image in a text; None if texts have none."""
     warnings: tuple[str, ...] = ()
 
 
 def make_processor(name: str, config: Any, folder: Path | None, backend: Backend | None) -> OwnProcessor:
-    """The processor of the VLM called `name`: from the files in `folder` or of the hub model, or its
+    """Make the processor of the VLM `name` from the files in `folder` or of the hub model, or else the
     architecture's default.
 
-    Raises `UserError` in one line when there is none, or when `backend` cannot be had.
+    Raises `UserError` if there is none, or none with this `backend`.
     """
     model_type = config.model_type
-    known = architecture(model_type)
-    image_processor_class, chosen = _image_processor_class(name, model_type, known, backend)
-    processor_name = known.processor or _table(processing_auto, "PROCESSOR_MAPPING_NAMES").get(model_type)
+    known = for_its_tower(architecture(model_type), config)
+    place = name.removeprefix("hf:") if folder is None else str(folder)
+    files = read_processor_files(folder, place)
+    image_processor_class, chosen = _image_processor_class(name, model_type, known, files, backend)
+    table = _table(processing_auto, "PROCESSOR_MAPPING_NAMES")
+    processor_name = known.processor or files.processor or table.get(model_type)
     found = processing_auto.processor_class_from_name(processor_name) if processor_name else None
-    if found is None or getattr(found, "is_dummy", False):
+    if found is None:
         raise UserError(
             f"vlm {name!r}: transformers {transformers.__version__} has no processor for {model_type}"
         )
+    if getattr(found, "is_dummy", False):
+        missing = [each for each in getattr(found, "_backends", ()) if each != "torch"]
+        needed = " and ".join(missing) or "a package"
+        raise UserError(f"vlm {name!r}: {found.__name__} needs {needed}, which is not installed")
     lenient: Any = type(found.__name__, (found,), {"check_argument_for_proper_class": _lenient})
-    place = name.removeprefix("hf:") if folder is None else str(folder)
     warnings = []
     try:
         image_processor = None
-        if folder is None or _has(folder, PROCESSOR_FILES):
+        if files != ProcessorFiles():
             image_processor = _from_files(image_processor_class, place)
         if image_processor is None:
             warnings.append(f"no preprocessor files: {model_type}'s default processor, fitted to config.json")
@@ -67,11 +78,10 @@ def make_processor(name: str, config: Any, folder: Path | None, backend: Backend
         if folder is None or _has(folder, TOKENIZER_FILES):
             tokenizer = _from_files(AutoTokenizer, place)
         if tokenizer is not None:
-            settings = _processor_settings(found, place)
-            processor = _made(lenient, image_processor, tokenizer, config, known, settings)
+            processor = _made(lenient, image_processor, tokenizer, config, known, files.settings)
         else:
             warnings.append("no tokenizer files: a placeholder tokenizer, one token for each word")
-            processor = _with_known_tokens(lenient, image_processor, config, known)
+            processor = _with_known_tokens(lenient, image_processor, config, known, files.settings)
     except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as problem:
         reason = f"{type(problem).__name__}: {first_line(str(problem))}"
         raise UserError(f"vlm {name!r}: its processor cannot be made ({reason})") from problem
@@ -80,7 +90,7 @@ def make_processor(name: str, config: Any, folder: Path | None, backend: Backend
 
 
 def _table(module: Any, name: str) -> dict[str, Any]:
-    """A table of transformers' classes by model type."""
+    """Return a table of transformers' classes by model type."""
     found: dict[str, Any] = getattr(module, name)
     return found
 
@@ -90,28 +100,18 @@ def _has(folder: Path, names: tuple[str, ...]) -> bool:
 
 
 def _from_files(made: Any, place: str) -> Any:
-    """What is in the files of a folder or a hub model; None where they are not there."""
+    """Load from the files of a folder or a hub model; return None if there are none."""
     try:
         return made.from_pretrained(place)
     except OSError:
         return None
 
 
-def _processor_settings(made: Any, place: str) -> dict[str, Any]:
-    """The arguments of a processor in its own file."""
-    try:
-        settings, _ = made.get_processor_dict(place)
-    except OSError:
-        return {}
-    return dict(settings)
-
-
 def _image_processor_class(
-    name: str, model_type: str, known: Architecture, backend: Backend | None
+    name: str, model_type: str, known: Architecture, files: ProcessorFiles, backend: Backend | None
 ) -> tuple[Any, str]:
-    names = known.image_processor or _table(image_processing_auto, "IMAGE_PROCESSOR_MAPPING_NAMES").get(
-        model_type
-    )
+    table = _table(image_processing_auto, "IMAGE_PROCESSOR_MAPPING_NAMES")
+    names = known.image_processor or files.image_processor or table.get(model_type)
     if not names:
         raise UserError(
             f"vlm {name!r}: transformers {transformers.__version__} has no image processor for {model_type}"
@@ -134,7 +134,7 @@ def _image_processor_class(
 
 
 def _lenient(self: Any, argument_name: str, argument: Any) -> Any:
-    """No video or audio is processed here, so their processors may be absent."""
+    """Accept any argument: the processors of video and audio, which are not used here, may be missing."""
 
 
 def _made(
@@ -143,9 +143,9 @@ def _made(
     tokenizer: Any,
     config: Any,
     known: Architecture,
-    settings: Mapping[str, Any] = {},
+    settings: Mapping[str, Any],
 ) -> Any:
-    """A processor with the `settings` of its file, else those of the configuration."""
+    """Make a processor with the `settings` of its file, or else those of the configuration."""
     given: dict[str, Any] = {}
     known.prepare()
     for parameter in inspect.signature(made.__init__).parameters.values():
@@ -154,7 +154,7 @@ def _made(
         elif parameter.name.endswith("tokenizer"):
             given[parameter.name] = tokenizer
         elif parameter.name == "video_processor":
-            # some read settings that both have; no video ever comes
+            # some read settings that it shares with the image processor; no video is processed
             given[parameter.name] = image_processor
         elif parameter.name in ("feature_extractor", "audio_processor"):
             given[parameter.name] = None
@@ -167,11 +167,13 @@ def _made(
     return made(**given)
 
 
-def _with_known_tokens(made: Any, image_processor: Any, config: Any, known: Architecture) -> Any:
-    """A processor whose words have the ids of the configuration.
+def _with_known_tokens(
+    made: Any, image_processor: Any, config: Any, known: Architecture, settings: Mapping[str, Any]
+) -> Any:
+    """Make a processor whose special tokens have the ids of the configuration.
 
-    Nobody lists these words, so it is made three times: the first says which words it knows; the second, with
-    an id for each, which of them it puts where an image is; the third has the configuration's ids.
+    Nothing lists these tokens, so it is made three times: the first shows which it has; the second, with an
+    id for each, which of them it puts in place of an image; the third has the ids of the configuration.
     """
     fixed = {word: _id_of(config, where) for word, where in known.words.items()}
     given = {word: number for word, number in fixed.items() if number is not None}
@@ -179,7 +181,7 @@ def _with_known_tokens(made: Any, image_processor: Any, config: Any, known: Arch
 
     def with_ids(ids: Mapping[str, int]) -> Any:
         tokenizer = placeholder_tokenizer(ids, vocabulary, known.unnamed, known.underscored)
-        return _made(made, image_processor, tokenizer, config, known)
+        return _made(made, image_processor, tokenizer, config, known, settings)
 
     first = with_ids(given)
     named = {name: word for name, word in NAMED.items() if name not in known.unnamed}
@@ -205,7 +207,7 @@ def _with_known_tokens(made: Any, image_processor: Any, config: Any, known: Arch
 
 
 def _words(processor: Any) -> dict[str, str]:
-    """A processor's own words by attribute: `image_token` is `<image>`, say."""
+    """Return a processor's special tokens by attribute, such as `<image>` for `image_token`."""
     found = {}
     for name in dir(processor):
         if name.endswith("_token") and not name.startswith("_"):
@@ -223,7 +225,7 @@ def _id_of(config: Any, where: str | int) -> int | None:
 
 
 def token_id(config: Any, attribute: str) -> int | None:
-    """The id of `image_token`, say, in a configuration, under any of the names that are in use."""
+    """Return the id of a token such as `image_token` in a configuration, under either name for it."""
     for name in (f"{attribute}_id", f"{attribute}_index"):
         value = getattr(config, name, None)
         if isinstance(value, int):
@@ -238,12 +240,12 @@ ALIASES = {
     "max_image_tiles": ("max_num_tiles",),
     "pooling_ratio": ("projector_pooling_ratio",),
 }
-"""What processors call by another name than configurations."""
+"""Names in configurations of arguments that processors call otherwise."""
 TOKENS = ("_token",)
 
 
 def _setting(parameter: str, config: Any) -> Any:
-    """A processor's argument, from the configuration or that of its vision part."""
+    """Return an argument of a processor from the configuration or that of its vision part."""
     if parameter.endswith(TOKENS) or parameter in ("chat_template", "kwargs", "args", "self"):
         return None
     for holder in _holders(config):
@@ -273,7 +275,7 @@ FITTED = (
 
 
 def _fitted(made: Any, config: Any, known: Architecture) -> dict[str, Any]:
-    """What an architecture's default image processor must be told of this configuration."""
+    """Return the arguments that adapt an architecture's default image processor to this configuration."""
     given: dict[str, Any] = {}
     for name in FITTED:
         default = getattr(made, name, None)
@@ -294,7 +296,7 @@ def _fitted(made: Any, config: Any, known: Architecture) -> dict[str, Any]:
 
 
 def _sizes(made: Any, config: Any) -> dict[str, Any]:
-    """The size that the encoder was made for, where the processor brings every image to one size."""
+    """Return the size that the encoder was made for, if the processor resizes every image to one size."""
     side = getattr(vision_config(config), "image_size", None)
     if isinstance(side, (list, tuple)):
         side = side[0]

@@ -14,7 +14,7 @@ TRIED_WITH = "5.24"
 
 @dataclass(frozen=True)
 class Support:
-    """One type."""
+    """Whether one type runs."""
 
     model_type: str
     runs: bool
@@ -30,7 +30,7 @@ class Support:
 
 
 def all_support() -> list[Support]:
-    """Every type, in alphabetical order."""
+    """Return every type, in alphabetical order."""
     known = [Support(name, True, needs) for name, needs in RUN.items()]
     known += [Support(name, False, reason=reason) for name, reason in REFUSED.items()]
     return sorted(known, key=lambda support: support.model_type)
@@ -41,7 +41,7 @@ TIMM = ("timm",)
 NOTHING: tuple[str, ...] = ()
 
 RUN: dict[str, tuple[str, ...]] = {
-    "apertus1p5": NOTHING,
+    "apertus1p5": TORCHVISION,
     "aria": NOTHING,
     "aya_vision": NOTHING,
     "blip": NOTHING,
@@ -61,11 +61,11 @@ RUN: dict[str, tuple[str, ...]] = {
     "exaone4_5": NOTHING,
     "fast_vlm": TIMM,
     "florence2": NOTHING,
-    "fuyu": NOTHING,
+    "fuyu": TORCHVISION,
     "gemma3": NOTHING,
     "gemma3n": TIMM,
     "gemma4": NOTHING,
-    "gemma4_unified": NOTHING,
+    "gemma4_unified": TORCHVISION,
     "git": NOTHING,
     "glm46v": NOTHING,
     "glm4v": NOTHING,
@@ -103,8 +103,8 @@ RUN: dict[str, tuple[str, ...]] = {
     "minicpmv4_6": NOTHING,
     "minicpmv4_7": NOTHING,
     "minimax_m3_vl": TORCHVISION,
-    "mistral3": NOTHING,
-    "mistral_large4": NOTHING,
+    "mistral3": TORCHVISION,
+    "mistral_large4": TORCHVISION,
     "mllama": NOTHING,
     "molmo2": TORCHVISION,
     "muse_glimmer": TORCHVISION,
@@ -116,7 +116,7 @@ RUN: dict[str, tuple[str, ...]] = {
     "perception_lm": (*TORCHVISION, *TIMM),
     "pix2struct": NOTHING,
     "pp_chart2table": NOTHING,
-    "pp_formulanet": NOTHING,
+    "pp_formulanet": TORCHVISION,
     "qianfan_ocr": NOTHING,
     "qwen2_5_omni_thinker": NOTHING,
     "qwen2_5_vl": NOTHING,
@@ -129,9 +129,9 @@ RUN: dict[str, tuple[str, ...]] = {
     "qwen4_exp": NOTHING,
     "shieldgemma2": NOTHING,
     "smolvlm": NOTHING,
-    "step3p7": NOTHING,
+    "step3p7": TORCHVISION,
     "t5gemma2": NOTHING,
-    "unlimited_ocr": NOTHING,
+    "unlimited_ocr": TORCHVISION,
     "video_llama_3": NOTHING,
     "video_llava": NOTHING,
     "vipllava": NOTHING,
@@ -145,3 +145,9 @@ REFUSED = {
     "udop": "what its processor makes depends on the words that pytesseract reads on the page",
     "vision-encoder-decoder": "it joins any encoder to any decoder, and has no processor of its own",
 }
+
+WITHOUT_DECODING = (
+    "blip", "blip-2", "diffusion_gemma", "florence2", "git", "granite4_vision", "idefics", "instructblip",
+    "kosmos-2", "mllama", "pix2struct", "pp_formulanet", "t5gemma2",
+)  # fmt: skip
+"""Types of `RUN` whose forward pass cannot continue from a cache and one token alone."""

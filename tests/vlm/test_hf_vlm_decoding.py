@@ -1,0 +1,97 @@
+"""Decoding with VLMs of transformers, against transformers' own greedy generation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.helpers.commands import vlmprof
+from tests.helpers.small_vlms import llava, qwen2_5_vl
+from tests.helpers.tiny_vlms import tiny_config
+from vlmprof.cost.count import count_cell
+from vlmprof.errors import UserError
+from vlmprof.plan import make_plan
+from vlmprof.spec import build_spec
+from vlmprof.vlm.decoding import decode_step
+from vlmprof.vlm.hf_vlm.model import create_hf_vlm
+from vlmprof.vlm.hf_vlm.own import own_photo
+from vlmprof.vlm.hf_vlm.support import RUN, WITHOUT_DECODING
+
+STAGES = ["vision", "connector", "prefill", "decode"]
+STEPS = 5
+UNUSED = {"qwen2_5_omni_thinker": "mm_token_type_ids", "qwen3_omni_moe_thinker": "mm_token_type_ids"}
+"""Inputs that `generate` refuses although the forward pass takes them."""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", sorted(RUN.keys() - {*WITHOUT_DECODING}))
+def test_tokens_are_those_of_generate(model_type: str, tmp_path: Path) -> None:
+    for package in RUN[model_type]:
+        pytest.importorskip(package)
+    tiny_config(model_type).save_pretrained(tmp_path)
+    vlm = create_hf_vlm(f"hf:{tmp_path}", one_piece=False, logits="last")
+    inputs = own_photo(f"hf:{tmp_path}", (224, 224), "float32", prompt_tokens=5).inputs("cpu")
+    inputs.pop(UNUSED.get(model_type, ""), None)
+    with torch.inference_mode():
+        context = vlm.prefill_cached(inputs)
+        tokens = [context.token]
+        for _ in range(STEPS):
+            context = decode_step(vlm, context)
+            tokens.append(context.token)
+        options = {"do_sample": False, "max_new_tokens": STEPS + 1, "min_new_tokens": STEPS + 1}
+        model: Any = vlm.model
+        generated = model.generate(**inputs, **options)[:, -STEPS - 1 :]
+    assert torch.equal(torch.cat(tokens, 1), generated)
+    assert context.state_bytes() > 0
+
+
+@pytest.mark.parametrize("make", [llava, qwen2_5_vl])
+def test_a_counted_step_is_a_step(make: type, tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    name, axes = f"hf:{tmp_path}", {"resolution": "112", "dtype": "float32"}
+    fixed = {"stages": ["vision", "connector", "prefill", "decode"], "processor": "one-piece"}
+    spec = build_spec(
+        {"fixed": {**fixed, "prompt_tokens": 3, "new_tokens": 4}}, {"vlm": name, **axes}, "test"
+    )
+    (cell,) = make_plan(spec)
+    cost = count_cell(cell, spec.settings)
+    vlm = create_hf_vlm(name, prompt_tokens=3)
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
+        context = vlm.prefill_cached(vlm.inputs(torch.zeros(1, 3, 112, 112)))
+        cache_bytes = context.state_bytes()
+        with FlopCounterMode(display=False) as torchs:
+            decode_step(vlm, context)
+    assert cost.stages["decode"].kv_cache_bytes == cost.stages["prefill"].kv_cache_bytes == cache_bytes
+    assert cost.stages["decode"].matrix_flops == pytest.approx(4 * torchs.get_total_flops(), rel=0.03)
+
+
+@pytest.mark.slow
+def test_a_sweep_times_further_tokens(tmp_path: Path) -> None:
+    llava().save_pretrained(tmp_path / "llava")
+    ran = vlmprof(
+        tmp_path, "sweep", "--vlm", "hf:./llava", "--resolution", "56", "--processor", "one-piece",
+        "--dtype", "float32", "--warm-up", "0", "--iterations", "2", "--no-profile", "--new-tokens", "3",
+        *(word for stage in STAGES for word in ("--stages", stage)), "--out", "run",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    row = json.loads((tmp_path / "run" / "rows.jsonl").read_text())
+    assert row["status"] == "ok"
+    assert row["new_tokens"] == 3
+    assert row["ttft_s"] + 3 * row["tpot_s"] == pytest.approx(row["end_to_end_s"])
+    # keys and values of two layers and two heads of 12: 16 visual tokens and three new ones
+    assert row["cache_bytes"] == 2 * 2 * 2 * 12 * 4 * (16 + 3)
+
+
+@pytest.mark.parametrize("model_type", ["mllama", "florence2"])
+def test_a_type_that_cannot_is_refused_when_planned(model_type: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    spec = build_spec({"fixed": {"stages": STAGES}}, {"vlm": f"hf:{tmp_path}", "resolution": "224"}, "test")
+    with pytest.raises(UserError, match=f"stages: {model_type} cannot continue .* leave out decode"):
+        make_plan(spec)
