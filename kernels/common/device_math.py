@@ -12,7 +12,7 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
-NO_TAIL = tl.constexpr(16.0)  # Φ(-16) is 0 in float32
+LARGEST = tl.constexpr(3.4028234663852886e38)  # float32
 
 
 @triton.jit
@@ -232,18 +232,20 @@ def gelu(x, PRECISE: tl.constexpr):
 
     GELU(x) = max(x, 0) - |x| Φ(-|x|), and log2 Φ(-z) is close to a parabola: p(z) of degree 5, minimax in
     z |Φ(-z) - 2^p(z)| on [0, 6.5] (our own fit), with 2^p(z) falling for all larger z. Nine instructions
-    instead of about 25. -inf becomes 0, or, as with torch's GELU, NaN when PRECISE.
+    instead of about 25. +inf becomes the largest float32, which is +inf in 16 bits; -inf becomes NaN as in
+    torch.
     """
     if PRECISE:
         y = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
     else:
-        z = tl.minimum(tl.abs(x), NO_TAIL)  # infinity would be multiplied by 0
+        x = tl.minimum(x, LARGEST, propagate_nan=tl.PropagateNan.ALL)  # infinity would be multiplied by 0
+        z = tl.abs(x)
         p = z * -0.00047330930829048157 + 0.007084557320922613
         p = p * z - 0.051827382296323776
         p = p * z - 0.4599924385547638
         p = p * z - 1.1507878303527832
         p = p * z - 1.000037670135498
-        y = tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL) - z * exp2_fast(p)
+        y = tl.maximum(x, 0.0) - z * exp2_fast(p)
     return y
 
 

@@ -66,7 +66,7 @@ def test_every_comparison_has_its_row_and_the_healthy_ones_pass(verified: Any) -
     found, ended = verified
     assert ended.returncode == 1, ended.stderr
     named = {(row["op"], row.get("case")): row for row in found}
-    assert len(named) == len(found) == 43
+    assert len(named) == len(found) == 52
     failed = {name for name, row in named.items() if not row["passed"]}
     assert failed == {
         ("selective_scan", "longer than a chunk"),
@@ -80,7 +80,7 @@ def test_every_comparison_has_its_row_and_the_healthy_ones_pass(verified: Any) -
         ("norm_linear", "GELU, residual"),
         ("norm_linear", None),
     }
-    assert "43 comparisons on cpu, 10 failed" in ended.stdout
+    assert "52 comparisons on cpu, 10 failed" in ended.stdout
     assert "Traceback" not in ended.stdout
 
 

@@ -21,7 +21,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 
 FLOATING: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "fma": lambda a, b, c: a * b + c,
-    "abs": np.abs, "neg": np.negative, "max": np.fmax, "max.NaN": np.maximum, "min": np.fmin, "ex2": np.exp2,
+    "abs": np.abs, "neg": np.negative, "max": np.fmax, "min": np.fmin, "min.NaN": np.minimum, "ex2": np.exp2,
     "rsqrt": lambda a: 1 / np.sqrt(a),
 }  # fmt: skip
 
@@ -56,7 +56,7 @@ def evaluate(parts: list[str], values: list[Bits]) -> tuple[Bits, int]:
     with np.errstate(all="ignore"):
         if kind[0] == "f":
             wide = [float_of(value).astype(np.float64) for value in values]
-            function = FLOATING["max.NaN"] if "NaN" in parts else FLOATING[name]
+            function = FLOATING[f"{name}.NaN" if "NaN" in parts else name]
             return bits_of(function(*wide).astype(np.float32)), width
         if name == "prmt":
             return _permute(*values), width
@@ -137,7 +137,8 @@ def half_of(bits: Bits, kind: str) -> Floats:
 def round_half(values: Floats, kind: str) -> Bits:
     """The bits of `f16` or `bf16` nearest to float32, ties to even."""
     if kind == "f16":
-        return values.astype(np.float16).view(np.uint16).astype(np.uint64)
+        with np.errstate(over="ignore"):
+            return values.astype(np.float16).view(np.uint16).astype(np.uint64)
     raw = np.where(np.isnan(values), np.uint64(0x7FC00000), bits_of(values))
     return raw + np.uint64(0x7FFF) + (raw >> np.uint64(16) & np.uint64(1)) >> np.uint64(16) & np.uint64(
         0xFFFF
