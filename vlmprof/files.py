@@ -39,9 +39,11 @@ def read_bytes(path: Path) -> bytes:
     """Read a regular file of at most `MOST_BYTES`. Raises `OSError`, whose `strerror` says why not."""
     try:
         check_regular(path)
-        if path.stat().st_size > MOST_BYTES:
+        size_bytes = path.stat().st_size
+        if size_bytes > MOST_BYTES:
             raise OSError(errno.EFBIG, f"larger than {MOST_BYTES >> 20} MiB")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(size_bytes)  # the kernel's files have size 0, and some of them have no end
     except ValueError:  # a null character
         raise OSError(errno.EINVAL, "no file can have this name") from None
 

@@ -33,6 +33,7 @@ LONG = "9" * 5000
         ("--cell-timeout", f"{LONG}h", "is longer than a year"),
         ("--target", "nan", "is not a fraction between 0 and 1"),
         ("--llm", "/dev/zero", "cannot read /dev/zero (not a regular file)"),
+        ("--llm", "/proc/version", "is not JSON"),  # a file of size 0, like others that have no end
         ("--llm", "pipe/", "cannot read pipe (not a regular file)"),
         ("--llm", "x" * 300 + ".json", "File name too long"),
         pytest.param("--backbone", "hf:pipe", "not a regular file", marks=pytest.mark.slow),
