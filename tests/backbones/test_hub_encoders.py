@@ -230,7 +230,7 @@ def test_an_encoder_of_one_size_says_so(tmp_path: Path) -> None:
         ({"model_type": "llama"}, "no image encoder"),
         ({"model_type": "videomae", **PLAIN}, "it takes 16 images at a time"),
         ({"model_type": "rt_detr"}, r"its backbone_config \(rt_detr_resnet\).* may be named by itself"),
-        ({"model_type": "qwen2_vl"}, "takes hidden_states and grid_thw.*measured as a whole, with --vlm"),
+        ({"model_type": "video_llama_3"}, "image: grid_thw, merge_sizes; .*measured as a whole, with --vlm"),
         ({"model_type": "vit", **PLAIN, "patch_size": [16, 8]}, "only square patches are supported"),
         ({"model_type": "vit", **PLAIN, "num_channels": 1}, "Expected 1 but got 3"),
         ({"model_type": "swin", "depths": 3}, "no configuration that transformers can read"),
