@@ -189,6 +189,8 @@ def test_decoding_reads_every_weight_and_the_cache_for_each_token() -> None:
     )
     decode = cost.stages["decode"]
     assert decode.kv_cache_bytes == 2 * 6 * 384 * 4 * (196 + 60)
+    # each of six layers replaces its part of the cache by a longer one
+    assert 1 < decode.peak_activation_bytes / decode.kv_cache_bytes < 1 + 1 / 6 + 0.05
     per_token = decode.moved_bytes / 5
     assert per_token > decode.weight_bytes + decode.kv_cache_bytes
     one_step = count_one_step(196 + 60)

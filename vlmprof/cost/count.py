@@ -253,15 +253,14 @@ def _counted_language(
         model, embeddings, call=lambda given: prefill_cached(vlm, given), attention=attention, in_full=in_full
     )
     kv_cache_bytes = context.state_bytes()
-    step = count_module(
-        model, context.token, call=lambda _: decode_step(vlm, context), attention=attention, in_full=in_full
-    )
+    step, _ = count_call(
+        model, context.token, call=lambda _: decode_step(vlm, context), attention=attention, in_full=in_full,
+        state=context.state_tensors,
+    )  # fmt: skip
     decode = replace(
         step,
         ops={op: n * workload.new_tokens for op, n in step.ops.items()},
         kv_cache_bytes=kv_cache_bytes,
-        # the first step starts with the cache in memory, which it did not allocate
-        peak_activation_bytes=step.peak_activation_bytes + kv_cache_bytes,
     )
     return {"prefill": replace(prefill, kv_cache_bytes=kv_cache_bytes), "decode": decode}
 

@@ -7,7 +7,7 @@ composite operations are decomposed first, except attention, which is one kernel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Literal, TypeVar
 from weakref import WeakSet
@@ -213,8 +213,12 @@ def count_call(
     kernels: Kernels = "triton",
     attention: Attention = "fused",
     in_full: bool = False,
+    state: Callable[[], Iterable[Tensor]] = tuple,
 ) -> tuple[StageCost, Any]:
-    """Do the same as `count_module`, and also return the output of the call."""
+    """Do the same as `count_module`, and also return the output of the call.
+
+    `state` gives the tensors that an earlier call left in memory and that this one may replace.
+    """
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     weights = {
         id(tensor): tensor
@@ -229,6 +233,7 @@ def count_call(
             memory.hold(module_tensors(module))
             resident_bytes = memory.live_bytes
             memory.hold(given)
+            memory.hold(state())
             memory.peak_bytes = memory.live_bytes
             return counter, resident_bytes, (call or module)(*given)
 

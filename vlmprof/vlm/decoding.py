@@ -7,7 +7,7 @@ A VLM of transformers makes the first context itself, of what its processor make
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -30,7 +30,11 @@ class Context:
 
     def state_bytes(self) -> int:
         """Bytes of all tensors in the state: for attention, the key–value cache."""
-        return _tensor_bytes(self.state, set())
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.state_tensors())
+
+    def state_tensors(self) -> Iterator[Tensor]:
+        """The tensors in the state."""
+        return _tensors(self.state, set())
 
 
 class Decoder(Protocol):
@@ -66,15 +70,18 @@ def context_of(output: Any) -> Context:
     return Context(output.logits[:, -1:].argmax(-1), {} if name is None else {name: output[name]})
 
 
-def _tensor_bytes(value: object, seen: set[int]) -> int:
-    """Bytes of the tensors in a nest of containers and objects, each counted once."""
+def _tensors(value: object, seen: set[int]) -> Iterator[Tensor]:
+    """The tensors in a nest of containers and objects, each once."""
     if id(value) in seen:
-        return 0
+        return
     seen.add(id(value))
     if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, Mapping):
-        return sum(_tensor_bytes(item, seen) for item in value.values())
-    if isinstance(value, list | tuple):
-        return sum(_tensor_bytes(item, seen) for item in value)
-    return _tensor_bytes(vars(value), seen) if hasattr(value, "__dict__") else 0
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item, seen)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item, seen)
+    elif hasattr(value, "__dict__"):
+        yield from _tensors(vars(value), seen)
