@@ -19,6 +19,10 @@ from vlmprof.execution import counting, kernel_runs, machine, processes
 # with workers, torch 2.11's compiler can take five minutes to end a process; read when it is imported
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
+# jobs in a shell's background ignore Ctrl-C, and so would the commands that the tests start and stop
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 EVERY = 8
 """Without `--exhaustive`, an exhaustive test runs with one case in so many."""
