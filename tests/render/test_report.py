@@ -74,7 +74,7 @@ def test_the_page_holds_the_rows_and_loads_nothing(tmp_path: Path) -> None:
     drawn = [value for trace in panel["traces"] for value in trace["values"] if value is not None]
     assert sorted(drawn) == sorted(known(row.end_to_end_s) for row in rows if row.status is Status.OK)
     oom = [
-        (line["label"], trace["oom_pixels"])
+        (line["label"], trace["oom_size"])
         for line, trace in zip(charts["lines"], panel["traces"], strict=True)
     ]
     assert oom == [("ViT-T", None), ("ViT-S", None), ("VMamba-T", 1024**2)]
