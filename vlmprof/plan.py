@@ -12,7 +12,7 @@ from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
-from vlmprof.settings import Axes, AxisValue, Settings
+from vlmprof.settings import AS_BEFORE, Axes, AxisValue, Settings
 from vlmprof.spec import SweepSpec, digest
 from vlmprof.vlm import connector_catalog, llm_catalog, precision
 from vlmprof.vlm.hf_vlm import catalog as hf_vlm_catalog
@@ -60,14 +60,11 @@ class Cell:
         return ", ".join([place, *varied, *([f"repeat {self.repeat}"] if self.repeat > 1 else [])])
 
 
-_ADDED = (("tiling", "none"), ("frames", 1), ("prefill_chunk", "none"), ("llm_precision", "as-dtype"))
-
-
 def cell_id(axes: Axes) -> str:
     """Return a readable, reproducible file name for a cell, with a digest of all its axes."""
     readable = re.sub(r"[^a-z0-9.-]+", "-", f"{axes.backbone}-{axes.resolution}".lower()).strip("-.")
     # ids of cells with these values are those of versions without the axes
-    named = {name: value for name, value in axes.named.items() if (name, value) not in _ADDED}
+    named = {name: value for name, value in axes.named.items() if AS_BEFORE.get(name) != value}
     return f"{readable[-80:]}-{digest(named)}"
 
 

@@ -32,6 +32,11 @@ Fit = Literal["resize", "letterbox", "pad"]
 Processor = Literal["own", "one-piece"]
 ProcessorBackend = Literal["auto", "pil", "torchvision"]
 
+AS_BEFORE: Mapping[str, AxisValue] = {
+    "tiling": "none", "frames": 1, "prefill_chunk": "none", "llm_precision": "as-dtype",
+}  # fmt: skip
+"""Values that leave out what an axis adds: as in versions without the axis, and in head lines unsaid."""
+
 PARTS = (
     "backbone", "llm", "connector", "level", "levels", "kernel_backend", "tiling", "tile_size", "max_tiles",
     "frames", "prefill_chunk", "llm_precision",

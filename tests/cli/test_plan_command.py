@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from tests.helpers.commands import vlmprof
 from tests.helpers.terminal import read_to_end
 from vlmprof.plan import Cell, make_plan
 from vlmprof.render.tables.plans import LONG, plan_sheet
@@ -130,3 +131,10 @@ def document(text: str) -> tuple[dict[str, object], dict[str, object], str]:
     import tomllib
 
     return tomllib.loads(text), {}, "many"
+
+
+def test_the_head_line_leaves_out_axes_that_add_nothing(tmp_path: Path) -> None:
+    plain = vlmprof(tmp_path, "plan", "quick").stdout
+    assert "dtype" in plain
+    assert not any(word in plain for word in ("tiling", "frames", "prefill_chunk", "llm_precision"))
+    assert "frames 4" in vlmprof(tmp_path, "plan", "quick", "--frames", "4").stdout

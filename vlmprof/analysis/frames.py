@@ -7,7 +7,7 @@ resolution, in frames.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal
 
@@ -18,7 +18,7 @@ import pandas as pd
 from vlmprof.errors import UserError
 from vlmprof.measure.samples import CellSamples
 from vlmprof.records import Status
-from vlmprof.settings import AXIS_NAMES, Axes
+from vlmprof.settings import AS_BEFORE, AXIS_NAMES
 from vlmprof.units import show_frames, show_resolution
 
 Statistic = Literal["mean", "median"]
@@ -35,10 +35,6 @@ RUN = "run"
 
 _VLM_AXES = ("vlm", "llm", "connector")
 """Axes that describe a VLM from transformers, whose name is on the `backbone` axis."""
-
-_DEFAULTS = {
-    axis.name: str(axis.default) for axis in fields(Axes) if axis.name in ("frames", "llm_precision")
-}
 
 
 @dataclass(frozen=True)
@@ -177,7 +173,7 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
 def axis_word(axis: str, value: object) -> str:
     """Format an axis value; that of rows written before the axis existed is its default."""
     if value is None or value != value:
-        return _DEFAULTS.get(axis, "none")
+        return str(AS_BEFORE.get(axis, "none"))
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

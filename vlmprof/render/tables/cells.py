@@ -10,13 +10,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import any_measured, axis_columns, numbers
+from vlmprof.analysis.frames import any_measured, axis_columns, axis_word, numbers
 from vlmprof.errors import first_line
 from vlmprof.records import Status
 from vlmprof.render.labels import oom_words
 from vlmprof.render.tables.row_warnings import row_warnings
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, column_values
 from vlmprof.render.tables.stages import name_columns, token_columns
+from vlmprof.settings import AS_BEFORE
 
 _LATENCIES = (
     ("host_preprocess_s", "preprocess", 5),
@@ -88,7 +89,9 @@ def status_words(row: Mapping[Any, Any]) -> str:
 def _constants(frame: pd.DataFrame) -> str:
     fixed = [axis for axis in axis_columns(frame) if axis not in ("backbone", "resolution")]
     same = [axis for axis in fixed if frame[axis].nunique(dropna=False) == 1]
-    words = [f"{axis.replace('_', ' ')} {frame[axis].iloc[0]}" for axis in same]
+    values = {axis: axis_word(axis, frame[axis].iloc[0]) for axis in same}
+    said = {axis: value for axis, value in values.items() if str(AS_BEFORE.get(axis)) != value}
+    words = [f"{axis.replace('_', ' ')} {value}" for axis, value in said.items()]
     if "repeats" in frame:
         words.append(f"means of {_range(numbers(frame, 'repeats'))} repeats")
     if "device" in frame and frame["device"].nunique() == 1:

@@ -7,6 +7,7 @@ from typing import Any
 
 from vlmprof.plan import Cell, varied_axes
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value
+from vlmprof.settings import AS_BEFORE
 from vlmprof.spec import SweepSpec
 
 LONG = 200
@@ -19,7 +20,9 @@ def head_line(spec: SweepSpec, cells: Sequence[Cell]) -> str:
     fixed = [
         f"{axis} {value}"
         for axis, value in cells[0].axes.named.items()
-        if axis not in varied and all(cell.axes.named[axis] == value for cell in cells)
+        if axis not in varied
+        and AS_BEFORE.get(axis) != value
+        and all(cell.axes.named[axis] == value for cell in cells)
     ]
     protocol = "sampled until the medians are known"
     if spec.settings.sampling == "fixed":
