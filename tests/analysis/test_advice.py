@@ -45,6 +45,17 @@ def test_memory_is_what_the_device_must_have() -> None:
     assert needed.tolist() == [5 * 2**30, run["peak_rss_bytes"].iloc[1]]
 
 
+def test_memory_of_cells_that_share_an_llm_is_that_of_all_of_them() -> None:
+    """The driver's figure includes the LLM only where it was measured."""
+    gib = 2**30
+    measured = cell("vit-s", peak_reserved_bytes=13 * gib, nvml_process_bytes=14 * gib)
+    sharing = cell(
+        "vit-b", peak_reserved_bytes=14 * gib, nvml_process_bytes=gib, llm_shared_from=measured.cell_id
+    )
+    needed = advise(frame([measured, sharing]), Limits()).candidates["memory_bytes"]
+    assert needed.tolist() == [13 * gib, 14 * gib]
+
+
 def test_first_token_comes_before_decoding() -> None:
     row = cell(stages={"decode": StageFigures(host_s=0.3)}, end_to_end_s=1.0, ttft_s=0.6)
     assert advise(frame([row]), Limits()).candidates["ttft_s"].tolist() == [0.6]

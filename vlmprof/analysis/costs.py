@@ -30,7 +30,12 @@ def time_to_first_token(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
 
 
 def memory_needed(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Return each row's memory in bytes: the largest of the GPU's figures, or peak resident size on a CPU."""
-    gpu = np.column_stack([numbers(rows, column) for column in _GPU_MEMORY])
+    """Return each row's memory in bytes: the largest of the GPU's figures, or peak resident size on a CPU.
+
+    The driver's figure is left out of a run whose cells share an LLM: only the cells that measured the LLM
+    held it, while the allocator's figures include it in all.
+    """
+    shares = "llm_shared_from" in rows and rows["llm_shared_from"].notna().any()
+    gpu = np.column_stack([numbers(rows, column) for column in _GPU_MEMORY[1 if shares else 0 :]])
     largest = np.where(np.isnan(gpu), -np.inf, gpu).max(axis=1)
     return np.where(np.isfinite(largest), largest, numbers(rows, "peak_rss_bytes"))
