@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -21,9 +18,8 @@ from tests.helpers.drawn import error_bars, points_of, xs, ys
 from tests.helpers.synthetic_runs import GIB, cell, frame, samples, sweep
 from vlmprof.analysis.frames import split_lines
 from vlmprof.analysis.reference import load_reference
-from vlmprof.errors import UserError
-from vlmprof.records import Row, Status
-from vlmprof.render.figures.six_panel import draw_reference, save_six_panel, six_panel
+from vlmprof.records import Status
+from vlmprof.render.figures.six_panel import draw_reference, six_panel
 from vlmprof.render.figures.style import line_styles
 
 UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "GiB": GIB}
@@ -321,41 +317,3 @@ def test_the_published_figure_from_its_points() -> None:
     highest = max(np.nanmax(ys(line)) for line in drawn(found["f"], "measured"))
     assert highest == pytest.approx(55.44656)
     assert to_hex(drawn(found["a"], "oom")[0].get_color()) == "#009e73"
-
-
-@pytest.mark.slow
-def test_files_are_written_and_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
-    rows = sweep(("vit-t", "vmamba-t"), (224, 512))
-    first = save_six_panel(frame(rows), tmp_path / "a", samples(rows), formats=("png", "pdf", "svg"))
-    second = save_six_panel(frame(rows), tmp_path / "b", samples(rows), formats=("png", "pdf", "svg"))
-    assert [path.name for path in first] == ["six_panel.png", "six_panel.pdf", "six_panel.svg"]
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert first[0].read_bytes().startswith(b"\x89PNG")
-    assert first[1].read_bytes().startswith(b"%PDF")
-
-
-def test_drawing_leaves_no_global_state() -> None:
-    before = dict(mpl.rcParams)
-    six_panel(frame(sweep(("vit-t",), (224,))))
-    assert dict(mpl.rcParams) == before
-
-
-@pytest.mark.parametrize(
-    ("options", "rows", "says"),
-    [
-        ({"width": "three-column"}, [cell()], "unknown figure width"),
-        ({"reference": "kuo2025"}, [cell()], "kuo2026"),
-        ({}, [], "not rows of a run"),
-    ],
-)
-def test_mistakes_are_one_clear_line(options: dict[str, Any], rows: list[Row], says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        six_panel(frame(rows), **options)
-
-
-def test_an_unknown_format_or_an_unwritable_folder_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="did you mean"):
-        save_six_panel(frame([cell()]), tmp_path, formats=("pngg",))
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the figure"):
-        save_six_panel(frame([cell()]), tmp_path / "file", formats=("png",))

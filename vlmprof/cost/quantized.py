@@ -6,6 +6,8 @@ torchao's order (0.18, `torchao/quantization/quantize_/workflows`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -22,7 +24,7 @@ _FEWEST_ROWS = 17
 """The int8 product on a GPU needs as many; with fewer, torchao multiplies in float32."""
 
 
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(nn.Module, ABC):
     """A linear layer as torchao quantizes it, on `meta`."""
 
     def __init__(self, layer: nn.Linear, on_cpu: bool) -> None:
@@ -44,8 +46,9 @@ class QuantizedLinear(nn.Module):
             y += self.bias
         return y.to(x.dtype)
 
+    @abstractmethod
     def _product(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Multiply (rows, in_features) by the weight, as torchao does."""
 
     def _hold(self, **tensors: Tensor) -> None:
         for name, tensor in tensors.items():
