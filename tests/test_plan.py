@@ -258,6 +258,8 @@ def test_other_orders_have_the_same_cells() -> None:
     cells = planned(backbone=["vit-t", "vmamba-t"], resolution=[224, 512, 1024])
     interleaved = in_order(cells, "interleaved", 0)
     assert [cell.axes.resolution for cell in interleaved] == ["224", "224", "512", "512", "1024", "1024"]
+    videos = planned(backbone=["vit-t", "vmamba-t"], resolution=[224], frames=[8, 1])
+    assert [cell.axes.frames for cell in in_order(videos, "interleaved", 0)] == [1, 1, 8, 8]
     shuffled = in_order(cells, "random", 1)
     assert shuffled != cells
     assert shuffled == in_order(cells, "random", 1) != in_order(cells, "random", 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def test_a_fork_server_that_is_killed_is_said_to_have_died_and_replaced() -> Non
 
     assert call_in_process("time:sleep", (60,), on_poll=strike).server_died
     assert call_in_process("os:getppid", ()).value > 0
+
+
+@pytest.mark.slow
+def test_a_fork_server_that_dies_before_it_forks_is_started_again() -> None:
+    start_fork_server("vlmprof.execution.fork_server")
+    server = call_in_process("os:getppid", ()).value
+    os.kill(server, signal.SIGSTOP)  # it takes the request, and never answers
+    threading.Timer(0.5, os.kill, (server, signal.SIGKILL)).start()
+    assert call_in_process("os:getppid", ()).value not in (None, server)
 
 
 @pytest.mark.slow

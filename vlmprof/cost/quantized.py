@@ -19,7 +19,6 @@ from vlmprof.vlm.quantization import quantized_layers
 _TILE_COLUMNS = 1024
 """The kernel for a GPU takes weights of int4 whose columns are padded to a multiple of this."""
 
-
 _FEWEST_ROWS = 17
 """The int8 product on a GPU needs as many; with fewer, torchao multiplies in float32."""
 

@@ -14,7 +14,7 @@ def in_order(cells: Sequence[Cell], order: str, seed: int) -> list[Cell]:
     """Return the cells in running order: by `lines`, `interleaved` from small to large across lines, or
     `random`. The last two keep slow drift of the machine from looking like a difference between backbones."""
     if order == "interleaved":
-        return sorted(cells, key=lambda cell: cell.height_px * cell.width_px)
+        return sorted(cells, key=lambda cell: cell.height_px * cell.width_px * cell.axes.frames)
     if order == "random":
         return random.Random(seed).sample(list(cells), len(cells))
     return list(cells)

@@ -89,11 +89,23 @@ def _ensure_fork_server() -> None:
         forkserver.ensure_running()
 
 
+_NO_ANSWER = 255
+"""The exit code that multiprocessing reports of a fork whose server died."""
+
+
 def _start(process: Any) -> None:
     """Start a process. This may be interrupted while the fork server still imports its libraries."""
     if context().get_start_method() == "forkserver":
         _ensure_fork_server()
-        process.start()
+        server = _fork_server()
+        try:
+            process.start()
+        except (EOFError, ConnectionError):  # it ended before it forked
+            if not _has_died(server, _NO_ANSWER):
+                raise
+            logger.warning("the fork server died, and is started again")
+            _ensure_fork_server()
+            process.start()
     else:
         with _as_a_fork_server():
             process.start()
@@ -111,10 +123,10 @@ def _fork_server() -> psutil.Process | None:
 def _has_died(server: psutil.Process | None, exit_code: int | None) -> bool:
     """Return whether the fork server of a process that ended without an answer is dead.
 
-    multiprocessing then reports exit code 255, slightly before the system reports the end of the server,
+    multiprocessing then reports `_NO_ANSWER`, slightly before the system reports the end of the server,
     which is left to multiprocessing to wait for.
     """
-    if server is None or exit_code != 255:
+    if server is None or exit_code != _NO_ANSWER:
         return False
     until_s = time.monotonic() + 1.0
     with suppress(psutil.NoSuchProcess):
