@@ -31,6 +31,7 @@ LONG = "9" * 5000
         ("--memory-limit", "24", "memory_limit: '24' lacks a unit; write it like 24GiB"),
         ("--memory-limit", f"{LONG}GiB", "is more than any device has"),
         ("--cell-timeout", f"{LONG}h", "is longer than a year"),
+        ("--budget", "5", "budget: '5' lacks a unit; write it like 200ms, 90s or 10min"),
         ("--target", "nan", "is not a fraction between 0 and 1"),
         ("--llm", "/dev/zero", "cannot read /dev/zero (not a regular file)"),
         ("--llm", "/proc/version", "is not JSON"),  # a file of size 0, like others that have no end
@@ -149,6 +150,9 @@ def test_a_row_of_wrong_types_is_counted_and_left_out(run: Path, column: str) ->
         (("recommend", "good", "--price-per-hour", "inf"), "--price-per-hour inf is not a price"),
         (("recommend", "good", "--scores", "/dev/zero"), "/dev/zero cannot be read: not a regular file"),
         (("recommend", "good", "--max-memory", "24"), "'24' lacks a unit"),
+        (("recommend", "good", "--max-ttft", "5"), "--max-ttft: '5' lacks a unit; write it like 200ms"),
+        (("recommend", "good", "--max-energy", "5"), "--max-energy: '5' lacks a unit; write it like 20J"),
+        (("kernels", "verify", "--row-timeout", "60"), "--row-timeout: '60' lacks a unit"),
         (("compare", "good", "bad", "--margin", "nan"), "--margin 'nan' is not a percentage"),
         (("compare", "good", "x" * 300), "is not a run folder"),
         (("frontier", "quick", "--memory", "1GiB", "--largest", LONG[:19]), "--largest from 1 to 65536"),

@@ -112,9 +112,9 @@ def _limits(
     if cost is not None and price_per_hour is None:
         raise UserError("--max-cost needs --price-per-hour, the price of the device")
     return Limits(
-        memory_bytes=parse_bytes(memory) if memory else None,
-        ttft_s=parse_seconds(ttft) if ttft else None,
-        energy_per_image_j=parse_joules(energy) if energy else None,
+        memory_bytes=parse_bytes(memory, "--max-memory") if memory else None,
+        ttft_s=parse_seconds(ttft, "--max-ttft") if ttft else None,
+        energy_per_image_j=parse_joules(energy, "--max-energy") if energy else None,
         cost_per_thousand_images=cost,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
 from vlmprof.analysis.advice import Advice, Limits
-from vlmprof.analysis.frames import Line, LineName, numbers, split_lines
+from vlmprof.analysis.frames import Line, LineName, axis_word, numbers, split_lines
 from vlmprof.analysis.levers import levers_of
 from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_grid
 from vlmprof.render.figures.style import line_styles
 from vlmprof.render.figures.ticks import plain_log_labels
-from vlmprof.render.labels import backbone_label, lever_words, value_label
+from vlmprof.render.labels import lever_words, value_label
 from vlmprof.render.tables.decisions import COST_WORDS
 from vlmprof.render.tables.sheet import show, unit_of_kind
 from vlmprof.units import show_resolution
@@ -74,7 +75,8 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
     if _numbered(advice):
         notes.append("Numbers: rows of the table.")
     if len(advice.curves) > 1:
-        notes.append("Joined: equal images and LLM.")
+        words = {"pixels": "images", "frames": "frames", "weight_prefill_bytes": "LLM"}
+        notes.append(f"Joined: equal {' and '.join(words[column] for column in advice.joined_by)}.")
     notes.append("Labels of steps: what changes towards the better cell.")
     if not advice.candidates["fits"].all():
         notes.append("Pale: over a limit.")
@@ -140,11 +142,12 @@ def _members(rows: pd.DataFrame, line: LineName) -> npt.NDArray[np.bool_]:
 def _point_labels(axes: Axes, advice: Advice, x: Floats, y: Floats, page: Page) -> list[Annotation]:
     """Name the cells of the front, best first, or number them as in the table."""
     chosen, numbered = advice.chosen, _numbered(advice)
-    labels = [
-        f"{backbone_label(str(name))} {show_resolution(resolution)}"
-        for name, resolution in zip(chosen["backbone"], chosen["resolution"], strict=True)
-    ]
     if not numbered:
+        axes_named = list(dict.fromkeys(["backbone", "resolution", *levers_of(advice.cells)]))
+        labels = [
+            " ".join(value_label(axis, axis_word(axis, row[axis])) for axis in axes_named)
+            for row in chosen.to_dict("records")
+        ]
         return [_label(axes, label, (x[i], y[i]), page, 0.8, "cell") for i, label in enumerate(labels)]
     curves = [own for own in advice.curves if own] if advice.detail else []
     heads = [_label(axes, _curve_name(advice, own), (x[own[0]], y[own[0]]), page, 0.8, "curve")
@@ -161,10 +164,11 @@ def _point_labels(axes: Axes, advice: Advice, x: Floats, y: Floats, page: Page) 
 
 def _curve_name(advice: Advice, curve: Sequence[int]) -> str:
     """Name what the cells of a curve have in common: image size, frames and LLM."""
-    row = advice.chosen.iloc[curve[0]]
-    size = [f"{row['pixels'] ** 0.5:.0f}²"] if advice.shown_quality != advice.quality else []
+    rows = advice.chosen.iloc[list(curve)]
+    size = [f"{rows['pixels'].iloc[0] ** 0.5:.0f}²"] if advice.shown_quality == "visual_tokens" else []
     varied = [axis for axis in ("frames", "llm", "llm_precision") if axis in levers_of(advice.cells)]
-    return " ".join([*size, *(value_label(axis, str(row[axis])) for axis in varied)])
+    common = [axis for axis in varied if rows[axis].nunique() == 1]
+    return " ".join([*size, *(value_label(axis, axis_word(axis, rows[axis].iloc[0])) for axis in common)])
 
 
 def _label(axes: Axes, words: str, at: tuple[float, float], page: Page, size: float, kind: str) -> Annotation:
@@ -179,11 +183,11 @@ def _step_labels(axes: Axes, advice: Advice, x: Floats, y: Floats, page: Page) -
     """Label the middle of each step with the levers that it pulls, those with a single lever first."""
     log_y = advice.quality == "pixels"  # visual tokens too
     found = []
-    steps = [i for own in advice.curves for i in own[:-1]]
-    for i in sorted(steps, key=lambda i: len(advice.levers[i])):
-        words = lever_words(advice.levers[i], most=_MOST_CHANGES)
-        middle_y = np.sqrt(y[i] * y[i + 1]) if log_y else (y[i] + y[i + 1]) / 2
-        middle = (float(np.sqrt(x[i] * x[i + 1])), float(middle_y))
+    steps = [(advice.step(below, i), below, i) for own in advice.curves for i, below in pairwise(own)]
+    for changes, below, i in sorted(steps, key=lambda step: len(step[0])):
+        words = lever_words(changes, most=_MOST_CHANGES)
+        middle_y = np.sqrt(y[i] * y[below]) if log_y else (y[i] + y[below]) / 2
+        middle = (float(np.sqrt(x[i] * x[below])), float(middle_y))
         found.append(_label(axes, words, middle, page, 0.72, "lever"))
         found[-1].set(color="0.3", style="italic")
     return found
@@ -219,6 +223,13 @@ def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:
         axes.set_ylabel("Visual tokens", fontsize=page.font_pt)
         axes.set_yscale("log")
         plain_log_labels(axes.yaxis)
+        return
+    if advice.shown_quality == "frames":
+        axes.set_ylabel("Frames per video", fontsize=page.font_pt)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(FixedLocator(np.unique(numbers(advice.candidates, "frames"))))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         return
     if advice.quality != "pixels":
         axes.set_ylabel(advice.quality.replace("_", " "), fontsize=page.font_pt, parse_math=False)
