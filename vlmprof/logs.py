@@ -5,15 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TextIO
-
-from vlmprof.errors import RunWarning
+from typing import TextIO
 
 PACKAGE = logging.getLogger("vlmprof")
-_PACKAGE_FOLDER = Path(__file__).absolute().parent
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
@@ -37,27 +31,3 @@ def silence_others() -> None:
     """Drop warnings, and log records below ERROR, in a process that prints to the user's terminal."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-
-
-@contextmanager
-def only_our_lines() -> Iterator[None]:
-    """Print the package's own warnings, each in a line like those of errors and a `RunWarning` only once.
-
-    Those of other packages, and their log records below ERROR, appear only with `log_to_stderr`.
-    """
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-
-        def show(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
-            if issubclass(category, RunWarning) or _PACKAGE_FOLDER in Path(filename).absolute().parents:
-                print(f"vlmprof: {message}", file=sys.stderr)
-            else:
-                PACKAGE.info("%s: %s", category.__name__, message)
-
-        warnings.showwarning = show
-        warnings.simplefilter("default", RunWarning)
-        try:
-            yield
-        finally:
-            logging.disable(disabled)

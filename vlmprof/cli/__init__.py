@@ -64,8 +64,8 @@ def _run(words: list[str]) -> int:
     """Run a command and return its exit code. A mistake in the use of options is a `UserError`."""
     from vlmprof.activity import narrated
     from vlmprof.cli.app import app
+    from vlmprof.cli.streams import only_our_lines
     from vlmprof.errors import UserError
-    from vlmprof.logs import only_our_lines
 
     with narrated(_starting(words)), only_our_lines():
         try:
