@@ -227,7 +227,7 @@ def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:
     if advice.shown_quality == "frames":
         axes.set_ylabel("Frames per video", fontsize=page.font_pt)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(FixedLocator(np.unique(numbers(advice.candidates, "frames"))))
+        axes.yaxis.set_major_locator(FixedLocator(np.unique(numbers(advice.candidates, "frames")).tolist()))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         return

@@ -12,7 +12,17 @@ from vlmprof.analysis.frames import MOST_LINES, Line, count_lines, split_lines
 from vlmprof.analysis.intervals import Interval
 from vlmprof.analysis.levers import LeverPrice
 from vlmprof.analysis.runs import Run, join
-from vlmprof.analysis.summary import Bound, Doubts, Limit, Measured, MemoryEnd, Ranking, Summary, summarize
+from vlmprof.analysis.summary import (
+    ABOVE,
+    Bound,
+    Doubts,
+    Limit,
+    Measured,
+    MemoryEnd,
+    Ranking,
+    Summary,
+    summarize,
+)
 from vlmprof.render.labels import line_label, oom_words
 from vlmprof.render.report.levers import lever_sentence
 from vlmprof.render.tables.sheet import Kind, interval_values, percent_width, show
@@ -178,7 +188,11 @@ def _limits(limits: Sequence[Limit]) -> Iterator[str]:
             yield f"At {size}, neither arithmetic nor memory traffic limits {names}: {why}."
         else:
             rate = "a large matrix product" if bound == "arithmetic" else "a large copy"
-            yield f"At {size}, {bound} limits {names}: {encoders} {reach} of the rate of {rate}."
+            why = f"{encoders} {reach} of the rate of {rate}"
+            if bound == "arithmetic" and own[-1].share.value >= ABOVE:
+                yield f"At {size}, it is unknown what limits {names}: {why}, which other load had lowered."
+            else:
+                yield f"At {size}, {bound} limits {names}: {why}."
 
 
 def _memory_ends(ends: Sequence[MemoryEnd], largest: Measured | None) -> Iterator[str]:
