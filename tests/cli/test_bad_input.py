@@ -150,6 +150,8 @@ def test_a_row_of_wrong_types_is_counted_and_left_out(run: Path, column: str) ->
         (("recommend", "good", "--price-per-hour", "inf"), "--price-per-hour inf is not a price"),
         (("recommend", "good", "--scores", "/dev/zero"), "/dev/zero cannot be read: not a regular file"),
         (("recommend", "good", "--max-memory", "24"), "'24' lacks a unit"),
+        (("recommend", "good", "--width", "wide"), "unknown figure width 'wide'"),
+        (("recommend", "good", "--format", "gif"), "unknown figure format 'gif'"),
         (("recommend", "good", "--max-ttft", "5"), "--max-ttft: '5' lacks a unit; write it like 200ms"),
         (("recommend", "good", "--max-energy", "5"), "--max-energy: '5' lacks a unit; write it like 20J"),
         (("kernels", "verify", "--row-timeout", "60"), "--row-timeout: '60' lacks a unit"),
