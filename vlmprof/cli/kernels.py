@@ -32,6 +32,7 @@ BackendsOption = Annotated[
 OpsOption = Annotated[
     list[str] | None, typer.Option("--op", help="Operation to run (default: all). Repeatable.")
 ]
+RowsOption = Annotated[Path | None, typer.Option("--out", help="Folder for the rows as CSV and JSON.")]
 ModelOption = Annotated[str, typer.Option(help="Model whose shapes to use: vmamba-t, vmamba-s or vmamba-b.")]
 SidesOption = Annotated[
     list[int] | None,
@@ -75,7 +76,7 @@ def verify(
     op: OpsOption = None,
     row_timeout: TimeoutOption = "180s",
     isolate: IsolateOption = True,
-    out: Annotated[Path | None, typer.Option(help="Folder for the rows as CSV and JSON.")] = None,
+    out: RowsOption = None,
 ) -> None:
     """Compare every operation with a float64 reference.
 
@@ -140,7 +141,7 @@ def bench(
     ] = None,
     row_timeout: TimeoutOption = "300s",
     isolate: IsolateOption = True,
-    out: Annotated[Path | None, typer.Option(help="Folder for the rows as CSV and JSON.")] = None,
+    out: RowsOption = None,
 ) -> None:
     """Time the operations at VMamba's shapes, next to a large copy and a large matrix product.
 

@@ -1,4 +1,4 @@
-"""Command-line options for every field of a specification, generated from the tables in `fields`."""
+"""Command-line options that several commands share; those of a specification come from `fields`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from vlmprof.fields import AXES, SETTINGS, Field, option
+
+SpecOption = Annotated[str, typer.Argument(help="A TOML file or a shipped specification.")]
+FormatsOption = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="png, pdf or svg (default: png and pdf). Repeatable."),
+]
+WidthOption = Annotated[str, typer.Option("--width", help="Width: one-column or two-column.")]
 
 
 def spec_options(command: Callable[..., None]) -> Callable[..., None]:
