@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from vlmprof.analysis.frames import RunSamples, numbers
-from vlmprof.analysis.intervals import Floats, Mean, mean_ends, mean_of_repeats
+from vlmprof.analysis.intervals import Mean, mean_ends, mean_of_repeats
 from vlmprof.analysis.sums import SUMMED, cell_mean, in_parts
 from vlmprof.measure.samples import CellSamples
+from vlmprof.measure.statistics import Floats
 from vlmprof.records import END_TO_END_PARTS, Status, cell_of_repeat
 
 _MEANS = ("_s", "_j", "_w", "_mean_mhz", "_cores")

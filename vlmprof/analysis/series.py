@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import Along, Line, RunSamples, Statistic, any_measured, split_lines
 from vlmprof.analysis.reference import another_device_in, load_reference, reference_title
 from vlmprof.errors import UserError
+from vlmprof.measure.statistics import Floats
 from vlmprof.records import Status
-
-Floats = npt.NDArray[np.float64]
 
 Unit = Literal["s", "bytes"]
 
