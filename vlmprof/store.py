@@ -109,7 +109,7 @@ class RunFolder:
         replace_file(self.path / MANIFEST, json.dumps(manifest, indent=2) + "\n", to_disk=True)
 
     def _where(self) -> str | None:
-        """Say what became of the folder if it is no longer where it was; None if it is."""
+        """Describe what happened to the folder; None if it is still in place."""
         held = os.fstat(self._rows.fileno())
         try:
             found = (self.path / ROWS).stat()

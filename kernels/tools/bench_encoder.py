@@ -85,17 +85,14 @@ def encoder_latency(
     if reason is not None:
         return EncoderLatency(mode, "skipped", reason)
     try:
-        return _timed(mode, build(_kernels_of(mode)), images, seconds)
+        kernels = "public" if mode in PUBLIC_MODES else "triton" if "fused" in mode else "torch"
+        return _timed(mode, build(kernels), images, seconds)
     finally:
         if mode == "compile":
             torch.compiler.reset()  # it caches the weights of compiled modules
         gc.collect()
         if device.type == "cuda":
             torch._C._cuda_clearCublasWorkspaces()  # one per stream used by a capture
-
-
-def _kernels_of(mode: str) -> str:
-    return "public" if mode in PUBLIC_MODES else "triton" if "fused" in mode else "torch"
 
 
 def _timed(mode: str, encoder: Encoder, images: Tensor, seconds: float) -> EncoderLatency:

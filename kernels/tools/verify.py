@@ -75,7 +75,8 @@ def verify_case(case: Case, dtype: torch.dtype, backend: str, twice: bool = True
     """Run one backend, `twice` or once, on one case and compare it with float64 and with the plain code."""
     with torch.inference_mode():
         truth = _run(case, "reference", torch.float64)
-        plain = _error(_plain(case), truth)
+        # the plain code is the `torch` backend of a block's operation, and else the reference
+        plain = _error(_run(case, "torch" if case.op in BLOCK_OPERATIONS else "reference"), truth)
         first = _run(case, backend)
         repeats = torch.equal(first, _run(case, backend)) if twice else None
     epsilon = torch.finfo(dtype).eps
@@ -107,11 +108,6 @@ def comparisons(
             for case in make(dtype, torch.device("cpu")):
                 if op in (None, case.op):
                     yield from (Comparison(case, dtype, backend) for backend in backends)
-
-
-def _plain(case: Case) -> Tensor:
-    """Run the plain code in the kernel's dtype: the `torch` backend for the block, else the reference."""
-    return _run(case, "torch" if case.op in BLOCK_OPERATIONS else "reference")
 
 
 def _run(case: Case, backend: str, dtype: torch.dtype | None = None) -> Tensor:

@@ -12,8 +12,8 @@ _GPU_MEMORY = ("nvml_process_bytes", "peak_reserved_bytes", "peak_allocated_byte
 
 
 def pixels_seen(rows: pd.DataFrame) -> Floats:
-    """Return the pixels of each row's image that the encoder sees: fewer than it has where its tiles, without
-    the thumbnail, hold fewer."""
+    """Return how many pixels of its image each row's encoder sees: all of them, or as many as fit in its
+    tiles, without the thumbnail."""
     pixels = numbers(rows, "height_px") * numbers(rows, "width_px")
     sides = rows["tiling"].astype(str).str.extract(r"-(\d+)-\d+$")[0] if "tiling" in rows else None
     if sides is None:

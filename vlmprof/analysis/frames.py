@@ -172,7 +172,7 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
 
 
 def axis_word(axis: str, value: object) -> str:
-    """Format an axis value; that of rows written before the axis existed is its default."""
+    """Format an axis value. Rows written before the axis existed have its default."""
     if value is None or value != value:
         return str(AS_BEFORE.get(axis, "none"))
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

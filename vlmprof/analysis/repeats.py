@@ -36,7 +36,7 @@ class RepeatedSamples(dict[str, list[float]]):
 
 
 def repeats_of(own: CellSamples) -> Sequence[CellSamples]:
-    """Return the samples of each repeat of a cell; of its only measurement if it was not repeated."""
+    """Return the samples of each measurement of a cell: one per repeat."""
     return own.repeats if isinstance(own, RepeatedSamples) else (own,)
 
 
@@ -125,7 +125,7 @@ def _joined(cell_id: str, rows: Sequence[dict[Hashable, Any]]) -> dict[Hashable,
 
 
 def _by_repeat(rows: Sequence[dict[Hashable, Any]], column: str) -> list[str]:
-    """Return the texts of the repeats, each with those that it is about unless it is all."""
+    """Return the distinct texts of the repeats. One that some repeats lack names those that have it."""
     about: dict[str, list[str]] = {}
     for row in rows:
         for words in row[column] if isinstance(row.get(column), list | tuple) else ():

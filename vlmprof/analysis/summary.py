@@ -58,7 +58,7 @@ class Ranking:
 
     cheapest: Measured
     tied: Sequence[Measured]
-    """Other lines that are not shown to be more expensive, from the cheapest on."""
+    """Other lines that are not shown to be more expensive, cheapest first."""
     next: Measured | None
     """The cheapest line that is shown to be more expensive."""
 

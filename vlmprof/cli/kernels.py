@@ -161,7 +161,8 @@ def bench(
         names = backbone_names(backbones)
         run = _open(device, None, isolate, row_timeout, out)
         kind = (dtypes or (_default_dtype(run),))[0]
-        failures = bench_backbones(run, names, sizes, kind, levels, seconds, out, public, _modes(mode))
+        modes = [kernels_rows.FORMER_MODES.get(name, name) for name in mode or ()]
+        failures = bench_backbones(run, names, sizes, kind, levels, seconds, out, public, modes)
     else:
         from vlmprof.cli.kernels_operations import Asked, bench_operations
 
@@ -280,10 +281,6 @@ def _dtypes(names: Sequence[str] | None) -> tuple[str, ...]:
         if name not in DTYPES:
             raise UserError(f"unknown dtype {name!r}; known: {', '.join(DTYPES)}")
     return tuple(names or ())
-
-
-def _modes(names: Sequence[str] | None) -> tuple[str, ...]:
-    return tuple(kernels_rows.FORMER_MODES.get(name, name) for name in names or ())
 
 
 def _default_dtype(run: KernelRun) -> str:

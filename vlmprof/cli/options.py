@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
@@ -34,10 +34,18 @@ def spec_options(command: Callable[..., None]) -> Callable[..., None]:
         command(overrides=given, **values)
 
     kept = [parameter for name, parameter in own.parameters.items() if name != "overrides"]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*kept, *added.values())]
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-    del wrapper.__wrapped__  # type: ignore[attr-defined]
+    return with_parameters(wrapper, (*kept, *added.values()))
+
+
+def with_parameters(
+    wrapper: Callable[..., None], parameters: Iterable[inspect.Parameter]
+) -> Callable[..., None]:
+    """Let Typer see these parameters instead of those of a wrapper and of the command in it."""
+    named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    seen: Any = wrapper
+    seen.__signature__ = inspect.Signature(named)
+    seen.__annotations__ = {p.name: p.annotation for p in named}
+    del seen.__wrapped__
     return wrapper
 
 
