@@ -70,8 +70,7 @@ def summary_kernel(
     """
     chunk = tl.program_id(0)
     image = tl.program_id(2).to(tl.int64)
-    pointers = (x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr)
-    inputs = image_inputs(pointers, image, height, width, V)
+    inputs = image_inputs((x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr), image, height, width, V)
     at = (image * 4 + K) * chunks + chunk
     projection = load_projection(inputs, K, V)
     zeros = tl.zeros([LANES], tl.float32)
@@ -102,8 +101,7 @@ def output_kernel(
     PARTIAL: tl.constexpr = is_partial(V.D)
     chunk = tl.program_id(0)
     image = tl.program_id(2).to(tl.int64)
-    pointers = (x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr)
-    inputs = image_inputs(pointers, image, height, width, V)
+    inputs = image_inputs((x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr), image, height, width, V)
     pixels = image * (height * width)
     y_ptr += pixels * (V.D // 2)
     out_ptr += pixels * (V.D // 2)

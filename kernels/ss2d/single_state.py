@@ -215,8 +215,7 @@ def summary_kernel(
     chunk = tl.program_id(0)
     image = (tl.program_id(2) // 2).to(tl.int64)
     by_columns = tl.program_id(2) % 2
-    pointers = (x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr)
-    inputs = image_inputs(pointers, image, height, width, V)
+    inputs = image_inputs((x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr), image, height, width, V)
     decay_ptr += image * 4 * chunks * V.D
     end_ptr += image * 4 * chunks * V.D
     passed_ptr += (image * 2 + by_columns) * tl.cdiv(height * width, T) * V.D
@@ -309,8 +308,7 @@ def output_kernel(
     to it, and the sum written to out."""
     chunk = tl.program_id(0)
     image = tl.program_id(2).to(tl.int64)
-    pointers = (x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr)
-    inputs = image_inputs(pointers, image, height, width, V)
+    inputs = image_inputs((x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr), image, height, width, V)
     pixels = image * (height * width)
     skip = load_channels(skip_ptr, inputs.words, V.D)
     entering_ptr += ((image * 4 + COLUMNS) * chunks + chunk) * V.D
