@@ -28,6 +28,8 @@ from vlmprof.units import show_resolution
 
 _MOST_LINES = 12
 """Largest number of configurations with markers of their own."""
+_MOST_COVERED = 3
+"""Largest number of cells below a label."""
 _MOST_CHANGES = 2
 """Largest number of levers in the label of a step."""
 
@@ -49,8 +51,8 @@ def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> 
         _draw(axes, advice, lines, limits, cost, page) for axes, cost in zip(grid, advice.costs, strict=True)
     ]
     figure.draw_without_rendering()
-    for panel in labels:
-        _hide_overlaps(panel)
+    for axes, panel in zip(grid, labels, strict=True):
+        _hide_overlaps(axes, panel)
     return figure
 
 
@@ -205,13 +207,15 @@ def _scale_costs(axes: Axes, low: float, high: float, page: Page) -> None:
     plain_log_labels(axes.xaxis)
 
 
-def _hide_overlaps(names: list[Annotation]) -> None:
-    """Hide labels that overlap an earlier visible one, or leave their panel."""
+def _hide_overlaps(axes: Axes, names: list[Annotation]) -> None:
+    """Hide labels that overlap an earlier visible one, cover many cells, or leave their panel."""
     kept: list[Bbox] = []
+    cells = [line.get_xydata() for line in axes.lines if line.get_gid() == "cells"]
+    places = axes.transData.transform(np.concatenate(cells))
     for name in names:
         box = name.get_window_extent()
         clear = not any(box.overlaps(other) for other in kept)
-        clear &= name.axes is not None and box.x0 >= name.axes.get_window_extent().x0
+        clear &= box.x0 >= axes.get_window_extent().x0 and box.count_contains(places) <= _MOST_COVERED
         name.set_visible(clear)
         name.set_in_layout(False)
         if clear:
