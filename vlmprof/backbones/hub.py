@@ -135,7 +135,7 @@ def _packed(draft: BackboneFacts, settings: Settings) -> BackboneFacts:
 
         square = patches.side * patches.merge
         try:
-            found = examine(run, [(8 * square, 8 * square)], square)
+            found = examine(run, [(8 * square, 8 * square)], patches.side * patches.order)
         except NoGridError:
             raise
         except Exception as problem:

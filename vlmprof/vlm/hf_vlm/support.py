@@ -146,8 +146,10 @@ REFUSED = {
     "vision-encoder-decoder": "it joins any encoder to any decoder, and has no processor of its own",
 }
 
-WITHOUT_DECODING = (
-    "blip", "blip-2", "diffusion_gemma", "florence2", "git", "granite4_vision", "idefics", "instructblip",
-    "kosmos-2", "mllama", "pix2struct", "pp_formulanet", "t5gemma2",
-)  # fmt: skip
-"""Types of `RUN` whose forward pass cannot continue from a cache and one token alone."""
+WITHOUT_DECODING = {
+    "blip": "it keeps no cache, and encodes the image again for each token",
+    "diffusion_gemma": "it makes all tokens at once, by diffusion",
+    "git": "it counts the positions of words apart from its cache, which holds the image too",
+    "pp_formulanet": "its forward pass does not return the pooled image that each token attends to",
+}
+"""Types of `RUN` without a step that takes one token and the cache, and why."""
