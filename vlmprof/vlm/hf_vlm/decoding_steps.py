@@ -1,6 +1,6 @@
 """What a step of decoding takes besides the token and the cache, for the architectures that need more.
 
-transformers' `generate` makes these inputs anew before each step; they are the same for all steps of one photo.
+transformers' `generate` makes them anew before each step; for one photo they are the same in all steps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def _last_rows(name: str) -> Callable[[Inputs, Any], dict[str, Any]]:
 
 
 def _image_states(inputs: Inputs, output: Any) -> dict[str, Any]:
-    states = output.image_outputs.last_hidden_state
+    encoded = getattr(output, "image_outputs", None)
+    # transformers 5.17 returns the states alone
+    states = output.image_hidden_states if encoded is None else encoded.last_hidden_state
     return {"image_encoder_embeddings": states, **_last_rows("image_attention_mask")(inputs, output)}
 
 

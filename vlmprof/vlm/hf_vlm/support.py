@@ -21,7 +21,7 @@ class Support:
     needs: tuple[str, ...] = ()
     """Packages required besides transformers and Pillow."""
     reason: str | None = None
-    """Why it does not run."""
+    """Why it does not run, or runs without the stage `decode`."""
 
     @property
     def verdict(self) -> str:
@@ -31,7 +31,11 @@ class Support:
 
 def all_support() -> list[Support]:
     """Return every type, in alphabetical order."""
-    known = [Support(name, True, needs) for name, needs in RUN.items()]
+    known = [
+        Support(name, True, needs, reason=f"no stage decode: {why}" if why else None)
+        for name, needs in RUN.items()
+        for why in (WITHOUT_DECODING.get(name),)
+    ]
     known += [Support(name, False, reason=reason) for name, reason in REFUSED.items()]
     return sorted(known, key=lambda support: support.model_type)
 
@@ -152,4 +156,4 @@ WITHOUT_DECODING = {
     "git": "it counts the positions of words apart from its cache, which holds the image too",
     "pp_formulanet": "its forward pass does not return the pooled image that each token attends to",
 }
-"""Types of `RUN` without a step that takes one token and the cache, and why."""
+"""Types of `RUN` that cannot continue from a cache and one token, and why."""
