@@ -195,5 +195,5 @@ def test_a_folder_of_transformers_holds_its_own_weights(tmp_path: Path, model_ty
         own = own[:, 1:]
     torch.testing.assert_close(tokens, own, rtol=1e-3, atol=1e-4)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="weights: none of .* can be loaded"):
+    with pytest.raises(UserError, match=r"weights: none of .* can be loaded"):
         create_backbone(f"hf:{tmp_path}", weights="pretrained")
