@@ -53,7 +53,11 @@ def check_tokens(model_type: str, folder: Path) -> None:
             tokens.append(context.token)
         assert context.logits is not None
         assert context.logits.shape[1] == 1, "tokens of a canvas"
-        options = {"do_sample": False, "max_new_tokens": STEPS + 1, "min_new_tokens": STEPS + 1}
+        options: dict[str, Any] = {
+            "do_sample": False,
+            "max_new_tokens": STEPS + 1,
+            "min_new_tokens": STEPS + 1,
+        }
         options |= {"forced_eos_token_id": None}
         if (first := inputs.get("decoder_input_ids")) is not None:
             options["decoder_start_token_id"] = int(first[0, 0])
