@@ -171,3 +171,29 @@ def test_a_deeper_model_is_refused(tmp_path: Path) -> None:
     torch.save(AutoModel.from_config(config).state_dict(), tmp_path / "deeper.bin")
     with pytest.raises(UserError, match="unexpected"):
         create_backbone(f"hf:{tmp_path}", weights=str(tmp_path / "deeper.bin"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ["vit", "clip_vision_model", "swin"])
+def test_a_folder_of_transformers_holds_its_own_weights(tmp_path: Path, model_type: str) -> None:
+    widths = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    of_swin = {"embed_dim": 8, "depths": [1, 1, 1], "num_heads": [2, 2, 2], "window_size": 4}
+    config = AutoConfig.for_model(
+        model_type, image_size=64, patch_size=4 if model_type == "swin" else 16,
+        **(of_swin if model_type == "swin" else widths),
+    )  # fmt: skip
+    model = AutoModel.from_config(config).eval()
+    model.save_pretrained(tmp_path)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        tokens = create_backbone(f"hf:{tmp_path}", image_size=(64, 64), weights="pretrained")(images)
+        own = model(images).last_hidden_state
+    if model_type == "swin":
+        # the map of a stage has a norm of its own, without weights in the folder
+        own, tokens = (torch.nn.functional.layer_norm(one, (32,)) for one in (own, tokens))
+    else:
+        own = own[:, 1:]
+    torch.testing.assert_close(tokens, own, rtol=1e-3, atol=1e-4)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"weights: none of .* can be loaded"):
+        create_backbone(f"hf:{tmp_path}", weights="pretrained")

@@ -133,6 +133,8 @@ def make_shallow(config: Any) -> None:
         if isinstance(getattr(config, "layer_types", None), list):
             config.layer_types = config.layer_types[:2]
         config.num_hidden_layers = min(config.num_hidden_layers, 2)
+        # settings of single layers, which may be gone
+        vars(config).pop("_heterogeneity_spec", None)
 
 
 def small_config(model_type: str, folder: Path) -> str:

@@ -71,6 +71,11 @@ def plan_of(name: str, resolution: str, **axes: object) -> list[Cell]:
         ({"model_type": "vit", **PLAIN, "image_size": 112, "patch_size": [14, 14]}, 64, 64),
         ({"model_type": "clip_vision_model", **PLAIN, "image_size": 224, "patch_size": 56}, 4, 64),
         (
+            {"model_type": "clip_vision_model", **PLAIN, "image_size": [112] * 2, "patch_size": [14] * 2},
+            64,
+            64,
+        ),
+        (
             {
                 "model_type": "lw_detr_vit",
                 **PLAIN,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import ALLOWED_LAYER_TYPES
 
 VOCABULARY = 1024
 WIDTHS = {
@@ -107,6 +108,9 @@ GEMMA4 = {"vision_config": {
     "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32,
 }}  # fmt: skip
 SAM = {"vision_config.sam_config.downsample_channels": [32, 64]}
+# the name up to transformers 5.17
+DEEPSEEK = "deepseek_sparse_attention"
+INDEXED = DEEPSEEK if DEEPSEEK in ALLOWED_LAYER_TYPES else "indexed_attention"
 TIMM_VIT = {"vision_config": {"model_type": "timm_wrapper", "architecture": "vit_pe_core_tiny_patch16_384"}}
 
 EXCEPTIONS: dict[str, dict[str, Any]] = {
@@ -179,7 +183,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     },
     "pp_formulanet": {"vision_config.decoder_hidden_size": 64},
     "step3p7": {"text_config.sliding_window": 64},
-    "glm5_next": {"text_config.layer_types": ["linear_attention", "indexed_attention"]},
+    "glm5_next": {"text_config.layer_types": ["linear_attention", INDEXED]},
     "apertus1p5": {
         "vision_config.codebook_size": 8, "vision_config.base_channels": 32, "vision_config.embed_dim": 32,
         "vision_config.latent_channels": 32, "audio_config.codebook_size": 8, "audio_config.codebook_dim": 64,

@@ -52,6 +52,10 @@ def matrix_flops(cost: CellCost) -> int:
     return sum(op.flops * n for op, n in ops if op.kind in MATRIX_KINDS and not op.assumed)
 
 
+WITHOUT_SIZE = ("fuyu", "inkling_mm_model")
+"""Types whose processors hand over patches that do not say where they are."""
+
+
 @pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", RUN)
@@ -92,6 +96,7 @@ def test_a_type_runs_as_its_processor_would_feed_it(model_type: str, tmp_path: P
         tokens = photo.facts.visual_tokens or parts.connector_tokens
         assert cell.visual_tokens == cost.visual_tokens == tokens
         assert cell.encoder_tokens == parts.encoder_tokens
+        assert (photo.facts.encoder_size is None) == (model_type in WITHOUT_SIZE)
         assert matrix_flops(cost) == pytest.approx(torchs.get_total_flops(), rel=1e-3)
 
 

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
+from packaging.version import Version
 
 from tests.helpers.commands import vlmprof
 from tests.helpers.photo_vlms import GLM4V, LLAVA_NEXT, PALIGEMMA
+from tests.helpers.small_vlms import llava
+from tests.helpers.tiny_vlms import tiny_config
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
 from vlmprof.vlm.hf_vlm.own import own_photo, photo_facts
@@ -48,6 +52,21 @@ def test_tokens_and_tiles_of_a_photo(
 ) -> None:
     facts = photo_facts(folder(config), resolution_size(resolution), "pil")
     assert (facts.visual_tokens, facts.tiles, facts.encoder_size) == (tokens, tiles, tile)
+
+
+def test_the_size_of_a_photo_that_is_handed_over_in_patches(tmp_path: Path) -> None:
+    if Version(transformers.__version__) < Version("5.24"):
+        pytest.importorskip("torchvision", reason="older versions need it for Gemma 4")
+    tiny_config("gemma4").save_pretrained(tmp_path)
+    facts = photo_facts(f"hf:{tmp_path}", (300, 400), "pil")
+    # the most squares of 48 × 48, at most 280 in all, that keep the photo's shape
+    assert (facts.visual_tokens, facts.tiles, facts.encoder_size) == (14 * 19, 1, (14 * 48, 19 * 48))
+
+
+def test_a_photo_too_narrow_to_be_enlarged_is_refused_at_once(tmp_path: Path) -> None:
+    llava().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="a photo of 1x1000000: its processor would resize it to 56x56000000"):
+        photo_facts(f"hf:{tmp_path}", (1_000_000, 1), "pil")
 
 
 def test_the_prefix_of_paligemma_is_bidirectional(folder: Folder) -> None:

@@ -131,7 +131,8 @@ class BackboneFacts:
             return self
         if not 1 <= level <= len(self.level_dims):
             raise UserError(
-                f"{self.name} has feature levels 1 to {len(self.level_dims)}; level {level} is none of them"
+                f"{self.name} has feature levels 1 to {len(self.level_dims)}; level {level} is none of them; "
+                f"{len(self.level_dims)} is the last"
             )
         finest = self.stride >> ((self.level or 1) - 1)
         stride = self.level_strides[level - 1] if self.level_strides else finest << (level - 1)

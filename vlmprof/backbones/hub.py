@@ -95,15 +95,18 @@ def _plain(draft: BackboneFacts, settings: Settings) -> BackboneFacts:
     if isinstance(patch, list) and len(patch) == 2 and len({*patch}) == 2:
         raise NoGridError(f"its patches have {patch[0]}x{patch[1]} pixels; only square patches are supported")
     ways = [(settings, True), (settings, False)]
-    if isinstance(patch, list) and len({*patch}) == 1:
-        # some architectures cannot interpolate their positions if it is a list
-        ways.insert(1, ({**settings, "patch_size": patch[0]}, True))
+    square = {key: side for key in ("patch_size", "image_size") if (side := _one_side(settings.get(key)))}
+    if square:
+        # some architectures cannot interpolate their positions, or be built, if these are lists
+        ways.insert(1, ({**settings, **square}, True))
     problems: list[Exception] = []
+    unbuilt: Exception | None = None
     for way, interpolate in ways:
         try:
             encoder: HubEncoder = built_without_data(partial(HubEncoder, way, None, interpolate))
         except Exception as problem:
-            raise _cannot_build(settings, problem) from problem
+            unbuilt = unbuilt or problem
+            continue
         try:
             found = _examine_plain(encoder, settings)
         except NoGridError:
@@ -113,6 +116,8 @@ def _plain(draft: BackboneFacts, settings: Settings) -> BackboneFacts:
             continue
         config = {"settings": way, "interpolate": interpolate}
         return found.facts(replace(draft, config=config))
+    if unbuilt is not None and not problems:
+        raise _cannot_build(settings, unbuilt) from unbuilt
     others = [name for name in inputs_of(type(encoder.model)) if name not in (IMAGES, *FLAGS)]
     if others and "NoneType" in str(problems[0]):
         raise UserError(_needs_more(settings, others)) from problems[0]
@@ -135,7 +140,7 @@ def _packed(draft: BackboneFacts, settings: Settings) -> BackboneFacts:
 
         square = patches.side * patches.merge
         try:
-            found = examine(run, [(8 * square, 8 * square)], square)
+            found = examine(run, [(8 * square, 8 * square)], patches.side * patches.order)
         except NoGridError:
             raise
         except Exception as problem:
@@ -144,6 +149,11 @@ def _packed(draft: BackboneFacts, settings: Settings) -> BackboneFacts:
         return found.facts(replace(draft, config={"settings": settings, "patches": asdict(patches)}))
     said = reason(problems[0]) if problems else "its configuration names no patch_size"
     raise UserError(f"{_what(settings)} cannot encode an image by itself ({said}){_advice(settings)}")
+
+
+def _one_side(size: object) -> int | None:
+    """Return the side of a square that is written as a list."""
+    return int(size[0]) if isinstance(size, list) and len({*size}) == 1 else None
 
 
 def _examine_plain(encoder: HubEncoder, settings: Settings) -> Examined:

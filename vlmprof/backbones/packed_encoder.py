@@ -8,7 +8,7 @@ images (batch, 3, height, width)
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,13 +36,20 @@ class PatchFormat:
     side: int
     """Of a patch, in pixels."""
     merge: int
-    """Side of the squares of patches that become one token, each square's patches being neighbours."""
+    """Side of the squares of patches that become one token."""
     frames: int
     """How often a still image is repeated in a patch."""
     flat: bool = True
     """Whether a patch is one axis, or else three: channels, rows, columns."""
     channels_last: bool = False
     """Whether the channels are innermost in a patch, or else outermost."""
+    in_squares: bool = True
+    """Whether the patches of a square are neighbours, or else those of a row of the image."""
+
+    @property
+    def order(self) -> int:
+        """The side of the squares in whose order the patches come."""
+        return self.merge if self.in_squares else 1
 
     def packed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the patches of images (batch, 3, height, width), and each one's frames, rows and columns.
@@ -50,9 +57,12 @@ class PatchFormat:
         Raises an error unless the sides are multiples of `side` × `merge`.
         """
         batch, channels, height, width = images.shape
-        rows, columns = height // self.side, width // self.side
-        squares = images.unflatten(2, (rows // self.merge, self.merge, self.side))
-        squares = squares.unflatten(5, (columns // self.merge, self.merge, self.side))
+        rows, columns, order = height // self.side, width // self.side, self.order
+        if rows % self.merge or columns % self.merge:
+            # a tower on `meta` may not notice
+            raise ValueError(f"{rows}x{columns} patches are no squares of {self.merge}x{self.merge}")
+        squares = images.unflatten(2, (rows // order, order, self.side))
+        squares = squares.unflatten(5, (columns // order, order, self.side))
         squares = squares.permute(0, 2, 5, 3, 6, 1, 4, 7)
         squares = squares.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, self.frames, -1, -1)
         if self.channels_last:
@@ -65,9 +75,10 @@ class PatchFormat:
     def in_rows(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """Return tokens (batch, tokens, d_model) in rows: in squares they are if there is one for a patch."""
         rows, columns = height // self.side, width // self.side
-        if self.merge == 1 or tokens.shape[1] != rows * columns:
+        order = self.order
+        if order == 1 or tokens.shape[1] != rows * columns:
             return tokens
-        squares = tokens.unflatten(1, (rows // self.merge, columns // self.merge, self.merge, self.merge))
+        squares = tokens.unflatten(1, (rows // order, columns // order, order, order))
         return squares.transpose(2, 3).flatten(1, 4)
 
 
@@ -120,10 +131,12 @@ def patch_formats(config: PreTrainedConfig) -> list[PatchFormat]:
     )  # fmt: skip
     if side is None:
         return []
-    merge = 1 if config.model_type in IN_ROWS else merge
-    channels_last = config.model_type in CHANNELS_LAST
-    flat = (PatchFormat(side, merge or 1, n, True, channels_last) for n in dict.fromkeys((frames or 1, 1)))
-    return [*flat, PatchFormat(side, 1, 1, flat=False)]
+    made = PatchFormat(
+        side, merge or 1, 1,
+        channels_last=config.model_type in CHANNELS_LAST, in_squares=config.model_type not in IN_ROWS,
+    )  # fmt: skip
+    flat = (replace(made, frames=n) for n in dict.fromkeys((frames or 1, 1)))
+    return [*flat, replace(made, flat=False, channels_last=False, in_squares=False)]
 
 
 def _first_number(config: PreTrainedConfig, *names: str) -> int | None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from vlmprof.backbones import checkpoints
 from vlmprof.backbones.interface import Backbone
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, first_line
 
 PRETRAINED = "pretrained"
+OF_BACKBONES_ALONE = r"model\.hidden_states_norms\."
+"""Norms of feature maps, which no checkpoint of a whole model has."""
 
 
 def load_weights(encoder: Backbone, weights: str) -> None:
@@ -17,6 +22,9 @@ def load_weights(encoder: Backbone, weights: str) -> None:
     Raises `UserError` in one line when there are none, they cannot be read, or they do not fit.
     """
     known = encoder.facts
+    if weights == PRETRAINED and known.name.startswith("hf:"):
+        _load_as_transformers(encoder, known.name.removeprefix("hf:"))
+        return
     if weights != PRETRAINED:
         if Path(weights).suffix == ".pkl":
             raise UserError(
@@ -30,3 +38,24 @@ def load_weights(encoder: Backbone, weights: str) -> None:
     else:
         state = encoder.fetch(known.pretrained)
     checkpoints.load(encoder, state, weights, unused=encoder.unused, optional=encoder.optional)
+
+
+def _load_as_transformers(encoder: Any, source: str) -> None:
+    """Load the weights of a folder or hub model, whose names transformers translates.
+
+    Raises `UserError` if there are none, or not all that the encoder has.
+    """
+    path = Path(source).expanduser()
+    place = str(path.parent if path.is_file() else path) if path.exists() else source
+    model = encoder.model
+    try:
+        loaded, info = type(model).from_pretrained(
+            place, config=model.config, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as problem:
+        raise UserError(f"weights: none of {source} can be loaded ({first_line(str(problem))})") from problem
+    found = {key: value for key, value in loaded.state_dict().items() if key not in info["missing_keys"]}
+    checkpoints.load(
+        encoder, {f"model.{key}": value for key, value in found.items()}, source,
+        unused=(".*",), optional=(*encoder.optional, OF_BACKBONES_ALONE),
+    )  # fmt: skip

@@ -8,7 +8,7 @@ A VLM of transformers makes the first context itself, of what its processor make
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -25,6 +25,10 @@ class Context:
     """The next token of each sequence, (batch, 1)."""
     state: Mapping[str, Any]
     """The cache under transformers' name for it."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """What every step takes besides the token and the state, such as the encoder's output."""
+    token_argument: str = "input_ids"
+    """What a step calls the token."""
     logits: Tensor | None = None
     """Of the step that chose the token, (batch, 1, vocabulary); None after prefill, which may have many."""
 
@@ -53,8 +57,10 @@ def prefill_cached(vlm: VLM, embeddings: Tensor) -> Context:
 
 def decode_step(vlm: Decoder, context: Context) -> Context:
     """One further token, chosen greedily on the device."""
-    output = vlm.language(input_ids=context.token, use_cache=True, **context.state)
-    return replace(context_of(output), logits=output.logits)
+    token = {context.token_argument: context.token}
+    output = vlm.language(**token, use_cache=True, **context.state, **context.constants)
+    made = context_of(output)
+    return replace(context, token=made.token, state=made.state, logits=output.logits)
 
 
 def decode(vlm: Decoder, context: Context, new_tokens: int) -> Context:

@@ -1,4 +1,4 @@
-"""transformers' image-text-to-text types as a table: which run, and why others do not."""
+"""transformers' image-text-to-text types as a table: which run, which without the stage `decode`, and why."""
 
 from __future__ import annotations
 

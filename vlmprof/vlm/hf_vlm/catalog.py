@@ -60,9 +60,10 @@ def facts(name: str) -> HfVLMFacts:
 
 def check_decoding(known: HfVLMFacts) -> None:
     """Raise `UserError` for a VLM that cannot run the stage `decode`."""
-    if known.model_type in WITHOUT_DECODING:
+    if (why := WITHOUT_DECODING.get(known.model_type)) is not None:
         raise UserError(
-            f"stages: {known.model_type} cannot continue from a cache and one token alone; leave out decode"
+            f"stages: {known.model_type} cannot continue from a cache and one token alone: {why}; "
+            "leave out decode"
         )
 
 

@@ -22,9 +22,10 @@ from vlmprof.backbones.transformers_plain import interpolate_once
 from vlmprof.backbones.weights import PRETRAINED
 from vlmprof.errors import UserError, message_of
 from vlmprof.settings import Logits
-from vlmprof.vlm.decoding import Context, context_of
+from vlmprof.vlm.decoding import Context
 from vlmprof.vlm.hf_vlm.architectures import architecture, vision_config
 from vlmprof.vlm.hf_vlm.catalog import config_path, source
+from vlmprof.vlm.hf_vlm.decoding_steps import first_context, steps
 from vlmprof.vlm.hf_vlm.inputs import image_inputs, token_types
 from vlmprof.vlm.hf_vlm.parts import Mark, Parts, find_parts, mark_stages
 
@@ -70,12 +71,12 @@ class HfVLM:
 
     def prefill_cached(self, inputs: dict[str, Any]) -> Context:
         """Run the same pass and keep its key–value cache, from which decoding continues."""
-        return context_of(self.model(**inputs, **{**self._asked, "use_cache": True}))
+        return first_context(self.model, {**inputs, **self._asked, "use_cache": True})
 
     @property
-    def language(self) -> PreTrainedModel:
-        """What takes further tokens: the whole model, which then encodes no image."""
-        return self.model
+    def language(self) -> nn.Module:
+        """What takes further tokens: the whole model, which then encodes no image, or its language model."""
+        return self.model.get_submodule(steps(self.model.config).takes_tokens)
 
     def visual_tokens(self, images: Tensor) -> int:
         """Return the number of visual tokens of one of these images in one piece, from a pass of the vision

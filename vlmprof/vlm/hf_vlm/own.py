@@ -12,7 +12,7 @@ from PIL import Image
 
 from vlmprof.settings import Fit, ProcessorBackend
 from vlmprof.vlm.hf_vlm.model import read_config
-from vlmprof.vlm.hf_vlm.photo import PhotoFacts, PhotoInputs, check_photo
+from vlmprof.vlm.hf_vlm.photo import PhotoFacts, PhotoInputs, check_enlarged, check_photo
 from vlmprof.vlm.hf_vlm.processors import OwnProcessor, make_processor
 from vlmprof.vlm.image_file import read_rgb, read_rgb_file
 from vlmprof.vlm.preprocess import fitted, generated_jpeg
@@ -75,6 +75,7 @@ def _processed(
     config, own = _processor(name, backend)
     make = PhotoInputs(own, config, prompt_tokens, getattr(torch, dtype))
     width, height = photos[0].size
+    check_enlarged(name, own, (height, width))
     inputs = check_photo(name, lambda: make(photos), (height, width))
     return OwnPhoto(photos, make, make.facts(inputs, len(photos)), own.backend, own.warnings), inputs
 

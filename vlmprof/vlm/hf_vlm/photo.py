@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,9 @@ DROPPED = ("labels",)
 PIXELS = ("pixel_values", "pixel_values_images", "flattened_patches", "image_patches")
 CROPS = "pixel_values_local"
 """Crops of the picture in `pixel_values`, which the encoder gets in a second call."""
+
+LARGEST_PX = 2**30
+"""Pixels of the largest image that a processor is let make; each takes several bytes."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,22 @@ def check_photo(name: str, work: Callable[[], Any], size: tuple[int, int]) -> An
         ) from problem
 
 
+def check_enlarged(name: str, own: OwnProcessor, size: tuple[int, int]) -> None:
+    """Raise `UserError` for a photo so narrow that its processor would enlarge it beyond memory, before it
+    crops it."""
+    wanted = getattr(own.processor.image_processor, "size", None)
+    wanted = {name: side for name, side in dict(wanted or {}).items() if side is not None}
+    if set(wanted) != {"shortest_edge"}:
+        return
+    scale = wanted["shortest_edge"] / min(size)
+    height, width = (round(side * scale) for side in size)
+    if height * width > LARGEST_PX:
+        raise UserError(
+            f"vlm {name!r} does not accept a photo of {size[1]}x{size[0]}: "
+            f"its processor would resize it to {width}x{height}"
+        )
+
+
 def _on(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, dtype if value.is_floating_point() else None)
@@ -124,7 +144,14 @@ def _tiles(inputs: dict[str, Any], config: Any) -> tuple[int | None, tuple[int, 
     vision = vision_config(config)
     patch = getattr(vision, "patch_size", None)
     patch = patch[0] if isinstance(patch, list | tuple) else patch
-    for name in ("image_grid_thw", "image_grid_hws", "grid_thws", "spatial_shapes", "target_sizes"):
+    for name in (
+        "image_grid_thw",
+        "image_grid_hws",
+        "grid_thws",
+        "spatial_shapes",
+        "target_sizes",
+        "image_grid_hw",
+    ):
         grid = inputs.get(name)
         if isinstance(grid, Tensor) and isinstance(patch, int):
             rows, columns = (int(grid[..., axis].max()) * patch for axis in (-2, -1))
@@ -135,4 +162,20 @@ def _tiles(inputs: dict[str, Any], config: Any) -> tuple[int | None, tuple[int, 
             crops = inputs.get(CROPS)
             count = pixels[..., 0, 0, 0].numel() + (len(crops) if isinstance(crops, Tensor) else 0)
             return count, (pixels.shape[-2], pixels.shape[-1])
-    return None, None
+    return _tiles_of_patches(inputs)
+
+
+def _tiles_of_patches(inputs: dict[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
+    """Return the same for pictures (pictures, patches, channels × side²)."""
+    patches, places = inputs.get("pixel_values"), inputs.get("image_position_ids")
+    if (rows := inputs.get("flattened_patches")) is not None:
+        # beside its pixels, a patch has its row and column from 1; 0 is padding
+        patches, places = rows[..., 2:], rows[..., [1, 0]].long() - 1
+    if not isinstance(patches, Tensor) or patches.ndim != 3:
+        return None, None
+    side = math.isqrt(patches.shape[-1] // 3)
+    if isinstance(places, Tensor):
+        width, height = ((int(places[..., axis].max()) + 1) * side for axis in (0, 1))
+        return len(patches), (height, width)
+    grid = math.isqrt(patches.shape[1])
+    return (len(patches), (grid * side, grid * side)) if grid**2 == patches.shape[1] else (None, None)

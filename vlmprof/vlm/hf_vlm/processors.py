@@ -54,7 +54,12 @@ def make_processor(name: str, config: Any, folder: Path | None, backend: Backend
     image_processor_class, chosen = _image_processor_class(name, model_type, known, files, backend)
     table = _table(processing_auto, "PROCESSOR_MAPPING_NAMES")
     processor_name = known.processor or files.processor or table.get(model_type)
-    found = processing_auto.processor_class_from_name(processor_name) if processor_name else None
+    try:
+        found = processing_auto.processor_class_from_name(processor_name) if processor_name else None
+    except ImportError as problem:
+        raise UserError(
+            f"vlm {name!r}: {processor_name} cannot be imported ({first_line(str(problem))})"
+        ) from problem
     if found is None:
         raise UserError(
             f"vlm {name!r}: transformers {transformers.__version__} has no processor for {model_type}"

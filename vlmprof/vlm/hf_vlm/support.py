@@ -21,7 +21,7 @@ class Support:
     needs: tuple[str, ...] = ()
     """Packages required besides transformers and Pillow."""
     reason: str | None = None
-    """Why it does not run."""
+    """Why it does not run, or runs without the stage `decode`."""
 
     @property
     def verdict(self) -> str:
@@ -31,7 +31,11 @@ class Support:
 
 def all_support() -> list[Support]:
     """Return every type, in alphabetical order."""
-    known = [Support(name, True, needs) for name, needs in RUN.items()]
+    known = [
+        Support(name, True, needs, reason=f"no stage decode: {why}" if why else None)
+        for name, needs in RUN.items()
+        for why in (WITHOUT_DECODING.get(name),)
+    ]
     known += [Support(name, False, reason=reason) for name, reason in REFUSED.items()]
     return sorted(known, key=lambda support: support.model_type)
 
@@ -146,8 +150,10 @@ REFUSED = {
     "vision-encoder-decoder": "it joins any encoder to any decoder, and has no processor of its own",
 }
 
-WITHOUT_DECODING = (
-    "blip", "blip-2", "diffusion_gemma", "florence2", "git", "granite4_vision", "idefics", "instructblip",
-    "kosmos-2", "mllama", "pix2struct", "pp_formulanet", "t5gemma2",
-)  # fmt: skip
-"""Types of `RUN` whose forward pass cannot continue from a cache and one token alone."""
+WITHOUT_DECODING = {
+    "blip": "it keeps no cache, and encodes the image again for each token",
+    "diffusion_gemma": "it makes all tokens at once, by diffusion",
+    "git": "it counts the positions of words apart from its cache, which holds the image too",
+    "pp_formulanet": "its forward pass does not return the pooled image that each token attends to",
+}
+"""Types of `RUN` that cannot continue from a cache and one token, and why."""
