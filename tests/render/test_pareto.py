@@ -118,3 +118,18 @@ def test_steps_are_labelled_with_their_levers(connectors: int, sides: int) -> No
 def test_many_configurations_are_told_apart_by_their_backbones() -> None:
     labels = [text.get_text() for text in pareto_figure(numbered(13, 1), Limits()).legends[0].get_texts()]
     assert labels == ["ViT-T"]
+
+
+def test_a_crowded_front_joins_what_is_cheapest_and_labels_cross_no_line() -> None:
+    advice = numbered(13, 5)
+    assert len(advice.chosen) == 65
+    figure = pareto_figure(advice, Limits())
+    for axes in figure.axes:
+        (front,) = [line for line in axes.get_lines() if line.get_gid() == "front"]
+        assert (np.diff(xs(front)) > 0).all()
+        assert (np.diff(ys(front)) > 0).all()
+        line = front.get_transform().transform_path(front.get_path())
+        shown = [text for text in axes.texts if text.get_visible()]
+        assert shown
+        assert not any(line.intersects_bbox(text.get_window_extent(), filled=False) for text in shown)
+    assert "none is better at a lower cost" in figure.legends[0].get_title().get_text()

@@ -99,20 +99,36 @@ class Advice:
             by += [self.quality, *(["frames"] if "frames" in self.detail else [])]
         return _groups(self.chosen, by)
 
+    def envelopes(self, cost: str) -> list[list[int]]:
+        """Positions within `chosen`, for each size of the LLM, of the cells whose shown quality no cell of a
+        lower `cost` reaches, best first."""
+        found = []
+        for own in _groups(self.chosen, [_LLM_SIZE] if _LLM_SIZE in self.detail else []):
+            rows = self.chosen.iloc[own]
+            shown, costs = numbers(rows, self.shown_quality), numbers(rows, cost)
+            reached, envelope = -np.inf, []
+            for i in np.lexsort((-shown, costs)).tolist():
+                if shown[i] > reached:
+                    reached = shown[i]
+                    envelope.append(own[i])
+            found.append(envelope[::-1])
+        return found
+
+    def step(self, better: int, worse: int) -> list[Change]:
+        """What changes towards the better of two cells, given by their positions within `chosen`."""
+        places = self.chosen.index
+        return changes_between(self.candidates, places[worse], places[better], levers_of(self.cells))
+
     @cached_property
     def levers(self) -> list[list[Change]]:
         """What changes from the next cell of `chosen` to each: the levers that a step up the front pulls.
 
         Empty for the last cell with each size of the LLM, which has no next one.
         """
-        axes, places = levers_of(self.cells), self.chosen.index.tolist()
         last = {
             own[-1] for own in _groups(self.chosen, [_LLM_SIZE] if _LLM_SIZE in self.detail else []) if own
         }
-        return [
-            [] if i in last else changes_between(self.candidates, places[i + 1], place, axes)
-            for i, place in enumerate(places)
-        ]
+        return [[] if i in last else self.step(i, i + 1) for i in range(len(self.chosen))]
 
     @property
     def nearest_miss(self) -> str:

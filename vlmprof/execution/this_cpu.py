@@ -61,7 +61,7 @@ def measure_this_cpu(
 
 @torch.inference_mode()
 def _call_s(precision: LLMPrecision, dtype: torch.dtype, sheet: DeviceSheet, constants: Efficiency) -> float:
-    """Measure how much longer a small quantized layer takes than its operations, compared with a plain one."""
+    """Measure how much longer than its operations a small quantized layer takes, beside a plain one."""
     plain, layer, counted = (nn.Linear(GROUP_SIZE, GROUP_SIZE, bias=False, dtype=dtype) for _ in range(3))
     quantize_layer(layer, precision)
 
