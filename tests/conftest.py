@@ -14,7 +14,7 @@ from types import FrameType
 import pytest
 
 from vlmprof.environment import has_gpu
-from vlmprof.execution import counting, kernel_runs, machine, processes
+from vlmprof.execution import counting, kernel_runs, machine, starting
 
 # with workers, torch 2.11's compiler can take five minutes to end a process; read when it is imported
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -156,8 +156,8 @@ def pytest_collection() -> Generator[None, object, object]:
 def one_fork_server() -> Iterator[None]:
     """The commands that run in this process share a fork server, which imports what any of them needs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counting, "PRELOAD", processes.PRELOAD)
-        patch.setattr(kernel_runs, "PRELOAD", processes.PRELOAD)
+        patch.setattr(counting, "PRELOAD", starting.PRELOAD)
+        patch.setattr(kernel_runs, "PRELOAD", starting.PRELOAD)
         yield
 
 

@@ -181,7 +181,16 @@ def test_execution_goes_from_the_sweep_down_to_the_cell() -> None:
     execution = "vlmprof.execution"
     drivers = [f"{execution}.{name}" for name in ("sweep", "frontier", "launchers", "supervisor", "machine")]
     inside = [f"{execution}.{name}" for name in ("worker", "trace", "pipelines", "modes")]
-    assert violations(files_of(*inside), *drivers, f"{execution}.processes", f"{execution}.progress") == {}
+    assert (
+        violations(
+            files_of(*inside),
+            *drivers,
+            f"{execution}.processes",
+            f"{execution}.starting",
+            f"{execution}.progress",
+        )
+        == {}
+    )
     assert violations(files_of(f"{execution}.supervisor"), *drivers[:3], f"{execution}.progress") == {}
     assert violations(files_of(f"{execution}.launchers"), *drivers[:2]) == {}
     assert violations(files_of(*drivers), *inside) == {}

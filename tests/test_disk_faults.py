@@ -21,7 +21,8 @@ from tests.helpers.commands import vlmprof
 from tests.helpers.synthetic_runs import cell, samples, write_run
 from vlmprof.cli import main
 from vlmprof.errors import UnwrittenError, UserError
-from vlmprof.execution.processes import _choose_socket_folder, status_board
+from vlmprof.execution.processes import status_board
+from vlmprof.execution.starting import _choose_socket_folder
 from vlmprof.files import replacing
 from vlmprof.measure.samples import Samples
 from vlmprof.store import RunFolder, read_rows

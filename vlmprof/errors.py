@@ -76,3 +76,8 @@ def first_line(text: str, limit: int = 300) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def message_of(problem: BaseException) -> str:
+    """Return the first line of an exception's message, or its type if it has none."""
+    return first_line(str(problem)) or type(problem).__name__

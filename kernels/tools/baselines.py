@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -69,18 +70,30 @@ def mamba_ssm_scan() -> Callable[..., Tensor]:
 
     Raises ImportError if the package is missing or broken.
     """
-    name = "mamba_ssm"
-    if name not in sys.modules:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.submodule_search_locations is None:
-            raise ModuleNotFoundError("mamba_ssm is not installed; add its parent folder to PYTHONPATH")
-        bare = ModuleType(name)
-        bare.__path__ = list(spec.submodule_search_locations)
-        sys.modules[name] = bare
-    with stub_missing_packages():
+    with _bare_package("mamba_ssm"), stub_missing_packages():
         interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
     scan: Callable[..., Tensor] = interface.selective_scan_fn
     return scan
+
+
+@contextmanager
+def _bare_package(name: str) -> Iterator[None]:
+    """Let modules of a package be imported in this context without its `__init__`.
+
+    The bare package is gone afterwards: transformers would take it for an installed one.
+    """
+    if name in sys.modules:
+        yield
+        return
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"{name} is not installed; add its parent folder to PYTHONPATH")
+    bare = sys.modules[name] = ModuleType(name)
+    bare.__path__ = list(spec.submodule_search_locations)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _compiled() -> Baseline:

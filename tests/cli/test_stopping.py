@@ -154,9 +154,9 @@ def test_a_stop_is_heeded_while_the_fork_server_imports_its_libraries(tmp_path: 
     (tmp_path / "slow_library.py").write_text("import time; print('importing', flush=True); time.sleep(3600)")
     code = """if True:
         from vlmprof.cli.stopping import stoppable
-        from vlmprof.execution import processes
+        from vlmprof.execution import starting
         with stoppable():
-            processes.start_fork_server("slow_library")
+            starting.start_fork_server("slow_library")
             processes.call_in_process("os:getpid", ())"""
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest
 
 from vlmprof.execution import supervisor
 from vlmprof.execution.endings import in_plain_words
-from vlmprof.execution.processes import Ended, call_in_process, start_fork_server
+from vlmprof.execution.processes import Ended, call_in_process
 from vlmprof.execution.progress import describe
 from vlmprof.execution.rows import unmeasured_row
+from vlmprof.execution.starting import PRELOAD, context, start_fork_server
 from vlmprof.measure.samples import Samples
 from vlmprof.plan import make_plan
 from vlmprof.records import Status
@@ -25,10 +27,19 @@ SPEC = load_spec("quick", {"backbone": ["vit-t"], "resolution": ["64"]})
 (CELL,) = make_plan(SPEC)
 
 
-@pytest.mark.slow
-def test_a_fork_server_that_is_killed_is_said_to_have_died_and_replaced() -> None:
+@pytest.fixture
+def _bare_server() -> Iterator[None]:
+    """A fork server that imports little and so starts at once. It ends with the test."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
     start_fork_server("vlmprof.execution.fork_server")
+    yield
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    context().set_forkserver_preload([PRELOAD])
 
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_bare_server")
+def test_a_fork_server_that_is_killed_is_said_to_have_died_and_replaced() -> None:
     def strike(pid: int) -> None:
         os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
 
@@ -37,8 +48,8 @@ def test_a_fork_server_that_is_killed_is_said_to_have_died_and_replaced() -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_bare_server")
 def test_a_fork_server_that_dies_before_it_forks_is_started_again() -> None:
-    start_fork_server("vlmprof.execution.fork_server")
     server = call_in_process("os:getppid", ()).value
     os.kill(server, signal.SIGSTOP)  # it takes the request, and never answers
     threading.Timer(0.5, os.kill, (server, signal.SIGKILL)).start()

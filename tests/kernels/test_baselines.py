@@ -162,6 +162,7 @@ def test_the_command_says_what_is_missing_and_times_the_rest(tmp_path: Path) -> 
             done = vlmprof(tmp_path, *command, "--resolution", "64", "--level", "3", "--seconds", "0")
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout)
+    assert "mamba_ssm" not in sys.modules  # transformers would take the bare package for an installed one
     not_there, there = outputs
     assert "mamba_ssm " in there
     assert "is not timed" not in there

@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.helpers.checks import known
@@ -84,22 +85,23 @@ def test_another_process_that_loads_the_machine_is_seen() -> None:
 
 @pytest.mark.slow
 def test_the_measured_process_itself_is_not_another() -> None:
-    telemetry = Telemetry()
-    process = multiprocessing.get_context("fork").Process(target=_burn, args=(5,))
+    """Two look at the same seconds, and differ by the time of the process that each takes for its own."""
+    knowing, ignoring = Telemetry(), Telemetry()
+    process = multiprocessing.get_context("fork").Process(target=_burn, args=(60,))
     process.start()
-    shares = []
-    for n in range(4):
-        telemetry.poll(known(process.pid), n)
-        before = time.process_time()
-        time.sleep(0.3)
-        shares.append(time.process_time() - before)
-    with_it = known(telemetry.summary().other_load_cores)
-    ignoring_it = Telemetry()
-    for n in range(4):
-        ignoring_it.poll(os.getpid(), n)
-        time.sleep(0.3)
+    burner, here = psutil.Process(process.pid), psutil.Process()
+    before, begun = [sum(p.cpu_times()[:2]) for p in (burner, here)], time.monotonic()
+    for n in range(5):
+        time.sleep(0.3 if n else 0)
+        knowing.poll(known(process.pid), n)
+        ignoring.poll(os.getpid(), n)
+    elapsed = time.monotonic() - begun
+    after = [sum(p.cpu_times()[:2]) for p in (burner, here)]
     process.kill()
-    assert known(ignoring_it.summary().other_load_cores) - with_it > 0.3
+    burned, own = ((end - start) / elapsed for start, end in zip(before, after, strict=True))
+    assert burned > 0.1
+    seen = known(ignoring.summary().other_load_cores) - known(knowing.summary().other_load_cores)
+    assert seen == pytest.approx(burned - own, abs=0.1)
 
 
 def test_without_a_gpu_there_is_no_probe() -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from vlmprof.analysis.frames import axis_columns
 from vlmprof.analysis.reference import study_scores
-from vlmprof.errors import UserError, first_line, unknown
+from vlmprof.errors import UserError, message_of, unknown
 from vlmprof.fields import parse_resolution
 from vlmprof.files import read_bytes
 from vlmprof.settings import AXIS_NAMES
@@ -51,7 +51,7 @@ def load_scores(source: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(io.BytesIO(read_bytes(Path(source))), dtype=dict.fromkeys(AXIS_NAMES, str))
     except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or first_line(str(problem))
+        reason = getattr(problem, "strerror", None) or message_of(problem)
         raise UserError(f"scores {source} cannot be read: {reason}; pass a CSV file or {STUDY}") from None
     lacks = "" if score_columns(table) else "numeric column"
     if not any(column in AXIS_NAMES for column in table.columns):

@@ -13,7 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_MAPPING
 
 from vlmprof import files
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, message_of
 
 VISION_PARTS = ("vision_config", "image_config", "vlm_config", "thinker_config", "encoder")
 """Where larger models keep the configuration of their image encoder, or of the VLM that has one."""
@@ -44,7 +44,7 @@ def encoder_settings(name: str) -> Settings:
         config = AutoConfig.from_pretrained(str(path) if files.exists(path) else source)
     except Exception as problem:
         # the configurations check themselves, each with exceptions of its own
-        said = first_line(str(problem)) or type(problem).__name__
+        said = message_of(problem)
         raise UserError(
             f"backbone {name!r}: no configuration that transformers can read ({said})"
         ) from problem

@@ -21,7 +21,7 @@ from vlmprof.cost.dispatch_counter import Attention, count_call, count_module
 from vlmprof.cost.liveness import in_blocks
 from vlmprof.cost.quantized import stand_in
 from vlmprof.cost.scans import Kernels
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, message_of
 from vlmprof.plan import Cell
 from vlmprof.settings import Dtype, LLMPrecision, Settings
 from vlmprof.vlm import connector_catalog, llm_catalog
@@ -224,7 +224,7 @@ def _language_costs(
         raise
     except Exception as problem:  # a model from transformers may raise anything
         raise UserError(
-            f"language model {workload.llm!r}: cannot count its cost ({first_line(str(problem))})"
+            f"language model {workload.llm!r}: cannot count its cost ({message_of(problem)})"
         ) from problem
 
 

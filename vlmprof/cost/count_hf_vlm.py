@@ -14,7 +14,7 @@ from vlmprof.cost.costs import CellCost, OpCost, StageCost
 from vlmprof.cost.dispatch_counter import Attention, CostCounter, routed_if_read
 from vlmprof.cost.formulas import tensors_in
 from vlmprof.cost.liveness import in_blocks, module_tensors
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, message_of
 from vlmprof.settings import Axes, Settings
 from vlmprof.vlm.attention import check_attention
 from vlmprof.vlm.decoding import Context, decode_step
@@ -47,7 +47,7 @@ def count_hf_vlm(name: str, axes: Axes, settings: Settings, size: tuple[int, int
     except UserError:
         raise
     except Exception as problem:  # what a model of transformers raises is its own affair
-        raise UserError(f"vlm {name!r}: its cost cannot be counted ({first_line(str(problem))})") from problem
+        raise UserError(f"vlm {name!r}: its cost cannot be counted ({message_of(problem)})") from problem
     return counted[key]
 
 

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vlmprof.execution.processes import call_in_process, context, start_fork_server
+from vlmprof.execution.processes import call_in_process
+from vlmprof.execution.starting import context, start_fork_server
 from vlmprof.plan import Cell
 from vlmprof.settings import Settings
 

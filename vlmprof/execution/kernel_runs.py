@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmprof.environment import host_facts
 from vlmprof.errors import UserError
-from vlmprof.execution import processes
+from vlmprof.execution import processes, starting
 from vlmprof.execution.endings import how_it_ended
 from vlmprof.measure import oom
 from vlmprof.measure.telemetry import GpuReading, nvml_probe
@@ -195,7 +195,7 @@ def open_run(
 ) -> KernelRun:
     """Query the device, in a child process if `isolate`. Raises `UserError` if it cannot be used."""
     if isolate:
-        processes.start_fork_server(PRELOAD)
+        starting.start_fork_server(PRELOAD)
     try:
         found = _call("facts", (device, backends), isolate, item_timeout_s)
     except RuntimeError as error:

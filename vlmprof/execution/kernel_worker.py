@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from vlmprof.environment import accelerator_facts
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, message_of
 from vlmprof.execution.kernel_runs import Begun, BenchJob, EncoderJob, Outcome, TuneJob
 from vlmprof.kernels import linear, resolve_backend
 from vlmprof.kernels.common.backends import OPERATIONS, why_not_triton
@@ -223,8 +223,7 @@ def _tried(labels: Mapping[str, Any], attempt: Callable[[], dict[str, Any]]) -> 
         raise
     except Exception as error:  # one failure does not affect the others
         status = Status.OOM if is_out_of_memory(error) else Status.ERROR
-        kind = type(error).__name__
-        return Outcome(labels, status, first_line(str(error)) or kind, kind)
+        return Outcome(labels, status, message_of(error), type(error).__name__)
 
 
 def _still_works(device: torch.device) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, message_of
 from vlmprof.kernels.common.graph import Graphed
 from vlmprof.measure.oom import is_out_of_memory
 from vlmprof.settings import Axes, Mode
@@ -115,5 +115,5 @@ class StageGraph(Graphed):
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            message = f"this stage cannot be captured in a CUDA graph: {first_line(str(error))}"
+            message = f"this stage cannot be captured in a CUDA graph: {message_of(error)}"
             raise RuntimeError(message) from error

@@ -8,38 +8,28 @@ from __future__ import annotations
 
 import importlib
 import logging
-import multiprocessing
 import os
-import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from multiprocessing import forkserver, heap, resource_tracker
+from multiprocessing import heap
 from multiprocessing.connection import Connection, wait
-from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from vlmprof.errors import UserError, error_line
-from vlmprof.execution.fork_server import GROUP_SIGNALS, accept_termination
+from vlmprof.execution.fork_server import accept_termination
+from vlmprof.execution.starting import context, fork_server, has_died, start
 from vlmprof.execution.status_board import StatusBoard
 from vlmprof.logs import PACKAGE, log_to_stderr
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
-PRELOAD = "vlmprof.execution.preload"
-"""The module that the fork server imports for cells."""
-LONGEST_SOCKET_FOLDER = 70
-"""In bytes: a socket's path may have 107, and multiprocessing adds two names to the folder."""
 GRACE_S = 5.0
 """Time for a process to exit after it has answered."""
 
@@ -62,133 +52,6 @@ class Ended:
 
 class StoppedError(Exception):
     """A call in a separate process was stopped before it had a result."""
-
-
-@cache
-def context() -> Any:
-    """Return the multiprocessing context of all cells: a fork server, if the system supports it."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload([PRELOAD])
-    return found
-
-
-def start_fork_server(preload: str = PRELOAD) -> None:
-    """Start the fork server, which imports `preload` in the background.
-
-    Has no effect if it is already running, or if the system does not support it.
-    """
-    if context().get_start_method() == "forkserver":
-        context().set_forkserver_preload([preload])
-        _ensure_fork_server()
-
-
-def _ensure_fork_server() -> None:
-    with _as_a_fork_server():
-        forkserver.ensure_running()
-
-
-_NO_ANSWER = 255
-"""The exit code that multiprocessing reports of a fork whose server died."""
-
-
-def _start(process: Any) -> None:
-    """Start a process. This may be interrupted while the fork server still imports its libraries."""
-    if context().get_start_method() == "forkserver":
-        _ensure_fork_server()
-        server = _fork_server()
-        try:
-            process.start()
-        except (EOFError, ConnectionError):  # it ended before it forked
-            if not _has_died(server, _NO_ANSWER):
-                raise
-            logger.warning("the fork server died, and is started again")
-            _ensure_fork_server()
-            process.start()
-    else:
-        with _as_a_fork_server():
-            process.start()
-
-
-def _fork_server() -> psutil.Process | None:
-    """Return the running fork server, if the system supports one."""
-    pid = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
-    try:
-        return psutil.Process(pid) if pid else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def _has_died(server: psutil.Process | None, exit_code: int | None) -> bool:
-    """Return whether the fork server of a process that ended without an answer is dead.
-
-    multiprocessing then reports `_NO_ANSWER`, slightly before the system reports the end of the server,
-    which is left to multiprocessing to wait for.
-    """
-    if server is None or exit_code != _NO_ANSWER:
-        return False
-    until_s = time.monotonic() + 1.0
-    with suppress(psutil.NoSuchProcess):
-        while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
-            if time.monotonic() > until_s:
-                return False
-            time.sleep(POLL_S / 10)
-    return True
-
-
-_starting = threading.Lock()
-
-
-@contextmanager
-def _as_a_fork_server() -> Iterator[None]:
-    """Give Python processes started in this context the same module search path, and shield them from Ctrl-C.
-
-    Otherwise the fork server would search the current folder first and import from there, such as the source
-    tree that vlmprof was installed from, or a user's `torch.py`. Signals to the process group stay blocked
-    until `fork_server.import_once` ignores them.
-    """
-    entries = [*filter(None, sys.path), *([os.getcwd()] if "" in sys.path else [])]
-    path = os.pathsep.join(entry for entry in entries if os.pathsep not in entry)
-    # locks of libraries in a process that was killed are for the tracker to remove, not for users to read of
-    ignored = [*filter(None, [os.environ.get("PYTHONWARNINGS")]), "ignore:resource_tracker:UserWarning"]
-    handed = {"PYTHONSAFEPATH": "1", "PYTHONPATH": path, "PYTHONWARNINGS": ",".join(ignored)}
-    with _starting:
-        before = {name: os.environ.get(name) for name in handed}
-        os.environ.update(handed)
-        _choose_socket_folder()
-        # start the tracker first, because its start would unblock the signals
-        resource_tracker.ensure_running()
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS) if GROUP_SIGNALS else None
-        try:
-            yield
-        finally:
-            if blocked is not None:
-                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
-
-
-def _choose_socket_folder() -> None:
-    """Put sockets where their paths are short enough, if `TMPDIR` is too long for them."""
-    chosen = tempfile.tempdir
-    try:
-        tempfile.gettempdir()
-    except FileNotFoundError:
-        raise UserError("no temporary folder can be written; set TMPDIR to one that can") from None
-    if len(os.fsencode(tempfile.gettempdir())) <= LONGEST_SOCKET_FOLDER:
-        return
-    short = [folder for folder in ("/tmp", "/var/tmp") if os.access(folder, os.W_OK | os.X_OK)]
-    if not short:
-        raise UserError(f"TMPDIR is too long for a socket: {tempfile.gettempdir()}; name a shorter folder")
-    tempfile.tempdir = short[0]
-    try:
-        get_temp_dir()  # made once, and removed when this process exits
-    finally:
-        tempfile.tempdir = chosen
 
 
 def call_in_process(
@@ -221,8 +84,8 @@ def call_in_process(
     lifeline, held = spawn.Pipe(duplex=False)
     level = min(PACKAGE.getEffectiveLevel(), logging.WARNING)
     process = spawn.Process(target=_serve, args=(target, args, answer, lifeline, log, level))
-    _start(process)
-    server = _fork_server()
+    start(process)
+    server = fork_server()
     logger.debug("process %d started: %s", process.pid, target)
     begun_s = heard_s = time.monotonic()
     answer.close()
@@ -247,7 +110,7 @@ def call_in_process(
                 heard_s = time.monotonic()
         if kind == "died":
             process.join()
-            if _has_died(server, process.exitcode):
+            if has_died(server, process.exitcode):
                 logger.warning("the fork server died")
                 return Ended(server_died=True, last_words=_tail(log))
             logger.debug("process %d died, exit code %s", process.pid, process.exitcode)

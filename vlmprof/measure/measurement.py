@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from vlmprof.errors import first_line
+from vlmprof.errors import message_of
 from vlmprof.measure.busy import BusyTimes, can_read_busy_times
 from vlmprof.measure.cache import CacheFlush
 from vlmprof.measure.clocks import device_clock
@@ -166,7 +166,7 @@ def failed_pass(name: str, error: Exception) -> str:
     """Return the warning for a pass after the measurement that raised `error`."""
     logger.warning("%s failed", name, exc_info=error)
     failed = "ran out of memory" if is_out_of_memory(error) else "failed"
-    return f"measured, but {name} {failed}: {first_line(str(error)) or type(error).__name__}"
+    return f"measured, but {name} {failed}: {message_of(error)}"
 
 
 def _measured(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmprof import files
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, message_of, unknown
 from vlmprof.vlm.llm_config import built_facts
 
 
@@ -115,8 +115,8 @@ def _hub(name: str) -> LLMFacts:
         files.check_regular(Path(hub_name))
         config = AutoConfig.from_pretrained(hub_name)
     except (OSError, ValueError, KeyError) as problem:
-        first_line = str(problem).strip().splitlines()[0]
-        raise UserError(f"language model {name!r}: no configuration of that name ({first_line})") from problem
+        said = message_of(problem)
+        raise UserError(f"language model {name!r}: no configuration of that name ({said})") from problem
     return _from_config(name, config.to_dict(), source=f"hub model {hub_name}", hub_name=hub_name)
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from inspect import signature
 from typing import Any
 
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, message_of
 
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "decoder_layers", "num_blocks")
 
@@ -217,7 +217,7 @@ def _layer_count(config: Any) -> int | None:
 def reason(problem: BaseException) -> str:
     """What was wrong, in one line: of a check that failed, what it found."""
     said = problem.__cause__ if type(problem).__name__.startswith("StrictDataclass") else None
-    return first_line(str(said or problem)) or type(problem).__name__
+    return message_of(said or problem)
 
 
 def _fill_in(text: Any) -> None:

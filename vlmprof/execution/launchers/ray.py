@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from vlmprof.environment import visible_gpu_uuid
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, message_of
 from vlmprof.execution.ceilings import Ceilings
 from vlmprof.execution.launchers import Finished, Job
 from vlmprof.execution.machine import describe_machine, measure_ceilings
@@ -53,7 +53,7 @@ def connect(address: str, device: str, dtypes: Collection[str]) -> tuple[RayLaun
     try:
         ray.init(address=None if address == "local" else address, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"no Ray cluster at {address!r}: {first_line(str(error))}") from None
+        raise UserError(f"no Ray cluster at {address!r}: {message_of(error)}") from None
 
     slots = [slot for node in ray.nodes() if node["Alive"] for slot in _slots(node, device, dtypes)]
     kinds = Counter(slot.machine.device_name for slot in slots)

@@ -12,7 +12,7 @@ from typing import Any
 
 from vlmprof import files
 from vlmprof.backbones.facts import BackboneFacts
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, message_of
 from vlmprof.vlm.hf_vlm.support import REFUSED, RUN, WITHOUT_DECODING
 
 CONNECTOR = "its own"
@@ -101,8 +101,8 @@ def _from_hub(name: str) -> Config:
     try:
         found: Config = AutoConfig.from_pretrained(source(name)).to_dict()
     except (OSError, ValueError, KeyError) as problem:
-        first_line = str(problem).strip().splitlines()[0]
-        raise UserError(f"vlm {name!r}: no such file or folder, and no hub model ({first_line})") from problem
+        said = message_of(problem)
+        raise UserError(f"vlm {name!r}: no such file or folder, and no hub model ({said})") from problem
     return found
 
 

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedMode
 from vlmprof.backbones.random_weights import fill, uninitialised
 from vlmprof.backbones.transformers_plain import interpolate_once
 from vlmprof.backbones.weights import PRETRAINED
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, message_of
 from vlmprof.settings import Logits
 from vlmprof.vlm.decoding import Context, context_of
 from vlmprof.vlm.hf_vlm.architectures import architecture, vision_config
@@ -186,7 +186,7 @@ def create_hf_vlm(
 def refused(vlm: HfVLM, name: str, size: tuple[int, int], problem: Exception) -> UserError:
     """Return the error for a `size` (height, width) that a model does not accept."""
     height, width = size
-    reason = first_line(str(problem)) or type(problem).__name__
+    reason = message_of(problem)
     trained = getattr(vision_config(vlm.model.config), "image_size", None)
     sides = "x".join(map(str, trained)) if isinstance(trained, list | tuple) else trained
     made_for = f"; its configuration is for {sides}" if trained else ""
@@ -194,7 +194,7 @@ def refused(vlm: HfVLM, name: str, size: tuple[int, int], problem: Exception) ->
 
 
 def _not_built(name: str, problem: Exception) -> UserError:
-    reason = first_line(str(problem)) or type(problem).__name__
+    reason = message_of(problem)
     return UserError(f"vlm {name!r}: transformers cannot build it ({reason})")
 
 

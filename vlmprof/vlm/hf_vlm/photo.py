@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, message_of
 from vlmprof.vlm.hf_vlm.architectures import architecture, vision_config
 from vlmprof.vlm.hf_vlm.placeholder_tokenizer import WORD
 from vlmprof.vlm.hf_vlm.processors import OwnProcessor, token_id
@@ -105,7 +105,7 @@ def check_photo(name: str, work: Callable[[], Any], size: tuple[int, int]) -> An
     ) as problem:
         if isinstance(problem, RuntimeError) and "out of memory" in str(problem):
             raise
-        reason = first_line(str(problem)) or type(problem).__name__
+        reason = message_of(problem)
         raise UserError(
             f"vlm {name!r} does not accept a photo of {size[1]}x{size[0]} ({reason})"
         ) from problem
