@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MOST_LINES = 40
 """Largest number of lines of which each has a sentence of its own."""
 _UNKNOWN_RATES = (
-    "{precisions}: products are estimated at the rates of the data sheet, which torchao's kernels may not reach "
+    "{precisions}: products are estimated at the data sheet's rates, which torchao's kernels may not reach "
     "in prefill; measure before you choose"
 )
 
