@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,8 @@ def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> 
     labels = [
         _draw(axes, advice, lines, limits, cost, page) for axes, cost in zip(grid, advice.costs, strict=True)
     ]
+    for name in itertools.chain(*labels):
+        name.set_in_layout(False)  # the panels keep the places that the labels are checked in
     figure.draw_without_rendering()
     for axes, panel in zip(grid, labels, strict=True):
         _hide_overlaps(axes, panel)
@@ -210,7 +212,7 @@ def _step_labels(
     """Label the middle of each step with the levers that it pulls, those with a single lever first."""
     log_y = advice.quality == "pixels"  # visual tokens too
     found = []
-    steps = [(*pair, advice.step(*pair)) for own in curves for pair in pairwise(own)]
+    steps = [(*pair, advice.step(*pair)) for own in curves for pair in itertools.pairwise(own)]
     for better, i, changes in sorted(steps, key=lambda step: len(step[2])):
         words = lever_words(changes, most=_MOST_CHANGES)
         middle_y = np.sqrt(y[better] * y[i]) if log_y else (y[better] + y[i]) / 2
@@ -233,22 +235,26 @@ def _scale_costs(axes: Axes, low: float, high: float, page: Page) -> None:
 
 
 def _hide_overlaps(axes: Axes, names: list[Annotation]) -> None:
-    """Hide labels that overlap an earlier visible one or a line of the front, or leave their panel."""
-    kept: list[Bbox] = []
+    """Hide labels that overlap an earlier visible one or a line of the front, or leave their panel, and names
+    of curves that are there already or close to another curve."""
     fronts = [line.get_transform().transform_path(line.get_path()) for line in axes.get_lines()
               if line.get_gid() == "front"]  # fmt: skip
-    panel, named = axes.get_window_extent(), set[str]()
+    panel, kept, named = axes.get_window_extent(), list[Bbox](), set[str]()
     for name in names:
-        box = name.get_window_extent()
-        curve = name.get_text() if name.get_gid() == "curve" else ""
-        clear = not any(box.overlaps(other) for other in kept)
-        clear &= box.x0 >= panel.x0 and (not curve or panel.y0 <= box.y0 <= box.y1 <= panel.y1)
-        clear &= curve not in named and not any(front.intersects_bbox(box, filled=False) for front in fronts)
+        box, curve = name.get_window_extent(), name.get_gid() == "curve"
+        clear = not any(box.overlaps(other) for other in kept) and box.x0 >= panel.x0
+        clear &= not any(front.intersects_bbox(box, filled=False) for front in fronts)
+        if curve and clear:
+            at, close = axes.transData.transform(name.xy), box.padded(name.get_fontsize())
+            others = [
+                front.vertices for front in fronts if not np.isclose(front.vertices, at).all(axis=1).any()
+            ]
+            clear &= not any(close.contains(*vertex) for vertices in others for vertex in vertices)
+            clear &= panel.y0 <= box.y0 and box.y1 <= panel.y1 and name.get_text() not in named
         name.set_visible(clear)
-        name.set_in_layout(False)
         if clear:
             kept.append(box)
-            named |= {curve} - {""}
+            named |= {name.get_text()} if curve else set()
 
 
 def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vlmprof.cost.roofline import CellEstimate
 
 
-_MOST_LINES = 40
+_MOST_LINES = 12
 """Largest number of lines of which each has a sentence of its own."""
 _UNKNOWN_RATES = (
     "{precisions}: products are estimated at the data sheet's rates, which torchao's kernels may not reach "
