@@ -26,6 +26,9 @@ from vlmprof.settings import LLMPrecision
 from vlmprof.vlm.precision import GROUP_SIZE, check_installed
 from vlmprof.vlm.quantization import quantize_layer
 
+_SIDE, _TOKENS = 512, 256
+"""Size of the layer, and of the prompt, for which int8-dynamic is measured as a whole."""
+
 
 def measure_this_cpu(
     dtypes: Iterable[str], precisions: Collection[LLMPrecision] = ()
@@ -55,8 +58,26 @@ def measure_this_cpu(
         attention_flops_per_s={r.dtype: r.attention_flops_per_s for r in reached},
         call_s=min(r.call_s for r in reached),
     )
+    if "int8-dynamic" in quantized:
+        rates["int8"] = min(_int8_rate(getattr(torch, dtype), sheet, constants) for dtype in dtypes)
+        sheet = replace(sheet, flops_per_s=rates)
     calls = {name: _call_s(name, getattr(torch, wanted[0]), sheet, constants) for name in quantized}
     return sheet, replace(constants, quantized_call_s=calls)
+
+
+@torch.inference_mode()
+def _int8_rate(dtype: torch.dtype, sheet: DeviceSheet, constants: Efficiency) -> float:
+    """Return the rate of int8 products at which a layer of int8-dynamic takes as long as it does, with the
+    quantization of its input; at most that of the product alone."""
+    layer, counted = (nn.Linear(_SIDE, _SIDE, bias=False, dtype=dtype) for _ in range(2))
+    quantize_layer(layer, "int8-dynamic")
+    tokens = torch.ones(_TOKENS, _SIDE, dtype=dtype)
+    stand_in = STAND_INS["int8-dynamic"](counted.to("meta"), on_cpu=True)
+    cost = count_module(stand_in, tokens.to("meta"), kernels="torch")
+    product_s = cost.matrix_flops / sheet.rate("int8")
+    others_s = estimate_stage(cost, sheet, constants).host_s - product_s
+    taken_s = sustained_s(lambda: layer(tokens), measure_s=ESTIMATE_MEASURE_S)
+    return cost.matrix_flops / max(product_s, taken_s - others_s)
 
 
 @torch.inference_mode()
