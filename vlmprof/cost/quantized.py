@@ -7,7 +7,6 @@ torchao's order (0.18, `torchao/quantization/quantize_/workflows`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +29,7 @@ _FEWEST_ROWS = 17
 class QuantizedLinear(nn.Module, ABC):
     """A linear layer as torchao quantizes it, on `meta`."""
 
-    precision: ClassVar[LLMPrecision]
+    precision: LLMPrecision
 
     def __init__(self, layer: nn.Linear, on_cpu: bool) -> None:
         super().__init__()
@@ -66,7 +65,7 @@ class QuantizedLinear(nn.Module, ABC):
 class _Int8Weight(QuantizedLinear):
     """A scale and a zero for each row. The weight is converted before each product."""
 
-    precision = "int8-weight"
+    precision: LLMPrecision = "int8-weight"
 
     qdata: Tensor
     scale: Tensor
@@ -88,7 +87,7 @@ class _Int8Dynamic(_Int8Weight):
     """The input is quantized too, with a scale for each token. Counted without the correction for CPUs that
     multiply unsigned by signed integers."""
 
-    precision = "int8-dynamic"
+    precision: LLMPrecision = "int8-dynamic"
 
     def _product(self, x: Tensor) -> Tensor:
         low, high = torch.amin(x, -1, keepdim=True), torch.amax(x, -1, keepdim=True)
@@ -110,7 +109,7 @@ class _Int8Dynamic(_Int8Weight):
 class _Int4Weight(QuantizedLinear):
     """A scale and a zero for each group of a row, and a kernel that unpacks them as it multiplies."""
 
-    precision = "int4-weight"
+    precision: LLMPrecision = "int4-weight"
 
     qdata: Tensor
     scale_and_zero: Tensor
@@ -135,7 +134,7 @@ class _Int4Weight(QuantizedLinear):
 class _Float8(QuantizedLinear):
     """One scale for the weight and, at each call, one for the input."""
 
-    precision = "fp8"
+    precision: LLMPrecision = "fp8"
 
     qdata: Tensor
     scale: Tensor

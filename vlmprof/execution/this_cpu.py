@@ -61,7 +61,9 @@ def measure_this_cpu(
     if "int8-dynamic" in quantized:
         rates["int8"] = min(_int8_rate(getattr(torch, dtype), sheet, constants) for dtype in dtypes)
         sheet = replace(sheet, flops_per_s=rates)
-    calls = {name: _call_s(name, getattr(torch, wanted[0]), sheet, constants) for name in quantized}
+    calls: dict[str, float] = {
+        name: _call_s(name, getattr(torch, wanted[0]), sheet, constants) for name in quantized
+    }
     return sheet, replace(constants, quantized_call_s=calls)
 
 

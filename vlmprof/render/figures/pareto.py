@@ -245,11 +245,10 @@ def _hide_overlaps(axes: Axes, names: list[Annotation]) -> None:
         clear = not any(box.overlaps(other) for other in kept) and box.x0 >= panel.x0
         clear &= not any(front.intersects_bbox(box, filled=False) for front in fronts)
         if curve and clear:
-            at, close = axes.transData.transform(name.xy), box.padded(name.get_fontsize())
-            others = [
-                front.vertices for front in fronts if not np.isclose(front.vertices, at).all(axis=1).any()
-            ]
-            clear &= not any(close.contains(*vertex) for vertices in others for vertex in vertices)
+            at, close = axes.transData.transform(name.xy), box.padded(name.get_size())
+            ends = [np.asarray(front.vertices) for front in fronts]
+            others = [end for end in ends if not np.isclose(end, at).all(axis=1).any()]
+            clear &= not any(close.contains(float(x), float(y)) for end in others for x, y in end)
             clear &= panel.y0 <= box.y0 and box.y1 <= panel.y1 and name.get_text() not in named
         name.set_visible(clear)
         if clear:
