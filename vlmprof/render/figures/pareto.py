@@ -245,7 +245,7 @@ def _hide_overlaps(axes: Axes, names: list[Annotation]) -> None:
         clear = not any(box.overlaps(other) for other in kept) and box.x0 >= panel.x0
         clear &= not any(front.intersects_bbox(box, filled=False) for front in fronts)
         if curve and clear:
-            at, close = axes.transData.transform(name.xy), box.padded(name.get_size())
+            at, close = axes.transData.transform(name.xy), box.padded(float(name.get_fontsize()))
             ends = [np.asarray(front.vertices) for front in fronts]
             others = [end for end in ends if not np.isclose(end, at).all(axis=1).any()]
             clear &= not any(close.contains(float(x), float(y)) for end in others for x, y in end)
