@@ -232,6 +232,17 @@ def test_every_package_is_installed() -> None:
     assert present - set(found) == set()
 
 
+def test_the_readme_maps_every_file_and_folder_of_the_top() -> None:
+    listing = (ROOT / "README.md").read_text().split("## How it is built")[1].split("```")[1]
+    named = {word.strip(",;:") for word in listing.split()}
+    named |= {word.removeprefix("vlmprof/") for word in named}
+    package = [path for path in (ROOT / "vlmprof").iterdir() if not path.name.startswith("_")]
+    top = {path.name for path in package if path.suffix == ".py" and path.name != "version.py"}
+    for parent in (ROOT / "vlmprof", ROOT / "kernels"):
+        top |= {f"{path.parent.name}/" for path in parent.glob("*/__init__.py")}
+    assert top - named == set()
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 350

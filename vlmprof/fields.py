@@ -102,7 +102,7 @@ def _choice(literal: Any, optional: bool = False) -> _Choice:
 
 
 LARGEST_SIDE_PX = 2**20
-"""A larger side of an image, in pixels, is a slip."""
+"""Largest accepted side of an image in pixels; larger numbers are typing mistakes."""
 MOST_TILES = 1024
 MOST_FRAMES = 2**16
 MOST_POSITIONS = 2**30

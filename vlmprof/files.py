@@ -1,4 +1,4 @@
-"""Files that users name, which may be anything, and files that take the place of others."""
+"""Reading files that users name, which may be anything, and replacing files in one step."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 MOST_BYTES = 2**30
-"""A larger file is no text, picture or table that someone meant."""
+"""Largest file to read: a larger one is not a text, picture or table."""
 
 
 def exists(path: Path) -> bool:
-    """Return whether there is a file or folder of this name; False for a name that no file can have."""
+    """Return whether there is a file or folder of this name; False for an impossible name."""
     try:
         path.stat()
     except (OSError, ValueError):
@@ -43,7 +43,7 @@ def read_bytes(path: Path) -> bytes:
         if size_bytes > MOST_BYTES:
             raise OSError(errno.EFBIG, f"larger than {MOST_BYTES >> 20} MiB")
         with path.open("rb") as file:
-            return file.read(size_bytes)  # the kernel's files have size 0, and some of them have no end
+            return file.read(size_bytes)  # files in /proc report size 0, and some never end
     except ValueError:  # a null character
         raise OSError(errno.EINVAL, "no file can have this name") from None
 

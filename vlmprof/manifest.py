@@ -62,7 +62,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def _check_objects(value: Any, prefix: str, *sections: str) -> None:
-    """Raise `ValueError` unless `value` and those of its sections that are there are objects."""
+    """Raise `ValueError` unless `value`, and each of these sections that it has, is an object."""
     if not isinstance(value, dict):
         raise ValueError("not an object")
     for section in sections:
@@ -110,8 +110,8 @@ class Difference:
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
-    """Return in what two runs differ besides their cells and commits: settings for every cell, and facts of
-    their environments that both give and that may change what is measured."""
+    """Return the differences between two runs: in settings for every cell, and in facts of the environment
+    that both recorded and that may change results. Cells and commits are not compared."""
     written = all("fixed" in manifest.get("spec", {}) for manifest in (a, b))
     fixed_a, fixed_b = (_section(manifest, "fixed") if written else {} for manifest in (a, b))
     facts_a, facts_b = _facts(a), _facts(b)
@@ -121,7 +121,7 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
 
 
 def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts of the environment that a run began in, those of packages under the package's name."""
+    """Return the facts of the environment in which a run began, with package versions by package name."""
     environment = manifest.get("environment", {})
     names = ("device_name", "cpu", "python", "cuda_version", "torch_threads")
     packages = environment.get("packages")

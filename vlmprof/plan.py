@@ -120,8 +120,8 @@ def varied_axes(cells: Sequence[Cell]) -> list[str]:
 
 
 def _varied(lines: Sequence[Axes]) -> list[str]:
-    """The axes in which these differ, but for those that the backbone implies: the name and LLM of a VLM, and
-    the level if each backbone has only one."""
+    """The axes in which lines differ, without those that the backbone determines: a VLM's name and LLM, and
+    the level if there is one per backbone."""
     values = {axis: {line.named[axis] for line in lines} for axis in lines[0].named}
     labels = {
         axis: {(line.backbone, line.named[axis]) for line in lines}
@@ -146,7 +146,7 @@ def _lines(spec: SweepSpec) -> list[Line]:
     for name, attention in itertools.product(spec.axes.llm, spec.axes.attention):
         llm_catalog.check(name, spec.settings.stages, spec.settings.logits, attention, in_chunks)
     connectors = {name: connector_catalog.facts(name) for name in spec.axes.connector}
-    # the same: without tiling, lines that differ in the tiles alone; the last level by name and by number
+    # two lines may be the same: tiles have no effect without tiling, and the last level has a number too
     lines = dict.fromkeys(_axes(line) for line in _combinations(spec))
     return [
         (line, connectors[line.connector].sizes_of(catalog.facts(line.backbone, line.level)))
@@ -216,7 +216,7 @@ def _cell(
 
 @dataclass(frozen=True)
 class _Tokens:
-    """What is made of one image, photo or video; None if only a forward pass can tell."""
+    """Counts for one image, photo or video; None where only a forward pass determines them."""
 
     visual: int | None = None
     encoder: int | None = None
@@ -236,8 +236,8 @@ def _tokens(axes: Axes, facts: BackboneFacts, size: tuple[int, int]) -> _Tokens:
 
 
 def of_a_photo(cell: Cell, settings: Settings) -> Cell:
-    """Return the cell of a VLM from transformers with the tokens that its own processor makes of a photo, or
-    with the reason why it accepts none of this size."""
+    """Return the cell of a VLM from transformers with the token counts of its own processor, or with a skip
+    reason if the processor refuses photos of this size."""
     name, size = cell.axes.vlm, (cell.height_px, cell.width_px)
     if settings.processor != "own" or name is None:
         return cell

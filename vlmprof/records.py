@@ -177,8 +177,8 @@ class Row:
 
 
 def plausible(value: object) -> bool:
-    """Return whether a value may have been measured: a number is 0, or from 10⁻¹⁵ to 9 × 10¹⁸ seconds, bytes,
-    FLOPs or the like. Far outside, and for NaN, statistics and figures fail."""
+    """Return whether a value can be a measurement: a number is 0, or from 10⁻¹⁵ to 9 × 10¹⁸ in its unit.
+    Statistics and figures would fail for NaN and for values far outside."""
     return type(value) not in (float, int) or value == 0 or _SMALLEST <= abs(value) <= _LARGEST  # type: ignore[arg-type]
 
 

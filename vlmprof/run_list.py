@@ -19,7 +19,7 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run folder, as far as it can be read."""
+    """The readable facts about a run folder."""
 
     name: str
     specification: str | None = None

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from vlmprof.errors import RunWarning, UnwrittenError, UserError
@@ -72,9 +71,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self._rows.close()
         self._lock.close()
 
@@ -112,7 +109,7 @@ class RunFolder:
         replace_file(self.path / MANIFEST, json.dumps(manifest, indent=2) + "\n", to_disk=True)
 
     def _where(self) -> str | None:
-        """Say what became of the folder if it is no longer where it was; None if it is."""
+        """Describe what happened to the folder; None if it is still in place."""
         held = os.fstat(self._rows.fileno())
         try:
             found = (self.path / ROWS).stat()

@@ -63,7 +63,7 @@ def mlp_kernel(
     a = _affine(a * scale, norm_weight_ptr, norm_bias_ptr, first).to(ELEMENT)
     b = _affine(b * scale, norm_weight_ptr, norm_bias_ptr, second).to(ELEMENT)
 
-    product1 = tl.zeros([ROWS, FIRST], tl.float32)
+    product1 = tl.zeros([ROWS, FIRST], tl.float32)  # columns of the result, in two pieces
     product2 = tl.zeros([ROWS, SECOND], tl.float32)
     nothing = tl.zeros([ROWS, STEP], tl.float32)
     for start in range(0, HIDDEN, STEP):
@@ -87,7 +87,7 @@ def mlp_kernel(
 
 @triton.jit
 def _affine(x, weight_ptr, bias_ptr, column):
-    weight = tl.load(weight_ptr + column).to(tl.float32)[None, :]
+    weight = tl.load(weight_ptr + column).to(tl.float32)[None, :]  # (1, columns)
     return x * weight + tl.load(bias_ptr + column).to(tl.float32)[None, :]
 
 
@@ -95,8 +95,8 @@ def _affine(x, weight_ptr, bias_ptr, column):
 def _store_sum(product, bias_ptr, x_ptr, y_ptr, row_starts, column, inside):
     """y = product + bias + x at these columns. x is read again, most likely from the L2 cache."""
     at = row_starts + column[None, :]
-    product += tl.load(bias_ptr + column).to(tl.float32)[None, :]
-    product += tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    product += tl.load(bias_ptr + column).to(tl.float32)[None, :]  # (1, columns)
+    product += tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)  # (ROWS, columns)
     tl.store(y_ptr + at, product.to(y_ptr.dtype.element_ty), mask=inside)
 
 

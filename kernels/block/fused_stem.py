@@ -96,7 +96,7 @@ def stem_kernel(
     out = y_ptr + (line.to(tl.int64) * columns) * C
     for p in tl.static_range(PARTS):
         channel = p * WIDTH + tl.arange(0, WIDTH)
-        gamma = load_where(weight_ptr + channel, channel < C, MASKED).to(tl.float32)
+        gamma = load_where(weight_ptr + channel, channel < C, MASKED).to(tl.float32)  # (WIDTH,)
         y = (parts[p] - mean) * scale * gamma[None, :]
         if ROW.BIAS:
             y += load_where(bias_ptr + channel, channel < C, MASKED).to(tl.float32)[None, :]

@@ -143,7 +143,7 @@ def centre(x, norm, rows, k, norm_weight_ptr, ELEMENT: tl.constexpr, V: tl.const
     if PARTIAL:
         x = tl.where(rows.there & (k < V.K)[None, :], x, 0.0)
     if not V.FOLDED:
-        gamma = load_where(norm_weight_ptr + k, k < V.K, PARTIAL)
+        gamma = load_where(norm_weight_ptr + k, k < V.K, PARTIAL)  # (DEPTH,)
         x = x * gamma.to(tl.float32)[None, :]
     return x.to(ELEMENT)
 
@@ -258,7 +258,7 @@ def linear_rows_kernel(
 
 @triton.jit
 def load_features(rows, k, V: tl.constexpr, PARTIAL: tl.constexpr):
-    """Features k of all rows, and 0 past the last row or feature."""
+    """Features k of all rows, (ROWS, DEPTH), and 0 past the last row or feature."""
     inside = rows.there
     if PARTIAL:
         inside = inside & (k < V.K)[None, :]

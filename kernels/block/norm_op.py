@@ -42,10 +42,7 @@ def layer_norm(
         "triton" round only the result.
 
     Raises:
-        ValueError: a shape or device does not fit, or the activation or backend is unknown.
-        TypeError: the dtype is not supported; "triton" does not take float64.
-        RuntimeError: the backend cannot run on this device, or an input requires grad and the backend is
-            "triton".
+        ValueError, TypeError, RuntimeError: as in `norm_linear`.
 
     Example:
         >>> x = torch.randn(1, 56, 56, 48)

@@ -108,10 +108,7 @@ def norm_mlp(
         (..., channels) in the dtype of x. With one kernel, GELU is within 7e-7 of the exact one.
 
     Raises:
-        ValueError: a shape or device does not fit, or the backend is unknown.
-        TypeError: the dtype is not supported; "triton" does not take float64.
-        RuntimeError: the backend cannot run on this device, or an input requires grad and the backend is
-            "triton".
+        ValueError, TypeError, RuntimeError: as in `norm_linear`.
 
     Example:
         >>> x = torch.randn(1, 14, 14, 96)
@@ -139,10 +136,7 @@ def depthwise_conv_silu(
         Same shape and dtype as x, contiguous; summed in float32 by "reference" and "triton".
 
     Raises:
-        ValueError: a shape or device does not fit, k is even, or the backend is unknown.
-        TypeError: the dtype is not supported; "triton" does not take float64.
-        RuntimeError: the backend cannot run on this device, or an input requires grad and the backend is
-            "triton".
+        ValueError, TypeError, RuntimeError: as in `norm_linear`; k is even.
 
     Example:
         >>> x = torch.randn(1, 14, 14, 8)

@@ -28,7 +28,7 @@ class Operation(Generic[Arguments]):
     def __call__(self, x: Tensor, arguments: Arguments, backend: str) -> Tensor:
         """Check the arguments and compute the operation on the chosen backend.
 
-        Neither checks nor dispatches a call like one that has passed the checks, see `common.direct`.
+        A call like one that has passed skips the checks and torch's dispatcher, see `common.direct`.
         """
         signed = signature(self.name, x, *arguments, backend)
         if has_passed(signed):

@@ -47,13 +47,16 @@ def operator(
     """Register a function as `vlmprof::name` for every device. It must not modify its inputs.
 
     The function runs with the first argument's device as the current one, where Triton launches. With a
-    `bundle`, the function and `fake` take x and the bundle, and the operator takes x and its members. `fake`
-    returns an empty tensor with the shape and dtype of the result for the same arguments. The result must not
-    be an input or a view of one.
+    `bundle`, the function and `fake` take it as their second argument, and the operator takes its members
+    instead, because schemas have no type for it. `fake` returns an empty tensor with the shape and dtype of
+    the result for the same arguments. The result must not be an input or a view of one.
     """
 
     def flat(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return function if bundle is None else lambda x, *members: function(x, bundle(*members))
+        if bundle is None:
+            return function
+        size = len(bundle._fields)
+        return lambda x, *members: function(x, bundle(*members[:size]), *members[size:])
 
     def register(function: Direct) -> Operator:
         spread = flat(function)
@@ -71,10 +74,14 @@ def operator(
 
 
 def _schema(function: Direct, bundle: type[NamedTuple] | None) -> str:
-    """Return the operator's schema: the types of the function's arguments, or of x and a bundle's members."""
-    types = get_type_hints(function) if bundle is None else {"x": Tensor, **get_type_hints(bundle)}
-    arguments = (f"{SCHEMA_TYPES[kind]} {name}" for name, kind in types.items() if name != "return")
-    return f"({', '.join(arguments)}) -> Tensor"
+    """Return the schema: the function's arguments by type, with a bundle's members instead of it."""
+    types = get_type_hints(function)
+    result = SCHEMA_TYPES[types.pop("return")]
+    if bundle is not None:
+        x, _, *others = types
+        types = {x: types[x], **get_type_hints(bundle), **{name: types[name] for name in others}}
+    arguments = ", ".join(f"{SCHEMA_TYPES[kind]} {name}" for name, kind in types.items())
+    return f"({arguments}) -> {result}"
 
 
 def like_the_first(x: Tensor, *_: object) -> Tensor:

@@ -58,10 +58,7 @@ def cross_merge(ys: Tensor, height: int, width: int, *, backend: Backend = "auto
         rounded once to the dtype of ys.
 
     Raises:
-        ValueError: the shape does not fit, or the backend is unknown.
-        TypeError: the dtype is not supported; "triton" does not take float64.
-        RuntimeError: the backend cannot run on this device, or ys requires grad and the backend is not
-            "reference".
+        ValueError, TypeError, RuntimeError: as in `cross_scan`.
 
     Example:
         >>> import torch

@@ -63,26 +63,15 @@ def selective_scan(
     scan = ScanArguments(delta, A, B, C, D, delta_bias, delta_softplus)
     scan.check("selective_scan", u)
     chosen = resolve_backend("selective_scan", u.device, backend)
-    if needs_grad(u, delta, A, B, C, D, delta_bias):
+    if needs_grad(u, *(member for member in scan if isinstance(member, Tensor))):
         if chosen != "reference":
             refuse_grad("selective_scan", chosen)
         return selective_scan_reference(u, scan)
     return _selective_scan_op(u, *scan, chosen)
 
 
-@operator("selective_scan", fake=like_the_first)
-def _selective_scan_op(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    backend: str,
-) -> Tensor:
-    scan = ScanArguments(delta, A, B, C, D, delta_bias, delta_softplus)
+@operator("selective_scan", ScanArguments, fake=like_the_first)
+def _selective_scan_op(u: Tensor, scan: ScanArguments, backend: str) -> Tensor:
     if backend == "reference":
         return selective_scan_reference(u, scan)
     if backend == "torch":

@@ -42,11 +42,11 @@ def _load_tile(inputs, projection, place, K: tl.constexpr, V: tl.constexpr):
 
 
 @triton.jit
-def _scan_states(inputs, a_ptr, state_ptr, place, x, steps, y, K: tl.constexpr, V: tl.constexpr):
+def _scan_states(inputs, state_ptr, place, x, steps, y, K: tl.constexpr, V: tl.constexpr):
     """Run every state over the tile, updating it in memory, and add <C, h> to y, (T, LANES) of each half."""
     for n in range(0, V.N):
         B, C = load_b_c(inputs, place, K, n, V, False)  # (T, LANES)
-        a = load_channels(a_ptr + (K * V.N + n) * V.D, inputs.words, V.D)  # (LANES,)
+        a = load_channels(inputs.a + (K * V.N + n) * V.D, inputs.words, V.D)  # (LANES,)
         before = load_channels(state_ptr + n * V.D, inputs.words, V.D)
         after = ()
         y_after = ()
@@ -70,9 +70,9 @@ def summary_kernel(
     """
     chunk = tl.program_id(0)
     image = tl.program_id(2).to(tl.int64)
-    inputs = image_inputs(x_ptr, p_ptr, bc_ptr, weight_ptr, image, height, width, V)
+    inputs = image_inputs((x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr), image, height, width, V)
     at = (image * 4 + K) * chunks + chunk
-    projection = load_projection(inputs, bias_ptr, K, V)
+    projection = load_projection(inputs, K, V)
     zeros = tl.zeros([LANES], tl.float32)
     sums = (zeros, zeros)
     for n in range(0, V.N):
@@ -82,7 +82,7 @@ def summary_kernel(
     for j in range(0, present):
         place = tile_place(inputs, tile_start(j, present, chunk, tiles, K), K, V, False)
         x, steps, _ = _load_tile(inputs, projection, place, K, V)
-        _scan_states(inputs, a_ptr, end_ptr + at * V.N * V.D, place, x, steps, x, K, V)
+        _scan_states(inputs, end_ptr + at * V.N * V.D, place, x, steps, x, K, V)
         tl.debug_barrier()
         sums = (sums[0] + sum_rows(steps[0], x[0], T), sums[1] + sum_rows(steps[1], x[1], T))
     store_channels(sum_ptr, at * V.D, sums, inputs.words, V.D)
@@ -101,12 +101,12 @@ def output_kernel(
     PARTIAL: tl.constexpr = is_partial(V.D)
     chunk = tl.program_id(0)
     image = tl.program_id(2).to(tl.int64)
-    inputs = image_inputs(x_ptr, p_ptr, bc_ptr, weight_ptr, image, height, width, V)
+    inputs = image_inputs((x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr), image, height, width, V)
     pixels = image * (height * width)
     y_ptr += pixels * (V.D // 2)
     out_ptr += pixels * (V.D // 2)
     entering_ptr += ((image * 4 + K) * chunks + chunk) * V.N * V.D
-    projection = load_projection(inputs, bias_ptr, K, V)
+    projection = load_projection(inputs, K, V)
     skip = load_channels(skip_ptr, inputs.words, V.D)
     inside = (inputs.words < V.D // 2)[None, :]
     present = tiles_present(inputs, chunk, tiles)
@@ -118,7 +118,7 @@ def output_kernel(
             y = (x[0] * skip[0][None, :], x[1] * skip[1][None, :])
         else:
             y = split_pair(load_where(y_ptr + at + offsets, inside, PARTIAL), tl.float32)  # (T, LANES)
-        y = _scan_states(inputs, a_ptr, entering_ptr, place, x, steps, y, K, V)
+        y = _scan_states(inputs, entering_ptr, place, x, steps, y, K, V)
         tl.debug_barrier()
         pointers = (out_ptr if K == 3 else y_ptr) + at + offsets  # (T, LANES)
         ROUNDED: tl.constexpr = V.ELEMENT if K == 3 else tl.float32

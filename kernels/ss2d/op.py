@@ -67,7 +67,7 @@ def ss2d(
     parameters = Parameters(x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     signed = signature("ss2d", x, *parameters, backend)
     if has_passed(signed):
-        return _ss2d_op.direct(x, *parameters, "triton")
+        return _ss2d_op.direct(x, parameters, "triton")
     check_dims("ss2d", "x", x, 4, "(batch, height, width, d_inner)")
     check_float("ss2d", "x", x)
     parameters.check("ss2d", x)
@@ -82,18 +82,8 @@ def ss2d(
     return y
 
 
-@operator("ss2d", fake=like_the_first)
-def _ss2d_op(
-    x: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    backend: str,
-) -> Tensor:
-    # operator schemas support only tensors, so the parameters are bundled again on the other side
-    parameters = Parameters(x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+@operator("ss2d", Parameters, fake=like_the_first)
+def _ss2d_op(x: Tensor, parameters: Parameters, backend: str) -> Tensor:
     if backend == "reference":
         return ss2d_reference(x, parameters)
     if backend == "torch":

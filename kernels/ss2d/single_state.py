@@ -86,17 +86,17 @@ class Tile(NamedTuple):
 
 
 @triton.jit
-def _load_direction(inputs, bias_ptr, a_ptr, K, V: tl.constexpr):
-    projection = load_projection(inputs, bias_ptr, K, V)
-    return Direction(projection, load_channels(a_ptr + K * V.D, inputs.words, V.D))
+def _load_direction(inputs, K, V: tl.constexpr):
+    projection = load_projection(inputs, K, V)
+    return Direction(projection, load_channels(inputs.a + K * V.D, inputs.words, V.D))
 
 
 @triton.jit
-def _load_directions(inputs, bias_ptr, a_ptr, COLUMNS: tl.constexpr, V: tl.constexpr):
+def _load_directions(inputs, COLUMNS: tl.constexpr, V: tl.constexpr):
     """The forward and the backward direction, by rows or by columns."""
     return (
-        _load_direction(inputs, bias_ptr, a_ptr, COLUMNS, V),
-        _load_direction(inputs, bias_ptr, a_ptr, COLUMNS + 2, V),
+        _load_direction(inputs, COLUMNS, V),
+        _load_direction(inputs, COLUMNS + 2, V),
     )
 
 
@@ -215,7 +215,7 @@ def summary_kernel(
     chunk = tl.program_id(0)
     image = (tl.program_id(2) // 2).to(tl.int64)
     by_columns = tl.program_id(2) % 2
-    inputs = image_inputs(x_ptr, p_ptr, bc_ptr, weight_ptr, image, height, width, V)
+    inputs = image_inputs((x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr), image, height, width, V)
     decay_ptr += image * 4 * chunks * V.D
     end_ptr += image * 4 * chunks * V.D
     passed_ptr += (image * 2 + by_columns) * tl.cdiv(height * width, T) * V.D
@@ -228,14 +228,14 @@ def summary_kernel(
             nothing = ((ones, ones), (zeros, zeros))
             carried = (nothing, nothing)
             if TOGETHER:
-                directions = _load_directions(inputs, bias_ptr, a_ptr, columns, V)
+                directions = _load_directions(inputs, columns, V)
                 walk = Walk(inputs, directions, None, passed_ptr)
                 for j in range(0, present):
                     tile = chunk * tiles + present - 1 - j
                     carried = _visit(_summarise_tile, walk, carried, tile, columns, V, True)
             else:
                 for backward in tl.static_range(2):
-                    directions = _load_directions(inputs, bias_ptr, a_ptr, columns, V)
+                    directions = _load_directions(inputs, columns, V)
                     walk = Walk(inputs, directions, None, passed_ptr)
                     for j in range(0, present):
                         tile = chunk * tiles + present - 1 - j
@@ -308,7 +308,7 @@ def output_kernel(
     to it, and the sum written to out."""
     chunk = tl.program_id(0)
     image = tl.program_id(2).to(tl.int64)
-    inputs = image_inputs(x_ptr, p_ptr, bc_ptr, weight_ptr, image, height, width, V)
+    inputs = image_inputs((x_ptr, p_ptr, bc_ptr, weight_ptr, bias_ptr, a_ptr), image, height, width, V)
     pixels = image * (height * width)
     skip = load_channels(skip_ptr, inputs.words, V.D)
     entering_ptr += ((image * 4 + COLUMNS) * chunks + chunk) * V.D
@@ -322,14 +322,14 @@ def output_kernel(
     TOGETHER: tl.constexpr = BY_COLUMNS if COLUMNS else BY_ROWS
     present = tiles_present(inputs, chunk, tiles)
     if TOGETHER:
-        directions = _load_directions(inputs, bias_ptr, a_ptr, COLUMNS, V)
+        directions = _load_directions(inputs, COLUMNS, V)
         walk = Walk(inputs, directions, outputs, passed_ptr)
         for j in range(0, present):
             states = _visit(_output_tile, walk, states, chunk * tiles + j, COLUMNS, V, COLUMNS == 1)
     else:
         for backward in tl.static_range(2):
             tl.debug_barrier()  # the same lanes read what they wrote to y forwards
-            directions = _load_directions(inputs, bias_ptr, a_ptr, COLUMNS, V)
+            directions = _load_directions(inputs, COLUMNS, V)
             walk = Walk(inputs, directions, outputs, passed_ptr)
             for j in range(0, present):
                 states = _visit_one(_output_tile, walk, states, chunk * tiles + j, backward, COLUMNS, V)

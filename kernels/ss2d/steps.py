@@ -43,7 +43,7 @@ class Projection(NamedTuple):
 
 
 @triton.jit
-def load_projection(inputs, bias_ptr, K, V: tl.constexpr):
+def load_projection(inputs, K, V: tl.constexpr):
     """What stays in registers for a whole chunk: the bias, and the weights where they are resident."""
     low = 0
     high = 0
@@ -51,7 +51,7 @@ def load_projection(inputs, bias_ptr, K, V: tl.constexpr):
         r = tl.arange(0, V.RANK)
         low = _load_weights(inputs.weight, inputs.words, r, K, 0, V)
         high = _load_weights(inputs.weight, inputs.words, r, K, 1, V)
-    return Projection((low, high), load_channels(bias_ptr + K * V.D, inputs.words, V.D))
+    return Projection((low, high), load_channels(inputs.bias + K * V.D, inputs.words, V.D))
 
 
 @triton.jit

@@ -61,7 +61,9 @@ class Inputs(NamedTuple):
     x: tl.tensor  # pointers to the image's first pixel
     p: tl.tensor
     bc: tl.tensor
-    weight: tl.tensor  # pointer to dt_proj's weights of all directions
+    weight: tl.tensor  # pointers to the parameters of all directions
+    bias: tl.tensor
+    a: tl.tensor
     height: tl.tensor
     width: tl.tensor
     words: tl.tensor  # (LANES,): words of a pixel that this program owns, one for each lane
@@ -82,15 +84,18 @@ def is_partial(channels: int) -> bool:
 
 
 @triton.jit
-def image_inputs(x_ptr, p_ptr, bc_ptr, weight_ptr, image, height, width, V: tl.constexpr):
-    """The inputs of one image for this program's channel block; image: int64."""
+def image_inputs(pointers, image, height, width, V: tl.constexpr):
+    """The inputs of one image, int64, for this program's channel block; pointers: to those of all images."""
+    x, p, bc, weight, bias, a = pointers
     words = tl.program_id(1) * LANES + tl.arange(0, LANES)
     pixels = image * (height * width)
     return Inputs(
-        x_ptr + pixels * (V.D // 2),
-        p_ptr + pixels * (4 * V.KW),
-        bc_ptr + pixels * (2 * V.KW),
-        weight_ptr,
+        x + pixels * (V.D // 2),
+        p + pixels * (4 * V.KW),
+        bc + pixels * (2 * V.KW),
+        weight,
+        bias,
+        a,
         height,
         width,
         words,

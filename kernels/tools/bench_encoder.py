@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import why_not_triton
-from vlmprof.kernels.common.checks import first_line
 from vlmprof.kernels.common.compiled import compiled_here
 from vlmprof.kernels.common.graph import Graphed
 from vlmprof.kernels.tools.timing import samples_of
@@ -39,7 +38,7 @@ class EncoderLatency:
 
     mode: str
     status: str
-    """`ok`, `skipped`, `oom` or `error`."""
+    """`ok` or `skipped`."""
     message: str = ""
     median_s: float | None = None
     quartile_low_s: float | None = None
@@ -56,46 +55,27 @@ def why_skipped(mode: str, device: torch.device) -> str | None:
     return why_not_triton(device) if "fused" in mode else None
 
 
-def encoder_latencies(
-    build: Callable[[str], Encoder],
-    images: Tensor,
-    modes: tuple[str, ...] = MODES,
-    seconds: float = 0.5,
-) -> Iterator[EncoderLatency]:
-    """Time an encoder on `images` (batch, 3, height, width) in each mode, for about `seconds` each.
-
-    `build` creates the encoder with the `torch` or `triton` kernels, or from the `public` code. It is called
-    once per mode, so that no mode reuses the memory of another. A failed mode becomes a row with the reason.
-    """
-    for mode in modes:
-        try:
-            yield encoder_latency(build, images, mode, seconds)
-        except torch.OutOfMemoryError as error:
-            yield EncoderLatency(mode, "oom", first_line(error))
-        except Exception as error:  # the failure of one mode does not affect the others
-            yield EncoderLatency(mode, "error", first_line(error))
-
-
 def encoder_latency(
     build: Callable[[str], Encoder], images: Tensor, mode: str, seconds: float = 0.5
 ) -> EncoderLatency:
-    """Measure one row of `encoder_latencies`. Errors of the encoder, the compiler or a capture propagate."""
+    """Time an encoder on `images` (batch, 3, height, width) in one mode, for about `seconds`.
+
+    `build` creates the encoder with the `torch` or `triton` kernels, or from the `public` code. Errors of the
+    encoder, the compiler or a capture propagate.
+    """
     device = images.device
     reason = why_skipped(mode, device)
     if reason is not None:
         return EncoderLatency(mode, "skipped", reason)
     try:
-        return _timed(mode, build(_kernels_of(mode)), images, seconds)
+        kernels = "public" if mode in PUBLIC_MODES else "triton" if "fused" in mode else "torch"
+        return _timed(mode, build(kernels), images, seconds)
     finally:
         if mode == "compile":
             torch.compiler.reset()  # it caches the weights of compiled modules
         gc.collect()
         if device.type == "cuda":
             torch._C._cuda_clearCublasWorkspaces()  # one per stream used by a capture
-
-
-def _kernels_of(mode: str) -> str:
-    return "public" if mode in PUBLIC_MODES else "triton" if "fused" in mode else "torch"
 
 
 def _timed(mode: str, encoder: Encoder, images: Tensor, seconds: float) -> EncoderLatency:

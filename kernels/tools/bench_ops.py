@@ -5,23 +5,23 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from vlmprof.kernels.block import (
-    convolution_norm,
-    depthwise_conv_silu,
-    layer_norm,
-    linear,
-    norm_linear,
-    norm_mlp,
-)
 from vlmprof.kernels.common import counts
-from vlmprof.kernels.common.backends import Backend
-from vlmprof.kernels.cross_scan import cross_merge, cross_scan
-from vlmprof.kernels.selective_scan import selective_scan
-from vlmprof.kernels.ss2d import ss2d
+from vlmprof.kernels.tools.block_cases import (
+    BLOCK_OPERATIONS,
+    BlockProduct,
+    depthwise_case,
+    layer_norm_case,
+    mlp_case,
+    product_case,
+    stem_case,
+)
+from vlmprof.kernels.tools.case import Case
+from vlmprof.kernels.tools.cases import cross_merge_case, cross_scan_case, selective_scan_case, ss2d_case
 from vlmprof.kernels.tools.timing import samples_of
 
 WIDTHS = {"vmamba-t": 96, "vmamba-s": 96, "vmamba-b": 128}
@@ -95,141 +95,85 @@ def workloads(
 
     `baselines` are other implementations of `ss2d`, selected by name like a backend.
     """
-    item = dtype.itemsize
     for level in levels:
         side, d_inner, dt_rank = level_shape(model, resolution, level)
-        d_model = d_inner // 2
-        length = side * side
-        prepare = _Prepared(side, d_inner, dt_rank, dtype, device, baselines)
-        works = {
-            "ss2d": counts.ss2d_counts(1, side, side, d_inner, dt_rank, 1, item),
-            "selective_scan": counts.selective_scan_counts(1, 4 * d_inner, length, 4, 1, item),
-            "cross_scan": counts.cross_counts(1, d_inner, side, side, item, merge=False),
-            "cross_merge": counts.cross_counts(1, d_inner, side, side, item, merge=True),
-            "norm_linear": counts.linear_counts(length, d_model, d_inner, item, norm=True),
-            "linear": counts.linear_counts(length, d_inner, d_model, item, norm=False),
-            "norm_mlp": counts.mlp_counts(length, d_model, 4 * d_model, item),
-            "depthwise_conv_silu": counts.depthwise_counts(1, side, side, d_inner, 3, item),
-            "layer_norm": counts.layer_norm_counts(length, d_model, item),
-            "convolution_norm": counts.convolution_norm_counts(
-                4 * length, 16 * length, 3, d_model // 2, 3, item
-            ),
-        }
-        for op, work in works.items():
-            launch = {"launch": prepare.ss2d_launch} if op == "ss2d" else {}
-            where = f"{model} {resolution} level {level}"
-            yield Workload(op, where, getattr(prepare, op), work, **launch)
+        where = f"{model} {resolution} level {level}"
+        for case, work in _block(where, side, d_inner, dt_rank, dtype, device):
+            if case.op in BLOCK_OPERATIONS:  # as in a model of this dtype, with vectors in it too
+                case = case.mapped(lambda value: value.to(dtype) if isinstance(value, Tensor) else value)
+            if case.op != "ss2d":
+                yield Workload(case.op, where, partial(_prepared, case), work)
+                continue
+            launch = partial(_ss2d_launch, (1, side, side, d_inner), dt_rank, dtype, device)
+            yield Workload(case.op, where, partial(_prepared, case, baselines), work, launch)
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """The operations of a block of `side` × `side` pixels, each with random arguments."""
+def _ss2d_launch(
+    shape: tuple[int, ...], dt_rank: int, dtype: torch.dtype, device: torch.device, backend: str
+) -> str:
+    if backend != "triton":
+        return ""
+    from vlmprof.kernels.ss2d.fused import launch_for
 
-    side: int
-    d_inner: int
-    dt_rank: int
-    dtype: torch.dtype
-    device: torch.device
-    baselines: Mapping[str, Callable[..., Tensor]] | None
+    launch = launch_for(torch.Size(shape), dt_rank, 1, dtype, device)
+    return f"{launch.tiles} tiles by {launch.chosen_by}"
 
-    def _draw(self) -> Callable[..., Tensor]:
-        generator = torch.Generator(self.device).manual_seed(0)
-        return lambda *shape: torch.randn(*shape, generator=generator, device=self.device).to(self.dtype)
 
-    def _pixels(self, draw: Callable[..., Tensor], channels: int) -> Tensor:
-        return draw(1, self.side, self.side, channels)
+def _block(
+    name: str, side: int, d_inner: int, dt_rank: int, dtype: torch.dtype, device: torch.device
+) -> Iterator[tuple[Case, counts.Counts]]:
+    """Yield the operations of a block of `side` × `side` pixels with their counts.
 
-    def ss2d(self) -> Call:
-        draw, d_inner, dt_rank = self._draw(), self.d_inner, self.dt_rank
-        return _calling(
-            ss2d,
-            self._pixels(draw, d_inner),
-            draw(4, dt_rank + 2, d_inner) * d_inner**-0.5,
-            draw(4, d_inner, dt_rank) * dt_rank**-0.5,
-            draw(4, d_inner).float() - 3.0,
-            draw(4 * d_inner, 1).float() * 0.1,
-            draw(4 * d_inner).float(),
-            baselines=self.baselines,
-        )
+    `convolution_norm` is the stem at the first level, and at others a smaller image with more filters.
+    """
+    item, pixels, d_model = dtype.itemsize, side * side, d_inner // 2
+    image, hidden, filters = (1, d_inner, side, side), 4 * d_model, d_model // 2
+    in_proj = BlockProduct("in_proj", d_model, d_inner, normed=True, biased=False)
+    out_proj = BlockProduct("out_proj", d_inner, d_model, biased=False)
+    to = (dtype, device)
+    yield (
+        ss2d_case(name, (1, side, side, d_inner), dt_rank, 1, *to),
+        counts.ss2d_counts(1, side, side, d_inner, dt_rank, 1, item),
+    )
+    yield (
+        selective_scan_case(name, (1, 4 * d_inner, pixels), 4, 1, *to),
+        counts.selective_scan_counts(1, 4 * d_inner, pixels, 4, 1, item),
+    )
+    yield cross_scan_case(name, image, *to), counts.cross_counts(*image, item, merge=False)
+    yield cross_merge_case(name, image, *to), counts.cross_counts(*image, item, merge=True)
+    yield (
+        product_case(name, pixels, in_proj, *to),
+        counts.linear_counts(pixels, d_model, d_inner, item, norm=True),
+    )
+    yield (
+        product_case(name, pixels, out_proj, *to),
+        counts.linear_counts(pixels, d_inner, d_model, item, norm=False),
+    )
+    yield (
+        mlp_case(name, (1, side, side, d_model), hidden, *to),
+        counts.mlp_counts(pixels, d_model, hidden, item),
+    )
+    yield (
+        depthwise_case(name, (1, side, side, d_inner), *to, biased=False),
+        counts.depthwise_counts(1, side, side, d_inner, 3, item),
+    )
+    yield layer_norm_case(name, pixels, d_model, *to), counts.layer_norm_counts(pixels, d_model, item)
+    yield (
+        stem_case(name, (1, 4 * side, 4 * side, 3), filters, 3, 2, 1, *to),
+        counts.convolution_norm_counts(4 * pixels, 16 * pixels, 3, filters, 3, item),
+    )
 
-    def ss2d_launch(self, backend: str) -> str:
-        if backend != "triton":
-            return ""
-        from vlmprof.kernels.ss2d.fused import launch_for
 
-        shape = torch.Size((1, self.side, self.side, self.d_inner))
-        launch = launch_for(shape, self.dt_rank, 1, self.dtype, self.device)
-        return f"{launch.tiles} tiles by {launch.chosen_by}"
+def _prepared(case: Case, baselines: Mapping[str, Callable[..., Tensor]] | None = None) -> Call:
+    """Draw the inputs of a case; return a function that runs it on a backend, or as a baseline."""
+    arguments, options = case.draw()
 
-    def selective_scan(self) -> Call:
-        draw, channels, length = self._draw(), 4 * self.d_inner, self.side * self.side
-        return _calling(
-            selective_scan,
-            draw(1, channels, length),
-            draw(1, channels, length),
-            -draw(channels, 1).float().exp(),
-            draw(1, 4, 1, length),
-            draw(1, 4, 1, length),
-            draw(channels).float(),
-            draw(channels).float() - 3.0,
-            True,
-        )
+    def call(backend: str) -> Tensor:
+        if baselines and backend in baselines:
+            return baselines[backend](*arguments)
+        return case.function(*arguments, **options, backend=backend)
 
-    def cross_scan(self) -> Call:
-        return _calling(cross_scan, self._draw()(1, self.d_inner, self.side, self.side))
-
-    def cross_merge(self) -> Call:
-        ys = self._draw()(1, 4, self.d_inner, self.side * self.side)
-        return _calling(cross_merge, ys, self.side, self.side)
-
-    def norm_linear(self) -> Call:
-        draw, d_model = self._draw(), self.d_inner // 2
-        x = self._pixels(draw, d_model)
-        return _calling(norm_linear, x, draw(d_model), draw(d_model), draw(self.d_inner, d_model))
-
-    def linear(self) -> Call:
-        draw = self._draw()
-        return _calling(linear, self._pixels(draw, self.d_inner), draw(self.d_inner // 2, self.d_inner))
-
-    def norm_mlp(self) -> Call:
-        draw, d_model = self._draw(), self.d_inner // 2
-        x, hidden = self._pixels(draw, d_model), 4 * d_model
-        return _calling(
-            norm_mlp,
-            x,
-            draw(d_model),
-            draw(d_model),
-            draw(hidden, d_model) * d_model**-0.5,
-            draw(hidden),
-            draw(d_model, hidden) * hidden**-0.5,
-            draw(d_model),
-        )
-
-    def depthwise_conv_silu(self) -> Call:
-        draw = self._draw()
-        return _calling(depthwise_conv_silu, self._pixels(draw, self.d_inner), draw(self.d_inner, 1, 3, 3))
-
-    def layer_norm(self) -> Call:
-        draw, d_model = self._draw(), self.d_inner // 2
-        bias = draw(d_model)
-
-        def with_bias(*arguments: Tensor, backend: Backend) -> Tensor:
-            return layer_norm(*arguments, input_bias=bias, backend=backend)
-
-        return _calling(with_bias, self._pixels(draw, d_model), draw(d_model), draw(d_model))
-
-    def convolution_norm(self) -> Call:
-        """The stem at the first level; at others, a smaller image with more filters."""
-        draw, channels = self._draw(), self.d_inner // 4
-        bias = draw(channels)
-
-        def stem(*arguments: Tensor, backend: Backend) -> Tensor:
-            return convolution_norm(
-                *arguments, input_bias=bias, stride=2, padding=1, activation="gelu", backend=backend
-            )
-
-        image = draw(1, 4 * self.side, 4 * self.side, 3)
-        return _calling(stem, image, draw(channels, 3, 3, 3), draw(channels), draw(channels))
+    return call
 
 
 def measure(
@@ -269,16 +213,3 @@ def measure(
         share_of_copy_ceiling=None if copy is None else bytes_per_s / copy,
         share_of_matmul_ceiling=None if matmul is None else flops_per_s / matmul,
     )
-
-
-def _calling(
-    function: Callable[..., Tensor],
-    *arguments: object,
-    baselines: Mapping[str, Callable[..., Tensor]] | None = None,
-) -> Call:
-    def call(backend: str) -> Tensor:
-        if baselines and backend in baselines:
-            return baselines[backend](*arguments)
-        return function(*arguments, backend=backend)
-
-    return call

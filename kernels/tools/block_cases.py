@@ -17,30 +17,27 @@ from vlmprof.kernels.block import (
     norm_mlp,
 )
 from vlmprof.kernels.block.mlp_tiles import ROWS_PER_CHANNEL
-from vlmprof.kernels.tools.case import Case, drawing, strided
+from vlmprof.kernels.tools.case import Case, Inputs, case_of, drawing, strided
+
+BLOCK_OPERATIONS = (
+    "linear", "norm_linear", "norm_mlp", "layer_norm", "convolution_norm", "depthwise_conv_silu",
+)  # fmt: skip
 
 
 def small_block_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     """Yield a few rows of each operation: odd sizes, unaligned shapes, strided vectors, none at all."""
-    draw = drawing("block", device)
-    x, weight, residual = draw(3, 11, 40) + 2.0, draw(50, 40) / 6.0, draw(3, 11, 50)
-    linear_arguments = (x.to(dtype), weight.to(dtype), draw(50))
-    norm = (x.to(dtype), 1.0 + 0.1 * draw(40), draw(40), weight.to(dtype), draw(50))
-    more: dict[str, object] = {"residual": residual.to(dtype), "activation": "gelu"}
-    large = ((2e4 * draw(3, 40)).to(dtype), 3.0 + draw(40), draw(40), draw(70, 40).to(dtype) / 6.0)
-    convolution = (draw(2, 5, 35, 20).to(dtype), draw(20, 1, 3, 3).to(dtype) / 3.0, draw(20))
-
-    product = Case("linear", "bias", linear, linear_arguments, {})
-    normed = linear_case("few rows, wide weight", 3, 40, 70, dtype, device)
-    mlp = mlp_case("rows of 13, in two kernels", (3, 7, 13), 20, dtype, device)
-    depthwise = Case("depthwise_conv_silu", "3 × 3", depthwise_conv_silu, convolution, {})
-    odd_rows = layer_norm_case("odd channels", 7, 45, dtype, device)
-    patches = stem_case("4 × 4, stride 4, odd channels", (1, 9, 13, 3), 45, 4, 4, 0, dtype, device)
-    for case in (product, normed, mlp, depthwise, odd_rows, patches):
+    for case in (
+        _biased_linear_case("bias", dtype, device),
+        linear_case("few rows, wide weight", 3, 40, 70, dtype, device),
+        mlp_case("rows of 13, in two kernels", (3, 7, 13), 20, dtype, device),
+        depthwise_case("3 × 3", (2, 5, 35, 20), dtype, device),
+        layer_norm_case("odd channels", 7, 45, dtype, device),
+        stem_case("4 × 4, stride 4, odd channels", (1, 9, 13, 3), 45, 4, 4, 0, dtype, device),
+    ):
         yield case
         yield strided(case)
-    yield Case("norm_linear", "GELU, residual", norm_linear, norm, more)
-    yield Case("norm_linear", "few rows of 20,000", norm_linear, large, {})
+    yield _activated_case("GELU, residual", dtype, device)
+    yield _large_values_case("few rows of 20,000", dtype, device)
     yield layer_norm_case("48 channels, GELU", 131, 48, dtype, device, "gelu")
     yield stem_case("3 × 3, stride 2", (2, 9, 13, 3), 48, 3, 2, 1, dtype, device)
     yield linear_case("no rows", 0, 40, 30, dtype, device)
@@ -96,6 +93,7 @@ class BlockProduct:
     normed: bool = False
     residual: bool = False
     activation: str | None = None
+    biased: bool = True
 
 
 def block_products(channels: int) -> Iterator[BlockProduct]:
@@ -110,28 +108,70 @@ def product_case(
     name: str, rows: int, product: BlockProduct, dtype: torch.dtype, device: torch.device
 ) -> Case:
     """Create one product of a block, whose x has a mean far from 0."""
+    make = case_of(norm_linear if product.normed else linear)(_product_inputs)
+    return make(name, rows, product, dtype, device)
+
+
+def _product_inputs(
+    name: str, rows: int, product: BlockProduct, dtype: torch.dtype, device: torch.device
+) -> Inputs:
     draw = drawing(name, device)
     k, m = product.depth, product.features
-    x, weight, bias = (draw(rows, k) + 2.0).to(dtype), (draw(m, k) * k**-0.5).to(dtype), draw(m)
+    x, weight = (draw(rows, k) + 2.0).to(dtype), (draw(m, k) * k**-0.5).to(dtype)
+    bias = draw(m) if product.biased else None
     residual = draw(rows, m).to(dtype) if product.residual else None
-    options: dict[str, object] = {"residual": residual, "activation": product.activation}
-    if not product.normed:
-        return Case("linear", name, linear, (x, weight, bias), options)
-    return Case("norm_linear", name, norm_linear, (x, 1.0 + 0.1 * draw(k), draw(k), weight, bias), options)
+    norm = (1.0 + 0.1 * draw(k), draw(k)) if product.normed else ()
+    return (x, *norm, weight, bias), {"residual": residual, "activation": product.activation}
 
 
+@case_of(linear)
+def _biased_linear_case(name: str, dtype: torch.dtype, device: torch.device) -> Inputs:
+    draw = drawing(name, device)
+    return ((draw(3, 11, 40) + 2.0).to(dtype), (draw(50, 40) / 6.0).to(dtype), draw(50)), {}
+
+
+@case_of(norm_linear)
+def _activated_case(name: str, dtype: torch.dtype, device: torch.device) -> Inputs:
+    draw = drawing(name, device)
+    x, weight = (draw(3, 11, 40) + 2.0).to(dtype), (draw(50, 40) / 6.0).to(dtype)
+    options = {"residual": draw(3, 11, 50).to(dtype), "activation": "gelu"}
+    return (x, 1.0 + 0.1 * draw(40), draw(40), weight, draw(50)), options
+
+
+@case_of(norm_linear)
+def _large_values_case(name: str, dtype: torch.dtype, device: torch.device) -> Inputs:
+    draw = drawing(name, device)
+    return ((2e4 * draw(3, 40)).to(dtype), 3.0 + draw(40), draw(40), draw(70, 40).to(dtype) / 6.0), {}
+
+
+@case_of(depthwise_conv_silu)
+def depthwise_case(
+    name: str,
+    shape: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    device: torch.device,
+    biased: bool = True,
+) -> Inputs:
+    """Draw a depthwise 3 × 3 convolution of x (batch, height, width, channels)."""
+    draw, channels = drawing(name, device), shape[3]
+    weight = draw(channels, 1, 3, 3) / 3.0
+    return (draw(*shape).to(dtype), weight.to(dtype), draw(channels) if biased else None), {}
+
+
+@case_of(norm_linear)
 def linear_case(
     name: str, rows: int, width_in: int, width_out: int, dtype: torch.dtype, device: torch.device
-) -> Case:
-    """Create a layer norm and a projection of x (rows, width_in) with a mean far from 0, with all options
+) -> Inputs:
+    """Draw a layer norm and a projection of x (rows, width_in) with a mean far from 0, with all options
     except the activation."""
     draw = drawing(name, device)
     x = (draw(rows, width_in) + 2.0).to(dtype)
     weight = (draw(width_out, width_in) * width_in**-0.5).to(dtype)
     arguments = (x, 1.0 + 0.1 * draw(width_in), draw(width_in), weight, draw(width_out))
-    return Case("norm_linear", name, norm_linear, arguments, {"residual": draw(rows, width_out).to(dtype)})
+    return arguments, {"residual": draw(rows, width_out).to(dtype)}
 
 
+@case_of(layer_norm)
 def layer_norm_case(
     name: str,
     rows: int,
@@ -139,14 +179,14 @@ def layer_norm_case(
     dtype: torch.dtype,
     device: torch.device,
     activation: str | None = None,
-) -> Case:
-    """Create a layer norm of x (rows, channels) with a mean far from 0 after an input bias."""
+) -> Inputs:
+    """Draw a layer norm of x (rows, channels) with a mean far from 0 after an input bias."""
     draw = drawing(name, device)
     arguments = ((draw(rows, channels) + 2.0).to(dtype), 1.0 + 0.1 * draw(channels), draw(channels))
-    options: dict[str, object] = {"input_bias": draw(channels).to(dtype), "activation": activation}
-    return Case("layer_norm", name, layer_norm, arguments, options)
+    return arguments, {"input_bias": draw(channels).to(dtype), "activation": activation}
 
 
+@case_of(convolution_norm)
 def stem_case(
     name: str,
     shape: tuple[int, int, int, int],
@@ -156,34 +196,28 @@ def stem_case(
     padding: int,
     dtype: torch.dtype,
     device: torch.device,
-) -> Case:
-    """Create a convolution of x (batch, height, width, in_channels) with bias, layer norm and GELU."""
+) -> Inputs:
+    """Draw a convolution of x (batch, height, width, in_channels) with bias, layer norm and GELU."""
     draw = drawing(name, device)
     filters = draw(channels, shape[3], size, size) / (shape[3] ** 0.5 * size)
     arguments = (draw(*shape).to(dtype), filters.to(dtype), 1.0 + 0.1 * draw(channels), draw(channels))
-    options: dict[str, object] = {"input_bias": draw(channels).to(dtype), "activation": "gelu"}
-    options |= {"stride": stride, "padding": padding}
-    return Case("convolution_norm", name, convolution_norm, arguments, options)
+    after = {"input_bias": draw(channels).to(dtype), "activation": "gelu"}
+    return arguments, after | {"stride": stride, "padding": padding}
 
 
+@case_of(norm_mlp)
 def mlp_case(
     name: str, shape: tuple[int, ...], hidden: int, dtype: torch.dtype, device: torch.device
-) -> Case:
-    """Create an MLP on x (..., channels) with a mean far from 0."""
+) -> Inputs:
+    """Draw an MLP on x (..., channels) with a mean far from 0."""
     draw = drawing(name, device)
     channels = shape[-1]
-    return Case(
-        "norm_mlp",
-        name,
-        norm_mlp,
-        (
-            (draw(*shape) + 2.0).to(dtype),
-            1.0 + 0.1 * draw(channels),
-            draw(channels),
-            (draw(hidden, channels) * channels**-0.5).to(dtype),
-            draw(hidden),
-            (draw(channels, hidden) * hidden**-0.5).to(dtype),
-            draw(channels),
-        ),
-        {},
-    )
+    return (
+        (draw(*shape) + 2.0).to(dtype),
+        1.0 + 0.1 * draw(channels),
+        draw(channels),
+        (draw(hidden, channels) * channels**-0.5).to(dtype),
+        draw(hidden),
+        (draw(channels, hidden) * hidden**-0.5).to(dtype),
+        draw(channels),
+    ), {}

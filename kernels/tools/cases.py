@@ -14,9 +14,10 @@ from vlmprof.kernels.cross_scan import cross_merge, cross_scan
 from vlmprof.kernels.selective_scan import selective_scan
 from vlmprof.kernels.ss2d import ss2d
 from vlmprof.kernels.tools.block_cases import large_block_cases, medium_block_cases, small_block_cases
-from vlmprof.kernels.tools.case import Case, drawing
+from vlmprof.kernels.tools.case import Case, Inputs, case_of, drawing
 
 
+@case_of(ss2d)
 def ss2d_case(
     name: str,
     shape: tuple[int, int, int, int],
@@ -26,8 +27,8 @@ def ss2d_case(
     device: torch.device,
     dt_offset: float | None = None,
     strided: bool = False,
-) -> Case:
-    """Create SS2D on x (batch, height, width, d_inner) with parameters initialized as in VMamba.
+) -> Inputs:
+    """Draw SS2D on x (batch, height, width, d_inner) with parameters initialized as in VMamba.
 
     With `dt_offset`, steps before softplus are ± that value for any input; `strided` makes x a view with
     non-contiguous channels.
@@ -41,22 +42,17 @@ def ss2d_case(
         dt_weight = dt_weight * 0.0
         dt_bias = dt_bias.sign() * dt_offset
     decay = torch.arange(1, d_state + 1, device=device, dtype=torch.float32).log()
-    return Case(
-        "ss2d",
-        name,
-        ss2d,
-        (
-            x.to(dtype),
-            (draw(4, dt_rank + 2 * d_state, d_inner) * d_inner**-0.5).to(dtype),
-            dt_weight.to(dtype),
-            dt_bias,
-            decay.repeat(4 * d_inner, 1) + 0.1 * draw(4 * d_inner, d_state),
-            draw(4 * d_inner),
-        ),
-        {},
-    )
+    return (
+        x.to(dtype),
+        (draw(4, dt_rank + 2 * d_state, d_inner) * d_inner**-0.5).to(dtype),
+        dt_weight.to(dtype),
+        dt_bias,
+        decay.repeat(4 * d_inner, 1) + 0.1 * draw(4 * d_inner, d_state),
+        draw(4 * d_inner),
+    ), {}
 
 
+@case_of(selective_scan)
 def selective_scan_case(
     name: str,
     shape: tuple[int, int, int],
@@ -65,25 +61,37 @@ def selective_scan_case(
     dtype: torch.dtype,
     device: torch.device,
     delta_scale: float = 1.0,
-) -> Case:
-    """Create a selective scan of u (batch, d_inner, L) with every optional argument."""
+) -> Inputs:
+    """Draw a selective scan of u (batch, d_inner, L) with every optional argument."""
     draw = drawing(name, device)
     batch, d_inner, length = shape
-    return Case(
-        "selective_scan",
-        name,
-        selective_scan,
-        (
-            draw(*shape).to(dtype),
-            (draw(*shape) * delta_scale).to(dtype),
-            -draw(d_inner, d_state).exp(),
-            draw(batch, groups, d_state, length).to(dtype),
-            draw(batch, groups, d_state, length).to(dtype),
-            draw(d_inner),
-            draw(d_inner) - 1.0,
-        ),
-        {"delta_softplus": True},
-    )
+    return (
+        draw(*shape).to(dtype),
+        (draw(*shape) * delta_scale).to(dtype),
+        -draw(d_inner, d_state).exp(),
+        draw(batch, groups, d_state, length).to(dtype),
+        draw(batch, groups, d_state, length).to(dtype),
+        draw(d_inner),
+        draw(d_inner) - 1.0,
+    ), {"delta_softplus": True}
+
+
+@case_of(cross_scan)
+def cross_scan_case(
+    name: str, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device
+) -> Inputs:
+    """Draw a cross-scan of x (batch, d_inner, height, width)."""
+    return (drawing(name, device)(*shape).to(dtype),), {}
+
+
+@case_of(cross_merge)
+def cross_merge_case(
+    name: str, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device
+) -> Inputs:
+    """Draw a cross-merge to (batch, d_inner, height, width)."""
+    batch, d_inner, height, width = shape
+    ys = drawing(name, device)(batch, 4, d_inner, height * width).to(dtype)
+    return (ys,), {"height": height, "width": width}
 
 
 def small_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
@@ -108,7 +116,8 @@ def small_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield selective_scan_case("longer than a chunk", (1, 5, 601), 1, 1, dtype, device)
     yield selective_scan_case("d_state 16", (1, 6, 9), 1, 16, dtype, device)
     yield selective_scan_case("steps of ±50", (1, 6, 70), 1, 2, dtype, device, delta_scale=50.0)
-    yield from _layout_cases(dtype, device)
+    yield cross_scan_case("7 × 41", (2, 3, 7, 41), dtype, device)
+    yield cross_merge_case("7 × 41", (2, 3, 7, 41), dtype, device)
     yield from small_block_cases(dtype, device)
 
 
@@ -137,11 +146,3 @@ def large_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
     yield ss2d_case("128 × 160, no edges, batch 2", (2, 128, 160, 384), 12, 1, dtype, device)
     yield ss2d_case("56 × 56, d_state 16", (1, 56, 56, 192), 6, 16, dtype, device)
     yield selective_scan_case("VMamba level 1", (1, 768, 3136), 4, 1, dtype, device)
-
-
-def _layout_cases(dtype: torch.dtype, device: torch.device) -> Iterator[Case]:
-    draw = drawing("layout", device)
-    yield Case("cross_scan", "7 × 41", cross_scan, (draw(2, 3, 7, 41).to(dtype),), {})
-    yield Case(
-        "cross_merge", "7 × 41", cross_merge, (draw(2, 4, 3, 287).to(dtype),), {"height": 7, "width": 41}
-    )

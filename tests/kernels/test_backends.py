@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from vlmprof.cli.kernels import app
 from vlmprof.kernels import BACKENDS
 from vlmprof.kernels.tools import cases, verify
+from vlmprof.kernels.tools.block_cases import BLOCK_OPERATIONS
 from vlmprof.kernels.tools.case import Case
 from vlmprof.settings import KernelBackend
 
@@ -95,19 +96,36 @@ def test_every_backend_on_a_gpu(dtype: torch.dtype) -> None:
     assert {v.backend for v in verdicts} == {"torch", "triton"}
 
 
-def wrong_case() -> Case:
-    """The first case, one part in a thousand off on every backend but the reference."""
-    case = next(cases.small_cases(torch.float32, torch.device("cpu")))
+def wrong_case(op: str = "ss2d") -> Case:
+    """The first case of an operation, one part in a thousand off on every backend but the reference."""
+    case = next(case for case in cases.small_cases(torch.float32, torch.device("cpu")) if case.op == op)
 
-    def off(*arguments: torch.Tensor, backend: str) -> torch.Tensor:
-        y = case.function(*arguments, backend="reference")
+    def off(*arguments: torch.Tensor, backend: str, **options: object) -> torch.Tensor:
+        y = case.function(*arguments, backend="reference", **options)
         return y if backend == "reference" else 1.001 * y
 
     return dataclasses.replace(case, function=off)
 
 
-def test_a_wrong_result_fails() -> None:
-    assert not verify.verify_case(wrong_case(), torch.float32, "torch").passed
+@pytest.mark.parametrize("op", ["ss2d", "cross_scan", *BLOCK_OPERATIONS])
+def test_a_wrong_result_fails(op: str) -> None:
+    assert not verify.verify_case(wrong_case(op), torch.float32, "torch").passed
+
+
+def test_only_the_cases_that_run_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def randn(*shape: int, generator: torch.Generator, device: torch.device) -> torch.Tensor:
+        drawn.append(shape)
+        return torch.zeros(shape)
+
+    monkeypatch.setattr(torch, "randn", randn)
+    planned = list(verify.comparisons(torch.device("cuda"), ["torch"], verify.DTYPES))
+    assert len(planned) > 100
+    assert drawn == []
+    assert {each.case.op for each in planned} >= {"ss2d", *BLOCK_OPERATIONS}
+    assert planned[0].case.arguments[0] is planned[0].case.arguments[0]
+    assert drawn
 
 
 def test_what_a_backend_raises_is_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from vlmprof.cli import kernels_rows
 from vlmprof.cli.kernels import app
 from vlmprof.cli.kernels_encoders import backbone_names
 from vlmprof.errors import UserError
+from vlmprof.execution import kernel_worker
+from vlmprof.execution.kernel_runs import EncoderJob, Outcome
 from vlmprof.kernels.tools import bench_encoder, bench_ops
 from vlmprof.kernels.tools.official_vmamba import public_encoder
 from vlmprof.settings import Mode
@@ -33,7 +35,7 @@ def test_what_cannot_run_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatc
         return lambda images: images * 2.0
 
     modes = ("eager", "graphs", "fused", "fused graphs")
-    rows = {row.mode: row for row in bench_encoder.encoder_latencies(build, IMAGES, modes, seconds=0.0)}
+    rows = {mode: bench_encoder.encoder_latency(build, IMAGES, mode, seconds=0.0) for mode in modes}
     assert asked == ["torch"]
     assert [rows[mode].status for mode in modes] == ["ok", "skipped", "skipped", "skipped"]
     assert rows["eager"].samples == 5
@@ -49,16 +51,18 @@ def test_modes_are_called_as_in_a_sweep() -> None:
     assert "'public' needs" in str(bench(Path(), "--mode", "graphed", "--mode", "public").exception)
 
 
-def test_a_mode_that_fails_leaves_the_others() -> None:
+def test_a_mode_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
-    def build(backend: str) -> bench_encoder.Encoder:
-        calls.append(backend)
+    def build(backbone: str, **options: object) -> bench_encoder.Encoder:
+        calls.append(backbone)
         if len(calls) == 1:
             raise torch.OutOfMemoryError("no room\nfor details")
         return lambda images: images
 
-    rows = list(bench_encoder.encoder_latencies(build, IMAGES, ("eager", "eager"), seconds=0.0))
+    monkeypatch.setattr("vlmprof.backbones.create_backbone", build)
+    job = EncoderJob("vmamba-t", 4, "float32", "all", ("eager", "eager"), None, 0.0)
+    rows = [row for row in kernel_worker.bench_encoder("cpu", job, 0) if isinstance(row, Outcome)]
     assert [(row.status, row.message) for row in rows] == [("oom", "no room"), ("ok", "")]
 
 

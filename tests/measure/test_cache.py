@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vlmprof.measure.cache import CacheFlush, last_level_cache_bytes
-from vlmprof.measure.clocks import device_clock
+from vlmprof.measure.clocks import DeviceClock, device_clock
 from vlmprof.measure.stopping import FixedCount
 from vlmprof.measure.timeline import Stage, Timeline
 
@@ -27,7 +27,7 @@ def test_a_flush_writes_more_than_the_cache_holds() -> None:
 def test_every_iteration_is_flushed_before_its_clocks_start() -> None:
     order = []
 
-    class Clock:
+    class Clock(DeviceClock):
         def synchronize(self) -> None:
             order.append("sync")
 
@@ -36,9 +36,6 @@ def test_every_iteration_is_flushed_before_its_clocks_start() -> None:
 
         def stop(self, i: int) -> None:
             order.append("stop")
-
-        def elapsed_s(self, i: int) -> None:
-            return None
 
     line = Timeline(
         [Stage("vision", lambda _: None)], Clock(), before_iteration=lambda: order.append("flush")

@@ -16,7 +16,7 @@ from tests.helpers.checks import known
 from vlmprof.measure import measurement as module
 from vlmprof.measure import timeline
 from vlmprof.measure.measurement import MeasurementProtocol, measure, measure_in_steps
-from vlmprof.measure.observer import Phase
+from vlmprof.measure.observer import Observer, Phase
 from vlmprof.measure.stopping import FixedCount, Settling
 from vlmprof.measure.timeline import Stage, StageGroup
 
@@ -24,7 +24,7 @@ FIXED = MeasurementProtocol(warm_up=1, stopping=FixedCount(3))
 CPU = torch.device("cpu")
 
 
-class Diary:
+class Diary(Observer):
     """An observer that remembers what it was told."""
 
     def __init__(self) -> None:

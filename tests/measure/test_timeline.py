@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from vlmprof.measure import timeline
-from vlmprof.measure.clocks import device_clock
+from vlmprof.measure.clocks import DeviceClock, device_clock
 from vlmprof.measure.stopping import FixedCount
 from vlmprof.measure.timeline import Stage, Timeline
 
 
-class World:
+class World(DeviceClock):
     """A host and an asynchronous device with one hand-wound clock each, in nanoseconds."""
 
     def __init__(self) -> None:

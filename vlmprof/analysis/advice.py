@@ -16,6 +16,7 @@ from vlmprof.analysis.frames import numbers, varying_axes
 from vlmprof.analysis.levers import Change, changes_between, levers_of
 from vlmprof.analysis.scores import pick_score, score_columns, with_scores
 from vlmprof.errors import UserError
+from vlmprof.measure.statistics import Floats
 from vlmprof.records import Status
 from vlmprof.units import show_bytes, show_seconds
 
@@ -218,7 +219,7 @@ def _groups(rows: pd.DataFrame, columns: Sequence[str]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _simplest(candidates: pd.DataFrame, values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+def _simplest(candidates: pd.DataFrame, values: Floats) -> npt.NDArray[np.bool_]:
     """Return a mask without the cells that equal another in costs and quality: of a larger photo whose tiles
     hold no more, or without the one tile that is the photo."""
     others = [axis for axis in levers_of(candidates) if axis not in ("resolution", "tiling")]
@@ -240,7 +241,7 @@ def _details(candidates: pd.DataFrame) -> list[str]:
 
 
 def pareto_front(
-    costs: npt.NDArray[np.float64], quality: npt.NDArray[np.float64] | None = None, tolerance: float = 0.0
+    costs: Floats, quality: Floats | None = None, tolerance: float = 0.0
 ) -> npt.NDArray[np.bool_]:
     """Return a mask of the points, shape (points, costs), that no other point of the mask dominates.
 
@@ -267,7 +268,7 @@ def _candidates(frame: pd.DataFrame, price_per_hour: float | None) -> pd.DataFra
     if rows.empty:
         raise UserError("nothing to recommend: no cell of this run has status ok")
     batch = np.nan_to_num(numbers(rows, "batch_size"), nan=1.0)
-    added: dict[str, npt.NDArray[np.float64]] = {
+    added: dict[str, Floats] = {
         "pixels": pixels_seen(rows),
         "ttft_s": time_to_first_token(rows),
         "memory_bytes": memory_needed(rows),

@@ -8,15 +8,13 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.frames import Line, any_measured, merges_tokens, numbers
 from vlmprof.analysis.scaling import LLM_COLUMNS, Fit, fit_line, tokens_of
 from vlmprof.analysis.series import FigureData, Unit, unit_of
+from vlmprof.measure.statistics import Floats
 from vlmprof.records import STAGES
-
-Floats = npt.NDArray[np.float64]
 
 LaunchMeasure = Literal["GPU waiting for launches", "host over GPU latency"]
 

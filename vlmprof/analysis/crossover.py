@@ -32,8 +32,7 @@ from scipy.special import stdtrit
 
 from vlmprof.analysis.frames import Line, RunSamples
 from vlmprof.analysis.repeats import mean_over_repeats
-
-Floats = npt.NDArray[np.float64]
+from vlmprof.measure.statistics import Floats
 
 _STEPS = 200
 _CURVATURE_MARGIN = 1.5

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.frames import RunSamples, Statistic, numbers
 from vlmprof.analysis.intervals import interval_ends, mean_ends, medians_with_ends
 from vlmprof.analysis.repeats import RepeatedSamples, mean_over_repeats, median_over_repeats
 from vlmprof.analysis.sums import SUMMED, in_parts, sum_ends, sum_of_medians
+from vlmprof.measure.statistics import Floats
 from vlmprof.records import Status
-
-Floats = npt.NDArray[np.float64]
 
 
 class Estimates:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from vlmprof.errors import UserError
 from vlmprof.measure.samples import CellSamples
+from vlmprof.measure.statistics import Floats
 from vlmprof.records import Status
 from vlmprof.settings import AS_BEFORE, AXIS_NAMES
 from vlmprof.units import show_frames, show_resolution
@@ -73,7 +74,7 @@ class Line(LineName):
     along: Along = "resolution"
 
     @cached_property
-    def sizes(self) -> npt.NDArray[np.float64]:
+    def sizes(self) -> Floats:
         """Height times width of each row's image in pixels, or its number of frames."""
         return self.rows["size"].to_numpy(dtype=np.float64)
 
@@ -104,14 +105,14 @@ class Line(LineName):
         known = stage if isinstance(stage, str) else None
         return FirstOom(float(self.sizes[out[0]]), self.size_labels[out[0]], known)
 
-    def measured(self, column: str) -> npt.NDArray[np.float64]:
+    def measured(self, column: str) -> Floats:
         """Return a column, shape (rows,), with NaN for rows that are not `ok` or have no value."""
         values = numbers(self.rows, column)
         values[~self.ok] = np.nan
         return values
 
 
-def numbers(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
+def numbers(frame: pd.DataFrame, column: str) -> Floats:
     """Return a column as float64, with NaN for null. A missing column is all NaN."""
     if column not in frame:
         return np.full(len(frame), np.nan)
@@ -119,7 +120,7 @@ def numbers(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
     return np.array(values.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def encoder_tokens(frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+def encoder_tokens(frame: pd.DataFrame) -> Floats:
     """Return the encoder tokens of each row: the visual tokens, where no connector changed their number."""
     own = numbers(frame, "encoder_tokens")
     return np.where(np.isnan(own), numbers(frame, "visual_tokens"), own)
@@ -171,7 +172,7 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
 
 
 def axis_word(axis: str, value: object) -> str:
-    """Format an axis value; that of rows written before the axis existed is its default."""
+    """Format an axis value. Rows written before the axis existed have its default."""
     if value is None or value != value:
         return str(AS_BEFORE.get(axis, "none"))
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

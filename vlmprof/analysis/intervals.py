@@ -20,11 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from vlmprof.measure.statistics import effective_counts, median_intervals
-
-Floats = npt.NDArray[np.float64]
+from vlmprof.measure.statistics import Floats, effective_counts, median_intervals
 
 FEWEST = 3
 """Fewest samples for an interval: the spread of fewer says next to nothing."""

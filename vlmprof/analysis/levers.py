@@ -21,10 +21,8 @@ from vlmprof.analysis.costs import memory_needed, time_to_first_token
 from vlmprof.analysis.frames import any_measured, axis_word, numbers, varying_axes
 from vlmprof.analysis.intervals import Interval
 from vlmprof.fields import resolution_size
-from vlmprof.measure.statistics import FEWEST
+from vlmprof.measure.statistics import FEWEST, Floats
 from vlmprof.records import STAGES, Status
-
-Floats = npt.NDArray[np.float64]
 
 _ENCODER = ("backbone", "resolution")
 

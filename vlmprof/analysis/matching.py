@@ -29,7 +29,7 @@ class Mismatch:
 
     @property
     def ignorable(self) -> bool:
-        """Whether a comparison that ignores the axis means something."""
+        """Whether a comparison is meaningful without the axis."""
         return self.axis not in ("backbone", "resolution")
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from vlmprof.analysis.frames import RunSamples, numbers
-from vlmprof.analysis.intervals import Floats, Mean, mean_ends, mean_of_repeats
+from vlmprof.analysis.intervals import Mean, mean_ends, mean_of_repeats
 from vlmprof.analysis.sums import SUMMED, cell_mean, in_parts
 from vlmprof.measure.samples import CellSamples
+from vlmprof.measure.statistics import Floats
 from vlmprof.records import END_TO_END_PARTS, Status, cell_of_repeat
 
 _MEANS = ("_s", "_j", "_w", "_mean_mhz", "_cores")
@@ -35,7 +36,7 @@ class RepeatedSamples(dict[str, list[float]]):
 
 
 def repeats_of(own: CellSamples) -> Sequence[CellSamples]:
-    """Return the samples of each repeat of a cell; of its only measurement if it was not repeated."""
+    """Return the samples of each measurement of a cell: one per repeat."""
     return own.repeats if isinstance(own, RepeatedSamples) else (own,)
 
 
@@ -124,7 +125,7 @@ def _joined(cell_id: str, rows: Sequence[dict[Hashable, Any]]) -> dict[Hashable,
 
 
 def _by_repeat(rows: Sequence[dict[Hashable, Any]], column: str) -> list[str]:
-    """Return the texts of the repeats, each with those that it is about unless it is all."""
+    """Return the distinct texts of the repeats. One that some repeats lack names those that have it."""
     about: dict[str, list[str]] = {}
     for row in rows:
         for words in row[column] if isinstance(row.get(column), list | tuple) else ():

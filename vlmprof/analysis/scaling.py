@@ -14,13 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import stdtrit
 
 from vlmprof.analysis.frames import Line, encoder_tokens
 from vlmprof.analysis.intervals import Interval
-
-Floats = npt.NDArray[np.float64]
+from vlmprof.measure.statistics import Floats
 
 FEWEST_POINTS = 3
 """Fewest distinct token counts for a fit; with exactly this many there is no quadratic part."""

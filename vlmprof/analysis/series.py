@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import Along, Line, RunSamples, Statistic, any_measured, split_lines
 from vlmprof.analysis.reference import another_device_in, load_reference, reference_title
 from vlmprof.errors import UserError
+from vlmprof.measure.statistics import Floats
 from vlmprof.records import Status
-
-Floats = npt.NDArray[np.float64]
 
 Unit = Literal["s", "bytes"]
 
@@ -200,13 +198,10 @@ def _reference_lines(name: str, ours: Sequence[Line]) -> list[Line]:
         )
     shared = points[points["backbone"].isin({line.backbone for line in ours})]
     points = points if shared.empty else shared
-    points = points[points["height_px"] * points["width_px"] <= _largest_px(ours)]
+    largest_px = max(float((line.rows["height_px"] * line.rows["width_px"]).max()) for line in ours)
+    points = points[points["height_px"] * points["width_px"] <= largest_px]
     lines = split_lines(points) if len(points) else []
     return [Line(line.backbone, {"reference": name}, line.rows, line.places) for line in lines]
-
-
-def _largest_px(lines: Sequence[Line]) -> float:
-    return max(float((line.rows["height_px"] * line.rows["width_px"]).max()) for line in lines)
 
 
 def unit_of(column: str) -> Unit:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.charts import gpu_waiting, host_over_gpu
@@ -22,9 +21,8 @@ from vlmprof.analysis.frames import Line, any_measured, numbers
 from vlmprof.analysis.intervals import Interval, mean_ends, mean_interval, mean_of_repeats
 from vlmprof.analysis.levers import LeverPrice, lever_prices
 from vlmprof.analysis.repeats import repeats_of
+from vlmprof.measure.statistics import Floats
 from vlmprof.records import Status
-
-Floats = npt.NDArray[np.float64]
 
 MEMORY_MARGIN = 0.02
 """Peaks that differ by a smaller share count as equal: there is one reading per cell, and no interval."""
@@ -60,7 +58,7 @@ class Ranking:
 
     cheapest: Measured
     tied: Sequence[Measured]
-    """Other lines that are not shown to be more expensive, from the cheapest on."""
+    """Other lines that are not shown to be more expensive, cheapest first."""
     next: Measured | None
     """The cheapest line that is shown to be more expensive."""
 
@@ -234,7 +232,7 @@ def _encoder_shares(estimates: Estimates, line: Line) -> Iterator[Measured]:
         yield Measured(line, float(line.sizes[i]), line.size_labels[i], interval)
 
 
-def _interval(repeats: Sequence[npt.NDArray[np.float64]]) -> Interval | None:
+def _interval(repeats: Sequence[Floats]) -> Interval | None:
     """Return the interval of the mean of a cell's values: between its repeats, if there are several."""
     if len(repeats) < 2:
         return mean_interval(repeats[0]) if repeats else None

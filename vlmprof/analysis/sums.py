@@ -7,13 +7,11 @@ the half-widths of the medians' intervals, as independent errors, add in quadrat
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from vlmprof.analysis.intervals import Mean, describe_mean, mean_ends, medians_with_ends
 from vlmprof.measure.samples import CellSamples
+from vlmprof.measure.statistics import Floats
 from vlmprof.records import END_TO_END_PARTS
-
-Floats = npt.NDArray[np.float64]
 
 SUMMED = "end_to_end_s"
 

@@ -6,7 +6,7 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ from vlmprof.cli.export import export
 from vlmprof.cli.frontier import frontier
 from vlmprof.cli.json_output import json_option
 from vlmprof.cli.kernels_tables import tables
-from vlmprof.cli.options import spec_options
+from vlmprof.cli.options import FormatsOption, WidthOption, spec_options
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
 from vlmprof.cli.runs import runs
@@ -30,6 +30,10 @@ from vlmprof.cli.trace import trace
 from vlmprof.cli.vlms import vlms
 from vlmprof.errors import UserError
 from vlmprof.logs import log_to_stderr
+
+if TYPE_CHECKING:
+    from vlmprof.records import Status
+    from vlmprof.spec import SweepSpec
 
 app = typer.Typer(
     help="Measure the cost of vision encoders inside vision-language models.",
@@ -114,11 +118,10 @@ def sweep(
     from vlmprof.cli import show
     from vlmprof.execution.progress import choose_progress
     from vlmprof.execution.sweep import run_sweep
-    from vlmprof.records import Status
 
     checked = _load(spec, overrides)
     folder = out or Path("runs") / (f"{checked.name}-{checked.digest()}" if overrides else checked.name)
-    statuses = [_status(word, Status) for word in retry or ()]
+    statuses = [_status(word) for word in retry or ()]
     try:
         run_sweep(
             checked, folder, _command(), choose_progress(),
@@ -163,14 +166,12 @@ def plot(
     reference: Annotated[
         str | None, typer.Option(help="Published points to draw in the background: kuo2026.")
     ] = None,
-    format: Annotated[
-        list[str] | None, typer.Option(help="png, pdf or svg (default: png and pdf). Repeatable.")
-    ] = None,
+    format: FormatsOption = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the figure (default: the run folder, or the current folder)."),
     ] = None,
-    width: Annotated[str, typer.Option(help="Width: one-column or two-column.")] = "two-column",
+    width: WidthOption = "two-column",
     statistic: Annotated[
         str | None,
         typer.Option(help="mean or median (default: median with adaptive sampling, mean with fixed)."),
@@ -198,7 +199,7 @@ for command in (report, compare, recommend, export, runs, estimate, frontier, tr
     app.command()(command)
 
 
-def _load(spec: str | None, overrides: dict[str, Any]) -> Any:
+def _load(spec: str | None, overrides: dict[str, Any]) -> SweepSpec:
     from vlmprof.environment import has_gpu
     from vlmprof.spec import load_spec
 
@@ -220,10 +221,12 @@ def _load(spec: str | None, overrides: dict[str, Any]) -> Any:
     return checked
 
 
-def _status(word: str, known: Any) -> Any:
+def _status(word: str) -> Status:
+    from vlmprof.records import Status
+
     if word not in {"oom", "error", "timeout"}:
         raise UserError(f"--retry: {word!r} is not one of oom, error, timeout")
-    return known(word)
+    return Status(word)
 
 
 def _command() -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vlmprof.cli.json_output import json_option
-from vlmprof.cli.options import spec_options
+from vlmprof.cli.options import SpecOption, spec_options
 from vlmprof.cli.tables import SaveOption
 
 
@@ -16,7 +16,7 @@ from vlmprof.cli.tables import SaveOption
 @spec_options
 def estimate(
     overrides: dict[str, Any],
-    spec: Annotated[str, typer.Argument(help="A TOML file or a shipped specification.")] = "kuo2026-fig4",
+    spec: SpecOption = "kuo2026-fig4",
     gpu: Annotated[
         list[str] | None,
         typer.Option(help="h200 (default), h100, a100-80, l40s, rtx4090, …; here for this CPU. Repeatable."),

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vlmprof.cli.options import with_parameters
 from vlmprof.version import __version__
 
 SCHEMA = 1
@@ -58,7 +59,7 @@ def add_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def add_message(sentence: str) -> None:
-    """Add a sentence to the object of `--json` that is printed in another way."""
+    """Add a sentence to the object of `--json` without printing it."""
     if _open:
         _open[-1].messages.append(sentence)
 
@@ -103,18 +104,14 @@ def json_option(name: str, tables: str) -> Callable[[Callable[..., None]], Calla
             else:
                 command(**values)
 
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, option)]
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-        del wrapper.__wrapped__  # type: ignore[attr-defined]
-        return wrapper
+        return with_parameters(wrapper, (*own, option))
 
     return decorate
 
 
 @contextmanager
 def _one_object(command: str) -> Iterator[None]:
-    """Collect what is shown meanwhile, and print it at the end."""
+    """Collect the results of the command in an object, and print it at the end."""
     output = JsonOutput(command)
     _open.append(output)
     try:
@@ -131,7 +128,7 @@ def _one_object(command: str) -> Iterator[None]:
 
 @contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Send standard output to standard error: that of libraries written in C and of child processes too."""
+    """Redirect standard output to standard error, also for libraries written in C and child processes."""
     sys.stdout.flush()
     try:
         out, errors = sys.stdout.fileno(), sys.stderr.fileno()

@@ -32,6 +32,7 @@ BackendsOption = Annotated[
 OpsOption = Annotated[
     list[str] | None, typer.Option("--op", help="Operation to run (default: all). Repeatable.")
 ]
+RowsOption = Annotated[Path | None, typer.Option("--out", help="Folder for the rows as CSV and JSON.")]
 ModelOption = Annotated[str, typer.Option(help="Model whose shapes to use: vmamba-t, vmamba-s or vmamba-b.")]
 SidesOption = Annotated[
     list[int] | None,
@@ -75,7 +76,7 @@ def verify(
     op: OpsOption = None,
     row_timeout: TimeoutOption = "180s",
     isolate: IsolateOption = True,
-    out: Annotated[Path | None, typer.Option(help="Folder for the rows as CSV and JSON.")] = None,
+    out: RowsOption = None,
 ) -> None:
     """Compare every operation with a float64 reference.
 
@@ -140,7 +141,7 @@ def bench(
     ] = None,
     row_timeout: TimeoutOption = "300s",
     isolate: IsolateOption = True,
-    out: Annotated[Path | None, typer.Option(help="Folder for the rows as CSV and JSON.")] = None,
+    out: RowsOption = None,
 ) -> None:
     """Time the operations at VMamba's shapes, next to a large copy and a large matrix product.
 
@@ -160,7 +161,8 @@ def bench(
         names = backbone_names(backbones)
         run = _open(device, None, isolate, row_timeout, out)
         kind = (dtypes or (_default_dtype(run),))[0]
-        failures = bench_backbones(run, names, sizes, kind, levels, seconds, out, public, _modes(mode))
+        modes = [kernels_rows.FORMER_MODES.get(name, name) for name in mode or ()]
+        failures = bench_backbones(run, names, sizes, kind, levels, seconds, out, public, modes)
     else:
         from vlmprof.cli.kernels_operations import Asked, bench_operations
 
@@ -279,10 +281,6 @@ def _dtypes(names: Sequence[str] | None) -> tuple[str, ...]:
         if name not in DTYPES:
             raise UserError(f"unknown dtype {name!r}; known: {', '.join(DTYPES)}")
     return tuple(names or ())
-
-
-def _modes(names: Sequence[str] | None) -> tuple[str, ...]:
-    return tuple(kernels_rows.FORMER_MODES.get(name, name) for name in names or ())
 
 
 def _default_dtype(run: KernelRun) -> str:

@@ -1,15 +1,22 @@
-"""Command-line options for every field of a specification, generated from the tables in `fields`."""
+"""Command-line options that several commands share; those of a specification come from `fields`."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
 
 from vlmprof.fields import AXES, SETTINGS, Field, option
+
+SpecOption = Annotated[str, typer.Argument(help="A TOML file or a shipped specification.")]
+FormatsOption = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="png, pdf or svg (default: png and pdf). Repeatable."),
+]
+WidthOption = Annotated[str, typer.Option("--width", help="Width: one-column or two-column.")]
 
 
 def spec_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -27,10 +34,18 @@ def spec_options(command: Callable[..., None]) -> Callable[..., None]:
         command(overrides=given, **values)
 
     kept = [parameter for name, parameter in own.parameters.items() if name != "overrides"]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*kept, *added.values())]
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-    del wrapper.__wrapped__  # type: ignore[attr-defined]
+    return with_parameters(wrapper, (*kept, *added.values()))
+
+
+def with_parameters(
+    wrapper: Callable[..., None], parameters: Iterable[inspect.Parameter]
+) -> Callable[..., None]:
+    """Let Typer see these parameters instead of those of a wrapper and of the command in it."""
+    named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    seen: Any = wrapper
+    seen.__signature__ = inspect.Signature(named)
+    seen.__annotations__ = {p.name: p.annotation for p in named}
+    del seen.__wrapped__
     return wrapper
 
 

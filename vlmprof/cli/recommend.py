@@ -10,6 +10,7 @@ import typer
 
 from vlmprof.activity import say
 from vlmprof.cli.json_output import json_option, tell, tell_files
+from vlmprof.cli.options import FormatsOption, WidthOption
 from vlmprof.cli.tables import SaveOption, show_sheet
 from vlmprof.errors import UserError
 
@@ -46,10 +47,8 @@ def recommend(
         Path | None,
         typer.Option(help="Folder for the figure (default: the run folder, or the current one with --gpu)."),
     ] = None,
-    format: Annotated[
-        list[str] | None, typer.Option(help="png, pdf or svg (default: png and pdf). Repeatable.")
-    ] = None,
-    width: Annotated[str, typer.Option(help="Width: one-column or two-column.")] = "two-column",
+    format: FormatsOption = None,
+    width: WidthOption = "two-column",
     save_tables: SaveOption = None,
 ) -> None:
     """Choose among the cells of a run within limits; print and draw the Pareto front.

@@ -72,7 +72,7 @@ def stoppable() -> Iterator[None]:
 
 
 def _is_handled(stop: Stopped) -> bool:
-    """Return whether clean-up code runs because of `stop`, rather than code that knows nothing of it."""
+    """Return whether the running code handles `stop`, as clean-up does."""
     error = sys.exc_info()[1]
     while error is not None and error is not stop:
         error = error.__context__

@@ -19,9 +19,9 @@ class OutputError(UserError):
 
 
 def guard_streams() -> None:
-    """From now on, raise `OutputError` if standard output cannot be written, and ignore it of standard error.
+    """Make failed writes to standard output raise `OutputError`, and those to standard error have no effect.
 
-    A stream that the caller closed, as with `>&-`, leads nowhere.
+    A stream that the caller closed, as with `>&-`, is replaced by the null device.
     """
     sys.stdout, sys.stderr = _Output(_open(sys.stdout)), _Errors(_open(sys.stderr))  # type: ignore[assignment]
 

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmprof.cli.options import spec_options
+from vlmprof.cli.options import SpecOption, spec_options
 from vlmprof.errors import UserError
 
 
 @spec_options
 def trace(
     overrides: dict[str, Any],
-    spec: Annotated[str, typer.Argument(help="A TOML file or a shipped specification.")] = "quick",
+    spec: SpecOption = "quick",
     cell: Annotated[str | None, typer.Option(help="Id of the only cell to trace.")] = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("traces"),
     top: Annotated[int, typer.Option(help="Operators to print per stage.")] = 8,

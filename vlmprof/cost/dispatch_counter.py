@@ -256,7 +256,7 @@ def count_call(
 
 
 def routed_if_read(module: nn.Module, counted: Callable[[bool], Result]) -> Result:
-    """What `counted` returns, told whether routers must choose: where a model reads their choices."""
+    """Return `counted(routes)`, with routes only if the model reads which experts its routers choose."""
     loops = module in _LOOPS_OVER_EXPERTS
     try:
         return counted(loops)

@@ -14,13 +14,13 @@ from vlmprof.settings import Machine, Settings
 logger = logging.getLogger(__name__)
 
 WORTH_COUNTING = 4
-"""Fewest cells of a sweep that is estimated before it begins; fewer are soon known by their first cell."""
+"""Fewest cells to estimate before a sweep begins; a shorter one soon shows how long its cells take."""
 PATIENCE_S = 20.0
 """Longest time to count for."""
 START_S = 1.5
 """Time to start a cell's process and to build a small model."""
 USUAL_ITERATIONS = 20
-"""Iterations of adaptive sampling until medians are known, typically."""
+"""Typical number of iterations of adaptive sampling."""
 
 
 def expected_seconds(cells: Sequence[Cell], settings: Settings, machine: Machine) -> dict[str, float]:

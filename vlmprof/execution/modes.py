@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from time import perf_counter
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -86,9 +85,7 @@ class CompileTime:
             self._handler().register_end_callback(self._end)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         if self.total_s is not None:
             self._handler().remove_start_callback(self._begin)
             self._handler().remove_end_callback(self._end)

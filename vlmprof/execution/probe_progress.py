@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 
 from vlmprof.activity import say
-from vlmprof.execution.progress import describe
+from vlmprof.execution.progress import Progress, describe
 from vlmprof.execution.status_board import Reading
 from vlmprof.plan import Cell
 from vlmprof.records import Row
 from vlmprof.units import show_bytes
 
 
-class ProbeProgress:
+class ProbeProgress(Progress):
     """Prints a line per probe and, on a terminal, the status of the running one, without a total."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._status = console.status("querying the device")
 
-    def __enter__(self) -> ProbeProgress:
+    def __enter__(self) -> Self:
         self._status.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self._status.stop()
 
     def begin(self, todo: Sequence[Cell], kept: int, expected_s: Mapping[str, float] = {}) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Protocol
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -28,14 +27,14 @@ LONG_CELL_S = 10.0
 STYLES = {Status.OK: "green", Status.OOM: "yellow", Status.SKIPPED: "dim", Status.TIMEOUT: "magenta"}
 
 
-class Progress(Protocol):
-    """Receives the events of a sweep."""
+class Progress:
+    """Receives the events of a sweep. This one shows nothing."""
 
-    def __enter__(self) -> Progress: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *ended: object) -> None:
+        pass
 
     def begin(self, todo: Sequence[Cell], kept: int, expected_s: Mapping[str, float] = {}) -> None:
         """Start with the cells to run and the number of cells that were done before.
@@ -50,7 +49,7 @@ class Progress(Protocol):
         """Show that `cell` has ended with `row`."""
 
 
-class LiveProgress:
+class LiveProgress(Progress):
     """Progress for a terminal: the last cells, the running cell with its stage, a bar and the time left."""
 
     def __init__(self, console: Console) -> None:
@@ -63,13 +62,11 @@ class LiveProgress:
         self._left = TimeLeft([])
         self._begun = time.monotonic()
 
-    def __enter__(self) -> LiveProgress:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self._live.stop()
 
     def begin(self, todo: Sequence[Cell], kept: int, expected_s: Mapping[str, float] = {}) -> None:
@@ -95,7 +92,7 @@ class LiveProgress:
         return Group(*self._recent, self._bar)
 
 
-class PlainProgress:
+class PlainProgress(Progress):
     """Progress for files and pipes: a line per cell."""
 
     def __init__(self, console: Console) -> None:
@@ -103,14 +100,6 @@ class PlainProgress:
         self._left = TimeLeft([])
         self._number = self._total = 0
         self._begun = time.monotonic()
-
-    def __enter__(self) -> PlainProgress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
 
     def begin(self, todo: Sequence[Cell], kept: int, expected_s: Mapping[str, float] = {}) -> None:
         self._left = TimeLeft(todo, expected_s)

@@ -10,7 +10,7 @@ from ctypes import Array, c_int64
 from dataclasses import dataclass
 from typing import Any
 
-from vlmprof.measure.observer import Phase
+from vlmprof.measure.observer import Observer, Phase
 from vlmprof.records import STAGES
 
 PLACES = ("load", "build", *STAGES)
@@ -34,8 +34,8 @@ class Reading:
         return words
 
 
-class StatusBoard:
-    """A measurement's `Observer` in shared memory: phase, place, iteration, iterations."""
+class StatusBoard(Observer):
+    """An observer in shared memory: phase, place, iteration, iterations."""
 
     def __init__(self, cells: Array[c_int64]) -> None:
         self._cells: Any = cells
@@ -46,11 +46,9 @@ class StatusBoard:
         return cls(context.RawArray(c_int64, 4))
 
     def enter(self, phase: Phase, place: str, iterations: int = 0) -> None:
-        """Start a phase of `iterations` iterations (0 if unknown) in `place`, one of `PLACES`."""
         self._cells[:] = [phase, PLACES.index(place), 0, iterations]
 
     def stage_marker(self, stages: Sequence[str]) -> Callable[[int], None]:
-        """Return a function that marks stage `i` as running."""
         cells, places = self._cells, [PLACES.index(stage) for stage in stages]
 
         def mark(i: int) -> None:
@@ -59,7 +57,6 @@ class StatusBoard:
         return mark
 
     def count(self, iteration: int) -> None:
-        """Start iteration number `iteration`, counted from 0."""
         self._cells[2] = iteration + 1
 
     def read(self) -> Reading:

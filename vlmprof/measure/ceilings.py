@@ -22,7 +22,7 @@ from vlmprof.measure.stopping import Settling
 SETTLE_S = 0.3
 """Shortest warm-up before an accelerator's ceiling is measured, because idle clocks are low."""
 LONGEST_SETTLE_S = 2.0
-"""Longest warm-up; after as long as this in all, rounds are not repeated either."""
+"""Longest warm-up, and the time in all after which rounds no longer repeat."""
 MEASURE_S = 0.3
 """Shortest time of all rounds together."""
 ESTIMATE_MEASURE_S = 0.15
@@ -137,9 +137,10 @@ def int4_flops_per_s(dtype: torch.dtype) -> float:
 
 
 def sustained_s(work: Callable[[], object], settle: bool = False, measure_s: float = MEASURE_S) -> float:
-    """Return the shortest call of at least `ROUNDS` rounds, of which the best two agree if time allows.
+    """Return the duration of the shortest call in at least `ROUNDS` rounds of calls.
 
-    With `settle`, first warm up until calls are stable, for between `SETTLE_S` and `LONGEST_SETTLE_S`.
+    Rounds repeat until the best two agree, for up to `LONGEST_SETTLE_S`. With `settle`, calls first warm up
+    until they are stable, for between `SETTLE_S` and `LONGEST_SETTLE_S`.
     """
     times = [_call_s(work)]
     if settle:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 
 
@@ -13,8 +11,11 @@ def make_current(device: torch.device) -> None:
         torch.accelerator.set_device_index(device.index)
 
 
-class DeviceClock(Protocol):
-    """The device operations that the measuring loop needs; `i` is the index of a stage in the iteration."""
+class DeviceClock:
+    """The device operations of the measuring loop; `i` is the index of a stage in the iteration.
+
+    This one has no clock: a CPU works synchronously, and the host's clock is enough.
+    """
 
     def synchronize(self) -> None:
         """Wait until the device has finished all queued work."""
@@ -27,9 +28,10 @@ class DeviceClock(Protocol):
 
     def elapsed_s(self, i: int) -> float | None:
         """Return the seconds between both marks of stage `i`, after `synchronize`; None without a clock."""
+        return None
 
 
-class EventClock:
+class EventClock(DeviceClock):
     """Timing events of an accelerator, created once and recorded in every iteration."""
 
     def __init__(self, device: torch.device, stages: int) -> None:
@@ -53,22 +55,6 @@ class EventClock:
         return start.elapsed_time(stop) * 1e-3
 
 
-class NoDeviceClock:
-    """No clock: a CPU works synchronously and has only the host clock."""
-
-    def synchronize(self) -> None:
-        pass
-
-    def start(self, i: int) -> None:
-        pass
-
-    def stop(self, i: int) -> None:
-        pass
-
-    def elapsed_s(self, i: int) -> float | None:
-        return None
-
-
 def device_clock(device: torch.device, stages: int) -> DeviceClock:
     """Return a device's clock for iterations of `stages` stages."""
-    return NoDeviceClock() if device.type == "cpu" else EventClock(device, stages)
+    return DeviceClock() if device.type == "cpu" else EventClock(device, stages)

@@ -24,7 +24,7 @@ from vlmprof.measure.busy import BusyTimes, can_read_busy_times
 from vlmprof.measure.cache import CacheFlush
 from vlmprof.measure.clocks import device_clock
 from vlmprof.measure.memory import NO_PEAKS, MemoryMeter, Peaks, nvml_process_bytes
-from vlmprof.measure.observer import Observer, Phase, Unobserved
+from vlmprof.measure.observer import Observer, Phase
 from vlmprof.measure.oom import is_out_of_memory
 from vlmprof.measure.samples import Samples
 from vlmprof.measure.statistics import distribution_warnings
@@ -123,7 +123,7 @@ def measure_in_steps(
     *,
     first_input: Any,
     device: torch.device | str,
-    observer: Observer = Unobserved(),
+    observer: Observer = Observer(),
     inspect: Callable[[Any], Any] = lambda output: None,
 ) -> Iterator[Measurement]:
     """Measure as in `measure`, but yield the measurement before each additional pass and at the end.

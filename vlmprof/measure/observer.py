@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Protocol
 
 
 class Phase(IntEnum):
@@ -18,8 +17,11 @@ class Phase(IntEnum):
     PROFILING = 5
 
 
-class Observer(Protocol):
-    """Receives calls from inside the measuring loop, so every method must have negligible cost."""
+class Observer:
+    """Receives calls from inside the measuring loop, so every method must have negligible cost.
+
+    This one does nothing.
+    """
 
     def enter(self, phase: Phase, place: str, iterations: int = 0) -> None:
         """Start a phase of `iterations` iterations (0 if unknown) in stage `place`."""
@@ -29,16 +31,4 @@ class Observer(Protocol):
 
     def stage_marker(self, stages: Sequence[str]) -> Callable[[int], None]:
         """Return a function to call with `i` before stage `i` of an iteration runs."""
-
-
-class Unobserved:
-    """An observer that does nothing."""
-
-    def enter(self, phase: Phase, place: str, iterations: int = 0) -> None:
-        pass
-
-    def count(self, iteration: int) -> None:
-        pass
-
-    def stage_marker(self, stages: Sequence[str]) -> Callable[[int], None]:
         return lambda i: None

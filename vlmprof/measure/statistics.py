@@ -42,7 +42,8 @@ SMALLEST_MODE = 5
 JITTER_SHARE = 0.1
 """Interquartile range, as a share of the median, above which samples count as jittered."""
 
-Values = Sequence[float] | npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
+Values = Sequence[float] | Floats
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def median_interval(samples: Values) -> MedianInterval | None:
     return None if math.isnan(low) else MedianInterval(median, low, high)
 
 
-def median_intervals(streams: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def median_intervals(streams: Floats) -> Floats:
     """Compute `median_interval` for several streams of equal length: (streams, n) -> (streams, 3).
 
     Columns are median, low end and high end; both ends are NaN for too few samples.
@@ -96,7 +97,7 @@ def effective_count(samples: Values) -> float:
     return float(effective_counts(np.asarray(samples, dtype=np.float64)[None, :])[0])
 
 
-def effective_counts(streams: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def effective_counts(streams: Floats) -> Floats:
     """Compute `effective_count` for several streams of equal length: (streams, n) -> (streams,)."""
     n = streams.shape[1]
     if n < FEWEST:
@@ -127,7 +128,7 @@ def distribution_warnings(samples: Values) -> list[str]:
     return found
 
 
-def _drift(values: npt.NDArray[np.float64]) -> float | None:
+def _drift(values: Floats) -> float | None:
     """Return the relative change between the medians of the outer thirds, if large and significant."""
     third = values.size // 3
     first, last = values[:third], values[-third:]
@@ -138,7 +139,7 @@ def _drift(values: npt.NDArray[np.float64]) -> float | None:
     return change / before if abs(change) > max(DRIFT_SHARE * before, DRIFT_ERRORS * error) else None
 
 
-def _two_modes(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
+def _two_modes(values: Floats) -> tuple[float, float] | None:
     """Return the medians of two modes, if Ashman's D of the best split in two exceeds 4.
 
     D = √2 |μ₁ - μ₂| / √(σ₁² + σ₂²) (Ashman, Bird & Zepf 1994). Each mode must have a fifth of the samples,

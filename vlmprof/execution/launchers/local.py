@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from types import TracebackType
 
 from vlmprof.execution.ceilings import Ceilings
 from vlmprof.execution.launchers import Finished, Job
@@ -33,9 +32,7 @@ class LocalLauncher:
     def __enter__(self) -> LocalLauncher:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self._stop.set()
         self._threads.shutdown(wait=True)
 

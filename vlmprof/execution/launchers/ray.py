@@ -12,7 +12,6 @@ from collections import Counter, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from vlmprof.environment import visible_gpu_uuid
@@ -117,9 +116,7 @@ class RayLauncher:
     def __enter__(self) -> RayLauncher:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         import ray
 
         for task in self._running:

@@ -54,10 +54,10 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
         "decode": lambda context: decode(vlm, context, settings.new_tokens),
     }
     backends, warnings = attention_run({"vision": (axes.backbone, vlm.vision), "llm": (axes.llm, vlm.llm)})
-    quantized_by, remarks = quantization_run(
+    quantized_by, about_quantization = quantization_run(
         vlm.llm, axes.llm_precision, "eager" if decodes or in_chunks else axes.mode
     )
-    warnings += remarks
+    warnings += about_quantization
     if axes.mode != "eager" and decodes:
         warnings.append(LEFT_EAGER.format(mode=axes.mode))
     elif axes.mode != "eager" and in_chunks:
@@ -78,9 +78,9 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
 def _in_frame_batches(
     encode: Call, at_once: int, mode: Mode, in_mode: Callable[[Call], Call]
 ) -> Callable[[Any], Any]:
-    """Wrap `encode` to be given `at_once` pictures after another in this mode.
+    """Wrap `encode` so that it encodes `at_once` pictures at a time in this mode.
 
-    A graph replays all batches; the compiler would repeat its work for each of them, and is given one.
+    A graph captures the whole loop over batches; the compiler, which would unroll it, gets one batch.
     """
     if mode == "graphs":
         return in_mode(lambda images: in_batches(encode, images, at_once))

@@ -17,6 +17,7 @@ from matplotlib.transforms import Bbox
 from vlmprof.analysis.advice import Advice, Limits
 from vlmprof.analysis.frames import Line, LineName, numbers, split_lines
 from vlmprof.analysis.levers import levers_of
+from vlmprof.measure.statistics import Floats
 from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_grid
 from vlmprof.render.figures.style import line_styles
 from vlmprof.render.figures.ticks import plain_log_labels
@@ -24,8 +25,6 @@ from vlmprof.render.labels import backbone_label, lever_words, value_label
 from vlmprof.render.tables.decisions import COST_WORDS
 from vlmprof.render.tables.sheet import show, unit_of_kind
 from vlmprof.units import show_resolution
-
-Floats = npt.NDArray[np.float64]
 
 _MOST_LINES = 12
 """Largest number of configurations with markers of their own."""

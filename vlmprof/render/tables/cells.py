@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import any_measured, axis_columns, axis_word, numbers
 from vlmprof.errors import first_line
+from vlmprof.measure.statistics import Floats
 from vlmprof.records import Status
 from vlmprof.render.labels import oom_words
 from vlmprof.render.tables.row_warnings import row_warnings
@@ -99,7 +99,7 @@ def _constants(frame: pd.DataFrame) -> str:
     return ", ".join(words)
 
 
-def _range(counts: npt.NDArray[np.float64]) -> str:
+def _range(counts: Floats) -> str:
     """Format `3`, or `2 to 3`."""
     least, most = int(counts.min()), int(counts.max())
     return str(most) if least == most else f"{least} to {most}"

@@ -12,9 +12,9 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from vlmprof.analysis.intervals import Interval
+from vlmprof.measure.statistics import Floats
 from vlmprof.units import bytes_unit, seconds_unit
 
 Value = str | int | float | list[float] | None
@@ -118,9 +118,7 @@ def interval_values(interval: Interval | None) -> list[float] | None:
     return None if interval is None else [interval.value, interval.low, interval.high]
 
 
-def column_values(
-    numbers: npt.NDArray[np.float64], ends: npt.NDArray[np.float64] | None = None
-) -> list[Value]:
+def column_values(numbers: Floats, ends: Floats | None = None) -> list[Value]:
     """Convert an array to the form used in sheets: null for NaN, with intervals from `ends`, shape (n, 2)."""
     values: list[Value] = [None if value != value else value for value in numbers.tolist()]
     if ends is not None:

@@ -19,6 +19,7 @@ from vlmprof.analysis.frames import (
     varying_axes,
 )
 from vlmprof.analysis.percentiles import PERCENTILES, supported_percentile
+from vlmprof.measure.statistics import Floats
 from vlmprof.records import Status
 from vlmprof.render.labels import backbone_label
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values
@@ -93,7 +94,7 @@ def stage_sheet(estimates: Estimates, stage: str, shown: Mapping[str, list[Value
     return Sheet(f"stage-{stage}", stage.capitalize(), note, columns)
 
 
-def median_column(medians: npt.NDArray[np.float64], title: str) -> list[Column]:
+def median_column(medians: Floats, title: str) -> list[Column]:
     """Return a column of medians with intervals, shape (rows, 3), or none if no row has samples."""
     if not np.isfinite(medians[:, 0]).any():
         return []

@@ -100,7 +100,7 @@
     const every = shown.flatMap((t) => finite([...t.values, ...t.high]));
     const largest = every.length ? Math.max(...every) : 1;
     const smallest = every.length ? Math.min(...every.filter((value) => value > 0)) : 1;
-    const [unit, size] = panel.kind === "bytes" ? ["GiB", 2 ** 30] : unitFor("seconds", largest);
+    const [unit, size] = panel.kind === "bytes" ? BYTES[0] : unitFor("seconds", largest);
     const height = div.clientHeight - 78;
     const crosses = new Map();
     // memory is read against the capacity of a device, so it starts at 0
@@ -259,7 +259,7 @@
     const shown = fit.lines.map((line, i) => ({ ...line, i, line: lines[i] })).filter((t) => t.curve && !state.hidden.has(t.i));
     const every = shown.flatMap((t) => [...t.values, ...t.curve]).filter((value) => value > 0);
     const [largest, smallest] = every.length ? [Math.max(...every), Math.min(...every)] : [1, 1];
-    const [unit, size] = fit.kind === "bytes" ? ["GiB", 2 ** 30] : unitFor("seconds", largest);
+    const [unit, size] = fit.kind === "bytes" ? BYTES[0] : unitFor("seconds", largest);
     const [bottom, top] = state.fitsLog ? [smallest / size / 1.5, (largest / size) * 1.5] : [0, (largest / size) * 1.08];
     const inside = (value) => (state.fitsLog ? Math.max(value / size, bottom / 10) : value / size);
     const counts = shown.flatMap((t) => t.tokens);
