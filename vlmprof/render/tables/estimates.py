@@ -81,7 +81,7 @@ def memory_lines(predictions: Sequence[Prediction], cells: Sequence[Cell]) -> li
         return [f"{name}: {words}" for name, words in found]
     ((most, count),) = Counter(words for _, words in found).most_common(1)
     rest = [f"{name}: {words}" for name, words in found if words != most]
-    return [*rest, f"{count} {'other ' if rest else ''}lines: {most}"]
+    return [*rest, f"each of the {count} {'other ' if rest else ''}lines: {most}"]
 
 
 def _line_name(cell: Cell, varied: Sequence[str]) -> str:
