@@ -118,6 +118,7 @@ def test_lines_that_cannot_be_read_are_counted_aloud(tmp_path: Path) -> None:
         '{"cell_id": ["a"], "height_px": 1, "width_px": 1, "status": "ok"}',
         lines[1].replace('"vit-t"', '["vit-t"]', 1),
         lines[1].replace('"ok"', '"paused"'),
+        lines[1].replace('"256"', '"256²"'),
         json.dumps({**json.loads(lines[1]), "end_to_end_s": 1e308}),
         json.dumps({**json.loads(lines[1]), "weight_bytes": 10**25}),
         json.dumps({**json.loads(lines[1]), "host_vision_s": 5e-324}),

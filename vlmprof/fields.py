@@ -223,7 +223,7 @@ SETTINGS: dict[str, Field] = {
               _optional(_integer(1)), shown_default="until precise"),
         Field("target", "Adaptive: relative half-width of the medians' 95 % intervals to reach.",
               _share, 0.01, shown_default="1%"),
-        Field("budget", "Adaptive: longest time to measure one cell.", parse_seconds, 15.0, unit="s",
+        Field("budget", "Adaptive: longest time to measure one cell.", parse_seconds, "15s", unit="s",
               shown_default="15s"),
         Field("least", "Adaptive: shortest time to measure one cell; energy needs more than 1s.",
               _optional(parse_seconds), unit="s", shown_default="0.5s"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import TextIO
 
 PACKAGE = logging.getLogger("vlmprof")
@@ -19,7 +20,14 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 def log_to_stderr(level: int) -> None:
     """Print the package's log records of at least `level` to standard error, with time and module."""
+    logging.disable(logging.NOTSET)
     handler = _StandardError()
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
     PACKAGE.addHandler(handler)
     PACKAGE.setLevel(level)
+
+
+def silence_others() -> None:
+    """Drop warnings, and log records below ERROR, in a process that prints to the user's terminal."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")

@@ -6,6 +6,7 @@ A row is nested in memory (`Row.stages["vision"].host_s`) and flat on disk and i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -211,6 +212,8 @@ def completed(flat: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("a side of the image is not a number of pixels")
     if not all(flat.get(axis, "unknown") for axis in ("backbone", "resolution")):
         raise ValueError("the backbone or the resolution has no name")
+    if _RESOLUTION.fullmatch(str(flat.get("resolution", "0"))) is None:
+        raise ValueError("the resolution is not one or two sides in pixels")
     for name, value in flat.items():
         if not plausible(value) and name.endswith(_MEASURED):
             raise ValueError(f"{name} is {value}, which nothing measures")
@@ -228,6 +231,7 @@ def stage_column(figure: str, stage: str) -> str:
 
 
 _REPEAT = "-repeat"
+_RESOLUTION = re.compile(r"\d{1,7}(x\d{1,7})?", re.ASCII)
 # computed once, because a report may read a hundred thousand rows
 _NOTHING = StageFigures()
 _OWN_COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("cell_id", "axes", "stages"))

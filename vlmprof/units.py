@@ -21,25 +21,25 @@ _SECONDS_SHOWN = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9), ("ps", 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
-def parse_bytes(text: str | int) -> int:
+def parse_bytes(text: str | int, option: str = "") -> int:
     """Parse `24GiB`, `512 MiB` or `16GB` (10⁹) to bytes. Raises `UserError`, also for a missing unit."""
-    value = _parse(str(text), _BYTES, "", "a memory size", "24GiB or 512MiB")
+    value = _parse(text, _BYTES, "a memory size", "24GiB or 512MiB", option)
     if value > MOST_BYTES:
-        raise UserError(f"{text!r} is more than any device has; write it like 24GiB or 512MiB")
+        raise UserError(f"{_head(option)}{text!r} is more than any device has; write it like 24GiB or 512MiB")
     return round(value)
 
 
-def parse_seconds(text: str | float) -> float:
-    """Parse `90`, `90s`, `1.5min` or `2h` to seconds. Raises `UserError`."""
-    value = _parse(str(text), _SECONDS, "s", "a duration", "90s or 10min")
+def parse_seconds(text: str | float, option: str = "") -> float:
+    """Parse `200ms`, `90s`, `1.5min` or `2h` to seconds. Raises `UserError`, also for a missing unit."""
+    value = _parse(text, _SECONDS, "a duration", "200ms, 90s or 10min", option)
     if value > LONGEST_S:
-        raise UserError(f"{text!r} is longer than a year; write it like 90s or 10min")
+        raise UserError(f"{_head(option)}{text!r} is longer than a year; write it like 90s or 10min")
     return value
 
 
-def parse_joules(text: str) -> float:
-    """Parse `20`, `20J` or `500mJ` to joules. Raises `UserError`."""
-    return _parse(text, {"mj": 1e-3, "j": 1.0, "kj": 1e3}, "j", "an energy", "20J or 500mJ")
+def parse_joules(text: str, option: str = "") -> float:
+    """Parse `20J` or `500mJ` to joules. Raises `UserError`, also for a missing unit."""
+    return _parse(text, {"mj": 1e-3, "j": 1.0, "kj": 1e3}, "an energy", "20J or 500mJ", option)
 
 
 def parse_percent(text: str, option: str) -> float:
@@ -50,14 +50,19 @@ def parse_percent(text: str, option: str) -> float:
     return float(match[1]) / 100
 
 
-def _parse(text: str, units: dict[str, float] | dict[str, int], default: str, what: str, like: str) -> float:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*", text)
-    unit = (match[2].lower() or default) if match else ""
-    if match is not None and not unit:
-        raise UserError(f"{text!r} lacks a unit; write it like {like}")
-    if match is None or unit not in units or float(match[1]) <= 0:
-        raise UserError(f"{text!r} is not {what}; write it like {like}")
-    return float(match[1]) * units[unit]
+def _parse(
+    text: str | float, units: dict[str, float] | dict[str, int], what: str, like: str, option: str
+) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*", str(text))
+    if match is not None and not match[2]:
+        raise UserError(f"{_head(option)}{text!r} lacks a unit; write it like {like}")
+    if match is None or match[2].lower() not in units or float(match[1]) <= 0:
+        raise UserError(f"{_head(option)}{text!r} is not {what}; write it like {like}")
+    return float(match[1]) * units[match[2].lower()]
+
+
+def _head(option: str) -> str:
+    return f"{option}: " if option else ""
 
 
 def bytes_unit(largest: float) -> tuple[str, float]:

@@ -137,3 +137,10 @@ def test_a_mismatch_names_what_keeps_the_cells_apart_and_what_ignores_it() -> No
     assert "dtype" not in str(refused.value)
     with pytest.raises(UserError, match="unknown axis to ignore 'levls'; did you mean level"):
         compare(a, b, ignore=["levls"])
+
+
+def test_rows_from_before_an_axis_existed_match_its_default() -> None:
+    before = frame([cell("vit-t", 224), cell("vit-t", 224, axes={"frames": 4})])  # frames are NaN and 4.0
+    after = frame([cell("vit-t", 224, axes={"frames": n}) for n in (1, 4)])
+    matched = [ratio.cell["frames"] for ratio in end_to_end(compare(before, after, {}, {}))]
+    assert matched == ["1", "4"]

@@ -101,3 +101,11 @@ def test_rows_from_before_precisions_are_on_the_line_of_the_dtype() -> None:
         "ViT-T · LLM int8-weight",
     ]
     assert len(plain.sizes) == 2
+
+
+def test_of_many_lines_each_backbone_has_its_share() -> None:
+    rows = [cell(name, 224, axes={"frames": n}) for name in ("vit-t", "vit-s", "vmamba-t") for n in range(9)]
+    rows += [cell(name, 448) for name in ("vit-t", "vit-s", "vmamba-t")]
+    lines = split_lines(frame(rows), most=8)
+    assert [line.backbone for line in lines] == ["vit-t"] * 3 + ["vit-s"] * 3 + ["vmamba-t"] * 2
+    assert [line.setting["frames"] for line in lines] == ["0", "1", "2", "0", "1", "2", "0", "1"]

@@ -227,3 +227,17 @@ def test_only_lines_in_one_setting_are_compared() -> None:
     said = words(rows, raw(rows))
     assert [text for text in said if "fastest" in text and "float32" in text]
     assert not [text for text in said if "bfloat16" in text and "float32" in text and "fastest" in text]
+
+
+@pytest.mark.parametrize(("bits", "exceeding"), [("as-dtype", 1), ("int8-dynamic", 0)])
+def test_a_ceiling_that_was_measured_too_low_limits_nothing(bits: str, exceeding: int) -> None:
+    fast = StageFigures(host_s=0.001, gpu_s=0.05, counted_flops=10**11, counted_bytes=10**6)
+    llm = StageFigures(host_s=0.001, gpu_s=0.05, achieved_flops_per_s=1.5e12)
+    row = cell(
+        axes={"llm_precision": bits}, stages={"vision": fast, "prefill": llm}, end_to_end_s=0.2,
+        matmul_ceiling_flops_per_s=1e12, copy_ceiling_bytes_per_s=1e9,
+    )  # fmt: skip
+    said = " ".join(words([row], {}))
+    assert "it is unknown what limits ViT-T: the encoder reaches 200 % of the rate of a large" in said
+    assert "arithmetic limits" not in said
+    assert summary([row], {}).doubts.above_ceiling == exceeding

@@ -135,3 +135,27 @@ def test_a_wheel_holds_everything(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "quick" in ended.stdout
     assert (target / "vlmprof" / "kernels" / "__init__.py").exists()
+
+
+def test_standard_error_has_only_our_own_lines_unless_asked(tmp_path: Path) -> None:
+    (tmp_path / "noisy.py").write_text(
+        "import logging, warnings\n"
+        "from torch import nn\n"
+        "from vlmprof.backbones import backbone\n"
+        "log = logging.getLogger('somebody')\n"
+        "log.addHandler(logging.StreamHandler())\n"
+        "warnings.warn('spelled as of old', FutureWarning)\n"
+        "log.warning('deprecated')\n"
+        "@backbone(embed_dim=8, stride=32, family='Noisy', size='S')\n"
+        "def small():\n"
+        "    return nn.Conv2d(3, 8, 32, 32)\n"
+    )
+    words = ("plan", "quick", "--backbone", "noisy:small", "--resolution", "224")
+    quiet = vlmprof(tmp_path, *words)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    told = vlmprof(tmp_path, "-v", *words)
+    assert told.returncode == 0
+    assert {"deprecated", "FutureWarning: spelled as of old"} <= {
+        line.rpartition("vlmprof: ")[2] for line in told.stderr.splitlines()
+    }
+    assert told.stdout == quiet.stdout

@@ -102,14 +102,27 @@ def test_few_cells_are_printed_one_by_one(many: Path) -> None:
     assert len(rows(shown)) == 6
 
 
-@pytest.mark.parametrize("width", [60, 200])
-@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize(("width", "ids"), [(100, False), (130, True), (200, False), (200, True)])
 def test_rows_are_those_of_a_rich_table(width: int, ids: bool) -> None:
     cells = make_plan(build_spec(*document(MANY)))
     written, expected = io.StringIO(), io.StringIO()
     print_sheet(Console(file=written, width=width), plan_sheet(cells, ids))
     Console(file=expected, width=width).print(rich_table(cells, ids))
     assert written.getvalue() == expected.getvalue()
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_on_a_narrow_terminal_nothing_of_a_cell_is_cut(ids: bool) -> None:
+    cells = make_plan(build_spec(*document(MANY)))
+    written = io.StringIO()
+    print_sheet(Console(file=written, width=60), plan_sheet(cells, ids))
+    lines = written.getvalue().splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "…" not in written.getvalue()
+    assert "vmamba-t · 1333x800 · mlp3 · float16 · batch size 4" in lines
+    assert sum(line.startswith(("vit-t", "vmamba-t")) for line in lines) == CELLS
+    if ids:
+        assert all(cell.cell_id in written.getvalue() for cell in cells)
 
 
 def rich_table(cells: Sequence[Cell], ids: bool) -> Table:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -154,7 +155,7 @@ def test_a_stop_is_heeded_while_the_fork_server_imports_its_libraries(tmp_path: 
     (tmp_path / "slow_library.py").write_text("import time; print('importing', flush=True); time.sleep(3600)")
     code = """if True:
         from vlmprof.cli.stopping import stoppable
-        from vlmprof.execution import starting
+        from vlmprof.execution import processes, starting
         with stoppable():
             starting.start_fork_server("slow_library")
             processes.call_in_process("os:getpid", ())"""
@@ -167,8 +168,10 @@ def test_a_stop_is_heeded_while_the_fork_server_imports_its_libraries(tmp_path: 
         assert process.stdout.readline() == "importing\n"
         time.sleep(1)  # it waits for the fork server by now
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        _, said = process.communicate(timeout=60)  # until nobody holds its output open, the server included
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     assert process.returncode == 1
+    assert said.splitlines()[-1] == "vlmprof.cli.stopping.Stopped: terminated"

@@ -145,3 +145,31 @@ def test_a_value_that_all_recommended_cells_have_is_said() -> None:
     sheet = advice_sheet(advise(frame(rows), Limits()))
     assert "connector" not in [column.title for column in sheet.columns]
     assert sheet.note.endswith("All of them: mlp2.")
+
+
+def test_videos_of_one_size_are_drawn_against_their_frames() -> None:
+    rows = [cell("vit-t", 336, scale=n, axes={"frames": n}) for n in (1, 4, 16)]
+    advice = advise(frame(rows), Limits())
+    assert advice.shown_quality == "frames"
+    axes = pareto_figure(advice, Limits()).axes[0]
+    assert axes.get_ylabel() == "Frames per video"
+    labels = [text.get_text() for text in axes.texts if text.get_gid() == "cell"]
+    assert labels == ["ViT-T 336² 16 frames", "ViT-T 336² 4 frames", "ViT-T 336² 1 frame"]
+
+
+def test_steps_are_between_cells_of_equal_frames() -> None:
+    rows = [cell("vit-t", s, scale=n, axes={"frames": n}) for s in (224, 448) for n in (1, 16)]
+    advice = advise(frame(rows), Limits())
+    assert advice.curves == [[0, 2], [1, 3]]
+    axes = pareto_figure(advice, Limits()).axes[0]
+    steps = {text.get_text() for text in axes.texts if text.get_gid() == "lever"}
+    assert steps == {"224² → 448²"}
+
+
+def test_a_cost_axis_has_ticks_however_short_it_is() -> None:
+    rows = [cell("vit-t", s) for s in (448, 672)]
+    figure = pareto_figure(advise(frame(rows), Limits()), Limits())
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 2

@@ -317,3 +317,16 @@ def test_the_published_figure_from_its_points() -> None:
     highest = max(np.nanmax(ys(line)) for line in drawn(found["f"], "measured"))
     assert highest == pytest.approx(55.44656)
     assert to_hex(drawn(found["a"], "oom")[0].get_color()) == "#009e73"
+
+
+def test_lines_of_many_settings_look_different_and_the_others_are_counted() -> None:
+    settings = [{"frames": f, "llm_precision": p, "connector": c} for f in (1, 4, 16)
+                for p in ("as-dtype", "int4-weight") for c in ("mlp2", "pool2")]  # fmt: skip
+    rows = frame(
+        [cell(b, s, axes=a) for b in ("vit-t", "vit-b", "vmamba-t") for s in (224, 448) for a in settings]
+    )
+    looks = [tuple(vars(style).values()) for style in line_styles(split_lines(rows)).values()]
+    assert len(set(looks)) == len(looks) == 36
+    figure = six_panel(rows)
+    assert "The first 24 of 36 lines, backbones in turn." in figure.legends[0].get_title().get_text()
+    assert len(figure.legends[0].get_texts()) == 24

@@ -148,3 +148,28 @@ def test_constant_axes_are_said_once_and_empty_columns_left_out() -> None:
     varied = text([*sweep(("vit-t",), (224,)), *sweep(("vit-t",), (224,), axes={"dtype": "bfloat16"})])
     assert "bfloat16" in varied
     assert "GPU vision" in varied
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_configurations_of_many_axes_are_in_lines_of_their_own(width: int) -> None:
+    axes = {"llm": "qwen2.5-0.5b", "connector": "pixel-shuffle2", "tiling": "none", "frames": 8}
+    rows = [
+        cell(name, side, axes={**axes, "llm_precision": bits}, status=status)
+        for name, side, status in (("vit-t", 448, Status.OK), ("vmamba-t", "1024x672", Status.OOM))
+        for bits in ("as-dtype", "int4-weight")
+    ]
+    rows.append(cell("vit-t", 448, axes={**axes, "llm": "vicuna-7b", "tiling": "anyres", "frames": 1}))
+    rows.append(
+        cell("vit-t", 448, axes={**axes, "connector": "mlp2"}, status=Status.ERROR, message="so " * 40)
+    )
+    shown = text(rows, width=width)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in shown
+    named = "ViT-T · 448² · qwen2.5-0.5b · pixel-shuffle2 · tiling none · frames 8 · int4-weight"
+    assert named in " ".join(shown.split())
+    assert shown.count("448²") == 4
+    assert shown.count("end-to-end") == 1
+    assert shown.count("out of memory in vision") == 2
+    assert shown.count(" ms ±") == 2 * 3  # mean and median
+    assert " ".join(["failed:", *["so"] * 40]) in " ".join(shown.split())

@@ -88,17 +88,21 @@ class Advice:
 
     @property
     def shown_quality(self) -> str:
-        """The column to draw costs against: of equal images, more visual tokens are better."""
-        return "visual_tokens" if "visual_tokens" in self.detail else self.quality
+        """The column to draw costs against: of equal images, more visual tokens or frames are better."""
+        if "visual_tokens" in self.detail:
+            return "visual_tokens"
+        one_size = "frames" in self.detail and self.candidates["pixels"].nunique() == 1
+        return "frames" if one_size else self.quality
+
+    @property
+    def joined_by(self) -> list[str]:
+        """What counts as better and is not drawn: of the image, the frames and the size of the LLM."""
+        return [column for column in (self.quality, *self.detail) if column != self.shown_quality]
 
     @property
     def curves(self) -> list[list[int]]:
-        """Positions within `chosen` of the cells to join: all with scores, else those of one size of the LLM,
-        and of one image size and number of frames if visual tokens are drawn."""
-        by = [_LLM_SIZE] if _LLM_SIZE in self.detail else []
-        if self.shown_quality != self.quality:
-            by += [self.quality, *(["frames"] if "frames" in self.detail else [])]
-        return _groups(self.chosen, by)
+        """Positions within `chosen` of the cells to join, equal in `joined_by`."""
+        return _groups(self.chosen, self.joined_by)
 
     def envelopes(self, cost: str) -> list[list[int]]:
         """Positions within `chosen`, for each size of the LLM, of the cells whose shown quality no cell of a
@@ -115,21 +119,20 @@ class Advice:
             found.append(envelope[::-1])
         return found
 
-    def step(self, better: int, worse: int) -> list[Change]:
-        """What changes towards the better of two cells, given by their positions within `chosen`."""
-        places = self.chosen.index
-        return changes_between(self.candidates, places[worse], places[better], levers_of(self.cells))
-
     @cached_property
     def levers(self) -> list[list[Change]]:
         """What changes from the next cell of `chosen` to each: the levers that a step up the front pulls.
 
         Empty for the last cell with each size of the LLM, which has no next one.
         """
-        last = {
-            own[-1] for own in _groups(self.chosen, [_LLM_SIZE] if _LLM_SIZE in self.detail else []) if own
-        }
-        return [[] if i in last else self.step(i, i + 1) for i in range(len(self.chosen))]
+        by_llm = _groups(self.chosen, [_LLM_SIZE] if _LLM_SIZE in self.detail else [])
+        last = {own[-1] for own in by_llm if own}
+        return [[] if i in last else self.step(i + 1, i) for i in range(len(self.chosen))]
+
+    def step(self, before: int, after: int) -> list[Change]:
+        """Return what changes between the cells at two positions within `chosen`."""
+        places = self.chosen.index.tolist()
+        return changes_between(self.candidates, places[before], places[after], levers_of(self.cells))
 
     @property
     def nearest_miss(self) -> str:

@@ -6,6 +6,7 @@ resolution, in frames.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -33,6 +34,9 @@ RunSamples = Mapping[str, CellSamples]
 
 RUN = "run"
 """The axis that tells the runs of a joined frame apart."""
+
+MOST_LINES = 24
+"""Largest number of lines that a figure shows."""
 
 _VLM_AXES = ("vlm", "llm", "connector")
 """Axes that describe a VLM from transformers, whose name is on the `backbone` axis."""
@@ -185,7 +189,7 @@ def along(frame: pd.DataFrame) -> Along:
 
 
 def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
-    """Split a frame into at most `most` lines, in the order of their first rows.
+    """Split a frame into lines, in the order of their first rows: at most `most`, from each backbone in turn.
 
     Raises `UserError` if the frame has no rows or lacks a required column.
     """
@@ -200,7 +204,8 @@ def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
         size = np.nan_to_num(numbers(frame, "frames"), nan=1.0)
     numbered = frame.assign(size=size, line=_line_numbers(frame, axes), place=np.arange(len(frame)))
     if most is not None:
-        numbered = numbered[numbered["line"] < most]
+        firsts = numbered.drop_duplicates("line").sort_values("line")
+        numbered = numbered[numbered["line"].isin(in_turn(list(firsts["backbone"]), most))]
     lines = []
     for _, rows in numbered.sort_values("size", kind="stable").groupby("line"):
         values = {axis: axis_word(axis, rows[axis].iloc[0]) for axis in axes}
@@ -208,6 +213,16 @@ def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:
         backbone, places = str(rows["backbone"].iloc[0]), rows["place"].to_numpy()
         lines.append(Line(backbone, values, in_order, places, followed))
     return lines
+
+
+def in_turn(backbones: Sequence[str], most: int) -> list[int]:
+    """Return the indices of at most `most` lines of these backbones, from each backbone in turn."""
+    counts: Counter[str] = Counter()
+    turns = []
+    for backbone in backbones:
+        turns.append(counts[backbone])
+        counts[backbone] += 1
+    return sorted(sorted(range(len(turns)), key=lambda i: turns[i])[:most])
 
 
 def count_lines(frame: pd.DataFrame) -> int:

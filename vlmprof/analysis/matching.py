@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
-from vlmprof.analysis.frames import axis_columns
+from vlmprof.analysis.frames import axis_columns, axis_word
 from vlmprof.backbones.catalog import axis_applies
 from vlmprof.errors import UserError, unknown
 
@@ -106,7 +107,7 @@ def _keys(frame: pd.DataFrame, axes: Sequence[str], idle: Sequence[str]) -> list
     names = [str(name) for name in frame["backbone"]]
     columns = []
     for axis in axes:
-        values = frame[axis].map(str).tolist()
+        values = frame[axis].map(partial(axis_word, axis)).tolist()
         if axis in idle:
             applies = {name: axis_applies(axis, name) for name in set(names)}
             values = [value if applies[name] else "" for name, value in zip(names, values, strict=True)]

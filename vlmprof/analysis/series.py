@@ -10,7 +10,16 @@ import numpy as np
 import pandas as pd
 
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Along, Line, RunSamples, Statistic, any_measured, split_lines
+from vlmprof.analysis.frames import (
+    MOST_LINES,
+    Along,
+    Line,
+    RunSamples,
+    Statistic,
+    any_measured,
+    count_lines,
+    split_lines,
+)
 from vlmprof.analysis.reference import another_device_in, load_reference, reference_title
 from vlmprof.errors import UserError
 from vlmprof.measure.statistics import Floats
@@ -65,6 +74,8 @@ class FigureData:
     """The scaling figure of a run: up to six panels against image size."""
 
     lines: Sequence[Line]
+    lines_of_run: int
+    """The number of lines, drawn or not."""
     panels: Sequence[PanelData]
     omitted: Sequence[PanelData]
     """Panels without a value. If there is no value in any of the six, they are in `panels` and say why."""
@@ -107,6 +118,7 @@ def scaling_figure(
     shared = "llm_shared_from" in frame and bool(frame["llm_shared_from"].notna().any())
     return FigureData(
         lines=lines,
+        lines_of_run=count_lines(estimates.frame),
         panels=panels,
         omitted=[panel for panel in every if panel.letter in omitted],
         along=lines[0].along,
@@ -124,11 +136,12 @@ def scaling_figure(
 def run_figure(
     frame: pd.DataFrame, samples: RunSamples | None, statistic: Statistic, reference: str | None = None
 ) -> FigureData:
-    """Compute the scaling figure of all lines of a run from its rows and raw samples.
+    """Compute the scaling figure of a run, of at most `MOST_LINES` lines, from its rows and raw samples.
 
     Raises `UserError` for a frame without rows or an unknown reference.
     """
-    return scaling_figure(Estimates(frame, samples), split_lines(frame), statistic, reference)
+    lines = split_lines(frame, most=MOST_LINES)
+    return scaling_figure(Estimates(frame, samples), lines, statistic, reference)
 
 
 def tick_labels(lines: Iterable[Line]) -> dict[float, str]:

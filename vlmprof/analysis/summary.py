@@ -32,6 +32,8 @@ WAITING = 0.5
 """Smallest share of a stage without a running kernel if the host limits it."""
 REACHED = 0.5
 """Smallest share of a ceiling that limits a stage."""
+ABOVE = 1.005
+"""Smallest share of a ceiling that says that the ceiling was measured too low."""
 
 Bound = Literal["launches", "arithmetic", "memory traffic", "neither"]
 
@@ -275,10 +277,12 @@ def _doubts(frame: pd.DataFrame, latencies: Sequence[Measured]) -> Doubts:
     ok = frame[frame["status"] == Status.OK]
     known = [one for one in latencies if one.has_interval]
     rates = [c for c in ok if str(c).startswith("achieved_") and str(c).endswith("_flops_per_s")]
-    ceiling = numbers(ok, "matmul_ceiling_flops_per_s")
+    ceiling = ABOVE * numbers(ok, "matmul_ceiling_flops_per_s")
     above = np.zeros(len(ok), dtype=bool)
+    own_ceiling = ok["llm_precision"].isin(["int8-dynamic", "fp8"]) if "llm_precision" in ok else above
     for rate in rates:
-        above |= numbers(ok, str(rate)) > ceiling
+        of_llm = str(rate).split("_")[1] in ("prefill", "decode")
+        above |= (numbers(ok, str(rate)) > ceiling) & ~(np.asarray(own_ceiling, dtype=bool) & of_llm)
 
     def with_any(column: str) -> int:
         return int(ok[column].map(lambda said: bool(said) and said == said).sum()) if column in ok else 0

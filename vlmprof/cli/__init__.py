@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 from vlmprof.cli.stopping import Stopped, stoppable
 
@@ -68,9 +64,10 @@ def _run(words: list[str]) -> int:
     """Run a command and return its exit code. A mistake in the use of options is a `UserError`."""
     from vlmprof.activity import narrated
     from vlmprof.cli.app import app
+    from vlmprof.cli.streams import only_our_lines
     from vlmprof.errors import UserError
 
-    with narrated(_starting(words)), _warnings_in_a_line():
+    with narrated(_starting(words)), only_our_lines():
         try:
             return app(prog_name="vlmprof", standalone_mode=False) or 0
         except Exception as error:
@@ -90,25 +87,6 @@ def _lower(sentence: str) -> str:
 def _help(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     return f"{context.command_path if context else 'vlmprof'} --help"
-
-
-@contextmanager
-def _warnings_in_a_line() -> Iterator[None]:
-    """Print each `RunWarning` once, as a line like those of errors."""
-    from vlmprof.errors import RunWarning
-
-    with warnings.catch_warnings():
-        shown = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
-            if issubclass(category, RunWarning):
-                print(f"vlmprof: {message}", file=sys.stderr)
-            else:
-                shown(message, category, *rest, **named)
-
-        warnings.showwarning = show
-        warnings.simplefilter("default", RunWarning)
-        yield
 
 
 def _starting(words: list[str]) -> str | None:

@@ -20,7 +20,7 @@ from vlmprof.cli.export import export
 from vlmprof.cli.frontier import frontier
 from vlmprof.cli.json_output import json_option
 from vlmprof.cli.kernels_tables import tables
-from vlmprof.cli.options import FormatsOption, WidthOption, spec_options
+from vlmprof.cli.options import FormatsOption, WidthOption, spec_options, unwrapped
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
 from vlmprof.cli.runs import runs
@@ -109,11 +109,9 @@ def sweep(
 
     To resume an interrupted sweep, run the same command again.
 
-    Exit codes:
-    0    every cell was measured, ran out of memory or was skipped
-    1    a cell failed or timed out
-    2    invalid command or specification
-    130  interrupted (143 terminated, 129 hung up)
+    Exits with code 0 if every cell was measured, ran out of memory or was skipped; 1 if a cell failed or
+    timed out; 2 for an invalid command or specification; 130 if interrupted (143 if terminated, 129 if hung
+    up).
     """
     from vlmprof.cli import show
     from vlmprof.execution.progress import choose_progress
@@ -197,6 +195,9 @@ kernels.app.command()(tables)
 app.add_typer(kernels.app, name="kernels")
 for command in (report, compare, recommend, export, runs, estimate, frontier, trace, backbones, vlms):
     app.command()(command)
+for registered in (*app.registered_commands, *kernels.app.registered_commands):
+    # Typer breaks the lines of a help text where those of the docstring end
+    registered.help = unwrapped(registered.callback.__doc__ or "")
 
 
 def _load(spec: str | None, overrides: dict[str, Any]) -> SweepSpec:

@@ -51,7 +51,7 @@ def frontier(
     folder = out or Path("runs") / f"frontier-{searched.name}-{searched.digest()}"
     command = shlex.join(["vlmprof", *sys.argv[1:]])
     found = find_frontiers(
-        searched, axis, [parse_bytes(word) for word in memory], folder, command,
+        searched, axis, [parse_bytes(word, "--memory") for word in memory], folder, command,
         ProbeProgress(Console(stderr=True)),
     )  # fmt: skip
     show_sheet(search_sheet(found), save_tables)

@@ -256,12 +256,7 @@ def _open(
 
     if out is not None:
         check_can_hold_a_run(out, "the folder")
-
-    try:
-        timeout_s = parse_seconds(row_timeout)
-    except UserError as error:
-        raise UserError(f"--row-timeout: {error}") from None
-    return open_run(device, tuple(backends or ()), isolate, timeout_s)
+    return open_run(device, tuple(backends or ()), isolate, parse_seconds(row_timeout, "--row-timeout"))
 
 
 def _known_model(run: KernelRun, name: str) -> None:

@@ -13,13 +13,22 @@ from vlmprof.errors import UserError, unknown
 
 def tables(
     folders: Annotated[list[Path], typer.Argument(help="Folders written by `kernels bench --out`.")],
-    format: Annotated[str, typer.Option(help="Format: markdown, latex or csv.")] = "markdown",
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="Format: markdown, latex or csv (default: a table on a terminal, elsewhere markdown)."
+        ),
+    ] = None,
 ) -> None:
     """Print the rows in these folders as one table of encoders and one of operations."""
     from vlmprof.render.tables.export import SHEET_WRITERS
     from vlmprof.render.tables.kernels import encoder_sheet, operation_sheet
+    from vlmprof.render.tables.terminal import console, print_sheet
 
-    if format not in SHEET_WRITERS:
+    screen = console()
+    if format is None and not screen.is_terminal:
+        format = "markdown"
+    if format is not None and format not in SHEET_WRITERS:
         raise unknown("format", format, SHEET_WRITERS)
     found = False
     for stem, make in (("backbones", encoder_sheet), ("bench", operation_sheet)):
@@ -31,6 +40,9 @@ def tables(
             sheet = make(rows)
         except (KeyError, TypeError) as error:
             raise UserError(f"{stem}.json holds rows of another kind: {error}") from None
+        if format is None:
+            print_sheet(screen, sheet)
+            continue
         if format == "markdown":
             print(f"{sheet.note}\n")
         print(SHEET_WRITERS[format][1](sheet))

@@ -76,3 +76,8 @@ def _described(field: Field) -> str:
         default = str(field.default)
     text = f"{field.help} One of {', '.join(field.choices)}." if field.choices else field.help
     return text if default is None else f"{text.removesuffix('.')} (default: {default})."
+
+
+def unwrapped(docstring: str) -> str:
+    """Return a help text with each paragraph on one line."""
+    return "\n\n".join(text.replace("\n", " ") for text in inspect.cleandoc(docstring).split("\n\n"))

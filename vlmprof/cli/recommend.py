@@ -56,11 +56,15 @@ def recommend(
     The table and the figure say which lever each step along the front pulls: the axes that change. A second
     table has the price of every lever. Exits with code 1 if no cell is within the limits.
     """
+    from vlmprof.render.figures.files import check_formats, save_figure
+    from vlmprof.render.figures.layout import page_of
+
+    page_of(width)
+    check_formats(format or ())
     limits = _limits(max_memory, max_ttft, max_energy, max_cost, price_per_hour)
     frame, folder, estimated_for = _estimated(run, gpu) if gpu else _measured(run)
     from vlmprof.analysis.advice import advise
     from vlmprof.analysis.scores import load_scores
-    from vlmprof.render.figures.files import save_figure
     from vlmprof.render.figures.pareto import pareto_figure
     from vlmprof.render.tables.decisions import advice_sheet, correlation_sheet, lever_sheet
     from vlmprof.units import parse_percent
@@ -111,9 +115,9 @@ def _limits(
     if cost is not None and price_per_hour is None:
         raise UserError("--max-cost needs --price-per-hour, the price of the device")
     return Limits(
-        memory_bytes=parse_bytes(memory) if memory else None,
-        ttft_s=parse_seconds(ttft) if ttft else None,
-        energy_per_image_j=parse_joules(energy) if energy else None,
+        memory_bytes=parse_bytes(memory, "--max-memory") if memory else None,
+        ttft_s=parse_seconds(ttft, "--max-ttft") if ttft else None,
+        energy_per_image_j=parse_joules(energy, "--max-energy") if energy else None,
         cost_per_thousand_images=cost,
     )
 

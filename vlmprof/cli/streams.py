@@ -1,13 +1,21 @@
-"""Standard output and error that fail in one line: on a full disk, and when their reader has gone."""
+"""Standard output and error: in one line when they fail, and with no lines of other packages."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TextIO
 
-from vlmprof.errors import UserError
+import vlmprof
+from vlmprof.errors import RunWarning, UserError
+from vlmprof.logs import PACKAGE
+
+_PACKAGE = Path(vlmprof.__file__).absolute().parent
 
 
 class OutputError(UserError):
@@ -67,3 +75,27 @@ class _Errors(_Stream):
     def flush(self) -> None:
         with suppress(OSError):
             self._stream.flush()
+
+
+@contextmanager
+def only_our_lines() -> Iterator[None]:
+    """Print the package's own warnings, each in a line like those of errors and a `RunWarning` only once.
+
+    Those of other packages, and their log records below ERROR, appear only with `log_to_stderr`.
+    """
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings():
+
+        def show(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+            if issubclass(category, RunWarning) or _PACKAGE in Path(filename).absolute().parents:
+                print(f"vlmprof: {message}", file=sys.stderr)
+            else:
+                PACKAGE.info("%s: %s", category.__name__, message)
+
+        warnings.showwarning = show
+        warnings.simplefilter("default", RunWarning)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)

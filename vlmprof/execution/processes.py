@@ -25,7 +25,7 @@ from vlmprof.errors import UserError, error_line
 from vlmprof.execution.fork_server import accept_termination
 from vlmprof.execution.starting import context, fork_server, has_died, start
 from vlmprof.execution.status_board import StatusBoard
-from vlmprof.logs import PACKAGE, log_to_stderr
+from vlmprof.logs import PACKAGE, log_to_stderr, silence_others
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,9 @@ def _serve(
     if lifeline.poll():  # already closed: the caller was interrupted while this process started
         os._exit(1)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
-    if log is not None:
+    if log is None:
+        silence_others()
+    else:
         _print_to(log)
         log_to_stderr(level)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import multiprocessing
 import os
@@ -53,6 +54,21 @@ def start_fork_server(preload: str = PRELOAD) -> None:
 def _ensure_fork_server() -> None:
     with _as_a_fork_server():
         forkserver.ensure_running()
+    _end_fork_server_at_exit()
+
+
+@cache
+def _end_fork_server_at_exit() -> None:
+    """Otherwise a server that still imports would outlive the command, and hold its output open."""
+    owner = os.getpid()
+
+    def end() -> None:
+        server = fork_server()
+        with suppress(psutil.NoSuchProcess):
+            if server is not None and server.ppid() == os.getpid() == owner:
+                server.kill()
+
+    atexit.register(end)
 
 
 _NO_ANSWER = 255

@@ -14,6 +14,13 @@ from vlmprof.files import replacing
 FORMATS = ("png", "pdf", "svg")
 
 
+def check_formats(formats: Sequence[str]) -> None:
+    """Raise `UserError` for an unknown format."""
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("figure format", name, FORMATS)
+
+
 def save_figure(
     figure: Figure, folder: Path, stem: str, formats: Sequence[str], dpi: int = 300
 ) -> list[Path]:
@@ -21,9 +28,7 @@ def save_figure(
 
     Raises `UserError` for an unknown format or a folder that is not writable.
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise unknown("figure format", name, FORMATS)
+    check_formats(formats)
     paths = [folder / f"{stem}.{name}" for name in formats]
     undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     try:

@@ -129,13 +129,24 @@ def _entry_pt(labels: Sequence[str], page: Page) -> float:
     return widest + (_HANDLE_EM + 0.5 + _COLUMN_GAP_EM) * page.font_pt
 
 
+def title_panel(axes: Axes, words: str, page: Page, across: int) -> None:
+    """Set the title of a panel, one of `across` in a row, folded between the parts of a label."""
+    width_pt = page.width_pt / across - 4 * page.font_pt
+    lines = _fold(words.split(" · "), " · ", width_pt, page.font_pt)
+    axes.set_title("\n".join(lines), fontsize=page.font_pt, pad=4, parse_math=False)
+
+
 def _wrap(notes: Sequence[str], page: Page) -> str:
     """Join the notes into as few lines as the page width allows."""
+    return "\n".join(_fold(notes, "  ", page.width_pt, page.font_pt))
+
+
+def _fold(parts: Sequence[str], between: str, width_pt: float, font_pt: float) -> list[str]:
     lines: list[str] = []
-    for note in notes:
-        longer = f"{lines[-1]}  {note}" if lines else note
-        if lines and text_width_pt(longer, page.font_pt) <= page.width_pt:
+    for part in parts:
+        longer = f"{lines[-1]}{between}{part}" if lines else part
+        if lines and text_width_pt(longer, font_pt) <= width_pt:
             lines[-1] = longer
         else:
-            lines.append(note)
-    return "\n".join(lines)
+            lines.append(part)
+    return lines

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from itertools import chain, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
 from vlmprof.analysis.advice import Advice, Limits
-from vlmprof.analysis.frames import Line, LineName, numbers, split_lines
+from vlmprof.analysis.frames import Line, LineName, axis_word, numbers, split_lines
 from vlmprof.analysis.levers import levers_of
 from vlmprof.measure.statistics import Floats
 from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_grid
 from vlmprof.render.figures.style import line_styles
 from vlmprof.render.figures.ticks import plain_log_labels
-from vlmprof.render.labels import backbone_label, lever_words, value_label
+from vlmprof.render.labels import lever_words, value_label
 from vlmprof.render.tables.decisions import COST_WORDS
 from vlmprof.render.tables.sheet import show, unit_of_kind
 from vlmprof.units import show_resolution
@@ -30,6 +30,8 @@ _MOST_LINES = 12
 """Largest number of configurations with markers of their own."""
 _MOST_RECOMMENDED = 60
 """Largest number of recommended cells that are all circled and joined."""
+_MOST_COVERED = 3
+"""Largest number of cells below a label."""
 _MOST_CHANGES = 2
 """Largest number of levers in the label of a step."""
 
@@ -50,7 +52,7 @@ def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> 
     labels = [
         _draw(axes, advice, lines, limits, cost, page) for axes, cost in zip(grid, advice.costs, strict=True)
     ]
-    for name in itertools.chain(*labels):
+    for name in chain(*labels):
         name.set_in_layout(False)  # the panels keep the places that the labels are checked in
     figure.draw_without_rendering()
     for axes, panel in zip(grid, labels, strict=True):
@@ -90,8 +92,12 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
         notes.insert(0, f"Estimated for {advice.estimated_for} from counted costs; nothing was measured.")
     if _numbered(advice):
         notes.append("Numbers: rows of the table.")
-    if any(len(_curves(advice, cost)) > 1 for cost in advice.costs):
-        notes.append("Joined: equal LLM." if crowded else "Joined: equal images and LLM.")
+    if crowded and any(len(_curves(advice, cost)) > 1 for cost in advice.costs):
+        notes.append("Joined: equal LLM.")
+    elif not crowded and len(advice.curves) > 1:
+        words = {"pixels": "images", "frames": "frames", "weight_prefill_bytes": "LLM"}
+        *others, last = [words[column] for column in advice.joined_by]
+        notes.append(f"Joined: equal {', '.join(others)}{' and ' if others else ''}{last}.")
     notes.append("Labels of steps: what changes towards the better cell.")
     if crowded or not advice.candidates["fits"].all():
         notes.append("Pale: not recommended." if crowded else "Pale: over a limit.")
@@ -160,11 +166,12 @@ def _point_labels(
 ) -> list[Annotation]:
     """Name the joined cells of the front, best first, or number them as in the table."""
     chosen, numbered = advice.chosen, _numbered(advice)
-    labels = [
-        f"{backbone_label(str(name))} {show_resolution(resolution)}"
-        for name, resolution in zip(chosen["backbone"], chosen["resolution"], strict=True)
-    ]
     if not numbered:
+        axes_named = list(dict.fromkeys(["backbone", "resolution", *levers_of(advice.cells)]))
+        labels = [
+            " ".join(value_label(axis, axis_word(axis, row[axis])) for axis in axes_named)
+            for row in chosen.to_dict("records")
+        ]
         return [_label(axes, label, (x[i], y[i]), page, 0.8, "cell") for i, label in enumerate(labels)]
     named = [own for own in curves if own] if advice.detail else []
     heads = [_label(axes, _curve_name(advice, own), (x[own[0]], y[own[0]]), page, 0.8, "curve")
@@ -190,11 +197,11 @@ def _curve_name(advice: Advice, curve: Sequence[int]) -> str:
     """Name what the cells of a curve have in common: image size, frames and LLM."""
     rows = advice.chosen.iloc[list(curve)]
     sizes = rows["pixels"].unique()
-    size = [f"{sizes[0] ** 0.5:.0f}²"] if len(sizes) == 1 and advice.shown_quality != advice.quality else []
-    common = [axis for axis in ("frames", "llm", "llm_precision")
-              if axis in levers_of(advice.cells) and rows[axis].nunique() == 1]  # fmt: skip
-    words = [*size, *(value_label(axis, str(rows[axis].iloc[0])) for axis in common)]
-    return ("\n" if _crowded(advice) else " ").join(words)
+    drawn = advice.shown_quality == "visual_tokens" and len(sizes) == 1
+    varied = [axis for axis in ("frames", "llm", "llm_precision") if axis in levers_of(advice.cells)]
+    common = [axis for axis in varied if rows[axis].nunique() == 1]
+    words = [value_label(axis, axis_word(axis, rows[axis].iloc[0])) for axis in common]
+    return ("\n" if _crowded(advice) else " ").join([*([f"{sizes[0] ** 0.5:.0f}²"] if drawn else []), *words])
 
 
 def _label(axes: Axes, words: str, at: tuple[float, float], page: Page, size: float, kind: str) -> Annotation:
@@ -211,11 +218,11 @@ def _step_labels(
     """Label the middle of each step with the levers that it pulls, those with a single lever first."""
     log_y = advice.quality == "pixels"  # visual tokens too
     found = []
-    steps = [(*pair, advice.step(*pair)) for own in curves for pair in itertools.pairwise(own)]
-    for better, i, changes in sorted(steps, key=lambda step: len(step[2])):
+    steps = [(advice.step(below, i), below, i) for own in curves for i, below in pairwise(own)]
+    for changes, below, i in sorted(steps, key=lambda step: len(step[0])):
         words = lever_words(changes, most=_MOST_CHANGES)
-        middle_y = np.sqrt(y[better] * y[i]) if log_y else (y[better] + y[i]) / 2
-        middle = (float(np.sqrt(x[better] * x[i])), float(middle_y))
+        middle_y = np.sqrt(y[i] * y[below]) if log_y else (y[i] + y[below]) / 2
+        middle = (float(np.sqrt(x[i] * x[below])), float(middle_y))
         found.append(_label(axes, words, middle, page, 0.72, "lever"))
         found[-1].set(color="0.3", style="italic")
     return found
@@ -234,14 +241,17 @@ def _scale_costs(axes: Axes, low: float, high: float, page: Page) -> None:
 
 
 def _hide_overlaps(axes: Axes, names: list[Annotation]) -> None:
-    """Hide labels that overlap an earlier visible one or a line of the front, or leave their panel, and names
-    of curves that are there already or close to another curve."""
+    """Hide labels that overlap an earlier visible one or a line of the front, cover many cells, or leave
+    their panel, and names of curves that are there already or close to another curve."""
     fronts = [line.get_transform().transform_path(line.get_path()) for line in axes.get_lines()
               if line.get_gid() == "front"]  # fmt: skip
+    cells = [line.get_xydata() for line in axes.lines if line.get_gid() == "cells"]
+    places = axes.transData.transform(np.concatenate(cells))
     panel, kept, named = axes.get_window_extent(), list[Bbox](), set[str]()
     for name in names:
         box, curve = name.get_window_extent(), name.get_gid() == "curve"
-        clear = not any(box.overlaps(other) for other in kept) and box.x0 >= panel.x0
+        clear = not any(box.overlaps(other) for other in kept)
+        clear &= box.x0 >= panel.x0 and box.count_contains(places) <= _MOST_COVERED
         clear &= not any(front.intersects_bbox(box, filled=False) for front in fronts)
         if curve and clear:
             at, close = axes.transData.transform(name.xy), box.padded(float(name.get_fontsize()))
@@ -260,6 +270,13 @@ def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:
         axes.set_ylabel("Visual tokens", fontsize=page.font_pt)
         axes.set_yscale("log")
         plain_log_labels(axes.yaxis)
+        return
+    if advice.shown_quality == "frames":
+        axes.set_ylabel("Frames per video", fontsize=page.font_pt)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(FixedLocator(np.unique(numbers(advice.candidates, "frames")).tolist()))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         return
     if advice.quality != "pixels":
         axes.set_ylabel(advice.quality.replace("_", " "), fontsize=page.font_pt, parse_math=False)

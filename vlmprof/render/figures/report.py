@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from vlmprof.analysis.charts import Charts, FittedLine, FittedPanel, StackedLine
-from vlmprof.render.figures.layout import PAGES, family_entries, panel_grid
+from vlmprof.analysis.frames import in_turn
+from vlmprof.render.figures.layout import PAGES, family_entries, panel_grid, title_panel
 from vlmprof.render.figures.style import STAGE_COLOURS, LineStyle, family_order, line_styles
 from vlmprof.render.figures.ticks import label_positions, plain_log_labels, scale_sizes
 from vlmprof.render.labels import SIZE_TITLES, line_label
@@ -33,18 +34,18 @@ def stages_picture(charts: Charts) -> Figure | None:
     drawn = [stacked for stacked in ordered if np.isfinite(stacked.latency_s).any()]
     if not drawn:
         return None
-    shown = drawn[:MOST_PANELS]
+    shown = [drawn[i] for i in in_turn([stacked.line.backbone for stacked in drawn], MOST_PANELS)]
     entries = [
         Line2D([], [], label=stage, linestyle="none", marker="s", color=STAGE_COLOURS[stage])
         for stage in stacks.stages
     ]
     notes = [f"{'GPU' if stacks.clock == 'gpu' else 'Host'} latency by stage."]
     if len(drawn) > len(shown):
-        notes.append(f"The first {len(shown)} of {len(drawn)} lines.")
+        notes.append(f"The first {len(shown)} of {len(drawn)} lines, backbones in turn.")
     figure, grid = _grid(len(shown), [[entry] for entry in entries], notes)
     for axes, stacked in zip(grid, shown, strict=True):
         _stack(axes, stacks.stages, stacked)
-        axes.set_title(line_label(stacked.line), fontsize=_PAGE.font_pt, pad=4, parse_math=False)
+        title_panel(axes, line_label(stacked.line), _PAGE, _across(len(shown)))
     return figure
 
 
@@ -159,12 +160,15 @@ PICTURES: dict[str, Sequence[tuple[str, str, Callable[[Charts], Figure | None]]]
 
 def _grid(panels: int, groups: Sequence[list[Line2D]], notes: Sequence[str]) -> tuple[Figure, list[Axes]]:
     """Create a figure with three panels per row and a legend below."""
-    across = 2 if panels == 4 else min(panels, _ACROSS)
-    figure, grid = panel_grid(panels, across, groups, notes, _PAGE, _PAGE.row_in, pad_in=0.04)
+    figure, grid = panel_grid(panels, _across(panels), groups, notes, _PAGE, _PAGE.row_in, pad_in=0.04)
     for axes in grid:
         axes.tick_params(pad=2)
         axes.grid(True, axis="y", color="0.92", linewidth=0.5)
     return figure, grid
+
+
+def _across(panels: int) -> int:
+    return 2 if panels == 4 else min(panels, _ACROSS)
 
 
 def _stack(axes: Axes, stages: Sequence[str], stacked: StackedLine) -> None:

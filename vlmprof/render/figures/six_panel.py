@@ -135,6 +135,8 @@ def _legend_groups(data: FigureData, page: Page) -> list[list[Line2D]]:
 def _notes(data: FigureData) -> list[str]:
     """Return the notes that a reader of the figure needs."""
     notes = []
+    if data.lines_of_run > len(data.lines):
+        notes.append(f"The first {len(data.lines)} of {data.lines_of_run:,} lines, backbones in turn.")
     if any(panel.reference for panel in data.panels):
         elsewhere = ", another device" if data.reference_on_another_device else ""
         notes.append(f"Pale, behind: {data.reference_title}{elsewhere}.")

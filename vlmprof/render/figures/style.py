@@ -1,4 +1,5 @@
-"""The style of a line: color and dashes by family, marker by size, marker fill by the other axes.
+"""The style of a line: color and dashes by family, marker by size, marker fill by the other axes, and dashes
+by these too once all fills are taken.
 
 If all lines are of one backbone, color and dashes are by the other axes too.
 
@@ -110,13 +111,15 @@ def line_styles(lines: Sequence[LineName]) -> dict[tuple[str, ...], LineStyle]:
     styles = {}
     for line in lines:
         family, size = words[line.backbone]
-        slot = own.get(tuple(line.setting.values()), slots[family])
+        place = settings.index(tuple(line.setting.values()))
+        slot = own.get(settings[place], slots[family])
+        # the next dash pattern after all colors, and after all fills of one color
+        again = slot // len(_COLOURS) + (0 if own else place // len(FILLS))
         styles[line.key] = LineStyle(
             colour=_COLOURS[slot % len(_COLOURS)],
-            # after all colors, the next dash pattern: 80 families look different
-            dash=_DASHES[(slot + slot // len(_COLOURS)) % len(_DASHES)],
+            dash=_DASHES[(slot + again) % len(_DASHES)],
             marker=markers[family, size],
-            fill=FILLS[settings.index(tuple(line.setting.values())) % len(FILLS)],
+            fill=FILLS[place % len(FILLS)],
         )
     return styles
 

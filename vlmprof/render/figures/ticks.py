@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
-from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    Locator,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from vlmprof.render.figures.text_width import text_width_pt
 
@@ -74,12 +82,16 @@ def label_positions(axes: Axes, labels: Mapping[float, str], font_pt: float) -> 
 
 
 class _RoundLogLocator(LogLocator):
-    """Places ticks at powers of ten, or in 1-2-5 steps if the axis spans fewer than two of them."""
+    """Places ticks at powers of ten, in 1-2-5 steps if the axis spans fewer than two of them, and at equal
+    distances if that leaves fewer than two ticks."""
 
     def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
         few = np.log10(max(vmax, 1e-300) / max(vmin, 1e-300)) < 2
         self.set_params(subs=(1.0, 2.0, 5.0) if few else (1.0,))
-        return super().tick_values(vmin, vmax)
+        ticks = super().tick_values(vmin, vmax)
+        if sum(vmin <= tick <= vmax for tick in ticks) < 2:
+            return MaxNLocator(4).tick_values(vmin, vmax)
+        return ticks
 
 
 def plain_log_labels(axis: Axis) -> None:

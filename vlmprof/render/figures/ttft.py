@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from vlmprof.analysis.costs import time_to_first_token
 from vlmprof.analysis.frames import Line, LineName, split_lines
 from vlmprof.analysis.series import tick_labels
-from vlmprof.render.figures.layout import PAGES, family_entries, panel_grid
+from vlmprof.render.figures.layout import PAGES, family_entries, panel_grid, title_panel
 from vlmprof.render.figures.style import LineStyle, line_styles
 from vlmprof.render.figures.ticks import plain_log_labels, scale_sizes
 from vlmprof.render.labels import SIZE_TITLES, value_label
@@ -52,7 +52,7 @@ def ttft_figure(frame: pd.DataFrame, estimated_for: str | None = None) -> Figure
     for axes, (values, own) in zip(grid, shown, strict=True):
         _draw(axes, [(line, styles[named[line.key].key]) for line in own if named[line.key].key in styles])
         title = " · ".join(value_label(axis, v) for axis, v in zip(axes_of_panels, values, strict=True))
-        axes.set_title(title, fontsize=_PAGE.font_pt, pad=4, parse_math=False)
+        title_panel(axes, title, _PAGE, across)
     return figure
 
 

@@ -11,14 +11,14 @@ import pandas as pd
 
 from vlmprof.analysis.charts import Charts, fitted_panels, stage_stacks
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import count_lines, split_lines, varying_axes, why_nothing_measured
+from vlmprof.analysis.frames import MOST_LINES, count_lines, split_lines, varying_axes, why_nothing_measured
 from vlmprof.analysis.runs import Run, join, joint_statistic
 from vlmprof.analysis.series import scaling_figure
 from vlmprof.analysis.summary import Summary, summarize
 from vlmprof.errors import UserError
 from vlmprof.manifest import environments
 from vlmprof.records import Status
-from vlmprof.render.report.findings import MOST_LINES, Finding, findings
+from vlmprof.render.report.findings import Finding, findings
 from vlmprof.render.tables import scaling
 from vlmprof.render.tables.decisions import lever_sheet
 from vlmprof.render.tables.provenance import conduct_sheet
@@ -138,8 +138,8 @@ def _notice(drawn: int, every: int) -> str:
     if drawn == every:
         return ""
     return (
-        f"Charts, fits and crossovers cover the first {drawn} of {every:,} lines; the tables of cells and "
-        "stages contain every row."
+        f"The summary, charts, fits and crossovers cover the first {drawn} of {every:,} lines, backbones in "
+        "turn; the tables of cells and stages contain every row."
     )
 
 

@@ -8,17 +8,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Line, split_lines
+from vlmprof.analysis.frames import MOST_LINES, Line, count_lines, split_lines
 from vlmprof.analysis.intervals import Interval
 from vlmprof.analysis.levers import LeverPrice
 from vlmprof.analysis.runs import Run, join
-from vlmprof.analysis.summary import Bound, Doubts, Limit, Measured, MemoryEnd, Ranking, Summary, summarize
+from vlmprof.analysis.summary import (
+    ABOVE,
+    Bound,
+    Doubts,
+    Limit,
+    Measured,
+    MemoryEnd,
+    Ranking,
+    Summary,
+    summarize,
+)
 from vlmprof.render.labels import line_label, oom_words
 from vlmprof.render.report.levers import lever_sentence
 from vlmprof.render.tables.sheet import Kind, interval_values, percent_width, show
 
-MOST_LINES = 24
-"""Largest number of lines in charts, fits and summaries. Tables have every row."""
 MOST = 4
 """Largest number of sentences on one subject, and of names in one sentence; the tables have the others."""
 
@@ -33,9 +41,13 @@ class Finding:
 
 
 def run_findings(runs: Sequence[Run]) -> list[Finding]:
-    """Word the summary of one or more runs."""
+    """Word the summary of one or more runs, and say which part of a large one it covers."""
     frame, samples = join(runs)
-    return findings(summarize(Estimates(frame, samples), split_lines(frame, most=MOST_LINES)))
+    found = findings(summarize(Estimates(frame, samples), split_lines(frame, most=MOST_LINES)))
+    if (every := count_lines(frame)) > MOST_LINES:
+        words = f"These sentences cover the first {MOST_LINES} of {every:,} lines, backbones in turn."
+        found.append(Finding(words, "cells"))
+    return found
 
 
 def findings(summary: Summary) -> list[Finding]:
@@ -136,8 +148,9 @@ def _levers(prices: Sequence[LeverPrice]) -> Iterator[str]:
         by_axis.setdefault(price.change.axis, []).append(price)
     for axis, own in by_axis.items():
         yield from (lever_sentence(price) for price in own[:MOST])
-        if len(own) > MOST:
-            yield f"{len(own) - MOST} more changes of {axis.replace('_', ' ')} are in the table."
+        if (more := len(own) - MOST) > 0:
+            words = "change of {} is" if more == 1 else "changes of {} are"
+            yield f"{more} more {words.format(axis.replace('_', ' '))} in the table."
 
 
 def _shares(shares: Sequence[Measured]) -> Iterator[str]:
@@ -175,7 +188,11 @@ def _limits(limits: Sequence[Limit]) -> Iterator[str]:
             yield f"At {size}, neither arithmetic nor memory traffic limits {names}: {why}."
         else:
             rate = "a large matrix product" if bound == "arithmetic" else "a large copy"
-            yield f"At {size}, {bound} limits {names}: {encoders} {reach} of the rate of {rate}."
+            why = f"{encoders} {reach} of the rate of {rate}"
+            if bound == "arithmetic" and own[-1].share.value >= ABOVE:
+                yield f"At {size}, it is unknown what limits {names}: {why}, which other load had lowered."
+            else:
+                yield f"At {size}, {bound} limits {names}: {why}."
 
 
 def _memory_ends(ends: Sequence[MemoryEnd], largest: Measured | None) -> Iterator[str]:

@@ -45,14 +45,16 @@ def search_sheet(found: Sequence[Frontier]) -> Sheet:
                 "visual tokens",
                 Kind.COUNT,
                 [None if one.fits is None else _tokens(one.fits) for one in found],
+                rank=2,
             ),
             Column(
                 "counted",
                 Kind.TEXT,
                 [_show(one.guess, one.axis) for one in found],
+                rank=3,
                 raw=[_value(one.guess, one.axis) for one in found],
             ),
-            Column("probes", Kind.COUNT, [one.probes for one in found]),
+            Column("probes", Kind.COUNT, [one.probes for one in found], 3),
             Column(
                 "ends with",
                 Kind.TEXT,

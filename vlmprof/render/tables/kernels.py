@@ -45,22 +45,22 @@ def encoder_sheet(rows: Rows) -> Sheet:
             for i, name in enumerate(PLACE)
             if i > 1 and len({place[i] for place in places}) > 1
         ),
-        *(Column(mode, Kind.SECONDS, values(mode)) for mode in modes),
     ]
     measured = {row["mode"] for row in rows if row["status"] == "ok"}
     best = next((mode for mode in reversed(MODES) if mode in measured), None)
+    columns += [Column(mode, Kind.SECONDS, values(mode), 0 if mode == best else 1) for mode in modes]
     if any(paper):
-        columns.append(Column("paper (H200)", Kind.SECONDS, paper))
+        columns.append(Column("paper (H200)", Kind.SECONDS, paper, 1))
         if best and {_card(row) for row in rows} == {PAPERS_CARD}:
-            columns.append(Column(f"paper / {best}", Kind.RATIO, _ratios(paper, values(best))))
+            columns.append(Column(f"paper / {best}", Kind.RATIO, _ratios(paper, values(best)), 2))
     if best:
         columns += [
-            Column(f"{other} / {best}", Kind.RATIO, _ratios(values(other), values(best)))
+            Column(f"{other} / {best}", Kind.RATIO, _ratios(values(other), values(best)), 2)
             for other in ("public", "public graphs")
             if other in measured
         ]
         peaks = values(best, "peak_allocated_bytes")
-        columns.append(Column(f"peak, {best}", Kind.BYTES, peaks))
+        columns.append(Column(f"peak, {best}", Kind.BYTES, peaks, 3))
     note = (
         f"Medians of single calls on {_cards(rows)}, batch size 1. Fused: this project's Triton kernels. "
         "Graphs: replays of a CUDA graph, without launch overhead."
@@ -71,8 +71,8 @@ def encoder_sheet(rows: Rows) -> Sheet:
 def operation_sheet(rows: Rows) -> Sheet:
     """Return a table of `bench.json`, with shares of the ceilings measured in the same run."""
 
-    def column(title: str, kind: Kind, name: str) -> Column:
-        return Column(title, kind, [row[name] for row in rows])
+    def column(title: str, kind: Kind, name: str, rank: int = 0) -> Column:
+        return Column(title, kind, [row[name] for row in rows], rank)
 
     times: list[Value] = [[row["median_s"], row["quartile_low_s"], row["quartile_high_s"]] for row in rows]
     note = (
@@ -83,14 +83,14 @@ def operation_sheet(rows: Rows) -> Sheet:
     columns = [
         column("operation", Kind.TEXT, "op"),
         column("shape", Kind.TEXT, "shape"),
-        column("dtype", Kind.TEXT, "dtype"),
+        column("dtype", Kind.TEXT, "dtype", 1),
         column("backend", Kind.TEXT, "backend"),
-        column("launch", Kind.TEXT, "launch"),
+        column("launch", Kind.TEXT, "launch", 1),
         Column("time", Kind.SECONDS, times),
-        Column("GB/s", Kind.NUMBER, [row["bytes_per_s"] / 1e9 for row in rows]),
-        column("of copy", Kind.PERCENT, "share_of_copy_ceiling"),
-        Column("TFLOP/s", Kind.NUMBER, [row["flops_per_s"] / 1e12 for row in rows]),
-        column("of matrix product", Kind.PERCENT, "share_of_matmul_ceiling"),
+        Column("GB/s", Kind.NUMBER, [row["bytes_per_s"] / 1e9 for row in rows], 3),
+        column("of copy", Kind.PERCENT, "share_of_copy_ceiling", 2),
+        Column("TFLOP/s", Kind.NUMBER, [row["flops_per_s"] / 1e12 for row in rows], 3),
+        column("of matrix product", Kind.PERCENT, "share_of_matmul_ceiling", 2),
     ]
     return Sheet("operations", "Operations", note, columns)
 

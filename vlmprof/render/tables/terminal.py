@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from vlmprof.render.tables.sheet import Sheet
+from vlmprof.render.tables.sheet import Column, Sheet, Value, show
+from vlmprof.settings import AXIS_NAMES
 
 PIPE_COLUMNS = 200
 """Width of output to a file or a pipe."""
@@ -41,13 +44,21 @@ def print_sheet(screen: Console, sheet: Sheet) -> None:
     """Print the head, the rows and the note of a sheet.
 
     On a narrow terminal, columns with one value move above the table; then columns with the highest ranks are
-    omitted and listed below. Columns with rank 0 always stay.
+    omitted and listed below. Columns with rank 0 always stay. If the columns of ranks 0 and 1 do not fit, the
+    axes of each row are in a line of their own above it.
     """
+    axes = _axes_of(sheet)
     fitted = _fit(sheet, screen.width)
+    apart = len(axes) > 1 and len(sheet) > 0 and not fitted.complete
+    if apart:
+        others = [column for column in sheet.columns if column not in axes]
+        fitted = _fit(replace(sheet, columns=others), screen.width - _GAP)
     same = ", ".join(filter(None, [sheet.head, *fitted.same]))
     if same:
         screen.print(same, markup=False, highlight=False)
-    if fitted.width <= screen.width or (len(fitted.rows) > _MANY and not screen.is_terminal):
+    if apart:
+        _print_apart(screen, _names(axes), fitted)
+    elif fitted.width <= screen.width or (len(fitted.rows) > _MANY and not screen.is_terminal):
         _print_lines(screen, fitted)
     else:
         screen.print(_table(fitted), soft_wrap=False)
@@ -68,6 +79,8 @@ class _Fitted:
     rows: Sequence[Sequence[str]]
     same: Sequence[str]
     left_out: Sequence[str]
+    complete: bool
+    """Whether the columns of ranks 0 and 1 are there and fit."""
 
     @property
     def width(self) -> int:
@@ -100,7 +113,47 @@ def _fit(sheet: Sheet, columns: int) -> _Fitted:
         rows=[[row[i] for i in kept] for row in rows],
         same=same,
         left_out=[title for title in titles if title in left_out],
+        complete=not too_wide() and all(c.rank > 1 or c.title not in left_out for c in sheet.columns),
     )
+
+
+def _axes_of(sheet: Sheet) -> Sequence[Column]:
+    """Return the columns that name a row's configuration, one per axis."""
+    named = {"run", *(axis.replace("_", " ") for axis in AXIS_NAMES)}
+    return [column for column in sheet.columns if not column.rank and column.title in named]
+
+
+def _names(axes: Sequence[Column]) -> list[str]:
+    """Return the name of each row: `ViT-T · 448² · mlp2 · tiling none · frames 4`."""
+
+    def word(column: Column, value: Value) -> str:
+        text = show(column.kind, value)
+        return f"{column.title} {text}" if text == "none" or text.isdecimal() else text
+
+    columns = [[word(column, value) for value in column.values] for column in axes]
+    return [" · ".join(words) for words in zip(*columns, strict=True)]
+
+
+def _print_apart(screen: Console, names: Sequence[str], fitted: _Fitted) -> None:
+    """Print rows below their names, those of one name together."""
+    long = sum(width > _LONG for width in fitted.widths)
+    room = screen.width - fitted.width - _GAP + sum(width for width in fitted.widths if width > _LONG)
+    widths = [min(width, room // long) if width > _LONG else width for width in fitted.widths]
+
+    def table(rows: Sequence[Sequence[str]], header: bool) -> Padding:
+        made = Table(box=None, header_style="bold", pad_edge=False, show_header=header)
+        for title, numeric, width in zip(fitted.titles, fitted.numeric, widths, strict=True):
+            made.add_column(
+                escape(title), justify="right" if numeric else "left", width=width, overflow="fold"
+            )
+        for row in rows:
+            made.add_row(*map(escape, row), style=_style(row))
+        return Padding(made, (0, 0, 0, _GAP))
+
+    screen.print(table([], True), soft_wrap=False)
+    for name, own in groupby(zip(names, fitted.rows, strict=True), key=lambda pair: pair[0]):
+        screen.print(Text(name), soft_wrap=False)
+        screen.print(table([row for _, row in own], False), soft_wrap=False)
 
 
 def _print_lines(screen: Console, fitted: _Fitted) -> None:

@@ -69,6 +69,7 @@
     const [first, last] = [bottom, top].map((end) => Math.floor(Math.log10(end)));
     const powers = [...Array(last - first + 1).keys()].map((k) => 10 ** (first + k));
     const values = powers.flatMap((power) => steps.map((step) => step * power));
+    if (values.filter((value) => bottom <= value && value <= top).length < 2) return { nticks: 5 };
     return { tickvals: values, ticktext: values.map((value) => String(Number(value.toPrecision(1)))) };
   }
   const config = { displaylogo: false, responsive: false, displayModeBar: false, doubleClick: "reset" };
@@ -220,8 +221,9 @@
       return axis({ type: "category", tickangle: 0, tickvals: labels.filter((_, k) => (labels.length - 1 - k) % every === 0) });
     };
     const bottom = { orientation: "h", y: -0.18, x: 0.5, xanchor: "center" };
+    const margin = { l: 56, r: Math.max(14, ...labels.slice(-1).map((label) => textWidth(label) / 2 + 2)), t: 34, b: 44 };
     Plotly.react(byId("stacks"), bars, layout({
-      barmode: "stack", showlegend: true, legend: bottom,
+      barmode: "stack", showlegend: true, legend: bottom, margin,
       title: { text: `${stacks.clock} latency by stage`, font: { size: 13 } }, xaxis: ticks(byId("stacks")),
       yaxis: axis({ title: { text: state.share ? "Share (%)" : `Latency (${unit})`, font: { size: 11 } } }),
     }), config);
@@ -231,7 +233,7 @@
       name: stage, mode: "lines+markers", line: { color: colour(stacks.colours[s]) },
       hovertemplate: `${stage}, %{x}: %{y:.0f} %<extra></extra>`,
     })), layout({
-      showlegend: true, legend: bottom, xaxis: ticks(byId("stacks-launch")),
+      showlegend: true, legend: bottom, margin, xaxis: ticks(byId("stacks-launch")),
       title: { text: stacks.launch_words, font: { size: 13 } },
       yaxis: axis({ rangemode: "tozero", title: { text: "Share (%)", font: { size: 11 } } }),
     }), config);
