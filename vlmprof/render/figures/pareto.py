@@ -258,7 +258,8 @@ def _hide_overlaps(axes: Axes, names: list[Annotation]) -> None:
             ends = [np.asarray(front.vertices) for front in fronts]
             others = [end for end in ends if not np.isclose(end, at).all(axis=1).any()]
             clear &= not any(close.contains(float(x), float(y)) for end in others for x, y in end)
-            clear &= panel.y0 <= box.y0 and box.y1 <= panel.y1 and name.get_text() not in named
+            clear &= panel.y0 <= box.y0 and box.y1 <= panel.y1 and box.x1 <= panel.x1
+            clear &= name.get_text() not in named
         name.set_visible(clear)
         if clear:
             kept.append(box)
