@@ -95,6 +95,18 @@ def test_a_cpu_works_while_it_launches() -> None:
     assert stage.latency_s == stage.host_s == pytest.approx(3 * (1e-2 + 1e-6))
 
 
+def test_a_cpu_has_its_own_rates_of_quantized_layers() -> None:
+    """Products with int4 have a rate of their own, and torchao's Python takes time in every layer."""
+    cpu = replace(H200, synchronous=True, flops_per_s={"float32": 1e11, "int4 float32": 1e9})
+    product = OpCost(Kind.MATMUL, "int4 float32", flops=10**9)
+    assert op_seconds(product, cpu, IDEAL) == pytest.approx(1)
+    assert op_seconds(product, H200, IDEAL) == op_seconds(replace(product, dtype="float32"), H200, IDEAL)
+    stage = StageCost(ops={OpCost(Kind.QUANTIZED_CALL, "int8-dynamic", kernels=0): 42})
+    assert estimate_stage(stage, cpu, IDEAL).host_s == 0
+    measured = replace(IDEAL, quantized_call_s={"int8-dynamic": 1e-4})
+    assert estimate_stage(stage, cpu, measured).host_s == pytest.approx(42e-4)
+
+
 def test_working_tensors_go_to_the_cache_where_there_is_one() -> None:
     scan = StageCost(ops={OpCost(Kind.SCAN, "float16", moved_bytes=48 * 10**8, scratch_bytes=480 * 10**8): 1})
     without = estimate_stage(scan, H200, IDEAL).busy_s

@@ -53,6 +53,7 @@ def test_every_precision_of_a_cpu_is_measured_and_fp8_skipped(tmp_path: Path) ->
         assert "counted" not in words
         assert "NaN" not in words
         assert ("saves memory rather than time" in words) == (name == "int8-weight")
+        assert ("without vector instructions" in words) == (name == "int4-weight")
         assert rows[name]["counted_decode_flops"] >= rows["as-dtype"]["counted_decode_flops"]
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["environment"]["packages"]["torchao"] == version("torchao")

@@ -14,6 +14,7 @@ from vlmprof.analysis.reference import load_reference
 from vlmprof.analysis.scores import load_scores
 from vlmprof.errors import UserError
 from vlmprof.render.figures.pareto import pareto_figure
+from vlmprof.render.tables.decisions import advice_sheet
 
 MIB = 2**20
 
@@ -118,6 +119,32 @@ def test_steps_are_labelled_with_their_levers(connectors: int, sides: int) -> No
 def test_many_configurations_are_told_apart_by_their_backbones() -> None:
     labels = [text.get_text() for text in pareto_figure(numbered(13, 1), Limits()).legends[0].get_texts()]
     assert labels == ["ViT-T"]
+
+
+def test_a_crowded_front_joins_what_is_cheapest_and_labels_cross_no_line() -> None:
+    advice = numbered(13, 5)
+    assert len(advice.chosen) == 65
+    figure = pareto_figure(advice, Limits())
+    for axes in figure.axes:
+        (front,) = [line for line in axes.get_lines() if line.get_gid() == "front"]
+        assert (np.diff(xs(front)) > 0).all()
+        assert (np.diff(ys(front)) > 0).all()
+        line = front.get_transform().transform_path(front.get_path())
+        shown = [text for text in axes.texts if text.get_visible()]
+        assert shown
+        assert not any(line.intersects_bbox(text.get_window_extent(), filled=False) for text in shown)
+    assert "none is better at a lower cost" in figure.legends[0].get_title().get_text()
+
+
+def test_a_value_that_all_recommended_cells_have_is_said() -> None:
+    rows = [
+        cell("vit-t", side, axes={"connector": name}, end_to_end_s=time_s * side, visual_tokens=side)
+        for side in (224, 448)
+        for name, time_s in (("mlp2", 1e-4), ("mlp3", 2e-4))
+    ]
+    sheet = advice_sheet(advise(frame(rows), Limits()))
+    assert "connector" not in [column.title for column in sheet.columns]
+    assert sheet.note.endswith("All of them: mlp2.")
 
 
 def test_videos_of_one_size_are_drawn_against_their_frames() -> None:

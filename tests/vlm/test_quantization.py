@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from tests.helpers.tiny_llms import tiny_config
 from vlmprof.backbones.random_weights import RandomValues
+from vlmprof.cost.costs import Kind
 from vlmprof.cost.count import count
 from vlmprof.cost.dispatch_counter import count_module
 from vlmprof.cost.quantized import STAND_INS
@@ -134,6 +135,8 @@ def test_counted_bytes_and_flops(precision: LLMPrecision, dtype: Dtype, on_cpu: 
         before, after = plain.stages[stage], quantized.stages[stage]
         assert after.weight_bytes == before.weight_bytes - linears + by_hand(precision, item_bytes, on_cpu)
         assert after.matrix_flops == before.matrix_flops
+        calls = {op.dtype: n for op, n in after.ops.items() if op.kind is Kind.QUANTIZED_CALL}
+        assert calls == ({precision: 6 * len(LINEARS)} if on_cpu else {})
         assert after.assumptions == before.assumptions == ()
     assert plain.stages["vision"] == quantized.stages["vision"]
 

@@ -104,6 +104,21 @@ class Advice:
         """Positions within `chosen` of the cells to join, equal in `joined_by`."""
         return _groups(self.chosen, self.joined_by)
 
+    def envelopes(self, cost: str) -> list[list[int]]:
+        """Positions within `chosen`, for each size of the LLM, of the cells whose shown quality no cell of a
+        lower `cost` reaches, best first."""
+        found = []
+        for own in _groups(self.chosen, [_LLM_SIZE] if _LLM_SIZE in self.detail else []):
+            rows = self.chosen.iloc[own]
+            shown, costs = numbers(rows, self.shown_quality), numbers(rows, cost)
+            reached, envelope = -np.inf, []
+            for i in np.lexsort((-shown, costs)).tolist():
+                if shown[i] > reached:
+                    reached = shown[i]
+                    envelope.append(own[i])
+            found.append(envelope[::-1])
+        return found
+
     @cached_property
     def levers(self) -> list[list[Change]]:
         """What changes from the next cell of `chosen` to each: the levers that a step up the front pulls.
@@ -189,8 +204,7 @@ def advise(
         table, best = [*table, *better], np.ones(len(candidates))
     stacked = np.array(table).reshape(len(table), len(candidates)).T
     on_front[ranked] = pareto_front(stacked[ranked], best[ranked], tolerance)
-    if quality == "pixels":
-        on_front &= _largest_photos(candidates, stacked)
+    on_front &= _simplest(candidates, np.column_stack((stacked, best)))
     marked = candidates.assign(fits=fits, on_front=on_front)
     correlation = None
     if names and len(marked) >= 3:
@@ -208,14 +222,15 @@ def _groups(rows: pd.DataFrame, columns: Sequence[str]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _largest_photos(candidates: pd.DataFrame, costs: Floats) -> npt.NDArray[np.bool_]:
-    """Return a mask without the cells that equal another, of a larger photo whose tiles hold no more."""
-    others = [axis for axis in levers_of(candidates) if axis != "resolution"]
+def _simplest(candidates: pd.DataFrame, values: Floats) -> npt.NDArray[np.bool_]:
+    """Return a mask without the cells that equal another in costs and quality: of a larger photo whose tiles
+    hold no more, or without the one tile that is the photo."""
+    others = [axis for axis in levers_of(candidates) if axis not in ("resolution", "tiling")]
     sizes = numbers(candidates, "height_px") * numbers(candidates, "width_px")
-    largest: dict[tuple[object, ...], int] = {}
-    for i in np.argsort(sizes, kind="stable").tolist():
-        largest[(*candidates.loc[i, others].map(str), *costs[i].tolist())] = i
-    return np.isin(np.arange(len(candidates)), list(largest.values()))
+    first: dict[tuple[object, ...], int] = {}
+    for i in np.argsort(-sizes, kind="stable").tolist():
+        first.setdefault((*candidates.loc[i, others].map(str), *values[i].tolist()), i)
+    return np.isin(np.arange(len(candidates)), list(first.values()))
 
 
 def _details(candidates: pd.DataFrame) -> list[str]:

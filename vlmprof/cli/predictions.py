@@ -100,7 +100,8 @@ def show(
         _show_predictions(predictions, device, chosen, save_to)
         if figure_to is not None:
             _draw(predictions, device, figure_to)
-        for line in (tables.memory_words(device, limit), *tables.memory_lines(predictions, cells)):
+        about = tables.precision_lines(device, spec.axes.llm_precision)
+        for line in (*about, tables.memory_words(device, limit), *tables.memory_lines(predictions, cells)):
             tell(line)
         if measured is not None:
             _show_errors(predictions, measured, device, rates)
@@ -118,7 +119,10 @@ def frame_of(spec: SweepSpec, gpu: str) -> tuple[pd.DataFrame, str]:
 
     device, efficiency = _device(gpu, spec)
     counted = _counted(spec, make_plan(spec), cast(Kernels, _kernels_on(device, None)))
-    for words in tables.assumption_lines(counted):
+    for words in (
+        *tables.assumption_lines(counted),
+        *tables.precision_lines(device, spec.axes.llm_precision),
+    ):
         tell(words)
     predictions = predict(counted, device, efficiency, spec.settings.memory_limit_bytes)
     return estimated_frame(predictions), device.title

@@ -132,6 +132,7 @@ class _System:
         )
         kinds = np.array([str(op.kind) for _, op, _ in rows])
         self._scan, self._fused_scan = kinds == Kind.SCAN, kinds == Kind.FUSED_SCAN
+        self._quantized_call = kinds == Kind.QUANTIZED_CALL
         self._attention = kinds == Kind.ATTENTION
         self._matmul = np.isin(kinds, (str(Kind.MATMUL), str(Kind.CONVOLUTION)))
         matrix = self._matmul | self._attention
@@ -156,6 +157,7 @@ class _System:
         ceiling = np.where(self._scan, scanning / e.scan, ceiling)
         ceiling = np.where(self._fused_scan, scanning / e.fused_scan, ceiling)
         seconds = self._count * np.maximum(ceiling, self._kernels * e.kernel_s)
+        seconds[self._quantized_call] = 0  # measured on a CPU, which is not fitted
         busy = np.bincount(self._point, seconds, self._points)
         kernels = np.bincount(self._point, self._count * self._kernels, self._points)
         launching = kernels * e.host_s_per_kernel

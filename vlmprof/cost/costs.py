@@ -27,10 +27,16 @@ class Kind(StrEnum):
     """Norms, activations, reductions, sums."""
     COPY = "copy"
     """Moves or converts values without computing any."""
+    QUANTIZED_CALL = "quantized call"
+    """A call of a quantized layer, beyond its operations: torchao's Python. Its dtype is the precision."""
 
 
 MATRIX_KINDS = (Kind.MATMUL, Kind.CONVOLUTION, Kind.ATTENTION)
 """Kinds that run on matrix units. torch's `FlopCounterMode` counts only these."""
+
+
+INT4 = "int4 "
+"""What the dtype of activations follows in that of their products with int4 weights: `int4 bfloat16`."""
 
 
 @dataclass(frozen=True)

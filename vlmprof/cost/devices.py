@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vlmprof.cost.costs import INT4
 from vlmprof.errors import UserError, unknown
 
 MIB, TERA, GIGA = 2**20, 1e12, 1e9
@@ -47,7 +48,12 @@ class DeviceSheet:
         return self.memory_bytes - self.context_bytes
 
     def rate(self, dtype: str) -> float:
-        """Return the FLOP/s of matrix products in a dtype. Raises `UserError` if the data sheet has none."""
+        """Return the FLOP/s of matrix products in a dtype. Raises `UserError` if the data sheet has none.
+
+        Products with int4 weights multiply in the dtype of their activations where no other rate is known.
+        """
+        if dtype not in self.flops_per_s:
+            dtype = dtype.removeprefix(INT4)
         if dtype not in self.flops_per_s:
             known = ", ".join(self.flops_per_s)
             raise UserError(f"the data sheet of {self.title} has no rate for {dtype}, only for {known}")

@@ -121,6 +121,10 @@ class CostCounter(TorchDispatchMode):
             self._outcomes[call.key] = did
         return output
 
+    def add(self, cost: OpCost) -> None:
+        """Count a cost that no operation of torch shows."""
+        self._costs.append(cost)
+
     def cut(self) -> tuple[dict[OpCost, int], int]:
         """The operations since the last cut, and the most bytes alive at once meanwhile."""
         ops, peak_bytes = self.ops(), self.memory.peak_bytes

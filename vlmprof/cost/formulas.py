@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlmprof.cost.costs import Kind, OpCost
+from vlmprof.cost.costs import INT4, Kind, OpCost
 
 Formula = Callable[..., OpCost]
 aten = torch.ops.aten
@@ -177,10 +178,17 @@ def _biased_matmul(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any)
     return _product(Kind.MATMUL, _matmul_flops(a, b), output, bias, a, b)
 
 
-@formula(aten._int_mm, aten._scaled_mm, aten._weight_int4pack_mm, aten._weight_int4pack_mm_for_cpu)
+@formula(aten._int_mm, aten._scaled_mm)
 def _quantized_matmul(output: Tensor, a: Tensor, *quantized: Any, **_: Any) -> OpCost:
     """A product with a quantized matrix, whose scales it reads as well."""
     return _product(Kind.MATMUL, 2 * a.numel() * output.shape[-1], output, a, *quantized)
+
+
+@formula(aten._weight_int4pack_mm, aten._weight_int4pack_mm_for_cpu)
+def _int4_matmul(output: Tensor, a: Tensor, *quantized: Any, **_: Any) -> OpCost:
+    """A product of activations with a matrix of int4, which has a rate of its own."""
+    cost = _quantized_matmul(output, a, *quantized)
+    return replace(cost, dtype=INT4 + cost.dtype)
 
 
 @formula(aten.linalg_solve_triangular)

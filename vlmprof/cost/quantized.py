@@ -10,8 +10,11 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from transformers import PreTrainedModel
 
+from vlmprof.cost.costs import Kind, OpCost
+from vlmprof.cost.dispatch_counter import CostCounter
 from vlmprof.settings import LLMPrecision
 from vlmprof.vlm.precision import GROUP_SIZE
 from vlmprof.vlm.quantization import quantized_layers
@@ -25,6 +28,8 @@ _FEWEST_ROWS = 17
 
 class QuantizedLinear(nn.Module, ABC):
     """A linear layer as torchao quantizes it, on `meta`."""
+
+    precision: LLMPrecision
 
     def __init__(self, layer: nn.Linear, on_cpu: bool) -> None:
         super().__init__()
@@ -40,6 +45,9 @@ class QuantizedLinear(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to (…, in_features)."""
+        counter = _get_current_dispatch_mode()
+        if self.on_cpu and isinstance(counter, CostCounter):
+            counter.add(OpCost(Kind.QUANTIZED_CALL, self.precision, kernels=0))
         y = self._product(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
         if self.bias is not None:
             y += self.bias
@@ -56,6 +64,8 @@ class QuantizedLinear(nn.Module, ABC):
 
 class _Int8Weight(QuantizedLinear):
     """A scale and a zero for each row. The weight is converted before each product."""
+
+    precision: LLMPrecision = "int8-weight"
 
     qdata: Tensor
     scale: Tensor
@@ -77,6 +87,8 @@ class _Int8Dynamic(_Int8Weight):
     """The input is quantized too, with a scale for each token. Counted without the correction for CPUs that
     multiply unsigned by signed integers."""
 
+    precision: LLMPrecision = "int8-dynamic"
+
     def _product(self, x: Tensor) -> Tensor:
         low, high = torch.amin(x, -1, keepdim=True), torch.amax(x, -1, keepdim=True)
         low, high = torch.min(low, torch.zeros_like(low)), torch.max(high, torch.zeros_like(high))
@@ -96,6 +108,8 @@ class _Int8Dynamic(_Int8Weight):
 
 class _Int4Weight(QuantizedLinear):
     """A scale and a zero for each group of a row, and a kernel that unpacks them as it multiplies."""
+
+    precision: LLMPrecision = "int4-weight"
 
     qdata: Tensor
     scale_and_zero: Tensor
@@ -119,6 +133,8 @@ class _Int4Weight(QuantizedLinear):
 
 class _Float8(QuantizedLinear):
     """One scale for the weight and, at each call, one for the input."""
+
+    precision: LLMPrecision = "fp8"
 
     qdata: Tensor
     scale: Tensor
@@ -148,8 +164,8 @@ def stand_in(model: PreTrainedModel, precision: LLMPrecision, on_cpu: bool) -> P
 
 
 STAND_INS: dict[LLMPrecision, type[QuantizedLinear]] = {
-    "int8-weight": _Int8Weight, "int8-dynamic": _Int8Dynamic, "int4-weight": _Int4Weight, "fp8": _Float8
-}  # fmt: skip
+    kind.precision: kind for kind in (_Int8Weight, _Int8Dynamic, _Int4Weight, _Float8)
+}
 
 
 def _empty(dtype: torch.dtype, *shape: int) -> Tensor:

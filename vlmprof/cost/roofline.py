@@ -8,7 +8,7 @@ needs to launch them, whichever is longer. In the second case, the stage is laun
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vlmprof.cost.costs import CellCost, Kind, OpCost, StageCost
 from vlmprof.cost.devices import DeviceSheet
@@ -41,6 +41,9 @@ class Efficiency:
     """Host time per launch, including Python and the dispatcher."""
     queued_kernels: float = 580
     """Number of launches in the queue above which the host waits for the device."""
+    quantized_call_s: Mapping[str, float] = field(default_factory=dict)
+    """Time that a quantized layer takes beyond its operations, by precision. Measured on a CPU; on a GPU, the
+    host's time per launch stands for it."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,8 @@ def estimate_stage(
 
 def op_seconds(op: OpCost, device: DeviceSheet, efficiency: Efficiency) -> float:
     """Estimate the time of one operation on the device, in seconds."""
+    if op.kind is Kind.QUANTIZED_CALL:
+        return efficiency.quantized_call_s.get(op.dtype, 0.0)
     bytes_s = op.moved_bytes / device.bandwidth_bytes_per_s
     bytes_s += op.scratch_bytes / (device.cache_bytes_per_s or device.bandwidth_bytes_per_s)
     special_s = op.special_functions / device.special_functions_per_s

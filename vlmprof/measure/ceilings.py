@@ -35,6 +35,8 @@ COPY_BYTES = 1 << 27
 CACHED_BYTES = 1 << 22
 """The size of a working tensor of the scans."""
 SIDE = 1024
+INT4_ROWS = 64
+"""Few, because the product of float32 with int4 takes hundreds of times as long as others."""
 ACCELERATOR_COPY_BYTES = 1 << 30
 ACCELERATOR_SIDE = 8192
 ATTENDED = (1, 8, 1024, 64)
@@ -120,6 +122,18 @@ def int8_flops_per_s() -> float:
     """Measure the rate of an int8 product on the CPU, of a transposed matrix as in a linear layer."""
     ones = torch.ones(SIDE, SIDE, dtype=torch.int8)
     return 2 * SIDE**3 / sustained_s(lambda: torch._int_mm(ones, ones.t()), measure_s=ESTIMATE_MEASURE_S)
+
+
+@torch.inference_mode()
+def int4_flops_per_s(dtype: torch.dtype) -> float:
+    """Measure the rate of a product of activations in a dtype with a matrix of int4 on the CPU."""
+    group = 128
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(torch.ones(SIDE, SIDE, dtype=torch.int32), 1)
+    scales = torch.ones(SIDE // group, SIDE, 2, dtype=dtype)
+    given = torch.ones(INT4_ROWS, SIDE, dtype=dtype)
+    product = torch.ops.aten._weight_int4pack_mm_for_cpu
+    work_s = sustained_s(lambda: product(given, packed, group, scales), measure_s=ESTIMATE_MEASURE_S)
+    return 2 * INT4_ROWS * SIDE**2 / work_s
 
 
 def sustained_s(work: Callable[[], object], settle: bool = False, measure_s: float = MEASURE_S) -> float:

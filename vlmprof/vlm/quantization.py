@@ -38,6 +38,11 @@ WAITS = (
     "multiplies up to 16 tokens in float32"
 )
 
+WITHOUT_VECTORS = (
+    "int4-weight: on a CPU, torch multiplies float32 by int4 without vector instructions, many times slower "
+    "than float32 by float32; use bfloat16"
+)
+
 
 def quantized_layers(model: PreTrainedModel, precision: LLMPrecision) -> dict[str, nn.Linear]:
     """Return the linear layers that a precision quantizes, by name.
@@ -84,7 +89,6 @@ def quantize(model: PreTrainedModel, precision: LLMPrecision, weights: Weights |
     Raises `UserError` if torchao is missing, or the model has no such layers.
     """
     layers = quantized_layers(model, precision)
-    quantize_, config = _torchao(precision, model.device.type)
     if weights is not None:
         model.tie_weights()
         for name, part in model.named_modules():
@@ -93,9 +97,15 @@ def quantize(model: PreTrainedModel, precision: LLMPrecision, weights: Weights |
     for name, layer in layers.items():
         if weights is not None:
             layer.weight = nn.Parameter(weights(name, layer), requires_grad=False)
-        quantize_(layer, config)
+        quantize_layer(layer, precision)
         if not is_traceable_wrapper_subclass(layer.weight):
             raise RuntimeError(f"torchao did not quantize {name} of shape {tuple(layer.weight.shape)}")
+
+
+def quantize_layer(layer: nn.Linear, precision: LLMPrecision) -> None:
+    """Quantize one linear layer in place. Raises `UserError` if torchao is missing."""
+    quantize_, config = _torchao(precision, layer.weight.device.type)
+    quantize_(layer, config)
 
 
 def stored_tensors(tensor: Tensor) -> list[Tensor]:
@@ -123,6 +133,8 @@ def quantization_run(
         found.append(CONVERTS.format(dtype=dtype))
     elif precision == "int8-dynamic" and model.device.type == "cuda" and mode != "compile":
         found.append(WAITS)
+    elif precision == "int4-weight" and model.device.type == "cpu" and dtype == "float32":
+        found.append(WITHOUT_VECTORS)
     formats = ", ".join(sorted({type(p).__name__ for p in quantized}))
     return {"llm_linear": f"{formats} of torchao {metadata.version('torchao')}"}, found
 

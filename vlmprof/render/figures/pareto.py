@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ from vlmprof.units import show_resolution
 
 _MOST_LINES = 12
 """Largest number of configurations with markers of their own."""
+_MOST_RECOMMENDED = 60
+"""Largest number of recommended cells that are all circled and joined."""
 _MOST_COVERED = 3
 """Largest number of cells below a label."""
 _MOST_CHANGES = 2
@@ -50,10 +52,22 @@ def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> 
     labels = [
         _draw(axes, advice, lines, limits, cost, page) for axes, cost in zip(grid, advice.costs, strict=True)
     ]
+    for name in chain(*labels):
+        name.set_in_layout(False)  # the panels keep the places that the labels are checked in
     figure.draw_without_rendering()
     for axes, panel in zip(grid, labels, strict=True):
         _hide_overlaps(axes, panel)
     return figure
+
+
+def _curves(advice: Advice, cost: str) -> list[list[int]]:
+    """Return the positions within `advice.chosen` of the cells to join, best first: those of equal images and
+    LLM or, if there are too many, those of each LLM that no other beats in this panel."""
+    return advice.envelopes(cost) if _crowded(advice) else advice.curves
+
+
+def _crowded(advice: Advice) -> bool:
+    return len(advice.chosen) > _MOST_RECOMMENDED
 
 
 def _styled_lines(advice: Advice) -> Sequence[LineName]:
@@ -70,18 +84,23 @@ def _numbered(advice: Advice) -> bool:
 
 
 def _notes(advice: Advice, limits: Limits) -> list[str]:
-    notes = ["Circled: recommended."]
+    crowded = _crowded(advice)
+    notes = [
+        "Solid: recommended. Circled: none is better at a lower cost." if crowded else "Circled: recommended."
+    ]
     if advice.estimated_for is not None:
         notes.insert(0, f"Estimated for {advice.estimated_for} from counted costs; nothing was measured.")
     if _numbered(advice):
         notes.append("Numbers: rows of the table.")
-    if len(advice.curves) > 1:
+    if crowded and any(len(_curves(advice, cost)) > 1 for cost in advice.costs):
+        notes.append("Joined: equal LLM.")
+    elif not crowded and len(advice.curves) > 1:
         words = {"pixels": "images", "frames": "frames", "weight_prefill_bytes": "LLM"}
         *others, last = [words[column] for column in advice.joined_by]
         notes.append(f"Joined: equal {', '.join(others)}{' and ' if others else ''}{last}.")
     notes.append("Labels of steps: what changes towards the better cell.")
-    if not advice.candidates["fits"].all():
-        notes.append("Pale: over a limit.")
+    if crowded or not advice.candidates["fits"].all():
+        notes.append("Pale: not recommended." if crowded else "Pale: over a limit.")
     given = {cost: limit for cost in advice.costs if (limit := limits.of(cost)) is not None}
     drawn = {cost for cost, limit in given.items() if _range(advice, cost, limit)[1] >= limit}
     if drawn:
@@ -108,15 +127,16 @@ def _draw(
     x, y = numbers(rows, cost), numbers(rows, advice.shown_quality)
     unit, size = unit_of_kind(kind, float(np.nanmax(x)))
     x = x / size
-    fits = rows["fits"].to_numpy(dtype=bool)
+    solid = rows["on_front" if _crowded(advice) else "fits"].to_numpy(dtype=bool)
     styles = line_styles(lines)
     for line in lines:
         mine = _members(rows, line)
         look = styles[line.key].line(0.0, page.marker_pt * 1.3)
-        for chosen, alpha in ((mine & fits, 1.0), (mine & ~fits, 0.3)):
+        for chosen, alpha in ((mine & solid, 1.0), (mine & ~solid, 0.3)):
             axes.plot(x[chosen], y[chosen], **look, alpha=alpha, zorder=3, gid="cells")
     front = rows.index.get_indexer(advice.chosen.index)
-    for joined in advice.curves:
+    curves = _curves(advice, cost)
+    for joined in curves:
         places = front[joined[::-1]]
         axes.plot(
             x[places], y[places], color="0.4", linewidth=0.5 * page.line_pt, marker="o", fillstyle="none",
@@ -128,11 +148,11 @@ def _draw(
         axes.axvline(limit / size, color="0.3", linewidth=0.8, linestyle=(0, (4, 2)), gid="limit")
     axes.set_xlabel(f"{title}{unit and f' ({unit})'}", fontsize=page.font_pt)
     axes.grid(True, color="0.92", linewidth=0.5)
-    axes.margins(y=0.1)
+    axes.margins(y=0.2 if _crowded(advice) else 0.1)
     _scale_costs(axes, low / size, high / size, page)
     _label_quality(axes, advice, page)
-    return [*_point_labels(axes, advice, x[front], y[front], page),
-            *_step_labels(axes, advice, x[front], y[front], page)]  # fmt: skip
+    return [*_point_labels(axes, advice, curves, x[front], y[front], page),
+            *_step_labels(axes, advice, curves, x[front], y[front], page)]  # fmt: skip
 
 
 def _members(rows: pd.DataFrame, line: LineName) -> npt.NDArray[np.bool_]:
@@ -141,8 +161,10 @@ def _members(rows: pd.DataFrame, line: LineName) -> npt.NDArray[np.bool_]:
     return (rows["backbone"] == line.backbone).to_numpy()
 
 
-def _point_labels(axes: Axes, advice: Advice, x: Floats, y: Floats, page: Page) -> list[Annotation]:
-    """Name the cells of the front, best first, or number them as in the table."""
+def _point_labels(
+    axes: Axes, advice: Advice, curves: Sequence[Sequence[int]], x: Floats, y: Floats, page: Page
+) -> list[Annotation]:
+    """Name the joined cells of the front, best first, or number them as in the table."""
     chosen, numbered = advice.chosen, _numbered(advice)
     if not numbered:
         axes_named = list(dict.fromkeys(["backbone", "resolution", *levers_of(advice.cells)]))
@@ -151,15 +173,22 @@ def _point_labels(axes: Axes, advice: Advice, x: Floats, y: Floats, page: Page) 
             for row in chosen.to_dict("records")
         ]
         return [_label(axes, label, (x[i], y[i]), page, 0.8, "cell") for i, label in enumerate(labels)]
-    curves = [own for own in advice.curves if own] if advice.detail else []
+    named = [own for own in curves if own] if advice.detail else []
     heads = [_label(axes, _curve_name(advice, own), (x[own[0]], y[own[0]]), page, 0.8, "curve")
-             for own in curves]  # fmt: skip
+             for own in named]  # fmt: skip
+    if _crowded(advice):  # where the upper ends are close, the lower ends are named
+        for own in named:
+            for offset, ha, va in (((0, -8), "center", "top"), ((-8, 0), "right", "center")):
+                heads.append(
+                    _label(axes, _curve_name(advice, own), (x[own[-1]], y[own[-1]]), page, 0.8, "curve")
+                )
+                heads[-1].set(position=offset, ha=ha, va=va)
     places = [
         axes.annotate(
-            str(i + 1), (at_x, at_y), xytext=(4, -2), textcoords="offset points", ha="left", va="top",
+            str(i + 1), (x[i], y[i]), xytext=(4, -2), textcoords="offset points", ha="left", va="top",
             fontsize=page.font_pt * 0.72, gid="cell",
         )
-        for i, (at_x, at_y) in enumerate(zip(x, y, strict=True))
+        for i in sorted(i for own in curves for i in own)
     ]  # fmt: skip
     return [*heads, *places]
 
@@ -167,10 +196,12 @@ def _point_labels(axes: Axes, advice: Advice, x: Floats, y: Floats, page: Page) 
 def _curve_name(advice: Advice, curve: Sequence[int]) -> str:
     """Name what the cells of a curve have in common: image size, frames and LLM."""
     rows = advice.chosen.iloc[list(curve)]
-    size = [f"{rows['pixels'].iloc[0] ** 0.5:.0f}²"] if advice.shown_quality == "visual_tokens" else []
+    sizes = rows["pixels"].unique()
+    drawn = advice.shown_quality == "visual_tokens" and len(sizes) == 1
     varied = [axis for axis in ("frames", "llm", "llm_precision") if axis in levers_of(advice.cells)]
     common = [axis for axis in varied if rows[axis].nunique() == 1]
-    return " ".join([*size, *(value_label(axis, axis_word(axis, rows[axis].iloc[0])) for axis in common)])
+    words = [value_label(axis, axis_word(axis, rows[axis].iloc[0])) for axis in common]
+    return ("\n" if _crowded(advice) else " ").join([*([f"{sizes[0] ** 0.5:.0f}²"] if drawn else []), *words])
 
 
 def _label(axes: Axes, words: str, at: tuple[float, float], page: Page, size: float, kind: str) -> Annotation:
@@ -181,11 +212,13 @@ def _label(axes: Axes, words: str, at: tuple[float, float], page: Page, size: fl
     )  # fmt: skip
 
 
-def _step_labels(axes: Axes, advice: Advice, x: Floats, y: Floats, page: Page) -> list[Annotation]:
+def _step_labels(
+    axes: Axes, advice: Advice, curves: Sequence[Sequence[int]], x: Floats, y: Floats, page: Page
+) -> list[Annotation]:
     """Label the middle of each step with the levers that it pulls, those with a single lever first."""
     log_y = advice.quality == "pixels"  # visual tokens too
     found = []
-    steps = [(advice.step(below, i), below, i) for own in advice.curves for i, below in pairwise(own)]
+    steps = [(advice.step(below, i), below, i) for own in curves for i, below in pairwise(own)]
     for changes, below, i in sorted(steps, key=lambda step: len(step[0])):
         words = lever_words(changes, most=_MOST_CHANGES)
         middle_y = np.sqrt(y[i] * y[below]) if log_y else (y[i] + y[below]) / 2
@@ -208,18 +241,29 @@ def _scale_costs(axes: Axes, low: float, high: float, page: Page) -> None:
 
 
 def _hide_overlaps(axes: Axes, names: list[Annotation]) -> None:
-    """Hide labels that overlap an earlier visible one, cover many cells, or leave their panel."""
-    kept: list[Bbox] = []
+    """Hide labels that overlap an earlier visible one or a line of the front, cover many cells, or leave
+    their panel, and names of curves that are there already or close to another curve."""
+    fronts = [line.get_transform().transform_path(line.get_path()) for line in axes.get_lines()
+              if line.get_gid() == "front"]  # fmt: skip
     cells = [line.get_xydata() for line in axes.lines if line.get_gid() == "cells"]
     places = axes.transData.transform(np.concatenate(cells))
+    panel, kept, named = axes.get_window_extent(), list[Bbox](), set[str]()
     for name in names:
-        box = name.get_window_extent()
+        box, curve = name.get_window_extent(), name.get_gid() == "curve"
         clear = not any(box.overlaps(other) for other in kept)
-        clear &= box.x0 >= axes.get_window_extent().x0 and box.count_contains(places) <= _MOST_COVERED
+        clear &= box.x0 >= panel.x0 and box.count_contains(places) <= _MOST_COVERED
+        clear &= not any(front.intersects_bbox(box, filled=False) for front in fronts)
+        if curve and clear:
+            at, close = axes.transData.transform(name.xy), box.padded(float(name.get_fontsize()))
+            ends = [np.asarray(front.vertices) for front in fronts]
+            others = [end for end in ends if not np.isclose(end, at).all(axis=1).any()]
+            clear &= not any(close.contains(float(x), float(y)) for end in others for x, y in end)
+            clear &= panel.y0 <= box.y0 and box.y1 <= panel.y1 and box.x1 <= panel.x1
+            clear &= name.get_text() not in named
         name.set_visible(clear)
-        name.set_in_layout(False)
         if clear:
             kept.append(box)
+            named |= {name.get_text()} if curve else set()
 
 
 def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:

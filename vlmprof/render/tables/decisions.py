@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from vlmprof.analysis.advice import Advice
-from vlmprof.analysis.frames import numbers
-from vlmprof.analysis.levers import lever_prices
+from vlmprof.analysis.frames import axis_word, numbers
+from vlmprof.analysis.levers import lever_prices, levers_of
 from vlmprof.measure.statistics import FEWEST
 from vlmprof.records import STAGES
 from vlmprof.render.labels import lever_words, value_label
@@ -49,6 +49,13 @@ def advice_sheet(advice: Advice) -> Sheet:
         note += " Lever: what changes from the cell in the next row."
     if advice.tolerance:
         note += f" Costs that differ by at most {100 * advice.tolerance:g} % count as equal."
+    alike = [
+        value_label(axis, axis_word(axis, chosen[axis].iloc[0]))
+        for axis in levers_of(advice.cells)
+        if axis not in ("backbone", "resolution") and chosen[axis].astype(str).nunique() == 1
+    ]
+    if alike:  # in no column of the table
+        note += f" All of them: {', '.join(alike)}."
     levers = [lever_words(changes) for changes in advice.levers]
     title = "Recommended" if advice.estimated_for is None else f"Estimated for {advice.estimated_for}"
     return Sheet("recommended", title, note, [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vlmprof.plan import Cell, line_key, varied_axes
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from vlmprof.cost.count import Counted
     from vlmprof.cost.devices import DeviceSheet
     from vlmprof.cost.roofline import CellEstimate
+
+
+_MOST_LINES = 12
+"""Largest number of lines of which each has a sentence of its own."""
+_UNKNOWN_RATES = (
+    "{precisions}: products are estimated at the data sheet's rates, which torchao's kernels may not reach "
+    "in prefill; measure before you choose"
+)
 
 
 def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
@@ -59,16 +68,20 @@ def memory_words(device: DeviceSheet, limit_bytes: int | None) -> str:
 
 def memory_lines(predictions: Sequence[Prediction], cells: Sequence[Cell]) -> list[str]:
     """Return a sentence for each line of the planned `cells`: the first size that does not fit, or the
-    largest that does, and the larger ones that are skipped."""
+    largest that does, and the larger ones that are skipped. Of many lines, those with the most frequent
+    sentence are counted."""
     predicted = {prediction.cell.cell_id: prediction for prediction in predictions}
     lines: dict[object, list[Cell]] = {}
     followed = _along(cells)
     for cell in cells:
         lines.setdefault(line_key(cell.axes.named, followed), []).append(cell)
     varied = [axis for axis in varied_axes([own[0] for own in lines.values()]) if axis != "backbone"]
-    return [
-        f"{_line_name(own[0], varied)}: {_fits_words(own, predicted, followed)}" for own in lines.values()
-    ]
+    found = [(_line_name(own[0], varied), _fits_words(own, predicted, followed)) for own in lines.values()]
+    if len(found) <= _MOST_LINES:
+        return [f"{name}: {words}" for name, words in found]
+    ((most, count),) = Counter(words for _, words in found).most_common(1)
+    rest = [f"{name}: {words}" for name, words in found if words != most]
+    return [*rest, f"each of the {count} {'other ' if rest else ''}lines: {most}"]
 
 
 def _line_name(cell: Cell, varied: Sequence[str]) -> str:
@@ -109,6 +122,12 @@ def _fits_words(line: Sequence[Cell], predicted: Mapping[str, Prediction], along
 
 def _area(cell: Cell) -> int:
     return cell.height_px * cell.width_px
+
+
+def precision_lines(device: DeviceSheet, precisions: Collection[str]) -> list[str]:
+    """Return what is not known of the quantized products on this device, of which nothing was measured."""
+    quantized = ", ".join(name for name in precisions if name != "as-dtype")
+    return [_UNKNOWN_RATES.format(precisions=quantized)] if quantized and not device.synchronous else []
 
 
 def assumption_lines(counted: Sequence[Counted]) -> list[str]:
