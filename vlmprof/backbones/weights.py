@@ -9,7 +9,7 @@ import torch
 
 from vlmprof.backbones import checkpoints
 from vlmprof.backbones.interface import Backbone
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, message_of
 
 PRETRAINED = "pretrained"
 OF_BACKBONES_ALONE = r"model\.hidden_states_norms\."
@@ -53,7 +53,7 @@ def _load_as_transformers(encoder: Any, source: str) -> None:
             place, config=model.config, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as problem:
-        raise UserError(f"weights: none of {source} can be loaded ({first_line(str(problem))})") from problem
+        raise UserError(f"weights: none of {source} can be loaded ({message_of(problem)})") from problem
     found = {key: value for key, value in loaded.state_dict().items() if key not in info["missing_keys"]}
     checkpoints.load(
         encoder, {f"model.{key}": value for key, value in found.items()}, source,

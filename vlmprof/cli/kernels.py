@@ -106,7 +106,8 @@ def verify(
     add_rows("verify", rows)
     if out is not None:
         tell_files(out / f"verify.{kind}" for kind in ("csv", "json"))
-    tell(f"{len(rows)} comparisons on {run.device}, {failures} failed")
+    comparisons = "1 comparison" if len(rows) == 1 else f"{len(rows)} comparisons"
+    tell(f"{comparisons} on {run.device}, {failures} failed")
     if failures:
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from transformers.models.auto import image_processing_auto, processing_auto
 from transformers.utils.import_utils import is_torchvision_available
 
-from vlmprof.errors import UserError, first_line
+from vlmprof.errors import UserError, message_of
 from vlmprof.vlm.hf_vlm.architectures import (
     Architecture,
     architecture,
@@ -58,7 +58,7 @@ def make_processor(name: str, config: Any, folder: Path | None, backend: Backend
         found = processing_auto.processor_class_from_name(processor_name) if processor_name else None
     except ImportError as problem:
         raise UserError(
-            f"vlm {name!r}: {processor_name} cannot be imported ({first_line(str(problem))})"
+            f"vlm {name!r}: {processor_name} cannot be imported ({message_of(problem)})"
         ) from problem
     if found is None:
         raise UserError(
@@ -88,7 +88,7 @@ def make_processor(name: str, config: Any, folder: Path | None, backend: Backend
             warnings.append("no tokenizer files: a placeholder tokenizer, one token for each word")
             processor = _with_known_tokens(lenient, image_processor, config, known, files.settings)
     except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as problem:
-        reason = f"{type(problem).__name__}: {first_line(str(problem))}"
+        reason = f"{type(problem).__name__}: {message_of(problem)}"
         raise UserError(f"vlm {name!r}: its processor cannot be made ({reason})") from problem
     token = getattr(processor, "image_token", None) if known.placeholder is None else known.placeholder
     return OwnProcessor(processor, chosen, None if token is None else str(token), tuple(warnings))
