@@ -19,9 +19,10 @@ from vlmprof.errors import UserError
 from vlmprof.plan import make_plan
 from vlmprof.spec import build_spec
 from vlmprof.vlm.decoding import decode_step
+from vlmprof.vlm.hf_vlm import support
 from vlmprof.vlm.hf_vlm.model import create_hf_vlm
 from vlmprof.vlm.hf_vlm.own import own_photo
-from vlmprof.vlm.hf_vlm.support import RUN, WITHOUT_DECODING
+from vlmprof.vlm.hf_vlm.support import RUN, WITHOUT_DECODING, why_no_decoding
 
 STAGES = ["vision", "connector", "prefill", "decode"]
 STEPS = 5
@@ -76,6 +77,8 @@ def check_tokens(model_type: str, folder: Path) -> None:
 def test_tokens_are_those_of_generate(model_type: str, tmp_path: Path) -> None:
     for package in RUN[model_type]:
         pytest.importorskip(package)
+    if why := why_no_decoding(model_type):
+        pytest.skip(why)
     check_tokens(model_type, tmp_path)
 
 
@@ -133,3 +136,11 @@ def test_a_type_that_cannot_is_refused_when_planned(model_type: str, tmp_path: P
     with pytest.raises(UserError, match=f"stages: {model_type} cannot continue .* leave out decode") as e:
         make_plan(spec)
     assert WITHOUT_DECODING[model_type] in str(e.value)
+
+
+def test_a_type_that_needs_a_newer_transformers_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdicts = []
+    for installed in ("5.17.0", "5.24.1.dev0", "6.0.0rc1"):
+        monkeypatch.setattr(support, "version", lambda package, installed=installed: installed)
+        verdicts.append(why_no_decoding("mllama"))
+    assert verdicts == ["transformers 5.24 or newer is needed", None, None]

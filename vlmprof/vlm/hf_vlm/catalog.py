@@ -13,7 +13,7 @@ from typing import Any
 from vlmprof import files
 from vlmprof.backbones.facts import BackboneFacts
 from vlmprof.errors import UserError, message_of
-from vlmprof.vlm.hf_vlm.support import REFUSED, RUN, WITHOUT_DECODING
+from vlmprof.vlm.hf_vlm.support import REFUSED, RUN, why_no_decoding
 
 CONNECTOR = "its own"
 """The value of the axis `connector` for these VLMs."""
@@ -60,7 +60,7 @@ def facts(name: str) -> HfVLMFacts:
 
 def check_decoding(known: HfVLMFacts) -> None:
     """Raise `UserError` for a VLM that cannot run the stage `decode`."""
-    if (why := WITHOUT_DECODING.get(known.model_type)) is not None:
+    if (why := why_no_decoding(known.model_type)) is not None:
         raise UserError(
             f"stages: {known.model_type} cannot continue from a cache and one token alone: {why}; "
             "leave out decode"

@@ -7,6 +7,7 @@ weights. It also checks that those of `REFUSED` still fail for the reason given.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 
 TRIED_WITH = "5.24"
 """The version of transformers."""
@@ -34,7 +35,7 @@ def all_support() -> list[Support]:
     known = [
         Support(name, True, needs, reason=f"no stage decode: {why}" if why else None)
         for name, needs in RUN.items()
-        for why in (WITHOUT_DECODING.get(name),)
+        for why in (why_no_decoding(name),)
     ]
     known += [Support(name, False, reason=reason) for name, reason in REFUSED.items()]
     return sorted(known, key=lambda support: support.model_type)
@@ -157,3 +158,15 @@ WITHOUT_DECODING = {
     "pp_formulanet": "its forward pass does not return the pooled image that each token attends to",
 }
 """Types of `RUN` that cannot continue from a cache and one token, and why."""
+
+DECODES_SINCE = {"mllama": (5, 24)}
+"""The first minor version of transformers whose model takes the mask of a step alone."""
+
+
+def why_no_decoding(model_type: str) -> str | None:
+    """Return why a type of `RUN` cannot run the stage `decode` with this transformers; None if it can."""
+    since = DECODES_SINCE.get(model_type)
+    installed = tuple(int(part) for part in version("transformers").split(".")[:2])
+    if since is not None and installed < since:
+        return "transformers {}.{} or newer is needed".format(*since)
+    return WITHOUT_DECODING.get(model_type)
