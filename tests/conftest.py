@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping
 from types import FrameType
 
+import psutil
 import pytest
 
 from vlmprof.environment import has_gpu
@@ -46,7 +47,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     several = not any(".py" in argument for argument in config.args)
     free = config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None
     if several and free and not config.option.usepdb and not has_gpu():
-        config.option.numprocesses = min(os.cpu_count() or 1, 4)
+        # one more than cores, since tests wait for processes a fifth of their time; each takes up to 3 GB
+        cores, rooms = os.cpu_count() or 1, psutil.virtual_memory().total // (4 << 30)
+        config.option.numprocesses = max(1, min(cores + 1, rooms, 4))
         config.option.dist = "loadfile"
         # `_longest_first` has ordered the files; pytest-xdist would by their numbers of tests alone
         config.option.loadscopereorder = False
