@@ -241,3 +241,11 @@ def test_a_ceiling_that_was_measured_too_low_limits_nothing(bits: str, exceeding
     assert "it is unknown what limits ViT-T: the encoder reaches 200 % of the rate of a large" in said
     assert "arithmetic limits" not in said
     assert summary([row], {}).doubts.above_ceiling == exceeding
+
+
+def test_no_share_reaches_beyond_the_whole() -> None:
+    rows = [measured("vit-t", 224, 1.0)]
+    samples = {rows[0].cell_id: {"gpu_vision_s": [0.3, 0.9, 0.3], "end_to_end_s": [1.0, 1.0, 1.0]}}
+    (share,) = summary(rows, samples).shares
+    assert share.value.value == pytest.approx(0.5)
+    assert 0 <= share.value.low < 0.5 < share.value.high <= 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -222,7 +222,10 @@ def _clock(frame: pd.DataFrame) -> str:
 
 
 def _encoder_shares(estimates: Estimates, line: Line) -> Iterator[Measured]:
-    """Yield the encoder's share of the end-to-end latency at the smallest and largest size of a line."""
+    """Yield the encoder's share of the end-to-end latency at the smallest and largest size of a line.
+
+    Intervals end at the whole, which no share exceeds, however few and scattered the samples are.
+    """
     column = f"{_clock(estimates.frame)}_vision_s"
     shares = line.measured(column) / line.measured("end_to_end_s")
     known = np.flatnonzero(np.isfinite(shares))
@@ -231,6 +234,7 @@ def _encoder_shares(estimates: Estimates, line: Line) -> Iterator[Measured]:
         pairs = [[np.array(one.get(c, ())) for c in (column, "end_to_end_s")] for one in repeats_of(own)]
         each = [vision / whole for vision, whole in pairs if vision.size and vision.size == whole.size]
         interval = _interval(each) or Interval(float(shares[i]), math.nan, math.nan)
+        interval = replace(interval, high=float(np.minimum(interval.high, 1.0)))
         yield Measured(line, float(line.sizes[i]), line.size_labels[i], interval)
 
 
