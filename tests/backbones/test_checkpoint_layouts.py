@@ -36,6 +36,12 @@ WRAPPED = {
     "timm's moving average": lambda state: {"arch": "vit", "state_dict_ema": under("module.", state)},
     "state_dict": lambda state: {"state_dict": under("module.", state), "optimizer": {"lr": 0.1}},
     "distilled": lambda state: {"teacher": state, "student": {name: 0 * t for name, t in state.items()}},
+    "a teacher beside its head": lambda state: {
+        "teacher": {**under("module.backbone.", state), "module.head.mlp.0.weight": torch.zeros(2, 2)}
+    },
+    "a teacher beside two heads": lambda state: {
+        "teacher": {**under("backbone.", state), "dino_head.w": torch.zeros(2), "ibot_head.w": torch.zeros(2)}
+    },
     "DeepSpeed": lambda state: {"module": state, "ds_version": "0.15"},
 }
 
@@ -58,7 +64,9 @@ def test_what_training_wraps_around_a_model_is_taken_off(
     assert torch.equal(again(golden_image(32, 48)), encoder(golden_image(32, 48)))
 
 
-@pytest.mark.parametrize("layout", ["data parallel", "compiled", "moving average", "distilled"])
+@pytest.mark.parametrize(
+    "layout", ["data parallel", "compiled", "moving average", "distilled", "a teacher beside its head"]
+)
 def test_timms_models_take_them_too(layout: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     model = timm.create_model("vit_tiny_patch16_224", num_classes=7)

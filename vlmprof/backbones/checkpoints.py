@@ -119,10 +119,16 @@ def unwrap(content: object) -> dict[str, Tensor]:
 
 
 def _without_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefixes that torch.compile and data-parallel training add to names."""
+    """Remove the prefixes that torch.compile and data-parallel training add to names.
+
+    Of an encoder beside its heads, as DINO's training leaves a teacher, only the encoder is kept.
+    """
     state = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
     while state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    parts = {name.partition(".")[0] for name in state}
+    if "backbone" in parts and all(part == "backbone" or part.endswith("head") for part in parts):
+        state = strip_prefix(state, ("backbone.",))
     return state
 
 
