@@ -166,7 +166,7 @@ def test_configurations_of_many_axes_are_in_lines_of_their_own(width: int) -> No
     lines = shown.splitlines()
     assert max(map(len, lines)) <= width
     assert "…" not in shown
-    named = "ViT-T · 448² · qwen2.5-0.5b · pixel-shuffle2 · tiling none · frames 8 · int4-weight"
+    named = "ViT-T · 448² · qwen2.5-0.5b · pixel-shuffle2 · no tiles · 8 frames · LLM int4-weight"
     assert named in " ".join(shown.split())
     assert shown.count("448²") == 4
     assert shown.count("end-to-end") == 1

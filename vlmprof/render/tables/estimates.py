@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vlmprof.plan import Cell, line_key, varied_axes
-from vlmprof.render.labels import backbone_label, oom_words
+from vlmprof.render.labels import backbone_label, oom_words, value_label
 from vlmprof.render.tables.plans import token_columns
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 from vlmprof.units import show_bytes, show_frames, show_resolution
@@ -85,7 +85,8 @@ def memory_lines(predictions: Sequence[Prediction], cells: Sequence[Cell]) -> li
 
 
 def _line_name(cell: Cell, varied: Sequence[str]) -> str:
-    return " ".join([backbone_label(cell.axes.backbone), *(str(cell.axes.named[axis]) for axis in varied)])
+    words = (value_label(axis, str(cell.axes.named[axis])) for axis in varied)
+    return " · ".join([backbone_label(cell.axes.backbone), *words])
 
 
 def _along(cells: Sequence[Cell]) -> Along:

@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from vlmprof.render.labels import value_label
 from vlmprof.render.tables.sheet import Column, Sheet, Value, show
 from vlmprof.settings import AXIS_NAMES
 
@@ -124,11 +125,11 @@ def _axes_of(sheet: Sheet) -> Sequence[Column]:
 
 
 def _names(axes: Sequence[Column]) -> list[str]:
-    """Return the name of each row: `ViT-T · 448² · mlp2 · tiling none · frames 4`."""
+    """Return the name of each row: `ViT-T · 448² · mlp2 · no tiles · 4 frames`."""
 
     def word(column: Column, value: Value) -> str:
-        text = show(column.kind, value)
-        return f"{column.title} {text}" if text == "none" or text.isdecimal() else text
+        text, axis = show(column.kind, value), column.title.replace(" ", "_")
+        return text if axis in ("backbone", "resolution") else value_label(axis, text)
 
     columns = [[word(column, value) for value in column.values] for column in axes]
     return [" · ".join(words) for words in zip(*columns, strict=True)]
