@@ -119,7 +119,7 @@ def test_on_a_narrow_terminal_nothing_of_a_cell_is_cut(ids: bool) -> None:
     lines = written.getvalue().splitlines()
     assert max(map(len, lines)) <= 60
     assert "…" not in written.getvalue()
-    assert "vmamba-t · 1333x800 · mlp3 · float16 · batch size 4" in lines
+    assert "vmamba-t · 1333x800 · mlp3 · float16 · batch 4" in lines
     assert sum(line.startswith(("vit-t", "vmamba-t")) for line in lines) == CELLS
     if ids:
         assert all(cell.cell_id in written.getvalue() for cell in cells)
