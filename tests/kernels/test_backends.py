@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from tests.helpers.interpreted import interpret
 from vlmprof.cli.kernels import app
 from vlmprof.kernels import BACKENDS
 from vlmprof.kernels.tools import cases, verify
@@ -68,17 +68,9 @@ def test_torch_backend_is_as_exact_as_the_plain_code(dtype: torch.dtype) -> None
 
 
 @pytest.mark.slow
-def test_triton_backend_in_the_interpreter(interpreted_environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", INTERPRETED.format(chosen=NARROW)],
-        env=interpreted_environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    verdicts = [json.loads(line) for line in done.stdout.splitlines()]
+def test_triton_backend_in_the_interpreter(interpreted_environment: dict[str, str], tmp_path: Path) -> None:
+    printed = interpret(INTERPRETED.format(chosen=NARROW), tmp_path, interpreted_environment)
+    verdicts = [json.loads(line) for line in printed]
     assert [v for v in verdicts if not v["passed"]] == []
     assert {v["dtype"] for v in verdicts} == {"float32", "bfloat16", "float16"}
     assert verdicts[-1]["case"] == "three tiles per chunk"

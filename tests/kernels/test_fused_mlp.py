@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.helpers.interpreted import interpret
 from vlmprof.cost import count_module
 from vlmprof.kernels import norm_mlp
 from vlmprof.kernels.block import mlp_tiles
@@ -69,19 +68,7 @@ for precise in (False, True):
 
 @pytest.mark.slow
 def test_in_the_interpreter(interpreted_environment: dict[str, str], tmp_path: Path) -> None:
-    script = tmp_path / "interpreted.py"  # a kernel is compiled from its file
-    script.write_text(INTERPRETED, encoding="utf-8")
-    environment = interpreted_environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(script)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    *lines, fast, precise, extreme, precise_extreme = done.stdout.splitlines()
+    *lines, fast, precise, extreme, precise_extreme = interpret(INTERPRETED, tmp_path, interpreted_environment)
     verdicts = [json.loads(line) for line in lines]
     assert [v for v in verdicts if not v["passed"]] == []
     twice = [

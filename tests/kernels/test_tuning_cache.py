@@ -14,6 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tests.helpers.interpreted import interpret
 from vlmprof.cli import kernels as command
 from vlmprof.errors import UserError
 from vlmprof.kernels.common import tuning_cache
@@ -188,13 +189,11 @@ def test_a_product_is_launched_with_the_tile_that_was_fastest(monkeypatch: pytes
 
 
 @pytest.mark.slow
-def test_a_launch_uses_what_tuning_found_and_says_so(interpreted_environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", INTERPRETED],
-        env=interpreted_environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout) == [1, "rule", 3, 3, "tuning", True]
+def test_a_launch_uses_what_tuning_found_and_says_so(
+    interpreted_environment: dict[str, str], tmp_path: Path
+) -> None:
+    (printed,) = interpret(INTERPRETED, tmp_path, interpreted_environment, warnings="error::UserWarning")
+    assert json.loads(printed) == [1, "rule", 3, 3, "tuning", True]
 
 
 @pytest.mark.slow
