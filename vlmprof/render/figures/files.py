@@ -34,9 +34,19 @@ def save_figure(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "vlmprof"}):
+            _lay_out(figure, dpi)
             for path, name in zip(paths, formats, strict=True):
                 with replacing(path) as draft:
                     figure.savefig(draft, format=name, dpi=dpi, metadata=undated[name])
     except OSError as problem:
         raise UserError(f"cannot write the figure to {folder}: {problem.strerror or problem}") from problem
     return paths
+
+
+def _lay_out(figure: Figure, dpi: int) -> None:
+    """Lay a figure out once for all formats. Matplotlib would for each, in a drawing that it discards."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        figure.set_dpi(dpi)
+        engine.execute(figure)
+        figure.set_layout_engine(None)
