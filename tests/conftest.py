@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import json
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ from types import FrameType
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from vlmprof.environment import has_gpu
 from vlmprof.execution import counting, kernel_runs, machine, starting
@@ -165,22 +167,26 @@ def one_fork_server() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ceilings_measured_once() -> Iterator[None]:
-    """Sweeps in this process begin with the ceilings that the first of them measured, which takes seconds.
+def _ceilings_measured_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Sweeps in this process begin with the ceilings that the first one of any worker measured, for seconds.
 
     Those that are measured again at the end of a sweep are not looked up.
     """
-    measured: dict[tuple[str, frozenset[str]], Mapping[str, Mapping[str, float]]] = {}
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
     measure = machine.measure_ceilings
 
     def once(device: str, dtypes: Collection[str]) -> Mapping[str, Mapping[str, float]] | str:
-        key = device, frozenset(dtypes)
-        if key not in measured:
+        kept = folder / f"ceilings-{device.replace(':', '-')}-{'-'.join(sorted(dtypes))}.json"
+        with FileLock(f"{kept}.lock"):
+            if kept.exists():
+                known: Mapping[str, Mapping[str, float]] = json.loads(kept.read_text())
+                return known
             reached = measure(device, dtypes)
-            if isinstance(reached, str):
-                return reached
-            measured[key] = reached
-        return measured[key]
+            if not isinstance(reached, str):
+                kept.write_text(json.dumps(reached))
+            return reached
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "measure_ceilings", once)

@@ -22,6 +22,8 @@ from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.runs import Run
 from vlmprof.errors import UserError
 from vlmprof.records import STAGES, Row, Status
+from vlmprof.render import report
+from vlmprof.render.figures.files import save_figure
 from vlmprof.render.figures.report import PICTURES
 from vlmprof.render.report import write_report
 from vlmprof.render.report.content import gather
@@ -57,12 +59,23 @@ def make(rows: list[Row], folder: Path, name: str = "run", command: str = "vlmpr
     return (folder / "report.html").read_text(), (folder / "report.md").read_text()
 
 
+@pytest.fixture
+def _blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save blank pictures in a test of the page alone: theirs take four fifths of a report's time."""
+
+    def save(figure: Figure, *where: Any, dpi: int) -> list[Path]:
+        return save_figure(Figure(figsize=(1, 1)), *where, dpi=dpi)
+
+    monkeypatch.setattr(report, "save_figure", save)
+
+
 def data_of(html: str) -> dict[str, Any]:
     found = known(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S))
     return json.loads(found[1])
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_blank")
 def test_the_page_holds_the_rows_and_loads_nothing(tmp_path: Path) -> None:
     rows = sweep(oom_from={"vmamba-t": 1024})
     html, markdown = make(rows, tmp_path)
@@ -91,6 +104,7 @@ def test_the_page_holds_the_rows_and_loads_nothing(tmp_path: Path) -> None:
     assert "![Six panels" in markdown
 
 
+@pytest.mark.usefixtures("_blank")
 def test_means_and_medians_have_their_own_intervals(tmp_path: Path) -> None:
     (row,) = rows = [cell("vit-t", 224)]
     _, markdown = make(rows, tmp_path)
@@ -105,6 +119,7 @@ def test_means_and_medians_have_their_own_intervals(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_blank")
 def test_the_chart_of_fits_holds_the_points_and_the_curve_that_made_them(tmp_path: Path) -> None:
     rows = sweep(("vit-t", "vit-s"), oom_from={"vit-s": 384})
     fits = {fit["title"]: fit for fit in data_of(make(rows, tmp_path)[0])["charts"]["fits"]}
@@ -220,6 +235,7 @@ def test_nothing_is_pictured_that_was_not_measured() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_blank")
 def test_several_runs_are_told_apart(tmp_path: Path) -> None:
     runs = [Run("same", frame(sweep(("vit-t",), scale=scale)), {}, {}) for scale in (1.0, 2.0)]
     write_report(runs, tmp_path)
@@ -230,6 +246,7 @@ def test_several_runs_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_blank")
 def test_many_rows_are_all_in_the_page_and_charts_say_what_they_leave_out(tmp_path: Path) -> None:
     base = frame(sweep(("vit-t",), (224, 512)))
     many = pd.concat(
