@@ -20,7 +20,7 @@ SmallRun = tuple[Path, list[dict[str, Any]], subprocess.CompletedProcess[str]]
 
 
 def sweep(
-    folder: Path, *options: str, formats: tuple[str, ...] = ("png",)
+    folder: Path, *options: str, formats: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     return vlmprof(folder, "sweep", "quick", "--out", "run", *options, formats=formats)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from matplotlib.figure import Figure
 from typer.testing import CliRunner, Result
 
 from tests.helpers.synthetic_runs import samples, sweep, write_run
@@ -23,6 +26,8 @@ from vlmprof.cli.runs import runs
 from vlmprof.errors import UserError
 from vlmprof.logs import PACKAGE
 from vlmprof.render.figures import six_panel
+from vlmprof.render.figures.files import save_figure
+from vlmprof.render.figures.six_panel import save_six_panel
 
 
 def one_run(path: Path) -> Path:
@@ -47,13 +52,14 @@ def vlmprof(
     *words: object,
     encoding: str = "utf-8",
     patience_s: float = 1e9,
-    formats: tuple[str, ...] = ("png",),
+    formats: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in `folder`: its exit code and output are those of the command in its own process.
 
     All such commands share one fork server, so a sweep does not spend seconds on importing torch. By default
     no command says what takes so long, as it would on a slow machine, and the scaling figure of a sweep is
-    not drawn as a PDF too, which takes a second.
+    drawn but saved as a blank PNG, because layout and rendering take longer than some cells; `formats` saves
+    it in these.
     """
     typed = ["vlmprof", *map(str, words)]
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2))
@@ -65,7 +71,8 @@ def vlmprof(
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
         patch.setattr("vlmprof.activity.PATIENCE_S", patience_s)
-        patch.setattr(six_panel, "save_six_panel", partial(six_panel.save_six_panel, formats=formats))
+        save = partial(six_panel.save_six_panel, formats=formats) if formats else _save_blank
+        patch.setattr(six_panel, "save_six_panel", save)
         patch.setattr(PACKAGE, "handlers", list(PACKAGE.handlers))
         try:
             main()
@@ -79,6 +86,19 @@ def vlmprof(
     out.seek(0)
     err.seek(0)
     return subprocess.CompletedProcess(typed, code, out.read(), err.read())
+
+
+def _save_blank(*run: Any, formats: Sequence[str] = (), **options: Any) -> list[Path]:
+    """Save the figure as asked, or draw it and save a blank one if no format is asked for."""
+    if formats:
+        return save_six_panel(*run, formats=formats, **options)
+
+    def save(figure: Figure, *where: Any) -> list[Path]:
+        return save_figure(Figure(figsize=(1, 1)), *where)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(six_panel, "save_figure", save)
+        return save_six_panel(*run, formats=("png",), **options)
 
 
 def only_line(ended: subprocess.CompletedProcess[str]) -> str:

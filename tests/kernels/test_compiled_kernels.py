@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 import pytest
 import torch
@@ -24,6 +25,12 @@ from vlmprof.kernels.tools.launch_variants import (
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
+
+@cache
+def compiled_ss2d(d_inner: int, dt_rank: int, dtype: torch.dtype) -> list[compiler.Compiled]:
+    """The kernels of one level, which two tests look at: the disassembler takes as long as some compilations."""
+    return [compiler.compile_launch(launch, "sm_90") for launch in ss2d_launches(d_inner, dt_rank, dtype=dtype)]
+
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
@@ -49,8 +56,7 @@ LEFT_OUT = pytest.mark.exhaustive
 )
 def test_single_state_kernels_do_not_spill(d_inner: int, dt_rank: int, dtype: torch.dtype) -> None:
     """VMamba-T's first level, and the widest, VMamba-B's fourth; `inspect` walks those between too."""
-    launches = ss2d_launches(d_inner, dt_rank, dtype=dtype)
-    compiled = [compiler.compile_launch(launch, "sm_90") for launch in launches]
+    compiled = compiled_ss2d(d_inner, dt_rank, dtype)
     assert len(compiled) == 6  # the summary, the output by rows and by columns, with edges and without
     assert compiler.spilling(compiled) == []
     assert all(c.mix["MUFU"] > 0 and c.mix["HMMA"] > 0 for c in compiled)
@@ -62,8 +68,7 @@ def test_single_state_kernels_do_not_spill(d_inner: int, dt_rank: int, dtype: to
 @pytest.mark.parametrize(("d_inner", "dt_rank"), [LEVELS[0], LEVELS[-1]])
 def test_the_loops_of_the_output_kernels_are_short_and_do_not_spill(d_inner: int, dt_rank: int) -> None:
     """The shortest and the longest, whose weights no longer fit in registers."""
-    launches = [launch for launch in ss2d_launches(d_inner, dt_rank) if launch.count_loop]
-    compiled = [compiler.compile_launch(launch, "sm_90") for launch in launches]
+    compiled = [c for c in compiled_ss2d(d_inner, dt_rank, BF16) if c.loop_instructions_per_element]
     loops = [n for c in compiled for n in c.loop_instructions_per_element]
     assert len(loops) == 4  # two directions each: two loops in the summary, one by rows, one by columns
     assert max(loops) <= 30.0
