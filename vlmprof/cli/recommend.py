@@ -75,7 +75,7 @@ def recommend(
         estimated_for=estimated_for,
     )  # fmt: skip
     for remark in advice.remarks:
-        tell(f"scores: {remark}")
+        tell(remark)
     if advice.chosen.empty:
         tell(advice.nearest_miss)
     else:
