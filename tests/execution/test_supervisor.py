@@ -29,11 +29,14 @@ SPEC = load_spec("quick", {"backbone": ["vit-t"], "resolution": ["64"]})
 
 @pytest.fixture
 def _bare_server() -> Iterator[None]:
-    """A fork server that imports little and so starts at once. It ends with the test."""
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    """A fork server that imports little and so starts at once. It ends with the test, unlike the one before."""
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    before = dict(vars(server))
+    vars(server).update({k: v for k, v in vars(forkserver.ForkServer()).items() if k != "_lock"})
     start_fork_server("vlmprof.execution.fork_server")
     yield
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    server._stop()
+    vars(server).update(before)
     context().set_forkserver_preload([PRELOAD])
 
 

@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -34,7 +33,7 @@ COLUMNS = {
 
 
 def panels(figure: Figure) -> dict[str, Axes]:
-    FigureCanvasAgg(figure).draw()
+    figure.draw_without_rendering()
     return {axes.get_title()[1]: axes for axes in figure.axes}
 
 
