@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -31,19 +33,27 @@ def printed(folder: Path, encoding: str, *words: str) -> str:
 COMMANDS = [
     ("compare", "one", "two"),
     ("plan", "quick"),
-    ("plot", "one"),
-    ("recommend", "one"),
+    ("plot", "one", "--format", "png"),
+    ("recommend", "one", "--format", "png"),
     ("backbones",),
 ]
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Callable[..., str]:
+    """What a command prints where every character can be encoded."""
+    return cache(partial(printed, folder, "utf-8"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
-def test_every_line_is_printed_in_any_encoding(folder: Path, encoding: str, words: tuple[str, ...]) -> None:
-    whole, plain = (printed(folder, each, *words) for each in ("utf-8", encoding))
-    assert len(plain.splitlines()) == len(whole.splitlines())
-    assert "?" not in plain.replace("?", "", whole.count("?"))
+def test_every_line_is_printed_in_any_encoding(
+    folder: Path, whole: Callable[..., str], encoding: str, words: tuple[str, ...]
+) -> None:
+    plain = printed(folder, encoding, *words)
+    assert len(plain.splitlines()) == len(whole(*words).splitlines())
+    assert "?" not in plain.replace("?", "", whole(*words).count("?"))
 
 
 def test_similar_characters_stand_in(folder: Path) -> None:

@@ -29,7 +29,7 @@ SPEC = load_spec("quick", {"backbone": ["vit-t"], "resolution": ["64"]})
 
 @pytest.fixture
 def _bare_server() -> Iterator[None]:
-    """A fork server that imports little and so starts at once. It ends with the test, unlike the one before."""
+    """A fork server that imports little and so starts at once, beside the one that other tests share."""
     server = forkserver._forkserver  # type: ignore[attr-defined]
     before = dict(vars(server))
     vars(server).update({k: v for k, v in vars(forkserver.ForkServer()).items() if k != "_lock"})

@@ -19,9 +19,7 @@ SmallRun = tuple[Path, list[dict[str, Any]], subprocess.CompletedProcess[str]]
 """The folder that a sweep ran in, its rows, and how it ended."""
 
 
-def sweep(
-    folder: Path, *options: str, formats: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
+def sweep(folder: Path, *options: str, formats: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     return vlmprof(folder, "sweep", "quick", "--out", "run", *options, formats=formats)
 
 

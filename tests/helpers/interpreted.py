@@ -24,8 +24,10 @@ interpreter._patch_lang = patch_once
 time. Once for each module is enough."""
 
 
-def interpret(script: str, folder: Path, environment: Mapping[str, str], warnings: str = "ignore") -> list[str]:
-    """Run a script from a file in `folder`, since a kernel is compiled from its file; return what it prints."""
+def interpret(
+    script: str, folder: Path, environment: Mapping[str, str], warnings: str = "ignore"
+) -> list[str]:
+    """Run a script from a file in `folder`, since kernels need one; return the lines that it prints."""
     file = folder / "interpreted.py"
     file.write_text(PATCHED_ONCE + script, encoding="utf-8")
     done = subprocess.run(

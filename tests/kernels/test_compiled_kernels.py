@@ -32,10 +32,13 @@ from vlmprof.kernels.tools.launch_variants import (
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter replaces the compiler", allow_module_level=True)
 
+
 @cache
 def compiled_ss2d(d_inner: int, dt_rank: int, dtype: torch.dtype) -> list[compiler.Compiled]:
-    """The kernels of one level, which two tests look at: the disassembler takes as long as some compilations."""
-    return [compiler.compile_launch(launch, "sm_90") for launch in ss2d_launches(d_inner, dt_rank, dtype=dtype)]
+    """The kernels of one level, which two tests look at."""
+    return [
+        compiler.compile_launch(launch, "sm_90") for launch in ss2d_launches(d_inner, dt_rank, dtype=dtype)
+    ]
 
 
 def compiled_by_triton(launch: Launch, architecture: str) -> Any:
@@ -94,7 +97,7 @@ def test_every_other_kernel_compiles_without_a_spill(dtype: torch.dtype, tmp_pat
     cubin = tmp_path / "kernel.cubin"
     for launch in (*selective_scan_launches(16, dtype), *carry_launches(16), *block_launches(96, dtype)):
         cubin.write_bytes(compiled_by_triton(launch, "sm_90").asm["cubin"])
-        command = [compiler.disassembler(), "-res-usage", cubin]
+        command = [compiler.disassembler(), "-res-usage", str(cubin)]
         usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         if re.search(r"REG:\d+ STACK:0 .*LOCAL:0 ", usage) is None:
             assert compiler.compile_launch(launch, "sm_90").spill_instructions == 0, launch.name

@@ -83,7 +83,7 @@ def test_as_compiled_for_a_gpu(op: str, name: str, dtype: torch.dtype, gpu: Emul
 @pytest.mark.slow
 @pytest.mark.usefixtures("gpu")
 def test_several_tiles_per_chunk_as_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An odd number of channels, padded to that of the tall case above, whose kernels are not compiled again."""
+    """With an odd number of channels that is padded to the tall case's, so that its kernels serve again."""
     monkeypatch.setattr(chunks, "ENOUGH_PROGRAMS", 4)
     assert chunks.tiles_per_chunk(17 * 5, 65, 1) == 3
     case = cases.ss2d_case("three tiles per chunk", (1, 17, 5, 65), 6, 1, torch.float16, torch.device("cpu"))

@@ -68,7 +68,9 @@ for precise in (False, True):
 
 @pytest.mark.slow
 def test_in_the_interpreter(interpreted_environment: dict[str, str], tmp_path: Path) -> None:
-    *lines, fast, precise, extreme, precise_extreme = interpret(INTERPRETED, tmp_path, interpreted_environment)
+    *lines, fast, precise, extreme, precise_extreme = interpret(
+        INTERPRETED, tmp_path, interpreted_environment
+    )
     verdicts = [json.loads(line) for line in lines]
     assert [v for v in verdicts if not v["passed"]] == []
     twice = [

@@ -63,8 +63,8 @@ def make(rows: list[Row], folder: Path, name: str = "run", command: str = "vlmpr
 def _blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save blank pictures in a test of the page alone: theirs take four fifths of a report's time."""
 
-    def save(figure: Figure, *where: Any, dpi: int) -> list[Path]:
-        return save_figure(Figure(figsize=(1, 1)), *where, dpi=dpi)
+    def save(figure: Figure, folder: Path, stem: str, formats: list[str], dpi: int) -> list[Path]:
+        return save_figure(Figure(figsize=(1, 1)), folder, stem, formats, dpi)
 
     monkeypatch.setattr(report, "save_figure", save)
 
