@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ SPEC = load_spec("quick", {"backbone": ["vit-t"], "resolution": ["64"]})
 @pytest.fixture
 def _bare_server() -> Iterator[None]:
     """A fork server that imports little and so starts at once, beside the one that other tests share."""
-    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
     before = dict(vars(server))
     vars(server).update({k: v for k, v in vars(forkserver.ForkServer()).items() if k != "_lock"})
     start_fork_server("vlmprof.execution.fork_server")
