@@ -89,8 +89,9 @@ def test_recommend_prints_and_draws_the_front(run: Path) -> None:
 def test_recommend_by_scores(tmp_path: Path) -> None:
     rows = [cell("vmamba-s", 224), cell("vmamba-s", 512), cell("vit-s", 224)]
     result = invoke(
-        "recommend", write_run(tmp_path / "run", rows), "--scores", "kuo2026", "--price-per-hour", 2
-    )
+        "recommend", write_run(tmp_path / "run", rows), "--scores", "kuo2026", "--price-per-hour", 2,
+        "--format", "svg",
+    )  # fmt: skip
     assert result.exit_code == 0
     assert "60.8" in result.output
     assert "cost per 1,000 images" in result.output
@@ -98,7 +99,7 @@ def test_recommend_by_scores(tmp_path: Path) -> None:
 
 
 def test_recommend_says_what_would_do(run: Path) -> None:
-    result = invoke("recommend", run, "--max-ttft", "1us")
+    result = invoke("recommend", run, "--max-ttft", "1us", "--format", "svg")
     assert result.exit_code == 1
     assert "no measured cell is within the limits; the lowest memory of any cell is" in result.output
 

@@ -22,6 +22,7 @@ from vlmprof.analysis.runs import Run
 from vlmprof.analysis.series import FigureData
 from vlmprof.records import Status
 from vlmprof.render import report
+from vlmprof.render.figures.files import save_figure
 from vlmprof.render.figures.six_panel import draw_six_panel, six_panel
 
 UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "GiB": GIB}
@@ -85,6 +86,8 @@ def test_an_interval_is_computed_once(tmp_path: Path, monkeypatch: pytest.Monkey
             return original(rows, column, raw)
 
         monkeypatch.setattr(estimates, name, counted)
+    blank = Figure(figsize=(1, 1))
+    monkeypatch.setattr(report, "save_figure", lambda figure, *where, dpi: save_figure(blank, *where, dpi=dpi))
     run = Run("run", frame(ROWS), samples(ROWS), {})
     report.write_report([run], tmp_path)
     assert {("column_intervals", "gpu_vision_s"), ("column_medians", "end_to_end_s")} <= asked.keys()
