@@ -86,8 +86,11 @@ def test_an_interval_is_computed_once(tmp_path: Path, monkeypatch: pytest.Monkey
             return original(rows, column, raw)
 
         monkeypatch.setattr(estimates, name, counted)
-    blank = Figure(figsize=(1, 1))
-    monkeypatch.setattr(report, "save_figure", lambda figure, *where, dpi: save_figure(blank, *where, dpi=dpi))
+
+    def save_blank(figure: Figure, folder: Path, stem: str, formats: list[str], dpi: int) -> list[Path]:
+        return save_figure(Figure(figsize=(1, 1)), folder, stem, formats, dpi)
+
+    monkeypatch.setattr(report, "save_figure", save_blank)
     run = Run("run", frame(ROWS), samples(ROWS), {})
     report.write_report([run], tmp_path)
     assert {("column_intervals", "gpu_vision_s"), ("column_medians", "end_to_end_s")} <= asked.keys()
