@@ -33,7 +33,13 @@ COLUMNS = {
 
 
 def panels(figure: Figure) -> dict[str, Axes]:
+    """The panels by their letters, where they are once the figure is drawn."""
     figure.draw_without_rendering()
+    return undrawn(figure)
+
+
+def undrawn(figure: Figure) -> dict[str, Axes]:
+    """The panels, for tests of what they hold: that is known before they are laid out."""
     return {axes.get_title()[1]: axes for axes in figure.axes}
 
 
@@ -138,7 +144,7 @@ def test_a_failed_cell_leaves_a_gap_and_a_note() -> None:
     rows = sweep(("vit-t",), (224, 384, 512, 768))
     rows[1] = cell("vit-t", 384, status=Status.ERROR)
     figure = six_panel(frame(rows))
-    (line,) = drawn(panels(figure)["a"], "measured")
+    (line,) = drawn(undrawn(figure)["a"], "measured")
     assert np.isnan(ys(line)).tolist() == [False, True, False, False]
     assert "1 failed" in figure.legends[0].get_title().get_text()
 
@@ -163,12 +169,12 @@ def test_without_a_gpu_clock_the_panels_say_so_and_memory_is_resident_with_weigh
 
 def test_intervals_are_drawn_around_the_mean_when_samples_are_given() -> None:
     rows = sweep(("vit-t",), (224, 512))
-    axes = panels(six_panel(frame(rows), samples(rows)))["c"]
+    axes = undrawn(six_panel(frame(rows), samples(rows)))["c"]
     bars = [bar for line in error_bars(axes) for bar in line]
     means = [(row.end_to_end_s or 0) / unit(axes) for row in rows]
     assert len(bars) == 2
     assert all(low < mean < high for (low, high), mean in zip(bars, means, strict=True))
-    assert not panels(six_panel(frame(rows)))["c"].containers
+    assert not undrawn(six_panel(frame(rows)))["c"].containers
 
 
 def test_an_interval_that_reaches_zero_keeps_a_logarithmic_axis_close_to_the_points() -> None:
@@ -187,7 +193,7 @@ def test_medians_are_drawn_where_there_are_samples_and_are_asked_for() -> None:
     raw = samples(rows)
     del raw[rows[1].cell_id]["end_to_end_s"]
     figure = six_panel(frame(rows), raw, statistic="median")
-    axes = panels(figure)["c"]
+    axes = undrawn(figure)["c"]
     (line,) = drawn(axes, "measured")
     means = [[known(row.end_to_end_s)] for row in rows]
     expected = [
@@ -206,7 +212,7 @@ def test_medians_are_drawn_where_there_are_samples_and_are_asked_for() -> None:
 
 
 def test_every_axis_carries_its_unit() -> None:
-    found = panels(six_panel(frame(sweep())))
+    found = undrawn(six_panel(frame(sweep())))
     assert all(axes.get_xlabel() == "Image size (pixels)" for axes in found.values())
     assert all(
         axes.get_ylabel() in {"Latency (s)", "Latency (ms)"}
@@ -236,7 +242,7 @@ def test_tick_labels_never_overlap(width: str, log: bool, resolutions: tuple[int
 
 def test_one_colour_per_family_and_one_marker_per_size() -> None:
     names = ("vit-t", "vit-s", "vmamba-t", "vmamba-s")
-    axes = panels(six_panel(frame(sweep(names))))["a"]
+    axes = undrawn(six_panel(frame(sweep(names))))["a"]
     looks = dict(zip(names, drawn(axes, "measured"), strict=True))
     assert looks["vit-t"].get_color() == looks["vit-s"].get_color() != looks["vmamba-t"].get_color()
     assert looks["vit-t"].get_marker() == looks["vmamba-t"].get_marker() != looks["vit-s"].get_marker()
@@ -245,8 +251,8 @@ def test_one_colour_per_family_and_one_marker_per_size() -> None:
 
 def test_settings_of_a_single_backbone_have_colours_of_their_own() -> None:
     rows = [row for name in ("mlp2", "pool2", "ldpv2") for row in sweep(("vit-t",), axes={"connector": name})]
-    looks = drawn(panels(six_panel(frame(rows)))["a"], "measured")
-    alone = drawn(panels(six_panel(frame(sweep(("vit-t",)))))["a"], "measured")
+    looks = drawn(undrawn(six_panel(frame(rows)))["a"], "measured")
+    alone = drawn(undrawn(six_panel(frame(sweep(("vit-t",)))))["a"], "measured")
     assert looks[0].get_color() == alone[0].get_color()
     assert len({line.get_color() for line in looks}) == 3
 
@@ -264,7 +270,7 @@ def test_a_legend_says_what_differs_and_only_that() -> None:
     rows = sweep(("vit-t",)) + sweep(("vit-t",), axes={"batch_size": 4, "dtype": "bfloat16"})
     assert legend_texts(six_panel(frame(rows))) == ["ViT-T · float32 · batch 1", "ViT-T · bfloat16 · batch 4"]
     assert legend_texts(six_panel(frame(sweep(("vit-t",))))) == ["ViT-T"]
-    fills = {line.get_fillstyle() for line in drawn(panels(six_panel(frame(rows)))["a"], "measured")}
+    fills = {line.get_fillstyle() for line in drawn(undrawn(six_panel(frame(rows)))["a"], "measured")}
     assert len(fills) == 2
 
 
@@ -283,7 +289,7 @@ def test_twenty_backbones_keep_their_legend_on_the_page_and_off_the_panels(width
 
 def test_memory_is_not_called_allocated_where_no_cell_says_so() -> None:
     rows = [cell(name, 512, status=Status.OOM, gpu=False) for name in ("vit-t", "vmamba-t")]
-    assert panels(six_panel(frame(rows)))["f"].get_title() == "(f) Peak memory"
+    assert undrawn(six_panel(frame(rows)))["f"].get_title() == "(f) Peak memory"
 
 
 def test_one_cell_is_a_figure() -> None:
@@ -295,7 +301,7 @@ def test_one_cell_is_a_figure() -> None:
 
 def test_reference_points_lie_pale_behind_ours() -> None:
     figure = six_panel(frame(sweep()), reference="kuo2026")
-    axes = panels(figure)["a"]
+    axes = undrawn(figure)["a"]
     pale, ours = drawn(axes, "reference"), drawn(axes, "measured")
     assert len(pale) == 3
     assert max(line.get_zorder() for line in pale) < min(line.get_zorder() for line in ours)
@@ -309,7 +315,7 @@ def test_reference_points_lie_pale_behind_ours() -> None:
 
 @pytest.mark.slow
 def test_the_published_figure_from_its_points() -> None:
-    found = panels(draw_reference("kuo2026"))
+    found = undrawn(draw_reference("kuo2026"))
     assert all(len(drawn(axes, "measured")) == 10 for axes in found.values())
     for axes in found.values():
         assert sorted(xs(line)[0] for line in drawn(axes, "oom")) == [3072**2] * 3
