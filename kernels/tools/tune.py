@@ -74,7 +74,7 @@ def tune_ss2d(
     Raises RuntimeError if the `triton` backend cannot run.
     """
     _need_triton(device)
-    case = ss2d_case("tuning", shape, dt_rank, d_state, dtype, device)
+    case = ss2d_case("tuning", dtype, device, shape, dt_rank, d_state)
     x, *parameters = (argument for argument in case.arguments if argument is not None)
     batch, height, width, d_inner = shape
     kind = Shape(d_inner, dt_rank, d_state, dtype, batch * height * width)

@@ -30,7 +30,7 @@ from vlmprof.kernels.tools.tune import tune_ss2d
 from vlmprof.kernels.tools.cases import ss2d_case
 torch.set_num_threads(1)
 shape, kind, cpu = (1, 8, 5, 4), torch.float32, torch.device("cpu")
-x, *parameters = ss2d_case("any", shape, 2, 1, kind, cpu).arguments
+x, *parameters = ss2d_case("any", kind, cpu, shape, 2, 1).arguments
 arguments = x, Parameters(*parameters)
 by_rule = launch_for(torch.Size(shape), 2, 1, kind, cpu)
 before = ss2d_fused(*arguments)
