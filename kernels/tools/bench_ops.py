@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -152,7 +151,7 @@ def _block(
     )
 
 
-def _ss2d_launch(x: Any, *parameters: Any) -> str:
+def _ss2d_launch(x: Tensor, *parameters: Tensor) -> str:
     """Describe the launch parameters of `ss2d`."""
     from vlmprof.kernels.ss2d.fused import launch_for
 

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec
 import torch
 from torch import Tensor
 
-Inputs = tuple[tuple[Tensor | None, ...], Mapping[str, object]]
+Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
 """The arguments in the dtype under test, and the options."""
 
 Draw = Callable[..., Tensor]
@@ -33,12 +33,12 @@ class Case:
         return self.draw()
 
     @property
-    def arguments(self) -> tuple[Tensor | None, ...]:
+    def arguments(self) -> tuple[Any, ...]:
         """The arguments, in the dtype under test."""
         return self._inputs[0]
 
     @property
-    def options(self) -> Mapping[str, object]:
+    def options(self) -> Mapping[str, Any]:
         """The options."""
         return self._inputs[1]
 

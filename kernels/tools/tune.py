@@ -23,7 +23,7 @@ from vlmprof.kernels.common.tuning_cache import Shape, keep_choice
 from vlmprof.kernels.ss2d.chunks import POSITIONS
 from vlmprof.kernels.ss2d.fused import ss2d_fused
 from vlmprof.kernels.ss2d.parameters import Parameters
-from vlmprof.kernels.tools.block_cases import BlockProduct
+from vlmprof.kernels.tools.block_cases import BlockProduct, product_case
 from vlmprof.kernels.tools.cases import ss2d_case
 from vlmprof.kernels.tools.timing import samples_of
 
@@ -77,7 +77,7 @@ def tune_ss2d(
     """
     _need_triton(device)
     case = ss2d_case("tuning", dtype, device, shape, dt_rank, d_state)
-    x, *parameters = (argument for argument in case.arguments if argument is not None)
+    x, *parameters = case.arguments
     kind = Shape(shape[3], dt_rank, d_state, dtype, math.prod(shape[:3]))
     run = partial(ss2d_fused, x, Parameters(*parameters))
     with torch.inference_mode():
@@ -101,16 +101,11 @@ def tune_linear(
     `timer` and the exceptions are those of `tune_ss2d`, and OSError if the cache is not writable.
     """
     _need_triton(device)
-    k, m = product.depth, product.features
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, device=device, dtype=dtype)
-
-    x, weight, bias = draw(rows, k), draw(m, k) * k**-0.5, draw(m)
-    norm_weight, norm_bias = (draw(k), draw(k)) if product.normed else (None, None)
-    residual = draw(rows, m) if product.residual else None
-    arguments = LinearArguments(norm_weight, norm_bias, weight, bias, residual, product.activation, 1e-5)
-    shape = Product(rows, k, m, product.normed, product.residual, dtype)
+    case = product_case("tuning", dtype, device, rows, product).cast(dtype)
+    x, *norm, weight, bias = case.arguments
+    norm_weight, norm_bias = norm or (None, None)
+    arguments = LinearArguments(norm_weight, norm_bias, weight, bias, **case.options, eps=1e-5)
+    shape = Product(rows, product.depth, product.features, product.normed, product.residual, dtype)
     offered = candidates(shape, x.device)
     timer = timer or partial(_median_s, x.device)
     with torch.inference_mode():
