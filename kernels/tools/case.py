@@ -69,20 +69,17 @@ class Case:
         return replace(self, draw=draw)
 
 
-def case_of(
-    function: Callable[..., Tensor],
-) -> Callable[
-    [Callable[Concatenate[Draw, torch.dtype, Parameters], Inputs]],
-    Callable[Concatenate[str, torch.dtype, torch.device, Parameters], Case],
-]:
+Drawn = Callable[Concatenate[Draw, torch.dtype, Parameters], Inputs]
+Named = Callable[Concatenate[str, torch.dtype, torch.device, Parameters], Case]
+
+
+def case_of(function: Callable[..., Tensor]) -> Callable[[Drawn[Parameters]], Named[Parameters]]:
     """Make cases of `function` from one that draws its inputs in a dtype.
 
     The first arguments of what is returned are a case's name, its dtype and its device.
     """
 
-    def decorated(
-        draw: Callable[Concatenate[Draw, torch.dtype, Parameters], Inputs],
-    ) -> Callable[Concatenate[str, torch.dtype, torch.device, Parameters], Case]:
+    def decorated(draw: Drawn[Parameters]) -> Named[Parameters]:
         @wraps(draw)
         def case(
             name: str, dtype: torch.dtype, device: torch.device, /,
