@@ -44,7 +44,7 @@ class Graphed:
         if not inputs or any(t.device.type != "cuda" for t in inputs):
             raise RuntimeError("CUDA graphs need inputs on a CUDA device; call the function itself elsewhere")
         self._inputs = inputs
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # before a capture, torch requires warm-up on a side stream
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_CALLS):
