@@ -14,12 +14,15 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from vlmprof.errors import UserError, message_of
-from vlmprof.vlm.hf_vlm.architectures import architecture, vision_config
+from vlmprof.vlm.hf_vlm.architectures import architecture, first_side, vision_config
 from vlmprof.vlm.hf_vlm.placeholder_tokenizer import WORD
 from vlmprof.vlm.hf_vlm.processors import OwnProcessor, token_id
 
 DROPPED = ("labels",)
 PIXELS = ("pixel_values", "pixel_values_images", "flattened_patches", "image_patches")
+GRIDS = (
+    "image_grid_thw", "image_grid_hws", "grid_thws", "spatial_shapes", "target_sizes", "image_grid_hw"
+)  # fmt: skip
 CROPS = "pixel_values_local"
 """Crops of the picture in `pixel_values`, which the encoder gets in a second call."""
 
@@ -98,20 +101,11 @@ def check_photo(name: str, work: Callable[[], Any], size: tuple[int, int]) -> An
     """Return what `work` returns. Raises `UserError` for a photo that the processor does not accept."""
     try:
         return work()
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        RuntimeError,
-        ImportError,
-    ) as problem:
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError) as problem:
         if isinstance(problem, RuntimeError) and "out of memory" in str(problem):
             raise
-        reason = message_of(problem)
         raise UserError(
-            f"vlm {name!r} does not accept a photo of {size[1]}x{size[0]} ({reason})"
+            f"vlm {name!r} does not accept a photo of {size[1]}x{size[0]} ({message_of(problem)})"
         ) from problem
 
 
@@ -141,17 +135,8 @@ def _on(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
 
 def _tiles(inputs: dict[str, Any], config: Any) -> tuple[int | None, tuple[int, int] | None]:
     """Return the number of pictures that the encoder gets, and the size of the largest."""
-    vision = vision_config(config)
-    patch = getattr(vision, "patch_size", None)
-    patch = patch[0] if isinstance(patch, list | tuple) else patch
-    for name in (
-        "image_grid_thw",
-        "image_grid_hws",
-        "grid_thws",
-        "spatial_shapes",
-        "target_sizes",
-        "image_grid_hw",
-    ):
+    patch = first_side(getattr(vision_config(config), "patch_size", None))
+    for name in GRIDS:
         grid = inputs.get(name)
         if isinstance(grid, Tensor) and isinstance(patch, int):
             rows, columns = (int(grid[..., axis].max()) * patch for axis in (-2, -1))
