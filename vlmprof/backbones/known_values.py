@@ -127,7 +127,7 @@ class KnownValues(TorchDispatchMode):
         if func.overloadpacket.__name__ in _UNFILLED or torch.Tag.nondeterministic_seeded in func.tags:
             return None
         by_id = {id(tensor): self.of(tensor) for tensor in tensors}
-        if func in _SHAPED_LIKE and tensors[-1].numel() * tensors[-1].element_size() <= LARGEST:
+        if func in _SHAPED_LIKE and tensors[-1].nbytes <= LARGEST:
             by_id[id(tensors[-1])] = torch.zeros((), dtype=tensors[-1].dtype).expand(tensors[-1].shape)
         if any(value is None or value.untyped_storage().nbytes() > LARGEST for value in by_id.values()):
             return None
