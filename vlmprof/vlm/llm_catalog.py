@@ -87,12 +87,12 @@ def _hub(name: str) -> LLMFacts:
     except (OSError, ValueError, KeyError) as problem:
         said = message_of(problem)
         raise UserError(f"language model {name!r}: no configuration of that name ({said})") from problem
-    return _from_config(name, config.to_dict(), source=f"hub model {hub_name}", hub_name=hub_name)
+    return _from_config(name, config.to_dict(), source=f"hub model {hub_name}")
 
 
-def _from_config(name: str, config: Mapping[str, Any], source: str, hub_name: str | None = None) -> LLMFacts:
+def _from_config(name: str, config: Mapping[str, Any], source: str) -> LLMFacts:
     values = {key: value for key, value in config.items() if key not in ("model_type", "dtype")}
-    return replace(built_facts(name, config["model_type"], values), source=source, hub_name=hub_name)
+    return replace(built_facts(name, config["model_type"], values), source=source)
 
 
 def _decoder(

@@ -34,5 +34,3 @@ class LLMFacts:
     """Whether it can be asked for the logits of the last position alone."""
     attention: str | None = "sdpa"
     """How it attends, as transformers names it: `sdpa`, `eager`, …; None if it does not."""
-    hub_name: str | None = None
-    """The hub model whose configuration has to be fetched, for `hf:NAME`."""
