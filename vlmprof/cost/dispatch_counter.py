@@ -32,7 +32,6 @@ Result = TypeVar("Result")
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 _CONVOLUTION = torch.ops.aten.convolution.default
-_COMPOSITE = "CompositeImplicitAutograd"
 FUSED_HEAD_DIM = 256
 """The largest head dimension that torch's flash attention kernels support."""
 
@@ -262,7 +261,7 @@ def routed_if_read(module: nn.Module, counted: Callable[[bool], Result]) -> Resu
 
 @cache
 def _is_composite(func: Any) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE)
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

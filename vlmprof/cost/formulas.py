@@ -71,8 +71,6 @@ ONE_PASS = frozenset((
 GATHERS = frozenset(("embedding", "index", "index_select", "gather"))
 """Operations that read only as many elements of their first input as they write."""
 
-NO_FORMULA = "{name} has no formula: counted as if elementwise"
-
 ALLOCATIONS = frozenset(
     ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "_local_scalar_dense")
 )
@@ -106,13 +104,14 @@ def op_cost(func: Any, args: Sequence[Any], kwargs: dict[str, Any], output: Any)
         read = touched_bytes(inputs[1:]) + touched_bytes(outputs)
     elif base == "copy_":
         read = touched_bytes(inputs[1:])
+    assumed = f"{func.namespace}.{name} has no formula: counted as if elementwise"
     return OpCost(
         Kind.COPY if copies else Kind.ELEMENTWISE,
         dtype_name(*inputs, *outputs),
         flops=0 if copies else elements * FLOPS_PER_ELEMENT.get(base, 1),
         moved_bytes=read + touched_bytes(outputs),
         special_functions=outputs[0].numel() * SPECIAL_FUNCTIONS.get(base, 0),
-        assumed="" if _touches_each_once(func, base) else NO_FORMULA.format(name=f"{func.namespace}.{name}"),
+        assumed="" if _touches_each_once(func, base) else assumed,
     )
 
 

@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 from vlmprof.errors import UserError
 
 SDPA = "sdpa"
-NOT_FUSED = "{name} uses transformers' {path} attention: it does not support scaled-dot-product attention"
 
 
 def attention_path(module: nn.Module | None) -> str | None:
@@ -32,10 +31,11 @@ def attention_run(
     """The backends and warnings of those `parts`, a name and a module each, that have no such kernels."""
     paths = {part: (name, attention_path(module)) for part, (name, module) in parts.items()}
     others = {part: (name, path) for part, (name, path) in paths.items() if path not in (None, SDPA)}
-    return (
-        {f"{part}_attention": str(path) for part, (_, path) in others.items()},
-        [NOT_FUSED.format(name=name, path=path) for name, path in others.values()],
-    )
+    warnings = [
+        f"{name} uses transformers' {path} attention: it does not support scaled-dot-product attention"
+        for name, path in others.values()
+    ]
+    return {f"{part}_attention": str(path) for part, (_, path) in others.items()}, warnings
 
 
 def check_attention(name: str, module: nn.Module | None, asked: str) -> None:

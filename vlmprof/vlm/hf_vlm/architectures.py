@@ -57,8 +57,6 @@ class Architecture:
     image_attributes: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     """Arguments of the processor and of the image processor, and attributes of the latter, from the
     configuration."""
-    dropped: tuple[str, ...] = ()
-    """Outputs of the processor that the forward pass does not take."""
     nested: bool = False
     """Whether the processor takes a list of images for each text."""
     mend: Callable[[Any], None] = lambda model: None

@@ -18,7 +18,6 @@ from vlmprof.vlm.hf_vlm.architectures import architecture, first_side, vision_co
 from vlmprof.vlm.hf_vlm.placeholder_tokenizer import WORD
 from vlmprof.vlm.hf_vlm.processors import OwnProcessor, token_id
 
-DROPPED = ("labels",)
 PIXELS = ("pixel_values", "pixel_values_images", "flattened_patches", "image_patches")
 GRIDS = (
     "image_grid_thw", "image_grid_hws", "grid_thws", "spatial_shapes", "target_sizes", "image_grid_hw"
@@ -65,10 +64,7 @@ class PhotoInputs:
         made = self._own.processor(
             images=images, text=[self._text] * len(photos), return_tensors="pt", **asked
         )
-        dropped = (*DROPPED, *self._known.dropped)
-        inputs = {
-            name: _on(value, device, self._dtype) for name, value in made.items() if name not in dropped
-        }
+        inputs = {name: _on(value, device, self._dtype) for name, value in made.items() if name != "labels"}
         return self._known.completed(inputs, self._config)
 
     def facts(self, inputs: dict[str, Any], batch_size: int = 1) -> PhotoFacts:
