@@ -221,6 +221,7 @@ def count_call(
     `state` gives the tensors that an earlier call left in memory and that this one may replace.
     """
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    weights = [*module.parameters(), *module.buffers()]  # as they are before the call
 
     def counted(routes: bool) -> tuple[CostCounter, int, Any]:
         with torch.inference_mode(), CostCounter(kernels, attention, in_full, routes) as counter:
@@ -237,7 +238,7 @@ def count_call(
     cost = StageCost(
         ops=ops,
         unread_weight_bytes=unread_bytes(ops),
-        weight_bytes=sum(t.nbytes for t in (*module.parameters(), *module.buffers())),
+        weight_bytes=sum(t.nbytes for t in weights),
         resident_bytes=resident_bytes + counter.packed.size_bytes,
         input_bytes=sum(t.nbytes for t in given),
         output_bytes=sum(t.nbytes for t in tensors_in(output)),
