@@ -20,7 +20,8 @@ def attention_path(module: nn.Module | None) -> str | None:
     chosen = [
         str(part.config._attn_implementation)
         for part in (() if module is None else module.modules())
-        if isinstance(part, PreTrainedModel) and _attends(part)
+        if isinstance(part, PreTrainedModel)
+        and any("Attention" in type(inner).__name__ for inner in part.modules())
     ]
     return next((path for path in chosen if path != SDPA), SDPA if chosen else None)
 
@@ -46,7 +47,3 @@ def check_attention(name: str, module: nn.Module | None, asked: str) -> None:
             f"attention {asked}: {name} attends by transformers' {path} code, which has no backends to "
             "choose from; use auto"
         )
-
-
-def _attends(model: PreTrainedModel) -> bool:
-    return any("Attention" in type(part).__name__ for part in model.modules())

@@ -28,25 +28,21 @@ UNSUPPORTED = {
 }
 """Causal language models of transformers that cannot follow a connector or be counted, and why."""
 
-ONE_BY_ONE = frozenset(
-    (
-        # they count the positions of embeddings from the start of every chunk
-        "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
-        # so do these before transformers 5.24
-        "megatron-bert", "rembert",
-        # these fail, or give other logits as soon as they keep a cache
-        "dory", "prophetnet",
-    )
+ONE_BY_ONE = (
+    # they count the positions of embeddings from the start of every chunk
+    "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
+    # so do these before transformers 5.24
+    "megatron-bert", "rembert",
+    # these fail, or give other logits as soon as they keep a cache
+    "dory", "prophetnet",
 )  # fmt: skip
 """Types with a key–value cache that only single tokens go on from."""
 
-RECURRENT_IN_CHUNKS = frozenset(
-    (
-        "bailing_hybrid", "falcon_h1", "granitemoehybrid", "inkling2_loop_text", "inkling2_text",
-        "inkling_text", "kimi_linear", "lara_mini", "lfm2", "lfm2_moe", "lfm3", "mamba2", "minimax",
-        "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text",
-        "qwen3_next", "zamba2", "zaya",
-    )
+RECURRENT_IN_CHUNKS = (
+    "bailing_hybrid", "falcon_h1", "granitemoehybrid", "inkling2_loop_text", "inkling2_text",
+    "inkling_text", "kimi_linear", "lara_mini", "lfm2", "lfm2_moe", "lfm3", "mamba2", "minimax",
+    "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text",
+    "qwen3_next", "zamba2", "zaya",
 )  # fmt: skip
 """Types with recurrent layers whose state several tokens at once extend as one pass would."""
 

@@ -91,7 +91,7 @@ class HfVLM:
 
     def tell_parts(self, inputs: dict[str, Any]) -> Parts:
         """Find the model's parts by a pass of `inputs` up to the language model; keep them as `parts`."""
-        self.__dict__["parts"] = find_parts(self.model, inputs)
+        self.parts = find_parts(self.model, inputs)
         return self.parts
 
     @cached_property

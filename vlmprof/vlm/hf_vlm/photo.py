@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from vlmprof.errors import UserError, message_of
+from vlmprof.errors import UserError
 from vlmprof.vlm.hf_vlm.architectures import architecture, first_side, vision_config
 from vlmprof.vlm.hf_vlm.placeholder_tokenizer import WORD
 from vlmprof.vlm.hf_vlm.processors import OwnProcessor, token_id
@@ -51,7 +50,8 @@ class PhotoInputs:
         self._config = config
         self._known = architecture(config.model_type)
         self._dtype = dtype
-        self._types = "mm_token_type_ids" in forward_arguments(config)
+        model: Any = AutoModelForImageTextToText._model_mapping[type(config)]
+        self._types = "mm_token_type_ids" in inspect.signature(model.forward).parameters
         words = f" {WORD}" * prompt_tokens
         self._text = self._known.text.format(
             image=(own.image_token or "") * self._known.repeated, words=words
@@ -85,24 +85,6 @@ class PhotoInputs:
             return None
         number = token_id(self._config, self._known.image_id)
         return number if number is not None else getattr(self._own.processor, "image_token_id", None)
-
-
-def forward_arguments(config: Any) -> tuple[str, ...]:
-    """Return the names of the arguments of the forward pass of this configuration's model."""
-    made: Any = AutoModelForImageTextToText._model_mapping[type(config)]
-    return tuple(inspect.signature(made.forward).parameters)
-
-
-def check_photo(name: str, work: Callable[[], Any], size: tuple[int, int]) -> Any:
-    """Return what `work` returns. Raises `UserError` for a photo that the processor does not accept."""
-    try:
-        return work()
-    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError) as problem:
-        if isinstance(problem, RuntimeError) and "out of memory" in str(problem):
-            raise
-        raise UserError(
-            f"vlm {name!r} does not accept a photo of {size[1]}x{size[0]} ({message_of(problem)})"
-        ) from problem
 
 
 def check_enlarged(name: str, own: OwnProcessor, size: tuple[int, int]) -> None:
