@@ -123,18 +123,14 @@ def _varied(lines: Sequence[Axes]) -> list[str]:
     """The axes in which lines differ, without those that the backbone determines: a VLM's name and LLM, and
     the level if there is one per backbone."""
     values = {axis: {line.named[axis] for line in lines} for axis in lines[0].named}
-    labels = {
-        axis: {(line.backbone, line.named[axis]) for line in lines}
-        for axis in ("vlm", "llm")
-        if axis in values
-    }
-    named: set[str] = {
-        axis for axis, own in labels.items() if "vlm" in values and len(own) == len(values["backbone"])
-    }
-    levels = {(line.backbone, line.level) for line in lines}
-    if len(levels) == len(values["backbone"]):
-        named.add("level")
-    return [axis for axis, own in values.items() if len(own) > 1 and axis not in named]
+
+    def is_implied(axis: str) -> bool:
+        by_backbone = {(line.backbone, line.named[axis]) for line in lines}
+        return len(by_backbone) == len(values["backbone"])
+
+    may_be_implied = ("vlm", "llm") if "vlm" in values else ("level",)
+    varied = [axis for axis, own in values.items() if len(own) > 1]
+    return [axis for axis in varied if not (axis in may_be_implied and is_implied(axis))]
 
 
 Line = tuple[Axes, BackboneFacts | None]

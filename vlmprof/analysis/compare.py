@@ -28,15 +28,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from vlmprof.analysis.frames import RunSamples, numbers
-from vlmprof.analysis.intervals import Interval, Mean
+from vlmprof.analysis.intervals import Interval, Mean, added_variances
 from vlmprof.analysis.matching import Mismatch, match_cells
 from vlmprof.analysis.repeats import mean_over_repeats, sample_count
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, check_known
 from vlmprof.measure.samples import CellSamples
 from vlmprof.records import STAGES, Status
 
@@ -147,7 +146,7 @@ def compare(
     """
     matching = match_cells(a, b, ignore)
     status_a, status_b = (frame["status"].tolist() for frame in (a, b))
-    values_a, values_b = _values(a), _values(b)
+    values_a, values_b = ({c: numbers(frame, c) for c in (*LATENCIES, *MEMORIES)} for frame in (a, b))
     ratios: list[CellRatio] = []
     lost, gained, endings = [], [], []
     missing = [cell for cell, i in matching.only_a if status_a[i] == Status.OK]
@@ -171,10 +170,8 @@ def compare(
             x, y = float(values_a[column][i]), float(values_b[column][j])
             if not (x > 0 and y > 0):
                 continue
-            if column in MEMORIES:
-                ratios.append(CellRatio(cell, column, x, y, None, None))
-            else:
-                ratios.append(_latency_ratio(CellRatio(cell, column, x, y, None, None), own, margin))
+            ratio = CellRatio(cell, column, x, y, None, None)
+            ratios.append(ratio if column in MEMORIES else _latency_ratio(ratio, own, margin))
     only = len(matching.only_a), len(matching.only_b)
     return Comparison(
         ratios, lost, gained, missing, *only, matching.mismatches, margin, endings=tuple(endings)
@@ -210,10 +207,7 @@ def select(comparison: Comparison, columns: Sequence[str] | None) -> Comparison:
     """Restrict a comparison to some columns; None keeps all. Raises `UserError` for an unknown column."""
     if columns is None:
         return comparison
-    present = {ratio.column for ratio in comparison.ratios}
-    for column in columns:
-        if column not in present:
-            raise unknown("figure", column, present)
+    check_known("figure", columns, {ratio.column for ratio in comparison.ratios})
     return replace(comparison, ratios=[ratio for ratio in comparison.ratios if ratio.column in columns])
 
 
@@ -251,10 +245,6 @@ def guard(
     if allow_missing:
         return Guarded(slower, comparison.lost, [], [])
     return Guarded(slower, comparison.lost, comparison.missing, untested)
-
-
-def _values(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    return {column: numbers(frame, column) for column in (*LATENCIES, *MEMORIES)}
 
 
 def _latency_ratio(known: CellRatio, own: Sequence[CellSamples | None], margin: float) -> CellRatio:
@@ -295,12 +285,9 @@ def _latency_ratio(known: CellRatio, own: Sequence[CellSamples | None], margin: 
 def _log_variance(means: Sequence[Mean]) -> tuple[float, float]:
     """Return the variance of the difference of the logarithms of these means, and its degrees of freedom."""
     parts = [(mean.standard_error / mean.value) ** 2 for mean in means]
-    freedoms = [mean.degrees_of_freedom for mean in means]
     if len(means) == 2 and (means[0].repeats > 1) != (means[1].repeats > 1):
         many = 0 if means[0].repeats > 1 else 1
         borrowed = parts[many] * means[many].repeats
         if borrowed >= parts[1 - many]:  # both are multiples of one estimate
-            return parts[many] + borrowed, freedoms[many]
-    variance = sum(parts)
-    spread = sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
-    return variance, variance**2 / spread if spread > 0 else math.inf
+            return parts[many] + borrowed, means[many].degrees_of_freedom
+    return added_variances(means, parts)

@@ -126,11 +126,10 @@ def _points(line: Line, column: str, samples: RunSamples | None) -> dict[float, 
         if not (np.isfinite(value) and value > 0):
             continue
         mean = mean_over_repeats((samples or {}).get(cell_id, {}), column)
-        if mean is None:
-            points[float(size)] = _Point(float(value), 0.0, math.inf)
-        else:
-            error = mean.standard_error / mean.value
-            points[float(size)] = _Point(float(value), error**2, mean.degrees_of_freedom)
+        error, freedom = 0.0, math.inf
+        if mean is not None:
+            error, freedom = mean.standard_error / mean.value, mean.degrees_of_freedom
+        points[float(size)] = _Point(float(value), error**2, freedom)
     return points
 
 

@@ -36,6 +36,11 @@ class Interval:
     high: float
     confidence: float = 0.95
 
+    @property
+    def is_known(self) -> bool:
+        """Whether both ends are known."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
 
@@ -70,6 +75,14 @@ def mean_of_repeats(values: Sequence[float]) -> Mean:
     """Return the mean of at least two repeats' values, with the standard error of their spread."""
     spread = float(np.std(values, ddof=1))
     return Mean(float(np.mean(values)), spread / len(values) ** 0.5, len(values) - 1, repeats=len(values))
+
+
+def added_variances(means: Sequence[Mean], variances: Sequence[float]) -> tuple[float, float]:
+    """Add the variances of independent means; return the sum and its degrees of freedom (Satterthwaite)."""
+    total = sum(variances)
+    pairs = zip(means, variances, strict=True)
+    spread = sum(variance**2 / mean.degrees_of_freedom for mean, variance in pairs)
+    return total, total**2 / spread if spread > 0 else math.inf
 
 
 def mean_ends(mean: Mean, confidence: float = 0.95) -> tuple[float, float]:

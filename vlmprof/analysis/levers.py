@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.costs import memory_needed, time_to_first_token
-from vlmprof.analysis.frames import any_measured, axis_word, numbers, varying_axes
+from vlmprof.analysis.frames import axis_word, clock_of, numbers, varying_axes
 from vlmprof.analysis.intervals import Interval
 from vlmprof.fields import resolution_size
 from vlmprof.measure.statistics import FEWEST, Floats
@@ -108,7 +108,7 @@ def lever_prices(frame: pd.DataFrame) -> list[LeverPrice]:
 
 
 def _quantities(ok: pd.DataFrame) -> dict[str, Floats]:
-    clock = "gpu" if any(any_measured(ok, f"gpu_{stage}_s") for stage in STAGES) else "host"
+    clock = clock_of(ok)
     found = {
         "ttft_s": time_to_first_token(ok),
         **{f"{stage}_s": numbers(ok, f"{clock}_{stage}_s") for stage in STAGES},

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmprof.cli import kernels_rows
-from vlmprof.cli.json_output import add_rows, tell_files
 from vlmprof.errors import UserError
+from vlmprof.records import FAILED
 
 if TYPE_CHECKING:
     from vlmprof.execution.kernel_runs import KernelRun, Outcome
@@ -43,8 +43,7 @@ def bench_backbones(
     rows = kernels_rows.read(out, "backbones", device_name) if out is not None else []
     ended = [row for row in rows if row.get("status") in ("ok", "oom")]
     done = {tuple(row.get(name) for name in IDENTITY): row for row in ended}
-    rows = list(done.values())
-    failures = 0
+    file = kernels_rows.RowFile("backbones", out, done.values())
     print(
         f"paper: {reference_title(PAPER)}, GPU vision latency; {levels} levels here, {dtype} on {device_name}"
     )
@@ -66,13 +65,9 @@ def bench_backbones(
                 outcome: Outcome, known: Mapping[str, Any] = known, paper_s: float | None = paper_s,
                 measured: dict[str, float] = measured,
             ) -> None:  # fmt: skip
-                nonlocal failures
                 row = _row(outcome, known, paper_s, run.environment)
                 _print(row, elsewhere is None)
-                rows.append(row)
-                failures += row["status"] in ("error", "timeout") and "public" not in str(row["mode"])
-                if out is not None:
-                    kernels_rows.write(rows, out, "backbones")
+                file.add(row)
                 if row["median_s"] is not None:
                     measured[str(row["mode"])] = row["median_s"]
 
@@ -80,10 +75,8 @@ def bench_backbones(
                 job = EncoderJob(name, side, dtype, levels, todo, public, seconds)
                 run.attempt_all("bench_encoder", (job,), {**known, "mode": ""}, show)
             kernels_rows.print_speed_ups(f"{name} {side}", measured)
-    add_rows("backbones", rows)
-    if out is not None:
-        tell_files(out / f"backbones.{kind}" for kind in ("csv", "json"))
-    return failures
+    file.tell()
+    return sum(row["status"] in FAILED and "public" not in str(row["mode"]) for row in file.rows)
 
 
 def _row(

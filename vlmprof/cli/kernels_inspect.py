@@ -37,10 +37,7 @@ def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> Non
     launches = [launch for launch in all_launches() if kernel in launch.name]
     if not launches:
         raise UserError(f"--kernel: no kernel has {kernel!r} in its name; without it, all are listed")
-    for architecture in architectures:
-        if architecture not in compiler.ARCHITECTURES:
-            known = ", ".join(compiler.ARCHITECTURES)
-            raise UserError(f"unknown architecture {architecture!r}; known: {known}")
+    kernels_rows.check_listed("architecture", architectures, compiler.ARCHITECTURES)
     made, failed = [], []
     kernels_rows.print_folded(
         f"{'kernel':44} {'arch':7}", "registers stack_B spills shared_B instructions per element"

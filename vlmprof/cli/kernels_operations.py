@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmprof.cli import kernels_rows
-from vlmprof.cli.json_output import add_rows
+from vlmprof.cli.json_output import tell_files
 
 if TYPE_CHECKING:
     from vlmprof.execution.kernel_runs import KernelRun, Outcome
@@ -38,22 +38,17 @@ def bench_operations(run: KernelRun, asked: Asked, out: Path | None) -> int:
         kernels_rows.read(out, "bench", run.environment["device_name"])  # refuses rows of another device
     baselines = _baselines(run, asked) if asked.with_baselines or asked.public is not None else []
     ceilings = {dtype: found for dtype in asked.dtypes if (found := _ceilings(run, dtype)) is not None}
-    rows: list[dict[str, Any]] = []
-    failures = 0
+    file = kernels_rows.RowFile("bench", out)
 
     def show(outcome: Outcome) -> None:
-        nonlocal failures
         row = kernels_rows.bench_row(outcome, run.environment)
-        rows.append(row)
         if outcome.status == "ok":
             kernels_rows.print_row(row)
         else:
             label = outcome.labels
-            failures += label.get("backend") not in baselines
             what = f"{label.get('op', ''):20} {label.get('shape', ''):24} {label.get('backend', ''):10}"
             kernels_rows.print_folded(what, kernels_rows.reason(outcome))
-        if out is not None:
-            kernels_rows.write(rows, out, "bench")
+        file.add(row)
 
     for op in asked.operations:
         job = BenchJob(
@@ -61,12 +56,17 @@ def bench_operations(run: KernelRun, asked: Asked, out: Path | None) -> int:
             tuple(baselines) if op == "ss2d" else (), asked.public, asked.seconds, ceilings,
         )  # fmt: skip
         run.attempt_all("bench_operation", (job,), {"op": op}, show)
-    add_rows("bench", rows)
-    timed = [row for row in rows if row["status"] == "ok"]
+    timed = [row for row in file.rows if row["status"] == "ok"]
     kernels_rows.print_ratios(timed)
-    if out is not None:
-        kernels_rows.draw(timed, out)
-    return failures
+    file.tell()
+    # a roofline needs FLOPs and ceilings, which copies do not have
+    computing = [row for row in timed if row["counted_flops"] and row["matmul_ceiling_flops_per_s"]]
+    if out is not None and computing:
+        from vlmprof.render.figures.roofline import draw_roofline
+
+        draw_roofline(computing, out / "roofline.png")
+        tell_files([out / "roofline.png"])
+    return sum(row["status"] != "ok" and row.get("backend") not in baselines for row in file.rows)
 
 
 def _ceilings(run: KernelRun, dtype: str) -> Any:

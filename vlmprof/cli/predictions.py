@@ -16,7 +16,7 @@ from vlmprof.cost.count import Counted
 from vlmprof.cost.devices import DeviceSheet, sheet
 from vlmprof.cost.roofline import Efficiency
 from vlmprof.cost.scans import KERNELS, Kernels
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, check_known
 from vlmprof.execution.counting import count_on_all_cores
 from vlmprof.plan import Cell, make_plan
 from vlmprof.records import Status
@@ -79,8 +79,7 @@ def show(
     if (refit or rates) and against is None:
         needy = "--refit" if refit else "--rates"
         raise UserError(f"{needy} needs --against: a run folder or kuo2026")
-    if kernels not in (None, *KERNELS):
-        raise unknown("scan implementation", str(kernels), KERNELS)
+    check_known("scan implementation", [kernels] if kernels is not None else [], KERNELS)
     measured = Measured.load(against) if against else None
     devices = [_device(gpu, spec) for gpu in dict.fromkeys(gpus)]
     limit, cells = spec.settings.memory_limit_bytes, make_plan(spec)

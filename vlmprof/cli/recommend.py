@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmprof.activity import say
+from vlmprof.cli.estimate import load_to_count
 from vlmprof.cli.json_output import json_option, tell, tell_files
 from vlmprof.cli.options import FormatsOption, WidthOption
 from vlmprof.cli.tables import SaveOption, show_sheet
@@ -132,13 +133,7 @@ def _measured(run: Path) -> tuple[pd.DataFrame, Path, None]:
 
 
 def _estimated(spec: Path, gpu: str) -> tuple[pd.DataFrame, Path, str]:
-    say("loading torch and transformers")
-    from vlmprof.execution.counting import get_ready_to_count
-    from vlmprof.plan import make_plan
-    from vlmprof.spec import load_spec
-
-    checked = load_spec(str(spec))
-    get_ready_to_count(make_plan(checked))
+    checked = load_to_count(str(spec))
     from vlmprof.cli import predictions
 
     frame, device = predictions.frame_of(checked, gpu)

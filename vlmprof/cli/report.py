@@ -25,12 +25,10 @@ def report(
     from vlmprof.activity import say
     from vlmprof.analysis.runs import load
     from vlmprof.cli import show
-    from vlmprof.errors import unknown
+    from vlmprof.errors import check_known
     from vlmprof.render.report import FORMATS, write_report
 
-    for name in format or ():
-        if name not in FORMATS:
-            raise unknown("report format", name, FORMATS)
+    check_known("report format", format or (), FORMATS)
     loaded = []
     for run in runs:
         say(f"reading {run}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vlmprof.cli.options import SpecOption, spec_options
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, writing
 
 
 @spec_options
@@ -57,10 +57,8 @@ def trace(
             continue
         log.unlink(missing_ok=True)
         operators = out / f"{planned.cell_id}.operators.csv"
-        try:
+        with writing(str(operators)):
             write_csv(ended.value, operators)
-        except OSError as error:
-            raise UserError(f"cannot write {operators}: {error.strerror}") from None
         stages = dict.fromkeys(operator.stage for operator in ended.value)
         shown = [operator for stage in stages for operator in longest(ended.value, stage, top)]
         print_sheet(screen, operator_sheet(planned.label, shown))

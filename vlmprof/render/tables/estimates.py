@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from vlmprof.plan import Cell, line_key, varied_axes
 from vlmprof.render.labels import backbone_label, oom_words, value_label
-from vlmprof.render.tables.plans import token_columns
+from vlmprof.render.tables.columns import axis_column
+from vlmprof.render.tables.plans import cell_tokens
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 from vlmprof.units import show_bytes, show_frames, show_resolution
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from vlmprof.cost.calibration import GroupError
     from vlmprof.cost.count import Counted
     from vlmprof.cost.devices import DeviceSheet
-    from vlmprof.cost.roofline import CellEstimate
 
 
 _MOST_LINES = 12
@@ -39,12 +39,13 @@ def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     taken = {column.title for column in cell_columns}
     return Sheet(f"estimates-{device}", f"Estimates for {device}", "", [
         *cell_columns,
-        *token_columns([p.cell for p in predictions], 2),
+        *cell_tokens([p.cell for p in predictions], 2),
         Column("vision TFLOP", Kind.NUMBER, tera_flops, 3, key="vision_flops",
                raw=[None if cost is None else cost.flops for cost in vision]),
         *(
             Column(f"{name} latency" if name in taken else name, Kind.SECONDS,
-                   [_latency_s(e, name) for e in estimates], 2, key=f"{name}_s")
+                   [e.stages[name].latency_s if name in e.stages else None for e in estimates], 2,
+                   key=f"{name}_s")
             for name in stages
         ),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
@@ -202,10 +203,6 @@ def group_sheet(errors: Sequence[GroupError]) -> Sheet:
     ])  # fmt: skip
 
 
-def _latency_s(estimate: CellEstimate, stage: str) -> float | None:
-    return estimate.stages[stage].latency_s if stage in estimate.stages else None
-
-
 def _comment(prediction: Prediction) -> str:
     estimate = prediction.estimate
     if not estimate.fits:
@@ -216,17 +213,5 @@ def _comment(prediction: Prediction) -> str:
 
 def _cell_columns(cells: Sequence[Cell]) -> list[Column]:
     """Return the columns that identify cells: backbone, resolution, and every other axis that varies."""
-    varied = [
-        axis for axis in (varied_axes(cells) if cells else []) if axis not in ("backbone", "resolution")
-    ]
-    return [
-        Column("backbone", Kind.TEXT, [backbone_label(cell.axes.backbone) for cell in cells],
-               raw=[cell.axes.backbone for cell in cells]),
-        Column("resolution", Kind.TEXT, [show_resolution(cell.axes.resolution) for cell in cells],
-               raw=[cell.axes.resolution for cell in cells]),
-        *(
-            Column(axis.replace("_", " "), Kind.TEXT, [str(cell.axes.named[axis]) for cell in cells],
-                   raw=[cell.axes.named[axis] for cell in cells])
-            for axis in varied
-        ),
-    ]  # fmt: skip
+    axes = dict.fromkeys(("backbone", "resolution", *(varied_axes(cells) if cells else ())))
+    return [axis_column(axis, [cell.axes.named[axis] for cell in cells]) for axis in axes]
