@@ -21,7 +21,7 @@ from vlmprof.cli.json_output import json_option
 from vlmprof.cli.options import FormatsOption, WidthOption, spec_options, typed, unwrapped
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
-from vlmprof.cli.runs import runs
+from vlmprof.cli.runs import read_run, runs
 from vlmprof.cli.stopping import Stopped
 from vlmprof.cli.tables import SaveOption
 from vlmprof.cli.trace import trace
@@ -184,20 +184,15 @@ def plot(
         figure = draw_reference(str(reference), log=log, width=width)
         paths = save_figure(figure, out or Path(), str(reference), formats)
     else:
-        from vlmprof.run_list import find_run
-
-        run = find_run(run)
+        drawn = read_run(run)
         from vlmprof.analysis.frames import Statistic
-        from vlmprof.analysis.runs import load
         from vlmprof.render.figures.six_panel import save_six_panel
 
         check_known("statistic", [statistic] if statistic is not None else [], get_args(Statistic))
-        say(f"reading {run}")
-        drawn = load(run)
         say("drawing the figure")
         chosen = cast("Statistic | None", statistic) or drawn.statistic
         paths = save_six_panel(
-            drawn.frame, out or run, drawn.samples,
+            drawn.frame, out or drawn.path or Path(), drawn.samples,
             formats=formats, statistic=chosen, log=log, reference=reference, width=width,
         )  # fmt: skip
     for path in paths:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
 from vlmprof.cli.json_output import tell, tell_files
+from vlmprof.cli.runs import read_run
 from vlmprof.cli.tables import show_sheet
 from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
@@ -22,7 +23,6 @@ from vlmprof.plan import Cell, make_plan
 from vlmprof.records import Status
 from vlmprof.render.labels import backbone_words
 from vlmprof.render.tables import estimates as tables
-from vlmprof.run_list import find_run
 from vlmprof.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -49,12 +49,11 @@ class Measured:
     def load(cls, name: str) -> Measured:
         """Load a run or a reference. Raises `UserError` if `name` is neither."""
         from vlmprof.analysis.reference import load_reference, references
-        from vlmprof.analysis.runs import load
 
         if name in references():
             return cls(name, load_reference(name))
         try:
-            return cls(name, load(find_run(Path(name))).frame)
+            return cls(name, read_run(Path(name)).frame)
         except UserError as error:
             raise UserError(f"--against: {error}; published points are {', '.join(references())}") from None
 

@@ -12,6 +12,7 @@ from vlmprof.activity import say
 from vlmprof.cli.estimate import load_to_count
 from vlmprof.cli.json_output import json_option, tell, tell_files
 from vlmprof.cli.options import FormatsOption, WidthOption
+from vlmprof.cli.runs import read_run
 from vlmprof.cli.tables import SaveOption, show_sheet
 from vlmprof.errors import UserError
 
@@ -124,12 +125,8 @@ def _limits(
 
 
 def _measured(run: Path) -> tuple[pd.DataFrame, Path, None]:
-    from vlmprof.analysis.runs import load
-    from vlmprof.run_list import find_run
-
-    folder = find_run(run)
-    say(f"reading {folder}")
-    return load(folder).frame, folder, None
+    read = read_run(run)
+    return read.frame, read.path or Path(), None
 
 
 def _estimated(spec: Path, gpu: str) -> tuple[pd.DataFrame, Path, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from vlmprof.render.labels import backbone_label
@@ -32,6 +32,15 @@ def axis_column(axis: str, values: Sequence[Any]) -> Column:
         labels = {word: _LABELS[axis](word) for word in set(words)}
         words = [labels[word] for word in words]
     return Column(axis.replace("_", " "), Kind.TEXT, words, raw=values)
+
+
+def varied_names(rows: Sequence[Mapping[str, Any]], beside: Collection[str]) -> list[str]:
+    """Return the names, other than those `beside`, of which the rows have more than one value."""
+    values: dict[str, set[str]] = {}
+    for row in rows:
+        for name, value in row.items():
+            values.setdefault(name, set()).add(str(value))
+    return [name for name, own in values.items() if name not in beside and len(own - {""}) > 1]
 
 
 def token_columns(

@@ -11,7 +11,7 @@ from vlmprof.analysis.matching import mismatch_words
 from vlmprof.manifest import Difference
 from vlmprof.records import Status
 from vlmprof.render.labels import STATUS_WORDS, backbone_label, oom_words
-from vlmprof.render.tables.columns import SCALED, axis_column
+from vlmprof.render.tables.columns import SCALED, axis_column, varied_names
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, interval_values, show
 from vlmprof.units import counted, show_resolution
 
@@ -158,21 +158,14 @@ def _varied(comparison: Comparison) -> list[str]:
     """Return the axes other than backbone and resolution in which the compared cells differ."""
     cells = [ratio.cell for ratio in comparison.ratios]
     cells += [*comparison.lost, *comparison.gained, *comparison.missing]
-    axes = dict.fromkeys(axis for cell in cells for axis in cell)
-    return [
-        axis
-        for axis in axes
-        if axis not in ("backbone", "resolution") and len({cell.get(axis) or "" for cell in cells} - {""}) > 1
-    ]
+    return varied_names(cells, beside=("backbone", "resolution"))
 
 
 def _cell_columns(ratios: Sequence[CellRatio]) -> list[Column]:
-    values = {axis: [ratio.cell[axis] for ratio in ratios] for axis in (ratios[0].cell if ratios else ())}
-    return [
-        axis_column(axis, own)
-        for axis, own in values.items()
-        if axis in ("backbone", "resolution") or len({*own} - {""}) > 1
-    ]
+    cells = [ratio.cell for ratio in ratios]
+    varied = ("backbone", "resolution", *varied_names(cells, beside=("backbone", "resolution")))
+    axes = [axis for axis in (cells[0] if cells else ()) if axis in varied]
+    return [axis_column(axis, [cell[axis] for cell in cells]) for axis in axes]
 
 
 def _cell_name(cell: Mapping[str, str], varied: Sequence[str] = ()) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlmprof.render.tables.columns import axis_column
+from vlmprof.render.tables.columns import axis_column, varied_names
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 from vlmprof.settings import AxisValue
 from vlmprof.units import show_resolution
@@ -47,8 +47,7 @@ def search_sheet(found: Sequence[Frontier]) -> Sheet:
 
 def varied_axes(found: Sequence[Frontier]) -> list[str]:
     """Return the axes, other than the backbone, in which the lines of a search differ."""
-    axes = [axis for axis in found[0].line if axis != "backbone"]
-    return [axis for axis in axes if len({str(one.line[axis]) for one in found}) > 1]
+    return varied_names([one.line for one in found], beside=("backbone",))
 
 
 def _value(cell: Cell | None, axis: str) -> AxisValue | None:
