@@ -144,7 +144,7 @@ def test_scores_join_all_axes_and_make_one_front() -> None:
     assert advice.chosen[["llm", "connector"]].to_numpy().tolist() == [["small", "mlp2"], ["small", "pool2"]]
     assert advice.levers == [[Change("connector", "pool2", "mlp2")], []]
     assert advice.curves == [[0, 1]]
-    assert advice.remarks[0] == "the scores do not name llm, so each applies to all values"
+    assert advice.remarks[0] == "scores: the scores do not name llm, so each applies to all values"
 
 
 def test_energy_and_price_are_limits_too() -> None:
@@ -156,8 +156,18 @@ def test_energy_and_price_are_limits_too() -> None:
     assert none.nearest_miss.endswith(
         "the lowest energy per image is 2 J, the lowest cost per 1,000 images is 0.2"
     )
-    with pytest.raises(UserError, match="no energy_per_image_j to limit"):
+    with pytest.raises(UserError, match="no energy per image to limit"):
         advise(frame([cell()]), Limits(energy_per_image_j=1.0))
+
+
+def test_cells_without_a_limited_cost_are_named() -> None:
+    # as where some cells share an LLM, and so have no energy of their own
+    rows = frame([cell("vit-t", 224), cell("vit-s", 224, energy_per_image_j=3.0)])
+    within = advise(rows, Limits(energy_per_image_j=4.0))
+    assert within.chosen["backbone"].tolist() == ["vit-s"]
+    assert within.remarks == ["1 of 2 cells have no energy per image and are left out"]
+    assert "the lowest energy per image is 3 J" in advise(rows, Limits(energy_per_image_j=1.0)).nearest_miss
+    assert advise(rows, Limits(memory_bytes=1e12)).remarks == []
 
 
 def test_tiles_show_no_more_than_they_hold() -> None:

@@ -139,7 +139,7 @@ def test_recommend_checks_prices_and_energies(run: Path) -> None:
         (("--max-cost", 1), "--max-cost needs --price-per-hour"),
         (("--max-cost", 0, "--price-per-hour", 1), "--max-cost 0 is not a price"),
         (("--max-energy", "5W"), "'5W' is not an energy; write it like 20J or 500mJ"),
-        (("--max-energy", "5J"), "no energy_per_image_j to limit"),
+        (("--max-energy", "5J"), "no energy per image to limit"),
     ):
         with pytest.raises(UserError, match=re.escape(words)):
             invoke("recommend", run, *options)

@@ -24,7 +24,12 @@ _WORKED_OUT = ("pixels", "memory_bytes", "cost_per_thousand_images", "fits", "on
 TOLERANCE = 0.05
 """Share by which a cost may be higher before it counts: larger than the noise of a run, and too small to
 decide between backbones."""
-_COSTS = ("ttft_s", "memory_bytes", "energy_per_image_j", "cost_per_thousand_images")
+_COSTS = {
+    "ttft_s": "time to first token",
+    "memory_bytes": "memory",
+    "energy_per_image_j": "energy per image",
+    "cost_per_thousand_images": "cost per 1,000 images",
+}
 _LLM_SIZE = "weight_prefill_bytes"
 _DETAIL = {
     "visual_tokens": ("connector", "tiling"), "frames": ("frames",), _LLM_SIZE: ("llm", "llm_precision"),
@@ -68,7 +73,8 @@ class Advice:
     correlation: pd.DataFrame | None
     """Spearman's rank correlation of scores and costs over the scored cells; None for fewer than 3 cells."""
     remarks: Sequence[str] = ()
-    """What the scores' table matched several times or not at all."""
+    """What the scores' table matched several times or not at all, and which limits leave out cells whose cost
+    is unknown."""
     estimated_for: str | None = None
     """The device that the rows are estimated for; None if they were measured."""
 
@@ -148,7 +154,7 @@ class Advice:
         for cost, what in (("energy_per_image_j", "energy per image is {:.3g} J"),
                            ("cost_per_thousand_images", "cost per 1,000 images is {:.3g}")):  # fmt: skip
             if cost in self.costs:
-                words.append(f"the lowest {what.format(float(numbers(self.candidates, cost).min()))}")
+                words.append(f"the lowest {what.format(np.nanmin(numbers(self.candidates, cost)))}")
         kind = "measured" if self.estimated_for is None else "estimated"
         return f"no {kind} cell is within the limits; {', '.join(words)}"
 
@@ -186,15 +192,19 @@ def advise(
     if scores is not None:
         pick_score(score_columns(scores), score)
         scored = with_scores(candidates, scores, levers_of(candidates))
-        candidates, names, remarks = scored.cells, [*scored.names], [*scored.remarks]
+        candidates, names = scored.cells, [*scored.names]
+        remarks += [f"scores: {remark}" for remark in scored.remarks]
         quality, detail = pick_score(names, score), []
     costs = [column for column in _COSTS if column in candidates and candidates[column].notna().any()]
     fits = np.ones(len(candidates), dtype=bool)
     for cost in _COSTS:
         if (limit := limits.of(cost)) is not None:
             if cost not in costs:
-                raise UserError(f"there is no {cost} to limit: no cell of this run has it")
-            fits &= numbers(candidates, cost) <= limit
+                raise UserError(f"there is no {_COSTS[cost]} to limit: no cell of this run has it")
+            values = numbers(candidates, cost)
+            fits &= values <= limit
+            if unknown := int(np.isnan(values).sum()):
+                remarks.append(f"{unknown} of {len(values)} cells have no {_COSTS[cost]} and are left out")
     # energy that is missing for some cells cannot rank them; cells that share an LLM have none
     essential = [c for c in costs if c in ("ttft_s", "memory_bytes")]
     complete = [c for c in costs if c == "energy_per_image_j" and candidates[c].notna().all()]

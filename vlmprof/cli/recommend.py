@@ -64,20 +64,28 @@ def recommend(
     page_of(width)
     check_formats(format or ())
     limits = _limits(max_memory, max_ttft, max_energy, max_cost, price_per_hour)
-    frame, folder, estimated_for = _estimated(run, gpu) if gpu else _measured(run)
+    if gpu and max_energy:
+        raise UserError("--max-energy needs a measured run: estimates have no energy; remove it or --gpu")
     from vlmprof.analysis.advice import advise
-    from vlmprof.analysis.scores import load_scores
-    from vlmprof.render.figures.pareto import pareto_figure
-    from vlmprof.render.tables.decisions import advice_sheet, correlation_sheet, lever_sheet
+    from vlmprof.analysis.scores import load_scores, pick_score, score_columns
     from vlmprof.units import parse_percent
 
+    share = parse_percent(tolerance, "--tolerance")
+    qualities = load_scores(scores) if scores else None
+    if score is not None:
+        if qualities is None:
+            raise UserError("--score needs --scores, the table that has it")
+        pick_score(score_columns(qualities), score)
+    frame, folder, estimated_for = _estimated(run, gpu) if gpu else _measured(run)
+    from vlmprof.render.figures.pareto import pareto_figure
+    from vlmprof.render.tables.decisions import advice_sheet, correlation_sheet, lever_sheet
+
     advice = advise(
-        frame, limits, scores=load_scores(scores) if scores else None, score=score,
-        price_per_hour=price_per_hour, tolerance=parse_percent(tolerance, "--tolerance"),
+        frame, limits, scores=qualities, score=score, price_per_hour=price_per_hour, tolerance=share,
         estimated_for=estimated_for,
     )  # fmt: skip
     for remark in advice.remarks:
-        tell(f"scores: {remark}")
+        tell(remark)
     if advice.chosen.empty:
         tell(advice.nearest_miss)
     else:
