@@ -151,10 +151,10 @@ class Advice:
             f"the lowest memory of any cell is {least_memory}",
             f"the shortest time to first token is {least_ttft}",
         ]
-        for cost, what in (("energy_per_image_j", "energy per image is {:.3g} J"),
-                           ("cost_per_thousand_images", "cost per 1,000 images is {:.3g}")):  # fmt: skip
+        for cost, unit in (("energy_per_image_j", " J"), ("cost_per_thousand_images", "")):
             if cost in self.costs:
-                words.append(f"the lowest {what.format(np.nanmin(numbers(self.candidates, cost)))}")
+                least = np.nanmin(numbers(self.candidates, cost))
+                words.append(f"the lowest {_COSTS[cost]} is {least:.3g}{unit}")
         kind = "measured" if self.estimated_for is None else "estimated"
         return f"no {kind} cell is within the limits; {', '.join(words)}"
 

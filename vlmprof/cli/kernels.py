@@ -144,6 +144,8 @@ def bench(
     Each operation, or each backbone at one resolution, runs in a separate
     process. Exits with code 1 if one fails.
     """
+    from vlmprof.execution.kernel_runs import BenchJob, EncoderJob
+
     dtypes = _dtypes(dtype)
     sizes = tuple(resolution or [224])
     if backbones is not None:
@@ -157,20 +159,21 @@ def bench(
         names = backbone_names(backbones)
         run = _open(device, None, isolate, row_timeout, out)
         kind = (dtypes or (_default_dtype(run),))[0]
-        modes = [kernels_rows.FORMER_MODES.get(name, name) for name in mode or ()]
-        failures = bench_backbones(run, names, sizes, kind, levels, seconds, out, public, modes)
+        modes = tuple(kernels_rows.FORMER_MODES.get(name, name) for name in mode or ())
+        asked = EncoderJob("", 0, kind, levels, modes, public, seconds)
+        failures = bench_backbones(run, names, sizes, asked, out)
     else:
-        from vlmprof.cli.kernels_operations import Asked, bench_operations
+        from vlmprof.cli.kernels_operations import bench_operations
 
         if mode:
             raise UserError("--mode applies to --backbones only")
         run = _open(device, backend, isolate, row_timeout, out)
         kernels_rows.check_listed("model", [model], run.models)
-        asked = Asked(
-            _operations(run, op), model, sizes, tuple(level or (1, 2, 3)), dtypes or (_default_dtype(run),),
-            seconds, peers, public,
+        job = BenchJob(
+            "", model, sizes, tuple(level or (1, 2, 3)), dtypes or (_default_dtype(run),), run.backends, (),
+            public, seconds, {},
         )  # fmt: skip
-        failures = bench_operations(run, asked, out)
+        failures = bench_operations(run, _operations(run, op), job, peers, out)
     if failures:
         raise typer.Exit(1)
 

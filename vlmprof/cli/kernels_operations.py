@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,33 +11,20 @@ from vlmprof.cli import kernels_rows
 from vlmprof.cli.json_output import tell_files
 
 if TYPE_CHECKING:
-    from vlmprof.execution.kernel_runs import KernelRun, Outcome
+    from vlmprof.execution.kernel_runs import BenchJob, KernelRun, Outcome
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The requested measurements."""
+def bench_operations(
+    run: KernelRun, operations: Sequence[str], asked: BenchJob, peers: bool, out: Path | None
+) -> int:
+    """Time each operation as `asked` on each backend, print a line for each, and write the rows to `out`.
 
-    operations: tuple[str, ...]
-    model: str
-    resolutions: tuple[int, ...]
-    levels: tuple[int, ...]
-    dtypes: tuple[str, ...]
-    seconds: float
-    with_baselines: bool
-    public: Path | None
-
-
-def bench_operations(run: KernelRun, asked: Asked, out: Path | None) -> int:
-    """Time each operation on each backend, print a line for each, and write the rows to `out`.
-
-    Returns the number of our own rows that failed.
+    Returns the number of our own rows that failed. With `peers`, other implementations of SS2D are timed too.
     """
-    from vlmprof.execution.kernel_runs import BenchJob
-
     if out is not None:
         kernels_rows.read(out, "bench", run.environment["device_name"])  # refuses rows of another device
-    baselines = _baselines(run, asked) if asked.with_baselines or asked.public is not None else []
+    with_baselines = "ss2d" in operations and (peers or asked.public is not None)
+    baselines = _baselines(run, asked.public) if with_baselines else []
     ceilings = {dtype: found for dtype in asked.dtypes if (found := _ceilings(run, dtype)) is not None}
     file = kernels_rows.RowFile("bench", out)
 
@@ -50,11 +38,9 @@ def bench_operations(run: KernelRun, asked: Asked, out: Path | None) -> int:
             kernels_rows.print_folded(what, kernels_rows.reason(outcome))
         file.add(row)
 
-    for op in asked.operations:
-        job = BenchJob(
-            op, asked.model, asked.resolutions, asked.levels, asked.dtypes, run.backends,
-            tuple(baselines) if op == "ss2d" else (), asked.public, asked.seconds, ceilings,
-        )  # fmt: skip
+    for op in operations:
+        own = tuple(baselines) if op == "ss2d" else ()
+        job = replace(asked, op=op, baselines=own, ceilings=ceilings)
         run.attempt_all("bench_operation", (job,), {"op": op}, show)
     timed = [row for row in file.rows if row["status"] == "ok"]
     kernels_rows.print_ratios(timed)
@@ -77,12 +63,10 @@ def _ceilings(run: KernelRun, dtype: str) -> Any:
         return None
 
 
-def _baselines(run: KernelRun, asked: Asked) -> list[str]:
+def _baselines(run: KernelRun, public: Path | None) -> list[str]:
     """Return the names of the available baselines, and print a line for each unavailable one."""
-    if "ss2d" not in asked.operations:
-        return []
     try:
-        found, missing = run.call("known_baselines", asked.public)
+        found, missing = run.call("known_baselines", public)
     except RuntimeError as error:
         print(f"no baselines: {error}", flush=True)
         return []
