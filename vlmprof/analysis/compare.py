@@ -32,7 +32,7 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from vlmprof.analysis.frames import RunSamples, numbers
-from vlmprof.analysis.intervals import Interval, Mean, added_variances
+from vlmprof.analysis.intervals import UPPER, Interval, Mean, added_variances
 from vlmprof.analysis.matching import Mismatch, match_cells
 from vlmprof.analysis.repeats import mean_over_repeats, sample_count
 from vlmprof.errors import UserError, check_known
@@ -261,12 +261,11 @@ def _latency_ratio(known: CellRatio, own: Sequence[CellSamples | None], margin: 
     variance, freedom = _log_variance(sampled)
     log_ratio, error = math.log(known.value), math.sqrt(variance)
 
-    def interval(confidence: float) -> Interval:
-        t = float(stdtrit(min(freedom, 1e6), (1 + confidence) / 2))
-        ends = math.exp(log_ratio - t * error), math.exp(log_ratio + t * error)
-        return Interval(known.value, *ends, confidence)
+    def interval(upper: float) -> Interval:
+        t = float(stdtrit(min(freedom, 1e6), upper))
+        return Interval(known.value, math.exp(log_ratio - t * error), math.exp(log_ratio + t * error))
 
-    wide, narrow = interval(0.95), interval(0.90)
+    wide, narrow = interval(UPPER), interval(0.95)  # of 95 % and of 90 %
     if narrow.low >= 1 / (1 + margin) and narrow.high <= 1 + margin:
         verdict = Verdict.SAME
     elif wide.high < 1:

@@ -40,11 +40,14 @@ class Change:
 class Difference:
     """The differences of one quantity between the cells of the pairs: after minus before."""
 
-    median: float
     ends: Interval
-    """The 95 % interval of the median, or the range of fewer than six differences."""
+    """The median with its 95 % interval, or with the range of fewer than six differences."""
     relative: float
     """Median of the differences as a share of the value before."""
+
+    @property
+    def median(self) -> float:
+        return self.ends.value
 
     @property
     def is_zero(self) -> bool:
@@ -154,8 +157,7 @@ def _differences(quantities: Mapping[str, Floats], pairs: npt.NDArray[np.int_]) 
             gone = after[known] - before[known]
             with np.errstate(divide="ignore", invalid="ignore"):
                 relative = float(np.median(gone / before[known]))
-            ends = median_ends(gone)
-            found[name] = Difference(ends.value, ends, relative)
+            found[name] = Difference(median_ends(gone), relative)
     return found
 
 
