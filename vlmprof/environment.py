@@ -153,15 +153,11 @@ def cpu_name() -> str:
 
 
 def _versions() -> dict[str, str | None]:
-    found = {name: _version(name) for name in (*PACKAGES, *EXTRAS)}
-    return {name: version for name, version in found.items() if version or name in PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    found: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for name in (*PACKAGES, *EXTRAS):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _commit() -> str | None:

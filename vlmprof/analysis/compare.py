@@ -92,12 +92,21 @@ class CellRatio:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """A cell that is `ok` in A but ran out of memory, failed or timed out in B."""
+
+    cell: Mapping[str, str]
+    status: Status
+    """How it ended in B."""
+    oom_stage: str | None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The comparison of two runs."""
 
     ratios: Sequence[CellRatio]
-    lost: Sequence[Mapping[str, str]]
-    """Cells that are `ok` in A but ran out of memory, failed or timed out in B."""
+    lost: Sequence[Lost]
     gained: Sequence[Mapping[str, str]]
     """Cells that are `ok` in B but did not run in A."""
     missing: Sequence[Mapping[str, str]]
@@ -109,8 +118,6 @@ class Comparison:
     margin: float = MARGIN
     no_verdict: str | None = None
     """The reason why the ratios have no verdicts; None if they do."""
-    endings: Sequence[tuple[Status, str | None]] = ()
-    """How each of the `lost` cells ended in B: its status, and the stage that ran out of memory."""
 
 
 def compare(
@@ -148,7 +155,7 @@ def compare(
     status_a, status_b = (frame["status"].tolist() for frame in (a, b))
     values_a, values_b = ({c: numbers(frame, c) for c in (*LATENCIES, *MEMORIES)} for frame in (a, b))
     ratios: list[CellRatio] = []
-    lost, gained, endings = [], [], []
+    lost, gained = [], []
     missing = [cell for cell, i in matching.only_a if status_a[i] == Status.OK]
     for cell, i, j in matching.pairs:
         ran_a, ran_b = status_a[i] == Status.OK, status_b[j] == Status.OK
@@ -156,8 +163,7 @@ def compare(
             if status_b[j] == Status.SKIPPED:
                 missing.append(cell)
             else:
-                lost.append(cell)
-                endings.append((Status(status_b[j]), _text(b, "oom_stage", j)))
+                lost.append(Lost(cell, Status(status_b[j]), _text(b, "oom_stage", j)))
         if ran_b and not ran_a:
             gained.append(cell)
         if not (ran_a and ran_b):
@@ -173,9 +179,7 @@ def compare(
             ratio = CellRatio(cell, column, x, y, None, None)
             ratios.append(ratio if column in MEMORIES else _latency_ratio(ratio, own, margin))
     only = len(matching.only_a), len(matching.only_b)
-    return Comparison(
-        ratios, lost, gained, missing, *only, matching.mismatches, margin, endings=tuple(endings)
-    )
+    return Comparison(ratios, lost, gained, missing, *only, matching.mismatches, margin)
 
 
 def _text(frame: pd.DataFrame, column: str, i: int) -> str | None:
@@ -217,7 +221,7 @@ class Guarded:
 
     slower: Sequence[CellRatio]
     """Significantly slower than allowed."""
-    lost: Sequence[Mapping[str, str]]
+    lost: Sequence[Lost]
     missing: Sequence[Mapping[str, str]]
     untested: Sequence[CellRatio]
     """Ratios with too few samples."""

@@ -82,9 +82,8 @@ def verify(
 ) -> None:
     """Compare every operation with a float64 reference.
 
-    Exits with code 1 if an error exceeds its limit, a small multiple of the
-    error of plain PyTorch code. Each operation runs in a separate process, so
-    that a crash or a hang becomes a row.
+    Exits with code 1 if an error exceeds its limit, a small multiple of the error of plain PyTorch code. Each
+    operation runs in a separate process, so that a crash or a hang becomes a row.
     """
     dtypes = _dtypes(dtype) or DTYPES
     run = _open(device, backend, isolate, row_timeout, out)
@@ -141,8 +140,8 @@ def bench(
 ) -> None:
     """Time the operations at VMamba's shapes, next to a large copy and a large matrix product.
 
-    Each operation, or each backbone at one resolution, runs in a separate
-    process. Exits with code 1 if one fails.
+    Each operation, or each backbone at one resolution, runs in a separate process. Exits with code 1 if one
+    fails.
     """
     from vlmprof.execution.kernel_runs import BenchJob, EncoderJob
 
@@ -194,8 +193,8 @@ def tune(
 
     No other command tunes.
 
-    The parameters are stored in the file named by VLMPROF_TUNING_CACHE, or in
-    vlmprof/ss2d-tuning.json in the user's cache folder.
+    The parameters are stored in the file named by VLMPROF_TUNING_CACHE, or in vlmprof/ss2d-tuning.json in the
+    user's cache folder.
     """
     from vlmprof.execution.kernel_runs import TuneJob
 
@@ -233,8 +232,8 @@ def inspect(
 ) -> None:
     """Compile the kernels without a GPU and print their registers, spills and instructions.
 
-    Exits with code 1 if a kernel for d_state 1 spills, or if any kernel fails
-    to compile. Results are cached until a kernel changes.
+    Exits with code 1 if a kernel for d_state 1 spills, or if any kernel fails to compile. Results are cached
+    until a kernel changes.
     """
     from vlmprof.cli.kernels_inspect import inspect_kernels
 

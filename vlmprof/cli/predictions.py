@@ -90,12 +90,15 @@ def show(
             for words in tables.assumption_lines(counted[chosen]):
                 tell(words)
             if costs:
-                _show_costs(counted[chosen], chosen, save_to)
+                words = "counted, not measured (1 MAC = 2 FLOPs; bytes assume no cache hits)"
+                tell(f"{words}, {chosen} scan kernels")
+                show_sheet(tables.cost_sheet(counted[chosen], chosen), save_to)
         predictions = predict(counted[chosen], device, efficiency, limit)
         if refit and measured is not None:
             efficiency = _refit(predictions, measured, device, efficiency)
             predictions = predict(counted[chosen], device, efficiency, limit)
-        _show_predictions(predictions, device, chosen, save_to)
+        tell(f"{device.title}, estimated from counted costs with {chosen} scan kernels; nothing was run")
+        show_sheet(tables.prediction_sheet(predictions, device.name), save_to)
         if figure_to is not None:
             _draw(predictions, device, figure_to)
         about = tables.precision_lines(device, spec.axes.llm_precision)
@@ -143,19 +146,6 @@ def _kernels_on(device: DeviceSheet, against: str | None) -> str:
 
 def _counted(spec: SweepSpec, cells: Sequence[Cell], kernels: Kernels) -> list[Counted]:
     return count_on_all_cores(cells, spec.settings, kernels, lambda cell: say(f"counting {cell.label}"))
-
-
-def _show_costs(counted: Sequence[Counted], kernels: Kernels, save_to: Path | None) -> None:
-    words = "counted, not measured (1 MAC = 2 FLOPs; bytes assume no cache hits)"
-    tell(f"{words}, {kernels} scan kernels")
-    show_sheet(tables.cost_sheet(counted, kernels), save_to)
-
-
-def _show_predictions(
-    predictions: Sequence[Prediction], device: DeviceSheet, kernels: Kernels, save_to: Path | None
-) -> None:
-    tell(f"{device.title}, estimated from counted costs with {kernels} scan kernels; nothing was run")
-    show_sheet(tables.prediction_sheet(predictions, device.name), save_to)
 
 
 def _draw(predictions: Sequence[Prediction], device: DeviceSheet, folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from vlmprof.analysis.compare import CellRatio, Comparison, Guarded, Verdict
+from vlmprof.analysis.compare import CellRatio, Comparison, Guarded, Lost, Verdict
 from vlmprof.analysis.intervals import FEWEST
 from vlmprof.analysis.matching import mismatch_words
 from vlmprof.manifest import Difference
@@ -63,8 +63,7 @@ def comparison_words(comparison: Comparison) -> list[str]:
         sentences.append(f"No verdict on {counted(cells, 'cell')}: {_needs(few)}.")
     varied = _varied(comparison)
     sentences += [
-        f"{_cell_name(cell, varied)} ran in A but not in B: {how}."
-        for cell, how in zip(comparison.lost, _endings(comparison), strict=True)
+        f"{_cell_name(lost.cell, varied)} ran in A but not in B: {_ending(lost)}." for lost in comparison.lost
     ]
     sentences += [f"{_cell_name(cell, varied)} ran only in B." for cell in comparison.gained]
     if comparison.only_a or comparison.only_b:
@@ -84,8 +83,7 @@ def failure_words(found: Guarded, comparison: Comparison, allowed: str) -> list[
     reasons: list[tuple[str, str, list[str]]] = [
         ("slower", "slower than allowed", [ratio_name(ratio, varied) for ratio in found.slower]),
         ("no longer running", "no longer runs",
-         [f"{_cell_name(cell, varied)}, {how}"
-          for cell, how in zip(found.lost, _endings(comparison), strict=True)]),
+         [f"{_cell_name(lost.cell, varied)}, {_ending(lost)}" for lost in found.lost]),
         ("missing in B", "missing in B", [_cell_name(cell, varied) for cell in found.missing]),
         ("without enough samples", f"no verdict, {_needs(found.untested)}",
          [_cell_name(cell, varied) for cell in few]),
@@ -111,11 +109,8 @@ def difference_words(found: Sequence[Difference]) -> str:
     return f"Settings differ: {'; '.join(words)}."
 
 
-def _endings(comparison: Comparison) -> list[str]:
-    return [
-        oom_words(stage) if status is Status.OOM else STATUS_WORDS[status]
-        for status, stage in comparison.endings
-    ]
+def _ending(lost: Lost) -> str:
+    return oom_words(lost.oom_stage) if lost.status is Status.OOM else STATUS_WORDS[lost.status]
 
 
 def ratio_name(ratio: CellRatio, varied: Sequence[str] = ()) -> str:
@@ -157,7 +152,7 @@ def _spread_words(ratios: Sequence[CellRatio]) -> str:
 def _varied(comparison: Comparison) -> list[str]:
     """Return the axes other than backbone and resolution in which the compared cells differ."""
     cells = [ratio.cell for ratio in comparison.ratios]
-    cells += [*comparison.lost, *comparison.gained, *comparison.missing]
+    cells += [*(lost.cell for lost in comparison.lost), *comparison.gained, *comparison.missing]
     return varied_names(cells, beside=("backbone", "resolution"))
 
 
