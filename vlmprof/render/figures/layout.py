@@ -115,7 +115,9 @@ def panel_grid(
 def _add_legend(figure: Figure, groups: Sequence[list[Line2D]], notes: Sequence[str], page: Page) -> int:
     """Add notes and legend below the panels, if possible one group per column; return the rows of text."""
     labels = [str(entry.get_label()) for group in groups for entry in group]
-    fitting = max(1, min(len(labels), int(page.width_pt / _entry_pt(labels, page))))
+    widest_pt = max(text_width_pt(label, page.font_pt) for label in labels)
+    column_pt = widest_pt + (_HANDLE_EM + 0.5 + _COLUMN_GAP_EM) * page.font_pt
+    fitting = max(1, min(len(labels), int(page.width_pt / column_pt)))
     entries, columns = _in_columns(groups, fitting)
     title = "\n".join(_fold(notes, "  ", page.width_pt, page.font_pt))
     legend = figure.legend(
@@ -142,12 +144,6 @@ def _in_columns(groups: Sequence[list[Line2D]], columns: int) -> tuple[list[Line
     blank = Line2D([], [], linestyle="none", label=" ")
     filled = [[*group, *[blank] * (rows - len(group))] for group in merged]
     return [entry for group in filled for entry in group], len(merged)
-
-
-def _entry_pt(labels: Sequence[str], page: Page) -> float:
-    """Return the width of a legend column for the widest of these labels, in points."""
-    widest = max(text_width_pt(label, page.font_pt) for label in labels)
-    return widest + (_HANDLE_EM + 0.5 + _COLUMN_GAP_EM) * page.font_pt
 
 
 def title_panel(axes: Axes, words: str, page: Page, panels: int) -> None:

@@ -67,15 +67,10 @@ def findings(summary: Summary) -> list[Finding]:
     return [*found, Finding(_doubts(summary.doubts), "warnings")]
 
 
-def _spans(group: Sequence[Ranking]) -> list[list[Ranking]]:
-    """Split rankings by size into spans with the same lines in front."""
-    by_front = itertools.groupby(group, lambda ranking: {one.line.key for one in ranking.front})
-    return [list(span) for _, span in by_front]
-
-
 def _told(group: Sequence[Ranking], tell: Callable[[list[Ranking]], str]) -> list[str]:
-    """Tell each span in a sentence; of many, only those of the smallest and the largest images."""
-    spans = _spans(group)
+    """Tell each span of sizes with the same lines in front; of many spans, only the first and the last."""
+    by_front = itertools.groupby(group, lambda ranking: {one.line.key for one in ranking.front})
+    spans = [list(span) for _, span in by_front]
     if len(spans) <= MOST:
         return [text for span in spans if (text := tell(span))]
     between = f"Between these sizes, the order changes {len(spans) - 1} times; the table has every size."

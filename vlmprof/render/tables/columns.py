@@ -34,6 +34,12 @@ def axis_column(axis: str, values: Sequence[Any]) -> Column:
     return Column(axis.replace("_", " "), Kind.TEXT, words, raw=values)
 
 
+def scaled_column(title: str, values: Sequence[float | None], size: float, key: str, rank: int = 0) -> Column:
+    """Show numbers in a unit of this size, such as GFLOP; programs get the numbers themselves."""
+    shown = [None if value is None else value / size for value in values]
+    return Column(title, Kind.NUMBER, shown, rank, key=key, raw=values)
+
+
 def varied_names(rows: Sequence[Mapping[str, Any]], beside: Collection[str]) -> list[str]:
     """Return the names, other than those `beside`, of which the rows have more than one value."""
     values: dict[str, set[str]] = {}
