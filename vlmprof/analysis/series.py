@@ -23,7 +23,7 @@ from vlmprof.analysis.frames import (
 from vlmprof.analysis.reference import another_device_in, load_reference, reference_title
 from vlmprof.errors import UserError
 from vlmprof.measure.statistics import Floats
-from vlmprof.records import Status
+from vlmprof.records import FAILED, Status
 
 Unit = Literal["s", "bytes"]
 
@@ -84,8 +84,8 @@ class FigureData:
     has_intervals: bool
     sums_two_measurements: bool
     """Whether any end-to-end latency is a sum because cells share an LLM."""
-    failed_cells: int
-    timed_out_cells: int
+    failed: Mapping[Status, int]
+    """The number of cells that ended in an error or a timeout, which are not drawn."""
     reference_title: str | None
     reference_on_another_device: bool
 
@@ -104,7 +104,6 @@ def scaling_figure(
     empty = [panel.letter for panel in every if panel.message is not None and not panel.reference]
     omitted = empty if any(panel.message is None for panel in every) else []
     panels = [panel for panel in every if panel.letter not in omitted]
-    status = frame["status"]
     shared = "llm_shared_from" in frame and bool(frame["llm_shared_from"].notna().any())
     return FigureData(
         lines=lines,
@@ -116,8 +115,7 @@ def scaling_figure(
         statistic=statistic,
         has_intervals=any(np.isfinite(s.low).any() for panel in panels for s in panel.series),
         sums_two_measurements=shared,
-        failed_cells=int((status == Status.ERROR).sum()),
-        timed_out_cells=int((status == Status.TIMEOUT).sum()),
+        failed={status: int((frame["status"] == status).sum()) for status in FAILED},
         reference_title=reference_title(reference) if reference else None,
         reference_on_another_device=bool(reference and another_device_in(reference, frame)),
     )

@@ -23,7 +23,7 @@ from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_g
 from vlmprof.render.figures.panel import LEVEL_PT, Look, draw_panel
 from vlmprof.render.figures.style import LineStyle, line_styles
 from vlmprof.render.figures.ticks import scale_sizes
-from vlmprof.render.labels import SIZE_TITLES, omitted_note, point_note
+from vlmprof.render.labels import SIZE_TITLES, STATUS_WORDS, omitted_note, point_note
 
 
 def six_panel(
@@ -141,8 +141,7 @@ def _notes(data: FigureData) -> list[str]:
         notes.append(f"Pale, behind: {data.reference_title}{elsewhere}.")
     if data.has_intervals:
         notes.append(point_note(data))
-    counts = {"failed": data.failed_cells, "timed out": data.timed_out_cells}
-    missing = [f"{count} {words}" for words, count in counts.items() if count]
+    missing = [f"{count} {STATUS_WORDS[status]}" for status, count in data.failed.items() if count]
     if missing:
         notes.append(f"Cells not drawn: {', '.join(missing)}.")
     if data.omitted:
