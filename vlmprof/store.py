@@ -298,16 +298,10 @@ def _locked(path: Path) -> IO[bytes]:
         import fcntl
     except ImportError:
         return handle
-    for attempt in range(20):
-        try:
+    for _ in range(20):
+        with suppress(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return handle
-        except BlockingIOError:
-            # a sweep that was just killed may still be exiting
-            if attempt == 19:
-                handle.close()
-                raise UserError(
-                    f"another sweep is writing to {path}; wait for it or choose another with --out"
-                ) from None
-            time.sleep(0.1)
-    return handle
+        time.sleep(0.1)  # a sweep that was just killed may still be exiting
+    handle.close()
+    raise UserError(f"another sweep is writing to {path}; wait for it or choose another with --out")
