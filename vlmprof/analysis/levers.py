@@ -136,16 +136,12 @@ def _steps(axis: str, values: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield the pairs of values to compare."""
     if axis == "resolution":
         ordered = sorted(values, key=lambda value: math.prod(resolution_size(value)))
-    elif all(_is_number(value) for value in values):
+    elif all(value.replace(".", "", 1).isdigit() for value in values):
         ordered = sorted(values, key=float)
     else:
         yield from ((values[0], value) for value in values[1:])
         return
     yield from itertools.pairwise(ordered)
-
-
-def _is_number(word: str) -> bool:
-    return word.replace(".", "", 1).isdigit()
 
 
 def _differences(quantities: Mapping[str, Floats], pairs: npt.NDArray[np.int_]) -> dict[str, Difference]:

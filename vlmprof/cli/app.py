@@ -192,7 +192,7 @@ def plot(
         say("drawing the figure")
         chosen = cast("Statistic | None", statistic) or drawn.statistic
         paths = save_six_panel(
-            drawn.frame, out or drawn.path or Path(), drawn.samples,
+            drawn.frame, out or drawn.folder, drawn.samples,
             formats=formats, statistic=chosen, log=log, reference=reference, width=width,
         )  # fmt: skip
     for path in paths:

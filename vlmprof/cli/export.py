@@ -34,8 +34,7 @@ def export(
     from vlmprof.render.tables.export import export_run
 
     say("writing rows, tables and figures")
-    folder = out or (read.path or Path()) / "export"
-    for path in export_run(read, folder, format or _usual(read), table, width):
+    for path in export_run(read, out or read.folder / "export", format or _usual(read), table, width):
         print(path)
 
 

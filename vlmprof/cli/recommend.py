@@ -134,7 +134,7 @@ def _limits(
 
 def _measured(run: Path) -> tuple[pd.DataFrame, Path, None]:
     read = read_run(run)
-    return read.frame, read.path or Path(), None
+    return read.frame, read.folder, None
 
 
 def _estimated(spec: Path, gpu: str) -> tuple[pd.DataFrame, Path, str]:

@@ -29,7 +29,7 @@ def report(
 
     check_known("report format", format or (), FORMATS)
     say("writing the report")
-    written = write_report(loaded, out or loaded[0].path or Path(), format or FORMATS, reference)
+    written = write_report(loaded, out or loaded[0].folder, format or FORMATS, reference)
     show.summary(loaded)
     for path in written:
         print(path)
