@@ -36,22 +36,9 @@ MOST_WIDE_PARTS = 8
 """Most parts of any row: the compiler takes minutes for 64. Several warps share a row with more."""
 
 
-@dataclass(frozen=True)
-class Spread:
-    """How a program's rows are spread over its lanes."""
-
-    warps: int
-    lane_elements: int
-    """Most values of a lane, which are registers. More rows per lane keep more loads in flight."""
-
-    def options(self) -> dict[str, int | bool]:
-        """Return the compile options of the kernel."""
-        return FOUR_WARPS | {"num_warps": self.warps}
-
-
-DEFAULT = Spread(4, 32)
-CANDIDATES = (DEFAULT, Spread(4, 64), Spread(8, 32), Spread(2, 32))
-"""To be timed on a GPU, by changing `DEFAULT`."""
+LANE_ELEMENTS = 32
+"""Most values of a lane, which are registers. More rows per lane keep more loads in flight: 64, and two or
+eight warps instead of four, are still to be timed."""
 
 
 @dataclass(frozen=True)
@@ -157,15 +144,15 @@ def parts_of(channels: int, item_bytes: int) -> tuple[int, int]:
     return width, -(-channels // width)
 
 
-def variant_for(channels: int, item_bytes: int, spread: Spread, *fused: Any) -> Variant:
+def variant_for(channels: int, item_bytes: int, *fused: Any) -> Variant:
     """Return the constants for rows of `channels`; `fused` are `INPUT_BIAS`, `BIAS` and `ACTIVATION`.
 
     The rows of a program, a power of two, fill every lane's load once, or as often as its registers allow.
     """
     width, parts = parts_of(channels, item_bytes)
     load = LANE_BYTES // item_bytes
-    loads = max(1, spread.lane_elements // (parts * load))
-    rows = max(1, spread.warps * LANES * load * (1 << loads.bit_length() - 1) // width)
+    loads = max(1, LANE_ELEMENTS // (parts * load))
+    rows = max(1, FOUR_WARPS["num_warps"] * LANES * load * (1 << loads.bit_length() - 1) // width)
     return Variant(Row(channels, width, parts, *fused, PRECISE=item_bytes == 4), rows)
 
 
@@ -182,7 +169,7 @@ def layer_norm_fused(x: Tensor, norm: LayerNormArguments) -> Tensor:
     rows = x.numel() // channels
     weight, bias, input_bias, activation, eps = norm
     per_program, launch = _launcher(
-        channels, x.dtype.itemsize, DEFAULT, input_bias is not None, bias is not None, activation or ""
+        channels, x.dtype.itemsize, input_bias is not None, bias is not None, activation or ""
     )
     launch(
         (-(-rows // per_program), 1, 1),
@@ -198,7 +185,7 @@ def layer_norm_fused(x: Tensor, norm: LayerNormArguments) -> Tensor:
 
 
 @lru_cache(maxsize=1024)
-def _launcher(channels: int, item_bytes: int, spread: Spread, *fused: Any) -> tuple[int, Launcher]:
+def _launcher(channels: int, item_bytes: int, *fused: Any) -> tuple[int, Launcher]:
     """Return the rows per program and the launcher."""
-    variant = variant_for(channels, item_bytes, spread, *fused)
-    return variant.ROWS, Launcher(norm_kernel, {"V": variant}, spread.options())
+    variant = variant_for(channels, item_bytes, *fused)
+    return variant.ROWS, Launcher(norm_kernel, {"V": variant}, FOUR_WARPS)

@@ -84,7 +84,7 @@ class Product:
     dtype: torch.dtype
 
     def key(self) -> str:
-        """Return the part of a stored choice's key that this product determines."""
+        """Return its part of the key of a stored choice."""
         kind = str(self.dtype).removeprefix("torch.")
         op = ("norm_" if self.normed else "") + "linear" + (" residual" if self.residual else "")
         return f"{op} depth={self.depth} features={self.features} {kind} rows<2^{self.rows.bit_length()}"
@@ -137,7 +137,7 @@ def shared_limit_bytes(device: torch.device) -> int:
 def tile_for(product: Product, device: torch.device) -> Tile:
     """Return the tile that was tuned for a product on a device, or that the rule chooses."""
     offered = candidates(product, device)
-    number = tuned_choice(product.key(), device)
+    number = tuned_choice(product, device)
     if number is not None and number <= len(offered):
         return offered[number - 1]
     chosen = by_rule(product)

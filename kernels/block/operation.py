@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
-from vlmprof.kernels.common.backends import compute_dtype, needs_grad, refuse_grad, resolve_backend
+from vlmprof.kernels.common.backends import compute_dtype, records_grad, resolve_backend
 from vlmprof.kernels.common.direct import has_passed, passed, signature
 
 Arguments = TypeVar("Arguments", bound=Any)
@@ -40,8 +40,7 @@ class Operation(Generic[Arguments]):
         if chosen == "torch":
             return self.plain(x, arguments)
         tensors = [x, *(member for member in arguments if isinstance(member, Tensor))]
-        if needs_grad(*tensors):
-            refuse_grad(self.name, chosen)
+        records_grad(self.name, chosen, *tensors)
         y = self.kernels(x, arguments, False)
         passed(signed, *tensors)
         return y

@@ -47,7 +47,11 @@ def _folded_norm(
     weight: Tensor,
     bias: Tensor | None,
 ) -> FoldedNorm:
-    offset = _offset(norm_bias, weight, bias)
+    offset = weight.new_zeros(weight.shape[0], dtype=torch.float32)
+    if norm_bias is not None:
+        offset = _times(weight, norm_bias)
+    if bias is not None:
+        offset = offset + bias.float()
     if not folded:
         return FoldedNorm(None, _times(weight, norm_weight), offset)
     scaled = (weight * norm_weight).to(dtype)
@@ -83,13 +87,6 @@ def taps_first(dtype: torch.dtype, weight: Tensor) -> Tensor:
     rows = weight.to(dtype).permute(0, 2, 3, 1).flatten(1)
     missing = padded_taps(rows.shape[1]) - rows.shape[1]
     return torch.nn.functional.pad(rows, (0, missing, 0, -rows.shape[0] % 256))
-
-
-def _offset(norm_bias: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
-    offset = weight.new_zeros(weight.shape[0], dtype=torch.float32)
-    if norm_bias is not None:
-        offset = _times(weight, norm_bias)
-    return offset if bias is None else offset + bias.float()
 
 
 def _times(weight: Tensor, vector: Tensor) -> Tensor:

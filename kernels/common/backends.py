@@ -122,12 +122,15 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def refuse_grad(op: str, backend: str) -> None:
-    """Raise RuntimeError for an input that requires grad, which only the reference supports."""
-    raise RuntimeError(
-        f"{op}: backend {backend!r} is inference only and an input requires grad; "
-        "call it under torch.no_grad(), or use backend='reference', which is differentiable"
-    )
+def records_grad(op: str, backend: str, *tensors: Tensor | None) -> bool:
+    """Return `needs_grad(*tensors)`. Raises RuntimeError if so and the backend is not the reference."""
+    needed = needs_grad(*tensors)
+    if needed and backend != "reference":
+        raise RuntimeError(
+            f"{op}: backend {backend!r} is inference only and an input requires grad; "
+            "call it under torch.no_grad(), or use backend='reference', which is differentiable"
+        )
+    return needed
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

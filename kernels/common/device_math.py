@@ -185,44 +185,25 @@ def compose(decay1, drive1, decay2, drive2):
 
 
 @triton.jit
-def scan_rows(decay, drive, ROWS: tl.constexpr):
-    """Inclusive scan of h -> decay h + drive down the ROWS rows of two (ROWS, columns) tiles.
+def scan_along(decay, drive, AXIS: tl.constexpr, SIZE: tl.constexpr):
+    """Inclusive scan of h -> decay h + drive along AXIS of two tiles, which have SIZE elements there.
 
     Returns the products of decays and the states from 0. The interpreter runs `associative_scan` one
-    element at a time, so there the rows are combined with those 1, 2, 4, … above.
+    element at a time, so there elements are combined with those 1, 2, 4, … before.
     """
     if INTERPRETED:
-        i = tl.arange(0, ROWS)[:, None]
+        i = tl.expand_dims(tl.arange(0, SIZE), 1 - AXIS)
         products = decay
         states = drive
         distance = 1
-        while distance < ROWS:
-            above = tl.broadcast_to(tl.maximum(i - distance, 0), decay.shape)
-            combined = products * tl.gather(states, above, 0) + states
-            states = tl.where(i >= distance, combined, states)
-            products = tl.where(i >= distance, products * tl.gather(products, above, 0), products)
-            distance *= 2
-    else:
-        products, states = tl.associative_scan((decay, drive), 0, compose)
-    return products, states
-
-
-@triton.jit
-def scan_columns(decay, drive, COLUMNS: tl.constexpr):
-    """`scan_rows` along the rows of two (rows, COLUMNS) tiles."""
-    if INTERPRETED:
-        i = tl.arange(0, COLUMNS)[None, :]
-        products = decay
-        states = drive
-        distance = 1
-        while distance < COLUMNS:
+        while distance < SIZE:
             before = tl.broadcast_to(tl.maximum(i - distance, 0), decay.shape)
-            combined = products * tl.gather(states, before, 1) + states
+            combined = products * tl.gather(states, before, AXIS) + states
             states = tl.where(i >= distance, combined, states)
-            products = tl.where(i >= distance, products * tl.gather(products, before, 1), products)
+            products = tl.where(i >= distance, products * tl.gather(products, before, AXIS), products)
             distance *= 2
     else:
-        products, states = tl.associative_scan((decay, drive), 1, compose)
+        products, states = tl.associative_scan((decay, drive), AXIS, compose)
     return products, states
 
 

@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Output = TypeVar("Output")
-
 WARM_UP_CALLS = 3
 """Calls before the capture: they compile kernels, pack parameters and let libraries choose algorithms."""
-
-
-def warm_up(function: Callable[..., object], *inputs: Tensor) -> None:
-    """Call `function` on a side stream as often as needed before a capture."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP_CALLS):
-            function(*inputs)
-    torch.cuda.current_stream().wait_stream(stream)
-
-
-def capture(function: Callable[..., Output], *inputs: Tensor) -> tuple[torch.cuda.CUDAGraph, Output]:
-    """Capture one call as a graph; return the graph and the call's result, which each replay overwrites.
-
-    The graph reads the memory of `inputs`. Raises RuntimeError if the call cannot be captured.
-    """
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = function(*inputs)
-    return graph, output
 
 
 class Graphed:
@@ -43,7 +20,7 @@ class Graphed:
     call: clone it to keep it longer.
     """
 
-    def __init__(self, function: Callable[..., Output]) -> None:
+    def __init__(self, function: Callable[..., object]) -> None:
         self._function = function
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
@@ -67,8 +44,16 @@ class Graphed:
         if not inputs or any(t.device.type != "cuda" for t in inputs):
             raise RuntimeError("CUDA graphs need inputs on a CUDA device; call the function itself elsewhere")
         self._inputs = inputs
-        warm_up(self._function, *inputs)
-        self._graph, self._output = capture(self._function, *inputs)
+        stream = torch.cuda.Stream()  # before a capture, torch requires warm-up on a side stream
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_CALLS):
+                self._function(*inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._output = self._function(*inputs)
+        self._graph = graph
 
     def _copy(self, inputs: tuple[Tensor, ...]) -> None:
         if len(inputs) != len(self._inputs):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -31,9 +32,17 @@ SHIPPED = Path(__file__).parents[1] / "ss2d" / "tuned"
 """The folder of the cache files that ship with the kernels, one per card."""
 
 
+class Tunable(Protocol):
+    """What a choice depends on, in addition to the device and the versions; hashable."""
+
+    def key(self) -> str:
+        """Return its part of the key under which the choice is stored, a text without " | "."""
+        ...
+
+
 @dataclass(frozen=True)
 class Shape:
-    """The shape that a choice depends on, in addition to the device and the versions."""
+    """The shape that the tiles per chunk of `ss2d` depend on."""
 
     d_inner: int
     dt_rank: int
@@ -42,16 +51,17 @@ class Shape:
     positions: int
     """batch · height · width; choices apply to all sizes between two powers of two."""
 
-    def key(self, device_name: str) -> str:
-        """Return the key under which the choice is stored."""
+    def key(self) -> str:
+        """Return its part of a key."""
         kind = str(self.dtype).removeprefix("torch.")
         size = f"d_inner={self.d_inner} dt_rank={self.dt_rank} d_state={self.d_state} {kind}"
-        return _key(device_name, f"{size} positions<2^{self.positions.bit_length()}")
+        return f"{size} positions<2^{self.positions.bit_length()}"
 
 
-def _key(device_name: str, size: str) -> str:
+def stored_key(shape: Tunable, device: torch.device) -> str:
+    """Return the key under which the choice for `shape` on `device` is stored."""
     versions = f"torch {torch.__version__} triton {_triton_version()} kernels {KERNELS}"
-    return f"{device_name} | {versions} | {size}"
+    return f"{_device_name(device)} | {versions} | {shape.key()}"
 
 
 def _without_libraries(key: str) -> str:
@@ -71,22 +81,13 @@ def cache_path() -> Path:
 
 
 @lru_cache(maxsize=1024)
-def tuned_tiles(shape: Shape, device: torch.device) -> int | None:
-    """Return the tuned tiles per chunk for this shape on this device, or None if it was not tuned.
+def tuned_choice(shape: Tunable, device: torch.device) -> int | None:
+    """Return the tuned choice for this shape on this device, or None if it was not tuned.
 
-    The files are read at the first launch of a shape in a process; later launches cost a dictionary lookup.
+    The user's cache takes precedence over the shipped tables. The files are read at the first launch of a
+    shape in a process; later launches cost a dictionary lookup.
     """
-    return _stored(shape.key(_device_name(device)))
-
-
-def tuned_choice(size: str, device: torch.device) -> int | None:
-    """Return the choice that `keep_choice` stored for `size`, for a caller that keeps the answer."""
-    return _stored(_key(_device_name(device), size))
-
-
-def _stored(key: str) -> int | None:
-    """Look a choice up in the user's cache, which takes precedence, and in the shipped tables."""
-    path = cache_path()
+    key, path = stored_key(shape, device), cache_path()
     own = _read(path).get(key) if path.exists() else None
     return own if own is not None else _shipped(SHIPPED).get(_without_libraries(key))
 
@@ -96,23 +97,24 @@ def _shipped(folder: Path) -> dict[str, int]:
     """Read the choices of all tables in a folder, by keys without library versions."""
     choices: dict[str, int] = {}
     for path in sorted(folder.glob("*.json")):
-        for key, tiles in sorted(_read(path).items()):
+        for key, choice in sorted(_read(path).items()):
             if key.count(" | ") == 2 and " kernels " in key:
-                choices[_without_libraries(key)] = tiles
+                choices[_without_libraries(key)] = choice
     return choices
 
 
-def keep_tiles(shape: Shape, device: torch.device, tiles: int) -> None:
-    """Store `tiles` per chunk as the choice for this shape on this device. Raises OSError if the file is not
-    writable."""
-    _keep(cache_path(), shape.key(_device_name(device)), tiles)
-    tuned_tiles.cache_clear()
+def keep_choice(shape: Tunable, device: torch.device, choice: int) -> None:
+    """Store a choice on disk, in a file that other processes may be reading or writing.
 
-
-def keep_choice(size: str, device: torch.device, choice: int) -> None:
-    """Store a choice for `size`, a text without " | ", on this device. Raises OSError if the file is not
-    writable."""
-    _keep(cache_path(), _key(_device_name(device), size), choice)
+    Raises OSError if the file is not writable.
+    """
+    path = cache_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.with_name(path.name + ".lock")):
+        choices = _read(path) if path.exists() else {}
+        choices[stored_key(shape, device)] = choice
+        write_atomically(path, json.dumps(choices, indent=1, sort_keys=True) + "\n")
+    tuned_choice.cache_clear()
 
 
 def _read(path: Path) -> dict[str, int]:
@@ -127,17 +129,13 @@ def _read(path: Path) -> dict[str, int]:
     return choices
 
 
-def _keep(path: Path, key: str, tiles: int) -> None:
-    """Add a choice to a file that other processes may be reading or writing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_name(path.name + ".lock")):
-        choices = _read(path) if path.exists() else {}
-        choices[key] = tiles
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False
-        ) as file:
-            file.write(json.dumps(choices, indent=1, sort_keys=True) + "\n")
-        os.replace(file.name, path)
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that other processes may be reading."""
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False
+    ) as file:
+        file.write(text)
+    os.replace(file.name, path)
 
 
 @contextmanager

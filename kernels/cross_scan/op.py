@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
+from vlmprof.kernels.common.backends import Backend, records_grad, resolve_backend
 from vlmprof.kernels.common.checks import check_dims, check_float, check_shape
 from vlmprof.kernels.common.operators import operator
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
@@ -38,9 +38,7 @@ def cross_scan(x: Tensor, *, backend: Backend = "auto") -> Tensor:
     check_dims("cross_scan", "x", x, 4, "(batch, d_inner, height, width)")
     check_float("cross_scan", "x", x)
     chosen = resolve_backend("cross_scan", x.device, backend)
-    if needs_grad(x):
-        if chosen != "reference":
-            refuse_grad("cross_scan", chosen)
+    if records_grad("cross_scan", chosen, x):
         return cross_scan_reference(x)
     return _cross_scan_op(x, chosen)
 
@@ -73,9 +71,7 @@ def cross_merge(ys: Tensor, height: int, width: int, *, backend: Backend = "auto
     shape = (ys.shape[0], 4, ys.shape[2], height * width)
     check_shape("cross_merge", "ys", ys, shape, "(batch, 4, d_inner, height · width)")
     chosen = resolve_backend("cross_merge", ys.device, backend)
-    if needs_grad(ys):
-        if chosen != "reference":
-            refuse_grad("cross_merge", chosen)
+    if records_grad("cross_merge", chosen, ys):
         return cross_merge_reference(ys, height, width)
     return _cross_merge_op(ys, height, width, chosen)
 

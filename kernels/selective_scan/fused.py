@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import FOUR_WARPS, LOG2_E
-from vlmprof.kernels.common.device_math import exp2_fast, scan_columns, scan_rows, softplus
+from vlmprof.kernels.common.device_math import exp2_fast, scan_along, softplus
 from vlmprof.kernels.common.launcher import Launcher
 from vlmprof.kernels.selective_scan.arguments import ScanArguments
 
@@ -95,7 +95,7 @@ def scan_kernel(
             if not OUTPUT:
                 state = tl.where(start == 0, 0.0, state)
             # (CHANNELS, TILE) each
-            decay, scanned = scan_columns(exp2_fast(steps * a2[:, None]), driven * B, TILE)
+            decay, scanned = scan_along(exp2_fast(steps * a2[:, None]), driven * B, 1, TILE)
             scanned += decay * state[:, None]
             last = tl.sum(tl.where(i[None, :] == TILE - 1, scanned, 0.0), 1)  # (CHANNELS,)
             tl.store(states + n * d_inner + channel, last, mask=real)
@@ -134,7 +134,7 @@ def carry_kernel(
         # (CHUNKS, ELEMENTS) from here on
         steps = tl.load(sum_ptr + chunk * d_inner + (element % d_inner)[None, :], mask=there, other=0.0)
         ends = tl.load(state_ptr + chunk * total + element[None, :], mask=there, other=0.0)
-        decay, drive = scan_rows(exp2_fast(a2[None, :] * steps), ends, CHUNKS)
+        decay, drive = scan_along(exp2_fast(a2[None, :] * steps), ends, 0, CHUNKS)
         leaving = decay * state[None, :] + drive
         followed = (done + i + 1 < chunks)[:, None] & real[None, :]
         tl.store(entering_ptr + (chunk + 1) * total + element[None, :], leaving, mask=followed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
+from vlmprof.kernels.common.backends import Backend, records_grad, resolve_backend
 from vlmprof.kernels.common.checks import check_dims
 from vlmprof.kernels.common.operators import like_the_first, operator
 from vlmprof.kernels.selective_scan.arguments import ScanArguments
@@ -63,9 +63,7 @@ def selective_scan(
     scan = ScanArguments(delta, A, B, C, D, delta_bias, delta_softplus)
     scan.check("selective_scan", u)
     chosen = resolve_backend("selective_scan", u.device, backend)
-    if needs_grad(u, *(member for member in scan if isinstance(member, Tensor))):
-        if chosen != "reference":
-            refuse_grad("selective_scan", chosen)
+    if records_grad("selective_scan", chosen, u, *(member for member in scan if isinstance(member, Tensor))):
         return selective_scan_reference(u, scan)
     return _selective_scan_op(u, *scan, chosen)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vlmprof.kernels.common.device_math import exp2_fast, scan_rows
+from vlmprof.kernels.common.device_math import exp2_fast, scan_along
 
 
 @triton.jit(do_not_specialize=["chunks"])
@@ -39,7 +39,7 @@ def carry_kernel(
         steps = tl.load(sum_ptr + chunk[:, None] * D + (element % D)[None, :], mask=there, other=0.0)
         ends = tl.load(end_ptr + chunk[:, None] * (N * D) + element[None, :], mask=there, other=0.0)
         decays = exp2_fast(a2[None, :] * steps) if N > 1 else steps
-        decay, drive = scan_rows(decays, ends, CHUNKS)
+        decay, drive = scan_along(decays, ends, 0, CHUNKS)
         leaving = decay * state[None, :] + drive
         following = tl.where(backward, chunk - 1, chunk + 1)
         followed = (order + 1 < chunks)[:, None] & inside[None, :]

@@ -21,7 +21,7 @@ from torch import Tensor
 from vlmprof.kernels.common.backends import FOUR_WARPS
 from vlmprof.kernels.common.launcher import ALIGNMENT_BYTES, Launcher
 from vlmprof.kernels.common.parameter_cache import cached_from_parameters
-from vlmprof.kernels.common.tuning_cache import Shape, tuned_tiles
+from vlmprof.kernels.common.tuning_cache import Shape, tuned_choice
 from vlmprof.kernels.ss2d import many_states, single_state
 from vlmprof.kernels.ss2d.carry import carry_kernel
 from vlmprof.kernels.ss2d.chunks import CHANNELS, POSITIONS, chunk_count, tiles_per_chunk
@@ -61,7 +61,7 @@ def launch_for(
 ) -> Launch:
     """Return the launch parameters of `ss2d` for x of this shape (batch, height, width, d_inner)."""
     batch, height, width, d_inner = shape
-    tuned = tuned_tiles(Shape(d_inner, dt_rank, d_state, dtype, batch * height * width), device)
+    tuned = tuned_choice(Shape(d_inner, dt_rank, d_state, dtype, batch * height * width), device)
     if tuned is not None:
         return Launch(tuned, "tuning")
     return Launch(tiles_per_chunk(height * width, d_inner, batch), "rule")
@@ -107,39 +107,22 @@ def _launch(x: Tensor, blocks: Tensor, out: Tensor, packed: Packed, tiles: int) 
         passed = (x.new_empty(batch, 2, all_tiles, 2, channels // 2, dtype=torch.int64),)
     y = out if x.dtype == torch.float32 else torch.empty_like(x, dtype=torch.float32)
 
-    inputs = (
-        x.view(word),
-        blocks,
-        blocks.view(word),
-        packed.dt_weight,
-        packed.dt_bias,
-        packed.a2,
-    )
-    outputs = (packed.skip, entering, *passed, y.view(torch.int64), out.view(word))
+    inputs = (x.view(word), blocks, blocks.view(word), packed.dt_weight, packed.dt_bias, packed.a2)
+    results = (packed.skip, entering, *passed, y.view(torch.int64), out.view(word))
     sizes = (height, width, chunks, tiles)
-    launchers = _launchers(
+    summaries, outputs = _launchers(
         channels, d_state, packed.block, packed.rank, x.dtype, height < POSITIONS,
         height * width % POSITIONS != 0, height % POSITIONS != 0,
     )  # fmt: skip
     carry, elements = _carry_launcher(channels, d_state, chunks > FEW_CHUNKS)
     channel_blocks = -(-channels // CHANNELS)
     sequences = (2 if d_state == 1 else 1) * batch
-    for summarise in launchers.summary:
+    for summarise in summaries:
         summarise((chunks, channel_blocks, sequences), *inputs, lost, ends, *passed, *sizes)
     grid = (-(-d_state * channels // elements), 4 * batch, 1)
     carry(grid, lost, ends, packed.a2, entering, chunks)
-    for put_out in launchers.output:
-        put_out((chunks, channel_blocks, batch), *inputs, *outputs, *sizes)
-
-
-@dataclass(frozen=True)
-class _Launchers:
-    """The kernels of both passes over the chunks, in launch order."""
-
-    summary: tuple[Launcher, ...]
-    """For d_state 1, one launch for all directions; otherwise one per direction."""
-    output: tuple[Launcher, ...]
-    """For d_state 1, rows, then columns; otherwise one launch per direction."""
+    for put_out in outputs:
+        put_out((chunks, channel_blocks, batch), *inputs, *results, *sizes)
 
 
 def compile_options(kernel: Any, V: Variant, COLUMNS: int = 0, **_: Any) -> dict[str, Any]:
@@ -152,25 +135,28 @@ def compile_options(kernel: Any, V: Variant, COLUMNS: int = 0, **_: Any) -> dict
 def _launchers(
     channels: int, d_state: int, block: int, rank: int, dtype: torch.dtype, few_rows: bool,
     edges_by_rows: bool, edges_by_columns: bool,
-) -> _Launchers:  # fmt: skip
-    """Return launchers. `few_rows`: fewer rows than positions in a tile; `edges`: tiles may cross edges."""
+) -> tuple[list[Launcher], list[Launcher]]:  # fmt: skip
+    """Return the launchers of the summary and of the output, in launch order.
+
+    For d_state 1, the summary is one launch, and the output one by rows and one by columns; otherwise both
+    are one per direction. `few_rows`: fewer rows than positions in a tile; `edges`: tiles may cross edges.
+    """
     variant = Variant(channels, block, d_state, rank, ELEMENTS[dtype], few_rows, edges_by_columns)
 
     def launcher(kernel: Any, **constants: Any) -> Launcher:
         return Launcher(kernel, constants, compile_options(kernel, **constants))
 
     if d_state > 1:
-        summary, output = many_states.summary_kernel, many_states.output_kernel
-        return _Launchers(
-            tuple(launcher(summary, K=k, V=variant) for k in range(4)),
-            tuple(launcher(output, K=k, V=variant) for k in range(4)),
+        summary, output = (
+            [launcher(kernel, K=k, V=variant) for k in range(4)]
+            for kernel in (many_states.summary_kernel, many_states.output_kernel)
         )
+        return summary, output
     by_rows = replace(variant, FEW_ROWS=False, EDGES=edges_by_rows)
-    output = single_state.output_kernel
-    return _Launchers(
-        (launcher(single_state.summary_kernel, V=variant),),
-        (launcher(output, COLUMNS=0, V=by_rows), launcher(output, COLUMNS=1, V=variant)),
-    )
+    return [launcher(single_state.summary_kernel, V=variant)], [
+        launcher(single_state.output_kernel, COLUMNS=0, V=by_rows),
+        launcher(single_state.output_kernel, COLUMNS=1, V=variant),
+    ]
 
 
 @lru_cache(maxsize=1024)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vlmprof.kernels.common.backends import Backend, needs_grad, refuse_grad, resolve_backend
+from vlmprof.kernels.common.backends import Backend, records_grad, resolve_backend
 from vlmprof.kernels.common.checks import check_dims, check_float
 from vlmprof.kernels.common.direct import has_passed, passed, signature
 from vlmprof.kernels.common.operators import like_the_first, operator, under_autocast
@@ -72,9 +72,7 @@ def ss2d(
     check_float("ss2d", "x", x)
     parameters.check("ss2d", x)
     chosen = resolve_backend("ss2d", x.device, backend)
-    if needs_grad(x, *parameters):
-        if chosen != "reference":
-            refuse_grad("ss2d", chosen)
+    if records_grad("ss2d", chosen, x, *parameters):
         return ss2d_reference(x, parameters)
     y = _ss2d_op(x, *parameters, chosen)
     if chosen == "triton":

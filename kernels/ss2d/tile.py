@@ -25,7 +25,7 @@ from vlmprof.kernels.common.device_math import (
     load_where,
     opaque,
     rows_in_lanes,
-    scan_rows,
+    scan_along,
     split_pair,
     store_where,
 )
@@ -176,7 +176,7 @@ def scan_tile(steps, x, A2, B, state, BACKWARD: tl.constexpr = False):
     i = tl.arange(0, T)
     decay, drive = _decay_and_drive(steps, x, A2, B, BACKWARD)
     drive = tl.where(i[:, None] == 0, decay * state[None, :] + drive, drive)
-    _, states = scan_rows(decay, drive, T)
+    _, states = scan_along(decay, drive, 0, T)
     last = last_row(states, T)
     return flip_rows(states, T) if BACKWARD else states, last
 
@@ -185,7 +185,7 @@ def scan_tile(steps, x, A2, B, state, BACKWARD: tl.constexpr = False):
 def fold_tile(steps, x, A2, B, BACKWARD: tl.constexpr):
     """Decay of a state that crosses the tile, and the end state from 0, (LANES,) each."""
     decay, drive = _decay_and_drive(steps, x, A2, B, BACKWARD)
-    decays, states = scan_rows(decay, drive, T)
+    decays, states = scan_along(decay, drive, 0, T)
     return last_row(decays, T), last_row(states, T)
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from vlmprof.kernels.ss2d.vectorized import segment_elements, ss2d_vectorized
 from vlmprof.kernels.tools.official_vmamba import (
     MODELS,
     accept_any_mamba_ssm,
+    allow_cpu,
     module_at,
     stub_missing_packages,
     why_no_compiled_scan,
@@ -35,8 +37,6 @@ MOST_UNROLLED = 2
 """Most segments of a direction to unroll; each adds about a hundred operations to the graph."""
 
 Baseline = Callable[..., Tensor]
-CrossScan = Callable[[Tensor], Tensor]
-CrossMerge = Callable[[Tensor, int, int], Tensor]
 
 
 def find_baselines(public: Path | None = None) -> tuple[dict[str, Baseline], dict[str, str]]:
@@ -61,19 +61,13 @@ def find_baselines(public: Path | None = None) -> tuple[dict[str, Baseline], dic
 
 
 def _mamba_ssm() -> Baseline:
-    scan = mamba_ssm_scan()
-    return _with_projections(scan, cross_scan_reference, cross_merge_reference, takes_gate=True)
-
-
-def mamba_ssm_scan() -> Callable[..., Tensor]:
-    """Return mamba_ssm's `selective_scan_fn`, without importing the package's language models.
+    """Return mamba_ssm's scan, without importing the package's language models.
 
     Raises ImportError if the package is missing or broken.
     """
     with _bare_package("mamba_ssm"), stub_missing_packages():
         interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
-    scan: Callable[..., Tensor] = interface.selective_scan_fn
-    return scan
+    return _with_projections(interface.selective_scan_fn, cross_scan_reference, cross_merge_reference)
 
 
 @contextmanager
@@ -115,31 +109,24 @@ def _compiled() -> Baseline:
 
 def _public(checkout: Path) -> Baseline:
     models = checkout / MODELS
-    layout = module_at(models / "csm_triton.py", "baseline_csm_triton")
+    layout: Any = module_at(models / "csm_triton.py", "baseline_csm_triton")
+    allow_cpu(layout, layout)
     scan = module_at(models / "csms6s.py", "baseline_csms6s")
     accept_any_mamba_ssm(scan)
     if torch.cuda.is_available() and (lacking := why_no_compiled_scan(scan)):
         raise ImportError(lacking)
 
-    # the functions enter a CUDA device for any input; the underlying classes do not
-    channels_first = (True, True, False, 0)
-
-    def cross_scan(x: Tensor) -> Tensor:
-        on_cpu = layout.CrossScanF.apply
-        xs: Tensor = layout.cross_scan_fn(x) if x.is_cuda else on_cpu(x, *channels_first)
-        return xs
-
     def cross_merge(ys: Tensor, height: int, width: int) -> Tensor:
-        on_cpu = layout.CrossMergeF.apply
-        ys = ys.unflatten(-1, (height, width))
-        merged: Tensor = layout.cross_merge_fn(ys) if ys.is_cuda else on_cpu(ys, *channels_first)
+        merged: Tensor = layout.cross_merge_fn(ys.unflatten(-1, (height, width)))
         return merged.unflatten(-1, (height, width))
 
-    return _with_projections(scan.selective_scan_fn, cross_scan, cross_merge, takes_gate=False)
+    return _with_projections(scan.selective_scan_fn, layout.cross_scan_fn, cross_merge)
 
 
 def _with_projections(
-    scan: Callable[..., Tensor], cross_scan: CrossScan, cross_merge: CrossMerge, takes_gate: bool
+    scan: Callable[..., Tensor],
+    cross_scan: Callable[[Tensor], Tensor],
+    cross_merge: Callable[[Tensor, int, int], Tensor],
 ) -> Baseline:
     """Build SS2D's core from another implementation's cross-scan, selective scan and cross-merge."""
 
@@ -150,11 +137,9 @@ def _with_projections(
         projected = torch.einsum("bkdl,kcd->bkcl", xs, p.x_proj_weight)
         dts, B, C = projected.split((p.dt_rank, p.d_state, p.d_state), dim=2)
         delta = torch.einsum("bkrl,kdr->bkdl", dts, p.dt_projs_weight).flatten(1, 2).contiguous()
-        options: dict[str, object] = {"delta_bias": p.dt_projs_bias.flatten(), "delta_softplus": True}
-        if takes_gate:
-            options["z"] = None
-        A = -torch.exp(p.A_logs.float())
-        ys = scan(xs.flatten(1, 2), delta, A, B.contiguous(), C.contiguous(), p.Ds.float(), **options)
+        A, bias = -torch.exp(p.A_logs.float()), p.dt_projs_bias.flatten()
+        B, C = B.contiguous(), C.contiguous()
+        ys = scan(xs.flatten(1, 2), delta, A, B, C, p.Ds.float(), delta_bias=bias, delta_softplus=True)
         merged = cross_merge(ys.view(batch, 4, d_inner, height * width), height, width)
         return merged.permute(0, 2, 3, 1).to(x.dtype)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vlmprof.kernels.common import counts
+from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.tools.block_cases import (
     BLOCK_OPERATIONS,
     BlockProduct,
@@ -62,19 +63,20 @@ class BenchRow:
     share_of_matmul_ceiling: float | None
 
 
-Call = Callable[[str], Tensor]
-"""Runs an operation once on the named backend."""
-
-
 @dataclass(frozen=True)
 class Workload:
-    """One operation at one shape. `prepare()` creates its tensors and returns a `Call`."""
+    """One operation at one shape, whose inputs are drawn for each measurement."""
 
-    op: str
     shape: str
-    prepare: Callable[[], Call]
+    case: Case
     work: counts.Counts
-    launch: Callable[[str], str] = lambda backend: ""
+    baselines: Mapping[str, Callable[..., Tensor]]
+    """Other implementations of it, selected by name like a backend."""
+
+    @property
+    def op(self) -> str:
+        """Name of the operation."""
+        return self.case.op
 
 
 def level_shape(model: str, resolution: int, level: int) -> tuple[int, int, int]:
@@ -100,23 +102,8 @@ def workloads(
         where = f"{model} {resolution} level {level}"
         for case, work in _block(where, side, d_inner, dt_rank, dtype, device):
             if case.op in BLOCK_OPERATIONS:  # as in a model of this dtype, with vectors in it too
-                case = case.mapped(lambda value: value.to(dtype) if isinstance(value, Tensor) else value)
-            if case.op != "ss2d":
-                yield Workload(case.op, where, partial(_prepared, case), work)
-                continue
-            launch = partial(_ss2d_launch, (1, side, side, d_inner), dt_rank, dtype, device)
-            yield Workload(case.op, where, partial(_prepared, case, baselines), work, launch)
-
-
-def _ss2d_launch(
-    shape: tuple[int, ...], dt_rank: int, dtype: torch.dtype, device: torch.device, backend: str
-) -> str:
-    if backend != "triton":
-        return ""
-    from vlmprof.kernels.ss2d.fused import launch_for
-
-    launch = launch_for(torch.Size(shape), dt_rank, 1, dtype, device)
-    return f"{launch.tiles} tiles by {launch.chosen_by}"
+                case = case.cast(dtype)
+            yield Workload(where, case, work, baselines if case.op == "ss2d" and baselines else {})
 
 
 def _block(
@@ -132,48 +119,45 @@ def _block(
     out_proj = BlockProduct("out_proj", d_inner, d_model, biased=False)
     to = (dtype, device)
     yield (
-        ss2d_case(name, (1, side, side, d_inner), dt_rank, 1, *to),
+        ss2d_case(name, *to, (1, side, side, d_inner), dt_rank, 1),
         counts.ss2d_counts(1, side, side, d_inner, dt_rank, 1, item),
     )
     yield (
-        selective_scan_case(name, (1, 4 * d_inner, pixels), 4, 1, *to),
+        selective_scan_case(name, *to, (1, 4 * d_inner, pixels), 4, 1),
         counts.selective_scan_counts(1, 4 * d_inner, pixels, 4, 1, item),
     )
-    yield cross_scan_case(name, image, *to), counts.cross_counts(*image, item, merge=False)
-    yield cross_merge_case(name, image, *to), counts.cross_counts(*image, item, merge=True)
+    yield cross_scan_case(name, *to, image), counts.cross_counts(*image, item, merge=False)
+    yield cross_merge_case(name, *to, image), counts.cross_counts(*image, item, merge=True)
     yield (
-        product_case(name, pixels, in_proj, *to),
+        product_case(name, *to, pixels, in_proj),
         counts.linear_counts(pixels, d_model, d_inner, item, norm=True),
     )
     yield (
-        product_case(name, pixels, out_proj, *to),
+        product_case(name, *to, pixels, out_proj),
         counts.linear_counts(pixels, d_inner, d_model, item, norm=False),
     )
     yield (
-        mlp_case(name, (1, side, side, d_model), hidden, *to),
+        mlp_case(name, *to, (1, side, side, d_model), hidden),
         counts.mlp_counts(pixels, d_model, hidden, item),
     )
     yield (
-        depthwise_case(name, (1, side, side, d_inner), *to, biased=False),
+        depthwise_case(name, *to, (1, side, side, d_inner), biased=False),
         counts.depthwise_counts(1, side, side, d_inner, 3, item),
     )
-    yield layer_norm_case(name, pixels, d_model, *to), counts.layer_norm_counts(pixels, d_model, item)
+    yield layer_norm_case(name, *to, pixels, d_model), counts.layer_norm_counts(pixels, d_model, item)
     yield (
-        stem_case(name, (1, 4 * side, 4 * side, 3), filters, 3, 2, 1, *to),
+        stem_case(name, *to, (1, 4 * side, 4 * side, 3), filters, 3, 2, 1),
         counts.convolution_norm_counts(4 * pixels, 16 * pixels, 3, filters, 3, item),
     )
 
 
-def _prepared(case: Case, baselines: Mapping[str, Callable[..., Tensor]] | None = None) -> Call:
-    """Draw the inputs of a case; return a function that runs it on a backend, or as a baseline."""
-    arguments, options = case.draw()
+def _ss2d_launch(x: Tensor, *parameters: Tensor) -> str:
+    """Describe the launch parameters of `ss2d`."""
+    from vlmprof.kernels.ss2d.fused import launch_for
 
-    def call(backend: str) -> Tensor:
-        if baselines and backend in baselines:
-            return baselines[backend](*arguments)
-        return case.function(*arguments, **options, backend=backend)
-
-    return call
+    p = Parameters(*parameters)
+    launch = launch_for(x.shape, p.dt_rank, p.d_state, x.dtype, x.device)
+    return f"{launch.tiles} tiles by {launch.chosen_by}"
 
 
 def measure(
@@ -185,9 +169,11 @@ def measure(
     seconds: float,
 ) -> BenchRow:
     """Time one workload on one backend. Without ceilings, the row has no shares of them."""
+    case = workload.case
     with torch.inference_mode():
-        call = workload.prepare()
-        durations = samples_of(lambda: call(backend), device, seconds)
+        arguments, options = case.draw()
+        call = workload.baselines.get(backend) or partial(case.function, **options, backend=backend)
+        durations = samples_of(lambda: call(*arguments), device, seconds)
     median = statistics.median(durations)
     low, _, high = statistics.quantiles(durations, n=4)
     bytes_per_s, flops_per_s = workload.work.bytes / median, workload.work.flops / median
@@ -195,11 +181,11 @@ def measure(
     if ceilings is not None:
         copy, matmul = ceilings.copy_ceiling_bytes_per_s, ceilings.matmul_ceiling_flops_per_s
     return BenchRow(
-        op=workload.op,
+        op=case.op,
         shape=workload.shape,
         dtype=str(dtype).removeprefix("torch."),
         backend=backend,
-        launch=workload.launch(backend),
+        launch=_ss2d_launch(*arguments) if (case.op, backend) == ("ss2d", "triton") else "",
         median_s=median,
         quartile_low_s=low,
         quartile_high_s=high,

@@ -90,14 +90,13 @@ def source(launch: Launch) -> Any:
     from triton.compiler import ASTSource
 
     names = launch.kernel.arg_names
-    constants = {name: value for name, value in launch.constants.items() if name in names}
-    signature = {name: "constexpr" if name in constants else launch.types[name] for name in names}
+    signature = {name: "constexpr" if name in launch.constants else launch.types[name] for name in names}
     aligned = {
         (i,): [["tt.divisibility", 16]]
         for i, name in enumerate(names)
         if signature[name].startswith("*") and name not in launch.unaligned
     }
-    return ASTSource(launch.kernel, signature, constants, aligned)
+    return ASTSource(launch.kernel, signature, launch.constants, aligned)
 
 
 def spilling(compiled: list[Compiled]) -> list[Compiled]:

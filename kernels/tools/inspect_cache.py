@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from vlmprof.kernels.common.tuning_cache import cache_path
+from vlmprof.kernels.common.tuning_cache import cache_path, write_atomically
 from vlmprof.kernels.tools import inspect
 from vlmprof.kernels.tools.inspect import Compiled, compile_launch
 from vlmprof.kernels.tools.launch_variants import Launch
@@ -98,10 +97,6 @@ def _write(path: Path, compiled: Compiled) -> None:
     """Write the result to a file; if that fails, warn, because the kernel will be compiled again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
-        ) as file:
-            json.dump(asdict(compiled), file)
-        os.replace(file.name, path)
+        write_atomically(path, json.dumps(asdict(compiled)))
     except OSError as error:
         warnings.warn(f"cannot cache compiled kernels in {path.parent}: {error.strerror}", stacklevel=2)

@@ -5,7 +5,7 @@ For compiling without a GPU (`inspect`), with the same constants and pointer ali
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +35,13 @@ class Launch:
     """Whether its loops have a single path, so that their length is meaningful."""
 
 
+def argument_types(kernel: Any, element: str, wide: Sequence[str] = ()) -> dict[str, str]:
+    """Return the types of a kernel's arguments by name: pointers to `element`, or to float32 if `wide`."""
+    pointers = {name: "*" + element for name in kernel.arg_names if name.endswith("_ptr")}
+    numbers = dict.fromkeys(kernel.arg_names, "i32") | {"eps": "fp32"}
+    return numbers | pointers | dict.fromkeys(wide, "*fp32")
+
+
 def ss2d_launches(
     d_inner: int, dt_rank: int, d_state: int = 1, dtype: torch.dtype = torch.bfloat16
 ) -> list[Launch]:
@@ -47,18 +54,15 @@ def ss2d_launches(
 
     element = ELEMENT_NAMES[dtype]
     word = "*i64" if dtype == torch.float32 else "*i32"
-    types = dict.fromkeys(
-        ("bias_ptr", "a_ptr", "skip_ptr", "sum_ptr", "decay_ptr", "end_ptr", "entering_ptr"), "*fp32"
-    )
-    types |= dict.fromkeys(("p_ptr", "weight_ptr"), "*" + element)
-    types |= {"x_ptr": word, "bc_ptr": word, "out_ptr": word, "y_ptr": "*i64", "passed_ptr": "*i64"}
-    types |= dict.fromkeys(tile.SIZES, "i32")
+    wide = ("bias_ptr", "a_ptr", "skip_ptr", "sum_ptr", "decay_ptr", "end_ptr", "entering_ptr")
+    words = {"x_ptr": word, "bc_ptr": word, "out_ptr": word, "y_ptr": "*i64", "passed_ptr": "*i64"}
     block, rank = block_shape(dt_rank, d_state, dtype)
     variant = tile.Variant(d_inner, block, d_state, rank, ELEMENTS[dtype])
     where = f"d{d_inner} r{dt_rank} n{d_state} {element}"
     unaligned = frozenset(tile.UNALIGNED)
 
     def launch(name: str, kernel: Any, count: bool = False, **constants: Any) -> Launch:
+        types = argument_types(kernel, element, wide) | words
         return Launch(
             f"ss2d.{name} {where}", kernel, types, constants, compile_options(kernel, **constants), unaligned,
             single_state=d_state == 1, count_loop=count,
@@ -72,14 +76,13 @@ def ss2d_launches(
     # the loop over slices is a separate loop
     countable = not is_sliced(rank, ELEMENTS[dtype])
     launches = []
-    for edges, where_used in ((True, ", edges"), (False, "")):
-        count = countable and not edges
-        cut = replace(variant, EDGES=edges)
-        launches.append(launch(f"summary{where_used}", summary_kernel, count, V=cut))
-        for columns, name in enumerate(("rows", "columns")):
-            launches.append(
-                launch(f"output {name}{where_used}", output_kernel, count, COLUMNS=columns, V=cut)
-            )
+    for cut, edges in ((variant, ", edges"), (replace(variant, EDGES=False), "")):
+        count = countable and not cut.EDGES
+        launches += [
+            launch(f"summary{edges}", summary_kernel, count, V=cut),
+            launch(f"output rows{edges}", output_kernel, count, COLUMNS=0, V=cut),
+            launch(f"output columns{edges}", output_kernel, count, COLUMNS=1, V=cut),
+        ]
     return launches
 
 
@@ -88,16 +91,16 @@ def selective_scan_launches(d_state: int, dtype: torch.dtype) -> list[Launch]:
     from vlmprof.kernels.selective_scan import fused
 
     element = ELEMENT_NAMES[dtype]
-    types = dict.fromkeys(("u_ptr", "delta_ptr", "b_ptr", "c_ptr", "y_ptr"), "*" + element)
-    wide = ("a_ptr", "skip_ptr", "bias_ptr", "sum_ptr", "state_ptr", "end_ptr", "entering_ptr")
-    types |= dict.fromkeys(wide, "*fp32") | dict.fromkeys(("length", "chunks", "d_inner", "groups"), "i32")
-    variant = fused.Variant(d_state, SOFTPLUS=True)
-    where = f"n{d_state} {element}"
+    wide = ("a_ptr", "skip_ptr", "bias_ptr", "sum_ptr", "state_ptr")
+    kernel, variant = fused.scan_kernel, fused.Variant(d_state, SOFTPLUS=True)
+    types = argument_types(kernel, element, wide)
     return [
-        Launch(f"selective_scan.{name} {where}", fused.scan_kernel, types,
-               {"OUTPUT": output, "V": variant}, FOUR_WARPS)
-        for name, output in (("summary", False), ("output", True))
-    ]  # fmt: skip
+        Launch(f"selective_scan.{name} n{d_state} {element}", kernel, types, constants, FOUR_WARPS)
+        for name, constants in (
+            ("summary", {"OUTPUT": False, "V": variant}),
+            ("output", {"OUTPUT": True, "V": variant}),
+        )
+    ]
 
 
 def carry_launches(d_state: int) -> list[Launch]:
@@ -105,12 +108,13 @@ def carry_launches(d_state: int) -> list[Launch]:
     from vlmprof.kernels.selective_scan import fused
     from vlmprof.kernels.ss2d import carry
 
-    types = dict.fromkeys(("a_ptr", "sum_ptr", "state_ptr", "end_ptr", "entering_ptr"), "*fp32")
-    types |= dict.fromkeys(("chunks", "d_inner"), "i32")
     carried = {"N": d_state, "CHUNKS": fused.CHUNKS, "ELEMENTS": fused.ELEMENTS}
     return [
-        Launch(f"selective_scan.carry n{d_state}", fused.carry_kernel, types, carried, FOUR_WARPS),
-        Launch(f"ss2d.carry n{d_state}", carry.carry_kernel, types, carried | {"D": 192}, FOUR_WARPS),
+        Launch(f"{name}.carry n{d_state}", kernel, argument_types(kernel, "fp32"), constants, FOUR_WARPS)
+        for name, kernel, constants in (
+            ("selective_scan", fused.carry_kernel, carried),
+            ("ss2d", carry.carry_kernel, carried | {"D": 192}),
+        )
     ]
 
 
@@ -125,20 +129,17 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
     from vlmprof.kernels.cross_scan import fused as cross
 
     element = ELEMENT_NAMES[dtype]
-    names = ("x", "y", "xs", "ys", "weight", "bias", "input_bias", "filter", "norm_weight", "residual")
-    types = {f"{name}_ptr": "*" + element for name in names} | {"sum_ptr": "*fp32", "offset_ptr": "*fp32"}
-    types |= dict.fromkeys(("rows", "blocks", "columns", "channels", "height", "width"), "i32") | {
-        "eps": "fp32"
-    }
     where = f"d{d_model} {element}"
+
+    def launch(name: str, kernel: Any, options: Mapping[str, Any] = FOUR_WARPS, **constants: Any) -> Launch:
+        types = argument_types(kernel, element, ("sum_ptr", "offset_ptr"))
+        return Launch(name, kernel, types, constants, options)
 
     def product(tile: Tile, name: str, width_in: int, width_out: int, **more: Any) -> Launch:
         variant = Variant(width_in, width_out, PRECISE=element == "fp32", **({"FOLDED": True} | more))
         kernel, constants = kernel_for(tile, variant)
-        return Launch(f"{name}, {tile.label()} {where}", kernel, types, constants, tile.options())
+        return launch(f"{name}, {tile.label()} {where}", kernel, tile.options(), **constants)
 
-    convolution = {"V": depthwise.variant_for(2 * d_model, 3, True)}
-    convolve, tile = depthwise.depthwise_conv_silu_kernel, {"TILE": cross.TILE}
     normed = {"NORM": True}
     products: list[tuple[str, int, int, dict[str, Any]]] = [
         ("norm_linear", d_model, 2 * d_model, normed),
@@ -147,18 +148,19 @@ def block_launches(d_model: int, dtype: torch.dtype) -> list[Launch]:
         ("norm_linear, residual", 2 * d_model, d_model, normed | {"RESIDUAL": True}),
         ("linear, residual", 4 * d_model, d_model, {"RESIDUAL": True}),
     ]
-    rows = {"V": norm.variant_for(d_model // 2, dtype.itemsize, norm.DEFAULT, True, True, "gelu")}
-    image = {"V": stem.variant_for(dtype, 3, d_model // 2, 3, 2, 1, True, True, "gelu")}
+    rows = norm.variant_for(d_model // 2, dtype.itemsize, True, True, "gelu")
+    image = stem.variant_for(dtype, 3, d_model // 2, 3, 2, 1, True, True, "gelu")
+    filters = depthwise.variant_for(2 * d_model, 3, True)
     kept, stepped = ((), (WIDE,)) if element == "fp32" else ((KEPT, KEPT_FEW), (SMALL, LARGE))
     return [
         *(product(tile, name, k, m, **more) for tile in kept for name, k, m, more in products),
         # those of a deeper level, whose rows are too long to keep
         *(product(tile, name, 8 * k, 8 * m, **more) for tile in stepped for name, k, m, more in products[1:]),
-        Launch(f"layer_norm, GELU {where}", norm.norm_kernel, types, rows, norm.DEFAULT.options()),
-        Launch(f"convolution_norm, GELU {where}", stem.stem_kernel, types, image, FOUR_WARPS),
-        Launch(f"depthwise_conv_silu {where}", convolve, types, convolution, FOUR_WARPS),
-        Launch(f"cross_scan {element}", cross.cross_scan_kernel, types, tile, FOUR_WARPS),
-        Launch(f"cross_merge {element}", cross.cross_merge_kernel, types, tile, FOUR_WARPS),
+        launch(f"layer_norm, GELU {where}", norm.norm_kernel, V=rows),
+        launch(f"convolution_norm, GELU {where}", stem.stem_kernel, V=image),
+        launch(f"depthwise_conv_silu {where}", depthwise.depthwise_conv_silu_kernel, V=filters),
+        launch(f"cross_scan {element}", cross.cross_scan_kernel, TILE=cross.TILE),
+        launch(f"cross_merge {element}", cross.cross_merge_kernel, TILE=cross.TILE),
     ]
 
 
@@ -170,8 +172,7 @@ def mlp_launches(channels: int, dtype: torch.dtype) -> list[Launch]:
     if dtype == torch.float32:
         return []
     element = ELEMENT_NAMES[dtype]
-    types = {name: "*" + element for name in mlp_kernel.arg_names if name.endswith("_ptr")}
-    types |= {"rows": "i32", "eps": "fp32"}
+    types = argument_types(mlp_kernel, element)
     variant = MlpVariant(*PIECES[channels], 4 * channels)
     return [
         Launch(f"norm_mlp {tile.rows}x{tile.hidden}, {tile.stages} stages, d{channels} {element}", mlp_kernel,

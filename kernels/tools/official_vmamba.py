@@ -106,7 +106,7 @@ def _module(models: Path) -> ModuleType:
             module = module_at(models / "vmamba.py", key)
         finally:
             sys.path.remove(str(models))
-        _allow_cpu(module, sys.modules["csm_triton"])
+        allow_cpu(module, sys.modules["csm_triton"])
         if "csms6s" in sys.modules:
             accept_any_mamba_ssm(sys.modules["csms6s"])
     return sys.modules[key]
@@ -167,8 +167,9 @@ def stub_missing_packages() -> Iterator[None]:
             del sys.modules[name]
 
 
-def _allow_cpu(module: Any, layout: Any) -> None:
-    """Replace the public functions, which enter a CUDA device for any input, by their underlying classes."""
+def allow_cpu(module: Any, layout: Any) -> None:
+    """Let cross-scan and cross-merge of a public module run on a CPU, by their underlying classes in
+    `layout`: the functions enter a CUDA device for any input."""
 
     def anywhere(on_gpu: Any, on_cpu: Any) -> Any:
         def run(

@@ -7,21 +7,23 @@ For a product, it chooses one of at most six tiles, each of which is compiled on
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from vlmprof.kernels.block.arguments import LinearArguments
 from vlmprof.kernels.block.fused_linear import linear_fused, plan
-from vlmprof.kernels.block.linear_tiles import Product, Tile, by_rule, candidates
+from vlmprof.kernels.block.linear_tiles import Product, by_rule, candidates
 from vlmprof.kernels.common.backends import why_not_triton
-from vlmprof.kernels.common.tuning_cache import Shape, keep_choice, keep_tiles
+from vlmprof.kernels.common.tuning_cache import Shape, keep_choice
 from vlmprof.kernels.ss2d.chunks import POSITIONS
 from vlmprof.kernels.ss2d.fused import ss2d_fused
 from vlmprof.kernels.ss2d.parameters import Parameters
-from vlmprof.kernels.tools.block_cases import BlockProduct
+from vlmprof.kernels.tools.block_cases import BlockProduct, product_case
 from vlmprof.kernels.tools.cases import ss2d_case
 from vlmprof.kernels.tools.timing import samples_of
 
@@ -54,9 +56,9 @@ def tune(shape: Shape, device: torch.device, run: Callable[[int], object], timer
     Raises OSError if the cache is not writable.
     """
     most = -(-shape.positions // POSITIONS)
-    seconds = {t: timer(lambda t=t: run(t)) for t in CANDIDATES if t <= most}  # type: ignore[misc]
+    seconds = {tiles: timer(partial(run, tiles)) for tiles in CANDIDATES if tiles <= most}
     best = min(seconds, key=seconds.__getitem__)
-    keep_tiles(shape, device, best)
+    keep_choice(shape, device, best)
     return Tuned(best, seconds)
 
 
@@ -74,18 +76,12 @@ def tune_ss2d(
     Raises RuntimeError if the `triton` backend cannot run.
     """
     _need_triton(device)
-    case = ss2d_case("tuning", shape, dt_rank, d_state, dtype, device)
-    x, *parameters = (argument for argument in case.arguments if argument is not None)
-    batch, height, width, d_inner = shape
-    kind = Shape(d_inner, dt_rank, d_state, dtype, batch * height * width)
-
+    case = ss2d_case("tuning", dtype, device, shape, dt_rank, d_state)
+    x, *parameters = case.arguments
+    kind = Shape(shape[3], dt_rank, d_state, dtype, math.prod(shape[:3]))
+    run = partial(ss2d_fused, x, Parameters(*parameters))
     with torch.inference_mode():
-        return tune(
-            kind,
-            x.device,
-            lambda tiles: ss2d_fused(x, Parameters(*parameters), tiles),
-            timer or _median_s(x.device),
-        )
+        return tune(kind, x.device, run, timer or partial(_median_s, x.device))
 
 
 @dataclass(frozen=True)
@@ -105,29 +101,20 @@ def tune_linear(
     `timer` and the exceptions are those of `tune_ss2d`, and OSError if the cache is not writable.
     """
     _need_triton(device)
-    k, m = product.depth, product.features
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, device=device, dtype=dtype)
-
-    x, weight, bias = draw(rows, k), draw(m, k) * k**-0.5, draw(m)
-    norm_weight, norm_bias = (draw(k), draw(k)) if product.normed else (None, None)
-    residual = draw(rows, m) if product.residual else None
-    arguments = LinearArguments(norm_weight, norm_bias, weight, bias, residual, product.activation, 1e-5)
-    shape = Product(rows, k, m, product.normed, product.residual, dtype)
+    case = product_case("tuning", dtype, device, rows, product).cast(dtype)
+    x, *norm, weight, bias = case.arguments
+    norm_weight, norm_bias = norm or (None, None)
+    arguments = LinearArguments(norm_weight, norm_bias, weight, bias, **case.options, eps=1e-5)
+    shape = Product(rows, product.depth, product.features, product.normed, product.residual, dtype)
     offered = candidates(shape, x.device)
-    time = timer or _median_s(x.device)
-
-    def run(tile: Tile) -> object:
-        return linear_fused(x, arguments, tile)
-
+    timer = timer or partial(_median_s, x.device)
     with torch.inference_mode():
-        seconds = [time(lambda tile=tile: run(tile)) for tile in offered]  # type: ignore[misc]
+        seconds = [timer(partial(linear_fused, x, arguments, tile)) for tile in offered]
     best = seconds.index(min(seconds))
     usual = offered.index(by_rule(shape)) if by_rule(shape) in offered else best
     if seconds[usual] <= NOISE * seconds[best]:
         best = usual
-    keep_choice(shape.key(), x.device, best + 1)
+    keep_choice(shape, x.device, best + 1)
     plan.cache_clear()
     return TunedProduct(
         offered[best].label(), {tile.label(): s for tile, s in zip(offered, seconds, strict=True)}
@@ -140,5 +127,5 @@ def _need_triton(device: torch.device) -> None:
         raise RuntimeError(f"tuning needs the triton backend: {reason}")
 
 
-def _median_s(device: torch.device) -> Timer:
-    return lambda call: statistics.median(samples_of(call, device, SECONDS))
+def _median_s(device: torch.device, call: Callable[[], object]) -> float:
+    return statistics.median(samples_of(call, device, SECONDS))

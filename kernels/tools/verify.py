@@ -73,14 +73,14 @@ def available_backends(device: torch.device) -> list[str]:
 
 def verify_case(case: Case, dtype: torch.dtype, backend: str, twice: bool = True) -> Verdict:
     """Run one backend, `twice` or once, on one case and compare it with float64 and with the plain code."""
+    of_block = case.op in BLOCK_OPERATIONS
     with torch.inference_mode():
-        truth = _run(case, "reference", torch.float64)
+        truth = case.cast(torch.float64).run("reference")
         # the plain code is the `torch` backend of a block's operation, and else the reference
-        plain = _error(_run(case, "torch" if case.op in BLOCK_OPERATIONS else "reference"), truth)
-        first = _run(case, backend)
-        repeats = torch.equal(first, _run(case, backend)) if twice else None
+        plain = _error(case.run("torch" if of_block else "reference"), truth)
+        first = case.run(backend)
+        repeats = torch.equal(first, case.run(backend)) if twice else None
     epsilon = torch.finfo(dtype).eps
-    is_plain = backend == "torch" and case.op in BLOCK_OPERATIONS
     return Verdict(
         op=case.op,
         case=case.name,
@@ -88,7 +88,9 @@ def verify_case(case: Case, dtype: torch.dtype, backend: str, twice: bool = True
         backend=backend,
         relative_error=_error(first, truth),
         plain_relative_error=plain,
-        limit=PLAIN_EPSILONS[dtype] * epsilon if is_plain else MULTIPLE * max(plain, epsilon / 8),
+        limit=PLAIN_EPSILONS[dtype] * epsilon
+        if of_block and backend == "torch"
+        else MULTIPLE * max(plain, epsilon / 8),
         deterministic=repeats,
     )
 
@@ -108,15 +110,6 @@ def comparisons(
             for case in make(dtype, torch.device("cpu")):
                 if op in (None, case.op):
                     yield from (Comparison(case, dtype, backend) for backend in backends)
-
-
-def _run(case: Case, backend: str, dtype: torch.dtype | None = None) -> Tensor:
-    def cast(value: object) -> object:
-        return value.to(dtype) if dtype is not None and isinstance(value, Tensor) else value
-
-    arguments = [cast(a) for a in case.arguments]
-    options = {name: cast(value) for name, value in case.options.items()}
-    return case.function(*arguments, **options, backend=backend)
 
 
 def _error(y: Tensor, truth: Tensor) -> float:

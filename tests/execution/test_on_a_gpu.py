@@ -95,7 +95,7 @@ def test_the_compiler_and_a_graph_take_the_operators() -> None:
     from vlmprof.kernels import ss2d
     from vlmprof.kernels.tools.cases import ss2d_case
 
-    case = ss2d_case("compiled", (1, 28, 28, 384), 12, 1, torch.bfloat16, torch.device(DEVICE))
+    case = ss2d_case("compiled", torch.bfloat16, torch.device(DEVICE), (1, 28, 28, 384), 12, 1)
     x, *parameters = (known(argument) for argument in case.arguments)
     with torch.inference_mode():
         wanted = ss2d(x, *parameters)

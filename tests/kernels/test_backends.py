@@ -34,7 +34,7 @@ for dtype in verify.DTYPES:
             show(case, dtype)
 chunks.ENOUGH_PROGRAMS = 2
 assert chunks.tiles_per_chunk(17 * 5, 4, 1) == 3
-show(cases.ss2d_case("three tiles per chunk", (1, 17, 5, 4), 2, 1, torch.float32, cpu), torch.float32)
+show(cases.ss2d_case("three tiles per chunk", torch.float32, cpu, (1, 17, 5, 4), 2, 1), torch.float32)
 """
 
 NARROW = [

@@ -49,7 +49,7 @@ from vlmprof.kernels.tools.baselines import find_baselines
 from vlmprof.kernels.ss2d.parameters import Parameters
 from vlmprof.kernels.ss2d.reference import ss2d_reference
 from vlmprof.kernels.tools.cases import ss2d_case
-x, *parameters = ss2d_case("any", (2, 5, 7, 6), 3, 1, torch.float32, torch.device("cpu")).arguments
+x, *parameters = ss2d_case("any", torch.float32, torch.device("cpu"), (2, 5, 7, 6), 3, 1).arguments
 torch.set_num_threads(1)  # a pool of threads does not survive the forks below
 truth = ss2d_reference(x.double(), Parameters(*(p.double() for p in parameters)))
 def compare(build, checkout):
@@ -181,7 +181,7 @@ def test_the_compiled_peer_compiles_in_its_own_process(monkeypatch: pytest.Monke
     compiled = find_baselines()[0]["compiled"]
     assert inductor.compile_threads == 1
     # each step of a line is unrolled, so that a few more would take half a minute to compile
-    case = ss2d_case("any", (1, 2, 3, 4), 2, 1, torch.float32, torch.device("cpu"))
+    case = ss2d_case("any", torch.float32, torch.device("cpu"), (1, 2, 3, 4), 2, 1)
     with torch.inference_mode():
         arguments = [known(argument) for argument in case.arguments]
         assert torch.allclose(compiled(*arguments), ss2d(*arguments), rtol=1e-4, atol=1e-5)

@@ -86,7 +86,7 @@ def test_several_tiles_per_chunk_as_compiled(monkeypatch: pytest.MonkeyPatch) ->
     """With the channels and the rank of the prime case above, whose kernels need not be compiled again."""
     monkeypatch.setattr(chunks, "ENOUGH_PROGRAMS", 2)
     assert chunks.tiles_per_chunk(17 * 5, 5, 1) == 3
-    case = cases.ss2d_case("three tiles per chunk", (1, 17, 5, 5), 3, 1, torch.bfloat16, torch.device("cpu"))
+    case = cases.ss2d_case("three tiles per chunk", torch.bfloat16, torch.device("cpu"), (1, 17, 5, 5), 3, 1)
     assert verify.verify_case(case, torch.bfloat16, "triton", twice=False).passed
 
 
@@ -101,7 +101,7 @@ def test_large_tiles_of_a_product_as_compiled(
     for dtype, tile in ((torch.bfloat16, LARGE), (torch.float32, WIDE)):
         product = linear_tiles.Product(131, 400, 230, True, True, dtype)
         assert linear_tiles.tile_for(product, torch.device("cpu")) is tile
-    case = block_cases.linear_case("large tiles", 131, 400, 230, torch.bfloat16, torch.device("cpu"))
+    case = block_cases.linear_case("large tiles", torch.bfloat16, torch.device("cpu"), 131, 400, 230)
     verdict = verify.verify_case(case, torch.bfloat16, "triton", twice=False)
     assert verdict.passed, verdict
 
@@ -147,7 +147,7 @@ def test_no_copy_overwrites_what_a_product_reads(
     dtype = torch.float32 if tile is WIDE else torch.bfloat16
     for depth in STEPPED_DEPTHS if tile.depth else KEPT_DEPTHS:
         columns = (2 if tile.depth else 4) * tile.columns - depth % 16
-        case = block_cases.linear_case(str(depth), tile.rows - 3, depth, columns, dtype, torch.device("cpu"))
+        case = block_cases.linear_case(str(depth), dtype, torch.device("cpu"), tile.rows - 3, depth, columns)
         for gpu.eager_copies in (False, True):
             verdict = verify.verify_case(case, dtype, "triton", twice=False)
             assert verdict.passed, (gpu.eager_copies, verdict)

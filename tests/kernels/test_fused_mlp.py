@@ -42,7 +42,7 @@ for dtype in verify.DTYPES:
         ("hidden features of half a step", (13, 96), 96),
     ):
         calls.clear()
-        case = block_cases.mlp_case(name, shape, hidden, dtype, torch.device("cpu"))
+        case = block_cases.mlp_case(name, dtype, torch.device("cpu"), shape, hidden)
         verdict = verify.verify_case(case, dtype, "triton")
         print(json.dumps(vars(verdict) | {"passed": verdict.passed, "fused": len(calls)}), flush=True)
 
@@ -213,7 +213,7 @@ def test_as_compiled_for_a_gpu(channels: int, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(mlp_tiles, "ROWS_PER_CHANNEL", 0)
     for tile in CANDIDATES[channels][:2]:
         monkeypatch.setattr("vlmprof.kernels.block.fused_mlp.tile_for", lambda *_, tile=tile: tile)
-        case = block_cases.mlp_case("as compiled", (131, channels), 256, BF16, torch.device("cpu"))
+        case = block_cases.mlp_case("as compiled", BF16, torch.device("cpu"), (131, channels), 256)
         assert is_fused(131, channels, 256, BF16)
         verdict = verify.verify_case(case, BF16, "triton", twice=False)
         assert verdict.passed, verdict

@@ -30,7 +30,7 @@ from vlmprof.kernels.tools.tune import tune_ss2d
 from vlmprof.kernels.tools.cases import ss2d_case
 torch.set_num_threads(1)
 shape, kind, cpu = (1, 8, 5, 4), torch.float32, torch.device("cpu")
-x, *parameters = ss2d_case("any", shape, 2, 1, kind, cpu).arguments
+x, *parameters = ss2d_case("any", kind, cpu, shape, 2, 1).arguments
 arguments = x, Parameters(*parameters)
 by_rule = launch_for(torch.Size(shape), 2, 1, kind, cpu)
 before = ss2d_fused(*arguments)
@@ -49,7 +49,7 @@ print(json.dumps([by_rule.tiles, by_rule.chosen_by, found.tiles, tuned.tiles, tu
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLMPROF_TUNING_CACHE", str(tmp_path / "deep" / "tuning.json"))
-    tuning_cache.tuned_tiles.cache_clear()
+    tuning_cache.tuned_choice.cache_clear()
 
 
 def tuned_by(seconds: Callable[[int], float]) -> Tuned:
@@ -64,23 +64,23 @@ def tuned_by(seconds: Callable[[int], float]) -> Tuned:
 
 
 def test_the_fastest_candidate_is_kept_for_its_sizes_alone() -> None:
-    assert tuning_cache.tuned_tiles(SHAPE, CPU) is None
+    assert tuning_cache.tuned_choice(SHAPE, CPU) is None
     found = tuned_by(lambda tiles: abs(tiles - 6.0))
     assert found.tiles == 6
     assert len(found.seconds) <= 8
-    assert tuning_cache.tuned_tiles(SHAPE, CPU) == 6
+    assert tuning_cache.tuned_choice(SHAPE, CPU) == 6
     near = tuning_cache.Shape(192, 6, 1, torch.bfloat16, 4095)
     far = tuning_cache.Shape(192, 6, 1, torch.bfloat16, 4096)
     other = tuning_cache.Shape(192, 6, 1, torch.float32, 3136)
-    assert [tuning_cache.tuned_tiles(shape, CPU) for shape in (near, far, other)] == [6, None, None]
+    assert [tuning_cache.tuned_choice(shape, CPU) for shape in (near, far, other)] == [6, None, None]
 
 
 def test_other_versions_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     tuned_by(float)
-    assert tuning_cache.tuned_tiles(SHAPE, CPU) == 1
+    assert tuning_cache.tuned_choice(SHAPE, CPU) == 1
     monkeypatch.setattr(tuning_cache, "KERNELS", tuning_cache.KERNELS + 1)
-    tuning_cache.tuned_tiles.cache_clear()
-    assert tuning_cache.tuned_tiles(SHAPE, CPU) is None
+    tuning_cache.tuned_choice.cache_clear()
+    assert tuning_cache.tuned_choice(SHAPE, CPU) is None
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"a": 0}', '{"a": "8"}', ""])
@@ -89,13 +89,13 @@ def test_a_broken_file_is_said_in_one_line_and_replaced(content: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.warns(UserWarning, match="ignoring the kernel tuning") as caught:
-        assert tuning_cache.tuned_tiles(SHAPE, CPU) is None
+        assert tuning_cache.tuned_choice(SHAPE, CPU) is None
     assert "\n" not in str(caught[0].message)
     with pytest.warns(UserWarning, match="ignoring"):
         tuned_by(float)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert tuning_cache.tuned_tiles(SHAPE, CPU) == 1
+        assert tuning_cache.tuned_choice(SHAPE, CPU) == 1
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_a_table_that_is_shipped_serves_until_the_user_tunes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A table is a cache file of the same kernels, of any version of torch and Triton."""
-    key = SHAPE.key("cpu")
+    key = tuning_cache.stored_key(SHAPE, CPU)
     versions = f"torch {torch.__version__} triton {tuning_cache._triton_version()}"
     shipped = tmp_path / "tuned"
     shipped.mkdir()
@@ -139,12 +139,12 @@ def test_a_table_that_is_shipped_serves_until_the_user_tunes(
     }
     for name, table in tables.items():
         (shipped / f"{name}.json").write_text(json.dumps(table))
-    assert tuning_cache.tuned_tiles(SHAPE, CPU) is None
+    assert tuning_cache.tuned_choice(SHAPE, CPU) is None
     monkeypatch.setattr(tuning_cache, "SHIPPED", shipped)
-    tuning_cache.tuned_tiles.cache_clear()
-    assert tuning_cache.tuned_tiles(SHAPE, CPU) == 12
+    tuning_cache.tuned_choice.cache_clear()
+    assert tuning_cache.tuned_choice(SHAPE, CPU) == 12
     tuned_by(lambda tiles: abs(tiles - 6.0))
-    assert tuning_cache.tuned_tiles(SHAPE, CPU) == 6
+    assert tuning_cache.tuned_choice(SHAPE, CPU) == 6
 
 
 def test_what_tune_writes_can_be_shipped_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ def test_what_tune_writes_can_be_shipped_as_it_is(monkeypatch: pytest.MonkeyPatc
     shipped.mkdir()
     tuning_cache.cache_path().rename(shipped / "card.json")
     monkeypatch.setattr(tuning_cache, "SHIPPED", shipped)
-    tuning_cache.tuned_tiles.cache_clear()
-    assert tuning_cache.tuned_tiles(SHAPE, CPU) == 4
+    tuning_cache.tuned_choice.cache_clear()
+    assert tuning_cache.tuned_choice(SHAPE, CPU) == 4
 
 
 def test_a_product_is_launched_with_the_tile_that_was_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
