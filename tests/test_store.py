@@ -20,7 +20,7 @@ from vlmprof import store
 from vlmprof.errors import UserError
 from vlmprof.manifest import environments
 from vlmprof.measure.samples import Samples
-from vlmprof.records import Row, StageFigures, Status, stage_column
+from vlmprof.records import Row, StageFigures, Status, completed, stage_column
 from vlmprof.store import RunFolder, load_frame, load_manifest, load_samples, read_rows
 
 MANIFEST: dict[str, Any] = {
@@ -162,6 +162,13 @@ def test_a_run_grows_by_values_on_its_axes_and_by_nothing_else(tmp_path: Path) -
     grown["spec"]["fixed"]["seed"] = 1
     with pytest.raises(UserError, match=r"fixed\.seed"):
         RunFolder(tmp_path / "run", grown)
+
+
+def test_rows_of_older_versions_get_the_columns_they_lack_in_the_order_of_new_rows() -> None:
+    new = a_row().to_flat()
+    known = {"cell_id", "backbone", "resolution", "llm", "height_px", "width_px", "status"}
+    old = {name: value for name, value in new.items() if name in known}
+    assert list(completed(old)) == [*old, *(name for name in new if name not in known)]
 
 
 def test_a_run_continued_by_other_software_lists_both_environments(tmp_path: Path) -> None:

@@ -99,8 +99,8 @@ class _Narrator(threading.Thread):
         patience_s = PATIENCE_S if self._patience_s is None else self._patience_s
         if self._what is None or now - self._heard < patience_s:
             return
-        same = self._what == self._shown
-        if now - self._shown_at < (1.0 if self._live and same else AGAIN_S if same else self._apart_s()):
+        same_s, other_s = (1.0, TICK_S) if self._live else (AGAIN_S, LINES_APART_S)
+        if now - self._shown_at < (same_s if self._what == self._shown else other_s):
             return
         seconds = now - self._began
         words = f"{self._what}, {seconds:.0f} s" if seconds >= 2 else self._what
@@ -111,9 +111,6 @@ class _Narrator(threading.Thread):
             self._stream.write(f"{words}\n")
         self._stream.flush()
         self._shown, self._shown_at = self._what, now
-
-    def _apart_s(self) -> float:
-        return TICK_S if self._live else LINES_APART_S
 
     def _erase(self) -> None:
         if self._live and self._shown is not None:

@@ -100,22 +100,15 @@ def nvidia_gpus() -> list[dict[str, Any]]:
     except Exception:  # the driver is optional: any failure means no GPU
         return []
     gpus = []
-    try:
+    with suppress(pynvml.NVMLError):
         driver = str(pynvml.nvmlSystemGetDriverVersion())
         for index in range(pynvml.nvmlDeviceGetCount()):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            gpus.append(
-                {
-                    "name": str(pynvml.nvmlDeviceGetName(handle)),
-                    "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-                    "driver": driver,
-                }
-            )
-    except pynvml.NVMLError:
-        return gpus
-    finally:
-        with suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
+            name = str(pynvml.nvmlDeviceGetName(handle))
+            memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+            gpus.append({"name": name, "memory_bytes": memory_bytes, "driver": driver})
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlShutdown()
     return gpus
 
 
@@ -153,15 +146,11 @@ def cpu_name() -> str:
 
 
 def _versions() -> dict[str, str | None]:
-    found = {name: _version(name) for name in (*PACKAGES, *EXTRAS)}
-    return {name: version for name, version in found.items() if version or name in PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    found: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for name in (*PACKAGES, *EXTRAS):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _commit() -> str | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PACKAGE = Path(__file__).absolute().parent
@@ -28,12 +28,28 @@ class RunWarning(UserWarning):
     """Something in a run folder is ignored. The command line prints the message and goes on."""
 
 
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn an `OSError` into a `UserError`: `cannot write WHAT: No space left on device`."""
+    try:
+        yield
+    except OSError as problem:
+        raise UserError(f"cannot write {what}: {problem.strerror or problem}") from None
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Return a `UserError` for an unknown name that suggests the closest known names, or lists all."""
     names = sorted(set(known))
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
     return UserError(f"unknown {kind} {name!r}; {hint}")
+
+
+def check_known(kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raise the error of `unknown` for the first of the names that is not known."""
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
 
 
 def one_line(text: str, limit: int = 1000) -> str:

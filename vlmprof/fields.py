@@ -61,7 +61,9 @@ class Field:
         return self.parse.words if isinstance(self.parse, _Choice) else ()
 
     def read(self, value: Any) -> Any:
-        """Validate a value. Raises `UserError` with the name of the field."""
+        """Validate a value; None only if that is the default. Raises `UserError` with the field's name."""
+        if value is None and self.default is None:
+            return None
         try:
             return self.parse(value)
         except UserError as error:
@@ -86,19 +88,16 @@ class _Choice:
     """A parser that accepts one of a fixed set of words."""
 
     words: tuple[str, ...]
-    optional: bool = False
 
-    def __call__(self, value: Any) -> str | None:
-        if value is None and self.optional:
-            return None
+    def __call__(self, value: Any) -> str:
         if value not in self.words:
             raise UserError(f"{value!r} is not one of {', '.join(self.words)}")
         return str(value)
 
 
-def _choice(literal: Any, optional: bool = False) -> _Choice:
+def _choice(literal: Any) -> _Choice:
     """Return a parser for the words of a `Literal` in `settings`."""
-    return _Choice(get_args(literal), optional)
+    return _Choice(get_args(literal))
 
 
 LARGEST_SIDE_PX = 2**20
@@ -149,10 +148,6 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise UserError(f"{value!r} is not true or false")
     return value
-
-
-def _optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else parse(value)
 
 
 def parse_resolution(value: Any) -> str:
@@ -216,17 +211,16 @@ SETTINGS: dict[str, Field] = {
     setting.name: setting
     for setting in (
         Field("sampling", "Sample until the medians are precise, or for a fixed number of iterations.",
-              _choice(Sampling, optional=True),
-              shown_default="adaptive, or fixed with --warm-up or --iterations"),
-        Field("warm_up", "Discarded iterations.", _optional(_integer(0)), shown_default="until settled"),
+              _choice(Sampling), shown_default="adaptive, or fixed with --warm-up or --iterations"),
+        Field("warm_up", "Discarded iterations.", _integer(0), shown_default="until settled"),
         Field("iterations", "Measured iterations; an upper bound with adaptive sampling.",
-              _optional(_integer(1)), shown_default="until precise"),
+              _integer(1), shown_default="until precise"),
         Field("target", "Adaptive: relative half-width of the medians' 95 % intervals to reach.",
               _share, 0.01, shown_default="1%"),
         Field("budget", "Adaptive: longest time to measure one cell.", parse_seconds, "15s", unit="s",
               shown_default="15s"),
         Field("least", "Adaptive: shortest time to measure one cell; energy needs more than 1s.",
-              _optional(parse_seconds), unit="s", shown_default="0.5s"),
+              parse_seconds, unit="s", shown_default="0.5s"),
         Field("profile", "Run one more iteration under the profiler to measure how long the GPU is busy.",
               _flag, True),
         Field("order", "Order in which cells run. interleaved goes from small to large across lines.",
@@ -243,27 +237,25 @@ SETTINGS: dict[str, Field] = {
         Field("outputs", "When the outputs of an iteration are freed: before the next one, or after it.",
               _choice(Outputs), "freed"),
         Field("frame_batch", "Frames that the encoder is given at once, of all videos of the batch.",
-              _optional(_integer(1, 2**20)), shown_default="all"),
+              _integer(1, 2**20), shown_default="all"),
         Field("seed", "Seed for weights, prompt and generated image.", _integer(0, 2**64 - 1), 0),
         Field("weights", "Backbone weights: pretrained, or the path of a checkpoint.",
-              _optional(_text), shown_default="random"),
-        Field("study_checkpoint", "Released checkpoint of the study to load connector and LLM from.",
-              _optional(_text)),
-        Field("image", "Image file to preprocess.", _optional(_text), shown_default="a generated image"),
+              _text, shown_default="random"),
+        Field("study_checkpoint", "Released checkpoint of the study to load connector and LLM from.", _text),
+        Field("image", "Image file to preprocess.", _text, shown_default="a generated image"),
         Field("fit", "How images are fitted to the resolution. letterbox keeps the aspect ratio; pad resizes "
-              "and then pads to the next size that the backbone accepts.",
-              _choice(Fit), "resize"),
+              "and then pads to the next size that the backbone accepts.", _choice(Fit), "resize"),
         Field("processor", "Of a vlm: own, which tiles, pads and packs photos of the resolution; one-piece, "
               "images of the resolution as they are.", _choice(Processor), "own"),
         Field("processor_backend", "Of a vlm: pil, torchvision, or auto for torchvision where installed.",
               _choice(ProcessorBackend), "auto"),
         Field("device", "Device: auto, cpu, cuda, or another accelerator known to torch.", _text, "auto"),
         Field("memory_limit", "Limit the memory to that of a smaller device, such as 24GiB.",
-              _optional(parse_bytes), unit="bytes", shown_default="none"),
-        Field("cell_timeout", "Time limit for one cell, such as 10min.", _optional(parse_seconds),
+              parse_bytes, unit="bytes", shown_default="none"),
+        Field("cell_timeout", "Time limit for one cell, such as 10min.", parse_seconds,
               unit="s", shown_default="none"),
         Field("cool_down", "Wait before repeating a cell that the machine disturbed, such as 30s.",
-              _optional(parse_seconds), unit="s", shown_default="do not repeat"),
+              parse_seconds, unit="s", shown_default="do not repeat"),
         Field("run_after_oom", "Run larger cells of a line that ran out of memory.", _flag, False),
     )
 }  # fmt: skip

@@ -96,8 +96,7 @@ def resumed(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, Any]) 
 
 def environments(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the environments that a run was measured in: that of its start, then those that continued it."""
-    found = [manifest, *_continuations(manifest)]
-    return [part["environment"] for part in found if isinstance(part.get("environment"), dict)]
+    return [p["environment"] for p in (manifest, *_continuations(manifest)) if "environment" in p]
 
 
 @dataclass(frozen=True)
@@ -131,13 +130,13 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _continuations(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = manifest.get("continued")
-    return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else []
+    parts = [part for part in found if isinstance(part, dict)] if isinstance(found, list) else []
+    return [part for part in parts if isinstance(part.get("environment"), dict)]
 
 
 def _decisive(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    environment = manifest.get("environment")
-    known = environment if isinstance(environment, dict) else {}
-    return {name: known.get(name) for name in DECISIVE}
+    environment = manifest.get("environment", {})
+    return {name: environment.get(name) for name in DECISIVE}
 
 
 def newer_schema(path: Path | str, manifest: Mapping[str, Any]) -> str | None:

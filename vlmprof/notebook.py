@@ -69,7 +69,7 @@ class Run(runs.Run):
         """
         from vlmprof.render.report import write_report
 
-        return write_report([self], Path(out) if out is not None else self.path or Path())
+        return write_report([self], Path(out) if out is not None else self.folder)
 
     def _repr_html_(self) -> str:
         return str(self.frame.to_html(max_rows=20, notebook=True))

@@ -123,18 +123,14 @@ def _varied(lines: Sequence[Axes]) -> list[str]:
     """The axes in which lines differ, without those that the backbone determines: a VLM's name and LLM, and
     the level if there is one per backbone."""
     values = {axis: {line.named[axis] for line in lines} for axis in lines[0].named}
-    labels = {
-        axis: {(line.backbone, line.named[axis]) for line in lines}
-        for axis in ("vlm", "llm")
-        if axis in values
-    }
-    named: set[str] = {
-        axis for axis, own in labels.items() if "vlm" in values and len(own) == len(values["backbone"])
-    }
-    levels = {(line.backbone, line.level) for line in lines}
-    if len(levels) == len(values["backbone"]):
-        named.add("level")
-    return [axis for axis, own in values.items() if len(own) > 1 and axis not in named]
+
+    def is_implied(axis: str) -> bool:
+        by_backbone = {(line.backbone, line.named[axis]) for line in lines}
+        return len(by_backbone) == len(values["backbone"])
+
+    may_be_implied = ("vlm", "llm") if "vlm" in values else ("level",)
+    varied = [axis for axis, own in values.items() if len(own) > 1]
+    return [axis for axis in varied if not (axis in may_be_implied and is_implied(axis))]
 
 
 Line = tuple[Axes, BackboneFacts | None]
@@ -200,39 +196,26 @@ def _cell(
     if pad and facts is not None:
         height, width = facts.padded(height, width)
     reason = refused or _skip_reason(axes, facts, (height, width))
-    tokens = _Tokens() if facts is None or reason is not None else _tokens(axes, facts, (height, width))
-    return Cell(
-        cell_id=cell_id(axes),
-        axes=axes,
-        height_px=height,
-        width_px=width,
-        visual_tokens=tokens.visual,
-        encoder_tokens=tokens.encoder,
-        tiles=tokens.tiles,
-        skip_reason=reason,
-        distinguished_by=distinguished_by,
+    cell = Cell(
+        cell_id(axes), axes, height, width, None, skip_reason=reason, distinguished_by=distinguished_by
     )
+    return cell if facts is None or reason is not None else _with_tokens(cell, facts)
 
 
-@dataclass(frozen=True)
-class _Tokens:
-    """Counts for one image, photo or video; None where only a forward pass determines them."""
-
-    visual: int | None = None
-    encoder: int | None = None
-    tiles: int | None = None
-
-
-def _tokens(axes: Axes, facts: BackboneFacts, size: tuple[int, int]) -> _Tokens:
+def _with_tokens(cell: Cell, facts: BackboneFacts) -> Cell:
+    axes, size = cell.axes, (cell.height_px, cell.width_px)
     if axes.vlm is not None:
-        return _Tokens(facts.num_tokens(*size))
+        return replace(cell, visual_tokens=facts.num_tokens(*size))
     connector, tiling = connector_catalog.facts(axes.connector), Tiling.of(axes)
     if tiling is None:
-        visual = connector.visual_tokens(facts.grid(*size))
-        return _Tokens(axes.frames * visual, axes.frames * facts.num_tokens(*size))
-    tile, tiles = (tiling.tile_px, tiling.tile_px), tiling.tiles(*size)
-    visual = tiling.visual_tokens(*size, connector, facts.grid(*tile))
-    return _Tokens(axes.frames * visual, axes.frames * tiles * facts.num_tokens(*tile), tiles)
+        visual, encoded, tiles = connector.visual_tokens(facts.grid(*size)), facts.num_tokens(*size), None
+    else:
+        tile, tiles = (tiling.tile_px, tiling.tile_px), tiling.tiles(*size)
+        visual = tiling.visual_tokens(*size, connector, facts.grid(*tile))
+        encoded = tiles * facts.num_tokens(*tile)
+    return replace(
+        cell, visual_tokens=axes.frames * visual, encoder_tokens=axes.frames * encoded, tiles=tiles
+    )
 
 
 def of_a_photo(cell: Cell, settings: Settings) -> Cell:

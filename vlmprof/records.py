@@ -219,7 +219,7 @@ def completed(flat: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} is {value}, which nothing measures")
     if flat.keys() >= _UNSAID.keys():
         return flat
-    return flat | {name: _UNSAID[name] for name in _UNSAID.keys() - flat.keys()}
+    return flat | {name: value for name, value in _UNSAID.items() if name not in flat}
 
 
 def stage_column(figure: str, stage: str) -> str:
@@ -238,15 +238,10 @@ _OWN_COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("cell_id", "a
 _STAGE_COLUMNS = {
     stage: tuple((f.name, stage_column(f.name, stage)) for f in fields(StageFigures)) for stage in STAGES
 }
-INTEGERS = frozenset(
-    column
-    for names, kind in (
-        *(((f.name,), f.type) for f in (*fields(Row), *fields(Axes))),
-        *((tuple(stage_column(f.name, stage) for stage in STAGES), f.type) for f in fields(StageFigures)),
-    )
-    for column in names
-    if str(kind) in ("int", "int | None")
-)
+_WHOLE = ("int", "int | None")
+INTEGERS = {f.name for f in (*fields(Row), *fields(Axes)) if f.type in _WHOLE} | {
+    stage_column(f.name, stage) for f in fields(StageFigures) if f.type in _WHOLE for stage in STAGES
+}
 """Columns of whole numbers, which a DataFrame holds as floats where a value is missing."""
 _REQUIRED = {"cell_id", "height_px", "width_px"}
 _UNSAID = Row("", {}, 0, 0, Status.OK).to_flat()

@@ -72,9 +72,7 @@ def _summary(folder: Path, name: str) -> RunSummary:
         rows = {row.cell_id: row for row in read_rows(folder / name)}
     except (UserError, OSError) as problem:
         return RunSummary(name, problem=str(problem))
-    spec, environment = (manifest.get(key) for key in ("spec", "environment"))
-    spec = spec if isinstance(spec, dict) else {}
-    environment = environment if isinstance(environment, dict) else {}
+    spec, environment = manifest.get("spec", {}), manifest.get("environment", {})
     counts = Counter(row.status for row in rows.values())
     return RunSummary(
         name=name,

@@ -37,11 +37,12 @@ AS_BEFORE: Mapping[str, AxisValue] = {
 }  # fmt: skip
 """Values that leave out what an axis adds: as in versions without the axis, and in head lines unsaid."""
 
+_NAMED_BY_A_VLM = ("backbone", "llm", "connector")
 PARTS = (
-    "backbone", "llm", "connector", "level", "levels", "kernel_backend", "tiling", "tile_size", "max_tiles",
-    "frames", "prefill_chunk", "llm_precision",
+    *_NAMED_BY_A_VLM, "level", "levels", "kernel_backend", "tiling", "tile_size", "max_tiles", "frames",
+    "prefill_chunk", "llm_precision",
 )  # fmt: skip
-"""Axes that do not apply to a VLM from transformers."""
+"""Axes that are not given for a VLM from transformers: its configuration names the first three."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,7 @@ AXIS_NAMES = tuple(axis.name for axis in fields(Axes) if axis.name not in ("tile
 """Every axis that a row may have."""
 
 _AXES = tuple(name for name in AXIS_NAMES if name not in ("vlm", "memory_limit_bytes"))
-_NOT_OF_A_VLM = ("level", "levels", "kernel_backend", "tiling", "frames", "prefill_chunk", "llm_precision")
-_AXES_OF_A_VLM = ("vlm", *(name for name in _AXES if name not in _NOT_OF_A_VLM))
+_AXES_OF_A_VLM = ("vlm", *(name for name in _AXES if name in _NAMED_BY_A_VLM or name not in PARTS))
 
 
 WARM_UP_SHARE = 1 / 3

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmprof import files
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, check_known, unknown
 from vlmprof.fields import AXES, SETTINGS, option
 from vlmprof.records import STAGES
 from vlmprof.settings import PARTS, AxisValues, Settings
@@ -55,17 +55,13 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
 
     Raises `UserError` for unknown keys, invalid values, or an axis with neither a value nor a default.
     """
-    for key in document:
-        if key not in ("name", "axes", "fixed"):
-            raise unknown("section", key, ("name", "axes", "fixed"))
+    check_known("section", document, ("name", "axes", "fixed"))
     tables: dict[str, dict[str, Any]] = {}
     for section, known in (("axes", AXES), ("fixed", SETTINGS)):
         table = document.get(section, {})
         if not isinstance(table, Mapping):
             raise UserError(f"{section} must be a table: [{section}]")
-        for key in table:
-            if key not in known:
-                raise unknown(f"key in [{section}]", key, known)
+        check_known(f"key in [{section}]", table, known)
         given = {k: v for k, v in overrides.items() if k in known}
         tables[section] = {**_making_room(table, given), **given}
 
@@ -86,19 +82,7 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
         read[setting.attribute] = tuple(map(setting.read, _listed(value))) if many else setting.read(value)
     read["stages"] = _in_order(read["stages"])
     settings = Settings(**{**read, **_protocol(read)})
-    if settings.autocast and "float32" in axes.dtype:
-        raise UserError("autocast: supports bfloat16 and float16 only; remove float32 from dtype")
-    if {*axes.tiling} - {"none"}:
-        if settings.fit != "resize":
-            raise UserError("fit: tiling decides how photos are fitted; leave out fit")
-    else:
-        for axis_name in ("tile_size", "max_tiles"):
-            if {*getattr(axes, axis_name)} - {"auto"}:
-                raise UserError(f"{axis_name}: there are no tiles; add tiling anyres or dynamic")
-    if settings.frame_batch is not None and not {*axes.frames} - {1}:
-        raise UserError("frame_batch: there are no videos; add frames, or leave it out")
-    if {*axes.prefill_chunk} - {"none"} and "prefill" not in settings.stages:
-        raise UserError("prefill_chunk: there is no prefill; add it to stages")
+    _check_together(axes, settings)
     if is_hf_vlm:
         _check_hf_vlm(tables["axes"], axes, settings)
     return SweepSpec(name=_name(document.get("name", name)), axes=axes, settings=settings)
@@ -144,6 +128,23 @@ def _making_room(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
     if "warm_up" in given or "iterations" in given:
         replaced = (*replaced, "sampling")
     return {name: values for name, values in table.items() if name not in replaced}
+
+
+def _check_together(axes: AxisValues, settings: Settings) -> None:
+    """Raise `UserError` for values that are valid by themselves but not with others."""
+    if settings.autocast and "float32" in axes.dtype:
+        raise UserError("autocast: supports bfloat16 and float16 only; remove float32 from dtype")
+    if {*axes.tiling} - {"none"}:
+        if settings.fit != "resize":
+            raise UserError("fit: tiling decides how photos are fitted; leave out fit")
+    else:
+        for name in ("tile_size", "max_tiles"):
+            if {*getattr(axes, name)} - {"auto"}:
+                raise UserError(f"{name}: there are no tiles; add tiling anyres or dynamic")
+    if settings.frame_batch is not None and not {*axes.frames} - {1}:
+        raise UserError("frame_batch: there are no videos; add frames, or leave it out")
+    if {*axes.prefill_chunk} - {"none"} and "prefill" not in settings.stages:
+        raise UserError("prefill_chunk: there is no prefill; add it to stages")
 
 
 def _check_hf_vlm(named: Mapping[str, Any], axes: AxisValues, settings: Settings) -> None:

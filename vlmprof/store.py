@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from vlmprof.errors import RunWarning, UnwrittenError, UserError
+from vlmprof.errors import RunWarning, UnwrittenError, UserError, writing
 from vlmprof.files import exists, read_json, replace_file
 from vlmprof.manifest import MANIFEST, declared_axes, newer_schema, read_manifest, resumed
 from vlmprof.measure.samples import Samples
@@ -48,7 +48,7 @@ class RunFolder:
         is writing to it.
         """
         self.path = path
-        try:
+        with writing(f"the run folder {path}"):
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path)
             existing = read_manifest(path)
@@ -65,8 +65,6 @@ class RunFolder:
                 (path / folder).mkdir(exist_ok=True)
             self._rows = (path / ROWS).open("a+b", buffering=0)
             self._drop_torn_line()
-        except OSError as error:
-            raise UserError(f"cannot write the run folder {path}: {error.strerror or error}") from None
 
     def __enter__(self) -> RunFolder:
         return self
@@ -131,7 +129,7 @@ class RunFolder:
         Other lines, and columns that a row does not know, stay as they are. Raises `UserError` if the disk is
         full; the earlier files stay intact.
         """
-        try:
+        with writing(f"the run folder {self.path}"):
             lines = (self.path / ROWS).read_bytes().splitlines(keepends=True)
             last: dict[str, int] = {}
             for i, line in enumerate(lines):
@@ -147,8 +145,6 @@ class RunFolder:
             if self._is_new:
                 manifest["environment"] = {**manifest.get("environment", {}), **environment}
                 self._write_manifest(manifest)
-        except OSError as error:
-            raise UserError(f"cannot write the run folder {self.path}: {error.strerror or error}") from None
 
     def rows(self) -> dict[str, Row]:
         """Return the rows so far by cell id. A later row of a cell replaces an earlier one."""
@@ -302,16 +298,10 @@ def _locked(path: Path) -> IO[bytes]:
         import fcntl
     except ImportError:
         return handle
-    for attempt in range(20):
-        try:
+    for _ in range(20):
+        with suppress(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return handle
-        except BlockingIOError:
-            # a sweep that was just killed may still be exiting
-            if attempt == 19:
-                handle.close()
-                raise UserError(
-                    f"another sweep is writing to {path}; wait for it or choose another with --out"
-                ) from None
-            time.sleep(0.1)
-    return handle
+        time.sleep(0.1)  # a sweep that was just killed may still be exiting
+    handle.close()
+    raise UserError(f"another sweep is writing to {path}; wait for it or choose another with --out")

@@ -91,9 +91,14 @@ def show_resolution(resolution: object) -> str:
     return f"{width}×{height}" if height and height != width else f"{width}²"
 
 
+def counted(count: int, noun: str) -> str:
+    """Format a number of things: `1 cell`, `32 cells`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def show_frames(count: float) -> str:
     """Format a number of frames: `1 frame`, `32 frames`."""
-    return f"{count:g} frame{'' if count == 1 else 's'}"
+    return counted(int(count), "frame")
 
 
 def _shown(value: float, unit: str, size: float) -> str:

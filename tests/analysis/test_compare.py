@@ -67,7 +67,7 @@ def test_the_guard_sees_a_slowdown_and_rarely_cries_wolf() -> None:
 def test_a_cell_that_no_longer_runs_is_lost_and_a_skipped_one_is_not() -> None:
     before, after = sweep(("vit-t",)), sweep(("vit-t",), oom_from={"vit-t": 768})
     found = compare(frame(before), frame(after))
-    assert [lost["resolution"] for lost in found.lost] == ["768"]
+    assert [(lost.cell["resolution"], lost.oom_stage) for lost in found.lost] == [("768", "vision")]
     assert found.gained == []
     assert [gained["resolution"] for gained in compare(frame(after), frame(before)).gained] == ["768", "1024"]
 

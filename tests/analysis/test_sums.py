@@ -10,7 +10,8 @@ from tests.helpers.checks import known
 from tests.helpers.synthetic_runs import cell, frame, samples, sweep
 from vlmprof.analysis.compare import compare
 from vlmprof.analysis.estimates import column_intervals, column_medians
-from vlmprof.analysis.sums import cell_mean, sum_ends, sum_of_medians
+from vlmprof.analysis.intervals import mean_ends
+from vlmprof.analysis.sums import cell_mean, cell_median
 
 
 def parts(random: np.random.Generator, n: int = 12, m: int = 40) -> dict[str, list[float]]:
@@ -20,13 +21,17 @@ def parts(random: np.random.Generator, n: int = 12, m: int = 40) -> dict[str, li
     return {"before_llm_s": before.tolist(), "from_llm_s": rest.tolist()}
 
 
+def sum_ends(own: dict[str, list[float]]) -> tuple[float, float]:
+    return mean_ends(known(cell_mean(own, "end_to_end_s")))
+
+
 def test_sums_cover_as_often_as_they_say() -> None:
     random = np.random.default_rng(3)
     mean, median = 2.0 * np.exp(0.02) + 5.0, 7.0
     draws = [parts(random) for _ in range(1500)]
     low, high = np.array([sum_ends(own) for own in draws]).T
     assert np.mean((low <= mean) & (mean <= high)) == pytest.approx(0.95, abs=0.02)
-    medians = np.array([sum_of_medians(own) for own in draws])
+    medians = np.array([cell_median(own, "end_to_end_s") for own in draws])
     # samples whose neighbours are alike by chance have no interval, nor has their sum
     _, low, high = medians[np.isfinite(medians).all(axis=1)].T
     assert low.size > 1200
@@ -52,7 +57,7 @@ def test_columns_take_the_parts_where_there_is_no_whole() -> None:
     ends, medians = (make(rows, "end_to_end_s", raw) for make in (column_intervals, column_medians))
     assert np.isfinite(ends).all()
     assert np.isfinite(medians).all()
-    assert ends[1].tolist() == sum_ends(raw[shared.cell_id]).tolist()
+    assert ends[1].tolist() == [*sum_ends(raw[shared.cell_id])]
     assert ends[0][0] < whole.end_to_end_s < ends[0][1]
     assert np.isnan(column_intervals(rows, "gpu_vision_s", raw)[1]).all()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 
 from tests.helpers.encoders import feature_maps
@@ -219,3 +220,12 @@ def test_without_network_there_is_one_line(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     assert "no route" in refused(lambda: create_backbone("vmamba-t", weights="pretrained"))
+
+
+def test_a_failure_of_the_hub_without_words_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", fail)
+    line = refused(lambda: create_backbone("dinov2-s", weights="pretrained"))
+    assert line == "weights: cannot load facebook/dinov2-small (OSError)"

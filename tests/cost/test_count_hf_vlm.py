@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from tests.helpers.photo_vlms import GLM4V, LLAVA_NEXT, PALIGEMMA
+from tests.helpers.photo_vlms import GLM4V, LLAVA, LLAVA_NEXT, PALIGEMMA, TEXT
 from tests.helpers.small_vlms import llava
 from vlmprof.cli import candidates
 from vlmprof.cli.estimate import estimate
@@ -123,3 +123,12 @@ def test_counts_are_forgotten_with_their_model(tmp_path: Path) -> None:
     dry_run._model.cache_clear()
     gc.collect()
     assert len(count_hf_vlm._COUNTED) == 0
+
+
+def test_the_least_traffic_of_decoding_leaves_out_idle_experts_once(tmp_path: Path) -> None:
+    experts = {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2, **TEXT}
+    name = written(tmp_path, {**LLAVA, "text_config": experts})
+    stages = {"stages": ["vision", "connector", "prefill", "decode"], "resolution": ["112"]}
+    one, eight = (counted(name, new_tokens=n, **stages)[0][1].stages["decode"] for n in (1, 8))
+    assert eight.flops == 8 * one.flops
+    assert 0 < one.least_bytes == eight.least_bytes < one.weight_bytes

@@ -88,8 +88,7 @@ class Advice:
         """The Pareto front, best quality first, and the fastest first for equal quality. Without scores, the
         cells with the largest LLM come first."""
         front = self.candidates[self.candidates["on_front"]]
-        first = [_LLM_SIZE] if _LLM_SIZE in self.detail else []
-        by = [*first, self.quality, *(d for d in self.detail if d != _LLM_SIZE), "ttft_s"]
+        by = [*self._llm_size, self.quality, *(d for d in self.detail if d != _LLM_SIZE), "ttft_s"]
         return front.sort_values(by, ascending=[column == "ttft_s" for column in by])
 
     @property
@@ -114,7 +113,7 @@ class Advice:
         """Positions within `chosen`, for each size of the LLM, of the cells whose shown quality no cell of a
         lower `cost` reaches, best first."""
         found = []
-        for own in _groups(self.chosen, [_LLM_SIZE] if _LLM_SIZE in self.detail else []):
+        for own in _groups(self.chosen, self._llm_size):
             rows = self.chosen.iloc[own]
             shown, costs = numbers(rows, self.shown_quality), numbers(rows, cost)
             reached, envelope = -np.inf, []
@@ -131,14 +130,17 @@ class Advice:
 
         Empty for the last cell with each size of the LLM, which has no next one.
         """
-        by_llm = _groups(self.chosen, [_LLM_SIZE] if _LLM_SIZE in self.detail else [])
-        last = {own[-1] for own in by_llm if own}
+        last = {own[-1] for own in _groups(self.chosen, self._llm_size)}
         return [[] if i in last else self.step(i + 1, i) for i in range(len(self.chosen))]
 
     def step(self, before: int, after: int) -> list[Change]:
         """Return what changes between the cells at two positions within `chosen`."""
         places = self.chosen.index.tolist()
         return changes_between(self.candidates, places[before], places[after], levers_of(self.cells))
+
+    @property
+    def _llm_size(self) -> list[str]:
+        return [_LLM_SIZE] if _LLM_SIZE in self.detail else []
 
     @property
     def nearest_miss(self) -> str:
@@ -149,10 +151,10 @@ class Advice:
             f"the lowest memory of any cell is {least_memory}",
             f"the shortest time to first token is {least_ttft}",
         ]
-        for cost, what in (("energy_per_image_j", "energy per image is {:.3g} J"),
-                           ("cost_per_thousand_images", "cost per 1,000 images is {:.3g}")):  # fmt: skip
+        for cost, unit in (("energy_per_image_j", " J"), ("cost_per_thousand_images", "")):
             if cost in self.costs:
-                words.append(f"the lowest {what.format(np.nanmin(numbers(self.candidates, cost)))}")
+                least = np.nanmin(numbers(self.candidates, cost))
+                words.append(f"the lowest {_COSTS[cost]} is {least:.3g}{unit}")
         kind = "measured" if self.estimated_for is None else "estimated"
         return f"no {kind} cell is within the limits; {', '.join(words)}"
 
@@ -225,10 +227,9 @@ def advise(
 def _groups(rows: pd.DataFrame, columns: Sequence[str]) -> list[list[int]]:
     """Return the positions of the rows with equal values in these columns, in the order of the rows."""
     groups: dict[tuple[object, ...], list[int]] = {}
-    for i, values in enumerate(
-        zip(*(rows[c] for c in columns), strict=True) if columns else [()] * len(rows)
-    ):
-        groups.setdefault(tuple(values), []).append(i)
+    keys = zip(*(rows[column] for column in columns), strict=True) if columns else [()] * len(rows)
+    for i, key in enumerate(keys):
+        groups.setdefault(tuple(key), []).append(i)
     return list(groups.values())
 
 
@@ -280,13 +281,13 @@ def _candidates(frame: pd.DataFrame, price_per_hour: float | None) -> pd.DataFra
     rows = frame[frame["status"] == Status.OK].reset_index(drop=True)
     if rows.empty:
         raise UserError("nothing to recommend: no cell of this run has status ok")
-    batch = np.nan_to_num(numbers(rows, "batch_size"), nan=1.0)
     added: dict[str, Floats] = {
         "pixels": pixels_seen(rows),
         "ttft_s": time_to_first_token(rows),
         "memory_bytes": memory_needed(rows),
     }
     if price_per_hour is not None:
+        batch = np.nan_to_num(numbers(rows, "batch_size"), nan=1.0)
         images_per_hour = 3600 * batch / numbers(rows, "end_to_end_s")
         added["cost_per_thousand_images"] = 1000 * price_per_hour / images_per_hour
     return rows.assign(**added)

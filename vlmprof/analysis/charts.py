@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from vlmprof.analysis.frames import Line, any_measured, merges_tokens, numbers
+from vlmprof.analysis.frames import Clock, Line, any_measured, clock_of, merges_tokens, numbers
 from vlmprof.analysis.scaling import LLM_COLUMNS, Fit, fit_line, tokens_of
 from vlmprof.analysis.series import FigureData, Unit, unit_of
 from vlmprof.measure.statistics import Floats
@@ -36,7 +36,7 @@ class StackedLine:
 class StageStacks:
     """Stage latencies by size, from the GPU's clock if there is one."""
 
-    clock: Literal["host", "gpu"]
+    clock: Clock
     stages: Sequence[str]
     launch_measure: LaunchMeasure
     """The meaning of `launch_bound`: the first choice if a profiler pass recorded GPU busy times."""
@@ -45,9 +45,7 @@ class StageStacks:
 
 def stage_stacks(frame: pd.DataFrame, lines: Sequence[Line]) -> StageStacks:
     """Return stage latencies and launch-bound shares for each line of a frame."""
-    clock: Literal["host", "gpu"] = (
-        "gpu" if any(any_measured(frame, f"gpu_{stage}_s") for stage in STAGES) else "host"
-    )
+    clock = clock_of(frame)
     stages = [stage for stage in STAGES if any_measured(frame, f"{clock}_{stage}_s")]
     busy = any(any_measured(frame, f"gpu_busy_{stage}_s") for stage in STAGES)
     share = gpu_waiting if busy else host_over_gpu

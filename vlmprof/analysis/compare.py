@@ -28,15 +28,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from vlmprof.analysis.frames import RunSamples, numbers
-from vlmprof.analysis.intervals import Interval, Mean
+from vlmprof.analysis.intervals import UPPER, Interval, Mean, added_variances
 from vlmprof.analysis.matching import Mismatch, match_cells
 from vlmprof.analysis.repeats import mean_over_repeats, sample_count
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, check_known
 from vlmprof.measure.samples import CellSamples
 from vlmprof.records import STAGES, Status
 
@@ -93,12 +92,21 @@ class CellRatio:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """A cell that is `ok` in A but ran out of memory, failed or timed out in B."""
+
+    cell: Mapping[str, str]
+    status: Status
+    """How it ended in B."""
+    oom_stage: str | None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The comparison of two runs."""
 
     ratios: Sequence[CellRatio]
-    lost: Sequence[Mapping[str, str]]
-    """Cells that are `ok` in A but ran out of memory, failed or timed out in B."""
+    lost: Sequence[Lost]
     gained: Sequence[Mapping[str, str]]
     """Cells that are `ok` in B but did not run in A."""
     missing: Sequence[Mapping[str, str]]
@@ -110,8 +118,6 @@ class Comparison:
     margin: float = MARGIN
     no_verdict: str | None = None
     """The reason why the ratios have no verdicts; None if they do."""
-    endings: Sequence[tuple[Status, str | None]] = ()
-    """How each of the `lost` cells ended in B: its status, and the stage that ran out of memory."""
 
 
 def compare(
@@ -147,9 +153,9 @@ def compare(
     """
     matching = match_cells(a, b, ignore)
     status_a, status_b = (frame["status"].tolist() for frame in (a, b))
-    values_a, values_b = _values(a), _values(b)
+    values_a, values_b = ({c: numbers(frame, c) for c in (*LATENCIES, *MEMORIES)} for frame in (a, b))
     ratios: list[CellRatio] = []
-    lost, gained, endings = [], [], []
+    lost, gained = [], []
     missing = [cell for cell, i in matching.only_a if status_a[i] == Status.OK]
     for cell, i, j in matching.pairs:
         ran_a, ran_b = status_a[i] == Status.OK, status_b[j] == Status.OK
@@ -157,8 +163,7 @@ def compare(
             if status_b[j] == Status.SKIPPED:
                 missing.append(cell)
             else:
-                lost.append(cell)
-                endings.append((Status(status_b[j]), _text(b, "oom_stage", j)))
+                lost.append(Lost(cell, Status(status_b[j]), _text(b, "oom_stage", j)))
         if ran_b and not ran_a:
             gained.append(cell)
         if not (ran_a and ran_b):
@@ -171,14 +176,10 @@ def compare(
             x, y = float(values_a[column][i]), float(values_b[column][j])
             if not (x > 0 and y > 0):
                 continue
-            if column in MEMORIES:
-                ratios.append(CellRatio(cell, column, x, y, None, None))
-            else:
-                ratios.append(_latency_ratio(CellRatio(cell, column, x, y, None, None), own, margin))
+            ratio = CellRatio(cell, column, x, y, None, None)
+            ratios.append(ratio if column in MEMORIES else _latency_ratio(ratio, own, margin))
     only = len(matching.only_a), len(matching.only_b)
-    return Comparison(
-        ratios, lost, gained, missing, *only, matching.mismatches, margin, endings=tuple(endings)
-    )
+    return Comparison(ratios, lost, gained, missing, *only, matching.mismatches, margin)
 
 
 def _text(frame: pd.DataFrame, column: str, i: int) -> str | None:
@@ -210,10 +211,7 @@ def select(comparison: Comparison, columns: Sequence[str] | None) -> Comparison:
     """Restrict a comparison to some columns; None keeps all. Raises `UserError` for an unknown column."""
     if columns is None:
         return comparison
-    present = {ratio.column for ratio in comparison.ratios}
-    for column in columns:
-        if column not in present:
-            raise unknown("figure", column, present)
+    check_known("figure", columns, {ratio.column for ratio in comparison.ratios})
     return replace(comparison, ratios=[ratio for ratio in comparison.ratios if ratio.column in columns])
 
 
@@ -223,7 +221,7 @@ class Guarded:
 
     slower: Sequence[CellRatio]
     """Significantly slower than allowed."""
-    lost: Sequence[Mapping[str, str]]
+    lost: Sequence[Lost]
     missing: Sequence[Mapping[str, str]]
     untested: Sequence[CellRatio]
     """Ratios with too few samples."""
@@ -253,10 +251,6 @@ def guard(
     return Guarded(slower, comparison.lost, comparison.missing, untested)
 
 
-def _values(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    return {column: numbers(frame, column) for column in (*LATENCIES, *MEMORIES)}
-
-
 def _latency_ratio(known: CellRatio, own: Sequence[CellSamples | None], margin: float) -> CellRatio:
     """Add the interval and the verdict to a ratio. `own` has the samples of A and B, None if exact."""
     means = [None if samples is None else mean_over_repeats(samples, known.column) for samples in own]
@@ -271,12 +265,11 @@ def _latency_ratio(known: CellRatio, own: Sequence[CellSamples | None], margin: 
     variance, freedom = _log_variance(sampled)
     log_ratio, error = math.log(known.value), math.sqrt(variance)
 
-    def interval(confidence: float) -> Interval:
-        t = float(stdtrit(min(freedom, 1e6), (1 + confidence) / 2))
-        ends = math.exp(log_ratio - t * error), math.exp(log_ratio + t * error)
-        return Interval(known.value, *ends, confidence)
+    def interval(upper: float) -> Interval:
+        t = float(stdtrit(min(freedom, 1e6), upper))
+        return Interval(known.value, math.exp(log_ratio - t * error), math.exp(log_ratio + t * error))
 
-    wide, narrow = interval(0.95), interval(0.90)
+    wide, narrow = interval(UPPER), interval(0.95)  # of 95 % and of 90 %
     if narrow.low >= 1 / (1 + margin) and narrow.high <= 1 + margin:
         verdict = Verdict.SAME
     elif wide.high < 1:
@@ -295,12 +288,9 @@ def _latency_ratio(known: CellRatio, own: Sequence[CellSamples | None], margin: 
 def _log_variance(means: Sequence[Mean]) -> tuple[float, float]:
     """Return the variance of the difference of the logarithms of these means, and its degrees of freedom."""
     parts = [(mean.standard_error / mean.value) ** 2 for mean in means]
-    freedoms = [mean.degrees_of_freedom for mean in means]
     if len(means) == 2 and (means[0].repeats > 1) != (means[1].repeats > 1):
         many = 0 if means[0].repeats > 1 else 1
         borrowed = parts[many] * means[many].repeats
         if borrowed >= parts[1 - many]:  # both are multiples of one estimate
-            return parts[many] + borrowed, freedoms[many]
-    variance = sum(parts)
-    spread = sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
-    return variance, variance**2 / spread if spread > 0 else math.inf
+            return parts[many] + borrowed, means[many].degrees_of_freedom
+    return added_variances(means, parts)

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from vlmprof.analysis.frames import Line, RunSamples
+from vlmprof.analysis.intervals import UPPER
 from vlmprof.analysis.repeats import mean_over_repeats
 from vlmprof.measure.statistics import Floats
 
@@ -126,11 +127,10 @@ def _points(line: Line, column: str, samples: RunSamples | None) -> dict[float, 
         if not (np.isfinite(value) and value > 0):
             continue
         mean = mean_over_repeats((samples or {}).get(cell_id, {}), column)
-        if mean is None:
-            points[float(size)] = _Point(float(value), 0.0, math.inf)
-        else:
-            error = mean.standard_error / mean.value
-            points[float(size)] = _Point(float(value), error**2, mean.degrees_of_freedom)
+        error, freedom = 0.0, math.inf
+        if mean is not None:
+            error, freedom = mean.standard_error / mean.value, mean.degrees_of_freedom
+        points[float(size)] = _Point(float(value), error**2, freedom)
     return points
 
 
@@ -154,7 +154,7 @@ def _cannot_refuse(ratio: _LogRatio, x: Floats) -> npt.NDArray[np.bool_]:
     d = (1 - w) * ratio.d[i] + w * ratio.d[i + 1]
     variance = (1 - w) ** 2 * ratio.variance[i] + w**2 * ratio.variance[i + 1]
     freedom = np.minimum(np.minimum(ratio.freedom[:-1], ratio.freedom[1:]), 1e6)
-    t = stdtrit(freedom, 0.975)
+    t = stdtrit(freedom, UPPER)
     bend = 0.5 * _curvatures(ratio)[i] * np.maximum(w * (1 - w), 1e-12) * gap**2
     return np.asarray(np.abs(d) <= t[i] * np.sqrt(variance) + bend)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,8 @@ import pandas as pd
 from vlmprof.analysis.frames import RunSamples, Statistic, numbers
 from vlmprof.analysis.intervals import interval_ends, mean_ends, medians_with_ends
 from vlmprof.analysis.repeats import RepeatedSamples, mean_over_repeats, median_over_repeats
-from vlmprof.analysis.sums import SUMMED, in_parts, sum_ends, sum_of_medians
+from vlmprof.analysis.sums import END_TO_END, in_parts
+from vlmprof.measure.samples import CellSamples
 from vlmprof.measure.statistics import Floats
 from vlmprof.records import Status
 
@@ -18,9 +19,7 @@ from vlmprof.records import Status
 class Estimates:
     """The estimates of a frame's columns, shared by all tables and figures of a run.
 
-    Args:
-        frame: the rows of a run.
-        samples: raw values by cell id and column name. Without them there are no intervals.
+    Without samples there are no intervals.
     """
 
     def __init__(self, frame: pd.DataFrame, samples: RunSamples | None = None) -> None:
@@ -62,9 +61,7 @@ class Estimates:
 def column_intervals(frame: pd.DataFrame, column: str, samples: RunSamples | None) -> Floats:
     """Return the ends of the 95 % interval of each row's mean, shape (rows, 2); NaN without samples."""
     ends = interval_ends(_streams(frame, column, samples))
-    for i, own in _summed(frame, column, samples):
-        ends[i] = sum_ends(own)
-    for i, own in _repeated(frame, samples):
+    for i, own in _joined(frame, column, samples):
         mean = mean_over_repeats(own, column)
         ends[i] = np.nan if mean is None else mean_ends(mean)
     return ends
@@ -73,9 +70,7 @@ def column_intervals(frame: pd.DataFrame, column: str, samples: RunSamples | Non
 def column_medians(frame: pd.DataFrame, column: str, samples: RunSamples | None) -> Floats:
     """Return each row's median and the ends of its 95 % interval, shape (rows, 3); NaN without samples."""
     medians = medians_with_ends(_streams(frame, column, samples))
-    for i, own in _summed(frame, column, samples):
-        medians[i] = sum_of_medians(own)
-    for i, own in _repeated(frame, samples):
+    for i, own in _joined(frame, column, samples):
         medians[i] = median_over_repeats(own, column)
     return medians
 
@@ -85,18 +80,13 @@ def _streams(frame: pd.DataFrame, column: str, samples: RunSamples | None) -> li
     return [known.get(cell, {}).get(column, ()) for cell in frame["cell_id"].tolist()]
 
 
-def _summed(
+def _joined(
     frame: pd.DataFrame, column: str, samples: RunSamples | None
-) -> Iterator[tuple[int, Mapping[str, Sequence[float]]]]:
-    """Yield the position and samples of each row whose column is the sum of two measurements."""
-    if samples and column == SUMMED:
-        for i, cell in enumerate(frame["cell_id"].tolist()):
-            if in_parts(own := samples.get(cell, {})):
-                yield i, own
-
-
-def _repeated(frame: pd.DataFrame, samples: RunSamples | None) -> Iterator[tuple[int, RepeatedSamples]]:
-    """Yield the position and samples of each row that joins repeats."""
-    for i, cell in enumerate(frame["cell_id"].tolist() if samples and "repeats" in frame else ()):
-        if isinstance(own := (samples or {}).get(cell), RepeatedSamples):
+) -> Iterator[tuple[int, CellSamples]]:
+    """Yield the position and samples of each row that joins repeats, or whose column is a sum."""
+    if not samples or not (column == END_TO_END or "repeats" in frame):
+        return
+    for i, cell in enumerate(frame["cell_id"].tolist()):
+        own = samples.get(cell, {})
+        if isinstance(own, RepeatedSamples) or in_parts(own, column):
             yield i, own

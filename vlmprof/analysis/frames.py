@@ -19,7 +19,7 @@ import pandas as pd
 from vlmprof.errors import UserError
 from vlmprof.measure.samples import CellSamples
 from vlmprof.measure.statistics import Floats
-from vlmprof.records import Status
+from vlmprof.records import STAGES, Status
 from vlmprof.settings import AS_BEFORE, AXIS_NAMES
 from vlmprof.units import show_frames, show_resolution
 
@@ -28,6 +28,8 @@ Statistic = Literal["mean", "median"]
 
 Along = Literal["resolution", "frames"]
 """The axis along which the cells of a line differ."""
+
+Clock = Literal["host", "gpu"]
 
 RunSamples = Mapping[str, CellSamples]
 """Raw values of a run by cell id and column: `samples["a1b2"]["host_vision_s"]`."""
@@ -148,6 +150,17 @@ def why_nothing_measured(frame: pd.DataFrame) -> str | None:
 def any_measured(frame: pd.DataFrame, column: str) -> bool:
     """Return whether any `ok` row has a value in this column."""
     return bool(np.isfinite(numbers(frame[frame["status"] == Status.OK], column)).any())
+
+
+def clock_of(frame: pd.DataFrame) -> Clock:
+    """Return the clock of a run's stages: the GPU's, if there is one."""
+    return "gpu" if any(any_measured(frame, f"gpu_{stage}_s") for stage in STAGES) else "host"
+
+
+def memory_column(frame: pd.DataFrame) -> str | None:
+    """Return the measured column of peak memory: resident memory only without a caching allocator."""
+    columns = ("peak_allocated_bytes", "peak_rss_bytes")
+    return next((column for column in columns if any_measured(frame, column)), None)
 
 
 def axis_columns(frame: pd.DataFrame) -> list[str]:

@@ -23,6 +23,8 @@ import numpy as np
 
 from vlmprof.measure.statistics import Floats, effective_counts, median_intervals
 
+UPPER = 0.975
+"""The quantile of Student's t in a 95 % interval."""
 FEWEST = 3
 """Fewest samples for an interval: the spread of fewer says next to nothing."""
 
@@ -34,14 +36,18 @@ class Interval:
     value: float
     low: float
     high: float
-    confidence: float = 0.95
+
+    @property
+    def is_known(self) -> bool:
+        """Whether both ends are known."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
 
     def scaled(self, factor: float) -> Interval:
         """Scale the interval by a positive factor, to change its unit."""
-        return Interval(self.value * factor, self.low * factor, self.high * factor, self.confidence)
+        return Interval(self.value * factor, self.low * factor, self.high * factor)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,15 @@ def mean_of_repeats(values: Sequence[float]) -> Mean:
     return Mean(float(np.mean(values)), spread / len(values) ** 0.5, len(values) - 1, repeats=len(values))
 
 
-def mean_ends(mean: Mean, confidence: float = 0.95) -> tuple[float, float]:
+def added_variances(means: Sequence[Mean], variances: Sequence[float]) -> tuple[float, float]:
+    """Add the variances of independent means; return the sum and its degrees of freedom (Satterthwaite)."""
+    total = sum(variances)
+    pairs = zip(means, variances, strict=True)
+    spread = sum(variance**2 / mean.degrees_of_freedom for mean, variance in pairs)
+    return total, total**2 / spread if spread > 0 else math.inf
+
+
+def mean_ends(mean: Mean) -> tuple[float, float]:
     """Return the low and high end of the interval of a mean.
 
     Repeats are few and far apart, so the interval of theirs is that of the logarithm, which stays positive.
@@ -80,22 +94,22 @@ def mean_ends(mean: Mean, confidence: float = 0.95) -> tuple[float, float]:
     if mean.repeats > 1 and mean.value > 0:
         from scipy.special import stdtrit
 
-        t = float(stdtrit(mean.degrees_of_freedom, (1 + confidence) / 2))
+        t = float(stdtrit(mean.degrees_of_freedom, UPPER))
         factor = math.exp(t * mean.standard_error / mean.value)
         return mean.value / factor, mean.value * factor
     described = np.array([[mean.value], [mean.standard_error], [mean.degrees_of_freedom], [mean.skewness]])
-    low, high = _ends(described, confidence)[0].tolist()
+    low, high = _ends(described)[0].tolist()
     return low, high
 
 
-def mean_interval(samples: Sequence[float] | Floats, confidence: float = 0.95) -> Interval | None:
+def mean_interval(samples: Sequence[float] | Floats) -> Interval | None:
     """Return the mean of one cell's samples with its interval; None for fewer than `FEWEST` samples."""
     mean = describe_mean(samples)
-    low, high = interval_ends([samples], confidence)[0].tolist()
-    return None if mean is None else Interval(mean.value, low, high, confidence)
+    low, high = interval_ends([samples])[0].tolist()
+    return None if mean is None else Interval(mean.value, low, high)
 
 
-def interval_ends(cells: Sequence[Sequence[float] | Floats], confidence: float = 0.95) -> Floats:
+def interval_ends(cells: Sequence[Sequence[float] | Floats]) -> Floats:
     """Return the ends of the interval of each cell's mean, shape (cells, 2).
 
     NaN for a cell with fewer than `FEWEST` samples. Raises `ValueError` if a sample is not finite.
@@ -103,7 +117,7 @@ def interval_ends(cells: Sequence[Sequence[float] | Floats], confidence: float =
     ends = np.full((len(cells), 2), np.nan)
     for members, values in _by_count(cells):
         if values.shape[1] >= FEWEST:
-            ends[members] = _ends(_describe(values), confidence)
+            ends[members] = _ends(_describe(values))
             # the mean of non-negative samples is not negative
             positive = np.array(members)[values.min(axis=1) >= 0]
             ends[positive, 0] = np.maximum(ends[positive, 0], 0.0)
@@ -144,13 +158,13 @@ def _describe(values: Floats) -> Floats:
     return np.array([means, np.sqrt(variances / effective), effective - 1, skewness / np.sqrt(effective)])
 
 
-def _ends(described: Floats, confidence: float) -> Floats:
+def _ends(described: Floats) -> Floats:
     """Compute the ends of the intervals, shape (cells, 2), from the fields of `Mean`, shape (4, cells)."""
     # takes longer to import than `vlmprof plan` takes to answer
     from scipy.special import stdtrit
 
     means, errors, freedom, skewness = described
-    t = stdtrit(freedom, (1 + confidence) / 2)
+    t = stdtrit(freedom, UPPER)
     low = means - errors * _unskewed(t, skewness)
     high = means - errors * _unskewed(-t, skewness)
     return np.column_stack([np.minimum(low, means), np.maximum(high, means)])

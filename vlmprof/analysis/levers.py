@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.costs import memory_needed, time_to_first_token
-from vlmprof.analysis.frames import any_measured, axis_word, numbers, varying_axes
+from vlmprof.analysis.frames import axis_word, clock_of, numbers, varying_axes
 from vlmprof.analysis.intervals import Interval
 from vlmprof.fields import resolution_size
 from vlmprof.measure.statistics import FEWEST, Floats
@@ -40,11 +40,14 @@ class Change:
 class Difference:
     """The differences of one quantity between the cells of the pairs: after minus before."""
 
-    median: float
     ends: Interval
-    """The 95 % interval of the median, or the range of fewer than six differences."""
+    """The median with its 95 % interval, or with the range of fewer than six differences."""
     relative: float
     """Median of the differences as a share of the value before."""
+
+    @property
+    def median(self) -> float:
+        return self.ends.value
 
     @property
     def is_zero(self) -> bool:
@@ -108,7 +111,7 @@ def lever_prices(frame: pd.DataFrame) -> list[LeverPrice]:
 
 
 def _quantities(ok: pd.DataFrame) -> dict[str, Floats]:
-    clock = "gpu" if any(any_measured(ok, f"gpu_{stage}_s") for stage in STAGES) else "host"
+    clock = clock_of(ok)
     found = {
         "ttft_s": time_to_first_token(ok),
         **{f"{stage}_s": numbers(ok, f"{clock}_{stage}_s") for stage in STAGES},
@@ -133,16 +136,12 @@ def _steps(axis: str, values: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield the pairs of values to compare."""
     if axis == "resolution":
         ordered = sorted(values, key=lambda value: math.prod(resolution_size(value)))
-    elif all(_is_number(value) for value in values):
+    elif all(value.replace(".", "", 1).isdigit() for value in values):
         ordered = sorted(values, key=float)
     else:
         yield from ((values[0], value) for value in values[1:])
         return
     yield from itertools.pairwise(ordered)
-
-
-def _is_number(word: str) -> bool:
-    return word.replace(".", "", 1).isdigit()
 
 
 def _differences(quantities: Mapping[str, Floats], pairs: npt.NDArray[np.int_]) -> dict[str, Difference]:
@@ -154,8 +153,7 @@ def _differences(quantities: Mapping[str, Floats], pairs: npt.NDArray[np.int_]) 
             gone = after[known] - before[known]
             with np.errstate(divide="ignore", invalid="ignore"):
                 relative = float(np.median(gone / before[known]))
-            ends = median_ends(gone)
-            found[name] = Difference(ends.value, ends, relative)
+            found[name] = Difference(median_ends(gone), relative)
     return found
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 import pandas as pd
 
-from vlmprof.errors import unknown
+from vlmprof.errors import check_known
 from vlmprof.records import Row, StageFigures, Status
 from vlmprof.units import GIB
 
@@ -59,16 +60,26 @@ def _kuo2026_row(point: dict[Any, Any], status: Status = Status.OK) -> Row:
         peak_allocated_bytes=None if memory_gib is None else round(memory_gib * GIB),
         warm_up=100,
         iterations=100,
-        device=_DEVICES["kuo2026"],
+        device="NVIDIA H200",
     )  # fmt: skip
 
 
-_REFERENCES: dict[str, tuple[str, Callable[[], pd.DataFrame]]] = {
-    "kuo2026": ("Kuo & Cascante-Bonilla 2026, Fig. 4 (H200)", _kuo2026),
+@dataclass(frozen=True)
+class _Reference:
+    title: str
+    device: str
+    """As the driver names it."""
+    load: Callable[[], pd.DataFrame]
+
+
+_REFERENCES = {
+    "kuo2026": _Reference("Kuo & Cascante-Bonilla 2026, Fig. 4 (H200)", "NVIDIA H200", _kuo2026),
 }
 
-_DEVICES = {"kuo2026": "NVIDIA H200"}
-"""The device of each reference, as the driver names it."""
+
+def _reference(name: str) -> _Reference:
+    check_known("reference", [name], _REFERENCES)
+    return _REFERENCES[name]
 
 
 def references() -> list[str]:
@@ -78,9 +89,7 @@ def references() -> list[str]:
 
 def reference_title(name: str) -> str:
     """Return the legend title of a reference. Raises `UserError` for an unknown name."""
-    if name not in _REFERENCES:
-        raise unknown("reference", name, _REFERENCES)
-    return _REFERENCES[name][0]
+    return _reference(name).title
 
 
 def another_device(name: str, device_name: str | None) -> str | None:
@@ -88,22 +97,19 @@ def another_device(name: str, device_name: str | None) -> str | None:
 
     A variant of the card counts as the same model; a MIG slice does not.
     """
-    reference_title(name)
-    wanted, given = _DEVICES[name].split(), (device_name or "").split()
+    device = _reference(name).device
+    wanted, given = device.split(), (device_name or "").split()
     if given[: len(wanted)] == wanted and "MIG" not in given:
         return None
     here = f"this is {device_name}" if device_name else "the device of this run is unknown"
-    return f"the numbers of {name} are from an {_DEVICES[name]}, but {here}"
+    return f"the numbers of {name} are from an {device}, but {here}"
 
 
 def another_device_in(name: str, frame: pd.DataFrame) -> str | None:
     """Return `another_device` for the first row of a run that is on another device; None if there is none."""
     devices = frame.get("device", [None])
-    for device in dict.fromkeys(str(device) if isinstance(device, str) else None for device in devices):
-        elsewhere = another_device(name, device)
-        if elsewhere:
-            return elsewhere
-    return None
+    named = dict.fromkeys(device if isinstance(device, str) else None for device in devices)
+    return next((words for device in named if (words := another_device(name, device))), None)
 
 
 def load_reference(name: str) -> pd.DataFrame:
@@ -111,8 +117,7 @@ def load_reference(name: str) -> pd.DataFrame:
 
     Values that the source does not give are null. Raises `UserError` for an unknown name.
     """
-    reference_title(name)
-    return _REFERENCES[name][1]()
+    return _reference(name).load()
 
 
 def study_scores() -> pd.DataFrame:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from vlmprof.analysis.frames import RunSamples, numbers
 from vlmprof.analysis.intervals import Mean, mean_ends, mean_of_repeats
-from vlmprof.analysis.sums import SUMMED, cell_mean, in_parts
+from vlmprof.analysis.sums import cell_mean, cell_median, in_parts
 from vlmprof.measure.samples import CellSamples
 from vlmprof.measure.statistics import Floats
 from vlmprof.records import END_TO_END_PARTS, Status, cell_of_repeat
@@ -51,7 +51,9 @@ def mean_over_repeats(own: CellSamples, column: str) -> Mean | None:
 
 def median_over_repeats(own: CellSamples, column: str) -> Floats:
     """Return the mean of the medians of a cell's repeats and the ends of its 95 % interval, which are NaN if
-    fewer than two repeats have samples."""
+    fewer than two repeats have samples; or the median of its samples if it was not repeated."""
+    if not isinstance(own, RepeatedSamples):
+        return cell_median(own, column)
     each = [sum(float(np.median(part)) for part in parts) for parts in _parts_of_repeats(own, column)]
     if len(each) < 2:
         return np.array([each[0] if each else np.nan, np.nan, np.nan])
@@ -68,7 +70,7 @@ def _parts_of_repeats(own: CellSamples, column: str) -> list[list[Sequence[float
     """Return the samples of each repeat that has any: of a column, or of the two parts that add up to it."""
     found = []
     for one in repeats_of(own):
-        columns = END_TO_END_PARTS if column == SUMMED and in_parts(one) else (column,)
+        columns = END_TO_END_PARTS if in_parts(one, column) else (column,)
         found.append([one.get(name, ()) for name in columns])
     return [parts for parts in found if all(map(len, parts))]
 

@@ -28,6 +28,11 @@ class Run:
     """The rows as stored, if cells were repeated: one per repeat. `frame` has one per cell."""
 
     @property
+    def folder(self) -> Path:
+        """The run folder; the current folder if the run has none."""
+        return self.path or Path()
+
+    @property
     def rows(self) -> pd.DataFrame:
         """The rows as stored: one per cell, or per repeat of it."""
         return self.frame if self.stored is None else self.stored

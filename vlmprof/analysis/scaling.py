@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from vlmprof.analysis.frames import Line, encoder_tokens
-from vlmprof.analysis.intervals import Interval
+from vlmprof.analysis.intervals import UPPER, Interval
 from vlmprof.measure.statistics import Floats
 
 FEWEST_POINTS = 3
@@ -64,12 +64,12 @@ class Fit:
         """Return the cost of one more token at this token count: linear + 2 · quadratic · n."""
         return self._along(np.array([0.0, 1.0, 2 * tokens]))
 
-    def _along(self, direction: Floats, confidence: float = 0.95) -> Interval:
+    def _along(self, direction: Floats) -> Interval:
         direction = direction[: self.coefficients.size]
         value = float(direction @ self.coefficients)
         spread = math.sqrt(max(float(direction @ self.covariance @ direction), 0.0))
-        reach = float(stdtrit(self.degrees_of_freedom, (1 + confidence) / 2)) * spread
-        return Interval(value, value - reach, value + reach, confidence)
+        reach = float(stdtrit(self.degrees_of_freedom, UPPER)) * spread
+        return Interval(value, value - reach, value + reach)
 
 
 def fit_tokens(tokens: Sequence[float] | Floats, values: Sequence[float] | Floats) -> Fit | None:

@@ -20,6 +20,7 @@ from vlmprof.errors import UserError, message_of, unknown
 from vlmprof.fields import parse_resolution
 from vlmprof.files import read_bytes
 from vlmprof.settings import AXIS_NAMES
+from vlmprof.units import counted
 
 STUDY = "kuo2026"
 """The name of the study whose released scores are shipped."""
@@ -79,12 +80,7 @@ def pick_score(names: Sequence[str], wanted: str | None) -> str:
 def with_scores(cells: pd.DataFrame, scores: pd.DataFrame, varying: Sequence[str]) -> Scored:
     """Add the scores to the cells that have one. Of several scores, a cell has the first in the table.
 
-    Args:
-        cells: rows of a run.
-        scores: a table from `load_scores`.
-        varying: the axes in which the cells differ.
-
-    Raises `UserError` if no cell has a score.
+    `varying` are the axes in which the cells differ. Raises `UserError` if no cell has a score.
     """
     axes = [axis for axis in axis_columns(cells) if axis in scores.columns]
     names = [name for name in score_columns(scores) if name not in axes]
@@ -114,19 +110,19 @@ def _remarks(scores: pd.DataFrame, axes: Sequence[str], varying: Sequence[str], 
     if missing:
         found.append(f"the scores do not name {_names(missing)}, so each applies to all values")
     per_score, per_cell = matches.sum(axis=1), matches.sum(axis=0)
-    total = _count(len(scores), "score")
+    total = counted(len(scores), "score")
     if unmatched := int((per_score == 0).sum()):
         rows = zip(scores.to_dict("records"), per_score, strict=True)
         found.append(
             f"{unmatched} of {total} match no cell: {_names([_named(r, axes) for r, n in rows if not n])}"
         )
     if several := int((per_score > 1).sum()):
-        cells = _count(int(matches[per_score > 1].any(axis=0).sum()), "cell")
+        cells = counted(int(matches[per_score > 1].any(axis=0).sum()), "cell")
         found.append(f"{several} of {total} match several cells each, {cells} together")
     if ambiguous := int((per_cell > 1).sum()):
-        found.append(f"{_count(ambiguous, 'cell')} with several scores: the first in the file counts")
+        found.append(f"{counted(ambiguous, 'cell')} with several scores: the first in the file counts")
     if without := int((per_cell == 0).sum()):
-        found.append(f"{without} of {_count(len(per_cell), 'cell')} without a score: left out")
+        found.append(f"{without} of {counted(len(per_cell), 'cell')} without a score: left out")
     return found
 
 
@@ -147,10 +143,6 @@ def _named(row: dict[object, object], axes: Sequence[str]) -> str:
     head = [words.pop("backbone", ""), f"at {size}" if (size := words.pop("resolution", "")) else ""]
     rest = ", ".join(f"{axis} {word}" for axis, word in words.items() if word)
     return ", ".join(filter(None, (" ".join(filter(None, head)), rest)))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _names(words: Sequence[str]) -> str:

@@ -16,16 +16,18 @@ from vlmprof.analysis.frames import (
     Line,
     RunSamples,
     Statistic,
-    any_measured,
     count_lines,
+    memory_column,
     split_lines,
 )
 from vlmprof.analysis.reference import another_device_in, load_reference, reference_title
 from vlmprof.errors import UserError
 from vlmprof.measure.statistics import Floats
-from vlmprof.records import Status
+from vlmprof.records import FAILED, Status
 
 Unit = Literal["s", "bytes"]
+
+QUANTITIES: dict[Unit, str] = {"s": "Latency", "bytes": "Memory"}
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,6 @@ class PanelData:
     """Why no cell has a value in this panel; None if one has."""
     shows_oom: bool
 
-    @property
-    def quantity(self) -> str:
-        """The label of the y axis."""
-        return "Memory" if self.unit == "bytes" else "Latency"
-
 
 @dataclass(frozen=True)
 class FigureData:
@@ -87,8 +84,8 @@ class FigureData:
     has_intervals: bool
     sums_two_measurements: bool
     """Whether any end-to-end latency is a sum because cells share an LLM."""
-    failed_cells: int
-    timed_out_cells: int
+    failed: Mapping[Status, int]
+    """The number of cells that ended in an error or a timeout, which are not drawn."""
     reference_title: str | None
     reference_on_another_device: bool
 
@@ -96,14 +93,7 @@ class FigureData:
 def scaling_figure(
     estimates: Estimates, lines: Sequence[Line], statistic: Statistic, reference: str | None = None
 ) -> FigureData:
-    """Compute the scaling figure of a run.
-
-    Args:
-        estimates: estimates of the run's frame.
-        lines: the lines of the frame to draw.
-        statistic: `mean`, or `median` for rows with samples.
-        reference: published points to draw in the background, by name (`kuo2026`): those of the run's
-            backbones (or of all, if the run has none of them) up to its largest image.
+    """Compute the scaling figure of these lines of a run, over the published points of `reference`.
 
     Raises `UserError` for an unknown reference, or one of images behind lines along frames.
     """
@@ -114,7 +104,6 @@ def scaling_figure(
     empty = [panel.letter for panel in every if panel.message is not None and not panel.reference]
     omitted = empty if any(panel.message is None for panel in every) else []
     panels = [panel for panel in every if panel.letter not in omitted]
-    status = frame["status"]
     shared = "llm_shared_from" in frame and bool(frame["llm_shared_from"].notna().any())
     return FigureData(
         lines=lines,
@@ -126,8 +115,7 @@ def scaling_figure(
         statistic=statistic,
         has_intervals=any(np.isfinite(s.low).any() for panel in panels for s in panel.series),
         sums_two_measurements=shared,
-        failed_cells=int((status == Status.ERROR).sum()),
-        timed_out_cells=int((status == Status.TIMEOUT).sum()),
+        failed={status: int((frame["status"] == status).sum()) for status in FAILED},
         reference_title=reference_title(reference) if reference else None,
         reference_on_another_device=bool(reference and another_device_in(reference, frame)),
     )
@@ -156,15 +144,15 @@ def tick_labels(lines: Iterable[Line]) -> dict[float, str]:
 def _panels_for(frame: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """Return letter, title, column and empty-panel text of the six panels, in the paper's order."""
     no_gpu, nothing = "no GPU clock on this device", "not measured"
-    peaks = (("Peak allocated", "peak_allocated_bytes"), ("Peak resident", "peak_rss_bytes"))
-    title, column = next((p for p in peaks if any_measured(frame, p[1])), ("Peak memory", peaks[0][1]))
+    memory = memory_column(frame)
+    peak = {"peak_allocated_bytes": "allocated", "peak_rss_bytes": "resident"}.get(str(memory), "memory")
     return [
         ("a", "Host vision", "host_vision_s", nothing),
         ("b", "Host LLM", "host_prefill_s", nothing),
         ("c", "End-to-end", "end_to_end_s", nothing),
         ("d", "GPU vision", "gpu_vision_s", no_gpu),
         ("e", "GPU LLM", "gpu_prefill_s", no_gpu),
-        ("f", title, column, nothing),
+        ("f", f"Peak {peak}", memory or "peak_allocated_bytes", nothing),
     ]
 
 
@@ -204,6 +192,7 @@ def _panel(
 
 
 def _reference_lines(name: str, ours: Sequence[Line]) -> list[Line]:
+    """Return the published lines of our backbones, or of all if it has none, up to our largest image."""
     points = load_reference(name)
     if ours[0].along == "frames":
         raise UserError(

@@ -17,7 +17,7 @@ import pandas as pd
 from vlmprof.analysis.charts import gpu_waiting, host_over_gpu
 from vlmprof.analysis.crossover import Crossover, all_crossovers
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Line, any_measured, numbers
+from vlmprof.analysis.frames import Line, any_measured, memory_column, numbers
 from vlmprof.analysis.intervals import Interval, mean_ends, mean_interval, mean_of_repeats
 from vlmprof.analysis.levers import LeverPrice, lever_prices
 from vlmprof.analysis.repeats import repeats_of
@@ -48,11 +48,6 @@ class Measured:
     """As shown: `512²`, or `8 frames`."""
     value: Interval
 
-    @property
-    def has_interval(self) -> bool:
-        """Whether the ends of the interval are known."""
-        return math.isfinite(self.value.low) and math.isfinite(self.value.high)
-
 
 @dataclass(frozen=True)
 class Ranking:
@@ -63,6 +58,11 @@ class Ranking:
     """Other lines that are not shown to be more expensive, cheapest first."""
     next: Measured | None
     """The cheapest line that is shown to be more expensive."""
+
+    @property
+    def front(self) -> Sequence[Measured]:
+        """The cheapest line and those tied with it."""
+        return [self.cheapest, *self.tied]
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,11 @@ def summarize(estimates: Estimates, lines: Sequence[Line]) -> Summary:
     """Compute the findings of a run from the estimates of its frame and the lines to compare."""
     frame = estimates.frame
     latency = _values(estimates, lines, "end_to_end_s")
-    memory = next((c for c in ("peak_allocated_bytes", "peak_rss_bytes") if any_measured(frame, c)), None)
+    memory = memory_column(frame)
     peaks = _values(estimates, lines, memory) if memory else {}
     every = [one for own in latency.values() for one in own]
     crossovers = all_crossovers(lines, "end_to_end_s", estimates.samples)
-    sampled = {key for key, own in latency.items() if all(one.has_interval for one in own)}
+    sampled = {key for key, own in latency.items() if all(one.value.is_known for one in own)}
     decided = [
         one
         for one in crossovers
@@ -279,7 +279,7 @@ def _limit(estimates: Estimates, line: Line) -> Limit | None:
 
 def _doubts(frame: pd.DataFrame, latencies: Sequence[Measured]) -> Doubts:
     ok = frame[frame["status"] == Status.OK]
-    known = [one for one in latencies if one.has_interval]
+    known = [one for one in latencies if one.value.is_known]
     rates = [c for c in ok if str(c).startswith("achieved_") and str(c).endswith("_flops_per_s")]
     ceiling = ABOVE * numbers(ok, "matmul_ceiling_flops_per_s")
     above = np.zeros(len(ok), dtype=bool)

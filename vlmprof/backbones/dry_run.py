@@ -17,8 +17,8 @@ from vlmprof.backbones.random_weights import uninitialised
 from vlmprof.backbones.token_layout import Join, TokenLayout, possible_layouts
 from vlmprof.errors import UserError, error_line
 
-Run = Callable[[int, int], Sequence[Tensor]]
-"""Return each feature level's output for an image of (height, width) in pixels."""
+Run = Callable[[Tensor], Sequence[Tensor]]
+"""Return each feature level's output for one image (1, 3, height, width) without data."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def examine(run: Run, sizes: Iterable[tuple[int, int]], patch: int | None = None
     @cache
     def attempt(height: int, width: int) -> Sequence[Seen] | None:
         try:
-            levels = run(height, width)
+            with torch.inference_mode():
+                levels = run(images(height, width))
             return [layout.seen(level) for layout, level in zip(layouts, levels, strict=True)]
         except Exception:
             # an encoder refuses a size in as many ways as there are architectures
@@ -67,8 +68,10 @@ def examine(run: Run, sizes: Iterable[tuple[int, int]], patch: int | None = None
 
     seen = attempt(*native)
     assert seen is not None
-    one_per_patch = patch and seen[0].grid is None and seen[0].tokens == _patches(native, patch)
-    geometry = find_geometry(attempt, native, patch=patch, least_step=patch if patch and one_per_patch else 1)
+    least_step = 1
+    if patch and seen[0].grid is None and seen[0].tokens == (native[0] // patch) * (native[1] // patch):
+        least_step = patch
+    geometry = find_geometry(attempt, native, patch=patch, least_step=least_step)
     return Examined(layouts, tuple(level.channels for level in seen), geometry)
 
 
@@ -83,8 +86,8 @@ def _first_that_runs(
     found: tuple[tuple[int, int], tuple[TokenLayout, ...]] | None = None
     for size in sizes:
         try:
-            with _Joins() as joins:
-                levels = run(*size)
+            with torch.inference_mode(), _Joins() as joins:
+                levels = run(images(*size))
             possible = [possible_layouts(level, size, patch, joins.seen) for level in levels]
         except Exception as problem:
             if isinstance(problem, NoGridError) and found is None:
@@ -112,10 +115,6 @@ class _Joins(TorchDispatchMode):
         if func is torch.ops.aten.cat.default and result.ndim == 3 and len(args) > 1 and args[1] in (1, -2):
             self.seen.append((result.shape[1], tuple(part.shape[1] for part in args[0])))
         return result
-
-
-def _patches(size: tuple[int, int], patch: int) -> int:
-    return (size[0] // patch) * (size[1] // patch)
 
 
 def built_without_data(make: Callable[[], Any]) -> Any:

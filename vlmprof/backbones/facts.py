@@ -45,7 +45,7 @@ class BackboneFacts:
     level_dims: tuple[int, ...] = ()
     """Channels of every feature level of a hierarchical backbone; empty for a plain one."""
     level_strides: tuple[int, ...] = ()
-    """Pixels per token of every feature level, unless each is twice the one before."""
+    """Pixels per token of every feature level."""
     level: int | None = None
     """The tapped feature level, counted from 1; `None` for a plain backbone."""
     pretrained: str | None = None
@@ -134,9 +134,8 @@ class BackboneFacts:
                 f"{self.name} has feature levels 1 to {len(self.level_dims)}; level {level} is none of them; "
                 f"{len(self.level_dims)} is the last"
             )
-        finest = self.stride >> ((self.level or 1) - 1)
-        stride = self.level_strides[level - 1] if self.level_strides else finest << (level - 1)
-        return replace(self, level=level, embed_dim=self.level_dims[level - 1], stride=stride)
+        embed_dim, stride = self.level_dims[level - 1], self.level_strides[level - 1]
+        return replace(self, level=level, embed_dim=embed_dim, stride=stride)
 
     def check_output(self, shape: tuple[int, ...], batch: int, height: int, width: int) -> None:
         """Raise `UserError` unless `shape` is what these facts say of `batch` images of this size."""
@@ -182,12 +181,13 @@ def hierarchical(
 
     `module` is the last part of its module's name; `name` is `family-size` by default.
     """
+    strides = tuple(4 << level for level in range(len(dims)))
     return BackboneFacts(
         name=name or catalog_name(family, size),
         family=family,
         size=size,
         embed_dim=dims[DEFAULT_LEVEL - 1],
-        stride=4 << (DEFAULT_LEVEL - 1),
+        stride=strides[DEFAULT_LEVEL - 1],
         min_size=min_size,
         multiple=multiple,
         parameters=parameters,
@@ -195,6 +195,7 @@ def hierarchical(
         config=config,
         extra=extra,
         level_dims=dims,
+        level_strides=strides,
         level=DEFAULT_LEVEL,
         pretrained=pretrained,
         rounding=rounding,

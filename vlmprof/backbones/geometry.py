@@ -100,21 +100,15 @@ def _rule(attempt: Try, native: tuple[int, int], strides: tuple[int, ...], least
 def grid_of(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
     """Return the rows and columns of a sequence of tokens for an image of this size, if it is a grid."""
     height, width = size
-    pairs = [(rows, tokens // rows) for rows in range(1, tokens + 1) if tokens % rows == 0]
-    return next((pair for pair in pairs if _share(pair, size)), None) if height != width else _square(tokens)
-
-
-def _square(tokens: int) -> tuple[int, int] | None:
-    side = isqrt(tokens)
-    return (side, side) if side * side == tokens else None
-
-
-def _share(grid: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Return whether one stride gives this grid for this size, rounded up or down."""
-    return next(_strides_between(grid, size), None) is not None
+    if height == width:
+        side = isqrt(tokens)
+        return (side, side) if side * side == tokens else None
+    pairs = ((rows, tokens // rows) for rows in range(1, tokens + 1) if tokens % rows == 0)
+    return next((pair for pair in pairs if any(_strides_between(pair, size))), None)
 
 
 def _strides_between(grid: tuple[int, int], size: tuple[int, int]) -> Iterator[int]:
+    """Yield the strides that give this grid for this size, rounded down or up."""
     for up in (False, True):
         for stride in range(1, max(size) + 1):
             if all(_divided(side, stride, up) == cells for side, cells in zip(size, grid, strict=True)):

@@ -134,9 +134,9 @@ def _packed(draft: BackboneFacts, settings: Settings) -> BackboneFacts:
         except Exception as problem:
             raise _cannot_build(settings, problem) from problem
 
-        def run(height: int, width: int, encoder: PackedEncoder = encoder) -> tuple[Tensor]:
-            with torch.inference_mode(), GroupedProducts():
-                return (encoder(images(height, width)),)
+        def run(images: Tensor, encoder: PackedEncoder = encoder) -> tuple[Tensor]:
+            with GroupedProducts():
+                return (encoder(images),)
 
         square = patches.side * patches.merge
         try:
@@ -159,10 +159,9 @@ def _one_side(size: object) -> int | None:
 def _examine_plain(encoder: HubEncoder, settings: Settings) -> Examined:
     patch, _ = sides(settings.get("patch_size"), 0)
 
-    def run(height: int, width: int) -> tuple[Tensor]:
+    def run(images: Tensor) -> tuple[Tensor]:
         # some encoders keep what they made of the last image's size
-        with torch.inference_mode():
-            return (copy.deepcopy(encoder).raw(images(height, width)),)
+        return (copy.deepcopy(encoder).raw(images),)
 
     return examine(run, _sizes_to_try(settings), patch or None)
 
@@ -175,9 +174,8 @@ def _levels(settings: Settings) -> Examined | None:
     except Exception:
         return None
 
-    def run(height: int, width: int) -> Sequence[Tensor]:
-        with torch.inference_mode():
-            maps: Sequence[Tensor] = copy.deepcopy(model)(images(height, width)).feature_maps
+    def run(images: Tensor) -> Sequence[Tensor]:
+        maps: Sequence[Tensor] = copy.deepcopy(model)(images).feature_maps
         if len(maps) != len(stages) or len({level.shape[2:] for level in maps}) == 1:
             raise ValueError("its stages are no levels")
         return maps

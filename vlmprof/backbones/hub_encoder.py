@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -147,6 +148,15 @@ def stage_names(config: PreTrainedConfig) -> list[str]:
     return [name for name in getattr(config, "stage_names", None) or () if name != "stem"]
 
 
+def first_stages(settings: Mapping[str, Any], level: int, count: int) -> Settings:
+    """Return the settings of the first `level` of `count` stages: lists with one value per stage are cut."""
+    fewer = {
+        key: value[:level] if isinstance(value, list) and len(value) == count else value
+        for key, value in settings.items()
+    }
+    return fewer | {key: level for key in ("num_stages", "num_encoder_blocks") if fewer.get(key) == count}
+
+
 @dataclass(frozen=True)
 class Cut:
     """Settings with fewer stages that give the same map of the tapped stage."""
@@ -161,16 +171,10 @@ class Cut:
 def cut_after(settings: Settings, level: int, count: int, size: tuple[int, int]) -> Cut | None:
     """Return settings with the first `level` of `count` stages, or None if no configuration gives them.
 
-    Every list with one value per stage is cut. The tapped map must depend on the same parameters as that of
-    the whole model, which is checked by differentiating both at a `size` in pixels that they accept.
+    The tapped map must depend on the same parameters as that of the whole model, which is checked by
+    differentiating both at a `size` in pixels that they accept.
     """
-    fewer_settings = {
-        key: value[:level] if isinstance(value, list) and len(value) == count else value
-        for key, value in settings.items()
-    }
-    for key in ("num_stages", "num_encoder_blocks"):
-        if fewer_settings.get(key) == count:
-            fewer_settings[key] = level
+    fewer_settings = first_stages(settings, level, count)
     try:
         stage = stage_names(configuration(settings))[level - 1]
         whole, fewer = (

@@ -127,7 +127,7 @@ class KnownValues(TorchDispatchMode):
         if func.overloadpacket.__name__ in _UNFILLED or torch.Tag.nondeterministic_seeded in func.tags:
             return None
         by_id = {id(tensor): self.of(tensor) for tensor in tensors}
-        if func in _SHAPED_LIKE and tensors[-1].numel() * tensors[-1].element_size() <= LARGEST:
+        if func in _SHAPED_LIKE and tensors[-1].nbytes <= LARGEST:
             by_id[id(tensors[-1])] = torch.zeros((), dtype=tensors[-1].dtype).expand(tensors[-1].shape)
         if any(value is None or value.untyped_storage().nbytes() > LARGEST for value in by_id.values()):
             return None
@@ -190,7 +190,8 @@ class _HostData(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _FROM_DATA and _on_meta(kwargs.get("device")) and not isinstance(args[0], Tensor):
+        on_meta = func in _FROM_DATA and torch.device(kwargs.get("device") or "cpu").type == "meta"
+        if on_meta and not isinstance(args[0], Tensor):
             data = tree_map_only(Tensor, lambda tensor: self._values.of(tensor), args[0])
             return func(data, *args[1:], **{**kwargs, "device": "cpu"}).to(_META)
         if func is Tensor.__getitem__ and isinstance(args[1], tuple):
@@ -198,10 +199,6 @@ class _HostData(TorchFunctionMode):
         if func in _TO_DATA and args[0].is_meta and (value := self._values.of(args[0])) is not None:
             return func(value, *args[1:], **kwargs)
         return func(*args, **kwargs)
-
-
-def _on_meta(device: Any) -> bool:
-    return device is not None and torch.device(device).type == "meta"
 
 
 def _is_mask(index: Tensor | None) -> bool:

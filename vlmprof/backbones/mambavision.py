@@ -27,11 +27,6 @@ D_STATE = 8
 D_CONV = 3
 
 
-def build(facts: BackboneFacts, options: BuildOptions) -> HierarchicalBackbone:
-    """The MambaVision of these facts, on torch's default device and in its default dtype."""
-    return MambaVision(facts, options)
-
-
 class MambaVision(HierarchicalBackbone):
     """Patch embedding, then feature levels of stride 4, 8, 16 and 32 with a down-sampling after each."""
 
@@ -82,6 +77,9 @@ class MambaVision(HierarchicalBackbone):
             yield x
             if level.downsample is not None:
                 x = level.downsample(x)
+
+
+build = MambaVision
 
 
 class PatchEmbedding(nn.Module):

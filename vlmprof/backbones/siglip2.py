@@ -8,13 +8,7 @@ import torch
 from torch import Tensor
 
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
-from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.transformers_plain import FromTransformers, from_config, keep_last
-
-
-def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
-    """The encoder of these facts, on torch's default device and in its default dtype."""
-    return SigLIP2(facts, options)
 
 
 class SigLIP2(FromTransformers):
@@ -56,3 +50,6 @@ class SigLIP2(FromTransformers):
             pixel_values=patches, pixel_attention_mask=None, spatial_shapes=shapes
         ).last_hidden_state
         return tokens
+
+
+build = SigLIP2

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmprof.backbones.dry_run import built_without_data, examine, images, reason
+from vlmprof.backbones.dry_run import built_without_data, examine, reason
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions, unexamined
 from vlmprof.backbones.geometry import NoGridError
 from vlmprof.backbones.interface import Backbone
 from vlmprof.backbones.token_layout import TokenLayout
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, message_of, unknown
 
 
 def facts_of(name: str) -> BackboneFacts:
@@ -56,12 +56,10 @@ def _levels(draft: BackboneFacts, native: tuple[int, int], reductions: list[int]
     draft = replace(draft, config={**draft.config, "reductions": tuple(reductions)})
     several = replace(draft, level=1, level_dims=(0,) * len(reductions))
 
-    def run(height: int, width: int) -> Sequence[Tensor]:
-        options = BuildOptions(image_size=(height, width), levels="all")
-        model = built_without_data(lambda: TimmLevels(several, options))
-        with torch.inference_mode():
-            maps: Sequence[Tensor] = model.feature_maps(images(height, width))
-        return maps
+    def run(image: Tensor) -> Sequence[Tensor]:
+        options = BuildOptions(image_size=(image.shape[2], image.shape[3]), levels="all")
+        model: TimmLevels = built_without_data(lambda: TimmLevels(several, options))
+        return model.feature_maps(image)
 
     try:
         return examine(run, [native]).facts(draft)
@@ -73,10 +71,10 @@ def _levels(draft: BackboneFacts, native: tuple[int, int], reductions: list[int]
 
 
 def _plain(draft: BackboneFacts, native: tuple[int, int], patch: int | None) -> BackboneFacts:
-    def run(height: int, width: int) -> tuple[Tensor]:
-        model = built_without_data(lambda: TimmPlain(draft, BuildOptions(image_size=(height, width))))
-        with torch.inference_mode():
-            return (model.raw(images(height, width)),)
+    def run(image: Tensor) -> tuple[Tensor]:
+        options = BuildOptions(image_size=(image.shape[2], image.shape[3]))
+        model = built_without_data(lambda: TimmPlain(draft, options))
+        return (model.raw(image),)
 
     try:
         return examine(run, [native], patch).facts(draft)
@@ -93,7 +91,15 @@ def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
     return TimmPlain(facts, options)
 
 
-class TimmPlain(Backbone):
+class FromTimm(Backbone):
+    """A backbone around one model of timm."""
+
+    def fetch(self, source: str) -> dict[str, Tensor]:
+        """The weights that timm calls `source`."""
+        return self.renamed(_pretrained(self.facts, source))
+
+
+class TimmPlain(FromTimm):
     """All patch tokens after the final norm, without class and register tokens."""
 
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
@@ -118,12 +124,8 @@ class TimmPlain(Backbone):
         """timm's names, which the wrapped model has."""
         return {f"model.{name}": tensor for name, tensor in state.items()}
 
-    def fetch(self, source: str) -> dict[str, Tensor]:
-        """The weights that timm calls `source`."""
-        return self.renamed(_pretrained(self.facts, source))
 
-
-class TimmLevels(Backbone):
+class TimmLevels(FromTimm):
     """The tapped feature level as timm's feature extraction gives it, without a norm after it.
 
     Built with all levels, the extractor also keeps every level's output until the call ends.
@@ -132,10 +134,8 @@ class TimmLevels(Backbone):
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
         super().__init__()
         assert facts.level is not None
-        count = len(facts.level_dims)
-        finest = facts.stride >> (facts.level - 1)
-        strides = facts.config.get("reductions") or tuple(finest << i for i in range(count))
-        kept = range(count) if options.levels == "all" else [facts.level - 1]
+        strides = facts.config.get("reductions") or facts.level_strides
+        kept = range(len(strides)) if options.levels == "all" else [facts.level - 1]
         self.tap = list(kept).index(facts.level - 1)
         self.channels = [facts.level_dims[i] for i in kept]
         layouts: Sequence[TokenLayout] = facts.config.get("layouts", ())
@@ -170,18 +170,13 @@ class TimmLevels(Backbone):
         same = {f"model.{name}": tensor for name, tensor in state.items()}
         return {name: tensor for name, tensor in {**flat, **same}.items() if name in own}
 
-    def fetch(self, source: str) -> dict[str, Tensor]:
-        """The weights that timm calls `source`."""
-        return self.renamed(_pretrained(self.facts, source))
-
 
 def _pretrained(facts: BackboneFacts, source: str) -> dict[str, Tensor]:
     timm = import_timm(facts.name)
     try:
         state: dict[str, Tensor] = timm.create_model(source, pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as problem:
-        reason = str(problem).strip().splitlines()[0]
-        raise UserError(f"weights: timm cannot load {source} ({reason})") from problem
+        raise UserError(f"weights: timm cannot load {source} ({message_of(problem)})") from problem
     return state
 
 

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor
-from transformers import AutoBackbone, AutoConfig
 
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
-from vlmprof.backbones.interface import Backbone
+from vlmprof.backbones.hub_encoder import backbone_from, first_stages
 from vlmprof.backbones.transformers_plain import FromTransformers
-
-PER_LEVEL = ("depths", "num_heads", "hidden_sizes")
-"""Configuration entries with one value per feature level."""
-
-
-def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
-    """The encoder of these facts, on torch's default device and in its default dtype."""
-    return LevelEncoder(facts, options)
 
 
 class LevelEncoder(FromTransformers):
@@ -26,18 +17,9 @@ class LevelEncoder(FromTransformers):
 
     def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
         assert facts.level is not None
-        count = len(facts.level_dims) if options.levels == "all" else facts.level
-        settings = {
-            key: value[:count] if key in PER_LEVEL else value
-            for key, value in facts.config.items()
-            if key != "model_type"
-        }
-        if "num_stages" in settings:
-            settings["num_stages"] = count
-        settings["out_features"] = [f"stage{facts.level}"]
-        super().__init__(
-            AutoBackbone.from_config(AutoConfig.for_model(facts.config["model_type"], **settings))
-        )
+        built = len(facts.level_dims) if options.levels == "all" else facts.level
+        settings = first_stages(facts.config, built, len(facts.level_dims))
+        super().__init__(backbone_from(settings, [f"stage{facts.level}"]))
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to the tapped level's tokens (batch, rows·columns, channels)."""
@@ -49,3 +31,6 @@ class LevelEncoder(FromTransformers):
         norm, each (batch, channels, height, width)."""
         _, *levels = self.model(images, output_hidden_states=True).hidden_states
         return levels
+
+
+build = LevelEncoder

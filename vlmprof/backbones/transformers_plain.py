@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 from vlmprof.backbones.checkpoints import part_of
 from vlmprof.backbones.facts import BackboneFacts, BuildOptions
+from vlmprof.backbones.hub_config import Settings, configuration, inputs_of
 from vlmprof.backbones.interface import Backbone
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, message_of
 
 
-def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
-    """The encoder of these facts, on torch's default device and in its default dtype."""
-    extra = {"vision_use_head": options.classifier} if "siglip" in facts.config["model_type"] else {}
-    return PlainEncoder(facts, from_config({**facts.config, **extra}))
-
-
-def from_config(settings: dict[str, Any]) -> PreTrainedModel:
-    """transformers' base model of `model_type`, built under the current default device and dtype."""
-    kwargs = {key: value for key, value in settings.items() if key != "model_type"}
-    model: PreTrainedModel = AutoModel.from_config(AutoConfig.for_model(settings["model_type"], **kwargs))
+def from_config(settings: Settings) -> PreTrainedModel:
+    """transformers' base model of these settings, built under the current default device and dtype."""
+    model: PreTrainedModel = AutoModel.from_config(configuration(settings))
     return model
 
 
@@ -50,10 +43,11 @@ class FromTransformers(Backbone):
 class PlainEncoder(FromTransformers):
     """The last hidden state's patch tokens, without the class and register tokens before them."""
 
-    def __init__(self, facts: BackboneFacts, model: PreTrainedModel) -> None:
-        super().__init__(model)
+    def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
+        head = {"vision_use_head": options.classifier} if "siglip" in facts.config["model_type"] else {}
+        super().__init__(from_config({**facts.config, **head}))
         self.grid = facts.grid
-        self.interpolates = "interpolate_pos_encoding" in inspect.signature(type(model).forward).parameters
+        self.interpolates = "interpolate_pos_encoding" in inputs_of(type(self.model))
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, rows·columns, d_model)."""
@@ -61,6 +55,9 @@ class PlainEncoder(FromTransformers):
         tokens: Tensor = self.model(images, **arguments).last_hidden_state
         rows, columns = self.grid(images.shape[2], images.shape[3])
         return tokens[:, tokens.shape[1] - rows * columns :]
+
+
+build = PlainEncoder
 
 
 def hub_weights(model: PreTrainedModel, source: str) -> dict[str, Tensor]:
@@ -71,8 +68,7 @@ def hub_weights(model: PreTrainedModel, source: str) -> dict[str, Tensor]:
     try:
         other = type(model).from_pretrained(source, config=model.config)
     except (OSError, ValueError, RuntimeError) as problem:
-        reason = str(problem).strip().splitlines()[0]
-        raise UserError(f"weights: cannot load {source} ({reason})") from problem
+        raise UserError(f"weights: cannot load {source} ({message_of(problem)})") from problem
     return {f"model.{name}": tensor for name, tensor in other.state_dict().items()}
 
 

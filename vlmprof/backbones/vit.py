@@ -11,42 +11,23 @@ from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
 
 
-def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
-    """The ViT of these facts, on torch's default device and in its default dtype."""
-    return ViT(
-        d_model=facts.embed_dim,
-        depth=facts.config["depth"],
-        heads=facts.config["heads"],
-        patch=facts.stride,
-        mlp_ratio=facts.config["mlp_ratio"],
-        pretrained_size=facts.config["pretrained_size"],
-        num_classes=1000 if options.classifier else 0,
-    )
-
-
 class ViT(Backbone):
     """Pre-norm encoder with a class token and learned positions, at any resolution the patch divides."""
 
-    def __init__(
-        self,
-        d_model: int,
-        depth: int,
-        heads: int,
-        patch: int,
-        mlp_ratio: int,
-        pretrained_size: int,
-        num_classes: int,
-    ) -> None:
+    def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
         super().__init__()
-        side = pretrained_size // patch
+        config, d_model, patch = facts.config, facts.embed_dim, facts.stride
+        side = config["pretrained_size"] // patch
         self.patch = patch
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, d_model, patch, stride=patch)})
         self.cls_token = nn.Parameter(torch.empty(1, 1, d_model))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + side * side, d_model))
-        self.blocks = nn.ModuleList(Block(d_model, heads, mlp_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(d_model, config["heads"], config["mlp_ratio"]) for _ in range(config["depth"])
+        )
         self.norm = nn.LayerNorm(d_model, eps=1e-6)
-        self.head = nn.Linear(d_model, num_classes) if num_classes else None
-        self.unused = () if num_classes else (r"head\.",)
+        self.head = nn.Linear(d_model, 1000) if options.classifier else None
+        self.unused = () if options.classifier else (r"head\.",)
         self._positions: dict[tuple[int, int], Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -102,6 +83,9 @@ class ViT(Backbone):
     def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """timm's files need nothing but dropping a data-parallel prefix."""
         return strip_prefix(state, ("module.",))
+
+
+build = ViT
 
 
 class Block(nn.Module):

@@ -22,11 +22,6 @@ POINTS = 4
 """Sampling points of each head in each grid."""
 
 
-def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
-    """The ViT-Adapter of these facts, on torch's default device and in its default dtype."""
-    return ViTAdapter(facts, options)
-
-
 class ViTAdapter(Backbone):
     """Feature levels of stride 4 to 32, all of the ViT's width; every level needs the whole depth."""
 
@@ -71,7 +66,7 @@ class ViTAdapter(Backbone):
 
     def _levels(self, images: Tensor, wanted: range | tuple[int, ...]) -> dict[int, Tensor]:
         rows, columns = images.shape[2] // 16, images.shape[3] // 16
-        grids = [(2 * rows, 2 * columns), (rows, columns), (rows // 2, columns // 2)]
+        grids = _pyramid(rows, columns)
         position, middle, pyramid = self._prepare(rows, columns)
 
         finest, *coarser = self.spm(images)
@@ -107,9 +102,12 @@ class ViTAdapter(Backbone):
             position = F.interpolate(grid.float(), size=(rows, columns), mode="bicubic", align_corners=False)
             position = position.to(grid.dtype).flatten(2).transpose(1, 2)
             middle = _reference_points([(rows, columns)], position)
-            grids = [(2 * rows, 2 * columns), (rows, columns), (rows // 2, columns // 2)]
-            self._prepared = {(rows, columns): (position, middle, _reference_points(grids, position))}
+            pyramid = _reference_points(_pyramid(rows, columns), position)
+            self._prepared = {(rows, columns): (position, middle, pyramid)}
         return self._prepared[rows, columns]
+
+
+build = ViTAdapter
 
 
 class Block(nn.Module):
@@ -255,6 +253,11 @@ class DeformableAttention(nn.Module):
 
 def _convolution(d_in: int, d_out: int, stride: int) -> list[nn.Module]:
     return [nn.Conv2d(d_in, d_out, 3, stride, 1, bias=False), nn.BatchNorm2d(d_out), nn.ReLU()]
+
+
+def _pyramid(rows: int, columns: int) -> list[Grid]:
+    """The grids of stride 8, 16 and 32, for one of stride 16."""
+    return [(2 * rows, 2 * columns), (rows, columns), (rows // 2, columns // 2)]
 
 
 def _as_map(tokens: Tensor, grid: Grid) -> Tensor:

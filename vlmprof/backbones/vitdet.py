@@ -17,15 +17,10 @@ from vlmprof.backbones.facts import BackboneFacts, BuildOptions
 from vlmprof.backbones.interface import Backbone
 
 
-def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
-    """The ViTDet of these facts, on torch's default device and in its default dtype."""
-    return ViTDet(facts)
-
-
 class ViTDet(Backbone):
     """Every block attends in windows of 14×14 tokens but the last of each quarter of the depth."""
 
-    def __init__(self, facts: BackboneFacts) -> None:
+    def __init__(self, facts: BackboneFacts, options: BuildOptions) -> None:
         super().__init__()
         depth = facts.config["depth"]
         last_of_quarters = {quarter * depth // 4 - 1 for quarter in (1, 2, 3, 4)}
@@ -52,6 +47,9 @@ class ViTDet(Backbone):
         state = strip_prefix(state, ("backbone.", "net."))
         ours = {official: name for name, official in official_names(list(self.state_dict())).items()}
         return {ours.get(name, name): tensor for name, tensor in state.items()}
+
+
+build = ViTDet
 
 
 def official_names(names: list[str]) -> dict[str, str]:

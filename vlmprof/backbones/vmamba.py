@@ -43,11 +43,6 @@ PIECES = (
 """Operations with a choice of backends."""
 
 
-def build(facts: BackboneFacts, options: BuildOptions) -> HierarchicalBackbone:
-    """The VMamba of these facts, on torch's default device and in its default dtype."""
-    return VMamba(facts, options)
-
-
 class VMamba(HierarchicalBackbone):
     """Patch embedding, then feature levels of stride 4, 8, 16 and 32 with a down-sampling after each.
 
@@ -121,6 +116,9 @@ class VMamba(HierarchicalBackbone):
             yield x
             if level.downsample is not None:
                 x = level.downsample(x)
+
+
+build = VMamba
 
 
 class Level(nn.Module):
@@ -213,11 +211,7 @@ class Mlp(nn.Module):
 
 
 def _norm_linear(
-    x: Tensor,
-    norm: nn.LayerNorm,
-    projection: nn.Linear,
-    kernels: Backend,
-    residual: Tensor | None = None,
+    x: Tensor, norm: nn.LayerNorm, projection: nn.Linear, kernels: Backend, residual: Tensor | None = None
 ) -> Tensor:
     """projection(norm(x)) + residual, in one kernel where the backend has it."""
     return norm_linear(
@@ -226,11 +220,7 @@ def _norm_linear(
     )  # fmt: skip
 
 
-def _layer_norm(
-    x: Tensor,
-    norm: nn.LayerNorm,
-    kernels: Backend,
-) -> Tensor:
+def _layer_norm(x: Tensor, norm: nn.LayerNorm, kernels: Backend) -> Tensor:
     """norm(x), by the chosen backend."""
     return layer_norm(x, norm.weight, norm.bias, eps=norm.eps, backend=kernels)
 

@@ -77,16 +77,9 @@ def _run(words: list[str]) -> int:
             if type(error).__name__ == "NoArgsIsHelpError":
                 error.show()  # type: ignore[attr-defined]
                 return 2
-            raise UserError(f"{_lower(error.format_message())}; see {_help(error)}") from None
-
-
-def _lower(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:].removesuffix(".")
-
-
-def _help(error: Exception) -> str:
-    context = getattr(error, "ctx", None)
-    return f"{context.command_path if context else 'vlmprof'} --help"
+            said = error.format_message().removesuffix(".")
+            command = getattr(getattr(error, "ctx", None), "command_path", "vlmprof")
+            raise UserError(f"{said[:1].lower()}{said[1:]}; see {command} --help") from None
 
 
 def _starting(words: list[str]) -> str | None:

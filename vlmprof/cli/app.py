@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 import vlmprof
 from vlmprof import files
+from vlmprof.activity import say
 from vlmprof.cli import kernels
 from vlmprof.cli.backbones import backbones
 from vlmprof.cli.compare import compare
@@ -19,16 +18,15 @@ from vlmprof.cli.estimate import estimate
 from vlmprof.cli.export import export
 from vlmprof.cli.frontier import frontier
 from vlmprof.cli.json_output import json_option
-from vlmprof.cli.kernels_tables import tables
-from vlmprof.cli.options import FormatsOption, WidthOption, spec_options, unwrapped
+from vlmprof.cli.options import FormatsOption, WidthOption, spec_options, typed, unwrapped
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
-from vlmprof.cli.runs import runs
+from vlmprof.cli.runs import read_run, runs
 from vlmprof.cli.stopping import Stopped
 from vlmprof.cli.tables import SaveOption
 from vlmprof.cli.trace import trace
 from vlmprof.cli.vlms import vlms
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, check_known
 from vlmprof.logs import log_to_stderr
 
 if TYPE_CHECKING:
@@ -122,7 +120,7 @@ def sweep(
     statuses = [_status(word) for word in retry or ()]
     try:
         run_sweep(
-            checked, folder, _command(), choose_progress(),
+            checked, folder, typed(), choose_progress(),
             repeats=repeat, retry=statuses, devices=devices or (), cluster=ray,
         )  # fmt: skip
     except Stopped as stop:
@@ -176,22 +174,31 @@ def plot(
     ] = None,
 ) -> None:
     """Redraw the six-panel figure of a run, or draw the published one."""
-    from vlmprof.cli import show
-    from vlmprof.run_list import find_run
-
-    formats = format or ["png", "pdf"]
-    if run is not None:
-        run = find_run(run)
-        paths = show.figure(run, out or run, log, reference, formats, width, statistic)
-    elif reference is not None:
-        paths = show.published_figure(reference, out or Path(), log, formats, width)
-    else:
+    if run is None and reference is None:
         raise UserError("pass a run folder, or --reference kuo2026 to draw only the published figure")
+    formats = format or ["png", "pdf"]
+    if run is None:
+        from vlmprof.render.figures.files import save_figure
+        from vlmprof.render.figures.six_panel import draw_reference
+
+        figure = draw_reference(str(reference), log=log, width=width)
+        paths = save_figure(figure, out or Path(), str(reference), formats)
+    else:
+        drawn = read_run(run)
+        from vlmprof.analysis.frames import Statistic
+        from vlmprof.render.figures.six_panel import save_six_panel
+
+        check_known("statistic", [statistic] if statistic is not None else [], get_args(Statistic))
+        say("drawing the figure")
+        chosen = cast("Statistic | None", statistic) or drawn.statistic
+        paths = save_six_panel(
+            drawn.frame, out or drawn.folder, drawn.samples,
+            formats=formats, statistic=chosen, log=log, reference=reference, width=width,
+        )  # fmt: skip
     for path in paths:
         print(path)
 
 
-kernels.app.command()(tables)
 app.add_typer(kernels.app, name="kernels")
 for command in (report, compare, recommend, export, runs, estimate, frontier, trace, backbones, vlms):
     app.command()(command)
@@ -228,7 +235,3 @@ def _status(word: str) -> Status:
     if word not in {"oom", "error", "timeout"}:
         raise UserError(f"--retry: {word!r} is not one of oom, error, timeout")
     return Status(word)
-
-
-def _command() -> str:
-    return shlex.join(["vlmprof", *sys.argv[1:]])

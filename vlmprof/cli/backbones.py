@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from vlmprof.cli.json_output import json_option, tell
 from vlmprof.cli.tables import SaveOption, show_sheet
-
-DTYPES = ("bfloat16", "float16", "float32")
 
 
 @json_option("backbones", tables="backbones, or backbone for those named")
@@ -43,15 +41,9 @@ def backbones(
     # as the command was called when it had a subcommand of that name
     named = (names or [])[1:] if names and names[0] == "show" else names or []
     if named:
+        tapped = DEFAULT_LEVEL if level is None else level
         for name in named:
-            _describe(
-                name,
-                resolution,
-                DEFAULT_LEVEL if level is None else level,
-                levels or "through-tap",
-                dtype or "bfloat16",
-                save_tables,
-            )
+            _describe(name, resolution, tapped, levels or "through-tap", dtype or "bfloat16", save_tables)
         return
     if names:
         raise UserError("backbones show needs the name of a backbone")
@@ -75,11 +67,11 @@ def _describe(
     name: str, resolution: str, level: int, levels: str, dtype: str, save_tables: Path | None
 ) -> None:
     from vlmprof.activity import say
-    from vlmprof.errors import UserError, unknown
+    from vlmprof.errors import UserError, check_known
     from vlmprof.fields import parse_resolution, resolution_size
+    from vlmprof.settings import Dtype
 
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
+    check_known("dtype", [dtype], get_args(Dtype))
     asked = resolution_size(parse_resolution(resolution))
     say("loading torch")
     import torch

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmprof.backbones import catalog
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, check_known
 from vlmprof.spec import SweepSpec, build_spec, load_spec
 from vlmprof.vlm import connector_catalog
 
@@ -27,8 +27,7 @@ def spec(
 
     Raises `UserError` for any other axis, or if there are no candidates.
     """
-    if axis not in SEARCHED:
-        raise unknown("axis to search", axis, SEARCHED)
+    check_known("axis to search", [axis], SEARCHED)
     most = SEARCHED[axis] if largest is None else largest
     if step < 1 or not 1 <= most <= MOST:
         raise UserError(f"--step must be at least 1, and --largest from 1 to {MOST}")

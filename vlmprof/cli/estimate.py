@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vlmprof.cli.json_output import json_option
 from vlmprof.cli.options import SpecOption, spec_options
 from vlmprof.cli.tables import SaveOption
+
+if TYPE_CHECKING:
+    from vlmprof.spec import SweepSpec
+
+
+def load_to_count(source: str, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
+    """Load a specification whose cells will be counted, and what counting them needs."""
+    from vlmprof.activity import say
+
+    say("loading torch and transformers")
+    from vlmprof.execution.counting import get_ready_to_count
+    from vlmprof.plan import make_plan
+    from vlmprof.spec import load_spec
+
+    checked = load_spec(source, overrides)
+    get_ready_to_count(make_plan(checked))
+    return checked
 
 
 @json_option("estimate", tables="estimates-GPU; as asked, costs-KERNELS, errors-GPU, rates-GPU")
@@ -53,17 +71,7 @@ def estimate(
 
     Costs are counted on meta tensors, and converted to time with a data sheet and a few constants.
     """
-    from vlmprof.activity import say
-
-    say("loading torch and transformers")
-    from vlmprof.execution.counting import get_ready_to_count
-    from vlmprof.plan import make_plan
-    from vlmprof.spec import load_spec
-
-    if memory is not None:
-        overrides = {**overrides, "memory_limit": memory}
-    checked = load_spec(spec, overrides)
-    get_ready_to_count(make_plan(checked))
+    checked = load_to_count(spec, overrides | ({} if memory is None else {"memory_limit": memory}))
     from vlmprof.cli import predictions
 
     predictions.show(checked, gpu or ["h200"], kernels, against, rates, refit, costs, save_tables, figure)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlmprof.activity import say
+from vlmprof.cli.runs import read_run
+
 if TYPE_CHECKING:
     from vlmprof.analysis.runs import Run
 
@@ -27,17 +30,11 @@ def export(
     width: Annotated[str, typer.Option(help="Width of the figure: one-column or two-column.")] = "two-column",
 ) -> None:
     """Write a run's rows (CSV, Parquet), tables (CSV, LaTeX, Markdown) and figure (PNG, PDF, SVG)."""
-    from vlmprof.run_list import find_run
-
-    run = find_run(run)
-    from vlmprof.activity import say
-    from vlmprof.analysis.runs import load
+    read = read_run(run)
     from vlmprof.render.tables.export import export_run
 
-    say(f"reading {run}")
-    loaded = load(run)
     say("writing rows, tables and figures")
-    for path in export_run(loaded, out or run / "export", format or _usual(loaded), table, width):
+    for path in export_run(read, out or read.folder / "export", format or _usual(read), table, width):
         print(path)
 
 

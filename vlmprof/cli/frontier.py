@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vlmprof.cli.json_output import json_option, tell_files
-from vlmprof.cli.options import spec_options
+from vlmprof.cli.options import spec_options, typed
 from vlmprof.cli.tables import SaveOption, show_sheet
 
 
@@ -49,9 +47,8 @@ def frontier(
 
     searched = candidates.spec(spec, overrides, axis, largest, step)
     folder = out or Path("runs") / f"frontier-{searched.name}-{searched.digest()}"
-    command = shlex.join(["vlmprof", *sys.argv[1:]])
     found = find_frontiers(
-        searched, axis, [parse_bytes(word, "--memory") for word in memory], folder, command,
+        searched, axis, [parse_bytes(word, "--memory") for word in memory], folder, typed(),
         ProbeProgress(Console(stderr=True)),
     )  # fmt: skip
     show_sheet(search_sheet(found), save_tables)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from vlmprof.cli import kernels_rows
-from vlmprof.cli.json_output import add_rows, json_option, tell, tell_files
-from vlmprof.errors import UserError
+from vlmprof.cli.json_output import json_option, tell
+from vlmprof.errors import UserError, unknown
+from vlmprof.settings import Dtype
+from vlmprof.units import counted
 
 if TYPE_CHECKING:
     from vlmprof.execution.kernel_runs import KernelRun, Outcome
 
 app = typer.Typer(help="Verify, time and inspect the SS2D kernels.", no_args_is_help=True)
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = get_args(Dtype)
 
 DeviceOption = Annotated[
     str | None, typer.Option(help="Device: cuda, cuda:1 or cpu (default: a GPU if there is one).")
@@ -80,34 +82,26 @@ def verify(
 ) -> None:
     """Compare every operation with a float64 reference.
 
-    Exits with code 1 if an error exceeds its limit, a small multiple of the
-    error of plain PyTorch code. Each operation runs in a separate process, so
-    that a crash or a hang becomes a row.
+    Exits with code 1 if an error exceeds its limit, a small multiple of the error of plain PyTorch code. Each
+    operation runs in a separate process, so that a crash or a hang becomes a row.
     """
     dtypes = _dtypes(dtype) or DTYPES
     run = _open(device, backend, isolate, row_timeout, out)
     operations = _operations(run, op)
-    rows: list[dict[str, Any]] = []
-    failures = 0
+    file = kernels_rows.RowFile("verify", out)
     kernels_rows.print_folded(
         f"{'op':20} {'case':30} {'dtype':9} {'backend':8}", f"{'error':>8} {'plain':>8} {'limit':>8}"
     )
 
     def show(outcome: Outcome) -> None:
-        nonlocal failures
-        failures += not kernels_rows.passed(outcome)
         kernels_rows.print_verdict(outcome)
-        rows.append(kernels_rows.verdict_row(outcome, run.environment))
-        if out is not None:
-            kernels_rows.write(rows, out, "verify")
+        file.add(kernels_rows.verdict_row(outcome, run.environment))
 
     for name in operations:
         run.attempt_all("verify", (name, dtypes, run.backends), {"op": name}, show)
-    add_rows("verify", rows)
-    if out is not None:
-        tell_files(out / f"verify.{kind}" for kind in ("csv", "json"))
-    comparisons = "1 comparison" if len(rows) == 1 else f"{len(rows)} comparisons"
-    tell(f"{comparisons} on {run.device}, {failures} failed")
+    file.tell()
+    failures = sum(not row["passed"] for row in file.rows)
+    tell(f"{counted(len(file.rows), 'comparison')} on {run.device}, {failures} failed")
     if failures:
         raise typer.Exit(1)
 
@@ -146,9 +140,11 @@ def bench(
 ) -> None:
     """Time the operations at VMamba's shapes, next to a large copy and a large matrix product.
 
-    Each operation, or each backbone at one resolution, runs in a separate
-    process. Exits with code 1 if one fails.
+    Each operation, or each backbone at one resolution, runs in a separate process. Exits with code 1 if one
+    fails.
     """
+    from vlmprof.execution.kernel_runs import BenchJob, EncoderJob
+
     dtypes = _dtypes(dtype)
     sizes = tuple(resolution or [224])
     if backbones is not None:
@@ -162,20 +158,21 @@ def bench(
         names = backbone_names(backbones)
         run = _open(device, None, isolate, row_timeout, out)
         kind = (dtypes or (_default_dtype(run),))[0]
-        modes = [kernels_rows.FORMER_MODES.get(name, name) for name in mode or ()]
-        failures = bench_backbones(run, names, sizes, kind, levels, seconds, out, public, modes)
+        modes = tuple(kernels_rows.FORMER_MODES.get(name, name) for name in mode or ())
+        asked = EncoderJob("", 0, kind, levels, modes, public, seconds)
+        failures = bench_backbones(run, names, sizes, asked, out)
     else:
-        from vlmprof.cli.kernels_operations import Asked, bench_operations
+        from vlmprof.cli.kernels_operations import bench_operations
 
         if mode:
             raise UserError("--mode applies to --backbones only")
         run = _open(device, backend, isolate, row_timeout, out)
-        _known_model(run, model)
-        asked = Asked(
-            _operations(run, op), model, sizes, tuple(level or (1, 2, 3)), dtypes or (_default_dtype(run),),
-            seconds, peers, public,
+        kernels_rows.check_listed("model", [model], run.models)
+        job = BenchJob(
+            "", model, sizes, tuple(level or (1, 2, 3)), dtypes or (_default_dtype(run),), run.backends, (),
+            public, seconds, {},
         )  # fmt: skip
-        failures = bench_operations(run, asked, out)
+        failures = bench_operations(run, _operations(run, op), job, peers, out)
     if failures:
         raise typer.Exit(1)
 
@@ -196,8 +193,8 @@ def tune(
 
     No other command tunes.
 
-    The parameters are stored in the file named by VLMPROF_TUNING_CACHE, or in
-    vlmprof/ss2d-tuning.json in the user's cache folder.
+    The parameters are stored in the file named by VLMPROF_TUNING_CACHE, or in vlmprof/ss2d-tuning.json in the
+    user's cache folder.
     """
     from vlmprof.execution.kernel_runs import TuneJob
 
@@ -206,14 +203,13 @@ def tune(
         if name not in ("ss2d", "linear"):
             raise UserError(f"--op: {name!r} is not tuned; ss2d and linear are")
     run = _open(None, None, isolate, row_timeout)
-    _known_model(run, model)
+    kernels_rows.check_listed("model", [model], run.models)
     if run.why_not_triton:
         raise UserError(f"tuning needs the triton backend: {run.why_not_triton}")
-    failures = 0
+    statuses = []
 
     def show(outcome: Outcome) -> None:
-        nonlocal failures
-        failures += outcome.status != "ok"
+        statuses.append(outcome.status)
         kernels_rows.print_tuned(outcome)
 
     for kind in dtypes or (_default_dtype(run),):
@@ -221,7 +217,7 @@ def tune(
             job = TuneJob(name, model, kind, tuple(resolution or [224]), tuple(level or (1, 2, 3, 4)))
             run.attempt_all("tune", (job,), {"shape": model, "dtype": kind}, show)
     print(f"kept in {run.call('tuning_path')}")
-    if failures:
+    if {*statuses} - {"ok"}:
         raise typer.Exit(1)
 
 
@@ -236,12 +232,55 @@ def inspect(
 ) -> None:
     """Compile the kernels without a GPU and print their registers, spills and instructions.
 
-    Exits with code 1 if a kernel for d_state 1 spills, or if any kernel fails
-    to compile. Results are cached until a kernel changes.
+    Exits with code 1 if a kernel for d_state 1 spills, or if any kernel fails to compile. Results are cached
+    until a kernel changes.
     """
     from vlmprof.cli.kernels_inspect import inspect_kernels
 
     inspect_kernels(arch or ["sm_90"], kernel, mix)
+
+
+@app.command()
+def tables(
+    folders: Annotated[list[Path], typer.Argument(help="Folders written by `kernels bench --out`.")],
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="Format: markdown, latex or csv (default: a table on a terminal, elsewhere markdown)."
+        ),
+    ] = None,
+) -> None:
+    """Print the rows in these folders as one table of encoders and one of operations."""
+    from vlmprof.render.tables.export import SHEET_WRITERS
+    from vlmprof.render.tables.kernels import encoder_sheet, operation_sheet
+    from vlmprof.render.tables.terminal import console, print_sheet
+
+    screen = console()
+    if format is None and not screen.is_terminal:
+        format = "markdown"
+    if format is not None and format not in SHEET_WRITERS:
+        raise unknown("format", format, SHEET_WRITERS)
+    found = False
+    for stem, make in (("backbones", encoder_sheet), ("bench", operation_sheet)):
+        rows = [row for folder in folders for row in kernels_rows.load(folder / f"{stem}.json")]
+        if not rows:
+            continue
+        found = True
+        try:
+            sheet = make(rows)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{stem}.json holds rows of another kind: {error}") from None
+        if format is None:
+            print_sheet(screen, sheet)
+            continue
+        if format == "markdown":
+            print(f"{sheet.note}\n")
+        print(SHEET_WRITERS[format][1](sheet))
+    if not found:
+        names = ", ".join(map(str, folders))
+        raise UserError(
+            f"no backbones.json or bench.json in {names}; vlmprof kernels bench --out writes them"
+        )
 
 
 def _open(
@@ -260,22 +299,13 @@ def _open(
     return open_run(device, tuple(backends or ()), isolate, parse_seconds(row_timeout, "--row-timeout"))
 
 
-def _known_model(run: KernelRun, name: str) -> None:
-    if name not in run.models:
-        raise UserError(f"unknown model {name!r}; known: {', '.join(run.models)}")
-
-
 def _operations(run: KernelRun, asked: Sequence[str] | None) -> tuple[str, ...]:
-    for name in asked or ():
-        if name not in run.operations:
-            raise UserError(f"unknown operation {name!r}; known: {', '.join(run.operations)}")
+    kernels_rows.check_listed("operation", asked or (), run.operations)
     return tuple(asked or run.operations)
 
 
 def _dtypes(names: Sequence[str] | None) -> tuple[str, ...]:
-    for name in names or ():
-        if name not in DTYPES:
-            raise UserError(f"unknown dtype {name!r}; known: {', '.join(DTYPES)}")
+    kernels_rows.check_listed("dtype", names or (), DTYPES)
     return tuple(names or ())
 
 

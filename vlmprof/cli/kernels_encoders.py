@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmprof.cli import kernels_rows
-from vlmprof.cli.json_output import add_rows, tell_files
 from vlmprof.errors import UserError
+from vlmprof.records import FAILED
 
 if TYPE_CHECKING:
-    from vlmprof.execution.kernel_runs import KernelRun, Outcome
+    from vlmprof.execution.kernel_runs import EncoderJob, KernelRun, Outcome
 
 PAPER = "kuo2026"
 
@@ -19,71 +21,54 @@ IDENTITY = ("backbone", "resolution", "dtype", "levels", "device", "mode")
 
 
 def bench_backbones(
-    run: KernelRun,
-    names: Sequence[str],
-    resolutions: Sequence[int],
-    dtype: str,
-    levels: str,
-    seconds: float,
-    out: Path | None,
-    public: Path | None = None,
-    modes: Sequence[str] = (),
+    run: KernelRun, names: Sequence[str], resolutions: Sequence[int], asked: EncoderJob, out: Path | None
 ) -> int:
-    """Time each backbone in every mode, or in `modes`, print a line for each, and write the rows to `out`.
+    """Time each backbone in every mode, or in those of `asked`, print a line for each, and write the rows to
+    `out`.
 
     Returns the number of our own rows that failed. Rows already in `out` are not timed again. With a checkout
-    of the `public` code, its backbones are timed too, always with all levels.
+    of the public code, its backbones are timed too, always with all levels.
     """
     from vlmprof.analysis.reference import another_device, reference_title
-    from vlmprof.execution.kernel_runs import EncoderJob
 
-    wanted = run.call("encoder_modes", tuple(modes), tuple(names), levels, public)
+    wanted = run.call("encoder_modes", asked.modes, tuple(names), asked.levels, asked.public)
     paper = _paper_latencies()
     device_name = run.environment["device_name"]
     rows = kernels_rows.read(out, "backbones", device_name) if out is not None else []
     ended = [row for row in rows if row.get("status") in ("ok", "oom")]
     done = {tuple(row.get(name) for name in IDENTITY): row for row in ended}
-    rows = list(done.values())
-    failures = 0
+    file = kernels_rows.RowFile("backbones", out, done.values())
     print(
-        f"paper: {reference_title(PAPER)}, GPU vision latency; {levels} levels here, {dtype} on {device_name}"
+        f"paper: {reference_title(PAPER)}, GPU vision latency; {asked.levels} levels here, "
+        f"{asked.dtype} on {device_name}"
     )
     elsewhere = another_device(PAPER, device_name)
     if elsewhere:
         print(f"{elsewhere}, so the two cannot be compared directly", flush=True)
-    for name in names:
-        for side in resolutions:
-            here = (name, side, dtype, levels, run.device)
-            todo = tuple(mode for mode in wanted if (*here, mode) not in done)
-            already = [done[(*here, mode)] for mode in wanted if (*here, mode) in done]
-            measured = {row["mode"]: row["median_s"] for row in already if row["status"] == "ok"}
-            known = {
-                "backbone": name, "resolution": side, "dtype": dtype, "levels": levels, "device": run.device,
-            }  # fmt: skip
-            paper_s = paper.get((name, str(side)))
 
-            def show(
-                outcome: Outcome, known: Mapping[str, Any] = known, paper_s: float | None = paper_s,
-                measured: dict[str, float] = measured,
-            ) -> None:  # fmt: skip
-                nonlocal failures
-                row = _row(outcome, known, paper_s, run.environment)
-                _print(row, elsewhere is None)
-                rows.append(row)
-                failures += row["status"] in ("error", "timeout") and "public" not in str(row["mode"])
-                if out is not None:
-                    kernels_rows.write(rows, out, "backbones")
-                if row["median_s"] is not None:
-                    measured[str(row["mode"])] = row["median_s"]
+    def bench(name: str, side: int) -> None:
+        here = (name, side, asked.dtype, asked.levels, run.device)
+        known = dict(zip(IDENTITY, here, strict=False))
+        todo = tuple(mode for mode in wanted if (*here, mode) not in done)
+        already = [done[(*here, mode)] for mode in wanted if (*here, mode) in done]
+        measured = {row["mode"]: row["median_s"] for row in already if row["status"] == "ok"}
 
-            if todo:
-                job = EncoderJob(name, side, dtype, levels, todo, public, seconds)
-                run.attempt_all("bench_encoder", (job,), {**known, "mode": ""}, show)
-            kernels_rows.print_speed_ups(f"{name} {side}", measured)
-    add_rows("backbones", rows)
-    if out is not None:
-        tell_files(out / f"backbones.{kind}" for kind in ("csv", "json"))
-    return failures
+        def show(outcome: Outcome) -> None:
+            row = _row(outcome, known, paper.get((name, str(side))), run.environment)
+            _print(row, elsewhere is None)
+            file.add(row)
+            if row["median_s"] is not None:
+                measured[str(row["mode"])] = row["median_s"]
+
+        if todo:
+            job = replace(asked, backbone=name, resolution=side, modes=todo)
+            run.attempt_all("bench_encoder", (job,), {**known, "mode": ""}, show)
+        kernels_rows.print_speed_ups(f"{name} {side}", measured)
+
+    for name, side in itertools.product(names, resolutions):
+        bench(name, side)
+    file.tell()
+    return sum(row["status"] in FAILED and "public" not in str(row["mode"]) for row in file.rows)
 
 
 def _row(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -37,18 +37,15 @@ def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> Non
     launches = [launch for launch in all_launches() if kernel in launch.name]
     if not launches:
         raise UserError(f"--kernel: no kernel has {kernel!r} in its name; without it, all are listed")
-    for architecture in architectures:
-        if architecture not in compiler.ARCHITECTURES:
-            known = ", ".join(compiler.ARCHITECTURES)
-            raise UserError(f"unknown architecture {architecture!r}; known: {known}")
+    kernels_rows.check_listed("architecture", architectures, compiler.ARCHITECTURES)
     made, failed = [], []
     kernels_rows.print_folded(
         f"{'kernel':44} {'arch':7}", "registers stack_B spills shared_B instructions per element"
     )
     for architecture in architectures:
-        compiling = _Compiling(architecture, len(launches))
+        begins = _announcing(architecture, len(launches))
         try:
-            for launch, result in compile_all(launches, architecture, compiling.begins):
+            for launch, result in compile_all(launches, architecture, begins):
                 if isinstance(result, Exception):
                     failed.append(f"{launch.name} does not compile for {architecture}: {first_line(result)}")
                     continue
@@ -66,18 +63,15 @@ def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> Non
         raise typer.Exit(1)
 
 
-class _Compiling:
-    """Reports which kernel is being compiled; thread-safe."""
+def _announcing(architecture: str, kernels: int) -> Callable[[Launch], None]:
+    """Return a function that says which kernel is being compiled; thread-safe, as a count is."""
+    numbers = itertools.count(1)
 
-    def __init__(self, architecture: str, kernels: int) -> None:
-        self._where = f"of {kernels} for {architecture}"
-        self._begun = 0
-        self._lock = threading.Lock()
+    def begins(launch: Launch) -> None:
+        where = f"kernel {next(numbers)} of {kernels} for {architecture}"
+        say(f"compiling {launch.name} ({where})", patience_s=PATIENCE_S)
 
-    def begins(self, launch: Launch) -> None:
-        with self._lock:
-            self._begun += 1
-            say(f"compiling {launch.name} (kernel {self._begun} {self._where})", patience_s=PATIENCE_S)
+    return begins
 
 
 def _print(c: Compiled, mix: bool) -> None:

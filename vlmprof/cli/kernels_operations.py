@@ -2,71 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmprof.cli import kernels_rows
-from vlmprof.cli.json_output import add_rows
+from vlmprof.cli.json_output import tell_files
 
 if TYPE_CHECKING:
-    from vlmprof.execution.kernel_runs import KernelRun, Outcome
+    from vlmprof.execution.kernel_runs import BenchJob, KernelRun, Outcome
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The requested measurements."""
+def bench_operations(
+    run: KernelRun, operations: Sequence[str], asked: BenchJob, peers: bool, out: Path | None
+) -> int:
+    """Time each operation as `asked` on each backend, print a line for each, and write the rows to `out`.
 
-    operations: tuple[str, ...]
-    model: str
-    resolutions: tuple[int, ...]
-    levels: tuple[int, ...]
-    dtypes: tuple[str, ...]
-    seconds: float
-    with_baselines: bool
-    public: Path | None
-
-
-def bench_operations(run: KernelRun, asked: Asked, out: Path | None) -> int:
-    """Time each operation on each backend, print a line for each, and write the rows to `out`.
-
-    Returns the number of our own rows that failed.
+    Returns the number of our own rows that failed. With `peers`, other implementations of SS2D are timed too.
     """
-    from vlmprof.execution.kernel_runs import BenchJob
-
     if out is not None:
         kernels_rows.read(out, "bench", run.environment["device_name"])  # refuses rows of another device
-    baselines = _baselines(run, asked) if asked.with_baselines or asked.public is not None else []
+    with_baselines = "ss2d" in operations and (peers or asked.public is not None)
+    baselines = _baselines(run, asked.public) if with_baselines else []
     ceilings = {dtype: found for dtype in asked.dtypes if (found := _ceilings(run, dtype)) is not None}
-    rows: list[dict[str, Any]] = []
-    failures = 0
+    file = kernels_rows.RowFile("bench", out)
 
     def show(outcome: Outcome) -> None:
-        nonlocal failures
         row = kernels_rows.bench_row(outcome, run.environment)
-        rows.append(row)
         if outcome.status == "ok":
             kernels_rows.print_row(row)
         else:
             label = outcome.labels
-            failures += label.get("backend") not in baselines
             what = f"{label.get('op', ''):20} {label.get('shape', ''):24} {label.get('backend', ''):10}"
             kernels_rows.print_folded(what, kernels_rows.reason(outcome))
-        if out is not None:
-            kernels_rows.write(rows, out, "bench")
+        file.add(row)
 
-    for op in asked.operations:
-        job = BenchJob(
-            op, asked.model, asked.resolutions, asked.levels, asked.dtypes, run.backends,
-            tuple(baselines) if op == "ss2d" else (), asked.public, asked.seconds, ceilings,
-        )  # fmt: skip
+    for op in operations:
+        own = tuple(baselines) if op == "ss2d" else ()
+        job = replace(asked, op=op, baselines=own, ceilings=ceilings)
         run.attempt_all("bench_operation", (job,), {"op": op}, show)
-    add_rows("bench", rows)
-    timed = [row for row in rows if row["status"] == "ok"]
+    timed = [row for row in file.rows if row["status"] == "ok"]
     kernels_rows.print_ratios(timed)
-    if out is not None:
-        kernels_rows.draw(timed, out)
-    return failures
+    file.tell()
+    # a roofline needs FLOPs and ceilings, which copies do not have
+    computing = [row for row in timed if row["counted_flops"] and row["matmul_ceiling_flops_per_s"]]
+    if out is not None and computing:
+        from vlmprof.render.figures.roofline import draw_roofline
+
+        draw_roofline(computing, out / "roofline.png")
+        tell_files([out / "roofline.png"])
+    return sum(row["status"] != "ok" and row.get("backend") not in baselines for row in file.rows)
 
 
 def _ceilings(run: KernelRun, dtype: str) -> Any:
@@ -77,12 +63,10 @@ def _ceilings(run: KernelRun, dtype: str) -> Any:
         return None
 
 
-def _baselines(run: KernelRun, asked: Asked) -> list[str]:
+def _baselines(run: KernelRun, public: Path | None) -> list[str]:
     """Return the names of the available baselines, and print a line for each unavailable one."""
-    if "ss2d" not in asked.operations:
-        return []
     try:
-        found, missing = run.call("known_baselines", asked.public)
+        found, missing = run.call("known_baselines", public)
     except RuntimeError as error:
         print(f"no baselines: {error}", flush=True)
         return []

@@ -8,13 +8,14 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmprof import files
-from vlmprof.cli.json_output import tell_files
+from vlmprof.cli.json_output import add_rows, tell_files
 from vlmprof.errors import UnwrittenError, UserError
+from vlmprof.render.labels import STATUS_WORDS
 
 if TYPE_CHECKING:
     from vlmprof.execution.kernel_runs import Outcome
@@ -26,10 +27,51 @@ FORMER_MODES = {
 """Current names of modes by their names in older files."""
 
 
+class RowFile:
+    """The rows of a command, in `FOLDER/STEM.csv` and `.json` if there is a folder."""
+
+    def __init__(self, stem: str, folder: Path | None, rows: Iterable[dict[str, Any]] = ()) -> None:
+        self.stem, self.folder, self.rows = stem, folder, list(rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row and write all of them, so that an interruption loses none.
+
+        Raises `UnwrittenError` with the rows if that fails.
+        """
+        self.rows.append(row)
+        if self.folder is None:
+            return
+        columns = list(dict.fromkeys(name for known in self.rows for name in known))
+        filled = [{name: known.get(name) for name in columns} for known in self.rows]
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows(filled)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.replace_file(self.folder / f"{self.stem}.json", json.dumps(filled, indent=1) + "\n")
+            files.replace_file(self.folder / f"{self.stem}.csv", table.getvalue())
+        except OSError as error:
+            message = f"cannot write {self.folder}: {error.strerror or error}; its rows are above"
+            raise UnwrittenError(message, map(json.dumps, filled)) from None
+
+    def tell(self) -> None:
+        """Print the paths of the files, and add the rows to the object of `--json`."""
+        add_rows(self.stem, self.rows)
+        if self.folder is not None:
+            tell_files(self.folder / f"{self.stem}.{kind}" for kind in ("csv", "json"))
+
+
+def check_listed(kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raise `UserError` for the first of the names that is not known."""
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown {kind} {name!r}; known: {', '.join(known)}")
+
+
 def reason(outcome: Outcome) -> str:
     """Return one line that explains why a row has no numbers."""
-    words = {"oom": "out of memory", "error": "failed", "timeout": "timed out", "skipped": "skipped"}
-    return f"{words[outcome.status]}: {outcome.message}"
+    return f"{STATUS_WORDS[outcome.status]}: {outcome.message}"
 
 
 def passed(outcome: Outcome) -> bool:
@@ -122,19 +164,8 @@ def print_ratios(rows: Sequence[Mapping[str, Any]]) -> None:
         print_speed_ups(where, latencies)
 
 
-def draw(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Draw the roofline of the rows with FLOPs, and print the paths of the files in `folder`."""
-    from vlmprof.render.figures.roofline import draw_roofline
-
-    # a roofline needs FLOPs and ceilings, which copies do not have
-    computing = [row for row in rows if row["counted_flops"] and row["matmul_ceiling_flops_per_s"]]
-    if computing:
-        draw_roofline(computing, folder / "roofline.png")
-    tell_files(folder / name for name in ("bench.csv", "bench.json", *(["roofline.png"] * bool(computing))))
-
-
 def load(path: Path) -> list[dict[str, Any]]:
-    """Load the rows in a JSON file from `write`, with current mode names; empty if there is no such file.
+    """Load the rows in the JSON file of a `RowFile`, with current mode names; empty if there is no such file.
 
     Raises `UserError` if the file is not a list of rows.
     """
@@ -155,7 +186,7 @@ def load(path: Path) -> list[dict[str, Any]]:
 def read(folder: Path, stem: str, device_name: str) -> list[dict[str, Any]]:
     """Load the rows that an earlier run wrote to `folder`; empty if there is no such file.
 
-    Raises `UserError` if the file is not from `write`, or if it is from another device.
+    Raises `UserError` if the file is not from a `RowFile`, or if it is from another device.
     """
     path = folder / f"{stem}.json"
     try:
@@ -167,26 +198,6 @@ def read(folder: Path, stem: str, device_name: str) -> list[dict[str, Any]]:
             there = f"is from {name}" if name else "does not record its device"
             raise UserError(f"{path} {there}, but this is {device_name}; choose another --out")
     return rows
-
-
-def write(rows: Sequence[Mapping[str, Any]], folder: Path, stem: str) -> None:
-    """Write all rows so far to `stem`.csv and `stem`.json, so that an interruption loses none.
-
-    Raises `UnwrittenError` with the rows if that fails.
-    """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    filled = [{name: row.get(name) for name in columns} for row in rows]
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=columns)
-    writer.writeheader()
-    writer.writerows(filled)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files.replace_file(folder / f"{stem}.json", json.dumps(filled, indent=1) + "\n")
-        files.replace_file(folder / f"{stem}.csv", table.getvalue())
-    except OSError as error:
-        message = f"cannot write {folder}: {error.strerror or error}; its rows are above"
-        raise UnwrittenError(message, map(json.dumps, filled)) from None
 
 
 def _state(outcome: Outcome) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shlex
+import sys
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
@@ -17,6 +19,11 @@ FormatsOption = Annotated[
     typer.Option("--format", help="png, pdf or svg (default: png and pdf). Repeatable."),
 ]
 WidthOption = Annotated[str, typer.Option("--width", help="Width: one-column or two-column.")]
+
+
+def typed() -> str:
+    """Return the command as the user typed it."""
+    return shlex.join(["vlmprof", *sys.argv[1:]])
 
 
 def spec_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from vlmprof.activity import say
 from vlmprof.cli.json_output import tell, tell_files
+from vlmprof.cli.runs import read_run
 from vlmprof.cli.tables import show_sheet
 from vlmprof.cost.accuracy import Prediction, achieved, calibration_points, misses, predict
 from vlmprof.cost.calibration import fit, leave_one_group_out
@@ -16,13 +17,12 @@ from vlmprof.cost.count import Counted
 from vlmprof.cost.devices import DeviceSheet, sheet
 from vlmprof.cost.roofline import Efficiency
 from vlmprof.cost.scans import KERNELS, Kernels
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, check_known
 from vlmprof.execution.counting import count_on_all_cores
 from vlmprof.plan import Cell, make_plan
 from vlmprof.records import Status
 from vlmprof.render.labels import backbone_words
 from vlmprof.render.tables import estimates as tables
-from vlmprof.run_list import find_run
 from vlmprof.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -49,12 +49,11 @@ class Measured:
     def load(cls, name: str) -> Measured:
         """Load a run or a reference. Raises `UserError` if `name` is neither."""
         from vlmprof.analysis.reference import load_reference, references
-        from vlmprof.analysis.runs import load
 
         if name in references():
             return cls(name, load_reference(name))
         try:
-            return cls(name, load(find_run(Path(name))).frame)
+            return cls(name, read_run(Path(name)).frame)
         except UserError as error:
             raise UserError(f"--against: {error}; published points are {', '.join(references())}") from None
 
@@ -79,8 +78,7 @@ def show(
     if (refit or rates) and against is None:
         needy = "--refit" if refit else "--rates"
         raise UserError(f"{needy} needs --against: a run folder or kuo2026")
-    if kernels not in (None, *KERNELS):
-        raise unknown("scan implementation", str(kernels), KERNELS)
+    check_known("scan implementation", [kernels] if kernels is not None else [], KERNELS)
     measured = Measured.load(against) if against else None
     devices = [_device(gpu, spec) for gpu in dict.fromkeys(gpus)]
     limit, cells = spec.settings.memory_limit_bytes, make_plan(spec)
@@ -92,12 +90,15 @@ def show(
             for words in tables.assumption_lines(counted[chosen]):
                 tell(words)
             if costs:
-                _show_costs(counted[chosen], chosen, save_to)
+                words = "counted, not measured (1 MAC = 2 FLOPs; bytes assume no cache hits)"
+                tell(f"{words}, {chosen} scan kernels")
+                show_sheet(tables.cost_sheet(counted[chosen], chosen), save_to)
         predictions = predict(counted[chosen], device, efficiency, limit)
         if refit and measured is not None:
             efficiency = _refit(predictions, measured, device, efficiency)
             predictions = predict(counted[chosen], device, efficiency, limit)
-        _show_predictions(predictions, device, chosen, save_to)
+        tell(f"{device.title}, estimated from counted costs with {chosen} scan kernels; nothing was run")
+        show_sheet(tables.prediction_sheet(predictions, device.name), save_to)
         if figure_to is not None:
             _draw(predictions, device, figure_to)
         about = tables.precision_lines(device, spec.axes.llm_precision)
@@ -145,19 +146,6 @@ def _kernels_on(device: DeviceSheet, against: str | None) -> str:
 
 def _counted(spec: SweepSpec, cells: Sequence[Cell], kernels: Kernels) -> list[Counted]:
     return count_on_all_cores(cells, spec.settings, kernels, lambda cell: say(f"counting {cell.label}"))
-
-
-def _show_costs(counted: Sequence[Counted], kernels: Kernels, save_to: Path | None) -> None:
-    words = "counted, not measured (1 MAC = 2 FLOPs; bytes assume no cache hits)"
-    tell(f"{words}, {kernels} scan kernels")
-    show_sheet(tables.cost_sheet(counted, kernels), save_to)
-
-
-def _show_predictions(
-    predictions: Sequence[Prediction], device: DeviceSheet, kernels: Kernels, save_to: Path | None
-) -> None:
-    tell(f"{device.title}, estimated from counted costs with {kernels} scan kernels; nothing was run")
-    show_sheet(tables.prediction_sheet(predictions, device.name), save_to)
 
 
 def _draw(predictions: Sequence[Prediction], device: DeviceSheet, folder: Path) -> None:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmprof.activity import say
+from vlmprof.cli.estimate import load_to_count
 from vlmprof.cli.json_output import json_option, tell, tell_files
 from vlmprof.cli.options import FormatsOption, WidthOption
+from vlmprof.cli.runs import read_run
 from vlmprof.cli.tables import SaveOption, show_sheet
 from vlmprof.errors import UserError
 
@@ -131,22 +133,12 @@ def _limits(
 
 
 def _measured(run: Path) -> tuple[pd.DataFrame, Path, None]:
-    from vlmprof.analysis.runs import load
-    from vlmprof.run_list import find_run
-
-    folder = find_run(run)
-    say(f"reading {folder}")
-    return load(folder).frame, folder, None
+    read = read_run(run)
+    return read.frame, read.folder, None
 
 
 def _estimated(spec: Path, gpu: str) -> tuple[pd.DataFrame, Path, str]:
-    say("loading torch and transformers")
-    from vlmprof.execution.counting import get_ready_to_count
-    from vlmprof.plan import make_plan
-    from vlmprof.spec import load_spec
-
-    checked = load_spec(str(spec))
-    get_ready_to_count(make_plan(checked))
+    checked = load_to_count(str(spec))
     from vlmprof.cli import predictions
 
     frame, device = predictions.frame_of(checked, gpu)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from vlmprof.activity import say
+from vlmprof.cli.runs import read_run
+
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or names of runs in runs/.")],
@@ -19,24 +22,14 @@ def report(
     ] = None,
 ) -> None:
     """Summarize runs in sentences, and write a report with figures and tables."""
-    from vlmprof.run_list import find_run
-
-    runs = [find_run(run) for run in runs]
-    from vlmprof.activity import say
-    from vlmprof.analysis.runs import load
+    loaded = [read_run(run) for run in runs]
     from vlmprof.cli import show
-    from vlmprof.errors import unknown
+    from vlmprof.errors import check_known
     from vlmprof.render.report import FORMATS, write_report
 
-    for name in format or ():
-        if name not in FORMATS:
-            raise unknown("report format", name, FORMATS)
-    loaded = []
-    for run in runs:
-        say(f"reading {run}")
-        loaded.append(load(run))
+    check_known("report format", format or (), FORMATS)
     say("writing the report")
-    written = write_report(loaded, out or runs[0], format or FORMATS, reference)
+    written = write_report(loaded, out or loaded[0].folder, format or FORMATS, reference)
     show.summary(loaded)
     for path in written:
         print(path)

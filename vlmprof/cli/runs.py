@@ -1,14 +1,29 @@
-"""`vlmprof runs`: list the runs in a folder."""
+"""`vlmprof runs`: list the runs in a folder; and reading one of them, as several commands do."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlmprof.activity import say
 from vlmprof.cli.json_output import json_option, tell
 from vlmprof.cli.tables import SaveOption, show_sheet
+
+if TYPE_CHECKING:
+    from vlmprof.analysis.runs import Run
+
+
+def read_run(run: Path) -> Run:
+    """Load a run by its folder or its name. Raises `UserError` if there is none or it has no rows."""
+    from vlmprof.run_list import find_run
+
+    folder = find_run(run)  # before the slow imports
+    say(f"reading {folder}")
+    from vlmprof.analysis.runs import load
+
+    return load(folder)
 
 
 @json_option("runs", tables="runs")

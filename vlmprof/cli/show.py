@@ -7,12 +7,11 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from vlmprof.activity import say
 from vlmprof.cli.json_output import add_message, json_wanted, tell, tell_files
 from vlmprof.cli.tables import show_sheet
-from vlmprof.errors import unknown
 from vlmprof.plan import Cell
 from vlmprof.records import FAILED
 from vlmprof.render.tables import plans
@@ -23,7 +22,6 @@ from vlmprof.units import show_duration
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vlmprof.analysis.frames import Statistic
     from vlmprof.analysis.runs import Run
 
 
@@ -136,35 +134,3 @@ def _say_failures(frame: pd.DataFrame, folder: Path) -> int:
             file=sys.stderr,
         )
     return failed
-
-
-def figure(
-    folder: Path,
-    out: Path,
-    log: bool,
-    reference: str | None,
-    formats: Sequence[str],
-    width: str,
-    statistic: str | None,
-) -> list[Path]:
-    """Draw a run's six panels and return the files. Raises `UserError` for an unknown statistic."""
-    from vlmprof.analysis.runs import load
-    from vlmprof.render.figures.six_panel import save_six_panel
-
-    if statistic not in (None, "mean", "median"):
-        raise unknown("statistic", str(statistic), ("mean", "median"))
-    say(f"reading {folder}")
-    drawn = load(folder)
-    say("drawing the figure")
-    return save_six_panel(
-        drawn.frame, out, drawn.samples, statistic=cast("Statistic | None", statistic) or drawn.statistic,
-        formats=formats, log=log, reference=reference, width=width,
-    )  # fmt: skip
-
-
-def published_figure(name: str, out: Path, log: bool, formats: Sequence[str], width: str) -> list[Path]:
-    """Draw a reference on its own, under its name, and return the files."""
-    from vlmprof.render.figures.files import save_figure
-    from vlmprof.render.figures.six_panel import draw_reference
-
-    return save_figure(draw_reference(name, log=log, width=width), out, name, formats)

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,50 +31,42 @@ def guard_streams() -> None:
 
     A stream that the caller closed, as with `>&-`, is replaced by the null device.
     """
-    sys.stdout, sys.stderr = _Output(_open(sys.stdout)), _Errors(_open(sys.stderr))  # type: ignore[assignment]
+    out, errors = _open(sys.stdout), _open(sys.stderr)
+
+    def give_up(error: OSError) -> None:
+        with suppress(OSError, ValueError):
+            # Python writes what is left in the buffer when it exits, and would complain again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        raise OutputError(error) from None
+
+    sys.stdout, sys.stderr = _Guarded(out, give_up), _Guarded(errors, lambda error: None)  # type: ignore[assignment]
 
 
 def _open(stream: TextIO | None) -> TextIO:
     return open(os.devnull, "w", encoding="utf-8") if stream is None else stream
 
 
-class _Stream:
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+class _Guarded:
+    """A stream whose failures are given to a function."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    def __init__(self, stream: TextIO, failed: Callable[[OSError], None]) -> None:
+        self._stream, self._failed = stream, failed
 
-
-class _Output(_Stream):
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
         except OSError as error:
-            raise self._failed(error) from None
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError as error:
-            raise self._failed(error) from None
-
-    def _failed(self, error: OSError) -> OutputError:
-        with suppress(OSError, ValueError):
-            # Python writes what is left in the buffer when it exits, and would complain again
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-        return OutputError(error)
-
-
-class _Errors(_Stream):
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            return self._stream.write(text)
+            self._failed(error)
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError):
+        try:
             self._stream.flush()
+        except OSError as error:
+            self._failed(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 @contextmanager

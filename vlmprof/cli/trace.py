@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from vlmprof.cli.options import SpecOption, spec_options
-from vlmprof.errors import UserError
+from vlmprof.cli.tables import show_sheet
+from vlmprof.errors import UserError, writing
 
 
 @spec_options
@@ -31,7 +32,6 @@ def trace(
     from vlmprof.execution.processes import call_in_process, status_board
     from vlmprof.plan import make_plan
     from vlmprof.render.tables.operators import operator_sheet
-    from vlmprof.render.tables.terminal import console, print_sheet
     from vlmprof.spec import load_spec
     from vlmprof.store import check_can_hold_a_run
 
@@ -43,7 +43,7 @@ def trace(
     say("loading torch and looking at the device")
     settings = replace(checked.settings, device=describe_machine(checked.settings.device).device)
     out.mkdir(parents=True, exist_ok=True)
-    screen, failed = console(), False
+    failed = False
     for planned in cells:
         say(f"tracing {planned.label}")
         log = out / f"{planned.cell_id}.log"
@@ -57,13 +57,11 @@ def trace(
             continue
         log.unlink(missing_ok=True)
         operators = out / f"{planned.cell_id}.operators.csv"
-        try:
+        with writing(str(operators)):
             write_csv(ended.value, operators)
-        except OSError as error:
-            raise UserError(f"cannot write {operators}: {error.strerror}") from None
         stages = dict.fromkeys(operator.stage for operator in ended.value)
         shown = [operator for stage in stages for operator in longest(ended.value, stage, top)]
-        print_sheet(screen, operator_sheet(planned.label, shown))
+        show_sheet(operator_sheet(planned.label, shown))
     print(f"tensorboard --logdir {out}")
     if failed:
         raise typer.Exit(1)

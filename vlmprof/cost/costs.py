@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -61,6 +61,11 @@ class OpCost:
     """Bytes of weight arguments that it does not read: experts without tokens."""
     assumed: str = ""
     """The assumption made to count it, as a sentence; empty if there was none."""
+
+
+def unread_bytes(ops: Mapping[OpCost, int]) -> int:
+    """Return the bytes of weight arguments that these operations do not read."""
+    return sum(op.unread_bytes * n for op, n in ops.items())
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,10 @@ class StageCost:
     def assumptions(self) -> tuple[str, ...]:
         """The distinct assumptions made to count its operations."""
         return tuple(dict.fromkeys(op.assumed for op in self.ops if op.assumed))
+
+    def repeated(self, times: int) -> StageCost:
+        """Return the cost of several such calls, one after another; their memory is that of one."""
+        return replace(self, ops={op: n * times for op, n in self.ops.items()})
 
     def by_kind(self) -> dict[Kind, StageCost]:
         """Split the operations by kind, without the memory."""

@@ -66,9 +66,9 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
     # a user's own file may define another backbone the next time
     remembered = not in_full and (workload.backbone in names() or workload.backbone.startswith("timm:"))
     vision_costs = _vision_costs if remembered else _vision_costs.__wrapped__
-    vision_cost, tokens, images_bytes = vision_costs(_until_tokens(workload), kernels, remembered, in_full)
+    vision_cost, tokens = vision_costs(_until_tokens(workload), kernels, in_full)
     visual_tokens = _visual_tokens(workload)
-    held_images = 0 if "preprocess" in workload.stages else in_blocks(images_bytes)
+    held_images = 0 if "preprocess" in workload.stages else in_blocks(vision_cost.input_bytes)
     costs = {"vision": vision_cost}
     if "connector" in workload.stages:
         connector = joining(build_connector(workload, META), workload, META)
@@ -80,7 +80,14 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
         # a configuration file may have changed the next time
         content = repr(llm_catalog.facts(workload.llm))
         on_cpu = kernels == "torch" and workload.llm_precision != "as-dtype"
-        costs |= language_costs(_from_embeddings(workload), content, visual_tokens, on_cpu, in_full)
+        try:
+            costs |= language_costs(_from_embeddings(workload), content, visual_tokens, on_cpu, in_full)
+        except UserError:
+            raise
+        except Exception as problem:  # a model from transformers may raise anything
+            raise UserError(
+                f"language model {workload.llm!r}: cannot count its cost ({message_of(problem)})"
+            ) from problem
     wanted: dict[str, StageCost] = {name: cost for name, cost in costs.items() if name in workload.stages}
     last = next(reversed(wanted.values()), None)
     kept = in_blocks(last.output_bytes) + last.kv_cache_bytes if last and workload.outputs == "kept" else 0
@@ -126,65 +133,51 @@ def _visual_tokens(workload: Workload) -> int:
 
 
 def _until_tokens(workload: Workload) -> Workload:
-    """Return the workload with only what `vision` depends on, so that other workloads can reuse its cost."""
+    """Return a workload with only what `vision` depends on, so that other workloads can reuse its cost."""
     height, width = workload.encoder_size
-    return replace(
-        _without_data(workload),
+    return Workload(
+        workload.backbone,
+        llm="",
         height_px=height,
         width_px=width,
+        dtype=workload.dtype,
         batch_size=workload.encoder_batch,
-        tiling=None,
-        frames=1,
         frame_batch=workload.encoded_at_once,
-        prefill_chunk=None,
-        llm="",
-        connector="",
-        llm_precision="as-dtype",
+        level=workload.level,
+        levels=workload.levels,
         attention="math" if workload.attention == "math" else "auto",
         stages=("vision",),
-        prompt_tokens=0,
-        new_tokens=0,
-        logits="all",
     )
 
 
 def _from_embeddings(workload: Workload) -> Workload:
     """Do the same for `prefill` and `decode`, which depend only on the number of tokens of the backbone."""
     decodes = "decode" in workload.stages
-    return replace(
-        _without_data(workload),
-        backbone="",
-        connector="",
+    return Workload(
+        "",
+        workload.llm,
         height_px=0,
         width_px=0,
-        tiling=None,
-        frames=1,
-        frame_batch=None,
-        level=0,
-        levels="through-tap",
+        dtype=workload.dtype,
+        batch_size=workload.batch_size,
         attention="math" if workload.attention == "math" else "auto",
+        llm_precision=workload.llm_precision,
         stages=("prefill", "decode") if decodes else ("prefill",),
+        prompt_tokens=workload.prompt_tokens,
         new_tokens=workload.new_tokens if decodes else 0,
-    )
-
-
-def _without_data(workload: Workload) -> Workload:
-    """Reset the fields that no count depends on: the values of the weights, and this machine's kernels."""
-    return replace(
-        workload, seed=0, weights=None, study_checkpoint=None, outputs="freed", kernel_backend="auto"
+        logits=workload.logits,
+        prefill_chunk=workload.prefill_chunk,
     )
 
 
 @lru_cache(maxsize=256)
-def _vision_costs(
-    workload: Workload, kernels: Kernels, remembered: bool, in_full: bool
-) -> tuple[StageCost, Tensor, int]:
-    """Return the cost of `vision`, its output on `meta`, and the bytes of the images."""
+def _vision_costs(workload: Workload, kernels: Kernels, in_full: bool) -> tuple[StageCost, Tensor]:
+    """Return the cost of `vision`, and its output on `meta`."""
     size = height, width = workload.height_px, workload.width_px
     known = backbone_facts(workload.backbone, workload.level)
     known.check_size(height, width)
     built = replace(workload, kernel_backend="triton" if kernels == "triton" else "auto")
-    if remembered and known.module in BUILT_ONCE:
+    if known.module in BUILT_ONCE and not in_full:
         vision = _encoder(replace(built, height_px=0, width_px=0, batch_size=0))
         with torch.inference_mode(False):
             vision.prepare(height, width)
@@ -193,17 +186,16 @@ def _vision_costs(
     images = torch.empty(
         workload.batch_size, 3, height, width, device=META, dtype=torch_dtype(workload.dtype)
     )
-    in_frame_batches = partial(in_batches, vision, at_once=workload.encoded_at_once)
     cost, tokens = count_call(
         vision,
         images,
-        call=in_frame_batches,
+        call=partial(in_batches, vision, at_once=workload.encoded_at_once),
         kernels=kernels,
         attention=_attention(workload),
         in_full=in_full,
     )
     known.check_output(tuple(tokens.shape), workload.batch_size, height, width)
-    return cost, tokens, images.numel() * images.element_size()
+    return cost, tokens
 
 
 @lru_cache(maxsize=4)
@@ -218,21 +210,8 @@ def _language_costs(
 ) -> dict[str, StageCost]:
     """Return the costs of `prefill` and `decode`, which depend only on the number of visual tokens and, of a
     quantized LLM, on whether it runs `on_cpu`."""
-    try:
-        return _counted_language(workload, content, visual_tokens, on_cpu, in_full)
-    except UserError:
-        raise
-    except Exception as problem:  # a model from transformers may raise anything
-        raise UserError(
-            f"language model {workload.llm!r}: cannot count its cost ({message_of(problem)})"
-        ) from problem
-
-
-def _counted_language(
-    workload: Workload, content: str, visual_tokens: int, on_cpu: bool, in_full: bool
-) -> dict[str, StageCost]:
     model = _language_model(workload.llm, content, workload.dtype, workload.llm_precision, on_cpu)
-    attention = _attention(workload)
+    counted = partial(count_call, model, attention=_attention(workload), in_full=in_full)
     prompt = torch.empty(workload.prompt_tokens, device=META, dtype=torch.long)
     vlm = VLM(
         nn.Identity(), nn.Identity(), model,
@@ -246,23 +225,14 @@ def _counted_language(
         dtype=torch_dtype(workload.dtype),
     )
     if "decode" not in workload.stages:
-        return {
-            "prefill": count_module(model, embeddings, call=vlm.prefill, attention=attention, in_full=in_full)
-        }
-    prefill, context = count_call(
-        model, embeddings, call=lambda given: prefill_cached(vlm, given), attention=attention, in_full=in_full
-    )
-    kv_cache_bytes = context.state_bytes()
-    step, _ = count_call(
-        model, context.token, call=lambda _: decode_step(vlm, context), attention=attention, in_full=in_full,
-        state=context.state_tensors,
-    )  # fmt: skip
-    decode = replace(
-        step,
-        ops={op: n * workload.new_tokens for op, n in step.ops.items()},
-        kv_cache_bytes=kv_cache_bytes,
-    )
-    return {"prefill": replace(prefill, kv_cache_bytes=kv_cache_bytes), "decode": decode}
+        return {"prefill": counted(embeddings, call=vlm.prefill)[0]}
+    prefill, context = counted(embeddings, call=partial(prefill_cached, vlm))
+    kv_cache_bytes = context.state_bytes()  # before the step, which extends the cache in place
+    step, _ = counted(context.token, call=lambda _: decode_step(vlm, context), state=context.state_tensors)
+    return {
+        "prefill": replace(prefill, kv_cache_bytes=kv_cache_bytes),
+        "decode": replace(step.repeated(workload.new_tokens), kv_cache_bytes=kv_cache_bytes),
+    }
 
 
 @lru_cache(maxsize=4)

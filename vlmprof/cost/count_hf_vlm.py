@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from vlmprof.cost.costs import CellCost, OpCost, StageCost
+from vlmprof.cost.costs import CellCost, OpCost, StageCost, unread_bytes
 from vlmprof.cost.dispatch_counter import Attention, CostCounter, routed_if_read
 from vlmprof.cost.formulas import tensors_in
 from vlmprof.cost.liveness import in_blocks, module_tensors
@@ -101,29 +101,22 @@ def _counted(run: DryRun, axes: Axes, settings: Settings, new_tokens: int, route
     resident = {stage: sum(in_blocks(_bytes([t])) for t in tensors) for stage, tensors in weights.items()}
     last = run.parts.stages[-1]
     resident[last] = resident_bytes - sum(size for stage, size in resident.items() if stage != last)
-    costs = {
-        stage: StageCost(
-            ops=(ops := cuts.ops.get(stage, Counter())),
-            unread_weight_bytes=sum(op.unread_bytes * n for op, n in ops.items()),
-            weight_bytes=_bytes(weights.get(stage, [])),
-            resident_bytes=resident.get(stage, 0),
+    costs = {}
+    for stage in (*run.parts.stages, OTHER, *(("decode",) if new_tokens else ())):
+        ops = cuts.ops.get(stage, Counter())
+        part = last if stage == "decode" else stage
+        costs[stage] = StageCost(
+            ops=ops,
+            unread_weight_bytes=unread_bytes(ops),
+            weight_bytes=_bytes(weights.get(part, [])),
+            resident_bytes=resident.get(part, 0),
             input_bytes=_bytes(given) if stage == "vision" else 0,
             output_bytes=_bytes(tensors_in(output)) if stage == last else 0,
             peak_activation_bytes=max(0, cuts.peaks.get(stage, 0) - resident_bytes),
-            kv_cache_bytes=cache_bytes if stage == last else 0,
+            kv_cache_bytes=cache_bytes if part == last else 0,
         )
-        for stage in (*run.parts.stages, OTHER)
-    }
     if new_tokens:
-        step = Counter({op: n * new_tokens for op, n in cuts.ops.get("decode", Counter()).items()})
-        costs["decode"] = StageCost(
-            ops=step,
-            unread_weight_bytes=sum(op.unread_bytes * n for op, n in step.items()),
-            weight_bytes=costs[last].weight_bytes,
-            resident_bytes=costs[last].resident_bytes,
-            peak_activation_bytes=max(0, cuts.peaks["decode"] - resident_bytes),
-            kv_cache_bytes=cache_bytes,
-        )
+        costs["decode"] = costs["decode"].repeated(new_tokens)
     kept_bytes = in_blocks(cache_bytes or _bytes(tensors_in(output))) if settings.outputs == "kept" else 0
     return CellCost(
         costs, run.visual_tokens, held_bytes=dict.fromkeys((*run.parts.stages, "decode"), kept_bytes)
@@ -131,4 +124,4 @@ def _counted(run: DryRun, axes: Axes, settings: Settings, new_tokens: int, route
 
 
 def _bytes(tensors: list[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return sum(tensor.nbytes for tensor in tensors)

@@ -18,13 +18,13 @@ from torch._C import DispatchKey
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlmprof.backbones.grouped_products import grouped_output, is_grouped_product
-from vlmprof.cost.costs import OpCost, StageCost
+from vlmprof.cost.costs import OpCost, StageCost, unread_bytes
 from vlmprof.cost.experts import TOP_K, Routing, grouped_cost, routing_of
 from vlmprof.cost.formulas import attention_workspace_bytes, op_cost, tensors_in
 from vlmprof.cost.liveness import LiveMemory, in_blocks, module_tensors
 from vlmprof.cost.packed_parameters import PackedParameters
 from vlmprof.cost.repeats import MOST_OUTCOMES, Call, known_outcomes, outcome
-from vlmprof.cost.scans import Kernels, is_project_op, project_op
+from vlmprof.cost.scans import Kernels, is_scan, scan_cost
 from vlmprof.cost.values import ReadsValuesError, assumed_values, is_read, on_one_device
 
 Attention = Literal["fused", "math"]
@@ -32,7 +32,6 @@ Result = TypeVar("Result")
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 _CONVOLUTION = torch.ops.aten.convolution.default
-_COMPOSITE = "CompositeImplicitAutograd"
 FUSED_HEAD_DIM = 256
 """The largest head dimension that torch's flash attention kernels support."""
 
@@ -78,6 +77,8 @@ class CostCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._routes:
             args, kwargs = on_one_device(func, args, kwargs)
+        if func.namespace == "vlmprof" and self._kernels == "triton":
+            self.packed.note(func, args)
         if func is TOP_K:
             self._routings.append(routing_of(args[0], args[1]))
         # unfused attention depends on torch's settings, and a product of experts on the router before it
@@ -97,8 +98,6 @@ class CostCounter(TorchDispatchMode):
                 return self._counted(func, args, kwargs)
             self._costs += known.costs
             return output
-        if is_project_op(func) and self._kernels == "triton":
-            self.packed.note(func, args)
         self._costs += known.costs
         return known.repeat(call, self.memory)
 
@@ -160,10 +159,8 @@ class CostCounter(TorchDispatchMode):
             output = output[0], self._routings[-1].choices(output[1].shape)
         workspace_bytes = 0
         cost: OpCost | None
-        if is_project_op(func):
-            cost, workspace_bytes = project_op(func, args, output, self._kernels)
-            if self._kernels == "triton":
-                self.packed.note(func, args)
+        if is_scan(func):
+            cost, workspace_bytes = scan_cost(func, args, output, self._kernels)
         else:
             cost = op_cost(func, args, kwargs, output)
             if fused:
@@ -224,12 +221,7 @@ def count_call(
     `state` gives the tensors that an earlier call left in memory and that this one may replace.
     """
     given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    weights = {
-        id(tensor): tensor
-        for part in module.modules()
-        for tensor in (*part._parameters.values(), *part._buffers.values())
-        if tensor is not None
-    }.values()
+    weights = [*module.parameters(), *module.buffers()]  # as they are before the call
 
     def counted(routes: bool) -> tuple[CostCounter, int, Any]:
         with torch.inference_mode(), CostCounter(kernels, attention, in_full, routes) as counter:
@@ -245,11 +237,11 @@ def count_call(
     ops = counter.ops()
     cost = StageCost(
         ops=ops,
-        unread_weight_bytes=sum(op.unread_bytes * n for op, n in ops.items()),
-        weight_bytes=sum(t.numel() * t.element_size() for t in weights),
+        unread_weight_bytes=unread_bytes(ops),
+        weight_bytes=sum(t.nbytes for t in weights),
         resident_bytes=resident_bytes + counter.packed.size_bytes,
-        input_bytes=sum(t.numel() * t.element_size() for t in given),
-        output_bytes=sum(t.numel() * t.element_size() for t in tensors_in(output)),
+        input_bytes=sum(t.nbytes for t in given),
+        output_bytes=sum(t.nbytes for t in tensors_in(output)),
         peak_activation_bytes=counter.memory.peak_bytes - resident_bytes,
     )
     return cost, output
@@ -270,7 +262,7 @@ def routed_if_read(module: nn.Module, counted: Callable[[bool], Result]) -> Resu
 
 @cache
 def _is_composite(func: Any) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE)
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

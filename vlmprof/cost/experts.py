@@ -79,7 +79,7 @@ def grouped_cost(output: Tensor, a: Tensor, b: Tensor, routings: Sequence[Routin
     rows, experts = a.shape[0], b.shape[0]
     fitting = [r for r in routings if r.experts == experts and r.tokens * r.chosen == rows]
     routing = fitting[-1] if fitting else Routing(tokens=rows, chosen=1, experts=experts)
-    matrix_bytes = b[0].numel() * b.element_size()
+    matrix_bytes = b[0].nbytes
     read_bytes = round(routing.read * matrix_bytes)
     return OpCost(
         Kind.MATMUL,

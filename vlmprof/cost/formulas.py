@@ -71,8 +71,6 @@ ONE_PASS = frozenset((
 GATHERS = frozenset(("embedding", "index", "index_select", "gather"))
 """Operations that read only as many elements of their first input as they write."""
 
-NO_FORMULA = "{name} has no formula: counted as if elementwise"
-
 ALLOCATIONS = frozenset(
     ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "_local_scalar_dense")
 )
@@ -106,13 +104,14 @@ def op_cost(func: Any, args: Sequence[Any], kwargs: dict[str, Any], output: Any)
         read = touched_bytes(inputs[1:]) + touched_bytes(outputs)
     elif base == "copy_":
         read = touched_bytes(inputs[1:])
+    assumed = f"{func.namespace}.{name} has no formula: counted as if elementwise"
     return OpCost(
         Kind.COPY if copies else Kind.ELEMENTWISE,
         dtype_name(*inputs, *outputs),
         flops=0 if copies else elements * FLOPS_PER_ELEMENT.get(base, 1),
         moved_bytes=read + touched_bytes(outputs),
         special_functions=outputs[0].numel() * SPECIAL_FUNCTIONS.get(base, 0),
-        assumed="" if _touches_each_once(func, base) else NO_FORMULA.format(name=f"{func.namespace}.{name}"),
+        assumed="" if _touches_each_once(func, base) else assumed,
     )
 
 
@@ -136,7 +135,7 @@ def tensors_in(values: Any) -> list[Tensor]:
 
 def touched_bytes(tensors: Sequence[Tensor]) -> int:
     """Return the bytes of these tensors, each counted once, and an expanded one by its storage."""
-    sizes = {id(t): min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in tensors}
+    sizes = {id(t): min(t.nbytes, t.untyped_storage().nbytes()) for t in tensors}
     return sum(sizes.values())
 
 
@@ -156,10 +155,16 @@ def _only_views(func: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) 
     return all(tensor.untyped_storage()._cdata in given for tensor in outputs)
 
 
-def _product(kind: Kind, flops: int, output: Tensor, *inputs: Any) -> OpCost:
+def product(kind: Kind, flops: int, output: Tensor, *inputs: Any, special_functions: int = 0) -> OpCost:
+    """Return the cost of an operation that reads its inputs once and writes its output once."""
     given = tensors_in(inputs)
+    moved_bytes = touched_bytes(given) + touched_bytes([output])
     return OpCost(
-        kind, dtype_name(*given), flops=flops, moved_bytes=touched_bytes(given) + touched_bytes([output])
+        kind,
+        dtype_name(*given),
+        flops=flops,
+        moved_bytes=moved_bytes,
+        special_functions=special_functions,
     )
 
 
@@ -170,18 +175,18 @@ def _matmul_flops(a: Tensor, b: Tensor) -> int:
 
 @formula(aten.mm, aten.bmm, aten.mv, aten.dot, aten.vdot)
 def _matmul(output: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, _matmul_flops(a, b), output, a, b)
+    return product(Kind.MATMUL, _matmul_flops(a, b), output, a, b)
 
 
 @formula(aten.addmm, aten.baddbmm, aten.addbmm, aten.addmv)
 def _biased_matmul(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> OpCost:
-    return _product(Kind.MATMUL, _matmul_flops(a, b), output, bias, a, b)
+    return product(Kind.MATMUL, _matmul_flops(a, b), output, bias, a, b)
 
 
 @formula(aten._int_mm, aten._scaled_mm)
 def _quantized_matmul(output: Tensor, a: Tensor, *quantized: Any, **_: Any) -> OpCost:
     """A product with a quantized matrix, whose scales it reads as well."""
-    return _product(Kind.MATMUL, 2 * a.numel() * output.shape[-1], output, a, *quantized)
+    return product(Kind.MATMUL, 2 * a.numel() * output.shape[-1], output, a, *quantized)
 
 
 @formula(aten._weight_int4pack_mm, aten._weight_int4pack_mm_for_cpu)
@@ -195,7 +200,7 @@ def _int4_matmul(output: Tensor, a: Tensor, *quantized: Any, **_: Any) -> OpCost
 def _solve_triangular(output: Tensor, a: Tensor, b: Tensor, *, left: bool = True, **_: Any) -> OpCost:
     """Triangular solve, (n, n) with m right-hand sides: n²·m FLOPs, not on matrix units (Golub & Van Loan,
     Matrix Computations, section 3.1)."""
-    return _product(Kind.ELEMENTWISE, a.shape[-1] * output.numel(), output, a, b)
+    return product(Kind.ELEMENTWISE, a.shape[-1] * output.numel(), output, a, b)
 
 
 @formula(aten._fft_r2c, aten._fft_c2c, aten._fft_c2r)
@@ -205,7 +210,7 @@ def _fft(output: Tensor, x: Tensor, dim: Sequence[int], *_: Any, **__: Any) -> O
     length = math.prod(larger.shape[d] for d in dim)
     halves = 2 if output.is_complex() and x.is_complex() else 1
     flops = int(2.5 * halves * larger.numel() * math.log2(max(length, 2)))
-    return _product(Kind.ELEMENTWISE, flops, output, x)
+    return product(Kind.ELEMENTWISE, flops, output, x)
 
 
 @formula(aten.convolution)
@@ -216,7 +221,7 @@ def _convolution(
     # one MAC per weight and position: of the output for weights (out, in/groups, *taps), of the input for
     # those of a transposed convolution, (in, out/groups, *taps)
     positions = (x if transposed else output).shape[2:].numel() * x.shape[0]
-    return _product(Kind.CONVOLUTION, 2 * positions * weight.numel(), output, x, weight, bias)
+    return product(Kind.CONVOLUTION, 2 * positions * weight.numel(), output, x, weight, bias)
 
 
 @formula(aten.scaled_dot_product_attention)

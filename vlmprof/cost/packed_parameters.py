@@ -50,7 +50,7 @@ def _cached_bytes(
     made = make(dtype, *parameters)
     parts = [made] if isinstance(made, Tensor) else vars(made).values()
     kept = [part for part in parts if isinstance(part, Tensor)]
-    return sum(in_blocks(part.numel() * part.element_size()) for part in kept)
+    return sum(in_blocks(part.nbytes) for part in kept)
 
 
 def _cached_by(

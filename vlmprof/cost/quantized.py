@@ -57,10 +57,6 @@ class QuantizedLinear(nn.Module, ABC):
     def _product(self, x: Tensor) -> Tensor:
         """Multiply (rows, in_features) by the weight, as torchao does."""
 
-    def _hold(self, **tensors: Tensor) -> None:
-        for name, tensor in tensors.items():
-            self.register_buffer(name, tensor)
-
 
 class _Int8Weight(QuantizedLinear):
     """A scale and a zero for each row. The weight is converted before each product."""
@@ -73,11 +69,9 @@ class _Int8Weight(QuantizedLinear):
     def __init__(self, layer: nn.Linear, on_cpu: bool) -> None:
         super().__init__(layer, on_cpu)
         rows = self.out_features
-        self._hold(
-            qdata=_empty(torch.int8, rows, self.in_features),
-            scale=_empty(torch.float32, rows, 1),
-            zero_point=_empty(torch.int8, rows, 1),
-        )
+        self.register_buffer("qdata", _empty(torch.int8, rows, self.in_features))
+        self.register_buffer("scale", _empty(torch.float32, rows, 1))
+        self.register_buffer("zero_point", _empty(torch.int8, rows, 1))
 
     def _product(self, x: Tensor) -> Tensor:
         return torch.mm(x, self.qdata.t().to(x.dtype)) * self.scale.to(x.dtype).flatten()
@@ -119,10 +113,8 @@ class _Int4Weight(QuantizedLinear):
         rows, columns = self.out_features, self.in_features
         if not on_cpu:
             columns = -(-columns // _TILE_COLUMNS) * _TILE_COLUMNS
-        self._hold(
-            qdata=_empty(torch.uint8, rows, columns // 2),
-            scale_and_zero=_empty(self.dtype, columns // GROUP_SIZE, rows, 2),
-        )
+        self.register_buffer("qdata", _empty(torch.uint8, rows, columns // 2))
+        self.register_buffer("scale_and_zero", _empty(self.dtype, columns // GROUP_SIZE, rows, 2))
 
     def _product(self, x: Tensor) -> Tensor:
         # that for a GPU, `_weight_int4pack_mm`, does not run on `meta`
@@ -141,10 +133,8 @@ class _Float8(QuantizedLinear):
 
     def __init__(self, layer: nn.Linear, on_cpu: bool) -> None:
         super().__init__(layer, on_cpu)
-        self._hold(
-            qdata=_empty(torch.float8_e4m3fn, self.out_features, self.in_features),
-            scale=_empty(torch.float32, 1, 1),
-        )
+        self.register_buffer("qdata", _empty(torch.float8_e4m3fn, self.out_features, self.in_features))
+        self.register_buffer("scale", _empty(torch.float32, 1, 1))
 
     def _product(self, x: Tensor) -> Tensor:
         scale = (x.abs().amax() / 448).to(torch.float32).reshape(1, 1)

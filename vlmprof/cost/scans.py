@@ -15,11 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 import vlmprof.kernels  # noqa: F401  (registers the operators)
 from vlmprof.cost.costs import Kind, OpCost
-from vlmprof.cost.formulas import dtype_name, tensors_in, touched_bytes
+from vlmprof.cost.formulas import dtype_name, formula, product, tensors_in, touched_bytes
 from vlmprof.cost.liveness import in_blocks
 from vlmprof.kernels.common.counts import scan_flops, ss2d_counts
 from vlmprof.kernels.ss2d.chunks import chunk_count, tiles_per_chunk
@@ -27,6 +28,7 @@ from vlmprof.kernels.ss2d.packing import block_shape
 
 Kernels = Literal["triton", "torch", "published"]
 KERNELS: tuple[str, ...] = get_args(Kernels)
+ops = torch.ops.vlmprof
 
 DIRECTIONS = 4
 FLOAT_BYTES = 4
@@ -59,12 +61,14 @@ def scan_special_functions(positions: int, d_state: int, softplus: bool = True) 
     return positions * (d_state + (2 if softplus else 0))
 
 
-def project_op(func: Any, args: tuple[Any, ...], output: Tensor, kernels: Kernels) -> tuple[OpCost, int]:
-    """Return the cost and the workspace in bytes of an operator of `torch.ops.vlmprof`.
+def is_scan(func: Any) -> bool:
+    """Return whether the cost of an operator depends on the implementation of the scans."""
+    return func.overloadpacket in _SCANS
 
-    Raises `KeyError` for one without a formula.
-    """
-    return _COSTS[func.overloadpacket.__name__](output, args, kernels)
+
+def scan_cost(func: Any, args: tuple[Any, ...], output: Tensor, kernels: Kernels) -> tuple[OpCost, int]:
+    """Return the cost of a scan, and its workspace in bytes."""
+    return _SCANS[func.overloadpacket](output, args, kernels)
 
 
 class _Traffic(NamedTuple):
@@ -196,92 +200,68 @@ def _selective_scan(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> 
     return cost, in_blocks(workspace)
 
 
-def _cross_scan(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
-    moved = touched_bytes([args[0], output])
-    return OpCost(Kind.COPY, dtype_name(args[0]), moved_bytes=moved), 0
+_SCANS = {ops.ss2d: _ss2d, ops.selective_scan: _selective_scan}
 
 
-def _cross_merge(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
-    moved = touched_bytes([args[0], output])
-    flops = (DIRECTIONS - 1) * output.numel()
-    return OpCost(Kind.ELEMENTWISE, dtype_name(args[0]), flops=flops, moved_bytes=moved), 0
+@formula(ops.cross_scan)
+def _cross_scan(output: Tensor, image: Tensor, *_: Any) -> OpCost:
+    return product(Kind.COPY, 0, output, image)
 
 
-def _linear(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
-    x, norm_weight, _, weight, _, residual, activation, _ = args
-    per_output = (residual is not None) + (4 if activation else 0)
-    flops = 2 * output.numel() * weight.shape[1] + per_output * output.numel()
-    if norm_weight is not None:
-        flops += 7 * x.numel()
-    return OpCost(
-        Kind.MATMUL,
-        dtype_name(x),
-        flops=flops,
-        moved_bytes=touched_bytes(tensors_in(args)) + touched_bytes([output]),
+@formula(ops.cross_merge)
+def _cross_merge(output: Tensor, directions: Tensor, *_: Any) -> OpCost:
+    return product(Kind.ELEMENTWISE, (DIRECTIONS - 1) * output.numel(), output, directions)
+
+
+@formula(ops.linear)
+def _linear(
+    output: Tensor, x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, weight: Tensor,
+    bias: Tensor | None, residual: Tensor | None, activation: str | None, eps: float,
+) -> OpCost:  # fmt: skip
+    per_output = 2 * weight.shape[1] + (residual is not None) + (4 if activation else 0)
+    flops = per_output * output.numel() + (0 if norm_weight is None else 7 * x.numel())
+    return product(
+        Kind.MATMUL, flops, output, x, norm_weight, norm_bias, weight, bias, residual,
         special_functions=output.numel() if activation else 0,
-    ), 0
+    )  # fmt: skip
 
 
-def _layer_norm(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
-    x, _, _, input_bias, activation, _ = args
+@formula(ops.layer_norm)
+def _layer_norm(
+    output: Tensor, x: Tensor, weight: Tensor, bias: Tensor, input_bias: Tensor | None,
+    activation: str | None, eps: float,
+) -> OpCost:  # fmt: skip
     per_value = 7 + (input_bias is not None) + (4 if activation else 0)
-    return OpCost(
-        Kind.ELEMENTWISE,
-        dtype_name(x),
-        flops=per_value * x.numel(),
-        moved_bytes=touched_bytes(tensors_in((*args[:4], output))),
+    return product(
+        Kind.ELEMENTWISE, per_value * x.numel(), output, x, weight, bias, input_bias,
         special_functions=x.numel() if activation else 0,
-    ), 0
+    )  # fmt: skip
 
 
-def _convolution_norm(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
-    x, filters, _, _, input_bias, _, _, activation, _ = args
+@formula(ops.convolution_norm)
+def _convolution_norm(
+    output: Tensor, x: Tensor, filters: Tensor, norm_weight: Tensor, norm_bias: Tensor,
+    input_bias: Tensor | None, stride: int, padding: int, activation: str | None, eps: float,
+) -> OpCost:  # fmt: skip
     per_value = 2 * filters[0].numel() + 7 + (input_bias is not None) + (4 if activation else 0)
-    return OpCost(
-        Kind.CONVOLUTION,
-        dtype_name(x),
-        flops=per_value * output.numel(),
-        moved_bytes=touched_bytes(tensors_in((*args[:5], output))),
+    return product(
+        Kind.CONVOLUTION, per_value * output.numel(), output, x, filters, norm_weight, norm_bias, input_bias,
         special_functions=output.numel() if activation else 0,
-    ), 0
+    )  # fmt: skip
 
 
-def _norm_mlp(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
-    x, _, _, fc1_weight, *_ = args
+@formula(ops.norm_mlp)
+def _norm_mlp(
+    output: Tensor, x: Tensor, norm_weight: Tensor, norm_bias: Tensor, fc1_weight: Tensor, *others: Any
+) -> OpCost:
     hidden = x.numel() // x.shape[-1] * fc1_weight.shape[0]
-    return OpCost(
-        Kind.MATMUL,
-        dtype_name(x),
-        flops=4 * hidden * x.shape[-1] + 4 * hidden + 8 * x.numel(),
-        moved_bytes=touched_bytes(tensors_in(args)) + touched_bytes([output]),
-        special_functions=hidden,
-    ), 0
+    flops = 4 * hidden * x.shape[-1] + 4 * hidden + 8 * x.numel()
+    return product(
+        Kind.MATMUL, flops, output, x, norm_weight, norm_bias, fc1_weight, others, special_functions=hidden
+    )
 
 
-def _depthwise_conv_silu(output: Tensor, args: tuple[Any, ...], kernels: Kernels) -> tuple[OpCost, int]:
-    x, weight, bias = args
-    return OpCost(
-        Kind.CONVOLUTION,
-        dtype_name(x),
-        flops=output.numel() * (2 * weight[0].numel() + 4),
-        moved_bytes=touched_bytes(tensors_in((x, weight, bias, output))),
-        special_functions=2 * output.numel(),
-    ), 0
-
-
-_COSTS = {
-    "ss2d": _ss2d,
-    "selective_scan": _selective_scan,
-    "cross_scan": _cross_scan,
-    "cross_merge": _cross_merge,
-    "linear": _linear,
-    "layer_norm": _layer_norm,
-    "convolution_norm": _convolution_norm,
-    "norm_mlp": _norm_mlp,
-    "depthwise_conv_silu": _depthwise_conv_silu,
-}
-
-
-def is_project_op(func: Any) -> bool:
-    """Return whether an operator belongs to `torch.ops.vlmprof` and has a formula here."""
-    return func.namespace == "vlmprof" and func.overloadpacket.__name__ in _COSTS
+@formula(ops.depthwise_conv_silu)
+def _depthwise_conv_silu(output: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> OpCost:
+    flops = output.numel() * (2 * weight[0].numel() + 4)
+    return product(Kind.CONVOLUTION, flops, output, x, weight, bias, special_functions=2 * output.numel())

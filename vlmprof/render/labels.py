@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vlmprof.records import Status
 from vlmprof.units import show_resolution
 
 if TYPE_CHECKING:
@@ -114,6 +115,27 @@ def omitted_note(figure: FigureData) -> str:
     return " ".join(f"Left out: {' and '.join(names)}, {why}." for why, names in reasons.items())
 
 
+STATUS_WORDS = {
+    Status.OK: "measured", Status.OOM: "out of memory", Status.ERROR: "failed", Status.TIMEOUT: "timed out",
+    Status.SKIPPED: "skipped",
+}  # fmt: skip
+
+
 def oom_words(stage: object) -> str:
     """Describe an out-of-memory status, with its stage if known: `out of memory in vision`."""
     return f"out of memory in {stage}" if isinstance(stage, str) and stage else "out of memory"
+
+
+def joined(words: Sequence[str], last: str = "and") -> str:
+    """Join words as in a sentence: `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def span(first: str, last: str) -> str:
+    """Format a range: `224 to 512`, or `224` if both ends are equal."""
+    return first if first == last else f"{first} to {last}"
+
+
+def estimated_note(device: str) -> str:
+    """Say that a figure is of estimates."""
+    return f"Estimated for {device} from counted costs; nothing was measured."

@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 from vlmprof.errors import UserError
 
 SDPA = "sdpa"
-NOT_FUSED = "{name} uses transformers' {path} attention: it does not support scaled-dot-product attention"
 
 
 def attention_path(module: nn.Module | None) -> str | None:
@@ -21,7 +20,8 @@ def attention_path(module: nn.Module | None) -> str | None:
     chosen = [
         str(part.config._attn_implementation)
         for part in (() if module is None else module.modules())
-        if isinstance(part, PreTrainedModel) and _attends(part)
+        if isinstance(part, PreTrainedModel)
+        and any("Attention" in type(inner).__name__ for inner in part.modules())
     ]
     return next((path for path in chosen if path != SDPA), SDPA if chosen else None)
 
@@ -32,10 +32,11 @@ def attention_run(
     """The backends and warnings of those `parts`, a name and a module each, that have no such kernels."""
     paths = {part: (name, attention_path(module)) for part, (name, module) in parts.items()}
     others = {part: (name, path) for part, (name, path) in paths.items() if path not in (None, SDPA)}
-    return (
-        {f"{part}_attention": str(path) for part, (_, path) in others.items()},
-        [NOT_FUSED.format(name=name, path=path) for name, path in others.values()],
-    )
+    warnings = [
+        f"{name} uses transformers' {path} attention: it does not support scaled-dot-product attention"
+        for name, path in others.values()
+    ]
+    return {f"{part}_attention": str(path) for part, (_, path) in others.items()}, warnings
 
 
 def check_attention(name: str, module: nn.Module | None, asked: str) -> None:
@@ -46,7 +47,3 @@ def check_attention(name: str, module: nn.Module | None, asked: str) -> None:
             f"attention {asked}: {name} attends by transformers' {path} code, which has no backends to "
             "choose from; use auto"
         )
-
-
-def _attends(model: PreTrainedModel) -> bool:
-    return any("Attention" in type(part).__name__ for part in model.modules())

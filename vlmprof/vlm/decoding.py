@@ -34,7 +34,7 @@ class Context:
 
     def state_bytes(self) -> int:
         """Bytes of all tensors in the state: for attention, the key–value cache."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.state_tensors())
+        return sum(tensor.nbytes for tensor in self.state_tensors())
 
     def state_tensors(self) -> Iterator[Tensor]:
         """The tensors in the state."""

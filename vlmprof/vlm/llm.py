@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 import transformers
@@ -12,7 +11,7 @@ from transformers import PreTrainedModel, masking_utils
 
 from vlmprof.backbones.random_weights import RandomValues, fill, uninitialised
 from vlmprof.settings import LLMPrecision
-from vlmprof.vlm.llm_catalog import LLMFacts, facts
+from vlmprof.vlm.llm_catalog import facts
 from vlmprof.vlm.llm_config import build_config, build_model
 from vlmprof.vlm.quantization import linears_without_data, quantize
 
@@ -32,7 +31,7 @@ def create_llm(
     that transformers cannot build, and a model that torchao does not quantize.
     """
     known = facts(name)
-    config = configuration(known)
+    config = build_config(name, known.model_type, known.config)
     _assume_one_sequence_per_row()
     one_by_one = linears_without_data() if precision != "as-dtype" else nullcontext()
     with uninitialised(device, dtype), one_by_one:
@@ -57,8 +56,7 @@ def _assume_one_sequence_per_row() -> None:
     wait in the middle of a stage for all that came before. Where it must not wait, compiled or captured, it
     would take the rows for packed and attend by a mask of positions × positions.
     """
-    if hasattr(masking_utils, "find_packed_sequence_indices"):
-        masking_utils.find_packed_sequence_indices = _not_packed
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
 
 
 def masks_traced_prefill() -> bool:
@@ -68,12 +66,3 @@ def masks_traced_prefill() -> bool:
     """
     major, minor = transformers.__version__.split(".")[:2]
     return (int(major), int(minor)) < (5, 18)
-
-
-def _not_packed(position_ids: Tensor) -> None:
-    return None
-
-
-def configuration(known: LLMFacts) -> Any:
-    """The transformers configuration of these facts. Raises `UserError` as `build_config` does."""
-    return build_config(known.name, known.model_type, known.config)

@@ -7,44 +7,14 @@ named hub model, the only one that may use the network.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vlmprof import files
 from vlmprof.errors import UserError, message_of, unknown
 from vlmprof.vlm.llm_config import built_facts
-
-
-@dataclass(frozen=True)
-class LLMFacts:
-    """One causal language model, as transformers builds it."""
-
-    name: str
-    """As written in a spec: `vicuna-7b`."""
-    model_type: str
-    """transformers' name of the architecture: `llama`."""
-    hidden_size: int
-    """Channels of each token embedding: what a connector must produce."""
-    vocab_size: int
-    layers: int | None
-    """`None` when its configuration does not count them."""
-    parameters: int | None
-    """Tied matrices counted once: as published, or as built of a configuration."""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the architecture's transformers configuration."""
-    source: str = ""
-    """Where the architecture is published, or what it is instead."""
-    decodes: bool = True
-    """Whether it keeps a state that further tokens go on from."""
-    chunks: bool = True
-    """Whether several tokens at once go on from it, as chunks of a prompt do."""
-    keeps_last_logits: bool = True
-    """Whether it can be asked for the logits of the last position alone."""
-    attention: str | None = "sdpa"
-    """How it attends, as transformers names it: `sdpa`, `eager`, …; None if it does not."""
-    hub_name: str | None = None
-    """The hub model whose configuration has to be fetched, for `hf:NAME`."""
+from vlmprof.vlm.llm_facts import LLMFacts
 
 
 def names() -> list[str]:
@@ -117,27 +87,12 @@ def _hub(name: str) -> LLMFacts:
     except (OSError, ValueError, KeyError) as problem:
         said = message_of(problem)
         raise UserError(f"language model {name!r}: no configuration of that name ({said})") from problem
-    return _from_config(name, config.to_dict(), source=f"hub model {hub_name}", hub_name=hub_name)
+    return _from_config(name, config.to_dict(), source=f"hub model {hub_name}")
 
 
-def _from_config(name: str, config: Mapping[str, Any], source: str, hub_name: str | None = None) -> LLMFacts:
+def _from_config(name: str, config: Mapping[str, Any], source: str) -> LLMFacts:
     values = {key: value for key, value in config.items() if key not in ("model_type", "dtype")}
-    built = built_facts(name, config["model_type"], values)
-    return LLMFacts(
-        name=name,
-        model_type=config["model_type"],
-        hidden_size=built.hidden_size,
-        vocab_size=built.vocab_size,
-        layers=built.layers,
-        parameters=built.parameters,
-        decodes=built.decodes,
-        chunks=built.chunks,
-        keeps_last_logits=built.keeps_last_logits,
-        attention=built.attention,
-        config=values,
-        source=source,
-        hub_name=hub_name,
-    )
+    return replace(built_facts(name, config["model_type"], values), source=source)
 
 
 def _decoder(

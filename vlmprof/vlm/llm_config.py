@@ -6,12 +6,11 @@ transformers and torch are loaded when they are asked, not before.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from inspect import signature
 from typing import Any
 
 from vlmprof.errors import UserError, message_of
+from vlmprof.vlm.llm_facts import LLMFacts
 
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "decoder_layers", "num_blocks")
 
@@ -29,25 +28,21 @@ UNSUPPORTED = {
 }
 """Causal language models of transformers that cannot follow a connector or be counted, and why."""
 
-ONE_BY_ONE = frozenset(
-    (
-        # they count the positions of embeddings from the start of every chunk
-        "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
-        # so do these before transformers 5.24
-        "megatron-bert", "rembert",
-        # these fail, or give other logits as soon as they keep a cache
-        "dory", "prophetnet",
-    )
+ONE_BY_ONE = (
+    # they count the positions of embeddings from the start of every chunk
+    "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
+    # so do these before transformers 5.24
+    "megatron-bert", "rembert",
+    # these fail, or give other logits as soon as they keep a cache
+    "dory", "prophetnet",
 )  # fmt: skip
 """Types with a key–value cache that only single tokens go on from."""
 
-RECURRENT_IN_CHUNKS = frozenset(
-    (
-        "bailing_hybrid", "falcon_h1", "granitemoehybrid", "inkling2_loop_text", "inkling2_text",
-        "inkling_text", "kimi_linear", "lara_mini", "lfm2", "lfm2_moe", "lfm3", "mamba2", "minimax",
-        "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text",
-        "qwen3_next", "zamba2", "zaya",
-    )
+RECURRENT_IN_CHUNKS = (
+    "bailing_hybrid", "falcon_h1", "granitemoehybrid", "inkling2_loop_text", "inkling2_text",
+    "inkling_text", "kimi_linear", "lara_mini", "lfm2", "lfm2_moe", "lfm3", "mamba2", "minimax",
+    "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text",
+    "qwen3_next", "zamba2", "zaya",
 )  # fmt: skip
 """Types with recurrent layers whose state several tokens at once extend as one pass would."""
 
@@ -59,22 +54,8 @@ STATES = ("cache", "past_key_values", "cache_params", "state")
 state-space model's since 5.24, `state` is RWKV's."""
 
 
-@dataclass(frozen=True)
-class BuiltFacts:
-    """What a language model turned out to be when it was built without data."""
-
-    hidden_size: int
-    vocab_size: int
-    layers: int | None
-    parameters: int
-    decodes: bool
-    """Whether it keeps a state that further tokens go on from."""
-    chunks: bool
-    """Whether several tokens at once go on from it, as chunks of a prompt do."""
-    keeps_last_logits: bool
-    """Whether it can be asked for the logits of the last position alone."""
-    attention: str | None
-    """How it attends, as transformers names it: `sdpa`, `eager`, …; None if it does not."""
+_BUILT: dict[tuple[str, str, str], LLMFacts] = {}
+"""By name, model type and configuration: a file may change between two uses."""
 
 
 def build_config(name: str, model_type: str, values: Mapping[str, Any]) -> Any:
@@ -119,35 +100,24 @@ def build_model(name: str, config: Any, **options: Any) -> Any:
         ) from problem
 
 
-def built_facts(name: str, model_type: str, values: Mapping[str, Any]) -> BuiltFacts:
-    """Build the model without data and run some embeddings through it.
+def built_facts(name: str, model_type: str, values: Mapping[str, Any]) -> LLMFacts:
+    """Build the model without data and run some embeddings through it; `values` are its configuration's.
 
     Raises `UserError` where it cannot be built, takes no embeddings, or stumbles over its configuration.
     """
-    return _built_facts(name, model_type, repr(values), _Unhashed(values))
+    key = name, model_type, repr(values)
+    if key not in _BUILT:
+        _BUILT[key] = _built_facts(name, model_type, values)
+    return _BUILT[key]
 
 
-class _Unhashed:
-    """Values that another argument stands for in a cache."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Unhashed)
-
-
-@lru_cache(maxsize=32)
-def _built_facts(name: str, model_type: str, _: str, given: _Unhashed) -> BuiltFacts:
+def _built_facts(name: str, model_type: str, values: Mapping[str, Any]) -> LLMFacts:
     import torch
 
     from vlmprof.backbones.random_weights import uninitialised
     from vlmprof.vlm.attention import attention_path
 
-    config = build_config(name, model_type, given.values)
+    config = build_config(name, model_type, values)
     with uninitialised("meta", torch.bfloat16):
         model = build_model(name, config, dtype=torch.bfloat16).eval()
     table, parameters = model.get_input_embeddings(), signature(model.forward).parameters
@@ -165,11 +135,14 @@ def _built_facts(name: str, model_type: str, _: str, given: _Unhashed) -> BuiltF
             f"language model {name!r}: {model_type} does not run with this configuration ({reason(problem)})"
         ) from problem
     decodes, chunks = _state_of_model(model, embeddings)
-    return BuiltFacts(
+    return LLMFacts(
+        name=name,
+        model_type=model_type,
         hidden_size=hidden_size,
         vocab_size=vocab_size,
         layers=_layer_count(config),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        config=values,
         decodes=decodes,
         chunks=chunks,
         keeps_last_logits="logits_to_keep" in parameters,

@@ -32,12 +32,6 @@ from vlmprof.vlm.study_checkpoint import load_study_checkpoint
 from vlmprof.vlm.tiled import TiledConnector
 from vlmprof.vlm.workload import Workload
 
-DTYPES: dict[Dtype, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-
 
 class VLM:
     """Three frozen parts and the prompt between them.
@@ -104,20 +98,16 @@ class VLM:
         The chunks before it fill the cache; their logits are freed.
         """
         given = self.with_prompt(embeddings)
+        # not every model can be told of which positions to give logits
+        kept = {"logits_to_keep": 1} if self.logits == "last" else {}
         output: Any = None
         state: dict[str, Any] = {}
         for chunk in given.split(self.prefill_chunk or given.shape[1], dim=1):
             del output  # the next chunk needs the cache, but no logits
-            output = self.language(inputs_embeds=chunk, use_cache=use_cache, **state, **self.logits_kept)
+            output = self.language(inputs_embeds=chunk, use_cache=use_cache, **state, **kept)
             name = state_of(output)
             state = {} if name is None else {name: output[name]}
         return output
-
-    @property
-    def logits_kept(self) -> dict[str, int]:
-        """What tells the LLM of which positions to give logits; nothing for all, which not every model can
-        be told."""
-        return {"logits_to_keep": 1} if self.logits == "last" else {}
 
     def _precision(self, given: Tensor) -> AbstractContextManager[object]:
         if self.autocast is None:
@@ -164,11 +154,10 @@ def create_vlm(workload: Workload, device: torch.device | str = "cpu") -> VLM:
         if workload.llm_precision != "as-dtype":
             quantize(language, workload.llm_precision)
     connector = joining(connector, workload, device)
-    generator = torch.Generator(device).manual_seed(workload.seed)
     prompt = torch.randint(
         llm_catalog.facts(workload.llm).vocab_size,
         (workload.prompt_tokens,),
-        generator=generator,
+        generator=torch.Generator(device).manual_seed(workload.seed),
         device=device,
     )
     return VLM(
@@ -228,21 +217,19 @@ def build_connector(workload: Workload, device: torch.device | str) -> nn.Module
 
 def joining(connector: nn.Module, workload: Workload, device: torch.device | str) -> nn.Module:
     """The connector, with what joins the tokens of tiles and of frames if the workload has any."""
-    joined = connector if workload.tiling is None else _with_tiles(connector, workload, device)
-    return joined if workload.frames == 1 else VideoConnector(joined, workload.frames)
-
-
-def _with_tiles(connector: nn.Module, workload: Workload, device: torch.device | str) -> TiledConnector:
-    assert workload.tiling is not None
-    backbone, known = backbone_facts(workload.backbone, workload.level), connector_facts(workload.connector)
-    workload.tiling.check(known)
-    return TiledConnector(
-        connector,
-        workload.tiling,
-        (workload.height_px, workload.width_px),
-        known.visual_grid(backbone.grid(*workload.encoder_size)),
-        torch.zeros(llm_catalog.facts(workload.llm).hidden_size, device=device, dtype=_before_llm(workload)),
-    )
+    if workload.tiling is not None:
+        known = connector_facts(workload.connector)
+        workload.tiling.check(known)
+        grid = backbone_facts(workload.backbone, workload.level).grid(*workload.encoder_size)
+        hidden_size = llm_catalog.facts(workload.llm).hidden_size
+        connector = TiledConnector(
+            connector,
+            workload.tiling,
+            (workload.height_px, workload.width_px),
+            known.visual_grid(grid),
+            torch.zeros(hidden_size, device=device, dtype=_before_llm(workload)),
+        )
+    return connector if workload.frames == 1 else VideoConnector(connector, workload.frames)
 
 
 def build_llm(workload: Workload, device: torch.device | str) -> PreTrainedModel:
@@ -258,7 +245,8 @@ def build_llm(workload: Workload, device: torch.device | str) -> PreTrainedModel
 
 def torch_dtype(name: Dtype) -> torch.dtype:
     """torch's dtype of this name."""
-    return DTYPES[name]
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def _before_llm(workload: Workload) -> torch.dtype:
@@ -268,4 +256,4 @@ def _before_llm(workload: Workload) -> torch.dtype:
 
 def _weight_bytes(module: nn.Module) -> int:
     stored = [part for own in (*module.parameters(), *module.buffers()) for part in stored_tensors(own)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in stored)
+    return sum(tensor.nbytes for tensor in stored)

@@ -70,7 +70,7 @@ class Preprocess:
         return images.to(self.device, self.dtype)
 
     def _pictures(self) -> list[Image.Image]:
-        return [self._fitted(self._decode())]
+        return [fitted(self._decode(), (self.height, self.width), self.fit, self.inner)]
 
     def _normalised(self, picture: Image.Image) -> Tensor:
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
@@ -78,9 +78,6 @@ class Preprocess:
 
     def _decode(self) -> Image.Image:
         return read_rgb_file(self._path) if self._path else read_rgb(self._generated, "that was generated")
-
-    def _fitted(self, picture: Image.Image) -> Image.Image:
-        return fitted(picture, (self.height, self.width), self.fit, self.inner)
 
 
 def fitted(

@@ -26,22 +26,6 @@ Weights = Callable[[str, nn.Linear], Tensor]
 
 MULTIPLIED_ELSEWHERE = "dt_proj"
 """Of Mamba and its hybrids: transformers uses the weight of this layer without calling the layer."""
-NOT_ALL = (
-    "{precision} quantizes {share:.1%} of the LLM's weights, not counting embeddings and output layer; "
-    "the rest keeps {dtype}"
-)
-CONVERTS = (
-    "int8-weight saves memory rather than time: torchao converts each weight to {dtype} before its product"
-)
-WAITS = (
-    "int8-dynamic: unless it is compiled, torchao's int8 product waits for the GPU in every layer, and "
-    "multiplies up to 16 tokens in float32"
-)
-
-WITHOUT_VECTORS = (
-    "int4-weight: on a CPU, torch multiplies float32 by int4 without vector instructions, many times slower "
-    "than float32 by float32; use bfloat16"
-)
 
 
 def quantized_layers(model: PreTrainedModel, precision: LLMPrecision) -> dict[str, nn.Linear]:
@@ -128,13 +112,27 @@ def quantization_run(
     quantized = [p for p in matrices if is_traceable_wrapper_subclass(p)]
     share = sum(p.numel() for p in quantized) / sum(p.numel() for p in matrices)
     dtype = str(model.dtype).removeprefix("torch.")
-    found = [NOT_ALL.format(precision=precision, share=share, dtype=dtype)] if share < 1 else []
+    found = []
+    if share < 1:
+        found.append(
+            f"{precision} quantizes {share:.1%} of the LLM's weights, not counting embeddings and output "
+            f"layer; the rest keeps {dtype}"
+        )
     if precision == "int8-weight":
-        found.append(CONVERTS.format(dtype=dtype))
+        found.append(
+            "int8-weight saves memory rather than time: torchao converts each weight to "
+            f"{dtype} before its product"
+        )
     elif precision == "int8-dynamic" and model.device.type == "cuda" and mode != "compile":
-        found.append(WAITS)
+        found.append(
+            "int8-dynamic: unless it is compiled, torchao's int8 product waits for the GPU in every layer, "
+            "and multiplies up to 16 tokens in float32"
+        )
     elif precision == "int4-weight" and model.device.type == "cpu" and dtype == "float32":
-        found.append(WITHOUT_VECTORS)
+        found.append(
+            "int4-weight: on a CPU, torch multiplies float32 by int4 without vector instructions, many times "
+            "slower than float32 by float32; use bfloat16"
+        )
     formats = ", ".join(sorted({type(p).__name__ for p in quantized}))
     return {"llm_linear": f"{formats} of torchao {metadata.version('torchao')}"}, found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import check_known, writing
 from vlmprof.files import replacing
 
 FORMATS = ("png", "pdf", "svg")
@@ -16,9 +16,7 @@ FORMATS = ("png", "pdf", "svg")
 
 def check_formats(formats: Sequence[str]) -> None:
     """Raise `UserError` for an unknown format."""
-    for name in formats:
-        if name not in FORMATS:
-            raise unknown("figure format", name, FORMATS)
+    check_known("figure format", formats, FORMATS)
 
 
 def save_figure(
@@ -31,15 +29,13 @@ def save_figure(
     check_formats(formats)
     paths = [folder / f"{stem}.{name}" for name in formats]
     undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    try:
+    reproducible = mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "vlmprof"})
+    with writing(f"the figure to {folder}"), reproducible:
         folder.mkdir(parents=True, exist_ok=True)
-        with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "vlmprof"}):
-            _lay_out(figure, dpi)
-            for path, name in zip(paths, formats, strict=True):
-                with replacing(path) as draft:
-                    figure.savefig(draft, format=name, dpi=dpi, metadata=undated[name])
-    except OSError as problem:
-        raise UserError(f"cannot write the figure to {folder}: {problem.strerror or problem}") from problem
+        _lay_out(figure, dpi)
+        for path, name in zip(paths, formats, strict=True):
+            with replacing(path) as draft:
+                figure.savefig(draft, format=name, dpi=dpi, metadata=undated[name])
     return paths
 
 

@@ -15,6 +15,7 @@ from vlmprof.render.figures.files import save_figure
 from vlmprof.render.figures.style import line_styles
 from vlmprof.render.labels import line_label
 from vlmprof.render.tables.frontier import varied_axes
+from vlmprof.settings import AxisValue
 from vlmprof.units import GIB, show_bytes
 
 if TYPE_CHECKING:
@@ -37,8 +38,14 @@ def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str
     figure = Figure(figsize=(3.5, 2.6), layout="constrained")
     axes = figure.add_subplot()
     axis = found[0].axis
-    curves = _curves(found)
-    lines = [LineName(str(dict(key)["backbone"]), _setting(key, found)) for key in curves]
+    curves: dict[tuple[tuple[str, AxisValue], ...], list[Frontier]] = {}
+    for one in found:
+        curves.setdefault(tuple(one.line.items()), []).append(one)
+    varied = varied_axes(found)
+    lines = [
+        LineName(str(dict(key)["backbone"]), {name: str(value) for name, value in key if name in varied})
+        for key in curves
+    ]
     styles = line_styles(lines)
     for line, points in zip(lines, curves.values(), strict=True):
         known = [point for point in points if point.fits is not None]
@@ -69,17 +76,6 @@ def save_frontier(found: Sequence[Frontier], folder: Path, formats: Sequence[str
         handles=handles, loc="outside lower center", ncols=columns, fontsize=FONT_PT - 1, frameon=False
     )
     return save_figure(figure, folder, "frontier", formats, dpi=200)
-
-
-def _curves(found: Sequence[Frontier]) -> dict[tuple[tuple[str, object], ...], list[Frontier]]:
-    curves: dict[tuple[tuple[str, object], ...], list[Frontier]] = {}
-    for one in found:
-        curves.setdefault(tuple(one.line.items()), []).append(one)
-    return curves
-
-
-def _setting(key: tuple[tuple[str, object], ...], found: Sequence[Frontier]) -> dict[str, str]:
-    return {name: str(value) for name, value in key if name in varied_axes(found)}
 
 
 def _measure(cell: Cell, axis: str) -> float:

@@ -21,10 +21,9 @@ from matplotlib.transforms import ScaledTranslation
 
 from vlmprof.analysis.frames import Line
 from vlmprof.analysis.series import PanelData, Series
-from vlmprof.render.figures.layout import Page
+from vlmprof.render.figures.layout import Page, label_quantity
 from vlmprof.render.figures.style import LineStyle
 from vlmprof.render.figures.ticks import plain_log_labels
-from vlmprof.units import GIB, seconds_unit
 
 _CROSS_STEP_PT = 4.5
 _CROSS_BAND_PT = 20.0
@@ -45,19 +44,13 @@ class Look:
     log: bool
 
 
-def panel_unit(panel: PanelData, largest: float) -> tuple[str, float]:
-    """Return the unit of a panel's y axis for values up to `largest` (s or bytes), and its size."""
-    return ("GiB", float(GIB)) if panel.unit == "bytes" else seconds_unit(largest)
-
-
 def draw_panel(axes: Axes, panel: PanelData, look: Look) -> None:
     """Draw a panel into empty axes and label the y axis with its unit."""
     drawn = [series for series in panel.series if series.measured]
     behind = [series for series in panel.reference if series.measured]
     largest = max((float(np.nanmax(series.values)) for series in (*drawn, *behind)), default=1.0)
-    unit, size = panel_unit(panel, largest)
     axes.set_title(f"({panel.letter}) {panel.title}", fontsize=look.page.font_pt, pad=6)
-    axes.set_ylabel(f"{panel.quantity} ({unit})", fontsize=look.page.font_pt)
+    size = label_quantity(axes, panel.unit, largest, look.page)
     if panel.message is not None:
         _say(axes, panel.message, look.page.font_pt)
     if not drawn and not behind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
 
 import numpy as np
@@ -21,7 +21,7 @@ from vlmprof.measure.statistics import Floats
 from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_grid
 from vlmprof.render.figures.style import line_styles
 from vlmprof.render.figures.ticks import plain_log_labels
-from vlmprof.render.labels import lever_words, value_label
+from vlmprof.render.labels import estimated_note, joined, lever_words, value_label
 from vlmprof.render.tables.decisions import COST_WORDS
 from vlmprof.render.tables.sheet import show, unit_of_kind
 from vlmprof.units import show_resolution
@@ -45,10 +45,10 @@ def pareto_figure(advice: Advice, limits: Limits, width: str = "two-column") -> 
     page = page_of(width)
     lines = _styled_lines(advice)
     legend = family_entries(lines, 0.0, page.marker_pt * 1.3)
-    across = min(len(advice.costs), 2)
     figure, grid = panel_grid(
-        len(advice.costs), across, legend, _notes(advice, limits), page, page.row_in * 1.4
-    )
+        len(advice.costs), legend, _notes(advice, limits), page, across=min(len(advice.costs), 2),
+        row_share=1.4,
+    )  # fmt: skip
     labels = [
         _draw(axes, advice, lines, limits, cost, page) for axes, cost in zip(grid, advice.costs, strict=True)
     ]
@@ -89,15 +89,14 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
         "Solid: recommended. Circled: none is better at a lower cost." if crowded else "Circled: recommended."
     ]
     if advice.estimated_for is not None:
-        notes.insert(0, f"Estimated for {advice.estimated_for} from counted costs; nothing was measured.")
+        notes.insert(0, estimated_note(advice.estimated_for))
     if _numbered(advice):
         notes.append("Numbers: rows of the table.")
     if crowded and any(len(_curves(advice, cost)) > 1 for cost in advice.costs):
         notes.append("Joined: equal LLM.")
     elif not crowded and len(advice.curves) > 1:
         words = {"pixels": "images", "frames": "frames", "weight_prefill_bytes": "LLM"}
-        *others, last = [words[column] for column in advice.joined_by]
-        notes.append(f"Joined: equal {', '.join(others)}{' and ' if others else ''}{last}.")
+        notes.append(f"Joined: equal {joined([words[column] for column in advice.joined_by])}.")
     notes.append("Labels of steps: what changes towards the better cell.")
     if crowded or not advice.candidates["fits"].all():
         notes.append("Pale: not recommended." if crowded else "Pale: over a limit.")
@@ -136,8 +135,8 @@ def _draw(
             axes.plot(x[chosen], y[chosen], **look, alpha=alpha, zorder=3, gid="cells")
     front = rows.index.get_indexer(advice.chosen.index)
     curves = _curves(advice, cost)
-    for joined in curves:
-        places = front[joined[::-1]]
+    for own in curves:
+        places = front[own[::-1]]
         axes.plot(
             x[places], y[places], color="0.4", linewidth=0.5 * page.line_pt, marker="o", fillstyle="none",
             markersize=2.4 * page.marker_pt, markeredgewidth=0.6, zorder=2, gid="front",
@@ -267,34 +266,34 @@ def _hide_overlaps(axes: Axes, names: list[Annotation]) -> None:
 
 
 def _label_quality(axes: Axes, advice: Advice, page: Page) -> None:
-    if advice.shown_quality == "visual_tokens":
-        axes.set_ylabel("Visual tokens", fontsize=page.font_pt)
-        axes.set_yscale("log")
-        plain_log_labels(axes.yaxis)
-        return
-    if advice.shown_quality == "frames":
-        axes.set_ylabel("Frames per video", fontsize=page.font_pt)
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(FixedLocator(np.unique(numbers(advice.candidates, "frames")).tolist()))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        return
-    if advice.quality != "pixels":
-        axes.set_ylabel(advice.quality.replace("_", " "), fontsize=page.font_pt, parse_math=False)
-        return
+    """Label the y axis; image sizes, visual tokens and frames are on a logarithmic one."""
+    rows, shown = advice.candidates, advice.shown_quality
     seen = "seen, " if "tiling" in levers_of(advice.cells) else ""
-    axes.set_ylabel(f"Image size ({seen}pixels)", fontsize=page.font_pt)
-    axes.set_yscale("log")
-    pixels = np.unique(numbers(advice.candidates, "pixels"))[::-1]
-    kept = [pixels[0]]
-    for value in pixels:
-        if value * 1.7 <= kept[-1]:
-            kept.append(value)
-    axes.yaxis.set_major_locator(FixedLocator(kept))
+    titles = {
+        "visual_tokens": "Visual tokens",
+        "frames": "Frames per video",
+        "pixels": f"Image size ({seen}pixels)",
+    }
+    title = titles.get(shown, shown.replace("_", " "))
+    axes.set_ylabel(title, fontsize=page.font_pt, parse_math=False)
+    if shown in titles:
+        axes.set_yscale("log")
+    if shown == "visual_tokens":
+        plain_log_labels(axes.yaxis)
+    if shown == "frames":
+        _label_values(axes, np.unique(numbers(rows, shown)).tolist(), lambda value: f"{value:g}")
+    if shown == "pixels":
+        pixels = numbers(rows, shown)
+        whole = pixels == numbers(rows, "height_px") * numbers(rows, "width_px")
+        names = dict(zip(pixels[whole], rows["resolution"][whole], strict=True))
+        apart = [float(pixels.max())]
+        for value in np.unique(pixels)[::-1].tolist():
+            if value * 1.7 <= apart[-1]:
+                apart.append(value)
+        _label_values(axes, apart, lambda value: show_resolution(names.get(value, f"{value**0.5:.0f}")))
+
+
+def _label_values(axes: Axes, values: Sequence[float], label: Callable[[float], str]) -> None:
+    axes.yaxis.set_major_locator(FixedLocator(values))
     axes.yaxis.set_minor_locator(NullLocator())
-    rows = advice.candidates
-    whole = numbers(rows, "pixels") == numbers(rows, "height_px") * numbers(rows, "width_px")
-    names = dict(zip(numbers(rows, "pixels")[whole], rows["resolution"][whole], strict=True))
-    axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: show_resolution(names.get(value, f"{value**0.5:.0f}")))
-    )
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: label(value)))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from vlmprof.analysis.series import run_figure
 from vlmprof.render.figures.six_panel import draw_six_panel
+from vlmprof.render.labels import estimated_note
 
 if TYPE_CHECKING:
     from vlmprof.cost.accuracy import Prediction
@@ -28,5 +29,4 @@ def draw_predictions(predictions: Sequence[Prediction], device_name: str) -> Fig
     """
     data = run_figure(estimated_frame(predictions), None, "mean")
     panels = [replace(panel, title=f"{panel.title}, estimated") for panel in data.panels]
-    note = f"Estimated for {device_name} from counted costs; nothing was measured."
-    return draw_six_panel(replace(data, panels=panels), note=note)
+    return draw_six_panel(replace(data, panels=panels), note=estimated_note(device_name))

@@ -13,18 +13,16 @@ from matplotlib.ticker import EngFormatter
 
 from vlmprof.analysis.charts import Charts, FittedLine, FittedPanel, StackedLine
 from vlmprof.analysis.frames import in_turn
-from vlmprof.render.figures.layout import PAGES, family_entries, panel_grid, title_panel
+from vlmprof.render.figures.layout import PAGES, family_entries, label_quantity, panel_grid, title_panel
 from vlmprof.render.figures.style import STAGE_COLOURS, LineStyle, family_order, line_styles
 from vlmprof.render.figures.ticks import label_positions, plain_log_labels, scale_sizes
 from vlmprof.render.labels import SIZE_TITLES, line_label
-from vlmprof.render.tables.scaling import SCALED
-from vlmprof.units import GIB, seconds_unit
+from vlmprof.render.tables.columns import SCALED
 
 MOST_PANELS = 12
 """Largest number of panels of stacked stages; in a browser, any line can be selected."""
 
 _PAGE = PAGES["two-column"]
-_ACROSS = 3
 
 
 def stages_picture(charts: Charts) -> Figure | None:
@@ -45,7 +43,7 @@ def stages_picture(charts: Charts) -> Figure | None:
     figure, grid = _grid(len(shown), [[entry] for entry in entries], notes)
     for axes, stacked in zip(grid, shown, strict=True):
         _stack(axes, stacks.stages, stacked)
-        title_panel(axes, line_label(stacked.line), _PAGE, _across(len(shown)))
+        title_panel(axes, line_label(stacked.line), _PAGE, len(shown))
     return figure
 
 
@@ -70,7 +68,7 @@ def launch_picture(charts: Charts) -> Figure | None:
         axes.set_ylim(bottom=0)
         axes.set_title(stage.capitalize(), fontsize=_PAGE.font_pt, pad=4)
         axes.set_ylabel("Share (%)", fontsize=_PAGE.font_pt)
-        scale_sizes(axes, charts.scaling.ticks, _PAGE.font_pt * 0.93)
+        scale_sizes(axes, charts.scaling.ticks, _PAGE.small_pt)
     return figure
 
 
@@ -98,7 +96,7 @@ def _draw_fits(
 ) -> None:
     present = [line for line in lines if line is not None]
     values = np.concatenate([line.values for line in present])
-    unit, size = ("GiB", float(GIB)) if panel.unit == "bytes" else seconds_unit(float(values.max()))
+    size = label_quantity(axes, panel.unit, float(values.max()), _PAGE)
     for line in present:
         style = styles[line.line.key].line(_PAGE.line_pt, _PAGE.marker_pt)
         curve = line.curve
@@ -113,8 +111,6 @@ def _draw_fits(
     title = SCALED[panel.column][0]
     axes.set_title(title[:1].upper() + title[1:], fontsize=_PAGE.font_pt, pad=4)
     axes.set_xlabel(panel.tokens.capitalize(), fontsize=_PAGE.font_pt, labelpad=2)
-    quantity = "Memory" if panel.unit == "bytes" else "Latency"
-    axes.set_ylabel(f"{quantity} ({unit})", fontsize=_PAGE.font_pt)
 
 
 def frontier_picture(charts: Charts) -> Figure | None:
@@ -137,11 +133,11 @@ def frontier_picture(charts: Charts) -> Figure | None:
             axes.plot([first], [y], "x", color=style["color"], markersize=5, gid="oom")
     axes.set_yticks(range(len(lines)), [line_label(line) for line in lines], parse_math=False)
     axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.tick_params(labelsize=_PAGE.font_pt * 0.93, width=0.6, length=2.5, pad=2)
+    axes.tick_params(labelsize=_PAGE.small_pt, width=0.6, length=2.5, pad=2)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(True, axis="x", color="0.92", linewidth=0.5)
-    scale_sizes(axes, charts.scaling.ticks, _PAGE.font_pt * 0.93)
+    scale_sizes(axes, charts.scaling.ticks, _PAGE.small_pt)
     title = SIZE_TITLES[charts.scaling.along]
     axes.set_xlabel(f"{title}. Points: ran. ×: first out of memory", fontsize=_PAGE.font_pt)
     return figure
@@ -160,22 +156,18 @@ PICTURES: dict[str, Sequence[tuple[str, str, Callable[[Charts], Figure | None]]]
 
 def _grid(panels: int, groups: Sequence[list[Line2D]], notes: Sequence[str]) -> tuple[Figure, list[Axes]]:
     """Create a figure with three panels per row and a legend below."""
-    figure, grid = panel_grid(panels, _across(panels), groups, notes, _PAGE, _PAGE.row_in, pad_in=0.04)
+    figure, grid = panel_grid(panels, groups, notes, _PAGE, pad_in=0.04)
     for axes in grid:
         axes.tick_params(pad=2)
         axes.grid(True, axis="y", color="0.92", linewidth=0.5)
     return figure, grid
 
 
-def _across(panels: int) -> int:
-    return 2 if panels == 4 else min(panels, _ACROSS)
-
-
 def _stack(axes: Axes, stages: Sequence[str], stacked: StackedLine) -> None:
     """Draw one line's stages as stacked bars, one per measured size."""
     run = np.flatnonzero(np.isfinite(stacked.latency_s).any(axis=0))
     heights = np.nan_to_num(stacked.latency_s[:, run])
-    unit, size = seconds_unit(float(heights.sum(axis=0).max()))
+    size = label_quantity(axes, "s", float(heights.sum(axis=0).max()), _PAGE)
     tops = np.cumsum(heights / size, axis=0)
     middles = np.arange(run.size)
     for stage, below, top in zip(stages, np.vstack([np.zeros(run.size), tops]), tops, strict=False):
@@ -185,6 +177,5 @@ def _stack(axes: Axes, stages: Sequence[str], stacked: StackedLine) -> None:
         axes.add_collection(bars, autolim=False)
     axes.set(xlim=(-0.6, run.size - 0.4), ylim=(0, 1.05 * tops[-1].max()))
     labels = {float(i): stacked.line.size_labels[k] for i, k in enumerate(run)}
-    label_positions(axes, labels, _PAGE.font_pt * 0.93)
+    label_positions(axes, labels, _PAGE.small_pt)
     axes.tick_params(axis="x", which="minor", length=0)
-    axes.set_ylabel(f"Latency ({unit})", fontsize=_PAGE.font_pt)

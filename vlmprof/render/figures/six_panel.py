@@ -23,7 +23,7 @@ from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_g
 from vlmprof.render.figures.panel import LEVEL_PT, Look, draw_panel
 from vlmprof.render.figures.style import LineStyle, line_styles
 from vlmprof.render.figures.ticks import scale_sizes
-from vlmprof.render.labels import SIZE_TITLES, omitted_note, point_note
+from vlmprof.render.labels import SIZE_TITLES, STATUS_WORDS, omitted_note, point_note
 
 
 def six_panel(
@@ -74,8 +74,7 @@ def draw_six_panel(
     look = Look(line_styles(behind) | line_styles(data.lines), page, log)
     notes = [*([note] if note else []), *_notes(data)]
     legend = _legend_groups(data, page)
-    across = 2 if len(data.panels) == 4 else min(len(data.panels), 3)
-    figure, grid = panel_grid(len(data.panels), across, legend, notes, page, page.row_in, spacing=0.03)
+    figure, grid = panel_grid(len(data.panels), legend, notes, page, spacing=0.03)
     for axes, panel in zip(grid, data.panels, strict=True):
         _prepare(axes, data, log, page)
         draw_panel(axes, panel, look)
@@ -112,7 +111,7 @@ def _prepare(axes: Axes, data: FigureData, log: bool, page: Page) -> None:
     axes.tick_params(which="minor", width=0.4, length=1.5)
     for spine in axes.spines.values():
         spine.set_linewidth(0.6)
-    scale_sizes(axes, data.ticks, page.font_pt * 0.93, log)
+    scale_sizes(axes, data.ticks, page.small_pt, log)
     axes.set_xlabel(SIZE_TITLES[data.along], fontsize=page.font_pt, labelpad=2)
 
 
@@ -142,8 +141,7 @@ def _notes(data: FigureData) -> list[str]:
         notes.append(f"Pale, behind: {data.reference_title}{elsewhere}.")
     if data.has_intervals:
         notes.append(point_note(data))
-    counts = {"failed": data.failed_cells, "timed out": data.timed_out_cells}
-    missing = [f"{count} {words}" for words, count in counts.items() if count]
+    missing = [f"{count} {STATUS_WORDS[status]}" for status, count in data.failed.items() if count]
     if missing:
         notes.append(f"Cells not drawn: {', '.join(missing)}.")
     if data.omitted:

@@ -9,6 +9,7 @@ common color vision deficiencies; dashes and markers do so in grayscale. Dotted 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -125,12 +126,9 @@ def line_styles(lines: Sequence[LineName]) -> dict[tuple[str, ...], LineStyle]:
 
 
 def _slots(families: Mapping[str, None]) -> dict[str, int]:
-    taken = {_FAMILY_SLOTS[family.lower()] for family in families if family.lower() in _FAMILY_SLOTS}
-    free = (slot for slot in range(len(families) + len(_FAMILY_SLOTS)) if slot not in taken)
-    return {
-        family: _FAMILY_SLOTS[family.lower()] if family.lower() in _FAMILY_SLOTS else next(free)
-        for family in families
-    }
+    known = {f: _FAMILY_SLOTS[f.lower()] for f in families if f.lower() in _FAMILY_SLOTS}
+    free = (slot for slot in itertools.count() if slot not in known.values())
+    return {family: known[family] if family in known else next(free) for family in families}
 
 
 def _markers(words: Mapping[tuple[str, str], None]) -> dict[tuple[str, str], str]:

@@ -15,7 +15,7 @@ from vlmprof.analysis.series import tick_labels
 from vlmprof.render.figures.layout import PAGES, family_entries, panel_grid, title_panel
 from vlmprof.render.figures.style import LineStyle, line_styles
 from vlmprof.render.figures.ticks import plain_log_labels, scale_sizes
-from vlmprof.render.labels import SIZE_TITLES, value_label
+from vlmprof.render.labels import SIZE_TITLES, estimated_note, value_label
 from vlmprof.units import seconds_unit
 
 _MOST_PER_PANEL, _MOST_PANELS = 12, 12
@@ -37,22 +37,24 @@ def ttft_figure(frame: pd.DataFrame, estimated_for: str | None = None) -> Figure
     panels: dict[Key, list[Line]] = {}
     for line in lines:
         panels.setdefault(tuple(line.setting[axis] for axis in axes_of_panels), []).append(line)
-    named = {line.key: _without(line, axes_of_panels) for line in lines}
+    named = {
+        line.key: LineName(line.backbone, {a: v for a, v in line.setting.items() if a not in axes_of_panels})
+        for line in lines
+    }
     drawn = list({name.key: name for name in named.values()}.values())[: _MOST_PER_PANEL * 2]
     notes = ["TTFT: time from the image to the first token, vision included."]
     if estimated_for is not None:
-        notes.insert(0, f"Estimated for {estimated_for} from counted costs; nothing was measured.")
+        notes.insert(0, estimated_note(estimated_for))
     if hidden := len({name.key for name in named.values()}) - len(drawn):
         notes.append(f"{hidden} more configurations are not drawn.")
     legend = family_entries(drawn, _PAGE.line_pt, _PAGE.marker_pt)
     shown = list(panels.items())[:_MOST_PANELS]
-    across = 2 if len(shown) in (2, 4) else min(len(shown), 3)
-    figure, grid = panel_grid(len(shown), across, legend, notes, _PAGE, _PAGE.row_in * 1.25)
+    figure, grid = panel_grid(len(shown), legend, notes, _PAGE, row_share=1.25)
     styles = line_styles(drawn)
     for axes, (values, own) in zip(grid, shown, strict=True):
         _draw(axes, [(line, styles[named[line.key].key]) for line in own if named[line.key].key in styles])
         title = " · ".join(value_label(axis, v) for axis, v in zip(axes_of_panels, values, strict=True))
-        title_panel(axes, title, _PAGE, across)
+        title_panel(axes, title, _PAGE, len(shown))
     return figure
 
 
@@ -71,10 +73,6 @@ def _panel_axes(lines: Sequence[Line]) -> list[str]:
     return chosen
 
 
-def _without(line: Line, axes: Sequence[str]) -> LineName:
-    return LineName(line.backbone, {axis: v for axis, v in line.setting.items() if axis not in axes})
-
-
 def _draw(axes: Axes, lines: Sequence[tuple[Line, LineStyle]]) -> None:
     seconds = [np.where(line.ok, time_to_first_token(line.rows), np.nan) for line, _ in lines]
     known = np.concatenate([own[np.isfinite(own)] for own in seconds])
@@ -84,6 +82,6 @@ def _draw(axes: Axes, lines: Sequence[tuple[Line, LineStyle]]) -> None:
     axes.set_yscale("log")
     axes.grid(True, axis="y", color="0.92", linewidth=0.5)
     axes.set_ylabel(f"TTFT ({unit})", fontsize=_PAGE.font_pt)
-    scale_sizes(axes, tick_labels(line for line, _ in lines), _PAGE.font_pt * 0.93)
+    scale_sizes(axes, tick_labels(line for line, _ in lines), _PAGE.small_pt)
     axes.set_xlabel(SIZE_TITLES[lines[0][0].along], fontsize=_PAGE.font_pt, labelpad=2)
     plain_log_labels(axes.yaxis)

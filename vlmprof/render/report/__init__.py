@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlmprof.analysis.runs import Run
-from vlmprof.errors import UserError
+from vlmprof.errors import writing
 from vlmprof.files import replace_file
 from vlmprof.render.figures.files import save_figure
 from vlmprof.render.figures.report import PICTURES
@@ -34,7 +34,7 @@ def write_report(
         figure = draw_six_panel(content.charts.scaling)
         written += save_figure(figure, folder, "report_six_panel", ["png"], dpi=_DPI)
         figure_png, figure_name = written[0].read_bytes(), written[0].name
-    try:
+    with writing(f"the report to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         if "html" in formats:
             page = html_page(content, figure_png)
@@ -45,8 +45,6 @@ def write_report(
             written += [folder / picture.file for shown in pictures.values() for picture in shown]
             written.append(folder / "report.md")
             replace_file(written[-1], markdown_page(content, figure_name, pictures))
-    except OSError as problem:
-        raise UserError(f"cannot write the report to {folder}: {problem.strerror or problem}") from None
     return written
 
 

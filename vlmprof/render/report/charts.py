@@ -7,17 +7,18 @@ from typing import Any
 
 from vlmprof.analysis.charts import Charts, FittedLine, StageStacks
 from vlmprof.analysis.frames import Line
-from vlmprof.analysis.series import PanelData, Series
+from vlmprof.analysis.series import QUANTITIES, PanelData, Series, Unit
 from vlmprof.render.figures.style import STAGE_COLOURS, LineStyle, family_order, line_styles
 from vlmprof.render.labels import SIZE_TITLES, backbone_words, line_label, oom_words
-from vlmprof.render.tables.scaling import SCALED
-from vlmprof.render.tables.sheet import column_values
+from vlmprof.render.tables.columns import SCALED
+from vlmprof.render.tables.sheet import Kind, column_values
 
 _SYMBOLS = {
     "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "p": "pentagon",
     "P": "cross", "X": "x", "<": "triangle-left", ">": "triangle-right", "h": "hexagon", "d": "diamond-tall",
     "*": "star", "8": "octagon",
 }  # fmt: skip
+_KINDS: dict[Unit, Kind] = {"s": Kind.SECONDS, "bytes": Kind.BYTES}
 
 
 def chart_data(charts: Charts) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def chart_data(charts: Charts) -> dict[str, Any]:
         "fits": [
             {
                 "title": SCALED[panel.column][0],
-                "kind": "bytes" if panel.unit == "bytes" else "seconds",
+                "kind": _KINDS[panel.unit],
                 "tokens": panel.tokens.capitalize(),
                 "lines": [_fitted(panel.lines[i]) for i in places],
             }
@@ -60,8 +61,8 @@ def _panel(panel: PanelData, places: Sequence[int]) -> dict[str, Any]:
     return {
         "letter": panel.letter,
         "title": panel.title,
-        "quantity": panel.quantity,
-        "kind": "bytes" if panel.unit == "bytes" else "seconds",
+        "quantity": QUANTITIES[panel.unit],
+        "kind": _KINDS[panel.unit],
         "empty": panel.message,
         "show_oom": panel.shows_oom,
         "traces": [_trace(panel.series[i]) for i in places],

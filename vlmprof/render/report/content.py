@@ -17,13 +17,19 @@ from vlmprof.analysis.series import scaling_figure
 from vlmprof.analysis.summary import Summary, summarize
 from vlmprof.errors import UserError
 from vlmprof.manifest import environments
-from vlmprof.records import Status
+from vlmprof.render.labels import STATUS_WORDS
 from vlmprof.render.report.findings import Finding, findings
-from vlmprof.render.tables import scaling
 from vlmprof.render.tables.decisions import lever_sheet
-from vlmprof.render.tables.provenance import conduct_sheet
 from vlmprof.render.tables.row_warnings import has_message, row_warnings
+from vlmprof.render.tables.scaling import run_tables, scaled_columns
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
+
+_TITLES = {
+    "cells": "Cells", "time": "Where the time goes", "levers": "What each lever costs", "scaling": "Scaling",
+    "marginal": "Marginal cost per token", "crossovers": "Crossovers", "frontier": "Out-of-memory frontier",
+    "conduct": "How it was measured",
+}  # fmt: skip
+_CHARTS = {"time": "stacks", "scaling": "fits"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def gather(runs: Sequence[Run], reference: str | None = None) -> Content:
     charts = Charts(
         scaling=scaling_figure(estimates, lines, joint_statistic(runs), reference),
         stacks=stage_stacks(frame, lines),
-        fits=fitted_panels(lines, scaling.scaled_columns(frame)),
+        fits=fitted_panels(lines, scaled_columns(frame)),
     )
     sections, warnings = _sections(estimates, charts), _warnings(frame)
     names = ", ".join(dict.fromkeys(run.name for run in runs))
@@ -104,31 +110,19 @@ def _findings(summary: Summary, sections: Sequence[Section], warnings: Sequence[
 
 
 def _sections(estimates: Estimates, charts: Charts) -> list[Section]:
-    lines, fits = charts.scaling.lines, charts.fits
-    columns = scaling.scaled_columns(estimates.frame)
-    cells, *stages = scaling.cell_sheets(estimates)
-    conduct = conduct_sheet(estimates.frame)
+    tables = run_tables(estimates, charts.scaling.lines, charts.fits)
     levers = lever_sheet(estimates.frame) if varying_axes(estimates.frame) else None
-    sections = [
-        Section("cells", "Cells", [cells]),
-        Section("time", "Where the time goes", stages, chart="stacks"),
-        Section("levers", "What each lever costs", [levers] if levers else []),
-        Section("scaling", "Scaling", scaling.fits_sheets(fits), chart="fits"),
-        Section("marginal", "Marginal cost per token", [scaling.marginal_sheet(fits)]),
-        Section("crossovers", "Crossovers", [scaling.crossovers_sheet(lines, columns, estimates.samples)]),
-        Section("frontier", "Out-of-memory frontier", [scaling.frontier_sheet(lines, columns)]),
-        Section("conduct", conduct.title, [conduct] if len(conduct) else []),
+    tables["levers"] = [levers] if levers else []
+    return [
+        Section(anchor, title, tables[anchor], _CHARTS.get(anchor))
+        for anchor, title in _TITLES.items()
+        if tables[anchor]
     ]
-    return [section for section in sections if section.sheets]
 
 
 def _summary(frame: pd.DataFrame) -> str:
     counts = Counter(frame["status"])
-    words = {
-        Status.OK: "measured", Status.OOM: "out of memory", Status.ERROR: "failed",
-        Status.TIMEOUT: "timed out", Status.SKIPPED: "skipped",
-    }  # fmt: skip
-    ended = [f"{counts[status]:,} {word}" for status, word in words.items() if counts[status]]
+    ended = [f"{counts[status]:,} {words}" for status, words in STATUS_WORDS.items() if counts[status]]
     devices = [str(device) for device in frame["device"].dropna().unique()] if "device" in frame else []
     where = f" on {', '.join(devices)}" if devices else ""
     return f"{len(frame):,} cell{'s' * (len(frame) != 1)}{where}: {', '.join(ended)}."
@@ -185,12 +179,7 @@ def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def environment_sheet(facts: Facts) -> Sheet:
     """Return the environment of a run as a table."""
-    return Sheet(
-        "environment",
-        "Environment",
-        "",
-        [
-            Column("fact", Kind.TEXT, [name for name, _ in facts.environment]),
-            Column("value", Kind.TEXT, [value for _, value in facts.environment]),
-        ],
-    )
+    return Sheet("environment", "Environment", "", [
+        Column("fact", Kind.TEXT, [name for name, _ in facts.environment]),
+        Column("value", Kind.TEXT, [value for _, value in facts.environment]),
+    ])  # fmt: skip

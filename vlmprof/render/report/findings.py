@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,9 +22,10 @@ from vlmprof.analysis.summary import (
     Summary,
     summarize,
 )
-from vlmprof.render.labels import line_label, oom_words
+from vlmprof.render.labels import joined, line_label, oom_words
 from vlmprof.render.report.levers import lever_sentence
 from vlmprof.render.tables.sheet import Kind, interval_values, percent_width, show
+from vlmprof.units import counted
 
 MOST = 4
 """Largest number of sentences on one subject, and of names in one sentence; the tables have the others."""
@@ -52,7 +52,7 @@ def run_findings(runs: Sequence[Run]) -> list[Finding]:
 
 def findings(summary: Summary) -> list[Finding]:
     """Word a summary: the cheapest encoders, crossovers, the encoder's share, limits, memory, doubts."""
-    lines = {one.line.key for group in summary.latency for ranking in group for one in _all(ranking)}
+    several = any(ranking.tied or ranking.next for group in summary.latency for ranking in group)
     found = [Finding(text, "levers") for text in _levers(summary.levers)]
     for groups, tell in ((summary.latency, _cheapest), (summary.memory, _smallest)):
         told = groups if len(groups) <= MOST else groups[:1]
@@ -60,44 +60,31 @@ def findings(summary: Summary) -> list[Finding]:
         if len(told) < len(groups):
             others = f"The encoders in {len(groups) - 1} more settings of the other axes are in the table."
             found.append(Finding(others, "cells"))
-    found += [Finding(text, "crossovers") for text in _crossovers(summary, len(lines))]
+    found += [Finding(text, "crossovers") for text in _crossovers(summary, several)]
     found += [Finding(text, "time") for text in _shares(summary.shares)]
     found += [Finding(text, "time") for text in _limits(summary.limits)]
     found += [Finding(text, "frontier") for text in _memory_ends(summary.memory_ends, summary.largest)]
     return [*found, Finding(_doubts(summary.doubts), "warnings")]
 
 
-def _all(ranking: Ranking) -> list[Measured]:
-    return [ranking.cheapest, *ranking.tied, *([ranking.next] if ranking.next else [])]
-
-
-def _spans(group: Sequence[Ranking]) -> list[list[Ranking]]:
-    """Split rankings by size into spans with the same lines in front."""
-    by_front = itertools.groupby(group, lambda ranking: {one.line.key for one in _front(ranking)})
-    return [list(span) for _, span in by_front]
-
-
 def _told(group: Sequence[Ranking], tell: Callable[[list[Ranking]], str]) -> list[str]:
-    """Tell each span in a sentence; of many, only those of the smallest and the largest images."""
-    spans = _spans(group)
+    """Tell each span of sizes with the same lines in front; of many spans, only the first and the last."""
+    by_front = itertools.groupby(group, lambda ranking: {one.line.key for one in ranking.front})
+    spans = [list(span) for _, span in by_front]
     if len(spans) <= MOST:
         return [text for span in spans if (text := tell(span))]
     between = f"Between these sizes, the order changes {len(spans) - 1} times; the table has every size."
     return [tell(spans[0]), tell(spans[-1]), between]
 
 
-def _front(ranking: Ranking) -> list[Measured]:
-    return [ranking.cheapest, *ranking.tied]
-
-
 def _cheapest(span: Sequence[Ranking]) -> str:
     last = span[-1]
-    front = _front(last)
+    front = last.front
     names = [line_label(one.line) for one in front]
     took = _ends(Kind.SECONDS, [ranking.cheapest for ranking in span])
     size = last.cheapest.resolution
     if len(front) > 1:
-        why = "" if all(one.has_interval for one in front) else ", because intervals are unknown"
+        why = "" if all(one.value.is_known for one in front) else ", because intervals are unknown"
         values = _names([_value(Kind.SECONDS, one) for one in front])
         return (
             f"{_sizes(span)}, no difference in end-to-end latency is shown between {_names(names)}{why}; "
@@ -112,7 +99,7 @@ def _cheapest(span: Sequence[Ranking]) -> str:
 
 def _smallest(span: Sequence[Ranking]) -> str:
     """Name the lines with the least memory; nothing if there is only one line."""
-    front = _front(span[-1])
+    front = span[-1].front
     if len(front) == 1 and span[-1].next is None:
         return ""
     verb, equal = ("needs", "") if len(front) == 1 else ("need", ", equal within 2 %")
@@ -124,9 +111,9 @@ def _smallest(span: Sequence[Ranking]) -> str:
     )
 
 
-def _crossovers(summary: Summary, lines: int) -> Iterator[str]:
+def _crossovers(summary: Summary, several: bool) -> Iterator[str]:
     found, undecided = summary.crossovers, summary.undecided_crossovers
-    if not found and not undecided and lines > 1:
+    if not found and not undecided and several:
         yield "No encoder overtakes another end to end within the measured sizes."
     for one in found[:MOST]:
         at = _size(one.cheaper_below, [one.size, one.low_size, one.high_size])
@@ -216,7 +203,7 @@ def _doubts(doubts: Doubts) -> str:
         return [f"{count} of {doubts.measured} measurements {verb}"] if count else []
 
     said = [
-        *([f"{doubts.failed} cell{'s' * (doubts.failed != 1)} failed"] if doubts.failed else []),
+        *([f"{counted(doubts.failed, 'cell')} failed"] if doubts.failed else []),
         *of(doubts.disturbed, "was disturbed", "were disturbed"),
         *of(doubts.warned, "has warnings about samples or output", "have warnings about samples or output"),
         *of(doubts.without_interval, "has no interval", "have no interval"),
@@ -239,14 +226,13 @@ def _size(line: Line, sizes: list[float]) -> str:
 
 
 def _value(kind: Kind, one: Measured) -> str:
-    if one.has_interval:
+    if one.value.is_known:
         return show(kind, interval_values(one.value))
     return f"{show(kind, one.value.value)} (interval unknown)"
 
 
 def _share(share: Interval) -> str:
-    known = math.isfinite(share.low) and math.isfinite(share.high)
-    return show(Kind.PERCENT, interval_values(share) if known else share.value)
+    return show(Kind.PERCENT, interval_values(share) if share.is_known else share.value)
 
 
 def _ends(kind: Kind, values: Sequence[Measured]) -> str:
@@ -263,5 +249,4 @@ def _sizes(span: Sequence[Ranking]) -> str:
 
 
 def _names(words: Sequence[str]) -> str:
-    shown = [*words[:MOST], *([f"{len(words) - MOST} more"] if len(words) > MOST else [])]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return joined([*words[:MOST], *([f"{len(words) - MOST} more"] if len(words) > MOST else [])])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from vlmprof.analysis.intervals import Interval
 from vlmprof.analysis.levers import Difference, LeverPrice
 from vlmprof.measure.statistics import FEWEST
 from vlmprof.records import STAGES
-from vlmprof.render.labels import value_label
+from vlmprof.render.labels import joined, value_label
 from vlmprof.render.tables.sheet import Kind, interval_values, show
 
 LEAST_SHARE = 0.001
@@ -24,7 +22,7 @@ def lever_sentence(price: LeverPrice, estimated: bool = False) -> str:
     told = {s: d for s, d in stages.items() if d.shown and abs(d.median) > LEAST_SHARE * largest}
     saved = [f"{_amount(d)} in {s}" for s, d in told.items() if d.median < 0]
     spent = [f"{_amount(d)} in {s}" for s, d in told.items() if d.median > 0]
-    verbs = [*([f"saves {_joined(saved)}"] if saved else []), *([f"costs {_joined(spent)}"] if spent else [])]
+    verbs = [f"{verb} {joined(words)}" for verb, words in (("saves", saved), ("costs", spent)) if words]
     doing = " and ".join(verbs) or "changes no stage by more than its spread"
     total = "; ".join(_totals(price))
     kind = "estimated, " if estimated else ""
@@ -59,7 +57,3 @@ def _amount(difference: Difference, kind: Kind = Kind.SECONDS) -> str:
     if ends.low == ends.high:
         return show(kind, ends.value)
     return show(kind, interval_values(ends))
-
-
-def _joined(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import any_measured, axis_columns, axis_word, numbers
+from vlmprof.analysis.frames import any_measured, axis_columns, axis_word, memory_column, numbers
 from vlmprof.errors import first_line
-from vlmprof.measure.statistics import Floats
 from vlmprof.records import Status
-from vlmprof.render.labels import oom_words
+from vlmprof.render.labels import STATUS_WORDS, oom_words, span
+from vlmprof.render.tables.columns import SCALED
 from vlmprof.render.tables.row_warnings import row_warnings
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, column_values
-from vlmprof.render.tables.stages import name_columns, token_columns
+from vlmprof.render.tables.stages import name_columns, row_tokens
 from vlmprof.settings import AS_BEFORE
 
 _LATENCIES = (
@@ -29,7 +29,6 @@ _LATENCIES = (
 """Columns with titles and ranks. End-to-end latency, memory and status matter most."""
 
 _DECODING = (("ttft_s", "TTFT", 2), ("tpot_s", "TPOT", 2))
-_MEMORY = {"peak_allocated_bytes": "peak allocated", "peak_rss_bytes": "peak resident"}
 
 
 def run_sheet(estimates: Estimates) -> Sheet:
@@ -40,8 +39,7 @@ def run_sheet(estimates: Estimates) -> Sheet:
     `warning_lines`, printed below the table.
     """
     frame = estimates.frame
-    columns = name_columns(frame)
-    columns += token_columns(frame, 3)
+    columns = [*name_columns(frame), *row_tokens(frame, 3)]
     columns += _latency_columns(frame, _LATENCIES)
     end_to_end = "end_to_end_s"
     if any_measured(frame, end_to_end):
@@ -53,9 +51,8 @@ def run_sheet(estimates: Estimates) -> Sheet:
         columns.append(Column("median", Kind.SECONDS, values, 2, half_width=True))
     if any_measured(frame, "tpot_s"):
         columns += _latency_columns(frame, _DECODING)
-    memory = next((column for column in _MEMORY if any_measured(frame, column)), None)
-    if memory is not None:
-        columns.append(Column(_MEMORY[memory], Kind.BYTES, column_values(numbers(frame, memory)), 1))
+    if (memory := memory_column(frame)) is not None:
+        columns.append(Column(*SCALED[memory], column_values(numbers(frame, memory)), 1))
     columns.append(Column("status", Kind.TEXT, [_status(row) for row in frame.to_dict("records")]))
     return Sheet("cells", "Cells", "", columns, head=_constants(frame))
 
@@ -82,8 +79,7 @@ def status_words(row: Mapping[Any, Any]) -> str:
         return oom_words(row.get("oom_stage"))
     if status is Status.OK:
         return "; ".join(["ok", *row_warnings(row)])
-    words = {Status.ERROR: "failed", Status.TIMEOUT: "timed out", Status.SKIPPED: "skipped"}[status]
-    return f"{words}: {message}" if message else words
+    return f"{STATUS_WORDS[status]}: {message}" if message else STATUS_WORDS[status]
 
 
 def _constants(frame: pd.DataFrame) -> str:
@@ -93,13 +89,8 @@ def _constants(frame: pd.DataFrame) -> str:
     said = {axis: value for axis, value in values.items() if str(AS_BEFORE.get(axis)) != value}
     words = [f"{axis.replace('_', ' ')} {value}" for axis, value in said.items()]
     if "repeats" in frame:
-        words.append(f"means of {_range(numbers(frame, 'repeats'))} repeats")
+        counts = numbers(frame, "repeats")
+        words.append(f"means of {span(f'{counts.min():.0f}', f'{counts.max():.0f}')} repeats")
     if "device" in frame and frame["device"].nunique() == 1:
         words.append(f"on {frame['device'].dropna().iloc[0]}")
     return ", ".join(words)
-
-
-def _range(counts: Floats) -> str:
-    """Format `3`, or `2 to 3`."""
-    least, most = int(counts.min()), int(counts.max())
-    return str(most) if least == most else f"{least} to {most}"

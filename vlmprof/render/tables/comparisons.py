@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from vlmprof.analysis.compare import CellRatio, Comparison, Guarded, Verdict
+from vlmprof.analysis.compare import CellRatio, Comparison, Guarded, Lost, Verdict
 from vlmprof.analysis.intervals import FEWEST
 from vlmprof.analysis.matching import mismatch_words
 from vlmprof.manifest import Difference
 from vlmprof.records import Status
-from vlmprof.render.labels import backbone_label, oom_words
-from vlmprof.render.tables.scaling import SCALED
-from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, interval_values, show
-from vlmprof.units import show_resolution
+from vlmprof.render.labels import STATUS_WORDS, backbone_label, oom_words
+from vlmprof.render.tables.columns import SCALED, axis_column, varied_names
+from vlmprof.render.tables.sheet import Column, Kind, Sheet, interval_values, show
+from vlmprof.units import counted, show_resolution
 
 MOST_NAMED = 10
 """Cells listed under one reason; the rest are counted."""
@@ -37,25 +37,17 @@ def comparison_sheet(comparison: Comparison) -> Sheet:
         f"unclear. {_spread_words(ratios)}"
     )
     words = {ratio.column: column_words(ratio.column) for ratio in ratios}
-    return Sheet(
-        "comparison",
-        "Comparison",
-        note,
-        [
-            *_cell_columns(ratios),
-            Column(
-                "figure",
-                Kind.TEXT,
-                [words[ratio.column][0] for ratio in ratios],
-                rank=int(len(words) == 1),
-                raw=[ratio.column for ratio in ratios],
-            ),
-            Column("A", Kind.TEXT, _shown(ratios, [r.a for r in ratios]), 1, raw=[r.a for r in ratios]),
-            Column("B", Kind.TEXT, _shown(ratios, [r.b for r in ratios]), 1, raw=[r.b for r in ratios]),
-            Column("B / A", Kind.RATIO, [interval_values(r.ratio) or r.value for r in ratios], key="ratio"),
-            Column("verdict", Kind.TEXT, [ratio.verdict and str(ratio.verdict) for ratio in ratios]),
-        ],
-    )
+    return Sheet("comparison", "Comparison", note, [
+        *_cell_columns(ratios),
+        Column("figure", Kind.TEXT, [words[r.column][0] for r in ratios], int(len(words) == 1),
+               raw=[r.column for r in ratios]),
+        Column("A", Kind.TEXT, [show(words[r.column][1], r.a) for r in ratios], 1,
+               raw=[r.a for r in ratios]),
+        Column("B", Kind.TEXT, [show(words[r.column][1], r.b) for r in ratios], 1,
+               raw=[r.b for r in ratios]),
+        Column("B / A", Kind.RATIO, [interval_values(r.ratio) or r.value for r in ratios], key="ratio"),
+        Column("verdict", Kind.TEXT, [r.verdict and str(r.verdict) for r in ratios]),
+    ])  # fmt: skip
 
 
 def comparison_words(comparison: Comparison) -> list[str]:
@@ -68,17 +60,16 @@ def comparison_words(comparison: Comparison) -> list[str]:
     few = [ratio for ratio in comparison.ratios if ratio.too_few]
     if few:
         cells = len({tuple(ratio.cell.values()) for ratio in few})
-        sentences.append(f"No verdict on {cells} {_plural('cell', cells)}: {_needs(few)}.")
+        sentences.append(f"No verdict on {counted(cells, 'cell')}: {_needs(few)}.")
     varied = _varied(comparison)
     sentences += [
-        f"{_cell_name(cell, varied)} ran in A but not in B: {how}."
-        for cell, how in zip(comparison.lost, _endings(comparison), strict=True)
+        f"{_cell_name(lost.cell, varied)} ran in A but not in B: {_ending(lost)}." for lost in comparison.lost
     ]
     sentences += [f"{_cell_name(cell, varied)} ran only in B." for cell in comparison.gained]
     if comparison.only_a or comparison.only_b:
         apart = [one for one in comparison.mismatches if one.ignorable]
         why = f": {mismatch_words(apart)}" if apart else ""
-        only_a = f"{comparison.only_a} {_plural('cell', comparison.only_a)}"
+        only_a = counted(comparison.only_a, "cell")
         sentences.append(f"Not matched: {only_a} of A, {comparison.only_b} of B{why}.")
     return sentences
 
@@ -92,8 +83,7 @@ def failure_words(found: Guarded, comparison: Comparison, allowed: str) -> list[
     reasons: list[tuple[str, str, list[str]]] = [
         ("slower", "slower than allowed", [ratio_name(ratio, varied) for ratio in found.slower]),
         ("no longer running", "no longer runs",
-         [f"{_cell_name(cell, varied)}, {how}"
-          for cell, how in zip(found.lost, _endings(comparison), strict=True)]),
+         [f"{_cell_name(lost.cell, varied)}, {_ending(lost)}" for lost in found.lost]),
         ("missing in B", "missing in B", [_cell_name(cell, varied) for cell in found.missing]),
         ("without enough samples", f"no verdict, {_needs(found.untested)}",
          [_cell_name(cell, varied) for cell in few]),
@@ -119,9 +109,8 @@ def difference_words(found: Sequence[Difference]) -> str:
     return f"Settings differ: {'; '.join(words)}."
 
 
-def _endings(comparison: Comparison) -> list[str]:
-    words = {Status.ERROR: "failed", Status.TIMEOUT: "timed out"}
-    return [words.get(status) or oom_words(stage) for status, stage in comparison.endings]
+def _ending(lost: Lost) -> str:
+    return oom_words(lost.oom_stage) if lost.status is Status.OOM else STATUS_WORDS[lost.status]
 
 
 def ratio_name(ratio: CellRatio, varied: Sequence[str] = ()) -> str:
@@ -163,30 +152,15 @@ def _spread_words(ratios: Sequence[CellRatio]) -> str:
 def _varied(comparison: Comparison) -> list[str]:
     """Return the axes other than backbone and resolution in which the compared cells differ."""
     cells = [ratio.cell for ratio in comparison.ratios]
-    cells += [*comparison.lost, *comparison.gained, *comparison.missing]
-    axes = dict.fromkeys(axis for cell in cells for axis in cell)
-    return [
-        axis
-        for axis in axes
-        if axis not in ("backbone", "resolution") and len({cell.get(axis) or "" for cell in cells} - {""}) > 1
-    ]
+    cells += [*(lost.cell for lost in comparison.lost), *comparison.gained, *comparison.missing]
+    return varied_names(cells, beside=("backbone", "resolution"))
 
 
 def _cell_columns(ratios: Sequence[CellRatio]) -> list[Column]:
-    axes = list(ratios[0].cell) if ratios else []
-    shown = {"backbone": backbone_label, "resolution": show_resolution}
-    columns = []
-    for axis in axes:
-        values = [ratio.cell[axis] for ratio in ratios]
-        if axis in shown or len({*values} - {""}) > 1:
-            words: list[Value] = [shown[axis](value) if axis in shown else value for value in values]
-            columns.append(Column(axis.replace("_", " "), Kind.TEXT, words, raw=values))
-    return columns
-
-
-def _shown(ratios: Sequence[CellRatio], values: Sequence[float]) -> list[Value]:
-    """Format values with their units, because latency and memory share a column."""
-    return [show(column_words(r.column)[1], value) for r, value in zip(ratios, values, strict=True)]
+    cells = [ratio.cell for ratio in ratios]
+    varied = ("backbone", "resolution", *varied_names(cells, beside=("backbone", "resolution")))
+    axes = [axis for axis in (cells[0] if cells else ()) if axis in varied]
+    return [axis_column(axis, [cell[axis] for cell in cells]) for axis in axes]
 
 
 def _cell_name(cell: Mapping[str, str], varied: Sequence[str] = ()) -> str:
@@ -194,7 +168,3 @@ def _cell_name(cell: Mapping[str, str], varied: Sequence[str] = ()) -> str:
     place = f"{backbone_label(cell.get('backbone', ''))} at {show_resolution(cell.get('resolution', ''))}"
     others = [f"{axis.replace('_', ' ')} {cell[axis]}" for axis in varied if cell.get(axis)]
     return ", ".join([place, *others])
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"

@@ -10,7 +10,7 @@ from vlmprof.analysis.frames import axis_word, numbers
 from vlmprof.analysis.levers import lever_prices, levers_of
 from vlmprof.measure.statistics import FEWEST
 from vlmprof.records import STAGES
-from vlmprof.render.labels import lever_words, value_label
+from vlmprof.render.labels import joined, lever_words, value_label
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values
 from vlmprof.render.tables.stages import name_columns
 
@@ -70,8 +70,7 @@ def advice_sheet(advice: Advice) -> Sheet:
 def _quality_words(advice: Advice) -> str:
     if advice.quality != "pixels":
         return f"a higher {advice.quality}"
-    more = ["a larger image", *(_DETAIL_WORDS[column] for column in advice.detail)]
-    return more[0] if len(more) == 1 else f"{', '.join(more[:-1])} or {more[-1]}"
+    return joined(["a larger image", *(_DETAIL_WORDS[column] for column in advice.detail)], "or")
 
 
 def lever_sheet(frame: pd.DataFrame, estimated_for: str | None = None) -> Sheet | None:

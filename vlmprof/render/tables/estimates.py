@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from vlmprof.plan import Cell, line_key, varied_axes
 from vlmprof.render.labels import backbone_label, oom_words, value_label
-from vlmprof.render.tables.plans import token_columns
+from vlmprof.render.tables.columns import axis_column, scaled_column
+from vlmprof.render.tables.plans import cell_tokens
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 from vlmprof.units import show_bytes, show_frames, show_resolution
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from vlmprof.cost.calibration import GroupError
     from vlmprof.cost.count import Counted
     from vlmprof.cost.devices import DeviceSheet
-    from vlmprof.cost.roofline import CellEstimate
 
 
 _MOST_LINES = 12
@@ -34,17 +34,17 @@ def prediction_sheet(predictions: Sequence[Prediction], device: str) -> Sheet:
     estimates = [p.estimate for p in predictions]
     stages = list(dict.fromkeys(name for e in estimates for name in e.stages))
     vision = [p.cost.stages.get("vision") for p in predictions]
-    tera_flops = [None if cost is None else cost.flops / 1e12 for cost in vision]
+    vision_flops = [None if cost is None else cost.flops for cost in vision]
     cell_columns = _cell_columns([p.cell for p in predictions])
     taken = {column.title for column in cell_columns}
     return Sheet(f"estimates-{device}", f"Estimates for {device}", "", [
         *cell_columns,
-        *token_columns([p.cell for p in predictions], 2),
-        Column("vision TFLOP", Kind.NUMBER, tera_flops, 3, key="vision_flops",
-               raw=[None if cost is None else cost.flops for cost in vision]),
+        *cell_tokens([p.cell for p in predictions], 2),
+        scaled_column("vision TFLOP", vision_flops, 1e12, "vision_flops", 3),
         *(
             Column(f"{name} latency" if name in taken else name, Kind.SECONDS,
-                   [_latency_s(e, name) for e in estimates], 2, key=f"{name}_s")
+                   [e.stages[name].latency_s if name in e.stages else None for e in estimates], 2,
+                   key=f"{name}_s")
             for name in stages
         ),
         Column("end-to-end", Kind.SECONDS, [e.end_to_end_s for e in estimates], 1),
@@ -147,8 +147,7 @@ def cost_sheet(counted: Sequence[Counted], kernels: str) -> Sheet:
     return Sheet(f"costs-{kernels}", f"Counted costs, {kernels} scan kernels", "", [
         *_cell_columns([cell for cell, *_ in rows]),
         Column("stage", Kind.TEXT, [name for _, name, _ in rows]),
-        Column("GFLOP", Kind.NUMBER, [(s.flops - s.skipped_flops) / 1e9 for s in stages], 1, key="flops",
-               raw=[s.flops - s.skipped_flops for s in stages]),
+        scaled_column("GFLOP", [s.flops - s.skipped_flops for s in stages], 1e9, "flops", 1),
         Column("moved", Kind.BYTES, [s.moved_bytes + s.scratch_bytes for s in stages], 1),
         Column("least moved", Kind.BYTES, [s.least_bytes for s in stages], 4),
         Column("weights", Kind.BYTES, [s.weight_bytes for s in stages], 1, key="weight_bytes"),
@@ -164,8 +163,7 @@ def miss_sheet(found: Sequence[Miss], device: str) -> Sheet:
     """Return the errors of predictions by backbone and figure."""
     worst = [f"{m.worst_ratio:.2f} at {show_resolution(m.worst_resolution)}" for m in found]
     return Sheet(f"errors-{device}", f"Errors of the estimates for {device}", "", [
-        Column("backbone", Kind.TEXT, [backbone_label(m.backbone) for m in found],
-               raw=[m.backbone for m in found]),
+        axis_column("backbone", [m.backbone for m in found]),
         Column("figure", Kind.TEXT, [m.figure for m in found]),
         Column("cells", Kind.COUNT, [m.points for m in found]),
         Column("typically off by", Kind.PERCENT, [m.median_factor - 1 for m in found],
@@ -181,11 +179,9 @@ def achieved_sheet(reached: Sequence[Achieved], device: str) -> Sheet:
         *_cell_columns([one.cell for one in reached]),
         Column("stage", Kind.TEXT, [one.stage for one in reached]),
         Column("measured", Kind.SECONDS, [one.latency_s for one in reached]),
-        Column("TFLOP/s", Kind.NUMBER, [one.flops_per_s / 1e12 for one in reached], key="flops_per_s",
-               raw=[one.flops_per_s for one in reached]),
+        scaled_column("TFLOP/s", [one.flops_per_s for one in reached], 1e12, "flops_per_s"),
         Column("of dense rate", Kind.PERCENT, [one.flops_share for one in reached], key="flops_share"),
-        Column("GB/s", Kind.NUMBER, [one.bytes_per_s / 1e9 for one in reached], key="bytes_per_s",
-               raw=[one.bytes_per_s for one in reached]),
+        scaled_column("GB/s", [one.bytes_per_s for one in reached], 1e9, "bytes_per_s"),
         Column("of bandwidth", Kind.PERCENT, [one.bytes_share for one in reached], key="bytes_share"),
     ])  # fmt: skip
 
@@ -202,10 +198,6 @@ def group_sheet(errors: Sequence[GroupError]) -> Sheet:
     ])  # fmt: skip
 
 
-def _latency_s(estimate: CellEstimate, stage: str) -> float | None:
-    return estimate.stages[stage].latency_s if stage in estimate.stages else None
-
-
 def _comment(prediction: Prediction) -> str:
     estimate = prediction.estimate
     if not estimate.fits:
@@ -216,17 +208,5 @@ def _comment(prediction: Prediction) -> str:
 
 def _cell_columns(cells: Sequence[Cell]) -> list[Column]:
     """Return the columns that identify cells: backbone, resolution, and every other axis that varies."""
-    varied = [
-        axis for axis in (varied_axes(cells) if cells else []) if axis not in ("backbone", "resolution")
-    ]
-    return [
-        Column("backbone", Kind.TEXT, [backbone_label(cell.axes.backbone) for cell in cells],
-               raw=[cell.axes.backbone for cell in cells]),
-        Column("resolution", Kind.TEXT, [show_resolution(cell.axes.resolution) for cell in cells],
-               raw=[cell.axes.resolution for cell in cells]),
-        *(
-            Column(axis.replace("_", " "), Kind.TEXT, [str(cell.axes.named[axis]) for cell in cells],
-                   raw=[cell.axes.named[axis] for cell in cells])
-            for axis in varied
-        ),
-    ]  # fmt: skip
+    axes = dict.fromkeys(("backbone", "resolution", *(varied_axes(cells) if cells else ())))
+    return [axis_column(axis, [cell.axes.named[axis] for cell in cells]) for axis in axes]

@@ -15,20 +15,12 @@ from vlmprof.analysis.charts import fitted_panels
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import RunSamples, split_lines
 from vlmprof.analysis.runs import Run
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, check_known, writing
 from vlmprof.files import replace_file, replacing
 from vlmprof.records import INTEGERS
 from vlmprof.render.figures.files import FORMATS
 from vlmprof.render.figures.six_panel import save_six_panel
-from vlmprof.render.tables.provenance import conduct_sheet
-from vlmprof.render.tables.scaling import (
-    cell_sheets,
-    crossovers_sheet,
-    fits_sheets,
-    frontier_sheet,
-    marginal_sheet,
-    scaled_columns,
-)
+from vlmprof.render.tables.scaling import run_tables, scaled_columns
 from vlmprof.render.tables.sheet import Sheet, sheet_records
 
 _LATEX = {
@@ -120,10 +112,8 @@ ROW_FORMATS = ("csv", "parquet")
 def write_rows(frame: pd.DataFrame, path: Path, kind: str) -> Path:
     """Write all columns of all rows. In CSV, lists and objects are JSON text.
 
-    Raises `UserError` for an unknown format, a missing Parquet library, or a file that is not writable.
+    Raises `UserError` if the Parquet library is missing or the file is not writable.
     """
-    if kind not in ROW_FORMATS:
-        raise unknown("format", kind, ROW_FORMATS)
     plain = frame.copy()
     for column in ("backends", "warnings", "disturbances"):
         if column in plain:
@@ -134,30 +124,25 @@ def write_rows(frame: pd.DataFrame, path: Path, kind: str) -> Path:
         # a column with only nulls has no type
         plain = plain.astype({c: "float64" for c in plain if plain[c].isna().all()})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as draft:
-            if kind == "csv":
-                plain.to_csv(draft, index=False)
-            else:
-                plain.to_parquet(draft, index=False)
+        with writing(str(path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as draft:
+                if kind == "csv":
+                    plain.to_csv(draft, index=False)
+                else:
+                    plain.to_parquet(draft, index=False)
     except ImportError:
         raise UserError("Parquet needs pyarrow; pip install 'vlmprof[parquet]'") from None
-    except OSError as problem:
-        raise UserError(f"cannot write {path}: {problem.strerror or problem}") from None
     return path
 
 
 def write_sheet(sheet: Sheet, folder: Path, kind: str) -> Path:
     """Write a table to `folder/NAME.SUFFIX`. Raises `UserError` if that fails."""
-    if kind not in SHEET_WRITERS:
-        raise unknown("format", kind, SHEET_WRITERS)
     suffix, writer = SHEET_WRITERS[kind]
     path = folder / f"{sheet.name}.{suffix}"
-    try:
+    with writing(str(path)):
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(path, writer(sheet))
-    except OSError as problem:
-        raise UserError(f"cannot write {path}: {problem.strerror or problem}") from None
     return path
 
 
@@ -172,14 +157,9 @@ def export_run(
 
     Raises `UserError` for an unknown format, table or figure width, or a folder that is not writable.
     """
-    known = (*ROW_FORMATS, *SHEET_WRITERS, *FORMATS)
-    for name in formats:
-        if name not in known:
-            raise unknown("export format", name, known)
+    check_known("export format", formats, (*ROW_FORMATS, *SHEET_WRITERS, *FORMATS))
     sheets = {sheet.name: sheet for sheet in run_sheets(run.frame, run.samples)}
-    for name in tables or ():
-        if name not in sheets:
-            raise unknown("table", name, sheets)
+    check_known("table", tables or (), sheets)
     written = []
     for name in dict.fromkeys(formats):
         if name in ROW_FORMATS:
@@ -196,14 +176,7 @@ def export_run(
 
 def run_sheets(frame: pd.DataFrame, samples: RunSamples) -> list[Sheet]:
     """Return every non-empty table of a run."""
-    lines, columns = split_lines(frame), scaled_columns(frame)
-    fits = fitted_panels(lines, columns)
-    sheets = [
-        *cell_sheets(Estimates(frame, samples)),
-        *fits_sheets(fits),
-        marginal_sheet(fits),
-        crossovers_sheet(lines, columns, samples),
-        frontier_sheet(lines, columns),
-        conduct_sheet(frame),
-    ]
-    return [sheet for sheet in sheets if len(sheet)]
+    lines = split_lines(frame)
+    fits = fitted_panels(lines, scaled_columns(frame))
+    tables = run_tables(Estimates(frame, samples), lines, fits)
+    return [sheet for section in tables.values() for sheet in section if len(sheet)]

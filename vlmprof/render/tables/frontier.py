@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlmprof.render.labels import backbone_label
+from vlmprof.render.tables.columns import axis_column, varied_names
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 from vlmprof.settings import AxisValue
 from vlmprof.units import show_resolution
@@ -17,66 +17,37 @@ if TYPE_CHECKING:
 
 def search_sheet(found: Sequence[Frontier]) -> Sheet:
     """Return one row per line and memory budget: what fits, what does not, and the predicted size."""
-    names = [str(one.line["backbone"]) for one in found]
-    axes = [Column("backbone", Kind.TEXT, [backbone_label(name) for name in names], raw=names)]
-    axes += [
-        Column(
-            axis.replace("_", " "),
-            Kind.TEXT,
-            [str(one.line[axis]) for one in found],
-            raw=[one.line[axis] for one in found],
-        )
-        for axis in varied_axes(found)
+    axis = found[0].axis
+
+    def sizes(title: str, cells: Sequence[Cell | None], rank: int = 0) -> Column:
+        raw = [_value(cell, axis) for cell in cells]
+        return Column(title, Kind.TEXT, [_show(cell, axis) for cell in cells], rank, raw=raw)
+
+    tokens = [None if one.fits is None else _tokens(one.fits) for one in found]
+    endings = [
+        {"out_of_memory_at": _value(one.fails, axis), "oom_stage": one.oom_stage, "undecided": one.trouble}
+        for one in found
     ]
-    return Sheet(
-        "frontier",
-        "Out-of-memory frontier",
-        "Counted: the largest size that fits according to the cost model. Probes: cells that ran.",
-        [
-            *axes,
-            Column("memory", Kind.BYTES, [one.memory_limit_bytes for one in found], key="memory_limit_bytes"),
-            Column(
-                "largest that fits",
-                Kind.TEXT,
-                [_show(one.fits, one.axis) for one in found],
-                raw=[_value(one.fits, one.axis) for one in found],
-            ),
-            Column(
-                "visual tokens",
-                Kind.COUNT,
-                [None if one.fits is None else _tokens(one.fits) for one in found],
-                rank=2,
-            ),
-            Column(
-                "counted",
-                Kind.TEXT,
-                [_show(one.guess, one.axis) for one in found],
-                rank=3,
-                raw=[_value(one.guess, one.axis) for one in found],
-            ),
-            Column("probes", Kind.COUNT, [one.probes for one in found], 3),
-            Column(
-                "ends with",
-                Kind.TEXT,
-                [_ending(one) for one in found],
-                key="end",
-                raw=[
-                    {
-                        "out_of_memory_at": _value(one.fails, one.axis),
-                        "oom_stage": one.oom_stage,
-                        "undecided": one.trouble,
-                    }
-                    for one in found
-                ],
-            ),
-        ],
-    )
+    note = "Counted: the largest size that fits according to the cost model. Probes: cells that ran."
+    return Sheet("frontier", "Out-of-memory frontier", note, [
+        axis_column("backbone", [str(one.line["backbone"]) for one in found]),
+        *(
+            Column(name.replace("_", " "), Kind.TEXT, [str(one.line[name]) for one in found],
+                   raw=[one.line[name] for one in found])
+            for name in varied_axes(found)
+        ),
+        Column("memory", Kind.BYTES, [one.memory_limit_bytes for one in found], key="memory_limit_bytes"),
+        sizes("largest that fits", [one.fits for one in found]),
+        Column("visual tokens", Kind.COUNT, tokens, 2),
+        sizes("counted", [one.guess for one in found], 3),
+        Column("probes", Kind.COUNT, [one.probes for one in found], 3),
+        Column("ends with", Kind.TEXT, [_ending(one) for one in found], key="end", raw=endings),
+    ])  # fmt: skip
 
 
 def varied_axes(found: Sequence[Frontier]) -> list[str]:
     """Return the axes, other than the backbone, in which the lines of a search differ."""
-    axes = [axis for axis in found[0].line if axis != "backbone"]
-    return [axis for axis in axes if len({str(one.line[axis]) for one in found}) > 1]
+    return varied_names([one.line for one in found], beside=("backbone",))
 
 
 def _value(cell: Cell | None, axis: str) -> AxisValue | None:

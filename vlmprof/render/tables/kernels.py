@@ -32,11 +32,8 @@ def encoder_sheet(rows: Rows) -> Sheet:
         here = [found.get((place, mode)) for place in places]
         return [None if r is None else r[name] if r["status"] == "ok" else _why(r) for r in here]
 
-    def paper_s(place: tuple[Any, ...]) -> Value:
-        known = [found[place, mode]["paper_gpu_vision_s"] for mode in modes if (place, mode) in found]
-        return known[0]
-
-    paper = [paper_s(place) for place in places]
+    in_paper = {_place(row): row["paper_gpu_vision_s"] for row in rows}
+    paper: list[Value] = [in_paper[place] for place in places]
     columns = [
         Column("backbone", Kind.TEXT, [backbone_label(str(place[0])) for place in places]),
         Column("resolution", Kind.TEXT, [f"{place[1]}²" for place in places]),

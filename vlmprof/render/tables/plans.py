@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmprof.plan import Cell, varied_axes
+from vlmprof.render.labels import span
+from vlmprof.render.tables.columns import token_columns
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value
 from vlmprof.settings import AS_BEFORE
 from vlmprof.spec import SweepSpec
@@ -37,7 +39,7 @@ def plan_sheet(cells: Sequence[Cell], ids: bool = False) -> Sheet:
         Column(name.replace("_", " "), Kind.TEXT, [str(cell.axes.named[name]) for cell in cells])
         for name in _named(cells)
     ]
-    columns += token_columns(cells)
+    columns += cell_tokens(cells)
     if any(cell.skip_reason for cell in cells):
         columns.append(Column("skipped because", Kind.TEXT, [cell.skip_reason for cell in cells]))
     return Sheet("plan", "Plan", "", columns)
@@ -57,18 +59,16 @@ def plan_row(cell: Cell) -> dict[str, Any]:
     }
 
 
-def token_columns(cells: Sequence[Cell], rank: int = 0) -> list[Column]:
+def cell_tokens(cells: Sequence[Cell], rank: int = 0) -> list[Column]:
     """Return the visual tokens; before them the tiles, if any photo is cut, and the encoder tokens, if their
     number differs."""
-    visual = [cell.visual_tokens or ("" if cell.skip_reason else "–") for cell in cells]
-    columns = [Column("visual tokens", Kind.COUNT, visual, rank)]
-    before = rank and rank + 1
-    if any(cell.encoder_tokens not in (None, cell.visual_tokens) for cell in cells):
-        encoded = [cell.encoder_tokens for cell in cells]
-        columns.insert(0, Column("encoder tokens", Kind.COUNT, encoded, before))
-    if any(cell.tiles for cell in cells):
-        columns.insert(0, Column("tiles", Kind.COUNT, [cell.tiles for cell in cells], before))
-    return columns
+    merged = any(cell.encoder_tokens not in (None, cell.visual_tokens) for cell in cells)
+    return token_columns(
+        [cell.visual_tokens or ("" if cell.skip_reason else "–") for cell in cells],
+        [cell.encoder_tokens for cell in cells] if merged else None,
+        [cell.tiles for cell in cells] if any(cell.tiles for cell in cells) else None,
+        rank,
+    )
 
 
 def summary_sheets(cells: Sequence[Cell]) -> list[Sheet]:
@@ -137,10 +137,7 @@ def _skipped_sheet(by_backbone: Mapping[str, Sequence[Cell]]) -> Sheet:
 
 
 def _range(values: Sequence[str]) -> str:
-    """Return the first and last of sorted values; empty without values."""
-    if not values:
-        return ""
-    return values[0] if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+    return span(values[0], values[-1]) if values else ""
 
 
 def _named(cells: Sequence[Cell]) -> list[str]:

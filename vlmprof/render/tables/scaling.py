@@ -15,22 +15,11 @@ from vlmprof.analysis.scaling import Fit
 from vlmprof.records import STAGES, Status
 from vlmprof.render.labels import line_label
 from vlmprof.render.tables.cells import status_words
+from vlmprof.render.tables.columns import SCALED
+from vlmprof.render.tables.provenance import conduct_sheet
 from vlmprof.render.tables.row_warnings import has_message
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values
-from vlmprof.render.tables.stages import median_column, name_columns, ok_places, stage_sheet, token_columns
-
-SCALED = {
-    "host_vision_s": ("host vision", Kind.SECONDS),
-    "gpu_vision_s": ("GPU vision", Kind.SECONDS),
-    "host_prefill_s": ("host LLM", Kind.SECONDS),
-    "gpu_prefill_s": ("GPU LLM", Kind.SECONDS),
-    "end_to_end_s": ("end-to-end", Kind.SECONDS),
-    "ttft_s": ("TTFT", Kind.SECONDS),
-    "tpot_s": ("TPOT", Kind.SECONDS),
-    "peak_allocated_bytes": ("peak allocated", Kind.BYTES),
-    "peak_rss_bytes": ("peak resident", Kind.BYTES),
-}
-"""Titles of the columns that scale with the image size."""
+from vlmprof.render.tables.stages import median_column, name_columns, ok_places, row_tokens, stage_sheet
 
 _BESIDE = (
     ("decode_tokens_per_s", "tokens/s", Kind.NUMBER),
@@ -64,6 +53,23 @@ def scaled_columns(frame: pd.DataFrame) -> dict[str, tuple[str, Kind]]:
     return found
 
 
+def run_tables(
+    estimates: Estimates, lines: Sequence[Line], fits: Sequence[FittedPanel]
+) -> dict[str, list[Sheet]]:
+    """Return the tables of a run by section of its report; the fits, crossovers and frontier of `lines`."""
+    columns = scaled_columns(estimates.frame)
+    cells, *stages = cell_sheets(estimates)
+    return {
+        "cells": [cells],
+        "time": stages,
+        "scaling": fits_sheets(fits),
+        "marginal": [marginal_sheet(fits)],
+        "crossovers": [crossovers_sheet(lines, columns, estimates.samples)],
+        "frontier": [frontier_sheet(lines, columns)],
+        "conduct": [sheet for sheet in [conduct_sheet(estimates.frame)] if len(sheet)],
+    }
+
+
 def cell_sheets(estimates: Estimates) -> list[Sheet]:
     """Return a table of all cells with their figures and status, then one for each measured stage."""
     frame = estimates.frame
@@ -81,8 +87,7 @@ def cell_sheets(estimates: Estimates) -> list[Sheet]:
 
 def _cells_sheet(estimates: Estimates, shown: Mapping[str, list[Value]]) -> Sheet:
     frame = estimates.frame
-    columns = name_columns(frame)
-    columns += token_columns(frame)
+    columns = [*name_columns(frame), *row_tokens(frame)]
     for name, (title, kind) in scaled_columns(frame).items():
         columns.append(Column(title, kind, shown.get(name) or column_values(numbers(frame, name))))
         if name == "end_to_end_s":
@@ -124,16 +129,12 @@ def _fits_sheet(fits: Sequence[tuple[str, str, Fit]], kind: Kind, word: str) -> 
         Column("line", Kind.TEXT, [label for label, *_ in fits]),
         Column("figure", Kind.TEXT, [title for _, title, _ in fits]),
         Column("fixed", kind, [interval_values(fit.fixed) for *_, fit in fits]),
-        Column(
-            "linear, per 1,000 tokens", kind, [interval_values(fit.linear.scaled(_KILO)) for *_, fit in fits]
-        ),
-        Column(
-            "quadratic, per (1,000 tokens)²",
-            kind,
-            [interval_values(part and part.scaled(_KILO**2)) for part in quadratics],
-        ),
+        Column("linear, per 1,000 tokens", kind,
+               [interval_values(fit.linear.scaled(_KILO)) for *_, fit in fits]),
+        Column("quadratic, per (1,000 tokens)²", kind,
+               [interval_values(part and part.scaled(_KILO**2)) for part in quadratics]),
         Column("misfit", Kind.PERCENT, [fit.relative_rms for *_, fit in fits]),
-    ]
+    ]  # fmt: skip
     return Sheet(f"fits-{word}", f"Scaling of {word} with tokens", note, columns)
 
 
@@ -152,29 +153,22 @@ def marginal_sheet(panels: Sequence[FittedPanel]) -> Sheet:
         for title, lines in stages
         if (one := lines[i]) is not None
     ]
-    inside = [n for n in MARGINAL_AT if any(fit.tokens_low <= n <= fit.tokens_high for *_, fit in rows)]
-    return Sheet(
-        "marginal",
-        "Marginal cost per token",
+
+    def marginal(fit: Fit, tokens: int) -> Value:
+        inside = fit.tokens_low <= tokens <= fit.tokens_high
+        return interval_values(fit.marginal(tokens)) if inside else None
+
+    slopes = {tokens: [marginal(fit, tokens) for *_, fit in rows] for tokens in MARGINAL_AT}
+    note = (
         f"Slope of the scaling fit of the {'GPU' if clocked == 'gpu' else 'host'} latency, with its 95 % "
         "interval, at token counts within the measured range. The encoder is fitted against encoder tokens, "
-        "prefill against visual tokens.",
-        [
-            Column("line", Kind.TEXT, [label for label, *_ in rows]),
-            Column("stage", Kind.TEXT, [title for _, title, _ in rows]),
-            *(
-                Column(
-                    f"at {n:,} tokens",
-                    Kind.SECONDS,
-                    [
-                        interval_values(fit.marginal(n)) if fit.tokens_low <= n <= fit.tokens_high else None
-                        for *_, fit in rows
-                    ],
-                )
-                for n in inside
-            ),
-        ],
+        "prefill against visual tokens."
     )
+    return Sheet("marginal", "Marginal cost per token", note, [
+        Column("line", Kind.TEXT, [label for label, *_ in rows]),
+        Column("stage", Kind.TEXT, [title for _, title, _ in rows]),
+        *(Column(f"at {n:,} tokens", Kind.SECONDS, own) for n, own in slopes.items() if any(own)),
+    ])  # fmt: skip
 
 
 def crossovers_sheet(
@@ -192,19 +186,17 @@ def crossovers_sheet(
         ends = [word for word, is_open in (("below", open_below), ("above", open_above)) if is_open]
         return f"may be {' or '.join(ends)} the measured sizes" if ends else ""
 
-    return Sheet(
-        "crossovers",
-        "Crossovers",
+    note = (
         f"The {_SIZE[lines[0].along]} above which the second backbone is cheaper than the first. The 95 % "
-        "interval covers sampling noise and the error of interpolation between measured sizes.",
-        [
-            Column("figure", Kind.TEXT, [title for _, title in found]),
-            Column("cheaper below", Kind.TEXT, [line_label(c.cheaper_below) for c, _ in found]),
-            Column("cheaper above", Kind.TEXT, [line_label(c.cheaper_above) for c, _ in found]),
-            Column(*_CROSSING[lines[0].along], [[c.size, c.low_size, c.high_size] for c, _ in found]),
-            Column("", Kind.TEXT, [words(c.open_below, c.open_above) for c, _ in found]),
-        ],
+        "interval covers sampling noise and the error of interpolation between measured sizes."
     )
+    return Sheet("crossovers", "Crossovers", note, [
+        Column("figure", Kind.TEXT, [title for _, title in found]),
+        Column("cheaper below", Kind.TEXT, [line_label(c.cheaper_below) for c, _ in found]),
+        Column("cheaper above", Kind.TEXT, [line_label(c.cheaper_above) for c, _ in found]),
+        Column(*_CROSSING[lines[0].along], [[c.size, c.low_size, c.high_size] for c, _ in found]),
+        Column("", Kind.TEXT, [words(c.open_below, c.open_above) for c, _ in found]),
+    ])  # fmt: skip
 
 
 def frontier_sheet(lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]]) -> Sheet:
@@ -219,23 +211,17 @@ def frontier_sheet(lines: Sequence[Line], columns: Mapping[str, tuple[str, Kind]
         np.nan if i is None or memory is None else line.measured(memory)[i]
         for line, i in zip(lines, last, strict=True)
     ])  # fmt: skip
-    return Sheet(
-        "frontier",
-        "Out-of-memory frontier",
+    note = (
         f"The {_LARGEST[lines[0].along]} of each line that ran, its peak memory, and the first that ran "
-        "out of memory.",
-        [
-            Column("line", Kind.TEXT, [line_label(line) for line in lines]),
-            Column("largest that ran", Kind.TEXT, largest),
-            Column(columns[memory][0] if memory else "peak memory", Kind.BYTES, column_values(peaks)),
-            Column(
-                "first out of memory",
-                Kind.TEXT,
-                ["none" if oom is None else oom.label for oom in first],
-            ),
-            Column("in", Kind.TEXT, [None if oom is None else oom.stage for oom in first]),
-        ],
+        "out of memory."
     )
+    return Sheet("frontier", "Out-of-memory frontier", note, [
+        Column("line", Kind.TEXT, [line_label(line) for line in lines]),
+        Column("largest that ran", Kind.TEXT, largest),
+        Column(columns[memory][0] if memory else "peak memory", Kind.BYTES, column_values(peaks)),
+        Column("first out of memory", Kind.TEXT, ["none" if oom is None else oom.label for oom in first]),
+        Column("in", Kind.TEXT, [None if oom is None else oom.stage for oom in first]),
+    ])  # fmt: skip
 
 
 def _status_column(frame: pd.DataFrame) -> list[Value]:

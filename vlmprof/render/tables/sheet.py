@@ -151,22 +151,13 @@ def _digits(value: float) -> str:
 
 def sheet_records(sheet: Sheet) -> list[dict[str, Any]]:
     """Convert the sheet to plain rows for CSV: raw numbers, with intervals in three columns."""
+    units = {Kind.SECONDS: " (s)", Kind.BYTES: " (bytes)", Kind.PIXELS: " (pixels)"}
     records: list[dict[str, Any]] = [{} for _ in range(len(sheet))]
     for column in sheet.columns:
-        unit = {Kind.SECONDS: " (s)", Kind.BYTES: " (bytes)", Kind.PIXELS: " (pixels)"}.get(column.kind, "")
-        wide = any(isinstance(value, list) for value in column.values)
-        for record, value in zip(records, column.values, strict=True):
-            parts = value if isinstance(value, list) else [value, None, None]
-            record[f"{column.title}{unit}"] = _whole(column.kind, parts[0])
-            if wide:
-                record[f"{column.title} low{unit}"], record[f"{column.title} high{unit}"] = parts[1:]
+        unit = units.get(column.kind, "")
+        names = [f"{column.title}{end}{unit}" for end in ("", " low", " high")]
+        _add(records, names, column.kind, column.values)
     return records
-
-
-def _whole(kind: Kind, value: Value) -> Value:
-    """Return a count or a number of bytes as an integer, although arrays with gaps hold floats."""
-    counted = kind in (Kind.COUNT, Kind.BYTES) and isinstance(value, float) and value.is_integer()
-    return int(value) if counted else value  # type: ignore[arg-type]
 
 
 def program_rows(sheet: Sheet) -> list[dict[str, Any]]:
@@ -177,14 +168,28 @@ def program_rows(sheet: Sheet) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{} for _ in range(len(sheet))]
     for column in sheet.columns:
         key = column.key or _key(column)
-        values = column.values if column.raw is None else column.raw
-        wide = any(isinstance(value, list) for value in column.values) and column.raw is None
-        for row, value in zip(rows, values, strict=True):
-            parts = value if isinstance(value, list) and wide else [value, None, None]
-            row[key] = _whole(column.kind, parts[0])
-            if wide:
-                row[_end_key(key, "low")], row[_end_key(key, "high")] = parts[1:]
+        if column.raw is None:
+            _add(rows, [key, _end_key(key, "low"), _end_key(key, "high")], column.kind, column.values)
+        else:
+            for row, value in zip(rows, column.raw, strict=True):
+                row[key] = _whole(column.kind, value)
     return rows
+
+
+def _add(
+    records: Sequence[dict[str, Any]], names: Sequence[str], kind: Kind, values: Sequence[Value]
+) -> None:
+    """Add values to records under the first name, and the ends of intervals under the other two."""
+    wide = any(isinstance(value, list) for value in values)
+    for record, value in zip(records, values, strict=True):
+        parts = value if isinstance(value, list) else [value, None, None]
+        record |= zip(names if wide else names[:1], [_whole(kind, parts[0]), *parts[1:]], strict=False)
+
+
+def _whole(kind: Kind, value: Value) -> Value:
+    """Return a count or a number of bytes as an integer, although arrays with gaps hold floats."""
+    counted = kind in (Kind.COUNT, Kind.BYTES) and isinstance(value, float) and value.is_integer()
+    return int(value) if counted else value  # type: ignore[arg-type]
 
 
 _UNITS = {Kind.SECONDS: "s", Kind.BYTES: "bytes", Kind.PIXELS: "pixels", Kind.PERCENT: "share"}

@@ -21,50 +21,33 @@ from vlmprof.analysis.frames import (
 from vlmprof.analysis.percentiles import PERCENTILES, supported_percentile
 from vlmprof.measure.statistics import Floats
 from vlmprof.records import Status
-from vlmprof.render.labels import backbone_label
+from vlmprof.render.tables.columns import axis_column, token_columns
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values
-from vlmprof.units import show_resolution
 
 
 def name_columns(frame: pd.DataFrame) -> list[Column]:
     """Return the columns that identify rows: backbone, resolution, and every other axis that varies."""
-
-    def _words(axis: str, shown: Mapping[str, str]) -> Column:
-        names = frame[axis].tolist()
-        return Column(axis, Kind.TEXT, [shown[name] for name in names], raw=names)
-
-    labels = {name: backbone_label(str(name)) for name in frame["backbone"].unique()}
-    resolutions = {name: show_resolution(name) for name in frame["resolution"].unique()}
-    return [
-        _words("backbone", labels),
-        _words("resolution", resolutions),
-        *(
-            Column(axis.replace("_", " "), Kind.TEXT, [str(value) for value in frame[axis].tolist()],
-                   raw=frame[axis].tolist())
-            for axis in varying_axes(frame)
-        ),
-    ]  # fmt: skip
+    axes = ("backbone", "resolution", *varying_axes(frame))
+    return [axis_column(axis, frame[axis].tolist()) for axis in axes]
 
 
-def token_columns(frame: pd.DataFrame, rank: int = 0) -> list[Column]:
+def row_tokens(frame: pd.DataFrame, rank: int = 0) -> list[Column]:
     """Return the visual tokens; before them the tiles, if any photo is cut, and the encoder tokens, if their
     number differs."""
-    columns = [Column("visual tokens", Kind.COUNT, column_values(numbers(frame, "visual_tokens")), rank)]
-    before = rank and rank + 1
-    if merges_tokens(frame):
-        encoded = column_values(encoder_tokens(frame))
-        columns.insert(0, Column("encoder tokens", Kind.COUNT, encoded, before))
     tiles = numbers(frame, "tiles")
-    if (tiles > 1).any():
-        columns.insert(0, Column("tiles", Kind.COUNT, column_values(tiles), before))
-    return columns
+    return token_columns(
+        column_values(numbers(frame, "visual_tokens")),
+        column_values(encoder_tokens(frame)) if merges_tokens(frame) else None,
+        column_values(tiles) if (tiles > 1).any() else None,
+        rank,
+    )
 
 
 def stage_sheet(estimates: Estimates, stage: str, shown: Mapping[str, list[Value]]) -> Sheet:
     """Return the table of one stage for the `ok` rows; `shown` has latencies with intervals by column."""
     places = ok_places(estimates.frame)
     ok = estimates.frame.iloc[places].reset_index(drop=True)
-    columns = [*name_columns(ok), *token_columns(ok)]
+    columns = [*name_columns(ok), *row_tokens(ok)]
     host, gpu = f"host_{stage}_s", f"gpu_{stage}_s"
     note = "Host: CPU time of the call."
     if host in shown:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -141,20 +140,14 @@ def _print_apart(screen: Console, names: Sequence[str], fitted: _Fitted) -> None
     room = screen.width - fitted.width - _GAP + sum(width for width in fitted.widths if width > _LONG)
     widths = [min(width, room // long) if width > _LONG else width for width in fitted.widths]
 
-    def table(rows: Sequence[Sequence[str]], header: bool) -> Padding:
-        made = Table(box=None, header_style="bold", pad_edge=False, show_header=header)
-        for title, numeric, width in zip(fitted.titles, fitted.numeric, widths, strict=True):
-            made.add_column(
-                escape(title), justify="right" if numeric else "left", width=width, overflow="fold"
-            )
-        for row in rows:
-            made.add_row(*map(escape, row), style=_style(row))
-        return Padding(made, (0, 0, 0, _GAP))
+    def print_rows(rows: Sequence[Sequence[str]], header: bool = False) -> None:
+        part = _table(replace(fitted, rows=rows), widths, show_header=header)
+        screen.print(Padding(part, (0, 0, 0, _GAP)), soft_wrap=False)
 
-    screen.print(table([], True), soft_wrap=False)
+    print_rows([], header=True)
     for name, own in groupby(zip(names, fitted.rows, strict=True), key=lambda pair: pair[0]):
         screen.print(Text(name), soft_wrap=False)
-        screen.print(table([row for _, row in own], False), soft_wrap=False)
+        print_rows([row for _, row in own])
 
 
 def _print_lines(screen: Console, fitted: _Fitted) -> None:
@@ -180,11 +173,15 @@ def _print_lines(screen: Console, fitted: _Fitted) -> None:
     screen.file.write("".join(plain))
 
 
-def _table(fitted: _Fitted) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title, numeric, width in zip(fitted.titles, fitted.numeric, fitted.widths, strict=True):
-        overflow: Literal["fold", "ellipsis"] = "fold" if width > _LONG else "ellipsis"
-        table.add_column(escape(title), justify="right" if numeric else "left", overflow=overflow)
+def _table(fitted: _Fitted, widths: Sequence[int] | None = None, show_header: bool = True) -> Table:
+    """Return the table with columns of these widths, or of those that rich finds."""
+    table = Table(box=None, header_style="bold", pad_edge=False, show_header=show_header)
+    for i, (title, numeric) in enumerate(zip(fitted.titles, fitted.numeric, strict=True)):
+        fold = widths is not None or fitted.widths[i] > _LONG
+        table.add_column(
+            escape(title), justify="right" if numeric else "left", overflow="fold" if fold else "ellipsis",
+            width=widths[i] if widths else None,
+        )  # fmt: skip
     for row in fitted.rows:
         table.add_row(*map(escape, row), style=_style(row))
     return table

@@ -11,10 +11,6 @@ from typing import Any
 import torch
 
 
-def _as_made(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
-    return inputs
-
-
 def _with_decoder(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
     """Add the token that the decoder of an encoder-decoder model starts from."""
     batch_size = len(inputs["pixel_values"])
@@ -28,10 +24,6 @@ def _with_canvas(inputs: dict[str, Any], config: Any) -> dict[str, Any]:
     return {**inputs, "decoder_input_ids": ids.new_zeros(ids.shape[0], config.canvas_length)}
 
 
-def _left_alone(model: Any) -> None:
-    pass
-
-
 def _with_image_outputs(model: Any) -> None:
     """Add `image_outputs`, which transformers 5.24 reads from the output of Llama 4's language model."""
 
@@ -40,10 +32,6 @@ def _with_image_outputs(model: Any) -> None:
             output.image_outputs = None
 
     model.language_model.register_forward_hook(add)
-
-
-def _nothing() -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -69,11 +57,9 @@ class Architecture:
     image_attributes: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     """Arguments of the processor and of the image processor, and attributes of the latter, from the
     configuration."""
-    dropped: tuple[str, ...] = ()
-    """Outputs of the processor that the forward pass does not take."""
     nested: bool = False
     """Whether the processor takes a list of images for each text."""
-    mend: Callable[[Any], None] = _left_alone
+    mend: Callable[[Any], None] = lambda model: None
     """Called with the model after it is built."""
     repeated: int = 1
     """How often the placeholder is in the text, if the processor does not expand it."""
@@ -81,9 +67,9 @@ class Architecture:
     """The token that is counted as visual; empty if the language model cross-attends to the image."""
     language: str | None = None
     """The path of the language model, if `get_decoder` returns something else."""
-    completed: Callable[[dict[str, Any], Any], dict[str, Any]] = _as_made
+    completed: Callable[[dict[str, Any], Any], dict[str, Any]] = lambda inputs, config: inputs
     """Turns the processor's outputs and the configuration into the inputs of the forward pass."""
-    prepare: Callable[[], None] = _nothing
+    prepare: Callable[[], None] = lambda: None
     """Called before the processor is built."""
 
 
@@ -114,16 +100,19 @@ def _timm_patch(config: Any) -> int:
     return int(given or re.findall(r"patch(\d+)", vision.architecture)[-1])
 
 
+def first_side(size: Any) -> Any:
+    """Return the first side of a size, which configurations write as a number or as a list."""
+    return size[0] if isinstance(size, list | tuple) else size
+
+
 def _side(config: Any) -> int:
     """Return the side in pixels of the images that the encoder was made for."""
-    size = config.vision_config.image_size
-    return int(size[0] if isinstance(size, list | tuple) else size)
+    return int(first_side(config.vision_config.image_size))
 
 
 def _patch_side(config: Any) -> int:
     """Return the side of a patch in pixels."""
-    patch = config.vision_config.patch_size
-    return int(patch[0] if isinstance(patch, list | tuple) else patch)
+    return int(first_side(config.vision_config.patch_size))
 
 
 def _patches(config: Any) -> int:

@@ -19,10 +19,6 @@ from vlmprof.vlm.llm_config import STATES
 Inputs = Mapping[str, Any]
 
 
-def _nothing_more(inputs: Inputs, output: Any) -> dict[str, Any]:
-    return {}
-
-
 def _last_rows(name: str) -> Callable[[Inputs, Any], dict[str, Any]]:
     """Take a mask (batch, positions, …) of what each token sees of the images: a new one sees what the last
     does."""
@@ -46,7 +42,7 @@ def _encoded(inputs: Inputs, output: Any) -> dict[str, Any]:
 class Steps:
     """How one architecture continues."""
 
-    constants: Callable[[Inputs, Any], dict[str, Any]] = _nothing_more
+    constants: Callable[[Inputs, Any], dict[str, Any]] = lambda inputs, output: {}
     """Makes the further inputs of every step from the inputs and the output of the first pass."""
     token_argument: str = "input_ids"
     takes_tokens: str = ""

@@ -15,7 +15,7 @@ from vlmprof.backbones.grouped_products import GroupedProducts
 from vlmprof.backbones.known_values import KnownValues
 from vlmprof.settings import Axes, Dtype, Logits, ProcessorBackend, Settings
 from vlmprof.vlm.hf_vlm.model import HfVLM, create_hf_vlm, refused
-from vlmprof.vlm.hf_vlm.own import blank_photo
+from vlmprof.vlm.hf_vlm.own import blank_photo, processed
 from vlmprof.vlm.hf_vlm.parts import Parts
 from vlmprof.vlm.hf_vlm.photo import PhotoFacts
 
@@ -72,7 +72,9 @@ def _dry_run(
     vlm, values = _model(name, dtype, prompt_tokens, logits, backend is None)
     facts, inputs = PhotoFacts(None, None, None, size), None
     if backend is not None:
-        facts, made = blank_photo(name, size, dtype, prompt_tokens, backend, batch_size)
+        photos = [blank_photo(size)] * batch_size
+        own, made = processed(name, photos, dtype, prompt_tokens, backend)
+        facts = own.facts
         inputs = tree_map_only(Tensor, lambda tensor: _without_data(tensor, values), dict(made))
     try:
         with torch.inference_mode(), GroupedProducts(), values:

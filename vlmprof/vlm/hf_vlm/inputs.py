@@ -25,8 +25,6 @@ def image_inputs(config: Any, images: Tensor) -> dict[str, Tensor]:
     return {"pixel_values": images}
 
 
-BIDIRECTIONAL_PREFIX = ("paligemma",)
-"""Architectures in which token type 0 marks the bidirectional prefix, image and prompt alike."""
 TOKEN_TYPES = {
     "qwen2_vl": "mm_token_type_ids",
     "qwen2_5_vl": "mm_token_type_ids",
@@ -42,6 +40,7 @@ def token_types(config: Any, ids: Tensor) -> dict[str, Tensor]:
     argument = TOKEN_TYPES.get(config.model_type)
     if argument is None:
         return {}
-    if config.model_type in BIDIRECTIONAL_PREFIX:
+    if config.model_type == "paligemma":
+        # 0 marks its bidirectional prefix, image and prompt alike
         return {argument: torch.zeros_like(ids)}
     return {argument: (ids == config.image_token_id).to(torch.int32)}

@@ -23,7 +23,7 @@ from vlmprof.backbones.weights import PRETRAINED
 from vlmprof.errors import UserError, message_of
 from vlmprof.settings import Logits
 from vlmprof.vlm.decoding import Context
-from vlmprof.vlm.hf_vlm.architectures import architecture, vision_config
+from vlmprof.vlm.hf_vlm.architectures import architecture, first_side, vision_config
 from vlmprof.vlm.hf_vlm.catalog import config_path, source
 from vlmprof.vlm.hf_vlm.decoding_steps import first_context, steps
 from vlmprof.vlm.hf_vlm.inputs import image_inputs, token_types
@@ -91,14 +91,13 @@ class HfVLM:
 
     def tell_parts(self, inputs: dict[str, Any]) -> Parts:
         """Find the model's parts by a pass of `inputs` up to the language model; keep them as `parts`."""
-        self.__dict__["parts"] = find_parts(self.model, inputs)
+        self.parts = find_parts(self.model, inputs)
         return self.parts
 
     @cached_property
     def parts(self) -> Parts:
         """The model's parts; if `tell_parts` was not called before, from a blank image in one piece."""
-        side = getattr(vision_config(self.model.config), "image_size", None) or BLANK_SIDE
-        side = side[0] if isinstance(side, list | tuple) else side
+        side = first_side(getattr(vision_config(self.model.config), "image_size", None) or BLANK_SIDE)
         images = torch.zeros(1, 3, side, side, device=self.model.device, dtype=self.model.dtype)
         with torch.inference_mode():
             return find_parts(self.model, self.inputs(images))
@@ -124,10 +123,7 @@ class HfVLM:
 
     def weight_bytes(self) -> dict[str, int]:
         """Return the bytes of the parameters and buffers of each stage."""
-        return {
-            stage: sum(t.numel() * t.element_size() for t in tensors)
-            for stage, tensors in self.stage_tensors().items()
-        }
+        return {stage: sum(t.nbytes for t in tensors) for stage, tensors in self.stage_tensors().items()}
 
 
 def read_config(name: str) -> tuple[Any, Path | None]:
@@ -180,23 +176,20 @@ def create_hf_vlm(
     _interpolate_positions(model)
     highest = min(config.get_text_config().vocab_size, config.image_token_id)
     prompt = torch.randint(highest, (1, prompt_tokens), generator=torch.Generator().manual_seed(seed))
-    prompt = prompt.to(device)
-    return HfVLM(model, prompt, logits)
+    return HfVLM(model, prompt.to(device), logits)
 
 
 def refused(vlm: HfVLM, name: str, size: tuple[int, int], problem: Exception) -> UserError:
     """Return the error for a `size` (height, width) that a model does not accept."""
     height, width = size
-    reason = message_of(problem)
     trained = getattr(vision_config(vlm.model.config), "image_size", None)
     sides = "x".join(map(str, trained)) if isinstance(trained, list | tuple) else trained
     made_for = f"; its configuration is for {sides}" if trained else ""
-    return UserError(f"vlm {name!r} does not accept {width}x{height}{made_for} ({reason})")
+    return UserError(f"vlm {name!r} does not accept {width}x{height}{made_for} ({message_of(problem)})")
 
 
 def _not_built(name: str, problem: Exception) -> UserError:
-    reason = message_of(problem)
-    return UserError(f"vlm {name!r}: transformers cannot build it ({reason})")
+    return UserError(f"vlm {name!r}: transformers cannot build it ({message_of(problem)})")
 
 
 def _interpolate_positions(model: nn.Module) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vlmprof.errors import UserError, message_of
 from vlmprof.settings import Fit, ProcessorBackend
 from vlmprof.vlm.hf_vlm.model import read_config
-from vlmprof.vlm.hf_vlm.photo import PhotoFacts, PhotoInputs, check_enlarged, check_photo
+from vlmprof.vlm.hf_vlm.photo import PhotoFacts, PhotoInputs, check_enlarged
 from vlmprof.vlm.hf_vlm.processors import OwnProcessor, make_processor
 from vlmprof.vlm.image_file import read_rgb, read_rgb_file
 from vlmprof.vlm.preprocess import fitted, generated_jpeg
@@ -52,31 +53,29 @@ def own_photo(
     """
     source = read_rgb_file(Path(image)) if image else read_rgb(generated_jpeg(seed), "that was generated")
     photo = fitted(source, size, fit if fit == "letterbox" else "resize")
-    return _processed(name, [photo] * batch_size, dtype, prompt_tokens, backend)[0]
+    return processed(name, [photo] * batch_size, dtype, prompt_tokens, backend)[0]
 
 
-def blank_photo(
-    name: str,
-    size: tuple[int, int],
-    dtype: str,
-    prompt_tokens: int,
-    backend: ProcessorBackend,
-    batch_size: int,
-) -> tuple[PhotoFacts, dict[str, Any]]:
-    """Return facts and inputs of blank photos of `size` (height, width). Raises the same as `own_photo`."""
-    photo = Image.new("RGB", (size[1], size[0]))
-    own, inputs = _processed(name, [photo] * batch_size, dtype, prompt_tokens, backend)
-    return own.facts, inputs
+def blank_photo(size: tuple[int, int]) -> Image.Image:
+    """Return a black photo of `size` (height, width) in pixels."""
+    return Image.new("RGB", size[::-1])
 
 
-def _processed(
+def processed(
     name: str, photos: list[Image.Image], dtype: str, prompt_tokens: int, backend: ProcessorBackend
 ) -> tuple[OwnPhoto, dict[str, Any]]:
+    """Return photos of one size for the VLM `name`, and the inputs made of them. Raises as `own_photo`."""
     config, own = _processor(name, backend)
     make = PhotoInputs(own, config, prompt_tokens, getattr(torch, dtype))
     width, height = photos[0].size
     check_enlarged(name, own, (height, width))
-    inputs = check_photo(name, lambda: make(photos), (height, width))
+    try:
+        inputs = make(photos)
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError) as problem:
+        if isinstance(problem, RuntimeError) and "out of memory" in str(problem):
+            raise
+        reason = message_of(problem)
+        raise UserError(f"vlm {name!r} does not accept a photo of {width}x{height} ({reason})") from problem
     return OwnPhoto(photos, make, make.facts(inputs, len(photos)), own.backend, own.warnings), inputs
 
 
@@ -88,7 +87,7 @@ def check_processor(name: str, backend: ProcessorBackend = "auto") -> None:
 @lru_cache(maxsize=512)
 def photo_facts(name: str, size: tuple[int, int], backend: ProcessorBackend = "auto") -> PhotoFacts:
     """Return the facts of a photo of `size` (height, width) in pixels."""
-    return blank_photo(name, size, "float32", 0, backend, 1)[0]
+    return processed(name, [blank_photo(size)], "float32", 0, backend)[0].facts
 
 
 @lru_cache(maxsize=8)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,10 +65,9 @@ class Parts:
         return ("vision", *connector, *(("prefill",) if self.language is not None else ()))
 
 
-@dataclass
+@dataclass(eq=False)
 class _Call:
     module: nn.Module
-    parent: _Call | None
     given: Tensor | None
     returned: Tensor | None = None
     children: list[_Call] = field(default_factory=list)
@@ -80,31 +80,28 @@ class _LanguageModelReachedError(Exception):
 def find_parts(model: PreTrainedModel, inputs: dict[str, Any]) -> Parts:
     """Find the parts by a pass of `inputs` up to the language model. Raises what the model raises."""
     language = _language(model)
-    top = _watched(model, inputs, language)
+    run = _watched(model, inputs, language)
     names = {id(module): name for name, module in model.named_modules()}
-    around = _ancestors(language, names, model)
     embedding = _embedding(model)
-    outermost = [call for call in _outermost(top, around) if call.module is not embedding]
-    outermost = [call for call in outermost if any(True for _ in call.module.parameters())]
-    encoder = next(
-        (call for call in outermost if names[id(call.module)].rsplit(".", 1)[-1] in ENCODERS), None
-    )
-    encoder = encoder or (outermost[0] if outermost else top)
+    outermost = [
+        call
+        for call in _outermost(run[0], _ancestors(language, names, model))
+        if call.module is not embedding and any(True for _ in call.module.parameters())
+    ]
+    named = (call for call in outermost if names[id(call.module)].rsplit(".", 1)[-1] in ENCODERS)
+    encoder = next(named, outermost[0] if outermost else run[0])
     after = outermost[outermost.index(encoder) + 1 :] if encoder in outermost else []
     after = [call for call in after if call.module is not encoder.module]
-    model_type = model.config.model_type
-    warnings = []
     after = after or _projector(encoder, _width(model, language))
+    warnings, told = [], partial(NOT_APART.format, model_type=model.config.model_type)
     if not after:
-        warnings.append(NOT_APART.format(stage="connector", model_type=model_type, other="vision"))
+        warnings.append(told(stage="connector", other="vision"))
     if language is None:
-        warnings.append(NOT_APART.format(stage="prefill", model_type=model_type, other="the stage before it"))
+        warnings.append(told(stage="prefill", other="the stage before it"))
     connector = tuple(dict.fromkeys(call.module for call in after))
-    run = _all(top)
-    begun = next((i for i, call in enumerate(run) if call is encoder), 0)
     encoders = [call for call in run if call.module is encoder.module]
     # a projector may also embed the language model's own tokens, before any image
-    connectors = [call for call in run[begun:] if call.module in connector]
+    connectors = [call for call in run[run.index(encoder) :] if call.module in connector]
     source = [call.given for call in connectors if call.module is connector[0]]
     ends = [call.returned for call in connectors if call.module is connector[-1]]
     return Parts(
@@ -193,16 +190,18 @@ def _width(model: PreTrainedModel, language: nn.Module | None) -> int | None:
     return getattr(config, "hidden_size", None)
 
 
-def _watched(model: PreTrainedModel, inputs: dict[str, Any], language: nn.Module | None) -> _Call:
-    top = _Call(model, None, None)
-    stack = [top]
+def _watched(model: PreTrainedModel, inputs: dict[str, Any], language: nn.Module | None) -> list[_Call]:
+    """Return the calls of a pass up to the language model in the order in which they begin."""
+    run = [_Call(model, None)]
+    stack = [*run]
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         if module is language:
             raise _LanguageModelReachedError
-        call = _Call(module, stack[-1], _first_tensor((args, kwargs)))
+        call = _Call(module, _first_tensor((args, kwargs)))
         stack[-1].children.append(call)
         stack.append(call)
+        run.append(call)
 
     def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         stack.pop().returned = _first_tensor(output)
@@ -220,7 +219,7 @@ def _watched(model: PreTrainedModel, inputs: dict[str, Any], language: nn.Module
     finally:
         for handle in handles:
             handle.remove()
-    return top
+    return run
 
 
 def _ancestors(language: nn.Module | None, names: dict[int, str], model: nn.Module) -> set[int]:
@@ -248,10 +247,6 @@ def _projector(encoder: _Call, width: int | None) -> list[_Call]:
             continue
         return encoder.children[i:] if _channels(call.returned) == width else []
     return []
-
-
-def _all(call: _Call) -> list[_Call]:
-    return [call, *(inner for child in call.children for inner in _all(child))]
 
 
 def _tokens(tensors: list[Tensor | None]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +12,15 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from vlmprof.errors import UserError, message_of
-from vlmprof.vlm.hf_vlm.architectures import architecture, vision_config
+from vlmprof.errors import UserError
+from vlmprof.vlm.hf_vlm.architectures import architecture, first_side, vision_config
 from vlmprof.vlm.hf_vlm.placeholder_tokenizer import WORD
 from vlmprof.vlm.hf_vlm.processors import OwnProcessor, token_id
 
-DROPPED = ("labels",)
 PIXELS = ("pixel_values", "pixel_values_images", "flattened_patches", "image_patches")
+GRIDS = (
+    "image_grid_thw", "image_grid_hws", "grid_thws", "spatial_shapes", "target_sizes", "image_grid_hw"
+)  # fmt: skip
 CROPS = "pixel_values_local"
 """Crops of the picture in `pixel_values`, which the encoder gets in a second call."""
 
@@ -49,7 +50,8 @@ class PhotoInputs:
         self._config = config
         self._known = architecture(config.model_type)
         self._dtype = dtype
-        self._types = "mm_token_type_ids" in forward_arguments(config)
+        model: Any = AutoModelForImageTextToText._model_mapping[type(config)]
+        self._types = "mm_token_type_ids" in inspect.signature(model.forward).parameters
         words = f" {WORD}" * prompt_tokens
         self._text = self._known.text.format(
             image=(own.image_token or "") * self._known.repeated, words=words
@@ -62,10 +64,7 @@ class PhotoInputs:
         made = self._own.processor(
             images=images, text=[self._text] * len(photos), return_tensors="pt", **asked
         )
-        dropped = (*DROPPED, *self._known.dropped)
-        inputs = {
-            name: _on(value, device, self._dtype) for name, value in made.items() if name not in dropped
-        }
+        inputs = {name: _on(value, device, self._dtype) for name, value in made.items() if name != "labels"}
         return self._known.completed(inputs, self._config)
 
     def facts(self, inputs: dict[str, Any], batch_size: int = 1) -> PhotoFacts:
@@ -86,33 +85,6 @@ class PhotoInputs:
             return None
         number = token_id(self._config, self._known.image_id)
         return number if number is not None else getattr(self._own.processor, "image_token_id", None)
-
-
-def forward_arguments(config: Any) -> tuple[str, ...]:
-    """Return the names of the arguments of the forward pass of this configuration's model."""
-    made: Any = AutoModelForImageTextToText._model_mapping[type(config)]
-    return tuple(inspect.signature(made.forward).parameters)
-
-
-def check_photo(name: str, work: Callable[[], Any], size: tuple[int, int]) -> Any:
-    """Return what `work` returns. Raises `UserError` for a photo that the processor does not accept."""
-    try:
-        return work()
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        RuntimeError,
-        ImportError,
-    ) as problem:
-        if isinstance(problem, RuntimeError) and "out of memory" in str(problem):
-            raise
-        reason = message_of(problem)
-        raise UserError(
-            f"vlm {name!r} does not accept a photo of {size[1]}x{size[0]} ({reason})"
-        ) from problem
 
 
 def check_enlarged(name: str, own: OwnProcessor, size: tuple[int, int]) -> None:
@@ -141,17 +113,8 @@ def _on(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
 
 def _tiles(inputs: dict[str, Any], config: Any) -> tuple[int | None, tuple[int, int] | None]:
     """Return the number of pictures that the encoder gets, and the size of the largest."""
-    vision = vision_config(config)
-    patch = getattr(vision, "patch_size", None)
-    patch = patch[0] if isinstance(patch, list | tuple) else patch
-    for name in (
-        "image_grid_thw",
-        "image_grid_hws",
-        "grid_thws",
-        "spatial_shapes",
-        "target_sizes",
-        "image_grid_hw",
-    ):
+    patch = first_side(getattr(vision_config(config), "patch_size", None))
+    for name in GRIDS:
         grid = inputs.get(name)
         if isinstance(grid, Tensor) and isinstance(patch, int):
             rows, columns = (int(grid[..., axis].max()) * patch for axis in (-2, -1))

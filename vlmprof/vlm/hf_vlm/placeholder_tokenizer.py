@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def placeholder_tokenizer(
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     if underscored:
         tokenizer.normalizer = normalizers.Prepend("▁")
-    words = "|".join(sorted(map(_escaped, special), key=len, reverse=True))
+    words = "|".join(sorted(map(re.escape, special), key=len, reverse=True))
     pattern = f"{words}|{SPECIAL}|\\w+|[^\\w\\s]" if words else f"{SPECIAL}|\\w+|[^\\w\\s]"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True),
@@ -59,7 +60,3 @@ def placeholder_tokenizer(
         model_max_length=10**9,
     )  # fmt: skip
     return made
-
-
-def _escaped(word: str) -> str:
-    return "".join(letter if letter.isalnum() or letter == "_" else f"\\{letter}" for letter in word)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from vlmprof.errors import UserError, message_of
 from vlmprof.vlm.hf_vlm.architectures import (
     Architecture,
     architecture,
+    first_side,
     for_its_tower,
     vision_config,
 )
@@ -52,8 +54,8 @@ def make_processor(name: str, config: Any, folder: Path | None, backend: Backend
     place = name.removeprefix("hf:") if folder is None else str(folder)
     files = read_processor_files(folder, place)
     image_processor_class, chosen = _image_processor_class(name, model_type, known, files, backend)
-    table = _table(processing_auto, "PROCESSOR_MAPPING_NAMES")
-    processor_name = known.processor or files.processor or table.get(model_type)
+    by_type = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"]
+    processor_name = known.processor or files.processor or by_type.get(model_type)
     try:
         found = processing_auto.processor_class_from_name(processor_name) if processor_name else None
     except ImportError as problem:
@@ -80,28 +82,19 @@ def make_processor(name: str, config: Any, folder: Path | None, backend: Backend
             for attribute, value in known.image_attributes.items():
                 setattr(image_processor, attribute, value(config))
         tokenizer = None
-        if folder is None or _has(folder, TOKENIZER_FILES):
+        if folder is None or any((folder / name).is_file() for name in TOKENIZER_FILES):
             tokenizer = _from_files(AutoTokenizer, place)
+        make = partial(_made, lenient, config, known, files.settings, image_processor)
         if tokenizer is not None:
-            processor = _made(lenient, image_processor, tokenizer, config, known, files.settings)
+            processor = make(tokenizer)
         else:
             warnings.append("no tokenizer files: a placeholder tokenizer, one token for each word")
-            processor = _with_known_tokens(lenient, image_processor, config, known, files.settings)
+            processor = _with_known_tokens(make, config, known)
     except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as problem:
-        reason = f"{type(problem).__name__}: {message_of(problem)}"
-        raise UserError(f"vlm {name!r}: its processor cannot be made ({reason})") from problem
+        said = f"{type(problem).__name__}: {message_of(problem)}"
+        raise UserError(f"vlm {name!r}: its processor cannot be made ({said})") from problem
     token = getattr(processor, "image_token", None) if known.placeholder is None else known.placeholder
     return OwnProcessor(processor, chosen, None if token is None else str(token), tuple(warnings))
-
-
-def _table(module: Any, name: str) -> dict[str, Any]:
-    """Return a table of transformers' classes by model type."""
-    found: dict[str, Any] = getattr(module, name)
-    return found
-
-
-def _has(folder: Path, names: tuple[str, ...]) -> bool:
-    return any((folder / name).is_file() for name in names)
 
 
 def _from_files(made: Any, place: str) -> Any:
@@ -115,8 +108,8 @@ def _from_files(made: Any, place: str) -> Any:
 def _image_processor_class(
     name: str, model_type: str, known: Architecture, files: ProcessorFiles, backend: Backend | None
 ) -> tuple[Any, str]:
-    table = _table(image_processing_auto, "IMAGE_PROCESSOR_MAPPING_NAMES")
-    names = known.image_processor or files.image_processor or table.get(model_type)
+    by_type = vars(image_processing_auto)["IMAGE_PROCESSOR_MAPPING_NAMES"]
+    names = known.image_processor or files.image_processor or by_type.get(model_type)
     if not names:
         raise UserError(
             f"vlm {name!r}: transformers {transformers.__version__} has no image processor for {model_type}"
@@ -144,38 +137,34 @@ def _lenient(self: Any, argument_name: str, argument: Any) -> Any:
 
 def _made(
     made: Any,
-    image_processor: Any,
-    tokenizer: Any,
     config: Any,
     known: Architecture,
     settings: Mapping[str, Any],
+    image_processor: Any,
+    tokenizer: Any,
 ) -> Any:
     """Make a processor with the `settings` of its file, or else those of the configuration."""
     given: dict[str, Any] = {}
     known.prepare()
-    for parameter in inspect.signature(made.__init__).parameters.values():
-        if parameter.name in ("image_processor", "image_processors"):
-            given[parameter.name] = image_processor
-        elif parameter.name.endswith("tokenizer"):
-            given[parameter.name] = tokenizer
-        elif parameter.name == "video_processor":
-            # some read settings that it shares with the image processor; no video is processed
-            given[parameter.name] = image_processor
-        elif parameter.name in ("feature_extractor", "audio_processor"):
-            given[parameter.name] = None
-        elif parameter.name in settings:
-            given[parameter.name] = settings[parameter.name]
-        elif parameter.name in known.processor_arguments:
-            given[parameter.name] = known.processor_arguments[parameter.name](config)
-        elif (value := _setting(parameter.name, config)) is not None and parameter.default is not value:
-            given[parameter.name] = value
+    for name, parameter in inspect.signature(made.__init__).parameters.items():
+        if name in ("image_processor", "image_processors", "video_processor"):
+            # of videos, some read settings shared with the image processor; no video is processed
+            given[name] = image_processor
+        elif name.endswith("tokenizer"):
+            given[name] = tokenizer
+        elif name in ("feature_extractor", "audio_processor"):
+            given[name] = None
+        elif name in settings:
+            given[name] = settings[name]
+        elif name in known.processor_arguments:
+            given[name] = known.processor_arguments[name](config)
+        elif (value := _setting(name, config)) is not None and parameter.default is not value:
+            given[name] = value
     return made(**given)
 
 
-def _with_known_tokens(
-    made: Any, image_processor: Any, config: Any, known: Architecture, settings: Mapping[str, Any]
-) -> Any:
-    """Make a processor whose special tokens have the ids of the configuration.
+def _with_known_tokens(make: Callable[[Any], Any], config: Any, known: Architecture) -> Any:
+    """Make a processor of a tokenizer whose special tokens have the ids of the configuration.
 
     Nothing lists these tokens, so it is made three times: the first shows which it has; the second, with an
     id for each, which of them it puts in place of an image; the third has the ids of the configuration.
@@ -185,8 +174,7 @@ def _with_known_tokens(
     vocabulary = config.get_text_config().vocab_size
 
     def with_ids(ids: Mapping[str, int]) -> Any:
-        tokenizer = placeholder_tokenizer(ids, vocabulary, known.unnamed, known.underscored)
-        return _made(made, image_processor, tokenizer, config, known, settings)
+        return make(placeholder_tokenizer(ids, vocabulary, known.unnamed, known.underscored))
 
     first = with_ids(given)
     named = {name: word for name, word in NAMED.items() if name not in known.unnamed}
@@ -231,52 +219,35 @@ def _id_of(config: Any, where: str | int) -> int | None:
 
 def token_id(config: Any, attribute: str) -> int | None:
     """Return the id of a token such as `image_token` in a configuration, under either name for it."""
-    for name in (f"{attribute}_id", f"{attribute}_index"):
-        value = getattr(config, name, None)
-        if isinstance(value, int):
-            return value
-    return None
+    ids = (_id_of(config, f"{attribute}_{ending}") for ending in ("id", "index"))
+    return next((number for number in ids if number is not None), None)
 
 
 ALIASES = {
-    "merge_size": ("spatial_merge_size",),
-    "image_seq_length": ("mm_tokens_per_image",),
-    "tile_size": ("image_size",),
-    "max_image_tiles": ("max_num_tiles",),
-    "pooling_ratio": ("projector_pooling_ratio",),
+    "merge_size": "spatial_merge_size",
+    "image_seq_length": "mm_tokens_per_image",
+    "tile_size": "image_size",
+    "max_image_tiles": "max_num_tiles",
+    "pooling_ratio": "projector_pooling_ratio",
 }
 """Names in configurations of arguments that processors call otherwise."""
-TOKENS = ("_token",)
 
 
 def _setting(parameter: str, config: Any) -> Any:
     """Return an argument of a processor from the configuration or that of its vision part."""
-    if parameter.endswith(TOKENS) or parameter in ("chat_template", "kwargs", "args", "self"):
+    if parameter.endswith("_token") or parameter in ("chat_template", "kwargs", "args", "self"):
         return None
-    for holder in _holders(config):
-        for name in (parameter, *ALIASES.get(parameter, ())):
+    for holder in (config, getattr(config, "encoder", None), vision_config(config)):
+        for name in (parameter, ALIASES.get(parameter, parameter)):
             value = getattr(holder, name, None)
             if value is not None:
                 return value
     return None
 
 
-def _holders(config: Any) -> Iterator[Any]:
-    yield config
-    if getattr(config, "encoder", None) is not None:
-        yield config.encoder
-    if (vision := vision_config(config)) is not None:
-        yield vision
-
-
 FITTED = (
-    "patch_size",
-    "merge_size",
-    "temporal_patch_size",
-    "image_grid_pinpoints",
-    "tile_size",
-    "max_image_tiles",
-)
+    "patch_size", "merge_size", "temporal_patch_size", "image_grid_pinpoints", "tile_size", "max_image_tiles"
+)  # fmt: skip
 
 
 def _fitted(made: Any, config: Any, known: Architecture) -> dict[str, Any]:
@@ -302,9 +273,7 @@ def _fitted(made: Any, config: Any, known: Architecture) -> dict[str, Any]:
 
 def _sizes(made: Any, config: Any) -> dict[str, Any]:
     """Return the size that the encoder was made for, if the processor resizes every image to one size."""
-    side = getattr(vision_config(config), "image_size", None)
-    if isinstance(side, (list, tuple)):
-        side = side[0]
+    side = first_side(getattr(vision_config(config), "image_size", None))
     size = getattr(made, "size", None)
     if not isinstance(side, int) or not isinstance(size, Mapping):
         return {}

@@ -32,115 +32,44 @@ class Support:
 
 def all_support() -> list[Support]:
     """Return every type, in alphabetical order."""
-    known = [
-        Support(name, True, needs, reason=f"no stage decode: {why}" if why else None)
-        for name, needs in RUN.items()
-        for why in (why_no_decoding(name),)
-    ]
+    known = []
+    for name, needs in RUN.items():
+        why = why_no_decoding(name)
+        known.append(Support(name, True, needs, reason=f"no stage decode: {why}" if why else None))
     known += [Support(name, False, reason=reason) for name, reason in REFUSED.items()]
     return sorted(known, key=lambda support: support.model_type)
 
 
-TORCHVISION = ("torchvision",)
-TIMM = ("timm",)
-NOTHING: tuple[str, ...] = ()
-
-RUN: dict[str, tuple[str, ...]] = {
-    "apertus1p5": TORCHVISION,
-    "aria": NOTHING,
-    "aya_vision": NOTHING,
-    "blip": NOTHING,
-    "blip-2": NOTHING,
-    "chameleon": NOTHING,
-    "cohere2_vision": TORCHVISION,
-    "cohere_compass": NOTHING,
-    "cosmos3_edge": NOTHING,
-    "cosmos3_omni": NOTHING,
-    "deepseek_ocr2": NOTHING,
-    "deepseek_vl": NOTHING,
-    "deepseek_vl_hybrid": NOTHING,
-    "diffusion_gemma": NOTHING,
-    "dots3_note": NOTHING,
-    "emu3": NOTHING,
-    "ernie4_5_vl_moe": NOTHING,
-    "exaone4_5": NOTHING,
-    "fast_vlm": TIMM,
-    "florence2": NOTHING,
-    "fuyu": TORCHVISION,
-    "gemma3": NOTHING,
-    "gemma3n": TIMM,
-    "gemma4": NOTHING,
-    "gemma4_unified": TORCHVISION,
-    "git": NOTHING,
-    "glm46v": NOTHING,
-    "glm4v": NOTHING,
-    "glm4v_moe": NOTHING,
-    "glm5_next": NOTHING,
-    "glm_ocr": NOTHING,
-    "glmga": NOTHING,
-    "got_ocr2": NOTHING,
-    "granite4_vision": NOTHING,
-    "granite_docling": NOTHING,
-    "hunyuan_vl": NOTHING,
-    "hy_v4_vl": NOTHING,
-    "hyperclovax_vision_v2": NOTHING,
-    "idefics": NOTHING,
-    "idefics2": NOTHING,
-    "idefics3": NOTHING,
-    "inkling2": TORCHVISION,
-    "inkling2_loop": TORCHVISION,
-    "inkling_mm_model": TORCHVISION,
-    "instructblip": NOTHING,
-    "internvl": NOTHING,
-    "janus": NOTHING,
-    "kimi_k25": TORCHVISION,
-    "kosmos-2": NOTHING,
-    "kosmos-2.5": NOTHING,
-    "lfm2_vl": TORCHVISION,
-    "lfm3_vl": NOTHING,
-    "lighton_ocr": NOTHING,
-    "llama4": TORCHVISION,
-    "llava": NOTHING,
-    "llava_next": NOTHING,
-    "llava_next_video": NOTHING,
-    "llava_onevision": NOTHING,
-    "minicpm_ocr": TORCHVISION,
-    "minicpmv4_6": NOTHING,
-    "minicpmv4_7": NOTHING,
-    "minimax_m3_vl": TORCHVISION,
-    "mistral3": TORCHVISION,
-    "mistral_large4": TORCHVISION,
-    "mllama": NOTHING,
-    "molmo2": TORCHVISION,
-    "muse_glimmer": TORCHVISION,
-    "muse_spark": TORCHVISION,
-    "nemotron_h_omni": TORCHVISION,
-    "ovis2": NOTHING,
-    "paddleocr_vl": NOTHING,
-    "paligemma": NOTHING,
-    "perception_lm": (*TORCHVISION, *TIMM),
-    "pix2struct": NOTHING,
-    "pp_chart2table": NOTHING,
-    "pp_formulanet": TORCHVISION,
-    "qianfan_ocr": NOTHING,
-    "qwen2_5_omni_thinker": NOTHING,
-    "qwen2_5_vl": NOTHING,
-    "qwen2_vl": NOTHING,
-    "qwen3_5": NOTHING,
-    "qwen3_5_moe": NOTHING,
-    "qwen3_omni_moe_thinker": NOTHING,
-    "qwen3_vl": NOTHING,
-    "qwen3_vl_moe": NOTHING,
-    "qwen4_exp": NOTHING,
-    "shieldgemma2": NOTHING,
-    "smolvlm": NOTHING,
-    "step3p7": TORCHVISION,
-    "t5gemma2": NOTHING,
-    "unlimited_ocr": TORCHVISION,
-    "video_llama_3": NOTHING,
-    "video_llava": NOTHING,
-    "vipllava": NOTHING,
+_TYPES = (
+    "apertus1p5", "aria", "aya_vision", "blip", "blip-2", "chameleon", "cohere2_vision", "cohere_compass",
+    "cosmos3_edge", "cosmos3_omni", "deepseek_ocr2", "deepseek_vl", "deepseek_vl_hybrid", "diffusion_gemma",
+    "dots3_note", "emu3", "ernie4_5_vl_moe", "exaone4_5", "fast_vlm", "florence2", "fuyu", "gemma3",
+    "gemma3n", "gemma4", "gemma4_unified", "git", "glm46v", "glm4v", "glm4v_moe", "glm5_next", "glm_ocr",
+    "glmga", "got_ocr2", "granite4_vision", "granite_docling", "hunyuan_vl", "hy_v4_vl",
+    "hyperclovax_vision_v2", "idefics", "idefics2", "idefics3", "inkling2", "inkling2_loop",
+    "inkling_mm_model", "instructblip", "internvl", "janus", "kimi_k25", "kosmos-2", "kosmos-2.5",
+    "lfm2_vl", "lfm3_vl", "lighton_ocr", "llama4", "llava", "llava_next", "llava_next_video",
+    "llava_onevision", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "minimax_m3_vl", "mistral3",
+    "mistral_large4", "mllama", "molmo2", "muse_glimmer", "muse_spark", "nemotron_h_omni", "ovis2",
+    "paddleocr_vl", "paligemma", "perception_lm", "pix2struct", "pp_chart2table", "pp_formulanet",
+    "qianfan_ocr", "qwen2_5_omni_thinker", "qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_5_moe",
+    "qwen3_omni_moe_thinker", "qwen3_vl", "qwen3_vl_moe", "qwen4_exp", "shieldgemma2", "smolvlm", "step3p7",
+    "t5gemma2", "unlimited_ocr", "video_llama_3", "video_llava", "vipllava",
+)  # fmt: skip
+_WITH_TORCHVISION = (
+    "apertus1p5", "cohere2_vision", "fuyu", "gemma4_unified", "inkling2", "inkling2_loop",
+    "inkling_mm_model", "kimi_k25", "lfm2_vl", "llama4", "minicpm_ocr", "minimax_m3_vl", "mistral3",
+    "mistral_large4", "molmo2", "muse_glimmer", "muse_spark", "nemotron_h_omni", "pp_formulanet",
+    "step3p7", "unlimited_ocr",
+)  # fmt: skip
+_NEEDS = {
+    **dict.fromkeys(_WITH_TORCHVISION, ("torchvision",)),
+    "fast_vlm": ("timm",),
+    "gemma3n": ("timm",),
+    "perception_lm": ("torchvision", "timm"),
 }
+RUN: dict[str, tuple[str, ...]] = {name: _NEEDS.get(name, ()) for name in _TYPES}
+"""The types that run, and the packages that each requires besides transformers and Pillow."""
 
 REFUSED = {
     "evolla": "it takes proteins, no images",

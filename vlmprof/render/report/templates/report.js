@@ -4,6 +4,14 @@
   const { lines, sizes: places, size_title, panels, stacks, fits } = data.charts;
   const state = { log: true, share: false, fitsLog: true, hidden: new Set() };
   const byId = (id) => document.getElementById(id);
+  // a button that switches an entry of the state
+  function toggles(id, key, draw) {
+    byId(id).addEventListener("click", (event) => {
+      state[key] = !state[key];
+      event.currentTarget.setAttribute("aria-pressed", String(state[key]));
+      draw();
+    });
+  }
 
   // ---- words -------------------------------------------------------------------------------------
   const SECONDS = [["s", 1], ["ms", 1e-3], ["µs", 1e-6], ["ns", 1e-9], ["ps", 1e-12]];
@@ -174,6 +182,10 @@
     element.addEventListener("click", toggle);
     return element;
   }
+  function hide(members, hidden) {
+    members.forEach((i) => (hidden ? state.hidden.add(i) : state.hidden.delete(i)));
+    drawLegend(); drawPanels(); drawFits();
+  }
   function drawLegend() {
     const families = new Map();
     lines.forEach((line, i) => families.set(line.family, [...(families.get(line.family) || []), i]));
@@ -181,20 +193,15 @@
       const group = document.createElement("div");
       group.className = "family";
       const visible = members.some((i) => !state.hidden.has(i));
-      const name = button(family, visible, () => {
-        members.forEach((i) => (visible ? state.hidden.add(i) : state.hidden.delete(i)));
-        drawLegend(); drawPanels(); drawFits();
-      });
+      const name = button(family, visible, () => hide(members, visible));
       name.classList.add("name");
       const swatch = document.createElement("span");
       swatch.className = "swatch";
       swatch.style.background = colour(lines[members[0]].colour);
       name.prepend(swatch);
       group.append(name);
-      if (members.length > 1) members.forEach((i) => group.append(button(lines[i].label, !state.hidden.has(i), () => {
-        state.hidden.has(i) ? state.hidden.delete(i) : state.hidden.add(i);
-        drawLegend(); drawPanels(); drawFits();
-      })));
+      const own = members.length > 1 ? members : [];
+      own.forEach((i) => group.append(button(lines[i].label, !state.hidden.has(i), () => hide([i], !state.hidden.has(i)))));
       return group;
     }));
   }
@@ -247,11 +254,7 @@
     const first = stacks.lines.findIndex((line) => line.seconds.some((values) => finite(values).length));
     select.value = String(Math.max(first, 0));
     select.addEventListener("change", drawStacks);
-    byId("stacks-share").addEventListener("click", (event) => {
-      state.share = !state.share;
-      event.currentTarget.setAttribute("aria-pressed", String(state.share));
-      drawStacks();
-    });
+    toggles("stacks-share", "share", drawStacks);
   }
 
   // ---- fitted curves -----------------------------------------------------------------------------
@@ -314,11 +317,7 @@
       byId(`fits-${kind}`).remove();
     }
     figures.addEventListener("change", drawFits);
-    byId("fits-scale").addEventListener("click", (event) => {
-      state.fitsLog = !state.fitsLog;
-      event.currentTarget.setAttribute("aria-pressed", String(state.fitsLog));
-      drawFits();
-    });
+    toggles("fits-scale", "fitsLog", drawFits);
   }
 
   // ---- tables ------------------------------------------------------------------------------------
@@ -401,11 +400,7 @@
 
   // ---- start -------------------------------------------------------------------------------------
   const drawAll = () => { drawLegend(); drawPanels(); drawStacks(); drawFits(); };
-  byId("scale").addEventListener("click", (event) => {
-    state.log = !state.log;
-    event.currentTarget.setAttribute("aria-pressed", String(state.log));
-    drawPanels();
-  });
+  toggles("scale", "log", drawPanels);
   byId("theme").addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; drawAll(); });
   prefersDark.addEventListener("change", () => { follow(); drawAll(); });
   drawAll();
