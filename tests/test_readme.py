@@ -124,6 +124,7 @@ def test_a_decision(command: str, folder: Path) -> None:
     assert run(command, folder).stdout.strip()
 
 
+@pytest.mark.slow
 def test_the_notebook_example_runs_as_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (example,) = blocks("python", "In a notebook")
     monkeypatch.chdir(folder)

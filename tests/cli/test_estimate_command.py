@@ -154,6 +154,7 @@ def test_mistakes_are_one_line(measured: Path) -> None:
         run("quick", "--backbone", "vit-s", "--resolution", "224", "--against", str(measured))
 
 
+@pytest.mark.slow
 def test_a_figure_of_estimates_says_that_it_is_one(tmp_path: Path) -> None:
     shown = run("quick", *SMALL, "--gpu", "l4", "--memory", "256MiB", "--figure", str(tmp_path / "figures"))
     for name in ("estimates-l4.png", "estimates-l4.pdf", "front-l4.png", "ttft-l4.png"):

@@ -90,6 +90,7 @@ def study() -> list[Prediction]:
     return predict(count_cells(make_plan(spec), spec.settings, "published"), H200)
 
 
+@pytest.mark.slow
 def test_the_defaults_are_what_the_study_gives(study: list[Prediction]) -> None:
     measured = calibration_points(study, load_reference("kuo2026"), lambda name: facts(name).family, 4096)
     system = _System(measured, H200)

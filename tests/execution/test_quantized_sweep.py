@@ -65,6 +65,7 @@ def test_every_precision_of_a_cpu_is_measured_and_fp8_skipped(tmp_path: Path) ->
     assert "5 of 5 cells were done before" in resumed.stderr
 
 
+@pytest.mark.slow
 @needs_torchao
 def test_the_fork_server_leaves_torchao_to_its_forks() -> None:
     """torchao, which transformers imports, touches the GPU as it is imported: no fork could use it then."""
