@@ -102,6 +102,7 @@ def test_the_defaults_are_what_the_study_gives(study: list[Prediction]) -> None:
     assert system.error(worse) > 1.2 * system.error(Efficiency())
 
 
+@pytest.mark.slow
 def test_how_far_off_the_study_the_estimates_are(study: list[Prediction]) -> None:
     found = {(m.backbone, m.figure): m for m in misses(study, load_reference("kuo2026"))}
     for backbone in ("vit-t", "vit-b", "vmamba-t", "vmamba-b"):
