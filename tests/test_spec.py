@@ -170,3 +170,18 @@ def test_what_a_whole_vlm_cannot_do_is_said_in_one_line(overrides: dict[str, obj
     with pytest.raises(UserError, match=words) as problem:
         build_spec(WHOLE, overrides, "mine")
     assert "\n" not in str(problem.value)
+
+
+def test_options_without_tiles_or_videos_leave_out_their_sizes(tmp_path: Path) -> None:
+    file = tmp_path / "tiled.toml"
+    file.write_text(
+        '[axes]\nbackbone = "vit-t"\nresolution = 224\nllm = "llama-23m"\ntiling = ["none", "anyres"]\n'
+        "tile_size = 224\nmax_tiles = 4\nframes = [1, 8]\n[fixed]\nframe_batch = 4\n"
+    )
+    plain = load_spec(str(file), {"tiling": ["none"], "frames": ["1"]})
+    assert plain.axes.tile_size == ("auto",)
+    assert plain.axes.max_tiles == ("auto",)
+    assert plain.settings.frame_batch is None
+    assert load_spec(str(file), {"tiling": ["anyres"]}).axes.tile_size == (224,)
+    with pytest.raises(UserError, match="tile_size: there are no tiles"):
+        load_spec(str(file), {"tiling": ["none"], "tile_size": ["448"]})

@@ -63,7 +63,7 @@ def build_spec(document: Mapping[str, Any], overrides: Mapping[str, Any], name: 
             raise UserError(f"{section} must be a table: [{section}]")
         check_known(f"key in [{section}]", table, known)
         given = {k: v for k, v in overrides.items() if k in known}
-        tables[section] = {**_making_room(table, given), **given}
+        tables[section] = {**_making_room(table, overrides), **given}
 
     is_hf_vlm = bool(tables["axes"].get("vlm"))
     chosen: dict[str, Any] = {}
@@ -121,12 +121,20 @@ def _name(value: Any) -> str:
     raise UserError(f"name: {value!r} cannot name a folder; write letters, digits, - and _")
 
 
+_SIZES = (("tiling", "none", ("tile_size", "max_tiles")), ("frames", "1", ("frame_batch",)))
+"""Axes, the value that turns them off, and the fields that then have no meaning."""
+
+
 def _making_room(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a file's fields without those that command-line options override: `vlm` overrides its parts, a
-    backbone overrides `vlm`, and an iteration count overrides an adaptive stopping rule."""
+    backbone `vlm`, an iteration count an adaptive stopping rule, and no tiles or videos their sizes."""
     replaced = PARTS if "vlm" in given else ("vlm",) if "backbone" in given else ()
     if "warm_up" in given or "iterations" in given:
         replaced = (*replaced, "sampling")
+    for axis, off, sizes in _SIZES:
+        values = given.get(axis, ())
+        if {str(value) for value in (values if isinstance(values, list | tuple) else [values])} == {off}:
+            replaced = (*replaced, *sizes)
     return {name: values for name, values in table.items() if name not in replaced}
 
 
