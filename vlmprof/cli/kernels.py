@@ -10,7 +10,7 @@ import typer
 
 from vlmprof.cli import kernels_rows
 from vlmprof.cli.json_output import json_option, tell
-from vlmprof.errors import UserError, unknown
+from vlmprof.errors import UserError, check_known, unknown
 from vlmprof.settings import Dtype
 from vlmprof.units import counted
 
@@ -167,7 +167,7 @@ def bench(
         if mode:
             raise UserError("--mode applies to --backbones only")
         run = _open(device, backend, isolate, row_timeout, out)
-        kernels_rows.check_listed("model", [model], run.models)
+        check_known("model", [model], run.models)
         job = BenchJob(
             "", model, sizes, tuple(level or (1, 2, 3)), dtypes or (_default_dtype(run),), run.backends, (),
             public, seconds, {},
@@ -203,7 +203,7 @@ def tune(
         if name not in ("ss2d", "linear"):
             raise UserError(f"--op: {name!r} is not tuned; ss2d and linear are")
     run = _open(None, None, isolate, row_timeout)
-    kernels_rows.check_listed("model", [model], run.models)
+    check_known("model", [model], run.models)
     if run.why_not_triton:
         raise UserError(f"tuning needs the triton backend: {run.why_not_triton}")
     statuses = []
@@ -300,12 +300,12 @@ def _open(
 
 
 def _operations(run: KernelRun, asked: Sequence[str] | None) -> tuple[str, ...]:
-    kernels_rows.check_listed("operation", asked or (), run.operations)
+    check_known("operation", asked or (), run.operations)
     return tuple(asked or run.operations)
 
 
 def _dtypes(names: Sequence[str] | None) -> tuple[str, ...]:
-    kernels_rows.check_listed("dtype", names or (), DTYPES)
+    check_known("dtype", names or (), DTYPES)
     return tuple(names or ())
 
 

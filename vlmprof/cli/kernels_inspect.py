@@ -12,7 +12,7 @@ import typer
 from vlmprof.activity import say
 from vlmprof.cli import kernels_rows
 from vlmprof.cli.json_output import add_rows, tell
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, check_known
 
 PATIENCE_S = 0.5
 """Compilation time after which a line reports that a kernel is being compiled."""
@@ -37,7 +37,7 @@ def inspect_kernels(architectures: Sequence[str], kernel: str, mix: bool) -> Non
     launches = [launch for launch in all_launches() if kernel in launch.name]
     if not launches:
         raise UserError(f"--kernel: no kernel has {kernel!r} in its name; without it, all are listed")
-    kernels_rows.check_listed("architecture", architectures, compiler.ARCHITECTURES)
+    check_known("architecture", architectures, compiler.ARCHITECTURES)
     made, failed = [], []
     kernels_rows.print_folded(
         f"{'kernel':44} {'arch':7}", "registers stack_B spills shared_B instructions per element"

@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,13 +60,6 @@ class RowFile:
         add_rows(self.stem, self.rows)
         if self.folder is not None:
             tell_files(self.folder / f"{self.stem}.{kind}" for kind in ("csv", "json"))
-
-
-def check_listed(kind: str, names: Iterable[str], known: Collection[str]) -> None:
-    """Raise `UserError` for the first of the names that is not known."""
-    for name in names:
-        if name not in known:
-            raise UserError(f"unknown {kind} {name!r}; known: {', '.join(known)}")
 
 
 def reason(outcome: Outcome) -> str:
