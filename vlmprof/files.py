@@ -15,6 +15,15 @@ MOST_BYTES = 2**30
 """Largest file to read: a larger one is not a text, picture or table."""
 
 
+def path_of(name: str | Path) -> Path:
+    """Return the path that a user names, with `~` expanded if there is such a user."""
+    path = Path(name)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def exists(path: Path) -> bool:
     """Return whether there is a file or folder of this name; False for an impossible name."""
     try:

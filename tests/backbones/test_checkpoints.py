@@ -180,6 +180,44 @@ def test_a_damaged_file_gets_one_line(tmp_path: Path, suffix: str, damage: str) 
     assert path.name in said
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n", "pointer of Git LFS"),
+        (b"\n<!DOCTYPE html>\n<html>404 Not Found</html>", "web page"),
+    ],
+)
+def test_what_a_download_left_in_the_place_of_a_file_is_named(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    for name in ("weights.bin", "weights.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        assert said in refused(lambda file=tmp_path / name: checkpoints.read(file))
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x.pth", "x" * 5000, "a\0b"])
+def test_a_name_that_no_file_can_have(name: str) -> None:
+    assert "there is no file" in refused(lambda: checkpoints.read(name))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda weight: weight.to(torch.int8), "torch.int8 instead of torch.float32"),
+        (lambda weight: weight.to(torch.complex64), "torch.complex64 instead of torch.float32"),
+        (lambda weight: weight.to_sparse(), "weight (copy_() between dense and sparse"),
+        (lambda weight: weight.to("meta"), "weight (Cannot copy out of meta tensor"),
+    ],
+)
+def test_tensors_of_another_kind_are_refused(
+    change: Callable[[torch.Tensor], torch.Tensor], said: str
+) -> None:
+    module = torch.nn.Linear(4, 4, bias=False)
+    assert said in refused(lambda: checkpoints.load(module, {"weight": change(torch.ones(4, 4))}, "it"))
+    checkpoints.load(module, {"weight": torch.ones(4, 4, dtype=torch.float8_e4m3fn)}, "it")
+    assert torch.equal(module.weight, torch.ones(4, 4))
+
+
 def test_weights_of_another_model_are_refused(vmamba: Backbone, tmp_path: Path) -> None:
     path = save(tmp_path / "weights.pth", vmamba.state_dict())
     assert "missing" in refused(lambda: create_backbone("vit-t", weights=path))

@@ -88,6 +88,15 @@ def test_tokens_are_those_that_the_language_model_would_get(folder: str) -> None
     assert tokens.shape == (2, 4 * 6, 48)
 
 
+def test_the_smallest_image_gives_what_the_facts_say(tmp_path: Path) -> None:
+    """HunyuanVL's merger makes 4 tokens of one square, with its marks: as many as patches."""
+    tiny_config("hunyuan_vl").save_pretrained(tmp_path)
+    known = facts(f"hf:{tmp_path}")
+    with torch.inference_mode():
+        tokens = create_backbone(known.name)(torch.zeros(3, 3, known.min_size, known.min_size))
+    known.check_output(tuple(tokens.shape), 3, known.min_size, known.min_size)
+
+
 def test_flops_are_those_of_a_run(folder: str) -> None:
     images = torch.zeros(1, 3, 112, 168)
     asked = Workload(folder, "llama-23m", 112, 168, dtype="float32", stages=("vision",))

@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 
 from vlmprof.backbones import backbone, create_backbone, facts
 from vlmprof.cli.app import app
+from vlmprof.cost.count import count
 from vlmprof.errors import UserError
+from vlmprof.vlm.workload import Workload
 
 MODULE = """
 import torch
@@ -129,6 +131,29 @@ def fails():
 @backbone(embed_dim=16, stride=32)
 def takes_two(options, depth):
     return Patches(lambda tokens: tokens)
+
+@backbone(embed_dim=16, stride=32)
+def no_file():
+    return open("nothing.pth")
+
+@backbone(embed_dim=16, stride=32)
+def exits():
+    raise SystemExit(2)
+
+@backbone(embed_dim=16, stride=32)
+def lazy():
+    return torch.nn.LazyConv2d(16, 32, 32)
+
+@backbone(embed_dim=16, stride=32)
+def has_settings(pretrained=False, *, depth=3):
+    return Patches(lambda tokens: tokens if pretrained is False and depth == 3 else None)
+
+@backbone(embed_dim=16, stride=32)
+def may_take_options(options=None):
+    return Patches(lambda tokens: tokens if options.levels == "through-tap" else None)
+
+declared("doubled", lambda tokens: tokens.double())
+declared("elsewhere", lambda tokens: tokens.to("cpu" if tokens.is_meta else "meta"))
 """
 
 
@@ -144,6 +169,10 @@ def takes_two(options, depth):
         ("a_class_token", "gave (1, 7, 16)"),
         ("fails", "cannot be built (RuntimeError: no file)"),
         ("takes_two", "takes 2 arguments; it may take BuildOptions alone"),
+        ("no_file", "FileNotFoundError: [Errno 2] No such file or directory: 'nothing.pth'"),
+        ("exits", "SystemExit: 2"),
+        ("lazy", "has lazy parameters"),
+        ("doubled", "gave torch.float64 tokens for torch."),
     ],
 )  # fmt: skip
 def test_a_module_that_breaks_its_promise_is_refused_in_one_line(
@@ -159,5 +188,12 @@ def test_a_module_that_breaks_its_promise_is_refused_in_one_line(
     with pytest.raises((UserError, RuntimeError)) as run:
         create_backbone(name)(torch.zeros(1, 3, 64, 96))
     assert said.partition(" (Run")[0].removeprefix("cannot be built") in str(run.value)
-    good = create_backbone("outputs_of_all_kinds:good")
-    assert good(torch.zeros(1, 3, 64, 96)).shape == (1, 6, 16)
+    with pytest.raises(UserError) as counted:
+        count(Workload(name, "llama-23m", 64, 96))
+    assert said.partition(" (")[0].removeprefix("cannot be built") in str(counted.value)
+    assert "\n" not in str(counted.value)
+    for good in ("good", "has_settings", "may_take_options"):
+        encoder = create_backbone(f"outputs_of_all_kinds:{good}")
+        assert encoder(torch.zeros(1, 3, 64, 96)).shape == (1, 6, 16)
+    with pytest.raises(UserError, match="gave meta tokens for cpu images"):
+        create_backbone("outputs_of_all_kinds:elsewhere")(torch.zeros(1, 3, 64, 96))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vlmprof.backbones.random_weights import fill
 from vlmprof.errors import UserError
 from vlmprof.vlm.llm import create_llm
 from vlmprof.vlm.llm_catalog import facts, names
@@ -50,6 +51,13 @@ def test_small_model_is_sane_and_tied() -> None:
         logits = model(inputs_embeds=torch.randn(1, 50, 384).bfloat16(), use_cache=False).logits
     assert logits.shape == (1, 50, 32000)
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_a_matrix_may_be_empty(shape: tuple[int, int]) -> None:
+    """As of shared experts in a model without any."""
+    empty = torch.nn.ParameterList([torch.empty(shape)])
+    assert not fill(empty, seed=0).training
 
 
 def test_seed_decides_the_weights() -> None:

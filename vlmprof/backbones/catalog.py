@@ -117,7 +117,7 @@ def users_factory(name: str) -> Any:
         module = import_users_module(module_name)
     except UserError:
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         said = error_line(problem)
         if place_in_users_code(problem):
             raise UserError(f"backbone {name!r}: {said}") from problem

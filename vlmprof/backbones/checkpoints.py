@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import torch
 from torch import Tensor, nn
 
+from vlmprof import files
 from vlmprof.errors import UserError
 
 WRAPPERS = (
@@ -76,14 +77,15 @@ def read(path: str | Path) -> dict[str, Tensor]:
 
 def read_content(path: str | Path) -> object:
     """Read the whole content of the files that `read` reads, on the CPU. Raises as `read` does."""
-    file = Path(path).expanduser()
-    if file.is_dir():
+    file = files.path_of(path)
+    if files.is_folder(file):
         present = [file / name for name in SHARDED if (file / name).is_file()]
         if not present:
             raise UserError(f"weights: {file} holds none of {', '.join(SHARDED)}")
         file = present[0]
-    if not file.is_file():
+    if not files.exists(file) or not file.is_file():
         raise UserError(f"weights: there is no file {file}")
+    _check_is_no_stand_in(file)
     if file.name.endswith(INDEX_SUFFIX):
         return _read_shards(file)
     return _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
@@ -184,6 +186,10 @@ def load(
     unexpected = [name for name in state if name not in own and not _matches(name, unused)]
     shared = [name for name in own if name in state]
     misshapen = [name for name in shared if own[name].shape != state[name].shape]
+    # integers of a quantized checkpoint are no values without their scales
+    other_kind = [
+        name for name in shared if own[name].is_floating_point() and not state[name].is_floating_point()
+    ]
     faults = []
     if missing:
         faults.append(f"{len(missing)} missing (first {missing[0]})")
@@ -193,10 +199,17 @@ def load(
         name = misshapen[0]
         shapes = f"{name}: {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
         faults.append(f"{len(misshapen)} of another shape (first {shapes})")
+    if other_kind:
+        name = other_kind[0]
+        dtypes = f"{name}: {state[name].dtype} instead of {own[name].dtype}"
+        faults.append(f"{len(other_kind)} of another kind (first {dtypes})")
     if faults:
         raise UserError(f"weights: {source} does not fit this model: {', '.join(faults)}")
     for name in shared:
-        own[name].copy_(state[name])
+        try:
+            own[name].copy_(state[name])
+        except RuntimeError as problem:  # a sparse tensor, or one without data
+            raise UserError(f"weights: {source} does not fit this model: {name} ({problem})") from problem
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
@@ -222,6 +235,19 @@ def _read_shards(index: Path) -> dict[str, object]:
             f"weights: {index.parent / where} lacks {min(missing)}, which {index.name} places there"
         )
     return state
+
+
+def _check_is_no_stand_in(file: Path) -> None:
+    """Raise `UserError` for what a download leaves in the place of a file."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(64).lstrip().lower()
+    except OSError as problem:
+        raise UserError(f"weights: cannot read {file} ({problem.strerror})") from problem
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(f"weights: {file} is a pointer of Git LFS; fetch the file itself with git lfs pull")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise UserError(f"weights: {file} is a web page, no checkpoint; download the file itself")
 
 
 def _read_safetensors(file: Path) -> object:

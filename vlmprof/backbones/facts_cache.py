@@ -87,7 +87,7 @@ def _content(name: str) -> bytes | None:
     if name.startswith("timm:"):
         return name.encode()
     source = name.removeprefix("hf:")
-    path = Path(source).expanduser()
+    path = files.path_of(source)
     if files.is_folder(path):
         path = path / "config.json"
     elif not files.exists(path):

@@ -36,7 +36,7 @@ def encoder_settings(name: str) -> Settings:
     Raises `UserError` if there is no configuration that transformers can read.
     """
     source = name.removeprefix("hf:")
-    path = Path(source).expanduser()
+    path = files.path_of(source)
     if path.suffix == ".json" and not files.exists(path):
         raise UserError(f"backbone {name!r}: there is no file {path}")
     try:

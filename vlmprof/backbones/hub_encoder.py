@@ -28,7 +28,7 @@ def build(facts: BackboneFacts, options: BuildOptions) -> Backbone:
     """The encoder of these facts, on torch's default device and in its default dtype."""
     settings = facts.config["settings"]
     if (patches := facts.config.get("patches")) is not None:
-        return PackedEncoder(settings, PatchFormat(**patches))
+        return PackedEncoder(settings, PatchFormat(**patches), facts.embed_dim)
     if facts.level is None:
         return HubEncoder(settings, facts.config["layouts"][0], facts.config["interpolate"])
     return HubLevels(settings, facts, options)

@@ -85,7 +85,8 @@ class PatchFormat:
 class PackedEncoder(FromTransformers):
     """The tokens that such a tower hands to its language model, in rows."""
 
-    def __init__(self, settings: Settings, patches: PatchFormat) -> None:
+    def __init__(self, settings: Settings, patches: PatchFormat, d_model: int | None = None) -> None:
+        """`d_model` tells apart outputs that have as many tokens, as for a small image; None to find it."""
         config = configuration(settings)
         model_class = packed_class(config)
         assert model_class is not None
@@ -94,6 +95,7 @@ class PackedEncoder(FromTransformers):
         names = [name for name, needed in inputs_of(model_class).items() if needed]
         self.names = names[0], names[1]
         self.values = KnownValues()
+        self.d_model = d_model
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, tokens, d_model)."""
@@ -102,7 +104,11 @@ class PackedEncoder(FromTransformers):
             output: Any = self.model(**dict(zip(self.names, (patches, grid), strict=True)))
         counts = {len(patches), len(patches) // self.patches.merge**2}
         either = (getattr(output, name, None) for name in ("pooler_output", "last_hidden_state"))
-        given = [tensor for tensor in either if isinstance(tensor, Tensor)]
+        given = [
+            tensor
+            for tensor in either
+            if isinstance(tensor, Tensor) and self.d_model in (None, tensor.shape[-1])
+        ]
         # some pool all tokens to one, and others merge squares of them
         tokens = next((each for each in given if each.numel() // each.shape[-1] in counts), None)
         if tokens is None:

@@ -77,7 +77,7 @@ class RandomValues:
         special = _SPECIAL.get(name.rsplit(".", 1)[-1]) or _SPECIAL.get(".".join(name.rsplit(".", 2)[-2:]))
         if special is not None:
             special(parameter)
-        elif not parameter.is_floating_point():
+        elif not parameter.is_floating_point() or not parameter.numel():
             parameter.zero_()
         elif parameter.ndim <= 1:
             parameter.fill_(0.0 if "bias" in name.rsplit(".", 1)[-1] else 1.0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vlmprof import files
 from vlmprof.backbones import checkpoints
 from vlmprof.backbones.interface import Backbone
 from vlmprof.errors import UserError, message_of
@@ -45,8 +46,8 @@ def _load_as_transformers(encoder: Any, source: str) -> None:
 
     Raises `UserError` if there are none, or not all that the encoder has.
     """
-    path = Path(source).expanduser()
-    place = str(path.parent if path.is_file() else path) if path.exists() else source
+    path = files.path_of(source)
+    place = str(path if path.is_dir() else path.parent) if files.exists(path) else source
     model = encoder.model
     try:
         loaded, info = type(model).from_pretrained(

@@ -21,7 +21,7 @@ from vlmprof.cost.dispatch_counter import Attention, count_call, count_module
 from vlmprof.cost.liveness import in_blocks
 from vlmprof.cost.quantized import stand_in
 from vlmprof.cost.scans import Kernels
-from vlmprof.errors import UserError, message_of
+from vlmprof.errors import UserError, error_line, message_of
 from vlmprof.plan import Cell
 from vlmprof.settings import Dtype, LLMPrecision, Settings
 from vlmprof.vlm import connector_catalog, llm_catalog
@@ -66,7 +66,16 @@ def count(workload: Workload, kernels: Kernels = "triton", in_full: bool = False
     # a user's own file may define another backbone the next time
     remembered = not in_full and (workload.backbone in names() or workload.backbone.startswith("timm:"))
     vision_costs = _vision_costs if remembered else _vision_costs.__wrapped__
-    vision_cost, tokens = vision_costs(_until_tokens(workload), kernels, in_full)
+    try:
+        vision_cost, tokens = vision_costs(_until_tokens(workload), kernels, in_full)
+    except UserError:
+        raise
+    except Exception as problem:
+        if workload.backbone in names():
+            raise
+        raise UserError(
+            f"backbone {workload.backbone!r}: cannot count its cost ({error_line(problem)})"
+        ) from problem
     visual_tokens = _visual_tokens(workload)
     held_images = 0 if "preprocess" in workload.stages else in_blocks(vision_cost.input_bytes)
     costs = {"vision": vision_cost}

@@ -31,7 +31,7 @@ def facts(name: str) -> LLMFacts:
         return _ENTRIES[name]
     if name.startswith("hf:"):
         return _hub(name)
-    path = Path(name).expanduser()
+    path = files.path_of(name)
     if path.suffix == ".json" or "/" in name or files.is_folder(path):
         return _from_file(name, path / "config.json" if files.is_folder(path) else path)
     raise unknown("language model", name, _ENTRIES)

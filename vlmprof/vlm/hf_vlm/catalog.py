@@ -77,7 +77,7 @@ def config_path(name: str) -> Path | None:
 
     Raises `UserError` if it is neither.
     """
-    path = Path(source(name)).expanduser()
+    path = files.path_of(source(name))
     if files.exists(path):
         return path / "config.json" if path.is_dir() else path
     owner, _, model = source(name).partition("/")
