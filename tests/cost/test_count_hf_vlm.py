@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from tests.helpers.photo_vlms import GLM4V, LLAVA, LLAVA_NEXT, PALIGEMMA, TEXT
 from tests.helpers.small_vlms import llava
+from tests.helpers.tiny_vlms import tiny_config
 from vlmprof.cli import candidates
 from vlmprof.cli.estimate import estimate
 from vlmprof.cost import count_hf_vlm
@@ -71,6 +72,15 @@ def test_flops_tokens_and_weights_are_those_of_a_real_pass(
         assert cell.encoder_tokens == parts.encoder_tokens // batch_size
         weights = {stage: part.weight_bytes for stage, part in cost.stages.items() if part.weight_bytes}
         assert weights == vlm.weight_bytes()
+
+
+@pytest.mark.slow
+def test_weights_of_a_model_whose_prefill_cannot_be_told_apart_are_all_counted(tmp_path: Path) -> None:
+    tiny_config("chameleon").save_pretrained(tmp_path)
+    ((_, cost),) = counted(f"hf:{tmp_path}", resolution="64")
+    assert "prefill" not in cost.stages
+    model = create_hf_vlm(f"hf:{tmp_path}", one_piece=False, device="meta").model
+    assert cost.weight_bytes == sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
 
 
 @pytest.mark.slow

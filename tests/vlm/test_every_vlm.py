@@ -92,7 +92,9 @@ def test_a_type_runs_as_its_processor_would_feed_it(model_type: str, tmp_path: P
         number = getattr(vlm.model.config, "image_token_id", None)
         if photo.facts.visual_tokens is not None and number is not None:
             assert photo.facts.visual_tokens == int((own["input_ids"] == number).sum())
+        assert own_photo(name, size, "float32", prompt_tokens=5, batch_size=2).facts == photo.facts
         cost = count_cell(cell, spec.settings)
+        assert cost.weight_bytes == sum(t.nbytes for t in (*vlm.model.parameters(), *vlm.model.buffers()))
         tokens = photo.facts.visual_tokens or parts.connector_tokens
         assert cell.visual_tokens == cost.visual_tokens == tokens
         assert cell.encoder_tokens == parts.encoder_tokens

@@ -16,11 +16,12 @@ from packaging.version import Version
 
 from tests.helpers.commands import vlmprof
 from tests.helpers.photo_vlms import GLM4V, LLAVA_NEXT, PALIGEMMA
-from tests.helpers.small_vlms import llava
+from tests.helpers.small_vlms import gemma3, llava
 from tests.helpers.tiny_vlms import tiny_config
 from vlmprof.errors import UserError
 from vlmprof.fields import resolution_size
 from vlmprof.vlm.hf_vlm.own import own_photo, photo_facts
+from vlmprof.vlm.hf_vlm.photo import PhotoInputs
 
 Folder = Callable[[Mapping[str, Any]], str]
 
@@ -82,6 +83,21 @@ def test_a_batch_is_counted_by_the_image(folder: Folder) -> None:
     assert (photo.facts.visual_tokens, photo.facts.tiles, photo.facts.sequence_tokens) == (32, 1, 35)
     assert photo.warnings[0].startswith("no preprocessor files")
     assert photo.warnings[1].startswith("no tokenizer files")
+
+
+def test_a_processor_that_wants_one_list_of_images_for_each_text(tmp_path: Path) -> None:
+    gemma3().save_pretrained(tmp_path)
+    one, three = (own_photo(f"hf:{tmp_path}", (56, 70), "float32", batch_size=n).facts for n in (1, 3))
+    assert one == three
+
+
+def test_whatever_a_processor_raises_is_one_line(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def divides(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(PhotoInputs, "__call__", divides)
+    with pytest.raises(UserError, match=r"does not accept a photo of 70x56 \(division by zero\)"):
+        own_photo(folder(PALIGEMMA), (56, 70), "float32")
 
 
 def test_a_file_beside_the_configuration_is_taken(folder: Folder, tmp_path: Path) -> None:

@@ -161,7 +161,8 @@ IDEFICS3: dict[str, Any] = {
 QWEN3: dict[str, Any] = {"processor": "Qwen3VLProcessor", "image_processor": _family("Qwen2VL")}
 QUERIES = Architecture(unnamed=("image_token",), words={"<image>": "image_token_index"}, placeholder="")
 IMAGE_TOKENS = Architecture(processor_arguments={"num_image_tokens": _patches})
-GEMMA3 = Architecture(words={"<image>": "image_token_index", "<boi>": 92})
+NESTED = Architecture(nested=True)
+GEMMA3 = Architecture(words={"<image>": "image_token_index", "<boi>": 92}, nested=True)
 DAVIT_STRIDE = 32
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -176,7 +177,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "deepseek_vl": IMAGE_TOKENS,
     "deepseek_vl_hybrid": IMAGE_TOKENS,
     "diffusion_gemma": Architecture(
-        image_processor=_family("Gemma4"), language="model.encoder.language_model", completed=_with_canvas
+        image_processor=_family("Gemma4"), language="model.encoder.language_model", completed=_with_canvas,
+        nested=True,
     ),
     "dots3_note": Architecture(image_arguments={"temporal_patch_size": lambda _: 1}),
     "fast_vlm": Architecture(
@@ -202,7 +204,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "glmga": Architecture(processor="Glm46VProcessor"),
     "hunyuan_vl": Architecture(text="<image_start>{image}<image_end>{words}"),
     "idefics": Architecture(placeholder="", language="model.gated_cross_attn_layers.0"),
-    "idefics2": Architecture(nested=True),
+    "idefics2": NESTED,
     "idefics3": Architecture(**IDEFICS3),
     "smolvlm": Architecture(**IDEFICS3, prepare=_without_num2words),
     "pp_formulanet": Architecture(placeholder="", completed=_with_decoder),
@@ -221,9 +223,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         words={"<|patch|>": "image_token_index", "<|image|>": 92}, mend=_with_image_outputs
     ),
     "gemma3": GEMMA3,
+    "gemma4": NESTED,
+    "gemma4_unified": NESTED,
+    "lfm2_vl": NESTED,
     "t5gemma2": replace(GEMMA3, language="model.encoder.text_model", completed=_with_decoder),
     "shieldgemma2": replace(GEMMA3, processor="Gemma3Processor"),
-    "mllama": Architecture(image_id=""),
+    "mllama": Architecture(image_id="", nested=True),
     "perception_lm": Architecture(processor_arguments={"patch_size": _timm_patch}),
     "llava": LLAVA,
     "llava_next": LLAVA,

@@ -112,13 +112,15 @@ class HfVLM:
         return mark_stages(self.model, parts or self.parts, begin, end)
 
     def stage_tensors(self, parts: Parts | None = None) -> dict[str, list[Tensor]]:
-        """Return the parameters and buffers of each stage. Those of no other part belong to `prefill`."""
+        """Return the parameters and buffers of each stage. Those of no other part belong to the last stage."""
         parts = parts or self.parts
         connectors = {id(t): t for module in parts.connector for t in _tensors(module)}
         encoder = {id(t): t for t in _tensors(parts.vision) if id(t) not in connectors}
         everything = {id(t): t for t in _tensors(self.model)}
         rest = {key: t for key, t in everything.items() if key not in connectors and key not in encoder}
-        found = {"vision": encoder, "connector": connectors, "prefill": rest}
+        found = {"vision": encoder, "connector": connectors}
+        last = parts.stages[-1]
+        found[last] = {**found.get(last, {}), **rest}
         return {stage: list(tensors.values()) for stage, tensors in found.items() if tensors}
 
     def weight_bytes(self) -> dict[str, int]:

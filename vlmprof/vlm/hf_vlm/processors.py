@@ -226,6 +226,7 @@ def token_id(config: Any, attribute: str) -> int | None:
 ALIASES = {
     "merge_size": "spatial_merge_size",
     "image_seq_length": "mm_tokens_per_image",
+    "img_size": "image_size",
     "tile_size": "image_size",
     "max_image_tiles": "max_num_tiles",
     "pooling_ratio": "projector_pooling_ratio",
