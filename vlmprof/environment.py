@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +38,8 @@ class Accelerator:
     """The UUID of an NVIDIA GPU, as the driver reports it."""
     torch_threads: int
     cuda_version: str | None
+    unused_accelerator: str | None = None
+    """Why the accelerator of this machine is not measured; None if it is, or if there is none."""
 
 
 def host_facts() -> dict[str, Any]:
@@ -66,9 +69,12 @@ def accelerator_facts(wanted: str) -> Accelerator:
     """
     import torch
 
+    from vlmprof.measure.clocks import UNMEASURABLE
+
     here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    why_not = UNMEASURABLE.get(here.type) if here else None
     if wanted == "auto":
-        device = here or torch.device("cpu")
+        device = torch.device("cpu") if here is None or why_not else here
     else:
         try:
             device = torch.device(wanted)
@@ -77,6 +83,8 @@ def accelerator_facts(wanted: str) -> Accelerator:
         if device.type != "cpu" and (here is None or here.type != device.type):
             found = f"the accelerator is {here.type}" if here else "this machine has no accelerator"
             raise UserError(f"device {wanted!r} is not available: {found}; use --device auto")
+        if device.type != "cpu" and why_not:
+            raise UserError(f"device {wanted!r} cannot be measured: {why_not}; use --device cpu")
         if device.type != "cpu" and (device.index or 0) >= torch.accelerator.device_count():
             count = torch.accelerator.device_count()
             raise UserError(f"device {wanted!r} does not exist; this machine has {count}, counted from 0")
@@ -87,7 +95,9 @@ def accelerator_facts(wanted: str) -> Accelerator:
             properties = torch.get_device_module(device).get_device_properties(device)
             name, memory_bytes = properties.name, properties.total_memory
             uuid = "GPU-" + str(properties.uuid).removeprefix("GPU-")
-    return Accelerator(str(device), name, memory_bytes, uuid, torch.get_num_threads(), torch.version.cuda)
+    unused = f"{here.type} is not used: {why_not}" if here and why_not and wanted == "auto" else None
+    threads = torch.get_num_threads()
+    return Accelerator(str(device), name, memory_bytes, uuid, threads, torch.version.cuda, unused)
 
 
 @cache
@@ -142,6 +152,13 @@ def cpu_name() -> str:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
+    if sys.platform == "darwin":
+        with suppress(OSError, subprocess.SubprocessError):
+            named = subprocess.run(
+                ["sysctl", "-n", "machdep.cpu.brand_string"],
+                capture_output=True, text=True, timeout=10, check=True,
+            )  # fmt: skip
+            return named.stdout.strip()
     return platform.processor() or platform.machine()
 
 

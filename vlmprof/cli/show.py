@@ -92,6 +92,8 @@ def run(folder: Path) -> int:
     show_sheet(run_sheet(Estimates(finished.frame, finished.samples)), rows=rows)
     for line in warning_lines(finished.frame):
         tell(line)
+    if (unused := finished.manifest.get("environment", {}).get("unused_accelerator")) is not None:
+        tell(unused)
     summary([finished])
     if (why := why_nothing_measured(finished.frame)) is not None:
         tell(f"no figure: {why}")
