@@ -25,6 +25,9 @@ PACKAGES = ("torch", "triton", "transformers", "numpy")
 EXTRAS = ("torchao",)
 """Packages that are listed where they are installed."""
 
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""The tree of control groups, and those of this process."""
+
 
 @dataclass(frozen=True)
 class Accelerator:
@@ -38,8 +41,8 @@ class Accelerator:
     """The UUID of an NVIDIA GPU, as the driver reports it."""
     torch_threads: int
     cuda_version: str | None
-    unused_accelerator: str | None = None
-    """Why the accelerator of this machine is not measured; None if it is, or if there is none."""
+    warnings: tuple[str, ...] = ()
+    """What a reader of the measurements must know of the machine."""
 
 
 def host_facts() -> dict[str, Any]:
@@ -54,6 +57,7 @@ def host_facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": cpu_name(),
         "cpu_cores": os.cpu_count(),
+        "cpu_quota_cores": cpu_quota_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpus": nvidia_gpus(),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
@@ -95,9 +99,16 @@ def accelerator_facts(wanted: str) -> Accelerator:
             properties = torch.get_device_module(device).get_device_properties(device)
             name, memory_bytes = properties.name, properties.total_memory
             uuid = "GPU-" + str(properties.uuid).removeprefix("GPU-")
-    unused = f"{here.type} is not used: {why_not}" if here and why_not and wanted == "auto" else None
-    threads = torch.get_num_threads()
-    return Accelerator(str(device), name, memory_bytes, uuid, threads, torch.version.cuda, unused)
+    threads, quota = torch.get_num_threads(), cpu_quota_cores()
+    warnings = []
+    if here and why_not and wanted == "auto":
+        warnings.append(f"{here.type} is not used: {why_not}")
+    if quota is not None and threads > max(1, quota):
+        allowed = f"this container may use {quota:g} of the cores; set OMP_NUM_THREADS={max(1, int(quota))}"
+        warnings.append(f"torch uses {threads} threads, and {allowed}")
+    return Accelerator(
+        str(device), name, memory_bytes, uuid, threads, torch.version.cuda, tuple(warnings)
+    )  # fmt: skip
 
 
 @cache
@@ -144,6 +155,35 @@ def visible_gpu_uuid() -> str | None:
         return str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(int(first))))
     except Exception:  # the driver is optional: any failure means an unknown UUID
         return None
+
+
+def cpu_quota_cores() -> float | None:
+    """Return how many cores the control group of this process may use, as `docker run --cpus` limits them.
+
+    None without a limit. The limits of parent groups apply too.
+    """
+    quotas = []
+    with suppress(OSError):
+        for line in OWN_CGROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, group = line.split(":", 2)
+            if not controllers or "cpu" in controllers.split(","):
+                root = CGROUPS / ("cpu" if controllers else "")
+                own = root / group.strip("/")
+                quotas += [
+                    _quota_cores(folder)
+                    for folder in (own, *own.parents)
+                    if root in (folder, *folder.parents)
+                ]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota_cores(folder: Path) -> float | None:
+    """Read cpu.max of cgroup v2, `200000 100000` for two cores, or the two files of v1."""
+    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        with suppress(OSError, ValueError):
+            quota, period = " ".join((folder / name).read_text(encoding="utf-8") for name in names).split()
+            return int(quota) / int(period) if int(quota) > 0 else None
+    return None
 
 
 def cpu_name() -> str:

@@ -1,4 +1,4 @@
-"""Systems other than Linux, emulated as far as their differences are known."""
+"""Systems other than a Linux machine of one's own, emulated as far as their differences are known."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.helpers.commands import vlmprof
+from vlmprof import environment
 from vlmprof.environment import accelerator_facts
 from vlmprof.errors import UserError
 from vlmprof.execution import starting
@@ -43,9 +44,8 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_apples_gpu_is_left_alone_and_said_to_be() -> None:
     found = accelerator_facts("auto")
     assert found.device == "cpu"
-    assert found.unused_accelerator is not None
-    assert found.unused_accelerator.startswith("mps is not used: torch's events on Apple's GPU may hang")
-    assert accelerator_facts("cpu").unused_accelerator is None
+    assert found.warnings[0].startswith("mps is not used: torch's events on Apple's GPU may hang")
+    assert not any("mps" in line for line in accelerator_facts("cpu").warnings)
     with pytest.raises(UserError, match=r"'mps' cannot be measured: torch's events .*; use --device cpu"):
         accelerator_facts("mps")
 
@@ -82,6 +82,45 @@ def test_a_kill_that_no_counter_explains_is_called_probable(monkeypatch: pytest.
     status, message = how_it_ended(Ended(exit_code=-signal.SIGKILL), " in vision", None, None)
     assert status is Status.OOM
     assert message == "killed (SIGKILL), probably because the system ran out of memory in vision"
+
+
+QUOTAS = {
+    "v2": ({"cpu.max": "200000 100000"}, "0::/pods/mine", 2.0),
+    "v2, of a parent": ({"../cpu.max": "50000 100000", "cpu.max": "max 100000"}, "0::/pods/mine", 0.5),
+    "v2, the whole tree": ({"../../cpu.max": "150000 100000"}, "0::/", 1.5),
+    "v2, no limit": ({"cpu.max": "max 100000"}, "0::/pods/mine", None),
+    "v1": ({"cpu.cfs_quota_us": "300000", "cpu.cfs_period_us": "100000"}, "4:cpu,cpuacct:/pods/mine", 3.0),
+    "v1, no limit": ({"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}, "1:cpu:/pods/mine", None),
+    "v1, of another controller": ({"cpu.max": "200000 100000"}, "7:cpuset:/pods/mine", None),
+    "unreadable": ({"cpu.max": ""}, "0::/pods/mine", None),
+}
+
+
+@pytest.mark.parametrize("case", QUOTAS)
+def test_the_quota_of_a_container_is_known(
+    case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files, line, cores = QUOTAS[case]
+    tree = tmp_path / "cgroup"
+    own = tree / ("cpu" if line[0] != "0" else "") / "pods/mine"
+    own.mkdir(parents=True)
+    for name, content in files.items():
+        (own / name).write_text(content)
+    groups = tmp_path / "groups"
+    groups.write_text(f"9:memory:/\n{line}\n")
+    monkeypatch.setattr(environment, "CGROUPS", tree)
+    monkeypatch.setattr(environment, "OWN_CGROUPS", groups)
+    assert environment.cpu_quota_cores() == cores
+
+
+def test_more_threads_than_a_container_may_run_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "cpu_quota_cores", lambda: 2.5)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 32)
+    assert accelerator_facts("cpu").warnings == (
+        "torch uses 32 threads, and this container may use 2.5 of the cores; set OMP_NUM_THREADS=2",
+    )
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert accelerator_facts("cpu").warnings == ()
 
 
 def test_windows_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
