@@ -112,7 +112,7 @@ class HfVLM:
         return mark_stages(self.model, parts or self.parts, begin, end)
 
     def stage_tensors(self, parts: Parts | None = None) -> dict[str, list[Tensor]]:
-        """Return the parameters and buffers of each stage. Those of no other part belong to the last stage."""
+        """Return the parameters and buffers of each stage. The last one has those of no other part."""
         parts = parts or self.parts
         connectors = {id(t): t for module in parts.connector for t in _tensors(module)}
         encoder = {id(t): t for t in _tensors(parts.vision) if id(t) not in connectors}
