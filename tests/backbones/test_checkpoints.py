@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +193,7 @@ def test_what_a_download_left_in_the_place_of_a_file_is_named(
 ) -> None:
     for name in ("weights.bin", "weights.safetensors"):
         (tmp_path / name).write_bytes(content)
-        assert said in refused(lambda file=tmp_path / name: checkpoints.read(file))
+        assert said in refused(partial(checkpoints.read, tmp_path / name))
 
 
 @pytest.mark.parametrize("name", ["~nobody-of-this-name/x.pth", "x" * 5000, "a\0b"])
