@@ -54,6 +54,10 @@ class Crossover:
     open_above: bool
 
 
+_Size = tuple[float, str]
+"""The size of a cell and its shape, as shown."""
+
+
 @dataclass(frozen=True)
 class _LogRatio:
     x: Floats
@@ -68,11 +72,13 @@ class _LogRatio:
 def _between(a: Line, b: Line, column: str, ratio: _LogRatio) -> list[Crossover]:
     """Find the crossovers of two lines by size, at the sizes measured for both."""
     found = []
-    for i in range(ratio.x.size - 1):
-        left, right = ratio.d[i], ratio.d[i + 1]
-        if left == right or left * right > 0 or right == 0:
+    for i, j in itertools.pairwise(np.flatnonzero(ratio.d).tolist()):
+        left, right = ratio.d[i], ratio.d[j]
+        if left * right > 0:
             continue
-        at = ratio.x[i] + (ratio.x[i + 1] - ratio.x[i]) * left / (left - right)
+        at = ratio.x[i] + (ratio.x[j] - ratio.x[i]) * left / (left - right)
+        if j > i + 1:  # the lines are equal in between
+            at = (ratio.x[i + 1] + ratio.x[j - 1]) / 2
         low, high = _undecided(ratio, float(at))
         below, above = (a, b) if left < right else (b, a)
         found.append(
@@ -101,11 +107,12 @@ def all_crossovers(lines: Sequence[Line], column: str, samples: RunSamples | Non
     ]
 
 
-def _log_ratio(ours: Mapping[float, _Point], theirs: Mapping[float, _Point]) -> _LogRatio:
-    shared = sorted(ours.keys() & theirs.keys())
-    pairs = [(ours[size], theirs[size]) for size in shared]
+def _log_ratio(ours: Mapping[_Size, _Point], theirs: Mapping[_Size, _Point]) -> _LogRatio:
+    # of several shapes of one size, the same of both lines
+    shared = {size: (size, shape) for size, shape in sorted(ours.keys() & theirs.keys())}
+    pairs = [(ours[at], theirs[at]) for at in shared.values()]
     return _LogRatio(
-        x=np.log(np.array(shared, dtype=np.float64)),
+        x=np.log(np.array(list(shared), dtype=np.float64)),
         d=np.array([math.log(p.value / q.value) for p, q in pairs]),
         variance=np.array([p.variance + q.variance for p, q in pairs]),
         freedom=np.array([min(p.freedom, q.freedom) for p, q in pairs]),
@@ -120,17 +127,17 @@ class _Point:
     freedom: float
 
 
-def _points(line: Line, column: str, samples: RunSamples | None) -> dict[float, _Point]:
+def _points(line: Line, column: str, samples: RunSamples | None) -> dict[_Size, _Point]:
     points = {}
-    cells = line.rows["cell_id"].tolist()
-    for size, value, cell_id in zip(line.sizes, line.measured(column), cells, strict=True):
+    sizes = zip(line.sizes.tolist(), line.size_labels, strict=True)
+    for size, value, cell_id in zip(sizes, line.measured(column), line.rows["cell_id"], strict=True):
         if not (np.isfinite(value) and value > 0):
             continue
         mean = mean_over_repeats((samples or {}).get(cell_id, {}), column)
         error, freedom = 0.0, math.inf
         if mean is not None:
             error, freedom = mean.standard_error / mean.value, mean.degrees_of_freedom
-        points[float(size)] = _Point(float(value), error**2, freedom)
+        points[size] = _Point(float(value), error**2, freedom)
     return points
 
 

@@ -22,7 +22,7 @@ from vlmprof.units import show_duration
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vlmprof.analysis.runs import Run
+    from vlmprof.render.report.findings import Finding
 
 
 MOST_LOGS = 10
@@ -82,6 +82,7 @@ def run(folder: Path) -> int:
     from vlmprof.analysis.frames import why_nothing_measured
     from vlmprof.analysis.runs import load
     from vlmprof.render.figures.six_panel import save_six_panel
+    from vlmprof.render.report.findings import run_findings
     from vlmprof.render.tables.cells import run_sheet
     from vlmprof.render.tables.row_warnings import warning_lines
 
@@ -92,7 +93,7 @@ def run(folder: Path) -> int:
     show_sheet(run_sheet(Estimates(finished.frame, finished.samples)), rows=rows)
     for line in warning_lines(finished.frame):
         tell(line)
-    summary([finished])
+    summary(run_findings(finished))
     if (why := why_nothing_measured(finished.frame)) is not None:
         tell(f"no figure: {why}")
     else:
@@ -101,15 +102,13 @@ def run(folder: Path) -> int:
     return _say_failures(finished.rows, folder)
 
 
-def summary(runs: Sequence[Run]) -> None:
-    """Print the summary of one or more runs in sentences."""
-    from vlmprof.render.report.findings import run_findings
-
+def summary(findings: Sequence[Finding], notice: str = "") -> None:
+    """Print the summary of one or more runs in sentences, and the `notice` about what it covers."""
     screen = console()
-    for finding in run_findings(runs):
-        text = f"- {finding.text}"
+    for sentence in [finding.text for finding in findings] + ([notice] if notice else []):
+        text = f"- {sentence}"
         print(_folded(text, screen.width) if screen.is_terminal else text)
-        add_message(finding.text)
+        add_message(sentence)
 
 
 def _folded(text: str, width: int) -> str:

@@ -98,9 +98,11 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
         words = {"pixels": "images", "frames": "frames", "weight_prefill_bytes": "LLM"}
         notes.append(f"Joined: equal {joined([words[column] for column in advice.joined_by])}.")
     notes.append("Labels of steps: what changes towards the better cell.")
-    if crowded or not advice.candidates["fits"].all():
-        notes.append("Pale: not recommended." if crowded else "Pale: over a limit.")
     given = {cost: limit for cost in advice.costs if (limit := limits.of(cost)) is not None}
+    if crowded or not advice.candidates["fits"].all():
+        unknown = advice.candidates[list(given)].isna().any(axis=None)
+        over = "over a limit, or not known to be within it" if unknown else "over a limit"
+        notes.append("Pale: not recommended." if crowded else f"Pale: {over}.")
     drawn = {cost for cost, limit in given.items() if _range(advice, cost, limit)[1] >= limit}
     if drawn:
         notes.append("Dashed: limit.")
@@ -113,7 +115,8 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
 def _range(advice: Advice, cost: str, limit: float | None) -> tuple[float, float]:
     """Return the lowest cost and the highest, or the limit if it is at most twice as high."""
     costs = numbers(advice.candidates, cost)
-    low, high = float(np.nanmin(costs)), float(np.nanmax(costs))
+    known = costs[costs > 0]  # what costs nothing has no place on a logarithmic axis
+    low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
     return min(low, limit or low), max(high, limit) if limit and limit <= 2 * high else high
 
 

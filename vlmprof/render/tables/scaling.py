@@ -10,12 +10,13 @@ import pandas as pd
 from vlmprof.analysis.charts import FittedPanel
 from vlmprof.analysis.crossover import all_crossovers
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Along, Line, RunSamples, any_measured, numbers
+from vlmprof.analysis.frames import Along, Line, RunSamples, any_measured, numbers, varying_axes
 from vlmprof.analysis.scaling import Fit
 from vlmprof.records import STAGES, Status
 from vlmprof.render.labels import line_label
 from vlmprof.render.tables.cells import status_words
 from vlmprof.render.tables.columns import SCALED
+from vlmprof.render.tables.decisions import lever_sheet
 from vlmprof.render.tables.provenance import conduct_sheet
 from vlmprof.render.tables.row_warnings import has_message
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values
@@ -59,9 +60,11 @@ def run_tables(
     """Return the tables of a run by section of its report; the fits, crossovers and frontier of `lines`."""
     columns = scaled_columns(estimates.frame)
     cells, *stages = cell_sheets(estimates)
+    levers = lever_sheet(estimates.frame) if varying_axes(estimates.frame) else None
     return {
         "cells": [cells],
         "time": stages,
+        "levers": [levers] if levers else [],
         "scaling": fits_sheets(fits),
         "marginal": [marginal_sheet(fits)],
         "crossovers": [crossovers_sheet(lines, columns, estimates.samples)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import (
     RunSamples,
     any_measured,
+    axis_value,
+    axis_word,
     encoder_tokens,
     merges_tokens,
     numbers,
@@ -28,7 +31,13 @@ from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_value
 def name_columns(frame: pd.DataFrame) -> list[Column]:
     """Return the columns that identify rows: backbone, resolution, and every other axis that varies."""
     axes = ("backbone", "resolution", *varying_axes(frame))
-    return [axis_column(axis, frame[axis].tolist()) for axis in axes]
+    return [
+        replace(
+            axis_column(axis, [axis_word(axis, value) for value in frame[axis]]),
+            raw=[axis_value(value) for value in frame[axis]],
+        )
+        for axis in axes
+    ]
 
 
 def row_tokens(frame: pd.DataFrame, rank: int = 0) -> list[Column]:
