@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.helpers.checks import known
@@ -241,6 +242,20 @@ def test_a_ceiling_that_was_measured_too_low_limits_nothing(bits: str, exceeding
     assert "it is unknown what limits ViT-T: the encoder reaches 200 % of the rate of a large" in said
     assert "arithmetic limits" not in said
     assert summary([row], {}).doubts.above_ceiling == exceeding
+
+
+def test_a_share_is_the_ratio_of_means_and_its_interval_covers_that() -> None:
+    random, truth, rows, samples = np.random.default_rng(0), 0.4, [], {}
+    for trial in range(100):
+        vision = 0.4 * random.lognormal(-0.005, 0.1, 40)
+        whole = vision + 0.6 * random.lognormal(-0.08, 0.4, 40)
+        seconds, share = float(whole.mean()), float(vision.mean() / whole.mean())
+        rows.append(measured("vit-t", 224, seconds, share, axes={"dtype": str(trial)}))
+        samples[rows[-1].cell_id] = {"gpu_vision_s": vision.tolist(), "end_to_end_s": whole.tolist()}
+    shares = [one.value for one in summary(rows, samples).shares]
+    of_table = [known(row.stages["vision"].gpu_s) / known(row.end_to_end_s) for row in rows]
+    assert [share.value for share in shares] == pytest.approx(of_table)
+    assert np.mean([truth in share for share in shares]) == pytest.approx(0.95, abs=0.045)
 
 
 def test_no_share_reaches_beyond_the_whole() -> None:

@@ -224,7 +224,7 @@ def _clock(frame: pd.DataFrame) -> str:
 def _encoder_shares(estimates: Estimates, line: Line) -> Iterator[Measured]:
     """Yield the encoder's share of the end-to-end latency at the smallest and largest size of a line.
 
-    Intervals end at the whole, which no share exceeds, however few and scattered the samples are.
+    Intervals end at 0 and at the whole, however few and scattered the samples are.
     """
     column = f"{_clock(estimates.frame)}_vision_s"
     shares = line.measured(column) / line.measured("end_to_end_s")
@@ -232,9 +232,16 @@ def _encoder_shares(estimates: Estimates, line: Line) -> Iterator[Measured]:
     for i in dict.fromkeys(known[[0, -1]].tolist() if known.size else []):
         own = estimates.samples.get(str(line.rows["cell_id"].iloc[i]), {})
         pairs = [[np.array(one.get(c, ())) for c in (column, "end_to_end_s")] for one in repeats_of(own)]
-        each = [vision / whole for vision, whole in pairs if vision.size and vision.size == whole.size]
+        whole_s = float(line.measured("end_to_end_s")[i])
+        # a ratio of means, as in tables, is to first order the mean of these
+        each = [
+            shares[i] + (vision - shares[i] * whole) / whole_s
+            for vision, whole in pairs
+            if vision.size and vision.size == whole.size
+        ]
         interval = _interval(each) or Interval(float(shares[i]), math.nan, math.nan)
-        interval = replace(interval, high=float(np.minimum(interval.high, 1.0)))
+        low, high = np.clip([interval.low, interval.high], 0.0, 1.0).tolist()
+        interval = replace(interval, low=low, high=high)
         yield Measured(line, float(line.sizes[i]), line.size_labels[i], interval)
 
 
