@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.frames import axis_columns
+from vlmprof.analysis.frames import axis_columns, axis_word
 from vlmprof.analysis.reference import study_scores
 from vlmprof.errors import UserError, message_of, unknown
 from vlmprof.fields import parse_resolution
@@ -108,7 +108,7 @@ def _matches(cells: pd.DataFrame, scores: pd.DataFrame, axes: Sequence[str]) -> 
     """Return which scores apply to which cells, shape (scores, cells)."""
     matches = np.ones((len(scores), len(cells)), dtype=bool)
     for axis in axes:
-        own = np.array([_word(axis, value) for value in cells[axis]], dtype=object)
+        own = np.array([_word(axis, axis_word(axis, value)) for value in cells[axis]], dtype=object)
         wanted = np.array([_word(axis, value) for value in scores[axis]], dtype=object)
         matches &= (wanted[:, None] == own[None, :]) | (wanted == "")[:, None]
     return matches

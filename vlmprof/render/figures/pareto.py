@@ -97,7 +97,8 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
     elif not crowded and len(advice.curves) > 1:
         words = {"pixels": "images", "frames": "frames", "weight_prefill_bytes": "LLM"}
         notes.append(f"Joined: equal {joined([words[column] for column in advice.joined_by])}.")
-    notes.append("Labels of steps: what changes towards the better cell.")
+    if any(len(own) > 1 for cost in advice.costs for own in _curves(advice, cost)):
+        notes.append("Labels of steps: what changes towards the better cell.")
     given = {cost: limit for cost in advice.costs if (limit := limits.of(cost)) is not None}
     if crowded or not advice.candidates["fits"].all():
         unknown = advice.candidates[list(given)].isna().any(axis=None)

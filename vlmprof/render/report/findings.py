@@ -212,6 +212,8 @@ def _doubts(doubts: Doubts) -> str:
     text = "No measurement failed, was disturbed or has a warning."
     if said:
         text = f"Doubtful: {'; '.join(said)}."
+    elif not doubts.measured:
+        text = "No cell was measured."
     if doubts.widest is None:
         return text
     value = doubts.widest.value
