@@ -16,6 +16,7 @@ from vlmprof.analysis.frames import split_lines
 from vlmprof.analysis.summary import Summary, summarize
 from vlmprof.records import Row, StageFigures, Status
 from vlmprof.render.report.findings import findings
+from vlmprof.render.tables.export import run_sheets
 
 MIB = 2**20
 NEAR = (0.99, 1.01, 1.0, 1.01, 0.99, 1.0, 0.99, 1.01, 1.0, 1.0)
@@ -218,6 +219,19 @@ def test_runs_without_a_comparison_or_a_measurement() -> None:
     nothing = [cell("vit-t", 224, status=Status.ERROR)]
     assert words(nothing, {}) == ["Doubtful: 1 cell failed."]
     assert words([cell("vit-t", 224, status=Status.SKIPPED)], {}) == ["No cell was measured."]
+
+
+def test_a_latency_of_zero_divides_nothing() -> None:
+    """As events around a stage without kernels may measure."""
+    facts = {"counted_vision_flops": 1e9, "matmul_ceiling_flops_per_s": 1e12}
+    rows = frame([measured("vit-t", 224, 0.01), measured("vit-t", 448, 0.0)]).assign(**facts)
+    samples = {"vit-t-448": {"end_to_end_s": [0.0] * 3, "gpu_vision_s": [0.0] * 3}}
+    found = summarize(Estimates(rows, samples), split_lines(rows))
+    assert [one.resolution for one in found.shares] == ["224²"]
+    assert (found.limits, found.doubts.widest) == ([], None)
+    stage = next(sheet for sheet in run_sheets(rows, samples) if sheet.name == "stage-vision")
+    by_title = {column.title: column.values for column in stage.columns}
+    assert (by_title["host / GPU"][1], by_title["of end-to-end"][1]) == (None, None)
 
 
 def test_only_lines_in_one_setting_are_compared() -> None:

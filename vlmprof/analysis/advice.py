@@ -288,6 +288,6 @@ def _candidates(frame: pd.DataFrame, price_per_hour: float | None) -> pd.DataFra
     }
     if price_per_hour is not None:
         batch = np.nan_to_num(numbers(rows, "batch_size"), nan=1.0)
-        images_per_hour = 3600 * batch / numbers(rows, "end_to_end_s")
-        added["cost_per_thousand_images"] = 1000 * price_per_hour / images_per_hour
+        hours_per_image = numbers(rows, "end_to_end_s") / batch / 3600
+        added["cost_per_thousand_images"] = 1000 * price_per_hour * hours_per_image
     return rows.assign(**added)

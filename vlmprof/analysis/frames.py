@@ -126,6 +126,11 @@ def numbers(frame: pd.DataFrame, column: str) -> Floats:
     return np.array(values.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """Divide elementwise, with NaN where `whole` is 0, such as the GPU latency of a stage without kernels."""
+    return part / np.where(whole > 0, whole, np.nan)
+
+
 def encoder_tokens(frame: pd.DataFrame) -> Floats:
     """Return the encoder tokens of each row: the visual tokens, where no connector changed their number."""
     own = numbers(frame, "encoder_tokens")

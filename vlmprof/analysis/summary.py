@@ -17,7 +17,7 @@ import pandas as pd
 from vlmprof.analysis.charts import gpu_waiting, host_over_gpu
 from vlmprof.analysis.crossover import Crossover, all_crossovers
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Line, any_measured, memory_column, numbers
+from vlmprof.analysis.frames import Line, any_measured, memory_column, numbers, ratio
 from vlmprof.analysis.intervals import Interval, mean_ends, mean_interval, mean_of_repeats
 from vlmprof.analysis.levers import LeverPrice, lever_prices
 from vlmprof.analysis.repeats import repeats_of
@@ -227,7 +227,7 @@ def _encoder_shares(estimates: Estimates, line: Line) -> Iterator[Measured]:
     Intervals end at 0 and at the whole, however few and scattered the samples are.
     """
     column = f"{_clock(estimates.frame)}_vision_s"
-    shares = line.measured(column) / line.measured("end_to_end_s")
+    shares = ratio(line.measured(column), line.measured("end_to_end_s"))
     known = np.flatnonzero(np.isfinite(shares))
     for i in dict.fromkeys(known[[0, -1]].tolist() if known.size else []):
         own = estimates.samples.get(str(line.rows["cell_id"].iloc[i]), {})
@@ -257,9 +257,8 @@ def _limit(estimates: Estimates, line: Line) -> Limit | None:
     """Return what limits the encoder at the largest size of a line; None if no ceiling is known."""
     clock = _clock(estimates.frame)
     measured = _values(estimates, [line], f"{clock}_vision_s")[line.key]
-    if not measured:
+    if not measured or not (at := measured[-1]).value.value:
         return None
-    at = measured[-1]
     row = line.rows.iloc[[int(np.flatnonzero(np.isfinite(line.measured(f"{clock}_vision_s")))[-1])]]
     if clock == "gpu":
         busy_known = np.isfinite(numbers(row, "gpu_busy_vision_s")).any()
@@ -305,5 +304,9 @@ def _doubts(frame: pd.DataFrame, latencies: Sequence[Measured]) -> Doubts:
         warned=with_any("warnings"),
         without_interval=len(latencies) - len(known),
         above_ceiling=int(above.sum()),
-        widest=max(known, key=lambda one: (one.value.high - one.value.low) / one.value.value, default=None),
+        widest=max(
+            (one for one in known if one.value.value),
+            key=lambda one: (one.value.high - one.value.low) / one.value.value,
+            default=None,
+        ),
     )

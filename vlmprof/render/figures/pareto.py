@@ -238,8 +238,8 @@ def _scale_costs(axes: Axes, low: float, high: float, page: Page) -> None:
     panel_pt = page.width_pt / 2 - 6 * page.font_pt
     name_share = min(9 * page.font_pt / panel_pt, 0.6)
     low, high = low - span * name_share / (1 - name_share), high + 0.06 * span
+    axes.set_xlim(float(np.exp(low)), float(np.exp(high)))  # first: one point has no limits of its own
     axes.set_xscale("log")
-    axes.set_xlim(float(np.exp(low)), float(np.exp(high)))
     plain_log_labels(axes.xaxis)
 
 

@@ -19,6 +19,7 @@ from vlmprof.analysis.frames import (
     encoder_tokens,
     merges_tokens,
     numbers,
+    ratio,
     varying_axes,
 )
 from vlmprof.analysis.percentiles import PERCENTILES, supported_percentile
@@ -76,7 +77,7 @@ def stage_sheet(estimates: Estimates, stage: str, shown: Mapping[str, list[Value
         columns += rates
         note += " Rates: counted work per measured time, and their shares of the rates of a large matrix"
         note += " product and a large copy. Counted bytes assume no cache hits."
-    share = numbers(ok, clocked) / numbers(ok, "end_to_end_s")
+    share = ratio(numbers(ok, clocked), numbers(ok, "end_to_end_s"))
     columns.append(Column("of end-to-end", Kind.PERCENT, column_values(share)))
     for name, title in (("peak_allocated", "peak allocated"), ("peak_rss", "peak resident")):
         column = f"{name}_{stage}_bytes"
@@ -123,6 +124,6 @@ def _rate_columns(ok: pd.DataFrame, stage: str) -> list[Column]:
             reached = numbers(ok, rate)
             found.append(Column(title, Kind.NUMBER, column_values(reached / size)))
             if any_measured(ok, ceiling):
-                share = reached / numbers(ok, ceiling)
+                share = ratio(reached, numbers(ok, ceiling))
                 found.append(Column(f"of {rival}", Kind.PERCENT, column_values(share)))
     return found
