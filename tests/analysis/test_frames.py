@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
 from tests.helpers.synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.frames import axis_columns, split_lines, varying_axes
 from vlmprof.analysis.reference import load_reference, reference_title, study_scores
+from vlmprof.analysis.runs import Run, join
 from vlmprof.errors import UserError
 from vlmprof.records import Row, Status
 from vlmprof.render.labels import line_label
@@ -112,6 +115,18 @@ def test_frames_are_followed_at_one_resolution_however_it_is_padded() -> None:
     rows = [cell(name, 500, axes={"frames": n}) for name in ("vit-t", "vit-s") for n in (1, 4, 8)]
     padded = frame(rows).assign(height_px=[512] * 3 + [504] * 3, width_px=[512] * 3 + [504] * 3)
     assert [(line.along, line.sizes.tolist()) for line in split_lines(padded)] == [("frames", [1, 4, 8])] * 2
+
+
+def test_runs_whose_columns_differ_are_joined_without_a_word_from_pandas() -> None:
+    names = [f"of_a_newer_version_{i}" for i in range(120)]
+    run = frame([cell()])
+    runs = [
+        Run(str(n), run.assign(**{name: 1.0 if i % 2 == n else None for i, name in enumerate(names)}), {}, {})
+        for n in (0, 1)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(split_lines(join(runs)[0])) == 2
 
 
 def test_of_many_lines_each_backbone_has_its_share() -> None:

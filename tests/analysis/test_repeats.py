@@ -109,6 +109,9 @@ def test_a_repeat_that_failed_is_said_and_not_counted() -> None:
     (row,) = pool(frame(rows), {})[0].to_dict("records")
     assert (row["status"], row["repeats"]) == ("ok", 1)
     assert row["warnings"] == ["repeat 2 ended in oom: out of memory"]
+    silent = replace(rows[1], status=Status.ERROR, message=None, cell_id="vit-t-224-repeat3", repeat=3)
+    (row,) = pool(frame([*rows, silent]), {})[0].to_dict("records")
+    assert row["warnings"][1] == "repeat 3 ended in error: no message"
 
 
 def test_what_some_repeats_lack_is_taken_from_the_others() -> None:

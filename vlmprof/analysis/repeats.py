@@ -119,12 +119,11 @@ def _joined(cell_id: str, rows: Sequence[dict[Hashable, Any]]) -> dict[Hashable,
     row |= {"cell_id": cell_id, "repeats": sum(other["status"] == Status.OK for other in rows)}
     for column in ("warnings", "disturbances"):
         row[column] = _by_repeat(chosen, column)
-    if row["repeats"]:
-        row["warnings"] += [
-            f"repeat {other['repeat']} ended in {other['status']}: {other.get('message') or 'no message'}"
-            for other in rows
-            if other["status"] != Status.OK
-        ]
+    for other in rows if row["repeats"] else ():
+        if other["status"] != Status.OK:
+            said = other.get("message")
+            message = said if isinstance(said, str) else "no message"
+            row["warnings"].append(f"repeat {other['repeat']} ended in {other['status']}: {message}")
     return row
 
 

@@ -73,7 +73,7 @@ def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, RunSamples]:
         named = run.frame.assign(**{RUN: name}, cell_id=[f"{name}/{cell}" for cell in run.frame["cell_id"]])
         frames.append(named)
         samples |= {f"{name}/{cell}": values for cell, values in run.samples.items()}
-    joined = pd.concat(frames, ignore_index=True)
+    joined = pd.concat(frames, ignore_index=True).copy()  # in few blocks, as pandas warns otherwise
     joined.attrs["axes"] = list(dict.fromkeys(axis for frame in frames for axis in axis_columns(frame)))
     return joined, samples
 
