@@ -118,12 +118,11 @@ def test_frames_are_followed_at_one_resolution_however_it_is_padded() -> None:
 
 
 def test_runs_whose_columns_differ_are_joined_without_a_word_from_pandas() -> None:
-    names = [f"of_a_newer_version_{i}" for i in range(120)]
-    run = frame([cell()])
-    runs = [
-        Run(str(n), run.assign(**{name: 1.0 if i % 2 == n else None for i, name in enumerate(names)}), {}, {})
-        for n in (0, 1)
+    run, names = frame([cell()]), [f"of_a_newer_version_{i}" for i in range(120)]
+    gaps = [
+        pd.DataFrame([{name: 1.0 if i % 2 == n else None for i, name in enumerate(names)}]) for n in (0, 1)
     ]
+    runs = [Run(f"run {n}", pd.concat([run, gap], axis=1), {}, {}) for n, gap in enumerate(gaps)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(split_lines(join(runs)[0])) == 2
