@@ -14,6 +14,9 @@ from vlmprof.analysis.intervals import Interval
 from vlmprof.analysis.reference import load_reference
 from vlmprof.analysis.scaling import fit_line, fit_tokens
 from vlmprof.records import Row, StageFigures, Status
+from vlmprof.render.tables.comparisons import column_words
+from vlmprof.render.tables.scaling import crossovers_sheet
+from vlmprof.render.tables.sheet import Value
 
 Values = dict[str, dict[str, list[float]]]
 """Raw values by cell and column."""
@@ -121,6 +124,18 @@ def test_a_crossover_is_found_where_it_is_and_names_who_is_cheaper() -> None:
     assert found.low_size <= CROSSING_TOKENS * 256 <= found.high_size
     assert found.high_size / found.low_size < 2
     assert (found.open_below, found.open_above) == (False, False)
+
+
+def test_an_interval_without_the_sampling_error_says_so() -> None:
+    def notes(column: str, samples: Values) -> list[Value]:
+        titles = {column: column_words(column)}
+        sheet = crossovers_sheet(lines, titles, samples)
+        return list(sheet.columns[-1].values)
+
+    lines, samples = two_lines(np.random.default_rng(0), 0.001)
+    few = {cell_id: {"end_to_end_s": own["end_to_end_s"][:2]} for cell_id, own in samples.items()}
+    assert notes("end_to_end_s", samples) == [""]
+    assert notes("end_to_end_s", few) == ["interval without sampling noise"]
 
 
 @pytest.mark.slow

@@ -52,6 +52,8 @@ class Crossover:
     open_below: bool
     """Whether the interval reaches the smallest size measured for both lines."""
     open_above: bool
+    sampled: bool
+    """Whether the interval covers the sampling error: not of memory, TTFT, or cells with too few samples."""
 
 
 _Size = tuple[float, str]
@@ -67,6 +69,7 @@ class _LogRatio:
     variance: Floats
     """Variance of d, from the samples; 0 without samples."""
     freedom: Floats
+    sampled: bool
 
 
 def _between(a: Line, b: Line, column: str, ratio: _LogRatio) -> list[Crossover]:
@@ -91,6 +94,7 @@ def _between(a: Line, b: Line, column: str, ratio: _LogRatio) -> list[Crossover]
                 high_size=math.exp(high),
                 open_below=bool(low <= ratio.x[0]),
                 open_above=bool(high >= ratio.x[-1]),
+                sampled=ratio.sampled,
             )
         )
     return found
@@ -116,6 +120,7 @@ def _log_ratio(ours: Mapping[_Size, _Point], theirs: Mapping[_Size, _Point]) -> 
         d=np.array([math.log(p.value / q.value) for p, q in pairs]),
         variance=np.array([p.variance + q.variance for p, q in pairs]),
         freedom=np.array([min(p.freedom, q.freedom) for p, q in pairs]),
+        sampled=all(p.sampled and q.sampled for p, q in pairs),
     )
 
 
@@ -125,6 +130,7 @@ class _Point:
     variance: float
     """Variance of the logarithm of the value."""
     freedom: float
+    sampled: bool
 
 
 def _points(line: Line, column: str, samples: RunSamples | None) -> dict[_Size, _Point]:
@@ -137,7 +143,7 @@ def _points(line: Line, column: str, samples: RunSamples | None) -> dict[_Size, 
         error, freedom = 0.0, math.inf
         if mean is not None:
             error, freedom = mean.standard_error / mean.value, mean.degrees_of_freedom
-        points[size] = _Point(float(value), error**2, freedom)
+        points[size] = _Point(float(value), error**2, freedom, mean is not None)
     return points
 
 

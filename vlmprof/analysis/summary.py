@@ -135,13 +135,7 @@ def summarize(estimates: Estimates, lines: Sequence[Line]) -> Summary:
     peaks = _values(estimates, lines, memory) if memory else {}
     every = [one for own in latency.values() for one in own]
     crossovers = all_crossovers(lines, "end_to_end_s", estimates.samples)
-    sampled = {key for key, own in latency.items() if all(one.value.is_known for one in own)}
-    decided = [
-        one
-        for one in crossovers
-        if not (one.open_below and one.open_above)
-        and {one.cheaper_below.key, one.cheaper_above.key} <= sampled
-    ]
+    decided = [one for one in crossovers if one.sampled and not (one.open_below and one.open_above)]
     return Summary(
         latency=[_rankings(group, latency, _differ) for group in _groups(lines)],
         memory=[_rankings(group, peaks, _differ_by_margin) for group in _groups(lines)] if memory else [],
