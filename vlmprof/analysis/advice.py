@@ -260,8 +260,9 @@ def pareto_front(
     """Return a mask of the points, shape (points, costs), that no other point of the mask dominates.
 
     A point dominates another if neither its quality, shape (points,), is lower nor any cost higher, and at
-    least one of them is better. Costs that differ by a share of at most `tolerance` count as equal. NaN
-    counts as the highest cost.
+    least one of them is better. Costs that differ by a share of at most `tolerance` count as equal; as this
+    is not transitive, a point may then stay although one with higher costs in all dominates it. NaN counts as
+    the highest cost.
     """
     known = np.where(np.isnan(costs), np.inf, costs)
     height = np.zeros(len(known)) if quality is None else quality
