@@ -138,6 +138,11 @@ def has_gpu() -> bool:
     return bool(nvidia_gpus()) and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1")
 
 
+def gpu_memory_bytes() -> int | None:
+    """Return the memory of the largest GPU of the machine; None if this process can see none."""
+    return max(gpu["memory_bytes"] for gpu in nvidia_gpus()) if has_gpu() else None
+
+
 def visible_gpu_uuid() -> str | None:
     """Return the UUID of the first GPU in `CUDA_VISIBLE_DEVICES`, without importing torch.
 
