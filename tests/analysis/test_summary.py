@@ -194,20 +194,21 @@ def test_where_memory_ends_and_what_is_doubtful() -> None:
         cell("vit-t", 896, status=Status.OOM),
         cell("vmamba-t", 224, status=Status.OOM, oom_stage="build"),
         cell("vmamba-t", 448, status=Status.ERROR),
+        measured("vmamba-t", 896, 0.1),  # as with --run-after-oom
     ]
     found = summary(rows, raw(rows, {rows[0].cell_id: FAR}))
     first, second = found.memory_ends
     assert known(first.largest).resolution == "448²"
     assert second.largest is None
     doubts = found.doubts
-    assert (doubts.measured, doubts.failed, doubts.warned, doubts.disturbed) == (2, 1, 1, 1)
+    assert (doubts.measured, doubts.failed, doubts.warned, doubts.disturbed) == (3, 1, 1, 1)
     assert known(doubts.widest).resolution == "224²"
     said = words(rows, raw(rows, {rows[0].cell_id: FAR}))
     assert "ViT-T runs out of memory in vision at 896²; 448² ran with 100 MiB." in said
     assert "VMamba-T runs out of memory in build at 224²; no smaller size ran." in said
     assert said[-1].startswith(
-        "Doubtful: 1 cell failed; 1 of 2 measurements was disturbed; "
-        "1 of 2 measurements has warnings about samples or output."
+        "Doubtful: 1 cell failed; 1 of 3 measurements was disturbed; "
+        "1 of 3 measurements has warnings about samples or output."
     )
 
 

@@ -147,9 +147,9 @@ def summarize(estimates: Estimates, lines: Sequence[Line]) -> Summary:
         shares=[share for line in lines for share in _encoder_shares(estimates, line)],
         limits=[limit for line in lines if (limit := _limit(estimates, line)) is not None],
         memory_ends=[
-            MemoryEnd(line, next(iter(peaks.get(line.key, [])[::-1]), None))
+            MemoryEnd(line, next((one for one in peaks.get(line.key, [])[::-1] if one.size < oom.size), None))
             for line in lines
-            if line.first_oom is not None
+            if (oom := line.first_oom) is not None
         ],
         largest=max(every, key=lambda one: one.size, default=None),
         doubts=_doubts(frame, every),
