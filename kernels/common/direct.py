@@ -37,7 +37,10 @@ def signature(op: str, x: Tensor, *arguments: object) -> Hashable:
 
 def has_passed(signature: Hashable) -> bool:
     """Return whether arguments with this signature have passed the checks for a kernel."""
-    return signature in _passed
+    try:
+        return signature in _passed
+    except TypeError:  # not hashable, such as a list instead of a tensor, which the checks will refuse
+        return False
 
 
 def passed(signature: Hashable, *tensors: Tensor | None) -> None:
