@@ -67,6 +67,8 @@ def _run(words: list[str]) -> int:
     from vlmprof.cli.streams import only_our_lines
     from vlmprof.errors import UserError
 
+    if sys.platform == "win32":
+        raise UserError("Windows is not supported; run vlmprof in the Windows Subsystem for Linux (WSL)")
     with narrated(_starting(words)), only_our_lines():
         try:
             return app(prog_name="vlmprof", standalone_mode=False) or 0

@@ -102,8 +102,8 @@ def measure(
         first_input: Argument of the first stage in every iteration.
         device: The device that the callables run on, which determines the clocks and memory figures.
 
-    Raises ValueError or TypeError for a pipeline or protocol that cannot be measured, before it runs. Errors
-    raised by the callables propagate.
+    Raises ValueError or TypeError for a pipeline, protocol or device (`mps`) that cannot be measured, before
+    anything runs. Errors raised by the callables propagate.
 
     >>> protocol = MeasurementProtocol(warm_up=2, stopping=FixedCount(5))
     >>> calls = {"square": lambda x: x @ x, "sum": torch.sum}
@@ -136,11 +136,12 @@ def measure_in_steps(
     stages = [Stage(*each) for each in pipeline.items()] if isinstance(pipeline, Mapping) else pipeline
     names = stage_names(stages)
     _check_columns(protocol, names, device)
+    clock = device_clock(device, len(names))
     meter = MemoryMeter(device)
     meter.reset()
     timeline = Timeline(
         stages,
-        device_clock(device, len(names)),
+        clock,
         first_input,
         observer.stage_marker(names),
         CacheFlush(device) if protocol.cold_cache else lambda: None,
