@@ -15,7 +15,7 @@ from vlmprof.manifest import declare_backbones
 from vlmprof.measure.samples import CellSamples
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """The rows, raw values and manifest of a run folder."""
 
