@@ -22,7 +22,8 @@ from vlmprof.analysis.summary import (
     Summary,
     summarize,
 )
-from vlmprof.render.labels import joined, line_label, oom_words
+from vlmprof.errors import joined
+from vlmprof.render.labels import line_label, oom_words
 from vlmprof.render.report.levers import lever_sentence
 from vlmprof.render.tables.sheet import Kind, interval_values, percent_width, show
 from vlmprof.units import counted
@@ -210,7 +211,9 @@ def _doubts(doubts: Doubts) -> str:
         *of(doubts.above_ceiling, "exceeds its ceiling", "exceed their ceilings"),
     ]
     text = "No measurement failed, was disturbed or has a warning."
-    if said:
+    if not doubts.measured:
+        text = f"{': '.join(['Nothing was measured', *said])}."
+    elif said:
         text = f"Doubtful: {'; '.join(said)}."
     if doubts.widest is None:
         return text
