@@ -44,16 +44,16 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
     A GPU is not shared between tests, so with one they run one after another.
     """
-    if hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput") or not config.pluginmanager.hasplugin("xdist"):
         return
     several = not any(".py" in argument for argument in config.args)
-    free = config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None
-    if several and free and not config.option.usepdb and not has_gpu():
+    if several and config.option.numprocesses is None and not config.option.usepdb and not has_gpu():
         # one more than cores, since tests wait for processes a fifth of their time; each takes up to 3 GB
         cores, rooms = os.cpu_count() or 1, psutil.virtual_memory().total // (4 << 30)
         config.option.numprocesses = max(1, min(cores + 1, rooms, 4))
+    if config.option.numprocesses and config.option.dist == "no":
         config.option.dist = "loadfile"
-        # `_longest_first` has ordered the files; pytest-xdist would by their numbers of tests alone
+        # `_longest_first` has ordered the files; pytest-xdist would order by their numbers of tests alone
         config.option.loadscopereorder = False
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,9 @@ PACKAGES = ("torch", "triton", "transformers", "numpy")
 EXTRAS = ("torchao",)
 """Packages that are listed where they are installed."""
 
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""The tree of control groups, and those of this process."""
+
 
 @dataclass(frozen=True)
 class Accelerator:
@@ -37,6 +41,8 @@ class Accelerator:
     """The UUID of an NVIDIA GPU, as the driver reports it."""
     torch_threads: int
     cuda_version: str | None
+    warnings: tuple[str, ...] = ()
+    """What a reader of the measurements must know of the machine."""
 
 
 def host_facts() -> dict[str, Any]:
@@ -51,6 +57,7 @@ def host_facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": cpu_name(),
         "cpu_cores": os.cpu_count(),
+        "cpu_quota_cores": cpu_quota_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpus": nvidia_gpus(),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
@@ -66,9 +73,12 @@ def accelerator_facts(wanted: str) -> Accelerator:
     """
     import torch
 
+    from vlmprof.measure.clocks import UNMEASURABLE
+
     here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    why_not = UNMEASURABLE.get(here.type) if here else None
     if wanted == "auto":
-        device = here or torch.device("cpu")
+        device = torch.device("cpu") if here is None or why_not else here
     else:
         try:
             device = torch.device(wanted)
@@ -77,6 +87,8 @@ def accelerator_facts(wanted: str) -> Accelerator:
         if device.type != "cpu" and (here is None or here.type != device.type):
             found = f"the accelerator is {here.type}" if here else "this machine has no accelerator"
             raise UserError(f"device {wanted!r} is not available: {found}; use --device auto")
+        if device.type != "cpu" and why_not:
+            raise UserError(f"device {wanted!r} cannot be measured: {why_not}; use --device cpu")
         if device.type != "cpu" and (device.index or 0) >= torch.accelerator.device_count():
             count = torch.accelerator.device_count()
             raise UserError(f"device {wanted!r} does not exist; this machine has {count}, counted from 0")
@@ -87,7 +99,16 @@ def accelerator_facts(wanted: str) -> Accelerator:
             properties = torch.get_device_module(device).get_device_properties(device)
             name, memory_bytes = properties.name, properties.total_memory
             uuid = "GPU-" + str(properties.uuid).removeprefix("GPU-")
-    return Accelerator(str(device), name, memory_bytes, uuid, torch.get_num_threads(), torch.version.cuda)
+    threads, quota = torch.get_num_threads(), cpu_quota_cores()
+    warnings = []
+    if here and why_not and wanted == "auto":
+        warnings.append(f"{here.type} is not used: {why_not}")
+    if quota is not None and threads > max(1, quota):
+        allowed = f"this container may use {quota:g} of the cores; set OMP_NUM_THREADS={max(1, int(quota))}"
+        warnings.append(f"torch uses {threads} threads, and {allowed}")
+    return Accelerator(
+        str(device), name, memory_bytes, uuid, threads, torch.version.cuda, tuple(warnings)
+    )  # fmt: skip
 
 
 @cache
@@ -117,6 +138,11 @@ def has_gpu() -> bool:
     return bool(nvidia_gpus()) and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1")
 
 
+def gpu_memory_bytes() -> int | None:
+    """Return the memory of the largest GPU of the machine; None if this process can see none."""
+    return max(gpu["memory_bytes"] for gpu in nvidia_gpus()) if has_gpu() else None
+
+
 def visible_gpu_uuid() -> str | None:
     """Return the UUID of the first GPU in `CUDA_VISIBLE_DEVICES`, without importing torch.
 
@@ -136,12 +162,48 @@ def visible_gpu_uuid() -> str | None:
         return None
 
 
+def cpu_quota_cores() -> float | None:
+    """Return how many cores the control group of this process may use, as `docker run --cpus` limits them.
+
+    None without a limit. The limits of parent groups apply too.
+    """
+    quotas = []
+    with suppress(OSError):
+        for line in OWN_CGROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, group = line.split(":", 2)
+            if not controllers or "cpu" in controllers.split(","):
+                root = CGROUPS / ("cpu" if controllers else "")
+                own = root / group.strip("/")
+                quotas += [
+                    _quota_cores(folder)
+                    for folder in (own, *own.parents)
+                    if root in (folder, *folder.parents)
+                ]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota_cores(folder: Path) -> float | None:
+    """Read cpu.max of cgroup v2, `200000 100000` for two cores, or the two files of v1."""
+    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        with suppress(OSError, ValueError):
+            quota, period = " ".join((folder / name).read_text(encoding="utf-8") for name in names).split()
+            return int(quota) / int(period) if int(quota) > 0 else None
+    return None
+
+
 def cpu_name() -> str:
     """Return the processor's model name."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
+    if sys.platform == "darwin":
+        with suppress(OSError, subprocess.SubprocessError):
+            named = subprocess.run(
+                ["sysctl", "-n", "machdep.cpu.brand_string"],
+                capture_output=True, text=True, timeout=10, check=True,
+            )  # fmt: skip
+            return named.stdout.strip()
     return platform.processor() or platform.machine()
 
 

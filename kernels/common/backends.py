@@ -1,7 +1,7 @@
 """Selection of the implementation of an operation.
 
 `reference` is the oracle: plain loops, any floating dtype, differentiable, slow.
-`torch` is vectorized PyTorch and runs on any device. `triton` needs a GPU, or Triton's interpreter.
+`torch` is vectorized PyTorch and runs on any device. `triton` needs an NVIDIA GPU, or Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ its version."""
 
 LOG2_E = math.log2(math.e)
 """exp(x) = exp2(LOG2_E · x), and exp2 is faster on every device."""
+
+LEAST_CAPABILITY = (8, 0)
+"""The compute capability that the kernels need: Ampere, which converts two numbers to 16 bits at once."""
 
 TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 """Whether Triton is installed. Checked once, because torch.compile cannot trace the check."""
@@ -78,14 +81,26 @@ def why_not_triton(device: torch.device) -> str | None:
     if not TRITON_INSTALLED:
         return "Triton is not installed (pip install triton)"
     if device.type == "cuda":
-        return None
+        return _why_not_this_gpu(device)
     if triton_interpreted():
         return interpreter_fault()
     return f"Triton compiles for GPUs and the tensors are on {device.type} (TRITON_INTERPRET=1 interprets it)"
 
 
+def _why_not_this_gpu(device: torch.device) -> str | None:
+    if torch.version.hip is not None:
+        return "the kernels use instructions of NVIDIA GPUs, and this one is AMD's"
+    if not torch.cuda.is_available():  # tensors without data
+        return None
+    found = torch.cuda.get_device_properties(device)
+    if (found.major, found.minor) >= LEAST_CAPABILITY:
+        return None
+    least = ".".join(map(str, LEAST_CAPABILITY))
+    return f"the kernels need compute capability {least}, and this GPU has {found.major}.{found.minor}"
+
+
 def resolve_backend(op: str, device: torch.device | str, backend: str = "auto") -> str:
-    """Return the backend that `op` uses on `device`. "auto" is `triton` on a GPU and `torch` elsewhere.
+    """Return the backend that `op` uses on `device`. "auto" is `triton` where it can run, and else `torch`.
 
     Args:
         op: one of `OPERATIONS`.
@@ -109,7 +124,7 @@ def resolve_backend(op: str, device: torch.device | str, backend: str = "auto") 
         raise ValueError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
     device = torch.device(device)
     if backend == "auto":
-        return "triton" if device.type == "cuda" and TRITON_INSTALLED else "torch"
+        return "triton" if device.type == "cuda" and why_not_triton(device) is None else "torch"
     if backend == "triton":
         reason = why_not_triton(device)
         if reason is not None:

@@ -28,8 +28,8 @@ import torch
 KERNELS = 17
 """Version of the kernels. Increasing it drops choices measured with older kernels."""
 
-SHIPPED = Path(__file__).parents[1] / "ss2d" / "tuned"
-"""The folder of the cache files that ship with the kernels, one per card."""
+SHIPPED = Path(__file__).parent / "tuned"
+"""The folder of the cache files that ship with the kernels, one per card: what `kernels tune` wrote there."""
 
 
 class Tunable(Protocol):

@@ -216,6 +216,7 @@ def test_runs_without_a_comparison_or_a_measurement() -> None:
     assert "No measurement failed, was disturbed or has a warning." in said[-1]
     nothing = [cell("vit-t", 224, status=Status.ERROR)]
     assert words(nothing, {}) == ["Doubtful: 1 cell failed."]
+    assert words([cell("vit-t", 225, status=Status.SKIPPED)], {}) == ["Nothing was measured."]
 
 
 def test_only_lines_in_one_setting_are_compared() -> None:

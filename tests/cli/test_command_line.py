@@ -134,7 +134,8 @@ def test_a_wheel_holds_everything(tmp_path: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert "quick" in ended.stdout
-    assert (target / "vlmprof" / "kernels" / "__init__.py").exists()
+    for name in ("__init__.py", "common/tuned/h200.json"):
+        assert (target / "vlmprof/kernels" / name).exists()
 
 
 def test_standard_error_has_only_our_own_lines_unless_asked(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tests.helpers.commands import vlmprof
 from tests.helpers.terminal import read_to_end
+from vlmprof import environment
 from vlmprof.plan import Cell, make_plan
 from vlmprof.render.tables.plans import LONG, plan_sheet
 from vlmprof.render.tables.terminal import print_sheet
@@ -33,6 +34,32 @@ dtype = ["float32", "bfloat16", "float16"]
 batch_size = [1, 2, 4]
 """
 CELLS = 2 * 5 * 3 * 3 * 3
+
+
+@pytest.mark.parametrize(
+    ("gib", "visible", "name", "said"),
+    [
+        ((), None, "quick", None),
+        ((80,), None, "kuo2026-fig4", None),
+        ((15,), None, "kuo2026-fig4", None),
+        ((8,), None, "quick-gpu", "8 GiB"),
+        ((12, 6), None, "quick-gpu", "12 GiB"),
+        ((80,), "", "quick", None),
+    ],
+)
+def test_without_a_specification_the_machine_decides(
+    gib: tuple[int, ...], visible: str | None, name: str, said: str | None,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    gpus = [{"name": "a GPU", "memory_bytes": size << 30, "driver": "1"} for size in gib]
+    monkeypatch.setattr(environment, "nvidia_gpus", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    plain, named = vlmprof(tmp_path, "plan"), vlmprof(tmp_path, "plan", name)
+    reason = f"quick-gpu, because Vicuna-7B of kuo2026-fig4 does not fit into {said}\n" if said else ""
+    assert plain.stdout == reason + named.stdout
+    assert (plain.returncode, plain.stderr) == (0, "")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -13,7 +14,8 @@ from typer.testing import CliRunner
 
 from tests.helpers.interpreted import interpret
 from vlmprof.cli.kernels import app
-from vlmprof.kernels import BACKENDS
+from vlmprof.kernels import BACKENDS, resolve_backend
+from vlmprof.kernels.common import backends
 from vlmprof.kernels.tools import cases, verify
 from vlmprof.kernels.tools.block_cases import BLOCK_OPERATIONS
 from vlmprof.kernels.tools.case import Case
@@ -53,6 +55,32 @@ NARROW = [
     ("convolution_norm", "3 × 3, stride 2"),
 ]
 """What the interpreter runs in the narrow dtypes too: it is slow."""
+
+
+@pytest.mark.parametrize(
+    ("major", "minor", "hip", "why_not"),
+    [
+        (9, 0, None, None),
+        (8, 0, None, None),
+        (7, 5, None, r"the kernels need compute capability 8\.0, and this GPU has 7\.5"),
+        (9, 4, "6.2", "the kernels use instructions of NVIDIA GPUs, and this one is AMD's"),
+    ],
+)
+def test_a_gpu_that_the_kernels_do_not_know_runs_torch(
+    major: int, minor: int, hip: str | None, why_not: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=major, minor=minor)
+    )
+    monkeypatch.setattr(backends, "TRITON_INSTALLED", True)
+    assert resolve_backend("ss2d", "cuda:1") == ("torch" if why_not else "triton")
+    if why_not:
+        with pytest.raises(RuntimeError, match=f"ss2d: backend 'triton' cannot run: {why_not}"):
+            resolve_backend("ss2d", "cuda:1", "triton")
+    else:
+        assert resolve_backend("ss2d", "cuda:1", "triton") == "triton"
 
 
 def test_settings_and_kernels_name_the_same_backends() -> None:

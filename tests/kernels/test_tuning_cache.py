@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -203,3 +204,24 @@ def test_the_command_says_that_it_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -
     result = CliRunner().invoke(command.app, ["tune"])
     assert isinstance(result.exception, UserError)
     assert "triton" in str(result.exception)
+
+
+def test_the_table_of_an_h200_says_what_was_fastest_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `reports/h200` has it, and only for kernels of this version and tiles that are offered."""
+    pytest.importorskip("triton")
+    from vlmprof.kernels.block import linear_tiles
+
+    monkeypatch.setattr(tuning_cache, "_device_name", lambda device: "NVIDIA H200")
+    tables = {path.name: json.loads(path.read_text()) for path in tuning_cache.SHIPPED.glob("*.json")}
+    measured = Path(__file__).parents[2] / "reports/h200/ss2d-tuning.json"
+    assert tables == {"h200.json": json.loads(measured.read_text())}
+    for key, number in tables["h200.json"].items():
+        card, versions, size = key.split(" | ")
+        assert (card, versions.split()[-1]) == ("NVIDIA H200", str(tuning_cache.KERNELS))
+        op, *numbers = re.fullmatch(r"(.*) depth=(\d+) features=(\d+) bfloat16 rows<2\^(\d+)", size).groups()  # type: ignore[union-attr]
+        depth, features, bits = map(int, numbers)
+        product = linear_tiles.Product(
+            2**bits - 1, depth, features, "norm_" in op, "residual" in op, torch.bfloat16
+        )
+        assert product.key() == size
+        assert linear_tiles.tile_for(product, CPU) == linear_tiles.candidates(product, CPU)[number - 1]

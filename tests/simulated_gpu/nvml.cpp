@@ -9,6 +9,10 @@
 static constexpr int NOT_FOUND = 6, INVALID_ARGUMENT = 2;
 static constexpr unsigned POWER_MW = 300000;
 
+static unsigned long long memory_bytes() {
+  const char* said = getenv("SIMULATED_GIB");
+  return said ? (unsigned long long)(atof(said) * (1ull << 30)) : 150754820096ull;
+}
 static int gpus() {
   const char* said = getenv("SIMULATED_GPUS");
   return said ? atoi(said) : 1;
@@ -57,7 +61,7 @@ EXPORT int nvmlDeviceGetName(void*, char* text, unsigned size) {
   return snprintf(text, size, "NVIDIA H200") < 0;
 }
 EXPORT int nvmlDeviceGetMemoryInfo(void*, unsigned long long* total_free_used) {
-  total_free_used[0] = 150754820096ull;
+  total_free_used[0] = memory_bytes();
   total_free_used[2] = 700ull << 20;
   total_free_used[1] = total_free_used[0] - total_free_used[2];
   return 0;

@@ -59,6 +59,30 @@ def test_every_mode_launches_and_is_watched(device: str, machine: dict[str, str]
             assert set(row["backends"].values()) == {"triton"}
 
 
+def test_an_older_gpu_runs_without_fused_kernels_and_its_rows_say_so(
+    machine: dict[str, str], tmp_path: Path
+) -> None:
+    chosen = (
+        "--backbone",
+        "vmamba-t",
+        "--backbone",
+        "mambavision-t",
+        "--resolution",
+        "64",
+        "--device",
+        "cuda",
+    )
+    turing = {**machine, "SIMULATED_CAPABILITY": "7.5"}
+    rows = sweep(turing, tmp_path, *chosen, "--dtype", "float16", "--warm-up", "1", "--iterations", "2")
+    for row in rows:
+        assert row["status"] == "ok", row["message"]
+        assert {*row["backends"].values()} - {"sdpa"} == {"torch"}
+        assert (
+            "without fused kernels, in plain torch: "
+            "the kernels need compute capability 8.0, and this GPU has 7.5" in row["warnings"]
+        )
+
+
 def test_energy_is_of_one_image_and_takes_a_window_that_its_counter_can_see(
     machine: dict[str, str], tmp_path: Path
 ) -> None:

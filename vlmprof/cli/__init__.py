@@ -70,6 +70,8 @@ def _run(words: list[str]) -> int:
     from vlmprof.cli.streams import only_our_lines
     from vlmprof.errors import UserError
 
+    if sys.platform == "win32":
+        raise UserError("Windows is not supported; run vlmprof in the Windows Subsystem for Linux (WSL)")
     for before, word in zip(["vlmprof", *words], words, strict=False):
         if not word or (word.startswith("--") and word.endswith("=")):
             # an unset variable of a shell must not turn a limit off

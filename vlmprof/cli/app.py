@@ -17,7 +17,7 @@ from vlmprof.cli.compare import compare
 from vlmprof.cli.estimate import estimate
 from vlmprof.cli.export import export
 from vlmprof.cli.frontier import frontier
-from vlmprof.cli.json_output import json_option
+from vlmprof.cli.json_output import json_option, tell
 from vlmprof.cli.options import FormatsOption, WidthOption, spec_options, typed, unwrapped
 from vlmprof.cli.recommend import recommend
 from vlmprof.cli.report import report
@@ -28,6 +28,7 @@ from vlmprof.cli.trace import trace
 from vlmprof.cli.vlms import vlms
 from vlmprof.errors import UserError, check_known
 from vlmprof.logs import log_to_stderr
+from vlmprof.units import show_bytes
 
 if TYPE_CHECKING:
     from vlmprof.records import Status
@@ -43,7 +44,8 @@ app = typer.Typer(
 SpecArgument = Annotated[
     str | None,
     typer.Argument(
-        help="A TOML file or a shipped specification: kuo2026-fig4 (default on a GPU) or quick (on a CPU)."
+        help="A TOML file or a shipped specification: by default kuo2026-fig4 on a GPU, quick-gpu if it has "
+        "less than 14 GiB, and quick on a CPU."
     ),
 ]
 
@@ -207,11 +209,27 @@ for registered in (*app.registered_commands, *kernels.app.registered_commands):
     registered.help = unwrapped(registered.callback.__doc__ or "")
 
 
+VICUNA_7B_BYTES = 14 << 30
+"""What the paper's LLM needs with the smallest image: 12.8 GiB on an H200, and what the driver takes."""
+
+
+def _default_spec() -> str:
+    """Return the sweep for this machine: the paper's if a GPU has room for its LLM."""
+    from vlmprof.environment import gpu_memory_bytes
+
+    memory_bytes = gpu_memory_bytes()
+    if memory_bytes is None:
+        return "quick"
+    if memory_bytes >= VICUNA_7B_BYTES:
+        return "kuo2026-fig4"
+    tell(f"quick-gpu, because Vicuna-7B of kuo2026-fig4 does not fit into {show_bytes(memory_bytes)}")
+    return "quick-gpu"
+
+
 def _load(spec: str | None, overrides: dict[str, Any]) -> SweepSpec:
-    from vlmprof.environment import has_gpu
     from vlmprof.spec import load_spec
 
-    checked = load_spec(spec or ("kuo2026-fig4" if has_gpu() else "quick"), overrides)
+    checked = load_spec(spec or _default_spec(), overrides)
     if checked.settings.image:
         from vlmprof.vlm.image_file import read_rgb_file
 

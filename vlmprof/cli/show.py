@@ -81,6 +81,7 @@ def run(folder: Path) -> int:
     from vlmprof.analysis.estimates import Estimates
     from vlmprof.analysis.frames import why_nothing_measured
     from vlmprof.analysis.runs import load
+    from vlmprof.manifest import environments
     from vlmprof.render.figures.six_panel import save_six_panel
     from vlmprof.render.tables.cells import run_sheet
     from vlmprof.render.tables.row_warnings import warning_lines
@@ -91,6 +92,8 @@ def run(folder: Path) -> int:
     rows = ({str(name): value for name, value in row.items()} for row in known.to_dict("records"))
     show_sheet(run_sheet(Estimates(finished.frame, finished.samples)), rows=rows)
     for line in warning_lines(finished.frame):
+        tell(line)
+    for line in {line: None for one in environments(finished.manifest) for line in one.get("warnings", ())}:
         tell(line)
     summary([finished])
     if (why := why_nothing_measured(finished.frame)) is not None:

@@ -44,7 +44,9 @@ def how_it_ended(
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     if code == -signal.SIGKILL:
         kills = oom.system_oom_kills()
-        if kills is None or kills != kills_before:
+        if kills is None:
+            return Status.OOM, f"killed (SIGKILL), probably because the system ran out of memory{at}"
+        if kills != kills_before:
             return Status.OOM, f"killed by the system's out-of-memory killer{at}"
         return Status.ERROR, f"its process was killed (SIGKILL) from outside{at}"
     last_lines = ended.last_words.splitlines()[-LAST_LINES:]

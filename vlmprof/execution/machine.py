@@ -31,6 +31,8 @@ def describe_machine(device: str, dtypes: Collection[str] = ()) -> Machine:
         found.device, found.device_name, found.device_memory_bytes, found.device_uuid,
         facts={**host_facts(), "torch_threads": found.torch_threads, "cuda_version": found.cuda_version},
     )  # fmt: skip
+    if found.warnings:
+        machine = replace(machine, facts={**machine.facts, "warnings": list(found.warnings)})
     logger.info("device %s: %s, %s bytes", machine.device, machine.device_name, machine.device_memory_bytes)
     if not dtypes:
         return machine

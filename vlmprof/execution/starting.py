@@ -33,8 +33,11 @@ LONGEST_SOCKET_FOLDER = 70
 
 @cache
 def context() -> Any:
-    """Return the multiprocessing context of all cells: a fork server, if the system supports it."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    """Return the multiprocessing context of all cells: a fork server, if the system supports it.
+
+    On macOS, system libraries may start threads while the server imports torch, and its forks could crash.
+    """
+    if sys.platform == "darwin" or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload([PRELOAD])

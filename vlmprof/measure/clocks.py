@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 
+UNMEASURABLE = {"mps": "torch's events on Apple's GPU may hang, and its peak memory is not counted"}
+"""Types of accelerators that cannot be measured, with the reason (pytorch/pytorch#196395 and #167447)."""
+
 
 def make_current(device: torch.device) -> None:
     """Make `device` the current device of this process, for events, streams and synchronization."""
@@ -56,5 +59,7 @@ class EventClock(DeviceClock):
 
 
 def device_clock(device: torch.device, stages: int) -> DeviceClock:
-    """Return a device's clock for iterations of `stages` stages."""
+    """Return a device's clock for iterations of `stages` stages. Raises ValueError if it has none."""
+    if device.type in UNMEASURABLE:
+        raise ValueError(f"device {str(device)!r} cannot be measured: {UNMEASURABLE[device.type]}")
     return DeviceClock() if device.type == "cpu" else EventClock(device, stages)

@@ -102,7 +102,7 @@ def measure(
         first_input: Argument of the first stage in every iteration.
         device: The device that the callables run on, which determines the clocks and memory figures.
 
-    Errors raised by the callables propagate.
+    Raises ValueError for a device that cannot be measured, `mps`. Errors raised by the callables propagate.
 
     >>> protocol = MeasurementProtocol(warm_up=2, stopping=FixedCount(5))
     >>> calls = {"square": lambda x: x @ x, "sum": torch.sum}
@@ -134,11 +134,12 @@ def measure_in_steps(
     device = torch.device(device)
     stages = [Stage(*each) for each in pipeline.items()] if isinstance(pipeline, Mapping) else pipeline
     names = stage_names(stages)
+    clock = device_clock(device, len(names))
     meter = MemoryMeter(device)
     meter.reset()
     timeline = Timeline(
         stages,
-        device_clock(device, len(names)),
+        clock,
         first_input,
         observer.stage_marker(names),
         CacheFlush(device) if protocol.cold_cache else lambda: None,

@@ -8,6 +8,7 @@ iterations in it, never per iteration.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -90,11 +91,8 @@ class Telemetry:
         self._times_s.append(self.clock_s())
         self._busy_s.append(_busy_s())
         self._own_s.append(own.user + own.system)
-        # psutil cannot read clocks on some systems, and fails in these ways
-        with suppress(NotImplementedError, AttributeError, OSError):
-            frequency = psutil.cpu_freq()
-            if frequency and frequency.current:
-                self._cpu_mhz.append(float(frequency.current))
+        if (current_mhz := _cpu_mhz()) is not None:
+            self._cpu_mhz.append(current_mhz)
         if self.read_gpu is not None:
             reading = self.read_gpu(pid)
             if reading is not None:
@@ -195,6 +193,19 @@ def nvml_probe(uuid: str | None) -> GpuProbe | None:
         )
 
     return read
+
+
+def _cpu_mhz() -> float | None:
+    """Return the current clock of the processor; None where psutil cannot read it.
+
+    On other systems than Linux, psutil returns a nominal clock, and on some Macs it fails.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    with suppress(NotImplementedError, AttributeError, OSError):
+        frequency = psutil.cpu_freq()
+        return float(frequency.current) if frequency and frequency.current else None
+    return None
 
 
 def _busy_s() -> float:

@@ -12,6 +12,7 @@ from vlmprof.backbones.interface import Backbone
 from vlmprof.errors import UserError
 from vlmprof.execution.modes import Call, wrapper_of
 from vlmprof.execution.pipelines.pipeline import Pipeline, image_source
+from vlmprof.kernels.common.backends import why_not_triton
 from vlmprof.measure.timeline import Stage
 from vlmprof.settings import Axes, Mode, Settings
 from vlmprof.vlm.attention import attention_run
@@ -58,6 +59,8 @@ def build_composed(axes: Axes, size: tuple[int, int], settings: Settings, device
         vlm.llm, axes.llm_precision, "eager" if decodes or in_chunks else axes.mode
     )
     warnings += about_quantization
+    if axes.kernel_backend == "auto" and device.type == "cuda" and "torch" in vlm.backends.values():
+        warnings.append(f"without fused kernels, in plain torch: {why_not_triton(device)}")
     if axes.mode != "eager" and decodes:
         warnings.append(LEFT_EAGER.format(mode=axes.mode))
     elif axes.mode != "eager" and in_chunks:

@@ -211,10 +211,10 @@ def _doubts(doubts: Doubts) -> str:
         *of(doubts.above_ceiling, "exceeds its ceiling", "exceed their ceilings"),
     ]
     text = "No measurement failed, was disturbed or has a warning."
-    if not doubts.measured:
-        text = f"{': '.join(['Nothing was measured', *said])}."
-    elif said:
+    if said:
         text = f"Doubtful: {'; '.join(said)}."
+    elif not doubts.measured:
+        text = "Nothing was measured."
     if doubts.widest is None:
         return text
     value = doubts.widest.value
