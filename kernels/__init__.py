@@ -1,6 +1,9 @@
 """Triton kernels for the SS2D block of VMamba, with plain and vectorized PyTorch versions. Inference only.
 
 Each operation has a `backend` argument: "reference", "torch", "triton", or "auto" for the fastest available.
+
+Packed copies of parameters are cached until the parameters change. torch does not track writes through
+`.data` or NumPy: write in place under `torch.no_grad()` instead.
 """
 
 from vlmprof.kernels.block import (

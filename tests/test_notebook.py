@@ -21,6 +21,10 @@ def test_a_notebook_holds_a_run(tmp_path: Path) -> None:
     written = {path.name for path in loaded.report(tmp_path / "notebook")}
     assert {"report.html", "report.md"} < written == {path.name for path in (tmp_path / "notebook").iterdir()}
     assert "<table" in loaded._repr_html_()
+    assert loaded in [loaded]
+    assert vlmprof.load(tmp_path / "run") not in {loaded}
+    with pytest.raises(UserError, match="unknown statistic 'mode'"):
+        loaded.plot(statistic="mode")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="not a run folder"):
         vlmprof.load(tmp_path)
 

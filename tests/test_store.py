@@ -115,6 +115,21 @@ def test_a_garbled_line_in_the_middle_costs_only_its_own_cell(tmp_path: Path) ->
         assert [row.cell_id for row in read_rows(run)] == ["a", "c"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_empty_line_is_no_row_and_rows_that_are_no_file_are_a_clear_line(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with RunFolder(run, MANIFEST) as folder:
+        folder.append(a_row("a"), Samples())
+    rows = run / "rows.jsonl"
+    rows.write_bytes(b"\n" + rows.read_bytes() + b"\r\n \n")
+    assert list(load_frame(run)["cell_id"]) == ["a"]
+    rows.unlink()
+    rows.mkdir()
+    for read in (load_frame, read_rows):
+        with pytest.raises(UserError, match="cannot be read: Is a directory"):
+            read(run)
+
+
 @pytest.mark.parametrize("loads", [vars(store)["_loads"], json.loads], ids=["orjson", "json"])
 def test_any_text_and_number_is_read_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: Callable[[bytes], object]

@@ -15,16 +15,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from vlmprof.analysis import runs
 from vlmprof.analysis.frames import Statistic
+from vlmprof.errors import check_known
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run(runs.Run):
     """The rows, raw values and manifest of a run folder, with its figure and report."""
 
@@ -44,7 +45,7 @@ class Run(runs.Run):
             reference: published points to draw in the background, such as `kuo2026`.
             width: `one-column` (3.5 in) or `two-column` (7.16 in).
 
-        Raises `UserError` if the reference or width is unknown.
+        Raises `UserError` if the statistic, reference or width is unknown.
 
         >>> import vlmprof
         >>> figure = vlmprof.load("runs/mine").plot(statistic="median", reference="kuo2026")
@@ -53,6 +54,8 @@ class Run(runs.Run):
         """
         from vlmprof.render.figures.six_panel import six_panel
 
+        if statistic is not None:
+            check_known("statistic", [statistic], get_args(Statistic))
         return six_panel(
             self.frame, self.samples,
             statistic=statistic or self.statistic, log=log, reference=reference, width=width,

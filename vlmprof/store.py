@@ -199,8 +199,12 @@ def _read(path: Path, understand: Callable[[dict[str, Any]], Understood]) -> lis
         lines = (path / ROWS).open("rb")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UserError(f"{path / ROWS} cannot be read: {error.strerror}") from None
     with lines:
         for line in lines:
+            if line.isspace():
+                continue
             count += 1
             with suppress(ValueError, KeyError, TypeError, AttributeError):
                 found.append(understand(_loads(line)))

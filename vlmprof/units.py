@@ -102,7 +102,7 @@ def show_frames(count: float) -> str:
 
 
 def _shown(value: float, unit: str, size: float) -> str:
-    return f"{value / size:.3g} {unit}" if value < 1000 * size else f"{value / size:.0f} {unit}"
+    return f"{value / size:.3g} {unit}" if value < 999.5 * size else f"{value / size:.0f} {unit}"
 
 
 def show_duration(seconds: float) -> str:

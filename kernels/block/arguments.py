@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from vlmprof.kernels.common.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.common.checks import check_dims, check_shape, check_tensors
 
 ACTIVATIONS = ("gelu", "silu")
 
@@ -36,7 +35,10 @@ class LinearArguments(NamedTuple):
 
     def check(self, op: str, x: Tensor) -> None:
         """Check the arguments for x. Raises ValueError or TypeError, as all checks here."""
-        check_float(op, "x", x)
+        norm = {"norm_weight": self.norm_weight}
+        others = {"norm_bias": self.norm_bias, "bias": self.bias, "residual": self.residual}
+        given = {"x": x, "weight": self.weight, **(norm if op == "norm_linear" else {})}
+        check_tensors(op, given, others)
         check_dims(op, "weight", self.weight, 2, "(out_features, in_features)")
         out_features, in_features = self.weight.shape
         if x.dim() < 1 or x.shape[-1] != in_features:
@@ -46,7 +48,6 @@ class LinearArguments(NamedTuple):
         check_activation(op, self.activation)
         for name in ("norm_weight", "norm_bias"):
             check_shape(op, name, getattr(self, name), (in_features,), "(in_features)")
-        check_device(op, x.device, self._asdict())
 
 
 class MlpArguments(NamedTuple):
@@ -79,7 +80,9 @@ class MlpArguments(NamedTuple):
 
     def check(self, op: str, x: Tensor) -> None:
         """Check the arguments for x."""
-        check_float(op, "x", x)
+        tensors = self._asdict()
+        del tensors["eps"]
+        check_tensors(op, {"x": x, **tensors})
         check_dims(op, "fc1_weight", self.fc1_weight, 2, "(hidden, channels)")
         hidden, channels = self.fc1_weight.shape
         if x.dim() < 1 or x.shape[-1] != channels:
@@ -88,7 +91,6 @@ class MlpArguments(NamedTuple):
         check_shape(op, "fc2_weight", self.fc2_weight, (channels, hidden), "(channels, hidden)")
         for name in ("norm_weight", "norm_bias", "fc2_bias"):
             check_shape(op, name, getattr(self, name), (channels,), "(channels)")
-        check_device(op, x.device, self._asdict())
 
 
 class DepthwiseArguments(NamedTuple):
@@ -101,15 +103,14 @@ class DepthwiseArguments(NamedTuple):
 
     def check(self, op: str, x: Tensor) -> None:
         """Check the arguments for x."""
+        check_tensors(op, {"x": x, "weight": self.weight}, {"bias": self.bias})
         check_dims(op, "x", x, 4, "(batch, height, width, channels)")
-        check_float(op, "x", x)
         check_dims(op, "weight", self.weight, 4, "(channels, 1, k, k)")
         k = self.weight.shape[-1]
         check_shape(op, "weight", self.weight, (x.shape[3], 1, k, k), "(channels, 1, k, k)")
         if k % 2 == 0:
             raise ValueError(f"{op}: the kernel size must be odd, got {k}")
         check_shape(op, "bias", self.bias, (x.shape[3],), "(channels)")
-        check_device(op, x.device, self._asdict())
 
 
 class LayerNormArguments(NamedTuple):
@@ -128,17 +129,16 @@ class LayerNormArguments(NamedTuple):
 
     def check(self, op: str, x: Tensor) -> None:
         """Check the arguments for x."""
-        check_float(op, "x", x)
+        check_tensors(op, {"x": x, "weight": self.weight}, {"bias": self.bias, "input_bias": self.input_bias})
         if x.dim() < 1 or x.shape[-1] == 0:
             raise ValueError(f"{op}: x must be (..., channels), with channels > 0; got {tuple(x.shape)}")
-        self.check_vectors(op, x.device, x.shape[-1])
+        self.check_vectors(op, x.shape[-1])
 
-    def check_vectors(self, op: str, device: torch.device, channels: int) -> None:
+    def check_vectors(self, op: str, channels: int) -> None:
         """Check the arguments for the norm of so many channels."""
         for name in ("weight", "bias", "input_bias"):
             check_shape(op, name, getattr(self, name), (channels,), "(channels)")
         check_activation(op, self.activation)
-        check_device(op, device, self._asdict())
 
 
 class ConvolutionNormArguments(NamedTuple):
@@ -173,8 +173,9 @@ class ConvolutionNormArguments(NamedTuple):
 
     def check(self, op: str, x: Tensor) -> None:
         """Check the arguments for x."""
+        given = {"x": x, "filters": self.filters, "weight": self.weight}
+        check_tensors(op, given, {"bias": self.bias, "input_bias": self.input_bias})
         check_dims(op, "x", x, 4, "(batch, height, width, in_channels)")
-        check_float(op, "x", x)
         check_dims(op, "filters", self.filters, 4, "(channels, in_channels, k, k)")
         channels, _, _, k = self.filters.shape
         check_shape(
@@ -182,8 +183,7 @@ class ConvolutionNormArguments(NamedTuple):
         )
         if self.stride < 1 or self.padding < 0 or min(x.shape[1:3]) + 2 * self.padding < k:
             raise ValueError(f"{op}: no filter of {k} × {k} with stride {self.stride} fits {tuple(x.shape)}")
-        self.norm().check_vectors(op, x.device, channels)
-        check_device(op, x.device, {"filters": self.filters})
+        self.norm().check_vectors(op, channels)
 
 
 def check_activation(op: str, activation: str | None) -> None:

@@ -109,7 +109,7 @@ def norm_mlp_fused(x: Tensor, mlp: MlpArguments, tile: MlpTile | None = None) ->
     x = x.contiguous()
     y = torch.empty_like(x)
     rows = x.numel() // channels
-    tile = tile or tile_for(rows, channels)
+    tile = tile or tile_for(rows, channels, x.device)
     launch = _launcher(channels, hidden, tile)
     launch(
         (tile.programs(rows), 1, 1),

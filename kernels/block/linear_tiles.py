@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
-from triton.runtime import driver
 
 from vlmprof.kernels.common.backends import FOUR_WARPS
+from vlmprof.kernels.common.shared_memory import shared_limit_bytes
 from vlmprof.kernels.common.tuning_cache import tuned_choice
 
 
@@ -123,15 +122,6 @@ def shared_bytes(tile: Tile, depth: int) -> int:
     """Return the shared memory that a program with kept rows takes in 16 bits: operands and results."""
     operands = sum(pieces(depth)) * (tile.rows + tile.stages * tile.columns)
     return 2 * (operands + tile.rows * tile.columns)
-
-
-@lru_cache(maxsize=16)
-def shared_limit_bytes(device: torch.device) -> int:
-    """Return the most shared memory of a program: 163 KB on an A100, 227 KB on an H200 and without a GPU."""
-    if device.type != "cuda":
-        return 227 * 1024
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return int(driver.active.utils.get_device_properties(index)["max_shared_mem"])
 
 
 def tile_for(product: Product, device: torch.device) -> Tile:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from vlmprof.kernels.common.backends import FOUR_WARPS
+from vlmprof.kernels.common.shared_memory import shared_limit_bytes
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ Weights are read once per program, so 128 rows halve that traffic, which is 704 
 to the ratio of the tensor cores' rate to that of the L2 cache.
 """
 
+SHARED_KB = {96: (73, 37, 49, 61), 128: (65, 49, 81, 97), 192: (145, 73, 97), 256: (129, 69, 129)}
+"""The shared memory of a program with each candidate, as compiled for GPUs before Hopper. On Hopper it is
+more, and every tile fits."""
+
 ROWS_PER_CHANNEL = 32
 """Fewest rows per channel for one kernel. A program takes a time that grows with the channels, while two
 kernels also spread the hidden features over the multiprocessors. With 64 rows per program, this is half as
@@ -92,7 +97,11 @@ def is_fused(rows: int, channels: int, hidden: int, dtype: torch.dtype) -> bool:
     )
 
 
-def tile_for(rows: int, channels: int) -> MlpTile:
-    """Return the tile for x (rows, channels)."""
-    large, small, *_ = CANDIDATES[channels]
-    return large if large.programs(rows) >= FILLS else small
+def tile_for(rows: int, channels: int, device: torch.device) -> MlpTile:
+    """Return the tile for x (rows, channels): for many rows, the first whose programs fit on the device."""
+    small = CANDIDATES[channels][1]
+    room = shared_limit_bytes(device)
+    for tile, shared_kb in zip(CANDIDATES[channels], SHARED_KB[channels], strict=True):
+        if tile.rows > small.rows and shared_kb << 10 <= room and tile.programs(rows) >= FILLS:
+            return tile
+    return small

@@ -29,7 +29,9 @@ def linear_plain(x: Tensor, linear: LinearArguments) -> Tensor:
     y = product(x, linear.weight, linear.bias, linear.activation)
     if linear.residual is None:
         return y
-    return y + linear.residual if needs_grad(y, linear.residual) else y.add_(linear.residual)
+    if needs_grad(y, linear.residual):
+        return (y + linear.residual).to(x.dtype)
+    return y.add_(linear.residual)
 
 
 def norm_mlp_plain(x: Tensor, mlp: MlpArguments) -> Tensor:
@@ -102,8 +104,8 @@ def _activate(x: Tensor, activation: str | None) -> Tensor:
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """Apply layer norm to x (..., features), in float32 if weight and x differ in dtype."""
-    if weight.dtype == x.dtype:
+    """Apply layer norm to x (..., features), in float32 if its parameters and x differ in dtype."""
+    if weight.dtype == x.dtype and (bias is None or bias.dtype == x.dtype):
         return F.layer_norm(x, weight.shape, weight, bias, eps)
     dtype = compute_dtype(x.dtype)
     return F.layer_norm(x.to(dtype), weight.shape, weight.to(dtype), _cast(bias, dtype), eps).to(x.dtype)

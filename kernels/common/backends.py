@@ -15,6 +15,8 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.forward_ad import unpack_dual
 
 Backend = Literal["auto", "reference", "torch", "triton"]
 """The values of a `backend` argument."""
@@ -133,8 +135,15 @@ def resolve_backend(op: str, device: torch.device | str, backend: str = "auto") 
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:
-    """Return whether autograd would record an operation on these tensors."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    """Return whether autograd would record an operation on these tensors, or has tangents of them."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return True
+    return forward_ad_is_on() and any(t is not None and unpack_dual(t).tangent is not None for t in tensors)
+
+
+def forward_ad_is_on() -> bool:
+    """Return whether forward-mode differentiation is under way, which `torch.no_grad` does not stop."""
+    return forward_ad._current_level >= 0
 
 
 def records_grad(op: str, backend: str, *tensors: Tensor | None) -> bool:

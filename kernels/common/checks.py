@@ -22,16 +22,22 @@ def check_dims(op: str, name: str, tensor: Tensor, dims: int, meaning: str) -> N
         raise ValueError(f"{op}: {name} must be {meaning}, none of them 0; got {tuple(tensor.shape)}")
 
 
-def check_float(op: str, name: str, tensor: Tensor) -> None:
-    """Raise TypeError unless `tensor` is bfloat16, float16, float32 or float64."""
-    if tensor.dtype not in FLOATS:
-        raise TypeError(f"{op}: {name} must be bfloat16, float16, float32 or float64, got {tensor.dtype}")
+def check_tensors(op: str, given: Mapping[str, object], optional: Mapping[str, object] = {}) -> None:
+    """Check tensors by name, the input first; `optional` ones may be None.
 
-
-def check_device(op: str, device: torch.device, arguments: Mapping[str, object]) -> None:
-    """Raise ValueError unless all tensors among the arguments, given by name, are on `device`."""
-    for name, value in arguments.items():
-        if isinstance(value, Tensor) and value.device != device:
+    Raises TypeError unless all are dense and floating, and ValueError unless they are on the input's device.
+    """
+    device = None
+    for name, value in (*given.items(), *optional.items()):
+        if value is None and name in optional:
+            continue
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            kind = value.layout if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"{op}: {name} must be a dense tensor, got {kind}")
+        if value.dtype not in FLOATS:
+            raise TypeError(f"{op}: {name} must be bfloat16, float16, float32 or float64, got {value.dtype}")
+        device = device or value.device
+        if value.device != device:
             raise ValueError(f"{op}: {name} is on {value.device}, the input is on {device}")
 
 

@@ -13,6 +13,8 @@ from operator import attrgetter
 import torch
 from torch import _C, Tensor
 
+from vlmprof.kernels.common.backends import forward_ad_is_on
+
 MOST_SIGNATURES = 4096
 """Signatures in memory at once: those of many encoders at many resolutions."""
 
@@ -23,7 +25,9 @@ _passed: set[Hashable] = set()
 
 def signature(op: str, x: Tensor, *arguments: object) -> Hashable:
     """Return what the checks of a call depend on, or None if the call has to be dispatched."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not x.is_cuda or _is_observed():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not isinstance(x, Tensor):
+        return None
+    if not x.is_cuda or forward_ad_is_on() or _is_observed():
         return None
     if x.get_device() != _C._cuda_getDevice():  # Triton launches on the current device
         return None
@@ -33,7 +37,10 @@ def signature(op: str, x: Tensor, *arguments: object) -> Hashable:
 
 def has_passed(signature: Hashable) -> bool:
     """Return whether arguments with this signature have passed the checks for a kernel."""
-    return signature in _passed
+    try:
+        return signature in _passed
+    except TypeError:  # not hashable, such as a list instead of a tensor, which the checks will refuse
+        return False
 
 
 def passed(signature: Hashable, *tensors: Tensor | None) -> None:

@@ -97,7 +97,7 @@ _AUTOCAST_DEVICES = tuple(
 
 def under_autocast(x: Tensor) -> Tensor:
     """Cast a float32 input to the autocast dtype if torch.autocast is enabled, as torch's products do."""
-    if x.dtype != torch.float32:
+    if not isinstance(x, Tensor) or x.dtype != torch.float32:
         return x
     kind = x.device.type
     if kind not in _AUTOCAST_DEVICES:

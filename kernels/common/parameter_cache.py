@@ -9,28 +9,33 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
 class _Entry:
-    parameters: tuple[weakref.ref[Tensor], ...]
+    watched: tuple[weakref.ref[Any], ...]
     state: list[tuple[int, int]]
     made: Any
 
 
 _cache: dict[tuple[object, ...], _Entry] = {}
-"""By function, dtype and the parameters' identities. An entry is dropped with the first of its parameters, so
-that no other object can have the same identity as long as there is an entry."""
+"""By function, dtype and the parameters' identities. An entry is dropped with the first of its parameters, or
+of the memory that they had, so that as long as there is an entry nothing else can have their identities and
+addresses."""
+
+# fused optimizers write to parameters without changing their versions
+register_optimizer_step_post_hook(lambda *_: _cache.clear())
 
 
 def cached_from_parameters(make: Callable[..., Made], dtype: torch.dtype, *parameters: Tensor | None) -> Made:
     """Return `make(dtype, *parameters)`, cached as long as the parameters exist and do not change.
 
-    In-place writes to a parameter change its version and invalidate the result, as do moves to other memory.
-    Writes through `.data` do not, because torch does not track them. Inference tensors have no version and
-    are not cached.
+    In-place writes to a parameter change its version and invalidate the result, as do moves to other memory
+    and steps of optimizers. Writes through `.data` or NumPy do not, because torch does not track them.
+    Inference tensors have no version and are not cached.
     """
     if torch.compiler.is_compiling():
         return make(dtype, *parameters)
@@ -44,7 +49,8 @@ def cached_from_parameters(make: Callable[..., Made], dtype: torch.dtype, *param
         return make(dtype, *parameters)
     state = _state(parameters)
     made = make(dtype, *parameters)
-    refs = tuple(weakref.ref(p, lambda _: _cache.pop(key, None)) for p in given)
+    watched = (*given, *(p.untyped_storage() for p in given))
+    refs = tuple(weakref.ref(each, lambda _: _cache.pop(key, None)) for each in watched)
     _cache[key] = _Entry(refs, state, made)
     return made
 

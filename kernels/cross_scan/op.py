@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import Backend, records_grad, resolve_backend
-from vlmprof.kernels.common.checks import check_dims, check_float, check_shape
+from vlmprof.kernels.common.checks import check_dims, check_shape, check_tensors
 from vlmprof.kernels.common.operators import operator
 from vlmprof.kernels.cross_scan.reference import cross_merge_reference, cross_scan_reference
 from vlmprof.kernels.cross_scan.vectorized import cross_merge_vectorized, cross_scan_vectorized
@@ -35,8 +35,8 @@ def cross_scan(x: Tensor, *, backend: Backend = "auto") -> Tensor:
 
     Source: Liu et al., "VMamba" (arXiv 2401.10166), section 4.3.
     """
+    check_tensors("cross_scan", {"x": x})
     check_dims("cross_scan", "x", x, 4, "(batch, d_inner, height, width)")
-    check_float("cross_scan", "x", x)
     chosen = resolve_backend("cross_scan", x.device, backend)
     if records_grad("cross_scan", chosen, x):
         return cross_scan_reference(x)
@@ -66,8 +66,10 @@ def cross_merge(ys: Tensor, height: int, width: int, *, backend: Backend = "auto
 
     Source: Liu et al., "VMamba" (arXiv 2401.10166), section 4.3.
     """
+    check_tensors("cross_merge", {"ys": ys})
     check_dims("cross_merge", "ys", ys, 4, "(batch, 4, d_inner, height · width)")
-    check_float("cross_merge", "ys", ys)
+    if height < 1 or width < 1:
+        raise ValueError(f"cross_merge: height and width must be at least 1, got {height} and {width}")
     shape = (ys.shape[0], 4, ys.shape[2], height * width)
     check_shape("cross_merge", "ys", ys, shape, "(batch, 4, d_inner, height · width)")
     chosen = resolve_backend("cross_merge", ys.device, backend)

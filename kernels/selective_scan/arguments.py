@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from vlmprof.kernels.common.checks import check_device, check_dims, check_float, check_shape
+from vlmprof.kernels.common.checks import check_dims, check_shape
 
 
 class ScanArguments(NamedTuple):
@@ -30,9 +30,6 @@ class ScanArguments(NamedTuple):
     def check(self, op: str, u: Tensor) -> None:
         """Check the arguments for u. Raises ValueError or TypeError."""
         batch, d_inner, length = u.shape
-        for name, value in {"u": u, **self._asdict()}.items():
-            if isinstance(value, Tensor):
-                check_float(op, name, value)
         check_shape(op, "delta", self.delta, u.shape, "(batch, d_inner, L) like u")
         check_dims(op, "A", self.A, 2, "(d_inner, d_state)")
         d_state = self.A.shape[1]
@@ -45,4 +42,3 @@ class ScanArguments(NamedTuple):
         check_shape(op, "C", self.C, self.B.shape, "(batch, groups, d_state, L) like B")
         check_shape(op, "D", self.D, (d_inner,), "(d_inner)")
         check_shape(op, "delta_bias", self.delta_bias, (d_inner,), "(d_inner)")
-        check_device(op, u.device, self._asdict())

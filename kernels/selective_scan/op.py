@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import Backend, records_grad, resolve_backend
-from vlmprof.kernels.common.checks import check_dims
+from vlmprof.kernels.common.checks import check_dims, check_tensors
 from vlmprof.kernels.common.operators import like_the_first, operator
 from vlmprof.kernels.selective_scan.arguments import ScanArguments
 from vlmprof.kernels.selective_scan.reference import selective_scan_reference
@@ -55,6 +55,11 @@ def selective_scan(
 
     Source: Gu & Dao, "Mamba" (arXiv 2312.00752), algorithm 2; shapes as in `mamba_ssm`.
     """
+    check_tensors(
+        "selective_scan",
+        {"u": u, "delta": delta, "A": A, "B": B, "C": C},
+        {"D": D, "delta_bias": delta_bias},
+    )
     check_dims("selective_scan", "u", u, 3, "(batch, d_inner, L)")
     if B.dim() == 3:
         B = B.unsqueeze(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vlmprof.kernels.common.backends import Backend, records_grad, resolve_backend
-from vlmprof.kernels.common.checks import check_dims, check_float
+from vlmprof.kernels.common.checks import check_dims, check_tensors
 from vlmprof.kernels.common.direct import has_passed, passed, signature
 from vlmprof.kernels.common.operators import like_the_first, operator, under_autocast
 from vlmprof.kernels.ss2d.parameters import Parameters
@@ -68,8 +68,8 @@ def ss2d(
     signed = signature("ss2d", x, *parameters, backend)
     if has_passed(signed):
         return _ss2d_op.direct(x, parameters, "triton")
+    check_tensors("ss2d", {"x": x, **parameters._asdict()})
     check_dims("ss2d", "x", x, 4, "(batch, height, width, d_inner)")
-    check_float("ss2d", "x", x)
     parameters.check("ss2d", x)
     chosen = resolve_backend("ss2d", x.device, backend)
     if records_grad("ss2d", chosen, x, *parameters):

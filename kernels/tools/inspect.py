@@ -19,7 +19,7 @@ from typing import Any
 from vlmprof.kernels.common.backends import TRITON_INSTALLED, triton_interpreted
 from vlmprof.kernels.tools.launch_variants import Launch
 
-ARCHITECTURES = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
+ARCHITECTURES = {"sm_80": 80, "sm_89": 89, "sm_90": 90, "sm_100": 100, "sm_120": 120}
 
 TILE_ELEMENTS_PER_LANE = 64
 """Positions × channels × directions of a tile per lane: the work of one loop iteration."""

@@ -37,6 +37,8 @@ def test_limits_hold_and_the_largest_image_leads() -> None:
     assert (fits["ttft_s"] <= 8e-3).all()
     assert set(advice.chosen["backbone"]) == {"vit-t"}
     assert advise(run, Limits(ttft_s=1e-9)).chosen.empty
+    without_memory = advise(frame([cell(gpu=False, peak_rss_bytes=None)]), Limits(ttft_s=1e-9))
+    assert without_memory.nearest_miss.endswith("limits; the shortest time to first token is 2.06 ms")
 
 
 def test_memory_is_what_the_device_must_have() -> None:
@@ -82,6 +84,31 @@ def test_a_users_scores(tmp_path: Path) -> None:
     assert advice.quality == "accuracy"
     assert advice.chosen["accuracy"].tolist() == [60.0, 50.5]
     assert advice.correlation is None
+
+
+def test_a_cell_without_the_score_is_no_candidate(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("backbone,vqa,f1\nvit-t,50,1\nvit-s,60,\nvit-b,inf,3\n")
+    run = frame(sweep(("vit-t", "vit-s", "vit-b"), (224,)))
+    by_f1 = advise(run, Limits(), scores=load_scores(path))
+    assert by_f1.candidates["backbone"].tolist() == ["vit-t", "vit-b"]
+    assert by_f1.remarks == ["scores: 1 of 3 cells without a score: left out"]
+    by_vqa = advise(run, Limits(), scores=load_scores(path), score="vqa")
+    assert by_vqa.chosen["backbone"].tolist() == ["vit-s", "vit-t"]
+
+
+def test_columns_of_a_run_are_no_scores(tmp_path: Path) -> None:
+    """An exported table of another run, with a column of scores added."""
+    path = tmp_path / "scores.csv"
+    other = frame(sweep(("vit-t", "vit-s"), (224,), scale=100.0)).assign(accuracy=[50, 60], note=np.nan)
+    other.to_csv(path)
+    run = frame(sweep(("vit-t", "vit-s"), (224,)))
+    advice = advise(run, Limits(), scores=load_scores(path))
+    assert advice.candidates["end_to_end_s"].tolist() == run["end_to_end_s"].tolist()
+    assert (advice.quality, advice.chosen["accuracy"].tolist()) == ("accuracy", [60, 50])
+    other.drop(columns="accuracy").to_csv(path, index=False)
+    with pytest.raises(UserError, match="scores have only columns of a run: height_px, width_px"):
+        advise(run, Limits(), scores=load_scores(path))
 
 
 def test_energy_counts_where_a_run_has_it() -> None:

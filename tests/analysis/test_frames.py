@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.helpers.synthetic_runs import cell, frame, sweep
 from vlmprof.analysis.frames import axis_columns, split_lines, varying_axes
 from vlmprof.analysis.reference import load_reference, reference_title, study_scores
+from vlmprof.analysis.runs import Run, join
 from vlmprof.errors import UserError
 from vlmprof.records import Row, Status
 from vlmprof.render.labels import line_label
-from vlmprof.units import show_resolution
+from vlmprof.units import show_bytes, show_resolution, show_seconds
 
 
 def test_lines_differ_in_resolution_and_in_nothing_else() -> None:
@@ -35,6 +39,11 @@ def test_only_ok_rows_are_measured_and_the_first_oom_is_found() -> None:
     assert np.isfinite(line.measured("end_to_end_s")).tolist() == [True, True, False, False]
     assert np.isnan(line.measured("gpu_decode_s")).all()
     assert np.isnan(line.measured("no_such_column")).all()
+
+
+def test_no_digits_are_lost_below_the_next_unit() -> None:
+    shown = [show_bytes(999.7 * 2**20), show_bytes(999.4 * 2**20), show_seconds(0.9996), show_seconds(999.9)]
+    assert shown == ["1000 MiB", "999 MiB", "1000 ms", "1000 s"]
 
 
 def test_resolutions_for_people() -> None:
@@ -101,6 +110,23 @@ def test_rows_from_before_precisions_are_on_the_line_of_the_dtype() -> None:
         "ViT-T · LLM int8-weight",
     ]
     assert len(plain.sizes) == 2
+
+
+def test_frames_are_followed_at_one_resolution_however_it_is_padded() -> None:
+    rows = [cell(name, 500, axes={"frames": n}) for name in ("vit-t", "vit-s") for n in (1, 4, 8)]
+    padded = frame(rows).assign(height_px=[512] * 3 + [504] * 3, width_px=[512] * 3 + [504] * 3)
+    assert [(line.along, line.sizes.tolist()) for line in split_lines(padded)] == [("frames", [1, 4, 8])] * 2
+
+
+def test_runs_whose_columns_differ_are_joined_without_a_word_from_pandas() -> None:
+    run, names = frame([cell()]), [f"of_a_newer_version_{i}" for i in range(120)]
+    gaps = [
+        pd.DataFrame([{name: 1.0 if i % 2 == n else None for i, name in enumerate(names)}]) for n in (0, 1)
+    ]
+    runs = [Run(f"run {n}", pd.concat([run, gap], axis=1), {}, {}) for n, gap in enumerate(gaps)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(split_lines(join(runs)[0])) == 2
 
 
 def test_of_many_lines_each_backbone_has_its_share() -> None:

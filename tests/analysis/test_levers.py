@@ -12,6 +12,7 @@ from scipy.stats import binom
 from tests.helpers.synthetic_runs import cell, frame
 from vlmprof.analysis.levers import Change, LeverPrice, lever_prices, levers_of, median_ends
 from vlmprof.records import Row, StageFigures, Status
+from vlmprof.render.report.levers import lever_sentence
 
 MIB = 2**20
 CONNECTORS = {"mlp2": (0.002, 0.100, 256), "pixel-shuffle2": (0.0024, 0.039, 64)}
@@ -58,6 +59,13 @@ def test_medians_are_over_the_pairs() -> None:
     assert price.has_interval
     found = price.differences["prefill_s"]
     assert (found.median, found.ends.low, found.ends.high) == pytest.approx((gone[3], gone[0], gone[-1]))
+
+
+def test_a_change_from_nothing_has_no_share() -> None:
+    rows = [row(n, 224, energy_per_image_j=joules) for n, joules in zip(CONNECTORS, (0.0, 2.0), strict=True)]
+    price = only(lever_prices(frame(rows)), "connector")
+    assert price.differences["energy_per_image_j"].relative is None
+    assert "energy per image is 2.00 J higher (one pair)" in lever_sentence(price)
 
 
 def test_numbers_are_compared_with_the_next_smaller() -> None:

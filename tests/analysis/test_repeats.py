@@ -48,7 +48,8 @@ def coverage(ratios: list[CellRatio], truth: float) -> float:
 
 
 @pytest.mark.parametrize(
-    ("a", "b"), [(3, 3), *(pytest.param(*each, marks=pytest.mark.slow) for each in [(5, 5), (3, 6), (5, 1)])]
+    ("a", "b"),
+    [(3, 3), *(pytest.param(*each, marks=pytest.mark.slow) for each in [(5, 5), (3, 6), (5, 1), (2, 1)])],
 )
 def test_ratios_of_repeats_cover_the_truth_as_often_as_they_say(a: int, b: int) -> None:
     ratios = compared(a, b, scale=1.1)
@@ -108,6 +109,22 @@ def test_a_repeat_that_failed_is_said_and_not_counted() -> None:
     (row,) = pool(frame(rows), {})[0].to_dict("records")
     assert (row["status"], row["repeats"]) == ("ok", 1)
     assert row["warnings"] == ["repeat 2 ended in oom: out of memory"]
+    silent = replace(rows[1], status=Status.ERROR, message=None, cell_id="vit-t-224-repeat3", repeat=3)
+    (row,) = pool(frame([*rows, silent]), {})[0].to_dict("records")
+    assert row["warnings"][1] == "repeat 3 ended in error: no message"
+
+
+def test_what_some_repeats_lack_is_taken_from_the_others() -> None:
+    base = cell("vit-t", 224)
+    rows = [
+        replace(base, cell_id=repeat_id(base.cell_id, n), repeat=n, energy_per_image_j=joules)
+        for n, joules in ((1, None), (2, 4.0), (3, 2.0))
+    ]
+    raw = {row.cell_id: {"end_to_end_s": [float(row.repeat)] * 3} for row in rows}
+    assert pool(frame(rows), raw)[0]["energy_per_image_j"].tolist() == [3.0]
+    del raw[rows[1].cell_id]  # an unreadable file: the interval of two repeats is not that of all
+    pooled = pool(frame(rows), raw)
+    assert np.isnan(Estimates(*pooled).points("end_to_end_s", "mean")[0, 1:]).all()
 
 
 def test_an_unrepeated_run_is_left_as_it_is() -> None:

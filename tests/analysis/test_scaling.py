@@ -13,7 +13,10 @@ from vlmprof.analysis.frames import Line, split_lines
 from vlmprof.analysis.intervals import Interval
 from vlmprof.analysis.reference import load_reference
 from vlmprof.analysis.scaling import fit_line, fit_tokens
-from vlmprof.records import Row, StageFigures
+from vlmprof.records import Row, StageFigures, Status
+from vlmprof.render.tables.comparisons import column_words
+from vlmprof.render.tables.scaling import crossovers_sheet
+from vlmprof.render.tables.sheet import Value
 
 Values = dict[str, dict[str, list[float]]]
 """Raw values by cell and column."""
@@ -123,6 +126,18 @@ def test_a_crossover_is_found_where_it_is_and_names_who_is_cheaper() -> None:
     assert (found.open_below, found.open_above) == (False, False)
 
 
+def test_an_interval_without_the_sampling_error_says_so() -> None:
+    def notes(column: str, samples: Values) -> list[Value]:
+        titles = {column: column_words(column)}
+        sheet = crossovers_sheet(lines, titles, samples)
+        return list(sheet.columns[-1].values)
+
+    lines, samples = two_lines(np.random.default_rng(0), 0.001)
+    few = {cell_id: {"end_to_end_s": own["end_to_end_s"][:2]} for cell_id, own in samples.items()}
+    assert notes("end_to_end_s", samples) == [""]
+    assert notes("end_to_end_s", few) == ["interval without sampling noise"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.002, 0.05])
 def test_crossover_intervals_cover_the_truth_at_least_as_often_as_they_say(spread: float) -> None:
@@ -142,6 +157,33 @@ def test_lines_that_do_not_cross_have_no_crossover() -> None:
     assert all_crossovers(lines, "end_to_end_s") == []
     assert all_crossovers(lines, "gpu_decode_s") == []
     assert all_crossovers(lines[:1], "end_to_end_s") == []
+
+
+@pytest.mark.parametrize(
+    ("first", "crossing"),
+    [
+        ([1, 2, 1], None),  # they only meet
+        ([2, 2, 1], None),
+        ([3, 2, 2], None),
+        ([1, 2, 3], 448),
+        ([1, 2, 2, 2, 3], 672),  # in the middle of the sizes where they are equal
+    ],
+)
+def test_lines_that_meet_cross_only_if_the_order_changes(first: list[float], crossing: int | None) -> None:
+    rows = [cell("vit-t", 224 * n, end_to_end_s=float(s)) for n, s in enumerate(first, start=1)]
+    rows += [cell("vmamba-t", 224 * n, end_to_end_s=2.0) for n in range(1, len(first) + 1)]
+    found = all_crossovers(split_lines(frame(rows)), "end_to_end_s")
+    assert [one.size**0.5 for one in found] == (
+        [] if crossing is None else [pytest.approx(crossing, rel=0.2)]
+    )
+    assert all(one.cheaper_below.backbone == "vit-t" for one in found)
+
+
+def test_shapes_of_one_size_are_not_compared_with_each_other() -> None:
+    rows = [cell("vit-t", side, end_to_end_s=s) for side, s in ((224, 1.0), (512, 1.0), ("1024x256", 9.0))]
+    rows += [cell("vmamba-t", side, end_to_end_s=s) for side, s in ((224, 2.0), (512, 2.0))]
+    rows += [cell("vmamba-t", "1024x256", status=Status.OOM)]
+    assert all_crossovers(split_lines(frame(rows)), "end_to_end_s") == []
 
 
 def test_two_sizes_alone_cannot_say_more_than_between_them() -> None:

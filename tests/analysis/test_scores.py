@@ -67,6 +67,13 @@ def test_what_matches_nothing_or_twice_is_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_rows_from_before_an_axis_existed_have_the_score_of_its_default(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text("frames,tiling,f1\n1,none,0.5\n8,none,0.7\n")
+    rows = frame([cell("vit-t", 224), cell("vit-t", 448, axes={"frames": 8, "tiling": "none"})])
+    found = with_scores(rows, load_scores(tmp_path / "scores.csv"), levers_of(rows))
+    assert found.cells["f1"].tolist() == [0.5, 0.7]
+
+
 def test_a_table_needs_an_axis_and_a_score(tmp_path: Path) -> None:
     for text, lacks in (("connector\nmlp2\n", "numeric column"), ("model,f1\na,1\n", "or other axis")):
         (tmp_path / "scores.csv").write_text(text)

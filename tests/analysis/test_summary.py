@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.helpers.checks import known
@@ -15,6 +16,7 @@ from vlmprof.analysis.frames import split_lines
 from vlmprof.analysis.summary import Summary, summarize
 from vlmprof.records import Row, StageFigures, Status
 from vlmprof.render.report.findings import findings
+from vlmprof.render.tables.export import run_sheets
 
 MIB = 2**20
 NEAR = (0.99, 1.01, 1.0, 1.01, 0.99, 1.0, 0.99, 1.01, 1.0, 1.0)
@@ -192,20 +194,21 @@ def test_where_memory_ends_and_what_is_doubtful() -> None:
         cell("vit-t", 896, status=Status.OOM),
         cell("vmamba-t", 224, status=Status.OOM, oom_stage="build"),
         cell("vmamba-t", 448, status=Status.ERROR),
+        measured("vmamba-t", 896, 0.1),  # as with --run-after-oom
     ]
     found = summary(rows, raw(rows, {rows[0].cell_id: FAR}))
     first, second = found.memory_ends
     assert known(first.largest).resolution == "448²"
     assert second.largest is None
     doubts = found.doubts
-    assert (doubts.measured, doubts.failed, doubts.warned, doubts.disturbed) == (2, 1, 1, 1)
+    assert (doubts.measured, doubts.failed, doubts.warned, doubts.disturbed) == (3, 1, 1, 1)
     assert known(doubts.widest).resolution == "224²"
     said = words(rows, raw(rows, {rows[0].cell_id: FAR}))
     assert "ViT-T runs out of memory in vision at 896²; 448² ran with 100 MiB." in said
     assert "VMamba-T runs out of memory in build at 224²; no smaller size ran." in said
     assert said[-1].startswith(
-        "Doubtful: 1 cell failed; 1 of 2 measurements was disturbed; "
-        "1 of 2 measurements has warnings about samples or output."
+        "Doubtful: 1 cell failed; 1 of 3 measurements was disturbed; "
+        "1 of 3 measurements has warnings about samples or output."
     )
 
 
@@ -216,7 +219,20 @@ def test_runs_without_a_comparison_or_a_measurement() -> None:
     assert "No measurement failed, was disturbed or has a warning." in said[-1]
     nothing = [cell("vit-t", 224, status=Status.ERROR)]
     assert words(nothing, {}) == ["Doubtful: 1 cell failed."]
-    assert words([cell("vit-t", 225, status=Status.SKIPPED)], {}) == ["Nothing was measured."]
+    assert words([cell("vit-t", 224, status=Status.SKIPPED)], {}) == ["No cell was measured."]
+
+
+def test_a_latency_of_zero_divides_nothing() -> None:
+    """As events around a stage without kernels may measure."""
+    facts = {"counted_vision_flops": 1e9, "matmul_ceiling_flops_per_s": 1e12}
+    rows = frame([measured("vit-t", 224, 0.01), measured("vit-t", 448, 0.0)]).assign(**facts)
+    samples = {"vit-t-448": {"end_to_end_s": [0.0] * 3, "gpu_vision_s": [0.0] * 3}}
+    found = summarize(Estimates(rows, samples), split_lines(rows))
+    assert [one.resolution for one in found.shares] == ["224²"]
+    assert (found.limits, found.doubts.widest) == ([], None)
+    stage = next(sheet for sheet in run_sheets(rows, samples) if sheet.name == "stage-vision")
+    by_title = {column.title: column.values for column in stage.columns}
+    assert (by_title["host / GPU"][1], by_title["of end-to-end"][1]) == (None, None)
 
 
 def test_only_lines_in_one_setting_are_compared() -> None:
@@ -242,6 +258,20 @@ def test_a_ceiling_that_was_measured_too_low_limits_nothing(bits: str, exceeding
     assert "it is unknown what limits ViT-T: the encoder reaches 200 % of the rate of a large" in said
     assert "arithmetic limits" not in said
     assert summary([row], {}).doubts.above_ceiling == exceeding
+
+
+def test_a_share_is_the_ratio_of_means_and_its_interval_covers_that() -> None:
+    random, truth, rows, samples = np.random.default_rng(0), 0.4, [], {}
+    for trial in range(100):
+        vision = 0.4 * random.lognormal(-0.005, 0.1, 40)
+        whole = vision + 0.6 * random.lognormal(-0.08, 0.4, 40)
+        seconds, share = float(whole.mean()), float(vision.mean() / whole.mean())
+        rows.append(measured("vit-t", 224, seconds, share, axes={"dtype": str(trial)}))
+        samples[rows[-1].cell_id] = {"gpu_vision_s": vision.tolist(), "end_to_end_s": whole.tolist()}
+    shares = [one.value for one in summary(rows, samples).shares]
+    of_table = [known(row.stages["vision"].gpu_s) / known(row.end_to_end_s) for row in rows]
+    assert [share.value for share in shares] == pytest.approx(of_table)
+    assert np.mean([truth in share for share in shares]) == pytest.approx(0.95, abs=0.045)
 
 
 def test_no_share_reaches_beyond_the_whole() -> None:

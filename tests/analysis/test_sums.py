@@ -49,6 +49,12 @@ def test_the_error_of_a_sum_is_welchs() -> None:
     assert mean.degrees_of_freedom == pytest.approx(test.df)
 
 
+def test_no_sum_of_latencies_may_be_negative() -> None:
+    own = {"before_llm_s": [1.0, 1.0, 20.0], "from_llm_s": [1.0, 1.0, 30.0]}
+    assert sum_ends(own)[0] < 0
+    assert column_intervals(frame([cell()]), "end_to_end_s", {cell().cell_id: own})[0, 0] == 0
+
+
 def test_columns_take_the_parts_where_there_is_no_whole() -> None:
     whole, shared = cell("vit-t", 224), cell("vit-s", 224)
     raw = samples([whole])

@@ -14,14 +14,20 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.helpers.checks import known
 from vlmprof.cli import candidates
 from vlmprof.cli.frontier import frontier
 from vlmprof.errors import UserError
+from vlmprof.execution import frontier as searching
 from vlmprof.execution.frontier import Frontier, _countable, candidate_lines, counted_peaks, largest_fitting
-from vlmprof.records import Status
+from vlmprof.execution.progress import Progress
+from vlmprof.measure.samples import Samples
+from vlmprof.plan import Cell
+from vlmprof.records import Row, Status
 from vlmprof.render.figures.frontier import save_frontier
 from vlmprof.render.tables.frontier import search_sheet
 from vlmprof.render.tables.terminal import print_sheet
+from vlmprof.settings import Machine, Settings
 from vlmprof.store import load_frame
 
 MIB = 2**20
@@ -60,6 +66,33 @@ def test_a_smaller_budget_teaches_what_cannot_be_counted() -> None:
     assert _countable(1000, [(0.0, 0.0)]) == 1000
     assert _countable(1000, [(0.0, 0.0), (400.0, 500.0)]) == pytest.approx(800)
     assert _countable(1000, [(0.0, 0.0), (400.0, 500.0), (600.0, 750.0)]) == pytest.approx(800)
+
+
+@pytest.mark.parametrize(
+    ("peaks", "guesses"),
+    [
+        ([math.inf] * 9, [None, None, None]),  # a model that cannot be counted
+        ([1.0, 2.0, 3.0, 4.0, 50.0, 6.0, 7.0, 80.0, 90.0], ["1568", "896", "2016"]),  # not in order
+    ],
+)
+def test_a_budget_is_guessed_from_what_is_counted(
+    peaks: list[float], guesses: list[str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = candidates.spec(None, {"backbone": ["vit-t"], "llm": "llama-23m"}, "resolution", 2016, step=224)
+    budgets = [10, 20, 70]
+
+    def probe(cell: Cell, settings: Settings, *_: object) -> tuple[Row, Samples]:
+        needed, budget = 1.0 * cell.height_px / 224, known(settings.memory_limit_bytes) / 4
+        status = Status.OK if needed <= budget else Status.OOM
+        row = Row(cell.cell_id, cell.axes.named, cell.height_px, cell.width_px, status)
+        return row, Samples()
+
+    monkeypatch.setattr(searching, "_peaks", lambda cells, settings: peaks)
+    monkeypatch.setattr(searching, "measure_cell", probe)
+    monkeypatch.setattr(searching, "describe_machine", lambda *_: Machine("cpu", "none"))
+    found = searching.find_frontiers(spec, "resolution", budgets, tmp_path / "run", "", Progress())
+    assert [one.fits and one.fits.height_px // 224 for one in found] == [2, 5, 9]
+    assert [one.guess and one.guess.axes.resolution for one in found] == guesses
 
 
 def test_candidates_are_the_sizes_a_backbone_takes() -> None:

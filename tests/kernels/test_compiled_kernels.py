@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 
 import triton
 
-from vlmprof.kernels.block import linear_tiles
+from vlmprof.kernels.block import linear_tiles, mlp_tiles
 from vlmprof.kernels.block.fused_linear import kernel_for
 from vlmprof.kernels.block.linear_kernels import Variant
 from vlmprof.kernels.tools import inspect as compiler
@@ -25,6 +25,7 @@ from vlmprof.kernels.tools.launch_variants import (
     Launch,
     block_launches,
     carry_launches,
+    mlp_launches,
     selective_scan_launches,
     ss2d_launches,
 )
@@ -48,6 +49,9 @@ def compiled_by_triton(launch: Launch, architecture: str) -> Any:
 
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+
+ROOM_BYTES = {"sm_80": 163 << 10, "sm_89": 99 << 10, "sm_90": 227 << 10}
+"""The most shared memory of a program: an A100, an RTX 4090 or L40S, an H100 or H200."""
 
 LEFT_OUT = pytest.mark.exhaustive
 """A compilation that differs from one that always runs in its element type or width alone."""
@@ -104,13 +108,16 @@ def test_every_other_kernel_compiles_without_a_spill(dtype: torch.dtype, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("architecture", ROOM_BYTES)
 def test_tiles_are_offered_only_where_their_shared_memory_fits(
     architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = {"sm_80": 163, "sm_90": 227}[architecture] * 1024
+    room = ROOM_BYTES[architecture]
     monkeypatch.setattr(linear_tiles, "shared_limit_bytes", lambda device: room)
-    for depth, kept in ((192, 4), (384, 3 if architecture == "sm_80" else 4)):
+    for depth, kept in (
+        (192, 3 if architecture == "sm_89" else 4),
+        (384, {"sm_80": 3, "sm_89": 0, "sm_90": 4}[architecture]),
+    ):
         product = linear_tiles.Product(1 << 20, depth, 512, False, False, torch.bfloat16)
         tiles = linear_tiles.candidates(product, torch.device("cpu"))
         assert len([tile for tile in tiles if not tile.depth]) == kept
@@ -121,6 +128,22 @@ def test_tiles_are_offered_only_where_their_shared_memory_fits(
             types |= dict.fromkeys(("rows", "blocks"), "i32")
             launch = Launch(tile.label(), kernel, types, constants, tile.options())
             assert compiled_by_triton(launch, architecture).metadata.shared <= room
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", mlp_tiles.PIECES)
+def test_tiles_of_an_mlp_fit_on_gpus_with_less_shared_memory(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An RTX 3090, 4090 or 5090, an A10 or L40S has 99 KB for a program."""
+    monkeypatch.setattr(mlp_tiles, "shared_limit_bytes", lambda device: ROOM_BYTES["sm_89"])
+    chosen = {mlp_tiles.tile_for(rows, channels, torch.device("cpu")) for rows in (32 * channels, 1 << 20)}
+    assert len(chosen) == (1 if channels == 256 else 2)
+    candidates = zip(mlp_tiles.CANDIDATES[channels], mlp_tiles.SHARED_KB[channels], strict=True)
+    for launch, (tile, shared_kb) in zip(mlp_launches(channels, BF16), candidates, strict=True):
+        if tile in chosen:
+            taken = compiled_by_triton(launch, "sm_89").metadata.shared
+            assert taken <= shared_kb << 10 <= ROOM_BYTES["sm_89"], launch.name
 
 
 def test_an_unknown_architecture_is_named() -> None:

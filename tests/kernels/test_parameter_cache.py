@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -36,6 +37,28 @@ def test_a_parameter_that_moved_is_made_anew() -> None:
     assert cached_from_parameters(doubled, torch.float32, first, None).tolist() == [2.0, 2.0, 2.0]
     first.data = torch.full((3,), 3.0)
     assert cached_from_parameters(doubled, torch.float32, first, None).tolist() == [6.0, 6.0, 6.0]
+
+
+def test_memory_that_is_freed_and_used_again_is_not_taken_for_the_same() -> None:
+    """`Module.to` assigns `.data` like this; the second new tensor is often where the first one was."""
+    first = torch.nn.Parameter(torch.zeros(1000), requires_grad=False)
+    for value in range(100):
+        cached_from_parameters(doubled, torch.float32, first, None)
+        first.data = torch.zeros(1000)
+        first.data = torch.full((1000,), float(value))
+        assert cached_from_parameters(doubled, torch.float32, first, None)[0].item() == 2.0 * value
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_of_an_optimizer_is_noticed(fused: bool) -> None:
+    """Fused optimizers do not change the versions of parameters."""
+    first = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([first], lr=1.0, fused=fused)
+    first.grad = torch.ones(3)
+    with torch.no_grad():
+        assert cached_from_parameters(doubled, torch.float32, first, None).tolist() == [2.0, 2.0, 2.0]
+        optimizer.step()
+        assert cached_from_parameters(doubled, torch.float32, first, None).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_nothing_outlives_its_parameters() -> None:

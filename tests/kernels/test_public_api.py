@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import pkgutil
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +15,14 @@ from vlmprof.errors import UserError
 from vlmprof.fields import AXES
 from vlmprof.kernels import (
     BACKENDS,
+    convolution_norm,
     cross_merge,
     cross_scan,
     depthwise_conv_silu,
     layer_norm,
     linear,
     norm_linear,
+    norm_mlp,
     resolve_backend,
     selective_scan,
     ss2d,
@@ -26,6 +30,7 @@ from vlmprof.kernels import (
 from vlmprof.kernels.common import backends
 
 Parameters = tuple[torch.Tensor, ...]
+Operation = Callable[..., Any]
 
 
 def drawn(height: int, width: int, d_inner: int, dt_rank: int = 2, d_state: int = 1) -> Parameters:
@@ -217,3 +222,79 @@ def test_a_sweep_offers_every_backend_and_no_other() -> None:
     with pytest.raises(UserError) as refused:
         parse("cuda")
     assert ", ".join(BACKENDS) in str(refused.value).replace(" or ", ", ")
+
+
+ROWS, MATRIX, VECTOR, IMAGE = (3, 4), (4, 4), (4,), (1, 5, 5, 4)
+BLOCK: dict[Operation, dict[str, tuple[int, ...]]] = {
+    norm_linear: {
+        "x": ROWS, "norm_weight": VECTOR, "norm_bias": VECTOR,
+        "weight": MATRIX, "bias": VECTOR, "residual": ROWS,
+    },
+    linear: {"x": ROWS, "weight": MATRIX, "bias": VECTOR, "residual": ROWS},
+    norm_mlp: {
+        "x": ROWS, "norm_weight": VECTOR, "norm_bias": VECTOR,
+        "fc1_weight": MATRIX, "fc1_bias": VECTOR, "fc2_weight": MATRIX, "fc2_bias": VECTOR,
+    },
+    layer_norm: {"x": ROWS, "weight": VECTOR, "bias": VECTOR, "input_bias": VECTOR},
+    depthwise_conv_silu: {"x": IMAGE, "weight": (4, 1, 3, 3), "bias": VECTOR},
+    convolution_norm: {
+        "x": IMAGE, "filters": (4, 4, 3, 3), "weight": VECTOR, "bias": VECTOR, "input_bias": VECTOR
+    },
+}  # fmt: skip
+"""The tensors of each operation, with shapes."""
+
+
+def block_arguments(operation: Operation) -> dict[str, torch.Tensor]:
+    return {name: torch.randn(shape) for name, shape in BLOCK[operation].items()}
+
+
+@pytest.mark.parametrize("operation", BLOCK, ids=lambda operation: operation.__name__)
+def test_each_tensor_of_the_wrong_kind_is_named(operation: Operation) -> None:
+    """An 8-bit weight without its scale and a norm without its weight would be wrong in silence."""
+    given = block_arguments(operation)
+    operation(**given)
+    for name, tensor in given.items():
+        dtypes = (torch.int8, torch.complex64)
+        wrong: list[object] = [*map(tensor.to, dtypes), tensor.tolist(), tensor.to_sparse()]
+        if name == "x" or name.endswith("weight") or operation is norm_mlp:
+            wrong.append(None)
+        for value in wrong:
+            with pytest.raises(TypeError, match=f"^{operation.__name__}: {name} must be [^\n]*got [^\n]*$"):
+                operation(**{**given, name: value})
+        with pytest.raises(ValueError, match=r"is on (cpu|meta), the input is on (cpu|meta)$"):
+            operation(**{**given, name: tensor.to("meta")})
+
+
+@pytest.mark.parametrize("operation", BLOCK, ids=lambda operation: operation.__name__)
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_parameters_of_any_dtype_are_taken_and_the_result_is_in_that_of_x(
+    operation: Operation, backend: str
+) -> None:
+    given = block_arguments(operation)
+    expected = operation(**given, backend="reference").detach()
+    dtypes = (torch.float64, torch.bfloat16, torch.float32)
+    for turn in range(3):
+        mixed = {name: tensor.to(dtypes[(turn + i) % 3]) for i, (name, tensor) in enumerate(given.items())}
+        mixed["x"] = given["x"].bfloat16().requires_grad_()
+        for grad in (False, True):
+            with torch.set_grad_enabled(grad):
+                y = operation(**mixed, backend=backend)
+            assert y.dtype == torch.bfloat16
+            assert torch.allclose(y.float(), expected, rtol=0.1, atol=0.1 * float(expected.abs().max()))
+
+
+def test_forward_mode_derivatives_are_right_or_refused() -> None:
+    """The tangents of operators that autograd does not know are zero."""
+    for operation in BLOCK:
+        given = block_arguments(operation)
+        call = lambda x, operation=operation, given=given: operation(**{**given, "x": x})  # noqa: E731
+        given["x"].requires_grad_()
+        direction, weights = torch.randn_like(given["x"]), torch.randn_like(call(given["x"]))
+        (backward,) = torch.autograd.grad((call(given["x"]) * weights).sum(), given["x"])
+        forward = torch.func.jvp(call, (given["x"].detach(),), (direction,))[1]
+        assert torch.allclose((forward * weights).sum(), (backward * direction).sum(), rtol=1e-3, atol=1e-4)
+    x, *parameters = drawn(3, 4, 6)
+    with pytest.raises(RuntimeError, match="ss2d: backend 'torch' is inference only"), torch.no_grad():
+        torch.func.jvp(lambda x: ss2d(x, *parameters), (x,), (x,))
+    tangent = torch.func.jvp(lambda x: ss2d(x, *parameters, backend="reference"), (x,), (x,))[1]
+    assert tangent.abs().max() > 0

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import doctest
 import logging
+import re
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,9 +18,9 @@ import torch
 from tests.helpers.checks import known
 from vlmprof.measure import measurement as module
 from vlmprof.measure import timeline
-from vlmprof.measure.measurement import MeasurementProtocol, measure, measure_in_steps
+from vlmprof.measure.measurement import Callables, MeasurementProtocol, measure, measure_in_steps
 from vlmprof.measure.observer import Observer, Phase
-from vlmprof.measure.stopping import FixedCount, Settling
+from vlmprof.measure.stopping import Adaptive, FixedCount, Settling
 from vlmprof.measure.timeline import Stage, StageGroup
 
 FIXED = MeasurementProtocol(warm_up=1, stopping=FixedCount(3))
@@ -149,7 +152,7 @@ def test_an_observer_hears_of_phases_iterations_and_stages_in_order() -> None:
 @pytest.mark.slow
 def test_nothing_is_logged_unless_the_program_asks(caplog: pytest.LogCaptureFixture) -> None:
     code = (
-        "from vlmprof.measure.measurement import MeasurementProtocol, measure\n"
+        "from vlmprof.measure.measurement import Callables, MeasurementProtocol, measure\n"
         "from vlmprof.measure.stopping import FixedCount\n"
         "def fails_late(_, calls=[]):\n"
         "    calls.append(1)\n"
@@ -163,3 +166,40 @@ def test_nothing_is_logged_unless_the_program_asks(caplog: pytest.LogCaptureFixt
     assert [record.name for record in caplog.records] == ["vlmprof.measure.measurement"] * 2
     assert "warmed up in 1 iterations" in caplog.text
     assert "measured 3 iterations" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "protocol", "words"),
+    [
+        ({}, FIXED, "at least one stage"),
+        ([Stage("a", len), Stage("b", len), Stage("a", len)], FIXED, "several are called 'a'"),
+        ([len], FIXED, "dict of callables by name or a list of stages, got <built-in function len>"),
+        ({"a": len}, replace(FIXED, judged=("gpu_a_s",)), "its columns are host_a_s, end_to_end_s"),
+        ({"a": len}, MeasurementProtocol(stopping=Adaptive(watched=("a",))), "no column 'a' on cpu"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_it_runs(
+    pipeline: Callables, protocol: MeasurementProtocol, words: str
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=re.escape(words)):
+        measure(pipeline, protocol, first_input=3)  # len(3) would fail
+
+
+def test_outputs_in_reference_cycles_do_not_add_up() -> None:
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def cyclic(_: object) -> object:
+        tensor = torch.zeros(10)
+        alive.append(weakref.ref(tensor))
+        output: list[object] = [tensor]
+        output.append(output)
+        return output
+
+    most = 0
+
+    def count(_: object) -> None:
+        nonlocal most
+        most = max(most, sum(each() is not None for each in alive))
+
+    measure({"cyclic": cyclic, "count": count}, replace(FIXED, stopping=FixedCount(50)))
+    assert most <= 3

@@ -175,6 +175,54 @@ def test_a_shorter_budget_settles_sooner_and_bounds_what_never_settles(budget_s:
     assert not Settling(budget_s=budget_s).settled(growing_s[:n])
 
 
+def test_iterations_too_short_for_a_window_of_time_can_settle_too() -> None:
+    rng = np.random.default_rng(11)
+    for level in (1e-6, 1e-4, 5e-4, 9e-4):
+        short_s = list(steady(rng, 600, level=level))
+        n = next(n for n in range(1, 600) if Settling().enough(short_s[:n]))
+        assert Settling().settled(short_s[:n])
+        rising_s = [level * 1.001**i for i in range(600)]
+        n = next(n for n in range(1, 600) if Settling().enough(rising_s[:n]))
+        assert not Settling().settled(rising_s[:n])
+
+
+def test_too_few_iterations_are_not_blamed_on_the_budget() -> None:
+    rule = Adaptive(watched=("end_to_end_s",), most=3)
+    said = "the limit allowed 3 iterations, which took 0.03 s"
+    assert rule.unmet({"end_to_end_s": [0.01] * 3}) == [f"intervals of medians unknown: {said}"]
+
+
+@pytest.mark.parametrize("ticks", [1, 2, 5])
+def test_a_coarse_clock_is_not_taken_for_correlation(ticks: int) -> None:
+    """Ranks of equal samples, taken in the order in which they came, would rise together."""
+    rng = np.random.default_rng(12)
+    counts = []
+    for _ in range(100):
+        values = np.full(40, 5e-6)
+        values[rng.choice(40, 3 * ticks, replace=False)] += rng.integers(1, ticks + 1, 3 * ticks) * 3.2e-8
+        assert median_interval(values) is not None
+        counts.append(effective_count(values))
+    assert np.mean(counts) > 36
+
+
+@pytest.mark.parametrize("n", [30, 100, 1000])
+def test_two_modes_are_seen_whatever_the_number_of_samples_and_are_no_drift(n: int) -> None:
+    rng = np.random.default_rng(13)
+    two = [
+        " ".join(distribution_warnings(steady(rng, n, noise=0.008) * rng.choice([1, 1.1], n)))
+        for _ in range(60)
+    ]
+    assert np.mean(["bimodal" in said for said in two]) > 0.95
+    assert np.mean(["drifted" in said for said in two]) < 0.1
+    tails = (rng.gamma(2, 0.05, n), rng.exponential(0.05, n), np.abs(rng.standard_t(2, n)) * 0.01)
+    assert not any("bimodal" in said for tail in tails for said in distribution_warnings(1 + tail))
+
+
+def test_latencies_of_nothing_have_no_shape() -> None:
+    assert distribution_warnings([0.0] * 20) == []
+    assert "drifted" not in " ".join(distribution_warnings([0.0] * 10 + [1e-6] * 11))
+
+
 def test_odd_streams_are_named_and_plain_ones_are_not() -> None:
     rng = np.random.default_rng(8)
     plain = [

@@ -45,6 +45,12 @@ def test_a_window_too_short_for_the_counter_has_no_energy() -> None:
     assert played([change(CALM, energy_j=float(n)) for n in range(4)], 0.1).energy_per_iteration_j is None
 
 
+@pytest.mark.parametrize("counter_j", [(0.0, 0.0, 0.0), (900.0, 950.0, 20.0)])
+def test_a_counter_that_stands_still_or_was_reset_has_no_energy(counter_j: Sequence[float]) -> None:
+    machine = played([change(CALM, energy_j=joules) for joules in counter_j], 1.0)
+    assert machine.energy_per_iteration_j is None
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

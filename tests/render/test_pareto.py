@@ -66,6 +66,19 @@ def test_a_limit_is_drawn_or_said_to_be_outside() -> None:
         assert ("The limit of 24.0 GiB on memory is right of the panel." in note) is not drawn
 
 
+def test_pale_cells_are_over_a_limit_or_not_known_to_be_within_it() -> None:
+    rows = [cell(name, energy_per_image_j=joules) for name, joules in (("vit-t", 0.0), ("vit-s", 9.0))]
+    limits = Limits(energy_per_image_j=5.0)
+
+    def note() -> str:
+        figure = pareto_figure(advise(frame(rows), limits), limits)  # free energy has no place on its axis
+        return figure.legends[0].get_title().get_text()
+
+    assert "Pale: over a limit." in note()
+    rows.append(cell("vit-b"))
+    assert "Pale: over a limit, or not known to be within it." in note()
+
+
 @pytest.mark.parametrize("width", ["one-column", "two-column"])
 def test_names_of_the_front_do_not_overlap(width: str) -> None:
     advice = advise(load_reference("kuo2026"), Limits(ttft_s=0.5))

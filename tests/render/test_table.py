@@ -14,6 +14,7 @@ from tests.helpers.synthetic_runs import cell, frame, samples, sweep
 from vlmprof.analysis.estimates import Estimates
 from vlmprof.records import Row, Status
 from vlmprof.render.tables.cells import run_sheet
+from vlmprof.render.tables.export import run_sheets
 from vlmprof.render.tables.row_warnings import warning_lines
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
 from vlmprof.render.tables.terminal import print_sheet
@@ -42,6 +43,27 @@ def test_the_median_stands_beside_the_mean_with_its_own_interval() -> None:
     (line,) = [line for line in text([row]).splitlines() if "VMamba-T" in line]
     assert f"{np.median(ordered) * 1e3:.3g} ms ± {100 * half:.2g} %" in line
     assert "median" not in text([row], with_samples=False)
+
+
+def test_axes_that_some_rows_lack_are_none_and_stay_integers() -> None:
+    composed = cell("vit-t", axes={"prefill_chunk": 256}, warnings=("careful",))
+    vlm = cell("x/vlm", axes={"vlm": "hf:x/vlm"}, warnings=("careful",))
+    rows = frame([composed, vlm])
+    assert warning_lines(rows) == [
+        "ViT-T 224² 256 none: careful",
+        "x/vlm 224² none hf:x/vlm: careful",
+    ]
+    (_, _, chunk, *_), *_ = [sheet.columns for sheet in run_sheets(rows, {})]
+    assert (chunk.values, chunk.raw) == (["256", "none"], [256, None])
+
+
+def test_levers_are_exported_where_there_are_any() -> None:
+    def names(*dtypes: str) -> set[str]:
+        rows = [cell("vit-t", side, axes={"dtype": dtype}) for side in (224, 512) for dtype in dtypes]
+        return {sheet.name for sheet in run_sheets(frame(rows), {})}
+
+    assert "levers" in names("float32", "bfloat16")
+    assert "levers" not in names("float32")
 
 
 def test_an_interval_wider_than_its_mean_is_no_percentage() -> None:

@@ -75,6 +75,24 @@ cudaError_t remember(cudaError_t error, const char* where) {
   return error;
 }
 
+// the most of a block (CUDA C++ Programming Guide, technical specifications per compute capability)
+static int shared_kib() {
+  switch (settings().capability) {
+    case 75:
+      return 64;
+    case 80:
+    case 87:
+      return 163;
+    case 86:
+    case 89:
+    case 120:
+    case 121:
+      return 99;
+    default:
+      return 227;
+  }
+}
+
 int attribute(int which) {
   switch (which) {
     case cudaDevAttrMaxThreadsPerBlock:
@@ -91,9 +109,9 @@ int attribute(int which) {
     case cudaDevAttrMaxSharedMemoryPerBlock:
       return 49152;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      return 232448;
+      return shared_kib() << 10;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
-      return 233472;
+      return (shared_kib() + 1) << 10;
     case cudaDevAttrReservedSharedMemoryPerBlock:
       return 1024;
     case cudaDevAttrTotalConstantMemory:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = """
 import json
 import torch
+from torch.autograd import forward_ad
 from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from vlmprof.kernels import convolution_norm, layer_norm, linear, norm_mlp
@@ -58,6 +59,7 @@ with torch.inference_mode():
     call("non-contiguous", drawn(2, 64, 20).transpose(1, 2), weight, bias)
     call("wrong bias", x, weight, drawn(31))
     call("bias elsewhere", x, weight, bias.cpu())
+    call("a list", x, weight, [1.0] * 32)
     call("unknown activation", x, weight, bias, activation="relu")
     call("unknown backend", x, weight, bias, backend="cuda")
     with Counter():
@@ -86,6 +88,8 @@ with torch.inference_mode():
 call("requires grad", x, weight, bias)
 with torch.no_grad():
     call("no grad", x, weight, bias)
+    with forward_ad.dual_level():
+        call("tangent", forward_ad.make_dual(x, x), weight, bias)
 print(json.dumps(found))
 """
 
@@ -152,5 +156,7 @@ def test_errors_are_the_same_after_a_call_that_passed(found: dict[str, list[obje
     assert found["bias elsewhere"] == ["ValueError", "linear: bias is on cpu, the input is on cuda:0"]
     assert "unknown activation 'relu'" in str(found["unknown activation"][1])
     assert "unknown backend 'cuda'" in str(found["unknown backend"][1])
-    assert found["requires grad"][0] == "RuntimeError"
-    assert "no_grad" in str(found["requires grad"][1])
+    assert found["a list"] == ["TypeError", "linear: bias must be a dense tensor, got list"]
+    for name in ("requires grad", "tangent"):
+        assert found[name][0] == "RuntimeError"
+        assert "no_grad" in str(found[name][1])

@@ -3,7 +3,7 @@ pulls."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +14,7 @@ import pandas as pd
 from vlmprof.analysis.costs import memory_needed, pixels_seen, time_to_first_token
 from vlmprof.analysis.frames import numbers, varying_axes
 from vlmprof.analysis.levers import Change, changes_between, levers_of
-from vlmprof.analysis.scores import pick_score, score_columns, with_scores
+from vlmprof.analysis.scores import with_scores
 from vlmprof.errors import UserError
 from vlmprof.measure.statistics import Floats
 from vlmprof.records import Status
@@ -145,16 +145,17 @@ class Advice:
     @property
     def nearest_miss(self) -> str:
         """The message for when no cell is within the limits: the lowest requirements of any cell."""
-        least_memory = show_bytes(float(self.candidates["memory_bytes"].min()))
-        least_ttft = show_seconds(float(self.candidates["ttft_s"].min()))
+        shown: dict[str, tuple[str, Callable[[float], str]]] = {
+            "memory_bytes": ("lowest memory of any cell", show_bytes),
+            "ttft_s": ("shortest time to first token", show_seconds),
+            "energy_per_image_j": ("lowest energy per image", "{:.3g} J".format),
+            "cost_per_thousand_images": ("lowest cost per 1,000 images", "{:.3g}".format),
+        }
         words = [
-            f"the lowest memory of any cell is {least_memory}",
-            f"the shortest time to first token is {least_ttft}",
+            f"the {title} is {show(float(np.nanmin(numbers(self.candidates, cost))))}"
+            for cost, (title, show) in shown.items()
+            if cost in self.costs
         ]
-        for cost, unit in (("energy_per_image_j", " J"), ("cost_per_thousand_images", "")):
-            if cost in self.costs:
-                least = np.nanmin(numbers(self.candidates, cost))
-                words.append(f"the lowest {_COSTS[cost]} is {least:.3g}{unit}")
         kind = "measured" if self.estimated_for is None else "estimated"
         return f"no {kind} cell is within the limits; {', '.join(words)}"
 
@@ -190,11 +191,10 @@ def advise(
     remarks: list[str] = []
     quality, detail = "pixels", _details(candidates)
     if scores is not None:
-        pick_score(score_columns(scores), score)
-        scored = with_scores(candidates, scores, levers_of(candidates))
+        scored = with_scores(candidates, scores, levers_of(candidates), score)
         candidates, names = scored.cells, [*scored.names]
         remarks += [f"scores: {remark}" for remark in scored.remarks]
-        quality, detail = pick_score(names, score), []
+        quality, detail = scored.quality, []
     costs = [column for column in _COSTS if column in candidates and candidates[column].notna().any()]
     fits = np.ones(len(candidates), dtype=bool)
     for cost in _COSTS:
@@ -260,8 +260,9 @@ def pareto_front(
     """Return a mask of the points, shape (points, costs), that no other point of the mask dominates.
 
     A point dominates another if neither its quality, shape (points,), is lower nor any cost higher, and at
-    least one of them is better. Costs that differ by a share of at most `tolerance` count as equal. NaN
-    counts as the highest cost.
+    least one of them is better. Costs that differ by a share of at most `tolerance` count as equal; as this
+    is not transitive, a point may then stay although one with higher costs in all dominates it. NaN counts as
+    the highest cost.
     """
     known = np.where(np.isnan(costs), np.inf, costs)
     height = np.zeros(len(known)) if quality is None else quality
@@ -288,6 +289,6 @@ def _candidates(frame: pd.DataFrame, price_per_hour: float | None) -> pd.DataFra
     }
     if price_per_hour is not None:
         batch = np.nan_to_num(numbers(rows, "batch_size"), nan=1.0)
-        images_per_hour = 3600 * batch / numbers(rows, "end_to_end_s")
-        added["cost_per_thousand_images"] = 1000 * price_per_hour / images_per_hour
+        hours_per_image = numbers(rows, "end_to_end_s") / batch / 3600
+        added["cost_per_thousand_images"] = 1000 * price_per_hour * hours_per_image
     return rows.assign(**added)

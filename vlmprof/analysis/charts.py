@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from vlmprof.analysis.frames import Clock, Line, any_measured, clock_of, merges_tokens, numbers
+from vlmprof.analysis.frames import Clock, Line, any_measured, clock_of, merges_tokens, numbers, ratio
 from vlmprof.analysis.scaling import LLM_COLUMNS, Fit, fit_line, tokens_of
 from vlmprof.analysis.series import FigureData, Unit, unit_of
 from vlmprof.measure.statistics import Floats
@@ -67,12 +67,13 @@ def _per_stage(values: Sequence[Floats], line: Line) -> Floats:
 
 def host_over_gpu(frame: pd.DataFrame, stage: str) -> Floats:
     """Return a stage's host latency divided by its GPU latency, per row."""
-    return numbers(frame, f"host_{stage}_s") / numbers(frame, f"gpu_{stage}_s")
+    return ratio(numbers(frame, f"host_{stage}_s"), numbers(frame, f"gpu_{stage}_s"))
 
 
 def gpu_waiting(frame: pd.DataFrame, stage: str) -> Floats:
     """Return the share of a stage's GPU latency without a running kernel, per row."""
-    return np.maximum(1 - numbers(frame, f"gpu_busy_{stage}_s") / numbers(frame, f"gpu_{stage}_s"), 0.0)
+    busy = ratio(numbers(frame, f"gpu_busy_{stage}_s"), numbers(frame, f"gpu_{stage}_s"))
+    return np.maximum(1 - busy, 0.0)
 
 
 @dataclass(frozen=True)

@@ -290,7 +290,6 @@ def _log_variance(means: Sequence[Mean]) -> tuple[float, float]:
     parts = [(mean.standard_error / mean.value) ** 2 for mean in means]
     if len(means) == 2 and (means[0].repeats > 1) != (means[1].repeats > 1):
         many = 0 if means[0].repeats > 1 else 1
-        borrowed = parts[many] * means[many].repeats
-        if borrowed >= parts[1 - many]:  # both are multiples of one estimate
-            return parts[many] + borrowed, means[many].degrees_of_freedom
+        borrowed = max(parts[many] * means[many].repeats, parts[1 - many])
+        return parts[many] + borrowed, means[many].degrees_of_freedom
     return added_variances(means, parts)

@@ -52,6 +52,12 @@ class Crossover:
     open_below: bool
     """Whether the interval reaches the smallest size measured for both lines."""
     open_above: bool
+    sampled: bool
+    """Whether the interval covers the sampling error: not of memory, TTFT, or cells with too few samples."""
+
+
+_Size = tuple[float, str]
+"""The size of a cell and its shape, as shown."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +69,19 @@ class _LogRatio:
     variance: Floats
     """Variance of d, from the samples; 0 without samples."""
     freedom: Floats
+    sampled: bool
 
 
 def _between(a: Line, b: Line, column: str, ratio: _LogRatio) -> list[Crossover]:
     """Find the crossovers of two lines by size, at the sizes measured for both."""
     found = []
-    for i in range(ratio.x.size - 1):
-        left, right = ratio.d[i], ratio.d[i + 1]
-        if left == right or left * right > 0 or right == 0:
+    for i, j in itertools.pairwise(np.flatnonzero(ratio.d).tolist()):
+        left, right = ratio.d[i], ratio.d[j]
+        if left * right > 0:
             continue
-        at = ratio.x[i] + (ratio.x[i + 1] - ratio.x[i]) * left / (left - right)
+        at = ratio.x[i] + (ratio.x[j] - ratio.x[i]) * left / (left - right)
+        if j > i + 1:  # the lines are equal in between
+            at = (ratio.x[i + 1] + ratio.x[j - 1]) / 2
         low, high = _undecided(ratio, float(at))
         below, above = (a, b) if left < right else (b, a)
         found.append(
@@ -85,6 +94,7 @@ def _between(a: Line, b: Line, column: str, ratio: _LogRatio) -> list[Crossover]
                 high_size=math.exp(high),
                 open_below=bool(low <= ratio.x[0]),
                 open_above=bool(high >= ratio.x[-1]),
+                sampled=ratio.sampled,
             )
         )
     return found
@@ -101,14 +111,16 @@ def all_crossovers(lines: Sequence[Line], column: str, samples: RunSamples | Non
     ]
 
 
-def _log_ratio(ours: Mapping[float, _Point], theirs: Mapping[float, _Point]) -> _LogRatio:
-    shared = sorted(ours.keys() & theirs.keys())
-    pairs = [(ours[size], theirs[size]) for size in shared]
+def _log_ratio(ours: Mapping[_Size, _Point], theirs: Mapping[_Size, _Point]) -> _LogRatio:
+    # of several shapes of one size, the same of both lines
+    shared = {size: (size, shape) for size, shape in sorted(ours.keys() & theirs.keys())}
+    pairs = [(ours[at], theirs[at]) for at in shared.values()]
     return _LogRatio(
-        x=np.log(np.array(shared, dtype=np.float64)),
+        x=np.log(np.array(list(shared), dtype=np.float64)),
         d=np.array([math.log(p.value / q.value) for p, q in pairs]),
         variance=np.array([p.variance + q.variance for p, q in pairs]),
         freedom=np.array([min(p.freedom, q.freedom) for p, q in pairs]),
+        sampled=all(p.sampled and q.sampled for p, q in pairs),
     )
 
 
@@ -118,19 +130,20 @@ class _Point:
     variance: float
     """Variance of the logarithm of the value."""
     freedom: float
+    sampled: bool
 
 
-def _points(line: Line, column: str, samples: RunSamples | None) -> dict[float, _Point]:
+def _points(line: Line, column: str, samples: RunSamples | None) -> dict[_Size, _Point]:
     points = {}
-    cells = line.rows["cell_id"].tolist()
-    for size, value, cell_id in zip(line.sizes, line.measured(column), cells, strict=True):
+    sizes = zip(line.sizes.tolist(), line.size_labels, strict=True)
+    for size, value, cell_id in zip(sizes, line.measured(column), line.rows["cell_id"], strict=True):
         if not (np.isfinite(value) and value > 0):
             continue
         mean = mean_over_repeats((samples or {}).get(cell_id, {}), column)
         error, freedom = 0.0, math.inf
         if mean is not None:
             error, freedom = mean.standard_error / mean.value, mean.degrees_of_freedom
-        points[float(size)] = _Point(float(value), error**2, freedom)
+        points[size] = _Point(float(value), error**2, freedom, mean is not None)
     return points
 
 

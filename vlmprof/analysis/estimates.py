@@ -63,7 +63,7 @@ def column_intervals(frame: pd.DataFrame, column: str, samples: RunSamples | Non
     ends = interval_ends(_streams(frame, column, samples))
     for i, own in _joined(frame, column, samples):
         mean = mean_over_repeats(own, column)
-        ends[i] = np.nan if mean is None else mean_ends(mean)
+        ends[i] = np.nan if mean is None else np.maximum(mean_ends(mean), 0.0)  # no latency is negative
     return ends
 
 

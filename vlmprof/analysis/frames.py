@@ -126,6 +126,11 @@ def numbers(frame: pd.DataFrame, column: str) -> Floats:
     return np.array(values.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """Divide elementwise, with NaN where `whole` is 0, such as the GPU latency of a stage without kernels."""
+    return part / np.where(whole > 0, whole, np.nan)
+
+
 def encoder_tokens(frame: pd.DataFrame) -> Floats:
     """Return the encoder tokens of each row: the visual tokens, where no connector changed their number."""
     own = numbers(frame, "encoder_tokens")
@@ -188,17 +193,23 @@ def varying_axes(frame: pd.DataFrame) -> list[str]:
     return [axis for axis in varied if not (implied and axis == "level")]
 
 
+def axis_value(value: object) -> object:
+    """Return an axis value as stored: a column in which rows lack one holds NaN, and integers as floats."""
+    if value is None or value != value:
+        return None
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def axis_word(axis: str, value: object) -> str:
     """Format an axis value. Rows written before the axis existed have its default."""
-    if value is None or value != value:
-        return str(AS_BEFORE.get(axis, "none"))
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    stored = axis_value(value)
+    return str(AS_BEFORE.get(axis, "none") if stored is None else stored)
 
 
 def along(frame: pd.DataFrame) -> Along:
     """Return the axis that lines follow: frames if they vary at one resolution."""
-    sizes = frame[["height_px", "width_px"]].drop_duplicates()
-    return "frames" if len(sizes) == 1 and "frames" in varying_axes(frame) else "resolution"
+    one_size = frame["resolution"].astype(str).nunique() == 1
+    return "frames" if one_size and "frames" in varying_axes(frame) else "resolution"
 
 
 def split_lines(frame: pd.DataFrame, most: int | None = None) -> list[Line]:

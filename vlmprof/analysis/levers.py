@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vlmprof.analysis.costs import memory_needed, time_to_first_token
-from vlmprof.analysis.frames import axis_word, clock_of, numbers, varying_axes
+from vlmprof.analysis.frames import axis_word, clock_of, numbers, ratio, varying_axes
 from vlmprof.analysis.intervals import Interval
 from vlmprof.fields import resolution_size
 from vlmprof.measure.statistics import FEWEST, Floats
@@ -42,8 +42,8 @@ class Difference:
 
     ends: Interval
     """The median with its 95 % interval, or with the range of fewer than six differences."""
-    relative: float
-    """Median of the differences as a share of the value before."""
+    relative: float | None
+    """Median of the differences as a share of the value before; None if that is 0 in every pair."""
 
     @property
     def median(self) -> float:
@@ -151,8 +151,9 @@ def _differences(quantities: Mapping[str, Floats], pairs: npt.NDArray[np.int_]) 
         known = np.isfinite(before) & np.isfinite(after)
         if known.any():
             gone = after[known] - before[known]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                relative = float(np.median(gone / before[known]))
+            shares = ratio(gone, before[known])
+            finite = shares[np.isfinite(shares)]
+            relative = float(np.median(finite)) if finite.size else None
             found[name] = Difference(median_ends(gone), relative)
     return found
 

@@ -78,8 +78,8 @@ def _parts_of_repeats(own: CellSamples, column: str) -> list[list[Sequence[float
 def pool(frame: pd.DataFrame, samples: RunSamples) -> tuple[pd.DataFrame, RunSamples]:
     """Join the repeats of each cell to one row, whose `repeats` are the number of `ok` ones.
 
-    Latencies and rates are means over the repeats, peaks are the largest. Warnings say which repeat they are
-    about. A run without repeats is returned unchanged.
+    Latencies and rates are means over the repeats that have them, peaks are the largest. Warnings say which
+    repeat they are about. A run without repeats is returned unchanged.
     """
     if not (numbers(frame, "repeat") > 1).any():
         return frame, samples
@@ -91,8 +91,9 @@ def pool(frame: pd.DataFrame, samples: RunSamples) -> tuple[pd.DataFrame, RunSam
     pooled.attrs = dict(frame.attrs)
     joined: dict[str, CellSamples] = {}
     for cell, rows in groups.items():
-        own = [samples[row["cell_id"]] for row in _chosen(rows) if row["cell_id"] in samples]
-        if own:
+        chosen = _chosen(rows)
+        own = [samples[row["cell_id"]] for row in chosen if row["cell_id"] in samples]
+        if len(own) == len(chosen):  # an interval of some repeats may not contain the mean of all
             joined[cell] = RepeatedSamples(own) if len(own) > 1 else own[0]
     return pooled, joined
 
@@ -106,8 +107,9 @@ def _joined(cell_id: str, rows: Sequence[dict[Hashable, Any]]) -> dict[Hashable,
     chosen = _chosen(rows)
     row = dict(chosen[0])
     for column in row:
-        values = [other[column] for other in chosen]
-        if all(isinstance(v, int | float) and not isinstance(v, bool) and v == v for v in values):
+        own = [other[column] for other in chosen]
+        values = [v for v in own if isinstance(v, int | float) and not isinstance(v, bool) and v == v]
+        if values:
             if str(column).endswith(_MEANS):
                 row[column] = float(np.mean(values))
             elif str(column).endswith(_LARGEST):
@@ -117,12 +119,11 @@ def _joined(cell_id: str, rows: Sequence[dict[Hashable, Any]]) -> dict[Hashable,
     row |= {"cell_id": cell_id, "repeats": sum(other["status"] == Status.OK for other in rows)}
     for column in ("warnings", "disturbances"):
         row[column] = _by_repeat(chosen, column)
-    if row["repeats"]:
-        row["warnings"] += [
-            f"repeat {other['repeat']} ended in {other['status']}: {other.get('message') or 'no message'}"
-            for other in rows
-            if other["status"] != Status.OK
-        ]
+    for other in rows if row["repeats"] else ():
+        if other["status"] != Status.OK:
+            said = other.get("message")
+            message = said if isinstance(said, str) else "no message"
+            row["warnings"].append(f"repeat {other['repeat']} ended in {other['status']}: {message}")
     return row
 
 

@@ -15,7 +15,7 @@ from vlmprof.manifest import declare_backbones
 from vlmprof.measure.samples import CellSamples
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """The rows, raw values and manifest of a run folder."""
 
@@ -73,7 +73,8 @@ def join(runs: Sequence[Run]) -> tuple[pd.DataFrame, RunSamples]:
         named = run.frame.assign(**{RUN: name}, cell_id=[f"{name}/{cell}" for cell in run.frame["cell_id"]])
         frames.append(named)
         samples |= {f"{name}/{cell}": values for cell, values in run.samples.items()}
-    joined = pd.concat(frames, ignore_index=True)
+    # pandas warns of columns that are empty in one frame, and of a frame in many blocks
+    joined = pd.concat([frame.astype(object) for frame in frames], ignore_index=True).infer_objects().copy()
     joined.attrs["axes"] = list(dict.fromkeys(axis for frame in frames for axis in axis_columns(frame)))
     return joined, samples
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.frames import axis_columns
+from vlmprof.analysis.frames import axis_columns, axis_word
 from vlmprof.analysis.reference import study_scores
 from vlmprof.errors import UserError, message_of, unknown
 from vlmprof.fields import parse_resolution
@@ -38,6 +38,8 @@ class Scored:
     cells: pd.DataFrame
     names: Sequence[str]
     """The columns of scores."""
+    quality: str
+    """The score to maximize, which every cell has."""
     remarks: Sequence[str]
     """What matched several cells or none, in a sentence each."""
 
@@ -64,7 +66,7 @@ def load_scores(source: str | Path) -> pd.DataFrame:
 
 def score_columns(scores: pd.DataFrame) -> list[str]:
     """Return the columns of a table that are scores: all numeric columns except axes, sizes and counts."""
-    numeric = scores.select_dtypes("number").columns
+    numeric = scores.dropna(axis="columns", how="all").select_dtypes("number").columns
     return [str(column) for column in numeric if column not in _NO_SCORES]
 
 
@@ -77,13 +79,21 @@ def pick_score(names: Sequence[str], wanted: str | None) -> str:
     return wanted
 
 
-def with_scores(cells: pd.DataFrame, scores: pd.DataFrame, varying: Sequence[str]) -> Scored:
-    """Add the scores to the cells that have one. Of several scores, a cell has the first in the table.
+def with_scores(
+    cells: pd.DataFrame, scores: pd.DataFrame, varying: Sequence[str], wanted: str | None = None
+) -> Scored:
+    """Add the scores to the cells that have the `wanted` one, by default the overall or last. Of several
+    scores, a cell has the first in the table. Columns that the cells have themselves are not scores.
 
-    `varying` are the axes in which the cells differ. Raises `UserError` if no cell has a score.
+    `varying` are the axes in which the cells differ. Raises `UserError` if no cell has a score, or if the
+    wanted one is unknown.
     """
     axes = [axis for axis in axis_columns(cells) if axis in scores.columns]
-    names = [name for name in score_columns(scores) if name not in axes]
+    names = [name for name in score_columns(scores) if name not in cells]
+    if not names:
+        raise UserError(f"the scores have only columns of a run: {_names(score_columns(scores))}")
+    quality = pick_score(names, wanted)
+    scores = scores[np.isfinite(scores[quality])]  # a model without this score is no candidate
     matches = _matches(cells, scores, axes)
     scored = matches.any(axis=0)
     if not scored.any():
@@ -91,14 +101,14 @@ def with_scores(cells: pd.DataFrame, scores: pd.DataFrame, varying: Sequence[str
         raise UserError(f"no measured cell has a score; there are scores for {table}")
     first = matches.argmax(axis=0)[scored]
     joined = cells[scored].assign(**{name: scores[name].to_numpy()[first] for name in names})
-    return Scored(joined.reset_index(drop=True), names, _remarks(scores, axes, varying, matches))
+    return Scored(joined.reset_index(drop=True), names, quality, _remarks(scores, axes, varying, matches))
 
 
 def _matches(cells: pd.DataFrame, scores: pd.DataFrame, axes: Sequence[str]) -> Mask:
     """Return which scores apply to which cells, shape (scores, cells)."""
     matches = np.ones((len(scores), len(cells)), dtype=bool)
     for axis in axes:
-        own = np.array([_word(axis, value) for value in cells[axis]], dtype=object)
+        own = np.array([_word(axis, axis_word(axis, value)) for value in cells[axis]], dtype=object)
         wanted = np.array([_word(axis, value) for value in scores[axis]], dtype=object)
         matches &= (wanted[:, None] == own[None, :]) | (wanted == "")[:, None]
     return matches

@@ -17,7 +17,7 @@ import pandas as pd
 from vlmprof.analysis.charts import gpu_waiting, host_over_gpu
 from vlmprof.analysis.crossover import Crossover, all_crossovers
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Line, any_measured, memory_column, numbers
+from vlmprof.analysis.frames import Line, any_measured, memory_column, numbers, ratio
 from vlmprof.analysis.intervals import Interval, mean_ends, mean_interval, mean_of_repeats
 from vlmprof.analysis.levers import LeverPrice, lever_prices
 from vlmprof.analysis.repeats import repeats_of
@@ -135,13 +135,7 @@ def summarize(estimates: Estimates, lines: Sequence[Line]) -> Summary:
     peaks = _values(estimates, lines, memory) if memory else {}
     every = [one for own in latency.values() for one in own]
     crossovers = all_crossovers(lines, "end_to_end_s", estimates.samples)
-    sampled = {key for key, own in latency.items() if all(one.value.is_known for one in own)}
-    decided = [
-        one
-        for one in crossovers
-        if not (one.open_below and one.open_above)
-        and {one.cheaper_below.key, one.cheaper_above.key} <= sampled
-    ]
+    decided = [one for one in crossovers if one.sampled and not (one.open_below and one.open_above)]
     return Summary(
         latency=[_rankings(group, latency, _differ) for group in _groups(lines)],
         memory=[_rankings(group, peaks, _differ_by_margin) for group in _groups(lines)] if memory else [],
@@ -153,9 +147,9 @@ def summarize(estimates: Estimates, lines: Sequence[Line]) -> Summary:
         shares=[share for line in lines for share in _encoder_shares(estimates, line)],
         limits=[limit for line in lines if (limit := _limit(estimates, line)) is not None],
         memory_ends=[
-            MemoryEnd(line, next(iter(peaks.get(line.key, [])[::-1]), None))
+            MemoryEnd(line, next((one for one in peaks.get(line.key, [])[::-1] if one.size < oom.size), None))
             for line in lines
-            if line.first_oom is not None
+            if (oom := line.first_oom) is not None
         ],
         largest=max(every, key=lambda one: one.size, default=None),
         doubts=_doubts(frame, every),
@@ -224,17 +218,24 @@ def _clock(frame: pd.DataFrame) -> str:
 def _encoder_shares(estimates: Estimates, line: Line) -> Iterator[Measured]:
     """Yield the encoder's share of the end-to-end latency at the smallest and largest size of a line.
 
-    Intervals end at the whole, which no share exceeds, however few and scattered the samples are.
+    Intervals end at 0 and at the whole, however few and scattered the samples are.
     """
     column = f"{_clock(estimates.frame)}_vision_s"
-    shares = line.measured(column) / line.measured("end_to_end_s")
+    shares = ratio(line.measured(column), line.measured("end_to_end_s"))
     known = np.flatnonzero(np.isfinite(shares))
     for i in dict.fromkeys(known[[0, -1]].tolist() if known.size else []):
         own = estimates.samples.get(str(line.rows["cell_id"].iloc[i]), {})
         pairs = [[np.array(one.get(c, ())) for c in (column, "end_to_end_s")] for one in repeats_of(own)]
-        each = [vision / whole for vision, whole in pairs if vision.size and vision.size == whole.size]
+        whole_s = float(line.measured("end_to_end_s")[i])
+        # a ratio of means, as in tables, is to first order the mean of these
+        each = [
+            shares[i] + (vision - shares[i] * whole) / whole_s
+            for vision, whole in pairs
+            if vision.size and vision.size == whole.size
+        ]
         interval = _interval(each) or Interval(float(shares[i]), math.nan, math.nan)
-        interval = replace(interval, high=float(np.minimum(interval.high, 1.0)))
+        low, high = np.clip([interval.low, interval.high], 0.0, 1.0).tolist()
+        interval = replace(interval, low=low, high=high)
         yield Measured(line, float(line.sizes[i]), line.size_labels[i], interval)
 
 
@@ -250,9 +251,8 @@ def _limit(estimates: Estimates, line: Line) -> Limit | None:
     """Return what limits the encoder at the largest size of a line; None if no ceiling is known."""
     clock = _clock(estimates.frame)
     measured = _values(estimates, [line], f"{clock}_vision_s")[line.key]
-    if not measured:
+    if not measured or not (at := measured[-1]).value.value:
         return None
-    at = measured[-1]
     row = line.rows.iloc[[int(np.flatnonzero(np.isfinite(line.measured(f"{clock}_vision_s")))[-1])]]
     if clock == "gpu":
         busy_known = np.isfinite(numbers(row, "gpu_busy_vision_s")).any()
@@ -298,5 +298,9 @@ def _doubts(frame: pd.DataFrame, latencies: Sequence[Measured]) -> Doubts:
         warned=with_any("warnings"),
         without_interval=len(latencies) - len(known),
         above_ceiling=int(above.sum()),
-        widest=max(known, key=lambda one: (one.value.high - one.value.low) / one.value.value, default=None),
+        widest=max(
+            (one for one in known if one.value.value),
+            key=lambda one: (one.value.high - one.value.low) / one.value.value,
+            default=None,
+        ),
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
 
 import typer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Verify, time and inspect the SS2D kernels.", no_args_is_help=True)
 
 DTYPES = get_args(Dtype)
+Value = TypeVar("Value")
 
 DeviceOption = Annotated[
     str | None, typer.Option(help="Device: cuda, cuda:1 or cpu (default: a GPU if there is one).")
@@ -146,7 +147,7 @@ def bench(
     from vlmprof.execution.kernel_runs import BenchJob, EncoderJob
 
     dtypes = _dtypes(dtype)
-    sizes = tuple(resolution or [224])
+    sizes = _once(resolution or [224])
     if backbones is not None:
         from vlmprof.cli.kernels_encoders import backbone_names, bench_backbones
 
@@ -169,7 +170,7 @@ def bench(
         run = _open(device, backend, isolate, row_timeout, out)
         check_known("model", [model], run.models)
         job = BenchJob(
-            "", model, sizes, tuple(level or (1, 2, 3)), dtypes or (_default_dtype(run),), run.backends, (),
+            "", model, sizes, _once(level or (1, 2, 3)), dtypes or (_default_dtype(run),), run.backends, (),
             public, seconds, {},
         )  # fmt: skip
         failures = bench_operations(run, _operations(run, op), job, peers, out)
@@ -214,7 +215,7 @@ def tune(
 
     for kind in dtypes or (_default_dtype(run),):
         for name in op or ("ss2d",):
-            job = TuneJob(name, model, kind, tuple(resolution or [224]), tuple(level or (1, 2, 3, 4)))
+            job = TuneJob(name, model, kind, _once(resolution or [224]), _once(level or (1, 2, 3, 4)))
             run.attempt_all("tune", (job,), {"shape": model, "dtype": kind}, show)
     print(f"kept in {run.call('tuning_path')}")
     if {*statuses} - {"ok"}:
@@ -296,17 +297,22 @@ def _open(
 
     if out is not None:
         check_can_hold_a_run(out, "the folder")
-    return open_run(device, tuple(backends or ()), isolate, parse_seconds(row_timeout, "--row-timeout"))
+    return open_run(device, _once(backends or ()), isolate, parse_seconds(row_timeout, "--row-timeout"))
+
+
+def _once(values: Iterable[Value]) -> tuple[Value, ...]:
+    """Drop the values that repeat: an option given twice counts once."""
+    return tuple(dict.fromkeys(values))
 
 
 def _operations(run: KernelRun, asked: Sequence[str] | None) -> tuple[str, ...]:
     check_known("operation", asked or (), run.operations)
-    return tuple(asked or run.operations)
+    return _once(asked or run.operations)
 
 
 def _dtypes(names: Sequence[str] | None) -> tuple[str, ...]:
     check_known("dtype", names or (), DTYPES)
-    return tuple(names or ())
+    return _once(names or ())
 
 
 def _default_dtype(run: KernelRun) -> str:

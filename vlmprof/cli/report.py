@@ -25,11 +25,13 @@ def report(
     loaded = [read_run(run) for run in runs]
     from vlmprof.cli import show
     from vlmprof.errors import check_known
-    from vlmprof.render.report import FORMATS, write_report
+    from vlmprof.render.report import FORMATS, write_content
+    from vlmprof.render.report.content import gather
 
     check_known("report format", format or (), FORMATS)
     say("writing the report")
-    written = write_report(loaded, out or loaded[0].folder, format or FORMATS, reference)
-    show.summary(loaded)
+    content = gather(loaded, reference)
+    written = write_content(content, out or loaded[0].folder, format or FORMATS)
+    show.summary(content.findings, content.notice)
     for path in written:
         print(path)

@@ -22,7 +22,7 @@ from vlmprof.units import show_duration
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vlmprof.analysis.runs import Run
+    from vlmprof.render.report.findings import Finding
 
 
 MOST_LOGS = 10
@@ -83,6 +83,7 @@ def run(folder: Path) -> int:
     from vlmprof.analysis.runs import load
     from vlmprof.manifest import environments
     from vlmprof.render.figures.six_panel import save_six_panel
+    from vlmprof.render.report.findings import run_findings
     from vlmprof.render.tables.cells import run_sheet
     from vlmprof.render.tables.row_warnings import warning_lines
 
@@ -95,7 +96,7 @@ def run(folder: Path) -> int:
         tell(line)
     for line in {line: None for one in environments(finished.manifest) for line in one.get("warnings", ())}:
         tell(line)
-    summary([finished])
+    summary(run_findings(finished))
     if (why := why_nothing_measured(finished.frame)) is not None:
         tell(f"no figure: {why}")
     else:
@@ -104,15 +105,13 @@ def run(folder: Path) -> int:
     return _say_failures(finished.rows, folder)
 
 
-def summary(runs: Sequence[Run]) -> None:
-    """Print the summary of one or more runs in sentences."""
-    from vlmprof.render.report.findings import run_findings
-
+def summary(findings: Sequence[Finding], notice: str = "") -> None:
+    """Print the summary of one or more runs in sentences, and the `notice` about what it covers."""
     screen = console()
-    for finding in run_findings(runs):
-        text = f"- {finding.text}"
+    for sentence in [finding.text for finding in findings] + ([notice] if notice else []):
+        text = f"- {sentence}"
         print(_folded(text, screen.width) if screen.is_terminal else text)
-        add_message(finding.text)
+        add_message(sentence)
 
 
 def _folded(text: str, width: int) -> str:

@@ -15,7 +15,6 @@ Probes on disk are never repeated, and a size that fits one budget fits every la
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,11 +93,13 @@ def find_frontiers(
             peaks = _peaks(cells, settings)
             smaller, seen = -1, [(0.0, 0.0)]
             for budget in budgets:
-                guess = bisect_right(peaks, _countable(budget, seen)) - 1
+                countable = _countable(budget, seen)
+                guess = max((i for i, peak in enumerate(peaks) if peak <= countable), default=-1)
                 frontier = probing.search(axis, budget, guess, smaller)
                 found.append(frontier)
                 smaller = -1 if frontier.fits is None else cells.index(frontier.fits)
-                if frontier.fits is not None and frontier.fails is not None:
+                counted = math.isfinite(sum(peaks))
+                if counted and frontier.fits is not None and frontier.fails is not None:
                     seen.append(((peaks[smaller] + peaks[smaller + 1]) / 2, float(budget)))
     return found
 

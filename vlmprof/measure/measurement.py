@@ -102,7 +102,8 @@ def measure(
         first_input: Argument of the first stage in every iteration.
         device: The device that the callables run on, which determines the clocks and memory figures.
 
-    Raises ValueError for a device that cannot be measured, `mps`. Errors raised by the callables propagate.
+    Raises ValueError or TypeError for a pipeline, protocol or device (`mps`) that cannot be measured, before
+    anything runs. Errors raised by the callables propagate.
 
     >>> protocol = MeasurementProtocol(warm_up=2, stopping=FixedCount(5))
     >>> calls = {"square": lambda x: x @ x, "sum": torch.sum}
@@ -134,6 +135,7 @@ def measure_in_steps(
     device = torch.device(device)
     stages = [Stage(*each) for each in pipeline.items()] if isinstance(pipeline, Mapping) else pipeline
     names = stage_names(stages)
+    _check_columns(protocol, names, device)
     clock = device_clock(device, len(names))
     meter = MemoryMeter(device)
     meter.reset()
@@ -161,6 +163,16 @@ def measure_in_steps(
         except Exception as error:  # whatever a pass raises, the latencies are valid
             measurement = replace(measurement, warnings=(*measurement.warnings, failed_pass(name, error)))
         yield measurement
+
+
+def _check_columns(protocol: MeasurementProtocol, names: Sequence[str], device: torch.device) -> None:
+    """Raise ValueError if the protocol needs sample columns that the pipeline has not on this device."""
+    clocks = ("host",) if device.type == "cpu" else ("host", "gpu")
+    columns = [*(f"{clock}_{name}_s" for clock in clocks for name in names), "end_to_end_s"]
+    watched = protocol.stopping.watched if isinstance(protocol.stopping, Adaptive) else ()
+    for column in (*watched, *protocol.judged):
+        if column not in columns:
+            raise ValueError(f"no column {column!r} on {device}; its columns are {', '.join(columns)}")
 
 
 def failed_pass(name: str, error: Exception) -> str:

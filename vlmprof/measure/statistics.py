@@ -33,8 +33,8 @@ MOST_CORRELATED = 0.95
 DRIFT_SHARE, DRIFT_ERRORS = 0.02, 5.0
 """Smallest reported drift, as a share of the median and in standard errors."""
 
-MODES_APART, LEAST_ASHMAN_D, EMPTY_SHARE = 0.03, 4.0, 0.5
-"""Thresholds for two modes: distance as a share of the median, Ashman's D, and empty share of the gap."""
+MODES_APART, LEAST_ASHMAN_D, BETWEEN_SHARE = 0.03, 4.0, 0.05
+"""Thresholds for two modes: distance as a share of the median, Ashman's D, and most samples between them."""
 
 SMALLEST_MODE = 5
 """The smaller mode has at least one in this many samples."""
@@ -102,19 +102,31 @@ def effective_counts(streams: Floats) -> Floats:
     n = streams.shape[1]
     if n < FEWEST:
         return np.full(len(streams), float(n))
-    ranks = np.argsort(np.argsort(streams, axis=1), axis=1) - (n - 1) / 2
-    raw = (ranks[:, 1:] * ranks[:, :-1]).sum(axis=1) / np.square(ranks[0]).sum()
+    ranks = _ranks(streams) - (n - 1) / 2
+    raw = (ranks[:, 1:] * ranks[:, :-1]).sum(axis=1) / np.maximum(np.square(ranks).sum(axis=1), 1.0)
     rho = np.minimum(raw + (1 + 3 * raw) / n, MOST_CORRELATED)
-    alike = (raw > 1 / math.sqrt(n)) & (np.ptp(streams, axis=1) > 0)
-    return np.where(alike, np.maximum(n * (1 - rho) / (1 + rho), 1.0), float(n))
+    return np.where(raw > 1 / math.sqrt(n), np.maximum(n * (1 - rho) / (1 + rho), 1.0), float(n))
+
+
+def _ranks(streams: Floats) -> Floats:
+    """Return the ranks in each row, counted from 0. Equal values, as of a coarse clock, share a mean rank."""
+    order = np.argsort(streams, axis=1)
+    ordered = np.take_along_axis(streams, order, axis=1)
+    place = np.broadcast_to(np.arange(streams.shape[1]), streams.shape)
+    differs = ordered[:, 1:] != ordered[:, :-1]
+    first = np.maximum.accumulate(np.where(np.pad(differs, ((0, 0), (1, 0))), place, 0), axis=1)
+    ends = np.where(np.pad(differs, ((0, 0), (0, 1))), place, streams.shape[1] - 1)
+    last = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+    ranks = np.empty(streams.shape)
+    np.put_along_axis(ranks, order, (first + last) / 2, axis=1)
+    return ranks
 
 
 def distribution_warnings(samples: Values) -> list[str]:
     """Return warnings that qualify the median: `drifted`, `bimodal` or `jittered`, each with its size."""
     values = np.asarray(samples, dtype=np.float64)
-    if values.size < FEWEST_TO_JUDGE:
+    if values.size < FEWEST_TO_JUDGE or not (median := float(np.median(values))):
         return []
-    median = float(np.median(values))
     found = []
     drift = _drift(values)
     if drift is not None:
@@ -129,34 +141,46 @@ def distribution_warnings(samples: Values) -> list[str]:
 
 
 def _drift(values: Floats) -> float | None:
-    """Return the relative change between the medians of the outer thirds, if large and significant."""
+    """Return the relative change between the medians of the outer thirds, if large and significant.
+
+    The thirds must also differ in ranks (Mann & Whitney 1947), because the median of samples with two modes
+    is either of them by chance.
+    """
     third = values.size // 3
     first, last = values[:third], values[-third:]
     before, after = float(np.median(first)), float(np.median(last))
     sigma = MAD_TO_SIGMA * float(np.median(np.abs(np.concatenate([first - before, last - after]))))
     error = MEDIAN_TO_MEAN_ERROR * sigma * math.sqrt(2 / third)
     change = after - before
-    return change / before if abs(change) > max(DRIFT_SHARE * before, DRIFT_ERRORS * error) else None
+    ordered = np.sort(first)
+    lower = [np.searchsorted(ordered, last, side="left"), np.searchsorted(ordered, last, side="right")]
+    shift = float(np.mean(lower)) / third - 0.5
+    ranks_differ = abs(shift) > NORMAL_975 * math.sqrt((2 * third + 1) / 12) / third
+    large = abs(change) > max(DRIFT_SHARE * before, DRIFT_ERRORS * error)
+    return change / before if before and large and ranks_differ else None
 
 
 def _two_modes(values: Floats) -> tuple[float, float] | None:
     """Return the medians of two modes, if Ashman's D of the best split in two exceeds 4.
 
     D = √2 |μ₁ - μ₂| / √(σ₁² + σ₂²) (Ashman, Bird & Zepf 1994). Each mode must have a fifth of the samples,
-    the modes must be 3 % apart, and half of the gap between them must be empty, which rules out a long tail.
+    the modes must be 3 % apart, and the middle half of the gap between them must be nearly empty, which rules
+    out a long tail.
     """
     ordered = np.sort(values)
     n, least = ordered.size, max(ordered.size // SMALLEST_MODE, 3)
+    sums = np.cumsum(ordered - ordered[0])
     cuts = np.arange(least, n - least + 1)
-    within = [float(ordered[:cut].var() * cut + ordered[cut:].var() * (n - cut)) for cut in cuts]
-    cut = int(cuts[int(np.argmin(within))])
+    below, above = sums[cuts - 1] / cuts, (sums[-1] - sums[cuts - 1]) / (n - cuts)
+    # the split with the least variance within is that with the most between
+    cut = int(cuts[int(np.argmax(cuts * (n - cuts) * np.square(above - below)))])
     low, high = ordered[:cut], ordered[cut:]
-    gap = float(np.mean(high) - np.mean(low))
+    center, gap = float(np.mean(high) + np.mean(low)) / 2, float(np.mean(high) - np.mean(low))
     scatter = math.sqrt(float(low.var() + high.var()))
-    empty = float(high[0] - low[-1])
+    between = np.count_nonzero(np.abs(ordered - center) < gap / 4)
     apart = (
         gap > MODES_APART * float(np.median(ordered))
         and math.sqrt(2) * gap > LEAST_ASHMAN_D * scatter
-        and empty > EMPTY_SHARE * gap
+        and between <= BETWEEN_SHARE * n
     )
     return (float(np.median(low)), float(np.median(high))) if apart else None

@@ -83,8 +83,9 @@ class Adaptive:
             return []
         n, spent_s = len(samples["end_to_end_s"]), sum(samples["end_to_end_s"])
         if n < FEWEST:
-            budget = f"the budget of {self.budget_s:g} s allowed {n} iterations, which took {spent_s:.3g} s"
-            return [f"intervals of medians unknown: {budget}"]
+            limit = "the limit" if n >= self.most else f"the budget of {self.budget_s:g} s"
+            allowed = f"{limit} allowed {n} iterations, which took {spent_s:.3g} s"
+            return [f"intervals of medians unknown: {allowed}"]
         reached = ", ".join(
             f"{name} ±{width:.1%}" if math.isfinite(width) else f"{name} unknown"
             for name, width in wide.items()
@@ -113,8 +114,8 @@ class Settling:
 
     The medians of two neighbouring windows of end-to-end latencies may differ by 1 % or by what their scatter
     explains. A window lasts a quarter of a second, or a quarter of the budget if that is shorter, and has at
-    least three iterations. The first iteration, which compiles and tunes, is in neither window and does not
-    count towards the budget.
+    least three iterations and at most half of `most`. The first iteration, which compiles and tunes, is in
+    neither window and does not count towards the budget.
     """
 
     budget_s: float = 5.0
@@ -133,7 +134,8 @@ class Settling:
         if values.size < 2:
             return False
         window_s, iteration_s = min(WINDOW_S, self.budget_s / 4), max(float(np.median(values)), 1e-4)
-        window = max(LEAST_WINDOW, math.ceil(window_s / iteration_s))
+        # two windows have to fit into `most`, however short the iterations
+        window = max(LEAST_WINDOW, min(math.ceil(window_s / iteration_s), (self.most - 1) // 2))
         if values.size < 2 * window:
             return False
         last = values[-2 * window :]

@@ -131,9 +131,11 @@ class Telemetry:
 
     def _energy_per_iteration_j(self, window_s: float) -> float | None:
         (first, before), (last, after) = self._gpu[0], self._gpu[-1]
-        if before.energy_j is None or after.energy_j is None or last <= first:
+        if before.energy_j is None or after.energy_j is None or last <= first or window_s < SHORTEST_WINDOW_S:
             return None
-        return (after.energy_j - before.energy_j) / (last - first) if window_s >= SHORTEST_WINDOW_S else None
+        spent_j = after.energy_j - before.energy_j
+        # a counter that stands still or was reset measures nothing
+        return spent_j / (last - first) if spent_j > 0 else None
 
 
 def _gpu_warnings(readings: list[GpuReading]) -> list[str]:

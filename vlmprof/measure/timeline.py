@@ -46,8 +46,20 @@ class StageGroup:
 
 
 def stage_names(stages: Sequence[Stage | StageGroup]) -> list[str]:
-    """Return the names of all stages in running order."""
-    return [name for stage in stages for name in ((stage.name,) if isinstance(stage, Stage) else stage.names)]
+    """Return the names of all stages in running order.
+
+    Raises ValueError if there are none or two have the same name, and TypeError for anything but a stage.
+    """
+    names: list[str] = []
+    for stage in stages:
+        if not isinstance(stage, Stage | StageGroup):
+            raise TypeError(f"a pipeline is a dict of callables by name or a list of stages, got {stage!r}")
+        names += (stage.name,) if isinstance(stage, Stage) else stage.names
+    if not names:
+        raise ValueError("a pipeline needs at least one stage")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"stages need distinct names, but several are called {', '.join(map(repr, twice))}")
+    return names
 
 
 class Timeline:
@@ -104,7 +116,8 @@ class Timeline:
         """Measure at least one iteration, until `rule` has enough samples; return all of them.
 
         The cyclic garbage collector is off while the clocks run: its pauses depend on the history of the
-        process, not on the stage in which they occur.
+        process, not on the stage in which they occur. It collects the youngest objects between iterations,
+        so that outputs in reference cycles do not add up.
         """
         samples = Samples({f"host_{name}_s": [] for name in self._names}, end_to_end_s=[])
         collecting = gc.isenabled()
@@ -115,6 +128,7 @@ class Timeline:
                 on_iteration(len(samples.end_to_end_s))
                 end_to_end_s, output = self.iterate()
                 del output
+                gc.collect(0)
                 samples.end_to_end_s.append(end_to_end_s)
                 for i, name in enumerate(self._names):
                     samples[f"host_{name}_s"].append(self._host_ns[i] * 1e-9)

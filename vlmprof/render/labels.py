@@ -73,7 +73,9 @@ def change_label(change: Change) -> str:
 def line_label(line: LineName) -> str:
     """Return the label of a line in a legend, with its other axes: `VMamba-T · float16 · batch 4`."""
     words = [
-        _UNCLEAR.get((axis, value)) or _WORDS.get(axis, "{}").format(value)
+        show_resolution(value)
+        if axis == "resolution"  # of a search along another axis
+        else _UNCLEAR.get((axis, value)) or _WORDS.get(axis, "{}").format(value)
         for axis, value in line.setting.items()
     ]
     return " · ".join([backbone_label(line.backbone), *words])

@@ -118,10 +118,11 @@ def _add_legend(figure: Figure, groups: Sequence[list[Line2D]], notes: Sequence[
     widest_pt = max(text_width_pt(label, page.font_pt) for label in labels)
     column_pt = widest_pt + (_HANDLE_EM + 0.5 + _COLUMN_GAP_EM) * page.font_pt
     fitting = max(1, min(len(labels), int(page.width_pt / column_pt)))
+    font_pt = page.font_pt * min(1.0, page.width_pt / column_pt)  # smaller if a label is wider than the page
     entries, columns = _in_columns(groups, fitting)
     title = "\n".join(_fold(notes, "  ", page.width_pt, page.font_pt))
     legend = figure.legend(
-        handles=entries, loc="outside lower center", ncols=columns, fontsize=page.font_pt, frameon=False,
+        handles=entries, loc="outside lower center", ncols=columns, fontsize=font_pt, frameon=False,
         handlelength=_HANDLE_EM, columnspacing=_COLUMN_GAP_EM, handletextpad=0.5, labelspacing=0.3,
         borderpad=0.2, title=title or None, title_fontsize=page.small_pt,
     )  # fmt: skip

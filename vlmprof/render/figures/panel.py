@@ -60,7 +60,7 @@ def draw_panel(axes: Axes, panel: PanelData, look: Look) -> None:
     for series in drawn:
         _draw_line(axes, series, size, look)
     # memory is read against the capacity of a device, so it starts at 0
-    log = look.log and panel.unit == "s"
+    log = look.log and panel.unit == "s" and largest > 0
     if log and (drawn or behind):
         axes.set_yscale("log")
         plain_log_labels(axes.yaxis)

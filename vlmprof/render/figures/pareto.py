@@ -98,10 +98,13 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
     elif not crowded and len(advice.curves) > 1:
         words = {"pixels": "images", "frames": "frames", "weight_prefill_bytes": "LLM"}
         notes.append(f"Joined: equal {joined([words[column] for column in advice.joined_by])}.")
-    notes.append("Labels of steps: what changes towards the better cell.")
-    if crowded or not advice.candidates["fits"].all():
-        notes.append("Pale: not recommended." if crowded else "Pale: over a limit.")
+    if any(len(own) > 1 for cost in advice.costs for own in _curves(advice, cost)):
+        notes.append("Labels of steps: what changes towards the better cell.")
     given = {cost: limit for cost in advice.costs if (limit := limits.of(cost)) is not None}
+    if crowded or not advice.candidates["fits"].all():
+        unknown = advice.candidates[list(given)].isna().any(axis=None)
+        over = "over a limit, or not known to be within it" if unknown else "over a limit"
+        notes.append("Pale: not recommended." if crowded else f"Pale: {over}.")
     drawn = {cost for cost, limit in given.items() if _range(advice, cost, limit)[1] >= limit}
     if drawn:
         notes.append("Dashed: limit.")
@@ -114,7 +117,8 @@ def _notes(advice: Advice, limits: Limits) -> list[str]:
 def _range(advice: Advice, cost: str, limit: float | None) -> tuple[float, float]:
     """Return the lowest cost and the highest, or the limit if it is at most twice as high."""
     costs = numbers(advice.candidates, cost)
-    low, high = float(np.nanmin(costs)), float(np.nanmax(costs))
+    known = costs[costs > 0]  # what costs nothing has no place on a logarithmic axis
+    low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
     return min(low, limit or low), max(high, limit) if limit and limit <= 2 * high else high
 
 
@@ -235,8 +239,8 @@ def _scale_costs(axes: Axes, low: float, high: float, page: Page) -> None:
     panel_pt = page.width_pt / 2 - 6 * page.font_pt
     name_share = min(9 * page.font_pt / panel_pt, 0.6)
     low, high = low - span * name_share / (1 - name_share), high + 0.06 * span
+    axes.set_xlim(float(np.exp(low)), float(np.exp(high)))  # first: one point has no limits of its own
     axes.set_xscale("log")
-    axes.set_xlim(float(np.exp(low)), float(np.exp(high)))
     plain_log_labels(axes.xaxis)
 
 

@@ -104,7 +104,8 @@ def _draw_fits(
         axes.fill_between(curve.tokens, low, curve.high / size, color=style["color"], alpha=0.13, lw=0)
         axes.plot(curve.tokens, curve.values / size, **(style | {"marker": ""}))
         axes.plot(line.tokens, line.values / size, **(style | {"linestyle": "none"}), gid="fitted")
-    axes.set(xscale="log", yscale="log", ylim=(values.min() / size / 1.5, values.max() / size * 1.5))
+    low, high = values[values > 0].min() / size, values.max() / size
+    axes.set(xscale="log", yscale="log", ylim=(low / 1.5, high * 1.5))
     plain_log_labels(axes.yaxis)
     plain_log_labels(axes.xaxis)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

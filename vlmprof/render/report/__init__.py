@@ -28,7 +28,11 @@ def write_report(
 
     Raises `UserError` if there is nothing to report or the folder is not writable.
     """
-    content = gather(runs, reference)
+    return write_content(gather(runs, reference), folder, formats)
+
+
+def write_content(content: Content, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Write the content of a report, as `write_report` does."""
     written, figure_png, figure_name = [], b"", ""
     if not content.no_figure:
         figure = draw_six_panel(content.charts.scaling)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from vlmprof.analysis.charts import Charts, fitted_panels, stage_stacks
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import MOST_LINES, count_lines, split_lines, varying_axes, why_nothing_measured
+from vlmprof.analysis.frames import MOST_LINES, count_lines, split_lines, why_nothing_measured
 from vlmprof.analysis.runs import Run, join, joint_statistic
 from vlmprof.analysis.series import scaling_figure
 from vlmprof.analysis.summary import Summary, summarize
@@ -19,7 +19,6 @@ from vlmprof.errors import UserError
 from vlmprof.manifest import environments
 from vlmprof.render.labels import STATUS_WORDS
 from vlmprof.render.report.findings import Finding, findings
-from vlmprof.render.tables.decisions import lever_sheet
 from vlmprof.render.tables.row_warnings import has_message, row_warnings
 from vlmprof.render.tables.scaling import run_tables, scaled_columns
 from vlmprof.render.tables.sheet import Column, Kind, Sheet
@@ -111,8 +110,6 @@ def _findings(summary: Summary, sections: Sequence[Section], warnings: Sequence[
 
 def _sections(estimates: Estimates, charts: Charts) -> list[Section]:
     tables = run_tables(estimates, charts.scaling.lines, charts.fits)
-    levers = lever_sheet(estimates.frame) if varying_axes(estimates.frame) else None
-    tables["levers"] = [levers] if levers else []
     return [
         Section(anchor, title, tables[anchor], _CHARTS.get(anchor))
         for anchor, title in _TITLES.items()

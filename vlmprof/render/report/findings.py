@@ -10,7 +10,7 @@ from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import MOST_LINES, Line, count_lines, split_lines
 from vlmprof.analysis.intervals import Interval
 from vlmprof.analysis.levers import LeverPrice
-from vlmprof.analysis.runs import Run, join
+from vlmprof.analysis.runs import Run
 from vlmprof.analysis.summary import (
     ABOVE,
     Bound,
@@ -41,11 +41,11 @@ class Finding:
     """The section of the report with its table."""
 
 
-def run_findings(runs: Sequence[Run]) -> list[Finding]:
-    """Word the summary of one or more runs, and say which part of a large one it covers."""
-    frame, samples = join(runs)
-    found = findings(summarize(Estimates(frame, samples), split_lines(frame, most=MOST_LINES)))
-    if (every := count_lines(frame)) > MOST_LINES:
+def run_findings(run: Run) -> list[Finding]:
+    """Word the summary of a run, and say which part of a large one it covers."""
+    estimates = Estimates(run.frame, run.samples)
+    found = findings(summarize(estimates, split_lines(run.frame, most=MOST_LINES)))
+    if (every := count_lines(run.frame)) > MOST_LINES:
         words = f"These sentences cover the first {MOST_LINES} of {every:,} lines, backbones in turn."
         found.append(Finding(words, "cells"))
     return found
@@ -214,7 +214,7 @@ def _doubts(doubts: Doubts) -> str:
     if said:
         text = f"Doubtful: {'; '.join(said)}."
     elif not doubts.measured:
-        text = "Nothing was measured."
+        text = "No cell was measured."
     if doubts.widest is None:
         return text
     value = doubts.widest.value

@@ -45,8 +45,10 @@ def _totals(price: LeverPrice) -> list[str]:
         one = price.differences.get(name)
         if one is not None and one.shown:
             unit = " J" if name == "energy_per_image_j" else ""
-            percent = f"{100 * one.relative:+.0f} %".replace("-", "−")
-            said.append(f"{title} is {_amount(one, kind)}{unit} {words[one.median > 0]} ({percent})")
+            percent = ""
+            if one.relative is not None:
+                percent = f" ({100 * one.relative:+.0f} %)".replace("-", "−")
+            said.append(f"{title} is {_amount(one, kind)}{unit} {words[one.median > 0]}{percent}")
     return said
 
 

@@ -31,11 +31,7 @@ def search_sheet(found: Sequence[Frontier]) -> Sheet:
     note = "Counted: the largest size that fits according to the cost model. Probes: cells that ran."
     return Sheet("frontier", "Out-of-memory frontier", note, [
         axis_column("backbone", [str(one.line["backbone"]) for one in found]),
-        *(
-            Column(name.replace("_", " "), Kind.TEXT, [str(one.line[name]) for one in found],
-                   raw=[one.line[name] for one in found])
-            for name in varied_axes(found)
-        ),
+        *(axis_column(name, [one.line[name] for one in found]) for name in varied_axes(found)),
         Column("memory", Kind.BYTES, [one.memory_limit_bytes for one in found], key="memory_limit_bytes"),
         sizes("largest that fits", [one.fits for one in found]),
         Column("visual tokens", Kind.COUNT, tokens, 2),

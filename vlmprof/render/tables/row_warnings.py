@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vlmprof.analysis.frames import varying_axes
+from vlmprof.analysis.frames import axis_word, varying_axes
 from vlmprof.records import Status
 from vlmprof.render.labels import backbone_label
 from vlmprof.units import show_resolution
@@ -40,5 +40,6 @@ def warning_lines(frame: pd.DataFrame) -> list[str]:
         said = row_warnings(row)
         if said and row["status"] == Status.OK:
             place = [backbone_label(str(row["backbone"])), show_resolution(row["resolution"])]
-            lines.append(f"{' '.join([*place, *(str(row[axis]) for axis in axes)])}: {'; '.join(said)}")
+            place += [axis_word(axis, row[axis]) for axis in axes]
+            lines.append(f"{' '.join(place)}: {'; '.join(said)}")
     return lines

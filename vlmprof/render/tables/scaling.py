@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 
 from vlmprof.analysis.charts import FittedPanel
-from vlmprof.analysis.crossover import all_crossovers
+from vlmprof.analysis.crossover import Crossover, all_crossovers
 from vlmprof.analysis.estimates import Estimates
-from vlmprof.analysis.frames import Along, Line, RunSamples, any_measured, numbers
+from vlmprof.analysis.frames import Along, Line, RunSamples, any_measured, numbers, varying_axes
 from vlmprof.analysis.scaling import Fit
 from vlmprof.records import STAGES, Status
 from vlmprof.render.labels import line_label
 from vlmprof.render.tables.cells import status_words
 from vlmprof.render.tables.columns import SCALED
+from vlmprof.render.tables.decisions import lever_sheet
 from vlmprof.render.tables.provenance import conduct_sheet
 from vlmprof.render.tables.row_warnings import has_message
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values
@@ -59,9 +60,11 @@ def run_tables(
     """Return the tables of a run by section of its report; the fits, crossovers and frontier of `lines`."""
     columns = scaled_columns(estimates.frame)
     cells, *stages = cell_sheets(estimates)
+    levers = lever_sheet(estimates.frame) if varying_axes(estimates.frame) else None
     return {
         "cells": [cells],
         "time": stages,
+        "levers": [levers] if levers else [],
         "scaling": fits_sheets(fits),
         "marginal": [marginal_sheet(fits)],
         "crossovers": [crossovers_sheet(lines, columns, estimates.samples)],
@@ -182,9 +185,12 @@ def crossovers_sheet(
         for crossover in all_crossovers(lines, column, samples)
     ]
 
-    def words(open_below: bool, open_above: bool) -> str:
-        ends = [word for word, is_open in (("below", open_below), ("above", open_above)) if is_open]
-        return f"may be {' or '.join(ends)} the measured sizes" if ends else ""
+    def words(one: Crossover) -> str:
+        ends = [word for word, is_open in (("below", one.open_below), ("above", one.open_above)) if is_open]
+        said = [f"may be {' or '.join(ends)} the measured sizes"] if ends else []
+        if not one.sampled and not one.column.endswith("_bytes"):
+            said.append("interval without sampling noise")
+        return "; ".join(said)
 
     note = (
         f"The {_SIZE[lines[0].along]} above which the second backbone is cheaper than the first. The 95 % "
@@ -195,7 +201,7 @@ def crossovers_sheet(
         Column("cheaper below", Kind.TEXT, [line_label(c.cheaper_below) for c, _ in found]),
         Column("cheaper above", Kind.TEXT, [line_label(c.cheaper_above) for c, _ in found]),
         Column(*_CROSSING[lines[0].along], [[c.size, c.low_size, c.high_size] for c, _ in found]),
-        Column("", Kind.TEXT, [words(c.open_below, c.open_above) for c, _ in found]),
+        Column("", Kind.TEXT, [words(c) for c, _ in found]),
     ])  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,12 @@ from vlmprof.analysis.estimates import Estimates
 from vlmprof.analysis.frames import (
     RunSamples,
     any_measured,
+    axis_value,
+    axis_word,
     encoder_tokens,
     merges_tokens,
     numbers,
+    ratio,
     varying_axes,
 )
 from vlmprof.analysis.percentiles import PERCENTILES, supported_percentile
@@ -28,7 +32,13 @@ from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_value
 def name_columns(frame: pd.DataFrame) -> list[Column]:
     """Return the columns that identify rows: backbone, resolution, and every other axis that varies."""
     axes = ("backbone", "resolution", *varying_axes(frame))
-    return [axis_column(axis, frame[axis].tolist()) for axis in axes]
+    return [
+        replace(
+            axis_column(axis, [axis_word(axis, value) for value in frame[axis]]),
+            raw=[axis_value(value) for value in frame[axis]],
+        )
+        for axis in axes
+    ]
 
 
 def row_tokens(frame: pd.DataFrame, rank: int = 0) -> list[Column]:
@@ -67,7 +77,7 @@ def stage_sheet(estimates: Estimates, stage: str, shown: Mapping[str, list[Value
         columns += rates
         note += " Rates: counted work per measured time, and their shares of the rates of a large matrix"
         note += " product and a large copy. Counted bytes assume no cache hits."
-    share = numbers(ok, clocked) / numbers(ok, "end_to_end_s")
+    share = ratio(numbers(ok, clocked), numbers(ok, "end_to_end_s"))
     columns.append(Column("of end-to-end", Kind.PERCENT, column_values(share)))
     for name, title in (("peak_allocated", "peak allocated"), ("peak_rss", "peak resident")):
         column = f"{name}_{stage}_bytes"
@@ -114,6 +124,6 @@ def _rate_columns(ok: pd.DataFrame, stage: str) -> list[Column]:
             reached = numbers(ok, rate)
             found.append(Column(title, Kind.NUMBER, column_values(reached / size)))
             if any_measured(ok, ceiling):
-                share = reached / numbers(ok, ceiling)
+                share = ratio(reached, numbers(ok, ceiling))
                 found.append(Column(f"of {rival}", Kind.PERCENT, column_values(share)))
     return found
