@@ -64,7 +64,7 @@ class _Narrator(threading.Thread):
     def __init__(self, stream: TextIO, what: str | None) -> None:
         super().__init__(daemon=True, name="narrator")
         self._stream = stream
-        self._live = stream.isatty()
+        self._live = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
         self._lock = threading.RLock()
         self._ended = threading.Event()
         self._what = what

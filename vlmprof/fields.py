@@ -109,28 +109,22 @@ _MOST_DIGITS = 30
 """Python refuses to convert very long numbers."""
 
 
-def _integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[Any], int]:
+def _integer(minimum: int, maximum: int = 2**31 - 1, nor: str = "") -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         text = str(value)
-        if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", text):
-            raise UserError(f"{value!r} is not an integer of at least {minimum}")
-        if len(text) > _MOST_DIGITS or int(text) > maximum:
+        natural = not isinstance(value, bool) and re.fullmatch(r"\+?\d+|-0+", text) is not None
+        if natural and (len(text) > _MOST_DIGITS or int(text) > maximum):
             raise UserError(f"{value!r} is too large; the largest is {maximum}")
-        if int(text) < minimum:
-            raise UserError(f"{value!r} is not an integer of at least {minimum}")
+        if not natural or int(text) < minimum:
+            raise UserError(f"{value!r} is not an integer of at least {minimum}{nor}")
         return int(text)
 
     return parse
 
 
 def _integer_or(word: str, maximum: int = 2**31 - 1) -> Callable[[Any], int | str]:
-    def parse(value: Any) -> int | str:
-        try:
-            return word if value == word else _integer(1, maximum)(value)
-        except UserError as error:
-            raise UserError(f"{error}, nor {word}") from None
-
-    return parse
+    integer = _integer(1, maximum, f", nor {word}")
+    return lambda value: word if value == word else integer(value)
 
 
 def _share(value: Any) -> float:
@@ -156,7 +150,7 @@ def parse_resolution(value: Any) -> str:
     if match is None or isinstance(value, bool):
         raise UserError(f"{value!r} is not a resolution; write 512, or 1333x800 for width by height")
     if any(len(side) > _MOST_DIGITS or int(side) > LARGEST_SIDE_PX for side in match.groups() if side):
-        raise UserError(f"resolution {value!r} is too large: a side has at most {LARGEST_SIDE_PX} pixels")
+        raise UserError(f"{value!r} is too large: a side has at most {LARGEST_SIDE_PX} pixels")
     width, height = int(match[1]), int(match[2] or match[1])
     return str(width) if width == height else f"{width}x{height}"
 

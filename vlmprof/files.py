@@ -87,9 +87,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def replace_file(path: Path, content: str | bytes, to_disk: bool = False) -> None:
-    """Write a file, as UTF-8, in the place of an old one; with `to_disk`, wait until it is there."""
+    """Write a file, as UTF-8, in the place of an old one; with `to_disk`, wait until it is there.
+
+    Bytes of a file's name that are no UTF-8, which Python has as lone surrogates, become question marks.
+    """
     with replacing(path) as draft, draft.open("wb") as handle:
-        handle.write(content.encode("utf-8") if isinstance(content, str) else content)
+        handle.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
         handle.flush()
         if to_disk:
             os.fsync(handle.fileno())

@@ -10,7 +10,7 @@ from typing import Any
 
 from vlmprof.backbones import catalog, check_promise
 from vlmprof.backbones.facts import BackboneFacts
-from vlmprof.errors import UserError
+from vlmprof.errors import UserError, joined
 from vlmprof.fields import resolution_size
 from vlmprof.settings import AS_BEFORE, Axes, AxisValue, Settings
 from vlmprof.spec import SweepSpec, digest
@@ -288,11 +288,11 @@ def _refusal(known: Mapping[str, BackboneFacts], resolution: str, tiles: bool = 
         merged = facts.grid_multiple
         reason = f": its {columns} x {rows} tokens cannot be merged {merged} x {merged}"
     does = "does" if len(known) == 1 else "do"
-    refused = f"{' and '.join(known)} {does} not accept {'tiles of ' if tiles else ''}{resolution}{reason}"
+    refused = f"{joined(list(known))} {does} not accept {'tiles of ' if tiles else ''}{resolution}{reason}"
     nearest = sorted({size for one in known.values() for size in one.nearest(height, width)})
     if not nearest:
         return f"{refused}, and no other size works"
-    sizes = " or ".join(str(w) if h == w else f"{w}x{h}" for h, w in nearest)
+    sizes = joined([str(w) if h == w else f"{w}x{h}" for h, w in nearest], "or")
     if tiles:
         return f"{refused}; the nearest accepted tile_size is {sizes}"
     return f"{refused}; the nearest accepted size is {sizes}; or use fit pad"

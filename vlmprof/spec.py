@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmprof import files
-from vlmprof.errors import UserError, check_known, unknown
+from vlmprof.errors import UserError, check_known, joined, unknown
 from vlmprof.fields import AXES, SETTINGS, option
 from vlmprof.records import STAGES
 from vlmprof.settings import PARTS, AxisValues, Settings
@@ -94,6 +94,7 @@ def load_spec(source: str, overrides: Mapping[str, Any] | None = None) -> SweepS
     Raises `UserError` if there is no such file or name, or if the contents are invalid.
     """
     name, text = _read(source)
+    _check_alone(overrides or {})
     try:
         document = tomllib.loads(text)
     except RecursionError:
@@ -104,6 +105,14 @@ def load_spec(source: str, overrides: Mapping[str, Any] | None = None) -> SweepS
         return build_spec(document, overrides or {}, name)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+
+
+def _check_alone(overrides: Mapping[str, Any]) -> None:
+    """Raise `UserError` for an invalid override, whose message must not name the file: it is not in there."""
+    fields = AXES | SETTINGS
+    for name, value in overrides.items():
+        for part in _listed(value):
+            fields[name].read(part)
 
 
 def shipped_specs() -> list[str]:
@@ -162,7 +171,8 @@ def _check_hf_vlm(named: Mapping[str, Any], axes: AxisValues, settings: Settings
         if name in parts:
             raise UserError(f"{name}: a vlm is timed in one forward pass on photos; leave out {name}")
     if parts:
-        raise UserError(f"vlm: includes its own backbone, connector and llm; leave out {' and '.join(parts)}")
+        own = "has its own backbone, connector, llm and tiles, each run as it is"
+        raise UserError(f"vlm: {own}; leave out {joined(parts)}")
     if axes.mode != ("eager",):
         raise UserError("mode: a vlm is timed with hooks on its parts, which work only in mode eager")
     if not {*STAGES[1:4]} <= {*settings.stages}:
@@ -222,6 +232,9 @@ def _read(source: str) -> tuple[str, str]:
             raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     shipped = source.removesuffix(".toml")
     if shipped not in shipped_specs():
+        if files.is_folder(path):
+            known = ", ".join(shipped_specs())
+            raise UserError(f"{source} is a folder; pass a TOML file, or a shipped specification: {known}")
         raise unknown("specification (no such file either)", source, shipped_specs())
     text = resources.files("vlmprof.sweeps").joinpath(f"{shipped}.toml").read_text(encoding="utf-8")
     return shipped.replace("/", "-"), text

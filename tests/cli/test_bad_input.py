@@ -42,6 +42,9 @@ LONG = "9" * 5000
         ("--image", "folder", "image folder cannot be read"),
         ("--weights", "/dev/zero", "weights: /dev/zero is not a regular file"),
         ("--weights", "nothing\0", "weights: there is no file nothing"),
+        ("--batch-size", "0", "vlmprof: batch_size: '0' is not"),  # not of the file, which has none
+        ("--batch-size", "-" + "9" * 40, "is not an integer of at least 1"),
+        ("--level", "9" * 20, "is too large; the largest is 2147483647"),
     ],
 )
 def test_an_option_that_means_nothing(tmp_path: Path, option: str, value: str, said: str) -> None:
@@ -190,3 +193,17 @@ def test_other_options_that_mean_nothing(run: Path, words: tuple[str, ...], said
     assert ended.returncode == 2
     assert said in only_line(ended)
     assert sorted(run.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("recommend", "good", "--max-memory", ""), "the argument after --max-memory is empty"),
+        (("recommend", "good", "--scores="), "--scores= has no value"),
+        (("plan", ""), "the argument after plan is empty"),
+        (("plan", "folder"), "folder is a folder; pass a TOML file"),
+    ],
+)
+def test_an_empty_argument_is_not_as_if_left_out(run: Path, words: tuple[str, ...], said: str) -> None:
+    (run.parent / "folder").mkdir()
+    assert said in only_line(vlmprof(run.parent, *words))

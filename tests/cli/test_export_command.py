@@ -15,6 +15,7 @@ import pytest
 import vlmprof
 from tests.helpers.commands import invoke
 from tests.helpers.synthetic_runs import cell, samples, write_run
+from vlmprof.cli.encoding import SIMILAR
 from vlmprof.errors import UserError
 from vlmprof.records import Status
 from vlmprof.render.tables.export import latex_escape
@@ -44,6 +45,12 @@ AWKWARD = (
     "".join(map(chr, range(0xA1, 0x250))),
     "αβ 雪 🙂 ½ ² × ± µ · ° … − – — ∞ “”",
 )
+
+
+def test_latex_has_the_characters_of_our_own_tables() -> None:
+    ours = [c for c in SIMILAR if c not in "∙●▶█─━│"]  # of progress displays
+    assert not [c for c in ours if "?" in latex_escape(c)]
+    assert [latex_escape(word) for word in ("½", "ﬁt", "\a", "Å ł")] == ["?", "fit", "?", "Å ł"]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

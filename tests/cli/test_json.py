@@ -81,12 +81,14 @@ def test_a_recommendation_is_in_base_units(runs: Path) -> None:
 def test_nothing_within_the_limits_is_an_object_with_the_exit_code(runs: Path) -> None:
     value = found("recommend", "before", "--max-ttft", "1us", "--format", "svg", folder=runs, code=1)
     assert "no measured cell is within the limits" in value["messages"][0]
+    assert value["tables"]["recommended"] == []
 
 
 def test_runs_are_listed_with_their_cells_by_status(runs: Path) -> None:
     listed = found("runs", ".", folder=runs)["tables"]["runs"]
     assert [row["run"] for row in listed] == ["after", "before"]
     assert listed[0]["cells"] == {"problem": None, "repeats": 1, "ok": 2}
+    assert found("runs", "nowhere", folder=runs)["tables"] == {"runs": []}
 
 
 def test_backbones_are_listed_in_numbers(tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.helpers.commands import invoke
-from tests.helpers.synthetic_runs import samples, sweep, write_run
+from tests.helpers.commands import invoke, vlmprof
+from tests.helpers.synthetic_runs import cell, samples, sweep, write_run
 from vlmprof.errors import RunWarning, UserError
+from vlmprof.files import replace_file
 
 
 @pytest.fixture
@@ -83,3 +85,17 @@ def test_an_unknown_name_suggests_a_known_one(runs: Path) -> None:
         invoke("plot", "runs/notes")
     with pytest.raises(UserError, match="runs/none is not a run folder: there is no such folder"):
         invoke("report", "runs/none")
+
+
+def test_runs_are_listed_in_a_terminal_of_unknown_width(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "runs" / "one", [cell()])
+    monkeypatch.setenv("COLUMNS", "0")
+    assert "one" in vlmprof(tmp_path, "runs").stdout
+    assert "COLUMNS" not in os.environ
+
+
+def test_a_name_that_is_not_utf_8_is_written_with_a_question_mark(tmp_path: Path) -> None:
+    replace_file(tmp_path / "report.md", os.fsdecode(b"l\xe4rm"))
+    assert (tmp_path / "report.md").read_text() == "l?rm"

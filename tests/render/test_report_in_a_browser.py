@@ -21,6 +21,7 @@ pytest.importorskip("selenium", reason="needs selenium")
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -155,6 +156,29 @@ def test_names_of_resolutions_are_level_and_apart(page: webdriver.Chrome) -> Non
         assert not [turned for *_, turned in labels if "rotate" in turned and "rotate(0" not in turned]
         assert all(a[1] < b[0] for a, b in itertools.pairwise(labels))
         assert labels[-1][1] - labels[0][0] < edge
+
+
+def test_charts_have_the_width_of_the_window_and_of_paper(page: webdriver.Chrome) -> None:
+    script = """return ['panel-c', 'stacks', 'fits-bytes'].map((id) => {
+        const div = document.getElementById(id);
+        return [div.clientWidth, Number(div.querySelector('svg').getAttribute('width'))];})"""
+    theme = "return document.documentElement.dataset.theme"
+    try:
+        page.find_element(By.ID, "theme").click()
+        page.set_window_size(800, 1000)
+        wait = WebDriverWait(page, 5)
+        wait.until(lambda page: all(width == drawn for width, drawn in page.execute_script(script)))
+        on_screen = page.execute_script(script)
+        page.execute_script("dispatchEvent(new Event('beforeprint'))")
+        on_paper = page.execute_script(script)
+        assert all(width == drawn for width, drawn in on_paper)
+        assert on_paper != on_screen
+        assert page.execute_script(theme) == "light"
+        page.execute_script("dispatchEvent(new Event('afterprint'))")
+        assert page.execute_script(script) == on_screen
+        assert page.execute_script(theme) == "dark"
+    finally:
+        page.set_window_size(1400, 1000)
 
 
 def test_fitted_curves_follow_their_controls(page: webdriver.Chrome) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 
 from vlmprof.cli.stopping import Stopped, stoppable
@@ -27,6 +28,8 @@ def main() -> None:
     from vlmprof.cli.streams import OutputError, guard_streams
     from vlmprof.errors import UserError, error_line, place_in_users_code
 
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]  # some set it where they know no width, and rich would print nothing
     print_any_text()
     guard_streams()
     try:
@@ -69,6 +72,10 @@ def _run(words: list[str]) -> int:
 
     if sys.platform == "win32":
         raise UserError("Windows is not supported; run vlmprof in the Windows Subsystem for Linux (WSL)")
+    for before, word in zip(["vlmprof", *words], words, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            # an unset variable of a shell must not turn a limit off
+            raise UserError(f"{word} has no value" if word else f"the argument after {before} is empty")
     with narrated(_starting(words)), only_our_lines():
         try:
             return app(prog_name="vlmprof", standalone_mode=False) or 0

@@ -45,7 +45,7 @@ SidesOption = Annotated[
 ]
 LevelsOption = Annotated[
     list[int] | None,
-    typer.Option("--level", min=1, max=4, help="Feature level (default: 1 to 3; to tune, all)."),
+    typer.Option("--level", min=1, max=4, help="Feature level (default: 1 to 3; to tune, all). Repeatable."),
 ]
 
 

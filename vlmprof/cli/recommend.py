@@ -10,7 +10,7 @@ import typer
 
 from vlmprof.activity import say
 from vlmprof.cli.estimate import load_to_count
-from vlmprof.cli.json_output import json_option, tell, tell_files
+from vlmprof.cli.json_output import add_rows, json_option, tell, tell_files
 from vlmprof.cli.options import FormatsOption, WidthOption
 from vlmprof.cli.runs import read_run
 from vlmprof.cli.tables import SaveOption, show_sheet
@@ -88,6 +88,7 @@ def recommend(
         tell(remark)
     if advice.chosen.empty:
         tell(advice.nearest_miss)
+        add_rows("recommended", ())
     else:
         show_sheet(advice_sheet(advice), save_tables)
     for sheet in (lever_sheet(frame, estimated_for), correlation_sheet(advice)):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmprof.activity import say
-from vlmprof.cli.json_output import json_option, tell
+from vlmprof.cli.json_output import add_rows, json_option, tell
 from vlmprof.cli.tables import SaveOption, show_sheet
 
 if TYPE_CHECKING:
@@ -42,3 +42,4 @@ def runs(
         show_sheet(runs_sheet(found), save_tables)
     else:
         tell(f"no runs in {folder}")
+        add_rows("runs", ())

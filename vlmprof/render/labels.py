@@ -128,11 +128,6 @@ def oom_words(stage: object) -> str:
     return f"out of memory in {stage}" if isinstance(stage, str) and stage else "out of memory"
 
 
-def joined(words: Sequence[str], last: str = "and") -> str:
-    """Join words as in a sentence: `a, b and c`."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
-
-
 def span(first: str, last: str) -> str:
     """Format a range: `224 to 512`, or `224` if both ends are equal."""
     return first if first == last else f"{first} to {last}"

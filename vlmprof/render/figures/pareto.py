@@ -17,11 +17,12 @@ from matplotlib.transforms import Bbox
 from vlmprof.analysis.advice import Advice, Limits
 from vlmprof.analysis.frames import Line, LineName, axis_word, numbers, split_lines
 from vlmprof.analysis.levers import levers_of
+from vlmprof.errors import joined
 from vlmprof.measure.statistics import Floats
 from vlmprof.render.figures.layout import Page, family_entries, page_of, panel_grid
 from vlmprof.render.figures.style import line_styles
 from vlmprof.render.figures.ticks import plain_log_labels
-from vlmprof.render.labels import estimated_note, joined, lever_words, value_label
+from vlmprof.render.labels import estimated_note, lever_words, value_label
 from vlmprof.render.tables.decisions import COST_WORDS
 from vlmprof.render.tables.sheet import show, unit_of_kind
 from vlmprof.units import show_resolution

@@ -22,7 +22,8 @@ from vlmprof.analysis.summary import (
     Summary,
     summarize,
 )
-from vlmprof.render.labels import joined, line_label, oom_words
+from vlmprof.errors import joined
+from vlmprof.render.labels import line_label, oom_words
 from vlmprof.render.report.levers import lever_sentence
 from vlmprof.render.tables.sheet import Kind, interval_values, percent_width, show
 from vlmprof.units import counted

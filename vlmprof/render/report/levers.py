@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from vlmprof.analysis.intervals import Interval
 from vlmprof.analysis.levers import Difference, LeverPrice
+from vlmprof.errors import joined
 from vlmprof.measure.statistics import FEWEST
 from vlmprof.records import STAGES
-from vlmprof.render.labels import joined, value_label
+from vlmprof.render.labels import value_label
 from vlmprof.render.tables.sheet import Kind, interval_values, show
 
 LEAST_SHARE = 0.001
@@ -56,6 +57,6 @@ def _amount(difference: Difference, kind: Kind = Kind.SECONDS) -> str:
     ends = difference.ends
     if ends.value < 0:
         ends = Interval(-ends.value, -ends.high, -ends.low)
-    if ends.low == ends.high:
-        return show(kind, ends.value)
-    return show(kind, interval_values(ends))
+    value = show(kind, ends.value)
+    shown_alike = value == show(kind, ends.low) == show(kind, ends.high)
+    return value if shown_alike else show(kind, interval_values(ends))

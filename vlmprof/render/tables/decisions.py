@@ -8,9 +8,10 @@ import pandas as pd
 from vlmprof.analysis.advice import Advice
 from vlmprof.analysis.frames import axis_word, numbers
 from vlmprof.analysis.levers import lever_prices, levers_of
+from vlmprof.errors import joined
 from vlmprof.measure.statistics import FEWEST
 from vlmprof.records import STAGES
-from vlmprof.render.labels import joined, lever_words, value_label
+from vlmprof.render.labels import lever_words, value_label
 from vlmprof.render.tables.sheet import Column, Kind, Sheet, Value, column_values, interval_values
 from vlmprof.render.tables.stages import name_columns
 

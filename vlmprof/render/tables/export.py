@@ -30,7 +30,9 @@ _LATEX = {
     "[": "{[}", "*": "{*}", "-": "-{}",
     "²": r"\textsuperscript{2}", "×": r"$\times$", "±": r"$\pm$", "µ": r"\textmu{}", "·": r"$\cdot$",
     "°": r"\textdegree{}",
-    "…": r"\ldots{}", "−": "$-$", "–": "--", "∞": r"$\infty$",
+    "…": r"\ldots{}", "−": "$-$", "–": "--", "∞": r"$\infty$", "→": r"$\rightarrow$", "√": r"$\surd$",
+    "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "μ": r"$\mu$", "σ": r"$\sigma$", "ρ": r"$\rho$",
+    "′": "$'$", "″": "$''$", "‘": "`", "’": "'", "“": "``", "”": "''", "—": "---",
 }  # fmt: skip
 _MARKDOWN = str.maketrans({
     "\\": "\\\\", "|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;", "*": "\\*", "_": "\\_", "`": "\\`",
@@ -49,11 +51,10 @@ def latex_escape(text: str) -> str:
 
 
 def _plain(character: str) -> str:
-    if character.isascii() or (
-        character.isalpha() and character < "\u0180" and character not in _UNKNOWN_LETTERS
-    ):
+    known = character.isascii() or (character.isalpha() and character < "\u0180")
+    if character.isprintable() and known and character not in _UNKNOWN_LETTERS:
         return character
-    base = unicodedata.normalize("NFKD", character)[0]
+    base = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
     return base if base.isascii() and base.isalnum() else "?"
 
 
@@ -128,7 +129,7 @@ def write_rows(frame: pd.DataFrame, path: Path, kind: str) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as draft:
                 if kind == "csv":
-                    plain.to_csv(draft, index=False)
+                    plain.to_csv(draft, index=False, errors="replace")
                 else:
                     plain.to_parquet(draft, index=False)
     except ImportError:

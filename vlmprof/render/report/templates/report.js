@@ -81,6 +81,11 @@
     return { tickvals: values, ticktext: values.map((value) => String(Number(value.toPrecision(1)))) };
   }
   const config = { displaylogo: false, responsive: false, displayModeBar: false, doubleClick: "reset" };
+  // with the size of its element, which plotly reads only when it draws there for the first time
+  function react(div, traces, extra) {
+    const size = { width: div.clientWidth, height: div.clientHeight };
+    Plotly.react(div, traces, layout({ ...size, ...extra }), config);
+  }
 
   // ---- six panels --------------------------------------------------------------------------------
   const finite = (values) => values.filter((value) => value !== null);
@@ -155,13 +160,13 @@
     const ticks = tickLabels(div.clientWidth - 56 - right, low, high);
     const scaled = (range, log) => (log ? range.map(Math.log10) : range);
     const kind = (log) => (log ? "log" : "linear");
-    Plotly.react(div, traces, layout({
+    react(div, traces, {
       title: { text: `(${panel.letter}) ${panel.title}`, font: { size: 13 }, x: 0.5, y: 0.97, yanchor: "top" },
       margin: { l: 56, r: right, t: 34, b: 44 },
       xaxis: axis({ type: kind(state.log), range: scaled([low, high], state.log), showgrid: false, tickangle: 0, tickvals: ticks.map((t) => t.size), ticktext: ticks.map((t) => t.label), title: { text: size_title, font: { size: 11 }, standoff: 6 } }),
       yaxis: axis({ type: kind(logY), range: scaled([bottom, top], logY), visible: every.length > 0, exponentformat: "none", ...(logY ? logTicks(bottom, top) : {}), title: { text: `${panel.quantity} (${unit})`, font: { size: 11 }, standoff: 6 } }),
       annotations: panel.empty === null ? [] : [{ text: panel.empty, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: ink("--soft"), size: 13 } }],
-    }), config);
+    });
   }
 
   const panelDivs = panels.map((panel) => {
@@ -178,7 +183,7 @@
     const element = document.createElement("button");
     element.type = "button";
     element.textContent = text;
-    element.setAttribute("aria-pressed", String(pressed));
+    if (pressed !== null) element.setAttribute("aria-pressed", String(pressed));
     element.addEventListener("click", toggle);
     return element;
   }
@@ -229,21 +234,21 @@
     };
     const bottom = { orientation: "h", y: -0.18, x: 0.5, xanchor: "center" };
     const margin = { l: 56, r: Math.max(14, ...labels.slice(-1).map((label) => textWidth(label) / 2 + 2)), t: 34, b: 44 };
-    Plotly.react(byId("stacks"), bars, layout({
+    react(byId("stacks"), bars, {
       barmode: "stack", showlegend: true, legend: bottom, margin,
       title: { text: `${stacks.clock} latency by stage`, font: { size: 13 } }, xaxis: ticks(byId("stacks")),
       yaxis: axis({ title: { text: state.share ? "Share (%)" : `Latency (${unit})`, font: { size: 11 } } }),
-    }), config);
+    });
     if (stacks.clock !== "GPU") return;
-    Plotly.react(byId("stacks-launch"), stacks.stages.map((stage, s) => ({
+    react(byId("stacks-launch"), stacks.stages.map((stage, s) => ({
       x: labels, y: run.map((k) => (line.launch_bound[s][k] === null ? null : 100 * line.launch_bound[s][k])),
       name: stage, mode: "lines+markers", line: { color: colour(stacks.colours[s]) },
       hovertemplate: `${stage}, %{x}: %{y:.0f} %<extra></extra>`,
-    })), layout({
+    })), {
       showlegend: true, legend: bottom, margin, xaxis: ticks(byId("stacks-launch")),
       title: { text: stacks.launch_words, font: { size: 13 } },
       yaxis: axis({ rangemode: "tozero", title: { text: "Share (%)", font: { size: 11 } } }),
-    }), config);
+    });
   }
   if (select && stacks.clock !== "GPU") {
     byId("stacks-launch").remove();
@@ -293,11 +298,11 @@
     const kind = state.fitsLog ? "log" : "linear";
     const range = state.fitsLog ? [bottom, top].map(Math.log10) : [bottom, top];
     const plainTicks = (ends) => ({ type: kind, exponentformat: "none", ...(state.fitsLog ? logTicks(...ends) : {}) });
-    Plotly.react(div, traces, layout({
+    react(div, traces, {
       title: { text: fit.title[0].toUpperCase() + fit.title.slice(1), font: { size: 13 } },
       xaxis: axis({ ...plainTicks(across.map((end) => 10 ** end)), range: counts.length ? across : undefined, separatethousands: true, title: { text: fit.tokens, font: { size: 11 }, standoff: 6 } }),
       yaxis: axis({ ...plainTicks([bottom, top]), range, title: { text: `${fit.kind === "bytes" ? "Memory" : "Latency"} (${unit})`, font: { size: 11 }, standoff: 6 } }),
-    }), config);
+    });
   }
   const fittedOf = (kind) => fits.filter((fit) => fit.kind === kind && fit.lines.some((line) => line !== null));
   function drawFits() {
@@ -378,7 +383,7 @@
         draw();
       };
       head.addEventListener("click", sort);
-      head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
+      head.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); sort(); } });
     });
     let place = null;
     if (count > PER_PAGE) {
@@ -391,7 +396,7 @@
       filter.addEventListener("input", () => { view.words = filter.value; view.page = 0; draw(); });
       const step = (by) => () => { view.page = Math.max(0, view.page + by); draw(); };
       place = document.createElement("span");
-      pager.append(filter, button("Previous", false, step(-1)), button("Next", false, step(1)), place);
+      pager.append(filter, button("Previous", null, step(-1)), button("Next", null, step(1)), place);
       holder.append(pager);
     }
     draw();
@@ -403,6 +408,14 @@
   toggles("scale", "log", drawPanels);
   byId("theme").addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; drawAll(); });
   prefersDark.addEventListener("change", () => { follow(); drawAll(); });
+  // paper is white and narrow
+  function print(theme, paper) {
+    root.dataset.theme = theme;
+    root.classList.toggle("paper", paper);
+    drawAll();
+  }
+  addEventListener("beforeprint", () => { state.theme = root.dataset.theme; print("light", true); });
+  addEventListener("afterprint", () => print(state.theme, false));
   drawAll();
   let width = byId("panels").clientWidth, waiting = 0;
   new ResizeObserver(() => {
