@@ -41,6 +41,7 @@ LONG = "9" * 5000
         ("--image", "pipe", "image pipe cannot be read: not a regular file"),
         ("--image", "folder", "image folder cannot be read"),
         ("--weights", "/dev/zero", "weights: /dev/zero is not a regular file"),
+        ("--weights", "~nobody-here/x", "weights: there is no file ~nobody-here/x"),
         ("--weights", "nothing\0", "weights: there is no file nothing"),
         ("--batch-size", "0", "vlmprof: batch_size: '0' is not"),  # not of the file, which has none
         ("--batch-size", "-" + "9" * 40, "is not an integer of at least 1"),

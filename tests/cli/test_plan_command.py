@@ -57,8 +57,8 @@ def test_without_a_specification_the_machine_decides(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     plain, named = vlmprof(tmp_path, "plan"), vlmprof(tmp_path, "plan", name)
-    reason = f"quick-gpu, because Vicuna-7B of kuo2026-fig4 does not fit into {said}\n" if said else ""
-    assert plain.stdout == reason + named.stdout
+    reason = f"the default here is quick-gpu, because Vicuna-7B of kuo2026-fig4 does not fit into {said}\n"
+    assert plain.stdout == (reason if said else "") + named.stdout
     assert (plain.returncode, plain.stderr) == (0, "")
 
 

@@ -222,7 +222,8 @@ def _default_spec() -> str:
         return "quick"
     if memory_bytes >= VICUNA_7B_BYTES:
         return "kuo2026-fig4"
-    tell(f"quick-gpu, because Vicuna-7B of kuo2026-fig4 does not fit into {show_bytes(memory_bytes)}")
+    room = show_bytes(memory_bytes)
+    tell(f"the default here is quick-gpu, because Vicuna-7B of kuo2026-fig4 does not fit into {room}")
     return "quick-gpu"
 
 
@@ -239,10 +240,10 @@ def _load(spec: str | None, overrides: dict[str, Any]) -> SweepSpec:
         if path in (None, "pretrained"):
             continue
         try:
-            files.check_regular(Path(path).expanduser())
+            files.check_regular(files.path_of(path))
         except OSError as problem:
             raise UserError(f"{setting}: {path} is {problem.strerror}") from None
-        if not files.exists(Path(path).expanduser()):
+        if not files.exists(files.path_of(path)):
             raise UserError(f"{setting}: there is no file {path}")
     return checked
 
